@@ -23,7 +23,7 @@ class NodeFeatures(nnx.Module):
 
     Args:
         width: width of the result.
-        num_node_types: rows of the type embedding.
+        num_types: rows of the type embedding.
         name_width: width of the name embeddings; read only with `use_name`.
         use_name: whether names are features.
         num_node_ids: rows of the node id embedding; 0 leaves it out.
@@ -35,7 +35,7 @@ class NodeFeatures(nnx.Module):
         self,
         width: int,
         *,
-        num_node_types: int,
+        num_types: int,
         name_width: int = 0,
         use_name: bool = True,
         num_node_ids: int = 0,
@@ -45,7 +45,7 @@ class NodeFeatures(nnx.Module):
         if use_name and name_width < 1:
             raise ValueError(f"names as features need a name_width of 1 or more, not {name_width}")
         self.dtype = dtype
-        self.types = nnx.Embed(num_node_types, width, dtype=dtype, rngs=rngs)
+        self.types = nnx.Embed(num_types, width, dtype=dtype, rngs=rngs)
         self.name = nnx.Linear(name_width, width, dtype=dtype, rngs=rngs) if use_name else None
         self.ids = nnx.Embed(num_node_ids, width, dtype=dtype, rngs=rngs) if num_node_ids else None
         initial = nnx.initializers.normal(width**-0.5)
@@ -58,7 +58,7 @@ class NodeFeatures(nnx.Module):
         """Features [n, width] in `dtype`.
 
         Args:
-            node_type: [n] int32 in [0, num_node_types).
+            node_type: [n] int32 in [0, num_types).
             name_embedding: [n, name_width], or None without `use_name`.
             kind: [n] int32, one of ORDINARY, SELF, MISSING.
             node_id: [n] int32; a node outside [0, num_node_ids) has no id feature, so that new graphs can be read.
