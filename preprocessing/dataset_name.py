@@ -1,0 +1,120 @@
+"""Reads a data set name: everything that makes one data set differ from another is in its name.
+
+`medtok_codes/icd` followed by any of these options, each at most once and joined by `-`:
+
+- `groups`: CCSR and CCS groups as nodes of the graph (labels of the evaluation, so off by default);
+- `holdout_<edge type>_<percent>_<name>`: leaves that part of the edge type out, `holdout_gem_30_eval`;
+- `nodes_<n>`: at most n nodes in a subgraph (64);
+- `hubs_<n>`: at most n neighbours offered by a node (16);
+- `sample_<n>`: about n codes, whole categories only. The graph stays whole, so every example is the same as in the
+  full data set.
+"""
+
+import dataclasses
+import difflib
+import re
+
+from preprocessing.errors import InputError
+from preprocessing.holdout import Holdout
+from preprocessing.icd_graph import EDGE_TYPES
+
+NAME = "medtok_codes"
+_SOURCE = "icd"
+_FORMS = {
+    "groups": re.compile(r"groups"),
+    "holdout": re.compile(r"holdout_([a-z][a-z0-9_]*)_([0-9]{1,2})_([a-z0-9]+)"),
+    "nodes": re.compile(r"nodes_([1-9][0-9]{0,3})"),
+    "hubs": re.compile(r"hubs_([1-9][0-9]{0,2})"),
+    "sample": re.compile(r"sample_([1-9][0-9]{0,7})"),
+}
+_EXAMPLES = {
+    "groups": "groups",
+    "holdout": "holdout_gem_30_eval",
+    "nodes": "nodes_32",
+    "hubs": "hubs_8",
+    "sample": "sample_1000",
+}
+_DEFAULT_NODES = 64
+_DEFAULT_HUBS = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetOptions:
+    """What a data set name says; see the module's docstring."""
+
+    groups: bool = False
+    holdout: Holdout | None = None
+    max_nodes: int = _DEFAULT_NODES
+    hub_cap: int = _DEFAULT_HUBS
+    sample: int | None = None
+
+    @property
+    def config_name(self) -> str:
+        """The one spelling of these options: fixed order, defaults left out."""
+        parts = [_SOURCE]
+        if self.groups:
+            parts.append("groups")
+        if self.holdout:
+            percent = round(self.holdout.fraction * 100)
+            parts.append(f"holdout_{self.holdout.edge_type}_{percent}_{self.holdout.name}")
+        if self.max_nodes != _DEFAULT_NODES:
+            parts.append(f"nodes_{self.max_nodes}")
+        if self.hub_cap != _DEFAULT_HUBS:
+            parts.append(f"hubs_{self.hub_cap}")
+        if self.sample:
+            parts.append(f"sample_{self.sample}")
+        return "-".join(parts)
+
+
+def parse_name(name: str) -> DatasetOptions:
+    """Options of `medtok_codes/<config>`.
+
+    Raises:
+        InputError: anything in the name is not understood; the sentence gives the nearest spelling.
+    """
+    dataset, _, config = name.partition("/")
+    if dataset != NAME or not config:
+        raise InputError(f"{name!r} is not a data set of this package; did you mean '{NAME}/{config or _SOURCE}'?")
+    source, *options = config.split("-")
+    if source != _SOURCE:
+        raise InputError(f"{name!r} names the source {source!r}, which is not known; did you mean '{NAME}/{_SOURCE}'?")
+    values: dict[str, tuple[str, ...]] = {}
+    for option in options:
+        kind, groups = _parse_option(name, option)
+        if kind in values:
+            raise InputError(f"{name!r} gives the option {kind} twice; give it once.")
+        values[kind] = groups
+    return DatasetOptions(
+        groups="groups" in values,
+        holdout=_parse_holdout(name, *values["holdout"]) if "holdout" in values else None,
+        max_nodes=int(values.get("nodes", (_DEFAULT_NODES,))[0]),
+        hub_cap=int(values.get("hubs", (_DEFAULT_HUBS,))[0]),
+        sample=int(values["sample"][0]) if "sample" in values else None,
+    )
+
+
+def _parse_option(name: str, option: str) -> tuple[str, tuple[str, ...]]:
+    for kind, form in _FORMS.items():
+        if match := form.fullmatch(option):
+            return kind, match.groups()
+    kind = _nearest(option.partition("_")[0], _FORMS)
+    raise InputError(
+        f"{name!r} has the option {option!r}, which is not understood; the nearest is written like "
+        f"{_EXAMPLES[kind]!r} (options: {', '.join(_EXAMPLES.values())})."
+    )
+
+
+def _parse_holdout(name: str, edge_type: str, percent: str, label: str) -> Holdout:
+    if edge_type not in EDGE_TYPES:
+        raise InputError(
+            f"{name!r} holds out the edge type {edge_type!r}, which is not known; did you mean "
+            f"{_nearest(edge_type, EDGE_TYPES)!r}? (edge types: {', '.join(EDGE_TYPES)})"
+        )
+    if int(percent) == 0:
+        raise InputError(f"{name!r} holds out 0 percent of {edge_type!r}; give 1 to 99, or leave the option out.")
+    return Holdout(edge_type, int(percent) / 100, label)
+
+
+def _nearest(word: str, known) -> str:
+    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.0)
+    return matches[0] if matches else next(iter(known))

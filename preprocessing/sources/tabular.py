@@ -1,0 +1,216 @@
+"""The ICD-10-CM tabular list (NCHS XML), as shipped by the package simple-icd-10-cm.
+
+The XML nests `chapter > section > diag > diag ...`; each level has a `desc`, notes (`excludes1`, `codeFirst`, ...) and
+inclusion terms. Codes of 7 characters are not spelled out: `sevenChrDef` lists the characters that the leaves below
+it take, padded with `X` to 6 characters, and the package's list of valid codes says which of them exist.
+"""
+
+import bisect
+import dataclasses
+import functools
+import re
+import xml.etree.ElementTree as ET
+
+from preprocessing.codes import ICD10CM, compact_code, display_code, is_wellformed
+from preprocessing.sources.packages import package_file
+
+# XML element -> relation of the knowledge graph.
+NOTE_RELATIONS = {
+    "excludes1": "excludes1",
+    "excludes2": "excludes2",
+    "codeFirst": "code_first",
+    "codeAlso": "code_also",
+    "useAdditionalCode": "use_additional",
+}
+_CODE = r"[A-Z][0-9][0-9A-Z](?:\.[0-9A-Z]{1,4})?"
+_REFERENCE = re.compile(rf"\b({_CODE})(?:\.?-)?\.?(?:\s*(?:-|\bto\b)\s*({_CODE})\b)?(?![0-9A-Za-z])")
+_RANGE_SUFFIX = re.compile(r"\s*\(([A-Z][0-9][0-9A-Z])(?:-([A-Z][0-9][0-9A-Z]))?\)\s*$")
+
+
+@dataclasses.dataclass(slots=True)
+class TabularNode:
+    """One node of the list, in document order.
+
+    Attributes:
+        code: display code of a category or code; `first-last` for sections and chapters, so that the section `B20-B20`
+            and the category `B20` stay apart.
+        kind: `chapter`, `section`, `category` (3 characters), `subcategory` or `extended` (by a 7th character).
+        description: its title. parent: position of the parent in the list, -1 for chapters.
+        last: position of the last descendant (its own position for a leaf).
+        terms: inclusion terms. notes: `(relation, text)` pairs that stand at this node.
+    """
+
+    code: str
+    kind: str
+    description: str
+    parent: int
+    last: int = -1
+    terms: tuple[str, ...] = ()
+    notes: tuple[tuple[str, str], ...] = ()
+    is_leaf: bool = False
+
+    @property
+    def is_code(self) -> bool:
+        """Whether it is a category or code rather than a chapter or section."""
+        return self.kind not in ("chapter", "section")
+
+
+@dataclasses.dataclass(frozen=True)
+class Tabular:
+    """`nodes` in document order; `index` maps a display code (or section and chapter range) to its position.
+
+    `unplaced` are valid codes of the package's list that the tree does not produce.
+    """
+
+    nodes: tuple[TabularNode, ...]
+    index: dict[str, int]
+    unplaced: tuple[str, ...]
+
+    def nearest(self, code: str) -> int | None:
+        """Position of `code` or of its longest prefix in the tree, which is where a retired code hangs."""
+        compact = compact_code(code)
+        for length in range(len(compact), 2, -1):
+            position = self.index.get(display_code(ICD10CM, compact[:length]))
+            if position is not None:
+                return position
+        return None
+
+
+@functools.cache
+def read_tabular() -> Tabular:
+    """The whole list, 7-character codes included.
+
+    Raises:
+        InputError: the package that ships it is missing.
+    """
+    valid = package_file("simple_icd_10_cm", "data/code-list-*.txt").read_text(encoding="utf-8")
+    root = ET.parse(package_file("simple_icd_10_cm", "data/*.xml")).getroot()
+    return parse_tabular(root, {compact_code(line.split(" ")[0]) for line in valid.splitlines()})
+
+
+def parse_tabular(root: ET.Element, valid: set[str]) -> Tabular:
+    """Parses the XML `root`; `valid` holds the compact codes that exist."""
+    nodes: list[TabularNode] = []
+    for chapter in root.iterfind("chapter"):
+        _add(nodes, chapter, parent=-1, seventh=None, valid=valid)
+    index = {node.code: position for position, node in enumerate(nodes)}
+    known = {compact_code(node.code) for node in nodes if node.is_code}
+    unplaced = sorted(code for code in valid - known if is_wellformed(ICD10CM, code))
+    return Tabular(tuple(nodes), index, tuple(unplaced))
+
+
+def _add(nodes: list[TabularNode], element: ET.Element, parent: int, seventh: dict | None, valid: set[str]) -> None:
+    position = len(nodes)
+    node = _read_node(element, parent)
+    nodes.append(node)
+    own = element.find("sevenChrDef")
+    seventh = _seventh_characters(own) if own is not None else seventh
+    children = [child for child in element if child.tag in ("section", "diag")]
+    for child in children:
+        _add(nodes, child, position, seventh, valid)
+    if node.kind not in ("chapter", "section") and not children:
+        _add_extensions(nodes, position, seventh or {}, valid)
+    node.last = len(nodes) - 1
+    node.is_leaf = node.last == position
+
+
+def _read_node(element: ET.Element, parent: int) -> TabularNode:
+    description = (element.findtext("desc") or "").strip()
+    if element.tag == "diag":
+        code = (element.findtext("name") or "").strip()
+        kind = "category" if len(code) == 3 else "subcategory"
+    else:
+        kind = element.tag
+        match = _RANGE_SUFFIX.search(description)
+        code = f"{match[1]}-{match[2] or match[1]}" if match else element.get("id") or element.findtext("name")
+        description = description[: match.start()] if match else description
+    notes = tuple(
+        (NOTE_RELATIONS[group.tag], note.text)
+        for group in element
+        if group.tag in NOTE_RELATIONS
+        for note in group
+        if note.text
+    )
+    terms = tuple(note.text for group in element.iterfind("inclusionTerm") for note in group if note.text)
+    return TabularNode(code, kind, description.strip(), parent, terms=terms, notes=notes)
+
+
+def _seventh_characters(element: ET.Element) -> dict[str, str]:
+    """7th character -> meaning; a `note` continues the extension in front of it."""
+    meanings: dict[str, str] = {}
+    last = None
+    for child in element:
+        if child.tag == "extension":
+            last = child.attrib["char"]
+            meanings[last] = (child.text or "").strip()
+        elif child.tag == "note" and last is not None and child.text:
+            meanings[last] += "/" + child.text.strip()
+    return meanings
+
+
+def _add_extensions(nodes: list[TabularNode], position: int, meanings: dict[str, str], valid: set[str]) -> None:
+    stem = nodes[position]
+    padded = compact_code(stem.code).ljust(6, "X")
+    for character, meaning in meanings.items():
+        if padded + character in valid:
+            code = display_code(ICD10CM, padded + character)
+            extended = TabularNode(code, "extended", f"{stem.description}, {meaning}", position, last=len(nodes))
+            extended.is_leaf = True
+            nodes.append(extended)
+
+
+def note_edges(tabular: Tabular) -> tuple[list[tuple[int, int, str]], dict[str, int]]:
+    """Resolves the codes and ranges that notes name.
+
+    A range becomes the largest nodes that lie wholly inside it: `T36-T50` is one section, `B38.0-B38.2` three
+    subcategories. Qualifiers behind a range ("with fifth or sixth character 5") are not followed: the edge then names
+    the whole range.
+
+    Returns:
+        `(annotated position, named position, relation)` triples without self-loops, in order and without repeats; and
+        counts of `notes`, `notes_without_code`, `references` and `references_unresolved`.
+    """
+    firsts = _first_codes(tabular.nodes)
+    edges: dict[tuple[int, int, str], None] = {}
+    counts = {"notes": 0, "notes_without_code": 0, "references": 0, "references_unresolved": 0}
+    for position, node in enumerate(tabular.nodes):
+        for relation, text in node.notes:
+            references = _REFERENCE.findall(text)
+            counts["notes"] += 1
+            counts["notes_without_code"] += not references
+            for first, last in references:
+                targets = _resolve(tabular, firsts, first, last)
+                counts["references"] += 1
+                counts["references_unresolved"] += not targets
+                edges.update(((position, target, relation), None) for target in targets if target != position)
+    return list(edges), counts
+
+
+def _first_codes(nodes: tuple[TabularNode, ...]) -> list[int]:
+    """Position of the first category at or below each node: where its range of codes begins."""
+    codes = [position for position, node in enumerate(nodes) if node.is_code]
+    return [codes[min(bisect.bisect_left(codes, position), len(codes) - 1)] for position in range(len(nodes))]
+
+
+def _resolve(tabular: Tabular, firsts: list[int], first: str, last: str) -> list[int]:
+    start = tabular.index.get(first)
+    if start is None:
+        return []
+    if not last:
+        return [start]
+    end = tabular.index.get(last)
+    if end is None or end < start:
+        return [start]
+    nodes, end = tabular.nodes, tabular.nodes[end].last
+    targets = []
+    position = start
+    while position <= end:
+        if nodes[position].last > end:  # The range ends inside this node: look at its children.
+            position += 1
+            continue
+        top = position
+        while nodes[top].parent >= 0 and firsts[nodes[top].parent] >= start and nodes[nodes[top].parent].last <= end:
+            top = nodes[top].parent
+        targets.append(top)
+        position = nodes[top].last + 1
+    return targets
