@@ -18,11 +18,12 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
-from absl import logging
+from absl import flags, logging
 from tensorflow_datasets.core import file_adapters, writer
 from tensorflow_datasets.proto import tf_example_pb2
 from tqdm import tqdm
 
+from preprocessing import command_line
 from preprocessing.codes import CodeRecord, category_of
 from preprocessing.dataset_name import NAME, DatasetOptions, parse_name
 from preprocessing.errors import InputError
@@ -58,7 +59,8 @@ def _canonical(record: bytes) -> bytes:
     return tf_example_pb2.Example.FromString(record).SerializeToString(deterministic=True)
 
 
-class MedtokCodes(tfds.core.GeneratorBasedBuilder):
+# Under `python -m` this file is loaded twice, as `__main__` and by its own name, and TFDS registers a name once.
+class MedtokCodes(tfds.core.GeneratorBasedBuilder, skip_registration=__name__ == "__main__"):
     """Builder of `medtok_codes`; use `prepare` rather than TFDS's `download_and_prepare`.
 
     Features of an example with V nodes and E directed edges:
@@ -316,3 +318,21 @@ def _quiet_tfds() -> Iterator[None]:
     finally:
         tfds.enable_progress_bar()
         logging.set_verbosity(verbosity)
+
+
+def main(argv: list[str]) -> None:
+    """Builds the data set that the flags name, or says that it is there."""
+    command_line.expect_arguments(argv, 0, "python -m preprocessing.medtok_codes --name=medtok_codes/icd")
+    # By its own name, so that the class that TFDS records in the data set is the one that can be imported.
+    from preprocessing import medtok_codes
+
+    name, data_dir = flags.FLAGS.name, flags.FLAGS.data_dir
+    builder = medtok_codes.prepare(name, data_dir)
+    counts = ", ".join(f"{split} {builder.info.splits[split].num_examples:,}" for split in SPLITS)
+    print(f"{name} is in {builder.data_path}: {counts}")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("name", f"{NAME}/icd", "data set, with options: see preprocessing/dataset_name.py")
+    flags.DEFINE_string("data_dir", None, "TFDS data directory; TFDS's own default when not given")
+    command_line.run(main)
