@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import jraph
 from flax import nnx
 
+from medtok_jax.models.cross_attention import ResidualMlp
 from medtok_jax.models.graph_layers import GATLayer, GCNLayer
 from medtok_jax.models.text_encoder import AttentionPooling
 
@@ -120,15 +121,13 @@ class LocalGlobal(nnx.Module):
     """Node MLP, then one graph attention layer (local) beside two graph convolutions (global), summed."""
 
     def __init__(self, width: int, *, num_heads: int, dtype: jnp.dtype, rngs: nnx.Rngs):
-        self.mlp_in = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
-        self.mlp_out = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
-        self.mlp_norm = nnx.LayerNorm(width, dtype=dtype, rngs=rngs)
+        self.mlp = ResidualMlp(width, ratio=1, dtype=dtype, rngs=rngs)
         self.local = Stack(width, num_layers=1, num_heads=num_heads, dtype=dtype, rngs=rngs)
         self.wide = Stack(width, num_layers=2, num_heads=0, dtype=dtype, rngs=rngs)
 
     def __call__(self, nodes: jax.Array, **edges: jax.Array) -> jax.Array:
         """[n, width] and the layers' edge arguments -> [n, width]."""
-        nodes = self.mlp_norm(nodes + self.mlp_out(jax.nn.relu(self.mlp_in(nodes))))
+        nodes = self.mlp(nodes)
         return self.local(nodes, **edges) + self.wide(nodes, **edges)
 
 

@@ -1,0 +1,49 @@
+"""The batch: what the input pipeline gives and the model takes. Static shapes, a handful of them."""
+
+import flax.struct
+import jax
+import jraph
+
+
+@flax.struct.dataclass
+class Batch:
+    """A batch of codes; arrays lie host-local before and sharded over the `data` axis after they are placed.
+
+    Attributes:
+        text: `[batch, length, hidden]` cached token states, or `[batch, length]` int32 token ids where the text encoder
+            is trained.
+        text_mask: `[batch, length]` bool, real tokens.
+        graph: per-device padded subgraphs stacked on a leading axis. `nodes` holds `node_id` (row of the node tables),
+            `kind` (`models.node_features`) and `hop`, each `[devices, nodes]` int32; `edges` is the `[devices, edges]`
+            int32 relation; `n_node` and `n_edge` are `[devices, batch / devices + 1]`, the last graph being padding.
+            Edge 2i and 2i + 1 of a subgraph are one fact in its two directions.
+        valid: `[batch]` bool, False for rows that only fill the batch.
+        index: `[batch]` int32, row of the code in the code table.
+        text_id: `[batch]` int32, equal for codes of identical description.
+        graph_id: `[batch]` int32, equal for codes of identical subgraph.
+        partner: `[batch]` int32, slot of a code joined to this one by a graph edge, -1 for none.
+    """
+
+    text: jax.Array
+    text_mask: jax.Array
+    graph: jraph.GraphsTuple
+    valid: jax.Array
+    index: jax.Array
+    text_id: jax.Array
+    graph_id: jax.Array
+    partner: jax.Array
+
+
+@flax.struct.dataclass
+class NodeTables:
+    """Frozen facts of the knowledge graph's nodes, kept on the device.
+
+    Attributes:
+        node_type: `[nodes]` int32.
+        node_name: `[nodes]` int32, row of the node's name in `name_embedding`; row 0 is for nodes not in use.
+        name_embedding: `[names, hidden]` mean-pooled text embedding of each distinct name.
+    """
+
+    node_type: jax.Array
+    node_name: jax.Array
+    name_embedding: jax.Array

@@ -1,0 +1,221 @@
+"""Checks of a configuration before any long work, and what is derived from it. Every message names field and value."""
+
+import difflib
+import os
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from preprocessing.errors import InputError
+
+CHOICES = {
+    "model.text_encoder_type": ("weighted_pooling", "default"),
+    "model.graph_encoder_type": ("hierarchical", "gat", "default"),
+    "model.quantizer_kind": ("top_k", "residual"),
+    "model.gradient_estimator": ("straight_through", "rotation"),
+    "data.cache_dtype": ("bfloat16", "float32"),
+}
+
+POSITIVE = (
+    "data.max_length",
+    "model.codebook_size",
+    "model.embedding_dim",
+    "model.graph_width",
+    "model.graph_layers",
+    "model.graph_heads",
+    "model.cross_width",
+    "model.cross_layers",
+    "model.cross_heads",
+    "model.num_top_k_tokens",
+    "model.weight_temperature",
+    "model.kmeans_samples",
+    "model.kmeans_iterations",
+    "loss.infonce_temperature",
+    "loss.kl_temperature",
+    "train.batch_size",
+    "train.lr",
+    "train.clip_norm",
+    "train.grad_accum_steps",
+    "train.log_every",
+    "train.eval_every",
+    "train.checkpoint_every",
+)
+
+NOT_NEGATIVE = (
+    "data.sample_size",
+    "model.kmeans_step",
+    "loss.alpha",
+    "loss.commitment_weight",
+    "loss.beta",
+    "loss.lambda_val",
+    "loss.quantization_weight",
+    "loss.kl_weight",
+    "loss.packing_weight",
+    "train.epochs",
+    "train.steps",
+    "train.warmup_steps",
+    "train.weight_decay",
+    "train.num_devices",
+    "train.eval_codes",
+    "train.gradient_norms_every",
+)
+
+RATES = ("augment.token_dropout", "augment.feature_dropout", "augment.edge_dropout", "model.ema_decay")
+
+# Fields that must agree for a checkpoint to be trained on; the rest (training length, logging) may change.
+FIXED_SECTIONS = ("data", "model", "loss", "augment")
+FREE_FIELDS = ("data.data_dir", "data.cache_dir")
+FIXED_FIELDS = ("seed", "train.batch_size", "train.grad_accum_steps")
+
+
+def field_names(config: ConfigDict, prefix: str = "") -> list[str]:
+    """Dotted names of all leaves."""
+    names = []
+    for name, value in config.items():
+        names += field_names(value, f"{prefix}{name}.") if isinstance(value, ConfigDict) else [prefix + name]
+    return names
+
+
+def get_field(config: ConfigDict, name: str):
+    """Value of a dotted field name."""
+    for part in name.split("."):
+        config = config[part]
+    return config
+
+
+def check_overrides(arguments: list[str], config: ConfigDict) -> None:
+    """Refuses `--config.x.y=...` arguments that name no field, with the nearest one that there is.
+
+    Raises:
+        InputError: for the first unknown field.
+    """
+    known = field_names(config)
+    sections = {name.rsplit(".", depth)[0] for name in known for depth in range(1, name.count(".") + 1)}
+    for argument in arguments:
+        if not argument.startswith(("--config.", "-config.")):
+            continue
+        name = argument.split("=", 1)[0].lstrip("-").removeprefix("config.")
+        if name in sections:
+            raise InputError(f"--config.{name} is a section, not a field; give one of its fields a value.")
+        if name not in known and name.removeprefix("no") not in known:
+            leaf_to_name = {n.rsplit(".", 1)[-1]: n for n in known}
+            near = difflib.get_close_matches(name, known, 1, 0.0)
+            near_leaf = difflib.get_close_matches(name.rsplit(".", 1)[-1], leaf_to_name, 1, 0.75)
+            nearest = leaf_to_name[near_leaf[0]] if near_leaf else near[0]
+            raise InputError(f"--config.{name} is not a field of the configuration; the nearest is --config.{nearest}.")
+
+
+def validate(config: ConfigDict, num_devices: int) -> None:
+    """Refuses impossible values and combinations.
+
+    Args:
+        config: the whole configuration.
+        num_devices: devices that will be used.
+
+    Raises:
+        InputError: one sentence naming the field, its value and what is allowed.
+    """
+    for name, allowed in CHOICES.items():
+        if get_field(config, name) not in allowed:
+            raise InputError(f"{name} is {get_field(config, name)!r}; it must be one of {', '.join(allowed)}.")
+    for name in POSITIVE:
+        if not get_field(config, name) > 0:
+            raise InputError(f"{name} is {get_field(config, name)}; it must be more than 0.")
+    for name in NOT_NEGATIVE:
+        if not get_field(config, name) >= 0:
+            raise InputError(f"{name} is {get_field(config, name)}; it must be 0 or more.")
+    for name in RATES:
+        if not 0.0 <= get_field(config, name) < 1.0:
+            raise InputError(f"{name} is {get_field(config, name)}; it must be at least 0 and less than 1.")
+    _validate_codebook(config.model)
+    _validate_widths(config.model)
+    _validate_training(config, num_devices)
+
+
+def _validate_codebook(model: ConfigDict) -> None:
+    ratios = {name: model[f"{name}_ratio"] for name in ("text_specific", "graph_specific", "shared")}
+    if min(ratios.values()) <= 0 or abs(sum(ratios.values()) - 1.0) > 1e-6:
+        shown = ", ".join(f"model.{name}_ratio={value}" for name, value in ratios.items())
+        raise InputError(f"{shown} add up to {sum(ratios.values()):g}; they must be positive and add up to 1.")
+    for name, ratio in ratios.items():
+        rows = int(model.codebook_size * ratio)
+        if model.num_top_k_tokens > rows:
+            raise InputError(
+                f"model.num_top_k_tokens is {model.num_top_k_tokens}, but the {name} region has only {rows} rows"
+                f" (model.codebook_size={model.codebook_size} x {ratio:g}); lower the one or raise the other."
+            )
+    if model.simvq and model.ema_decay:
+        raise InputError(
+            f"model.simvq=True trains a map of frozen rows while model.ema_decay={model.ema_decay} moves the rows;"
+            " choose one of the two."
+        )
+
+
+def _validate_widths(model: ConfigDict) -> None:
+    for width, heads in (("graph_width", "graph_heads"), ("cross_width", "cross_heads")):
+        if model[width] % model[heads]:
+            raise InputError(f"model.{width}={model[width]} is not divisible by model.{heads}={model[heads]}.")
+
+
+def _validate_training(config: ConfigDict, num_devices: int) -> None:
+    train, buckets = config.train, tuple(config.data.length_buckets)
+    if train.batch_size % num_devices:
+        raise InputError(
+            f"train.batch_size={train.batch_size} is not divisible by the {num_devices} devices in use;"
+            f" take a multiple of {num_devices}, or fewer devices by train.num_devices."
+        )
+    if config.loss.graph_positives and train.batch_size % 2:
+        raise InputError(f"train.batch_size={train.batch_size} must be even with loss.graph_positives=True.")
+    if not train.steps and not train.epochs:
+        raise InputError("train.steps and train.epochs are both 0; one of them must be more.")
+    if not buckets or list(buckets) != sorted(set(buckets)) or buckets[0] < 2:
+        raise InputError(f"data.length_buckets={buckets} must be rising lengths of 2 or more.")
+    if config.data.max_length > buckets[-1]:
+        raise InputError(
+            f"data.max_length={config.data.max_length} does not fit the largest of data.length_buckets={buckets}."
+        )
+
+
+def differences(saved: dict, config: ConfigDict) -> list[str]:
+    """Fields in which a checkpoint's configuration and this one disagree so that training cannot go on.
+
+    Args:
+        saved: the configuration saved with a checkpoint, as nested dictionaries.
+        config: the configuration of this run.
+
+    Returns:
+        `field: saved -> now` for each.
+    """
+    now = config.to_dict()
+    fixed = [name for name in field_names(config) if name.split(".")[0] in FIXED_SECTIONS and name not in FREE_FIELDS]
+    found = []
+    for name in (*FIXED_FIELDS, *fixed):
+        before, after = _look_up(saved, name), _look_up(now, name)
+        if before != after:
+            found.append(f"{name}: {before} -> {after}")
+    return found
+
+
+def _look_up(tree: dict, name: str):
+    for part in name.split("."):
+        tree = tree.get(part) if isinstance(tree, dict) else None
+    return list(tree) if isinstance(tree, tuple) else tree
+
+
+def data_dir(config: ConfigDict) -> Path:
+    """Where data sets lie: the config's, $TFDS_DATA_DIR, or TFDS's default."""
+    given = config.data.data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return Path(given).expanduser()
+
+
+def cache_dir(config: ConfigDict) -> Path:
+    """Where text states and packed examples lie."""
+    return Path(config.data.cache_dir).expanduser() if config.data.cache_dir else data_dir(config) / "medtok_cache"
+
+
+def total_steps(config: ConfigDict, num_train_codes: int) -> int:
+    """Steps of a whole run: `train.steps`, or `train.epochs` passes over the training codes, the last batch whole."""
+    if config.train.steps:
+        return config.train.steps
+    return int(np.ceil(config.train.epochs * num_train_codes / config.train.batch_size))

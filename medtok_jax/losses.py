@@ -1,0 +1,201 @@
+"""Training objective: quantization, agreement of the shared tokens, token packing (paper section 3.3, eq. 5-9)."""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from medtok_jax.models.quantizer import Quantized, l2_normalize
+
+
+@flax.struct.dataclass
+class Embeddings:
+    """The four prepared embeddings of a batch, each `[batch, width]` float32 (paper section 3.1)."""
+
+    text_specific: jax.Array
+    graph_specific: jax.Array
+    text_cross: jax.Array
+    graph_cross: jax.Array
+
+
+@flax.struct.dataclass
+class View:
+    """One view of a batch: its embeddings and their quantization, in the same order."""
+
+    embeddings: Embeddings
+    text_specific: Quantized
+    graph_specific: Quantized
+    text_cross: Quantized
+    graph_cross: Quantized
+
+    def pairs(self) -> list[tuple[jax.Array, Quantized]]:
+        """Each embedding with its quantization: text-specific, graph-specific, text cross, graph cross."""
+        names = ("text_specific", "graph_specific", "text_cross", "graph_cross")
+        return [(getattr(self.embeddings, name), getattr(self, name)) for name in names]
+
+
+def masked_mean(values: jax.Array, valid: jax.Array) -> jax.Array:
+    """Mean of `[batch]` values over the valid ones; 0 where none is."""
+    return jnp.sum(jnp.where(valid, values, 0.0)) / jnp.maximum(jnp.sum(valid), 1)
+
+
+def quantization_loss(
+    embedding: jax.Array,
+    quantized: Quantized,
+    valid: jax.Array,
+    *,
+    commitment_weight: float = 1.0,
+    alpha: float = 0.25,
+) -> jax.Array:
+    """Eq. 5: `||sg[ê] - e||^2 + alpha ||ê - sg[e]||^2`, squared norms summed over the width, mean over valid codes.
+
+    As printed, alpha weights the codebook term. The mixing weights of ê carry no gradient, so the codebook term moves
+    rows only.
+    """
+    commitment = jnp.sum((jax.lax.stop_gradient(quantized.vector) - embedding) ** 2, axis=-1)
+    codebook = jnp.sum((quantized.vector - jax.lax.stop_gradient(embedding)) ** 2, axis=-1)
+    return masked_mean(commitment_weight * commitment + alpha * codebook, valid)
+
+
+def kl_loss(text: Quantized, graph: Quantized, valid: jax.Array, *, temperature: float) -> jax.Array:
+    """Eq. 6 over the shared region: KL(softmax(-dist(e_t^c)/tau) || softmax(-dist(e_g^c)/tau)), mean over valid codes."""
+    log_text = jax.nn.log_softmax(-text.distances / temperature, axis=-1)
+    log_graph = jax.nn.log_softmax(-graph.distances / temperature, axis=-1)
+    return masked_mean(jnp.sum(jnp.exp(log_text) * (log_text - log_graph), axis=-1), valid)
+
+
+def info_nce(
+    anchors: jax.Array,
+    candidates: jax.Array,
+    valid: jax.Array,
+    *,
+    temperature: float,
+    excluded: jax.Array,
+    partners: jax.Array | None = None,
+) -> jax.Array:
+    """InfoNCE over cosine similarities, negatives from the whole batch.
+
+    Args:
+        anchors: `[batch, width]`.
+        candidates: `[batch, width]`; row i is the positive of anchor i.
+        valid: `[batch]` bool; invalid rows are neither anchors nor negatives.
+        temperature: softmax temperature.
+        excluded: `[batch, batch]` bool, pairs that must not count as negatives; the diagonal is ignored.
+        partners: `[batch, batch]` bool, further positives (Khosla et al. 2020, eq. 2), or None.
+
+    Returns:
+        Scalar mean over valid anchors.
+    """
+    logits = l2_normalize(anchors) @ l2_normalize(candidates).T / temperature
+    positive = jnp.eye(logits.shape[0], dtype=bool)
+    if partners is not None:
+        positive = positive | (partners & valid[None, :])
+    allowed = positive | (~excluded & valid[None, :])
+    log_probability = logits - jax.nn.logsumexp(jnp.where(allowed, logits, -jnp.inf), axis=-1, keepdims=True)
+    per_anchor = -jnp.sum(jnp.where(positive, log_probability, 0.0), axis=-1) / jnp.sum(positive, axis=-1)
+    return masked_mean(per_anchor, valid)
+
+
+def not_negatives(text_id: jax.Array, graph_id: jax.Array) -> jax.Array:
+    """`[batch, batch]` bool: codes of identical description or identical subgraph, by their `[batch]` int32 ids."""
+    return (text_id[:, None] == text_id[None, :]) | (graph_id[:, None] == graph_id[None, :])
+
+
+def orthogonality(specific: jax.Array, shared: jax.Array, valid: jax.Array) -> jax.Array:
+    """`|| (1/B) sum_i ê_i^s (e_i^c)^T ||_F^2` over valid codes (eq. 8-9), not divided by the squared width."""
+    outer = jnp.einsum("bi,bj->ij", jnp.where(valid[:, None], specific, 0.0), shared)
+    return jnp.sum((outer / jnp.maximum(jnp.sum(valid), 1)) ** 2)
+
+
+def specific_contrast(
+    first: Quantized,
+    second: Quantized,
+    first_shared: Quantized,
+    second_shared: Quantized,
+    valid: jax.Array,
+    *,
+    temperature: float,
+    excluded: jax.Array,
+    partners: jax.Array | None = None,
+) -> jax.Array:
+    """InfoNCE([ê^s ; sg ê^c], [ê^s' ; sg ê^c']) of eq. 8-9, primes from the augmented view.
+
+    ê^c is stop-gradiented in both views: trainable on both sides it would solve the task without ê^s.
+    """
+    anchors = jnp.concatenate([first.output, jax.lax.stop_gradient(first_shared.output)], axis=-1)
+    candidates = jnp.concatenate([second.output, jax.lax.stop_gradient(second_shared.output)], axis=-1)
+    return info_nce(anchors, candidates, valid, temperature=temperature, excluded=excluded, partners=partners)
+
+
+def loss_terms(
+    view: View,
+    augmented: View,
+    valid: jax.Array,
+    *,
+    excluded: jax.Array,
+    partners: jax.Array | None,
+    config,
+) -> dict[str, jax.Array]:
+    """Every term of the objective, weighted by the coefficients of its own equation.
+
+    `quantization_loss + kl_loss + packing_loss`, each times its config weight, is the training loss; the terms returned
+    add up to it.
+
+    Args:
+        view: the clean view; quantization and agreement are scored on it.
+        augmented: the augmented view, for the specific contrast.
+        valid: `[batch]` bool.
+        excluded: `[batch, batch]` bool, pairs that are no negatives.
+        partners: `[batch, batch]` bool, extra positives, or None.
+        config: the `loss` section of the configuration.
+
+    Returns:
+        Scalars by name: quantization, kl, shared_contrast, alignment, text_contrast, graph_contrast,
+        text_orthogonality, graph_orthogonality.
+    """
+    contrast = {"temperature": config.infonce_temperature, "excluded": excluded, "partners": partners}
+    text_shared, graph_shared = view.text_cross, view.graph_cross
+    quantization = sum(
+        quantization_loss(e, q, valid, commitment_weight=config.commitment_weight, alpha=config.alpha)
+        for e, q in view.pairs()
+    )
+    e = view.embeddings
+    agreement = jnp.sum(l2_normalize(e.text_cross) * l2_normalize(e.graph_cross), axis=-1)
+    packing = {
+        "shared_contrast": info_nce(text_shared.output, graph_shared.output, valid, **contrast)
+        + info_nce(graph_shared.output, text_shared.output, valid, **contrast),
+        "alignment": -2.0 * config.beta * masked_mean(agreement, valid),
+        "text_contrast": specific_contrast(
+            view.text_specific, augmented.text_specific, graph_shared, augmented.graph_cross, valid, **contrast
+        ),
+        "graph_contrast": specific_contrast(
+            view.graph_specific, augmented.graph_specific, text_shared, augmented.text_cross, valid, **contrast
+        ),
+        "text_orthogonality": config.lambda_val * orthogonality(view.text_specific.output, e.text_cross, valid),
+        "graph_orthogonality": config.lambda_val * orthogonality(view.graph_specific.output, e.graph_cross, valid),
+    }
+    terms = {name: config.packing_weight * value for name, value in packing.items()}
+    terms["quantization"] = config.quantization_weight * quantization
+    terms["kl"] = config.kl_weight * kl_loss(text_shared, graph_shared, valid, temperature=config.kl_temperature)
+    return terms
+
+
+PACKING_TERMS = (
+    "shared_contrast",
+    "alignment",
+    "text_contrast",
+    "graph_contrast",
+    "text_orthogonality",
+    "graph_orthogonality",
+)
+
+
+def totals(terms: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """total_loss, quantization_loss, kl_loss and packing_loss of a dictionary of terms."""
+    packing = sum(terms[name] for name in PACKING_TERMS)
+    total = terms["quantization"] + terms["kl"] + packing
+    return {
+        "total_loss": total,
+        "quantization_loss": terms["quantization"],
+        "kl_loss": terms["kl"],
+        "packing_loss": packing,
+    }

@@ -1,0 +1,91 @@
+"""k-means initialisation of the codebook, by Lloyd's iterations as matmuls."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from medtok_jax.models.quantizer import REGIONS, Quantizer, l2_normalize
+
+CHUNK = 4096
+
+
+def _assign(points: jax.Array, centroids: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Nearest centroid of each point and the squared distance to it, in chunks so that memory stays flat."""
+
+    def one(chunk: jax.Array) -> tuple[jax.Array, jax.Array]:
+        squared = jnp.sum(centroids * centroids, -1)[None, :] - 2.0 * chunk @ centroids.T
+        nearest = jnp.argmin(squared, axis=-1)
+        return nearest, jnp.min(squared, axis=-1) + jnp.sum(chunk * chunk, -1)
+
+    padded = -(-points.shape[0] // CHUNK) * CHUNK
+    chunks = jnp.pad(points, ((0, padded - points.shape[0]), (0, 0))).reshape(-1, CHUNK, points.shape[1])
+    nearest, squared = jax.lax.map(one, chunks)
+    return nearest.reshape(-1)[: points.shape[0]], squared.reshape(-1)[: points.shape[0]]
+
+
+@functools.partial(jax.jit, static_argnames=("num_centroids", "iterations", "spherical"))
+def kmeans(
+    key: jax.Array, points: jax.Array, *, num_centroids: int, iterations: int = 10, spherical: bool = False
+) -> jax.Array:
+    """Lloyd's k-means from a random draw of the points.
+
+    An empty cluster is moved, at each iteration, onto one of the points worst served by their centroid.
+
+    Args:
+        key: random key of the first draw.
+        points: `[points, width]` float32; with fewer points than centroids, points are repeated with a little noise.
+        num_centroids: number of centroids.
+        iterations: Lloyd iterations.
+        spherical: whether centroids are kept at unit length (for points of unit length).
+
+    Returns:
+        `[num_centroids, width]` float32.
+    """
+    draw_key, noise_key = jax.random.split(key)
+    count = points.shape[0]
+    order = jax.random.permutation(draw_key, count)
+    start = points[order[jnp.arange(num_centroids) % count]]
+    noise = 1e-3 * jax.random.normal(noise_key, start.shape)
+    start = start + jnp.where((jnp.arange(num_centroids) >= count)[:, None], noise, 0.0)
+
+    def step(_: int, centroids: jax.Array) -> jax.Array:
+        nearest, squared = _assign(points, centroids)
+        size = jax.ops.segment_sum(jnp.ones(count), nearest, num_centroids)
+        mean = jax.ops.segment_sum(points, nearest, num_centroids) / jnp.maximum(size, 1.0)[:, None]
+        mean = l2_normalize(mean) if spherical else mean
+        empty = size == 0
+        worst = jax.lax.top_k(squared, min(num_centroids, count))[1]
+        reseed = points[worst[jnp.minimum(jnp.cumsum(empty) - 1, worst.shape[0] - 1)]]
+        return jnp.where(empty[:, None], reseed, mean)
+
+    return jax.lax.fori_loop(0, iterations, step, l2_normalize(start) if spherical else start)
+
+
+def fit_region(key: jax.Array, points: jax.Array, quantizer: Quantizer, region: str, iterations: int) -> jax.Array:
+    """Rows of one region fitted to prepared embeddings `[points, width]`.
+
+    A residual region is fitted in K equal parts, each to what the rows before it leave over.
+    """
+    start, stop = quantizer.regions.bounds(region)
+    size = stop - start
+    if quantizer.kind == "top_k":
+        return kmeans(key, points, num_centroids=size, iterations=iterations, spherical=quantizer.normalize)
+    parts, left, levels = [], points, quantizer.num_tokens
+    for level in range(levels):
+        rows = size * (level + 1) // levels - size * level // levels
+        parts.append(kmeans(jax.random.fold_in(key, level), left, num_centroids=rows, iterations=iterations))
+        left = left - parts[-1][_assign(left, parts[-1])[0]]
+    return jnp.concatenate(parts)
+
+
+def fit_codebook(
+    key: jax.Array, points: dict[str, jax.Array], quantizer: Quantizer, *, iterations: int = 10
+) -> jax.Array:
+    """A whole codebook `[N, width]` fitted region by region; `points` maps each region to its prepared embeddings."""
+    return jnp.concatenate(
+        [
+            fit_region(jax.random.fold_in(key, number), points[region], quantizer, region, iterations)
+            for number, region in enumerate(REGIONS)
+        ]
+    )

@@ -1,0 +1,227 @@
+"""Vector quantizer: one codebook in three regions, K tokens an embedding (paper section 3.2, eq. 3-5).
+
+The rows `0..N-1` of the codebook are cut into the contiguous regions text | graph | shared; token ids are global row
+numbers. Two kinds stand behind one interface: `top_k`, the paper's K nearest rows mixed by softmax weights, and
+`residual`, K searches that refine one another.
+"""
+
+import dataclasses
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+REGIONS = ("text", "graph", "shared")
+
+
+@dataclasses.dataclass(frozen=True)
+class Regions:
+    """Sizes of the three contiguous regions of a codebook, in the order of `REGIONS`."""
+
+    text: int
+    graph: int
+    shared: int
+
+    @classmethod
+    def from_ratios(cls, codebook_size: int, text_ratio: float, graph_ratio: float) -> "Regions":
+        """Rounds the text and graph shares to whole rows; the shared region takes what is left."""
+        text, graph = round(codebook_size * text_ratio), round(codebook_size * graph_ratio)
+        return cls(text=text, graph=graph, shared=codebook_size - text - graph)
+
+    @property
+    def size(self) -> int:
+        return self.text + self.graph + self.shared
+
+    def bounds(self, region: str) -> tuple[int, int]:
+        """First row and one past the last row of `region`."""
+        start = {"text": 0, "graph": self.text, "shared": self.text + self.graph}[region]
+        return start, start + getattr(self, region)
+
+
+@flax.struct.dataclass
+class Quantized:
+    """What the quantizer says of a batch of embeddings.
+
+    Attributes:
+        ids: `[batch, K]` int32, global rows, nearest (or coarsest) first.
+        weights: `[batch, K]` float32, the share of each row in `vector`; no gradient.
+        vector: `[batch, width]` float32, the quantized embedding; gradient to the codebook only.
+        output: `[batch, width]` float32, same value as `vector`; gradient to the embedding only.
+        distances: `[batch, region]` float32, Euclidean distance to every row of the region.
+    """
+
+    ids: jax.Array
+    weights: jax.Array
+    vector: jax.Array
+    output: jax.Array
+    distances: jax.Array
+
+
+def l2_normalize(x: jax.Array, epsilon: float = 1e-12) -> jax.Array:
+    """Unit vectors along the last axis, in float32, with a finite gradient at zero."""
+    x = x.astype(jnp.float32)
+    return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + epsilon)
+
+
+def euclidean(squared: jax.Array) -> jax.Array:
+    """Distance from a squared distance; the added constant keeps the gradient finite at zero."""
+    return jnp.sqrt(jnp.maximum(squared, 0.0) + 1e-12)
+
+
+def pairwise_distance(x: jax.Array, rows: jax.Array) -> jax.Array:
+    """Euclidean distance of `[batch, width]` to `[rows, width]`: `[batch, rows]` by one matmul."""
+    squared = jnp.sum(x * x, -1)[:, None] + jnp.sum(rows * rows, -1)[None, :] - 2.0 * x @ rows.T
+    return euclidean(squared)
+
+
+def straight_through(embedding: jax.Array, vector: jax.Array) -> jax.Array:
+    """`vector` forward, the gradient of `embedding` unchanged backward."""
+    return embedding + jax.lax.stop_gradient(vector - embedding)
+
+
+def rotation_trick(embedding: jax.Array, vector: jax.Array) -> jax.Array:
+    """`vector` forward; backward through the rotation and scaling that carries `embedding` onto it.
+
+    Fifty et al., "Restructuring Vector Quantization with the Rotation Trick" (2024), section 4.
+    """
+    norm_e = jnp.linalg.norm(embedding, axis=-1, keepdims=True) + 1e-12
+    norm_v = jnp.linalg.norm(vector, axis=-1, keepdims=True) + 1e-12
+    unit_e, unit_v = jax.lax.stop_gradient((embedding / norm_e, vector / norm_v))
+    middle = jax.lax.stop_gradient(l2_normalize(unit_e + unit_v))
+    rotated = (
+        embedding
+        - 2.0 * jnp.sum(embedding * middle, -1, keepdims=True) * middle
+        + 2.0 * jnp.sum(embedding * unit_e, -1, keepdims=True) * unit_v
+    )
+    rotated = rotated * jax.lax.stop_gradient(norm_v / norm_e)
+    # Rounding in the reflection must not change the forward value.
+    return rotated + jax.lax.stop_gradient(vector - rotated)
+
+
+GRADIENT_ESTIMATORS = {"straight_through": straight_through, "rotation": rotation_trick}
+
+
+class FrozenBasis(nnx.Variable):
+    """SimVQ's untrained codebook rows: saved with the model, never given a gradient."""
+
+
+class EmaState(nnx.Variable):
+    """Running statistics of the EMA codebook update."""
+
+
+class Quantizer(nnx.Module):
+    """Region codebook with K tokens an embedding.
+
+    Args:
+        regions: sizes of the three regions; `regions.size` is N.
+        width: d.
+        num_tokens: K.
+        kind: `top_k` (paper eq. 3-4) or `residual`.
+        normalize: whether embeddings and, for `top_k`, rows are l2-normalised. Residual rows keep their length, since
+            what is left after a step is shorter than a unit vector.
+        weight_temperature: softmax temperature of eq. 4.
+        gradient: `straight_through` or `rotation`.
+        simvq: rows = frozen basis x one learned `[d, d]` map (Zhu et al., "SimVQ", 2024).
+        ema_decay: 0 trains the rows by gradient; otherwise they follow the embeddings by an exponential moving average.
+    """
+
+    def __init__(
+        self,
+        regions: Regions,
+        width: int,
+        *,
+        num_tokens: int,
+        kind: str = "top_k",
+        normalize: bool = True,
+        weight_temperature: float = 0.07,
+        gradient: str = "straight_through",
+        simvq: bool = False,
+        ema_decay: float = 0.0,
+        rngs: nnx.Rngs,
+    ):
+        self.regions, self.width, self.num_tokens, self.kind = regions, width, num_tokens, kind
+        self.normalize, self.weight_temperature = normalize, weight_temperature
+        self.estimate_gradient = GRADIENT_ESTIMATORS[gradient]
+        self.ema_decay = ema_decay
+        rows = l2_normalize(jax.random.normal(rngs.params(), (regions.size, width)))
+        self.projection = nnx.Param(jnp.eye(width)) if simvq else None
+        self.rows = FrozenBasis(rows) if simvq else EmaState(rows) if ema_decay else nnx.Param(rows)
+        self.ema_count = EmaState(jnp.ones((regions.size,))) if ema_decay else None
+        self.ema_sum = EmaState(rows) if ema_decay else None
+
+    def codebook(self) -> jax.Array:
+        """All rows as they are searched: `[N, width]` float32."""
+        rows = self.rows[...] if self.projection is None else self.rows[...] @ self.projection[...]
+        return l2_normalize(rows) if self.normalize and self.kind == "top_k" else rows
+
+    def prepare(self, embedding: jax.Array) -> jax.Array:
+        """The form in which an embedding is searched and scored: float32, of unit length where `normalize`."""
+        return l2_normalize(embedding) if self.normalize else embedding.astype(jnp.float32)
+
+    def __call__(self, embedding: jax.Array, region: str) -> Quantized:
+        """Quantizes prepared embeddings `[batch, width]` with the rows of one region."""
+        start, stop = self.regions.bounds(region)
+        rows = self.codebook()[start:stop]
+        if self.kind == "residual":
+            return self._residual(embedding, rows, start)
+        return self._top_k(embedding, rows, start)
+
+    def _top_k(self, embedding: jax.Array, rows: jax.Array, start: int) -> Quantized:
+        if self.normalize:
+            similarity = embedding @ rows.T
+            distances = euclidean(2.0 - 2.0 * similarity)
+        else:
+            distances = pairwise_distance(embedding, rows)
+            similarity = -distances
+        _, local = jax.lax.top_k(jax.lax.stop_gradient(similarity), self.num_tokens)
+        nearest = jnp.take_along_axis(jax.lax.stop_gradient(distances), local, axis=1)
+        weights = jax.nn.softmax(-nearest / self.weight_temperature, axis=-1)
+        vector = jnp.einsum("bk,bkd->bd", weights, rows[local])
+        output = self.estimate_gradient(embedding, jax.lax.stop_gradient(vector))
+        return Quantized((local + start).astype(jnp.int32), weights, vector, output, distances)
+
+    def _residual(self, embedding: jax.Array, rows: jax.Array, start: int) -> Quantized:
+        left, ids, vector = jax.lax.stop_gradient(embedding), [], jnp.zeros_like(embedding)
+        for _ in range(self.num_tokens):
+            chosen = jnp.argmin(pairwise_distance(left, jax.lax.stop_gradient(rows)), axis=-1)
+            ids.append(chosen + start)
+            vector = vector + rows[chosen]
+            left = left - jax.lax.stop_gradient(rows[chosen])
+        output = self.estimate_gradient(embedding, jax.lax.stop_gradient(vector))
+        ids = jnp.stack(ids, axis=1).astype(jnp.int32)
+        weights = jnp.ones(ids.shape, jnp.float32)
+        return Quantized(ids, weights, vector, output, pairwise_distance(embedding, rows))
+
+    def ema_update(self, embedding: jax.Array, ids: jax.Array, weights: jax.Array, valid: jax.Array) -> None:
+        """Moves the rows in use towards the embeddings assigned to them (van den Oord et al. 2017, appendix A.1).
+
+        Args:
+            embedding: `[batch, width]` prepared embeddings.
+            ids, weights: `[batch, K]`, their quantization.
+            valid: `[batch]` bool; invalid rows move nothing.
+        """
+        share = (weights * valid[:, None]).reshape(-1)
+        targets = jnp.broadcast_to(embedding[:, None], (*ids.shape, self.width))
+        if self.kind == "residual":
+            taken = jax.lax.stop_gradient(self.codebook())[ids]
+            targets = targets - (jnp.cumsum(taken, axis=1) - taken)
+        count = jax.ops.segment_sum(share, ids.reshape(-1), self.regions.size)
+        total = jax.ops.segment_sum(
+            share[:, None] * targets.reshape(-1, self.width), ids.reshape(-1), self.regions.size
+        )
+        used = count > 0
+        decay = jnp.where(used, self.ema_decay, 1.0)
+        self.ema_count[...] = decay * self.ema_count[...] + (1.0 - decay) * count
+        self.ema_sum[...] = decay[:, None] * self.ema_sum[...] + (1.0 - decay[:, None]) * total
+        mean = self.ema_sum[...] / jnp.maximum(self.ema_count[...], 1e-6)[:, None]
+        self.rows[...] = jnp.where(used[:, None], mean, self.rows[...])
+
+    def set_codebook(self, rows: jax.Array) -> None:
+        """Replaces all `[N, width]` rows, forgetting what EMA and SimVQ had learned of the old ones."""
+        self.rows[...] = rows
+        if self.projection is not None:
+            self.projection[...] = jnp.eye(self.width)
+        if self.ema_count is not None:
+            self.ema_count[...] = jnp.ones((self.regions.size,))
+            self.ema_sum[...] = rows

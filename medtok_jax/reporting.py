@@ -1,0 +1,192 @@
+"""What a person sees of a run: the start, TensorBoard files, the codebook picture, the final table."""
+
+import json
+import time
+
+import jax
+import matplotlib
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from tensorboardX import SummaryWriter
+
+from medtok_jax.metrics import describe_usage
+from medtok_jax.models.quantizer import REGIONS
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt  # noqa: E402  (the backend must be chosen before)
+
+SUMMARY = "summary.json"
+HISTORY = "metrics.jsonl"
+LOSSES = ("total_loss", "quantization_loss", "packing_loss", "kl_loss")
+# Okabe and Ito's colours, told apart by colour-blind readers too.
+COLOURS = {"text": "#0072B2", "graph": "#D55E00", "shared": "#009E73"}
+
+
+def say(text: str) -> None:
+    """Prints a line, from the first process only."""
+    if jax.process_index() == 0:
+        Console().print(text, highlight=False)
+
+
+def print_start(run) -> None:
+    """What is about to be trained, on what."""
+    if jax.process_index() != 0:
+        return
+    data, config, devices = run.data, run.config, run.mesh.devices.size
+    counts = {split: len(data.rows(split)) for split in ("train", "validation", "test")}
+    parameters = sum(x.size for x in jax.tree.leaves(run.state.params))
+    table = Table(title="MedTok", show_header=False)
+    table.add_row("Data set", f"{config.data.name}, {len(data.selected):,} of {len(data.table):,} codes")
+    table.add_row("Splits", ", ".join(f"{split} {count:,}" for split, count in counts.items()))
+    table.add_row("Descriptions", f"{len(data.cache.offsets) - 1:,} distinct, {data.cache.num_cut:,} cut at {config.data.max_length}")
+    table.add_row("Codes without a subgraph", f"{int((data.table.num_nodes[data.selected] == 0).sum()):,}")
+    table.add_row("Text encoder", f"{config.model.text_encoder_model}{' (trained)' if config.model.text_encoder_trainable else ' (frozen)'}")
+    table.add_row("Graph encoder", config.model.graph_encoder_type)
+    table.add_row("Codebook", f"{config.model.codebook_size:,} x {config.model.embedding_dim}, K = {config.model.num_top_k_tokens}")
+    table.add_row("Parameters", f"{parameters:,}")
+    table.add_row("Devices", f"{devices} x {jax.devices()[0].device_kind} ({jax.process_count()} processes)")
+    table.add_row("Batch", f"{config.train.batch_size} codes, {config.train.batch_size // devices} a device")
+    table.add_row("Steps", f"{int(run.state.step):,} to {run.last_step:,}")
+    Console().print(table)
+
+
+class Log:
+    """Metrics to TensorBoard files and `metrics.jsonl`, by the first process.
+
+    Attributes:
+        history: logged training windows of this work directory, `{"step": ..., name: value, ...}`.
+        seconds: time spent in this process.
+    """
+
+    def __init__(self, run):
+        self.run, self.start, self.active = run, time.monotonic(), jax.process_index() == 0
+        self.path, step = run.workdir / HISTORY, int(run.state.step)
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        kept = [entry for entry in map(json.loads, lines) if entry["step"] <= step]
+        self.history = [entry for entry in kept if entry["kind"] == "train"]
+        self.validations = [entry for entry in kept if entry["kind"] == "validation"]
+        self.writer = None
+        if self.active:
+            # What was logged after the checkpoint gone on from will be logged again.
+            self.path.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
+            self.writer = SummaryWriter(str(run.workdir / "logs"), purge_step=step)
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.start
+
+    def scalars(self, step: int, scalars: dict[str, float], prefix: str = "train") -> None:
+        """Writes scalars to TensorBoard."""
+        if self.writer:
+            for name, value in scalars.items():
+                self.writer.add_scalar(f"{prefix}/{name}", float(value), step)
+
+    def train(self, step: int, window, seconds: float) -> str:
+        """Logs a window of training steps; returns a line for the progress bar."""
+        scalars = window.scalars.compute() | describe_usage(window.usage.compute(), self.run.structure.regions)
+        codes = float(window.scalars.weight)
+        steps = max(codes / self.run.config.train.batch_size, 1.0)
+        scalars |= {"codes_per_second": codes / seconds, "step_seconds": seconds / steps}
+        self.scalars(step, scalars)
+        self._keep(self.history, {"kind": "train", "step": step} | scalars)
+        return f"loss {scalars['total_loss']:.3f}, utilisation {scalars['codebook_utilization']:.0%}"
+
+    def validation(self, step: int, scalars: dict[str, float]) -> None:
+        """Logs a validation and draws the codebook."""
+        self.scalars(step, scalars, "validation")
+        self._keep(self.validations, {"kind": "validation", "step": step} | scalars)
+        if self.writer:
+            figure = draw_codebook(self.run)
+            self.writer.add_figure("codebook", figure, step, close=False)
+            figure.savefig(self.run.workdir / "codebook.png", dpi=110)
+            plt.close(figure)
+            self.writer.flush()
+
+    def _keep(self, entries: list[dict], entry: dict) -> None:
+        entries.append(entry)
+        if self.active:
+            with open(self.path, "a") as file:
+                file.write(json.dumps(entry) + "\n")
+
+    def close(self) -> None:
+        """Ends the TensorBoard file."""
+        if self.writer:
+            self.writer.close()
+
+
+def draw_codebook(run) -> plt.Figure:
+    """The codebook's rows on their two principal axes, coloured by region, beside each region's singular values."""
+    structure = run.structure
+    rows = np.asarray(structure.model(run.state.params, run.state.fixed).quantizer.codebook())
+    centred = rows - rows.mean(0)
+    _, _, axes = np.linalg.svd(centred, full_matrices=False)
+    points = centred @ axes[:2].T
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 5), layout="constrained")
+    for region in REGIONS:
+        part = slice(*structure.regions.bounds(region))
+        left.scatter(*points[part].T, s=3, alpha=0.5, color=COLOURS[region], label=f"{region} ({len(rows[part]):,})")
+        values = np.linalg.svd(rows[part] - rows[part].mean(0), compute_uv=False)
+        right.plot(np.arange(1, len(values) + 1), values / values.sum(), color=COLOURS[region], label=region)
+    left.set(title=f"Codebook at step {int(run.state.step):,}", xlabel="first principal axis", ylabel="second")
+    left.legend(markerscale=4, loc="best")
+    right.set(title="Spread over directions", xlabel="direction", ylabel="share of singular values", yscale="log")
+    right.legend()
+    return figure
+
+
+def finished_summary(run) -> dict | None:
+    """The summary of a run that has nothing left to do, else None."""
+    path = run.workdir / SUMMARY
+    if int(run.state.step) < run.last_step or not path.exists():
+        return None
+    summary = json.loads(path.read_text())
+    return summary if summary["step"] == run.last_step else None
+
+
+def summarize(run, log: Log, metrics: dict[str, float]) -> dict:
+    """Writes and prints the final summary.
+
+    Args:
+        run: the finished run.
+        log: its log.
+        metrics: quantization metrics over the tokens of all codes in use.
+    """
+    trend = {
+        name: {"first": values[0], "max": max(values), "last": values[-1]}
+        for name in LOSSES
+        if (values := [entry[name] for entry in log.history])
+    }
+    validation = log.validations[-1] if log.validations else {}
+    summary = {
+        "step": run.last_step,
+        "seconds": log.seconds,
+        "codes": len(run.data.selected),
+        "losses": trend,
+        "validation": {name: validation[name] for name in LOSSES if name in validation},
+        "all_codes": metrics,
+        "best_total_loss": run.about.get("best_total_loss"),
+    }
+    if jax.process_index() == 0:
+        (run.workdir / SUMMARY).write_text(json.dumps(summary, indent=1))
+        print_summary(summary)
+    return summary
+
+
+def print_summary(summary: dict) -> None:
+    """The final tables."""
+    if jax.process_index() != 0:
+        return
+    losses = Table("Loss", "first", "highest", "last", "validation", title=f"Trained to step {summary['step']:,}")
+    for name, trend in summary["losses"].items():
+        figures = [trend["first"], trend["max"], trend["last"], summary["validation"].get(name, float("nan"))]
+        losses.add_row(name, *(f"{value:.4f}" for value in figures))
+    Console().print(losses)
+    metrics, table = summary["all_codes"], Table("Region", "utilisation", "perplexity", title=f"Codebook over all {summary['codes']:,} codes in use")
+    for region in REGIONS:
+        table.add_row(region, f"{metrics[f'codebook_utilization_{region}']:.1%}", f"{metrics[f'codebook_perplexity_{region}']:,.0f}")
+    Console().print(table)
+    table = Table("Embedding", "cosine(e, ê)", "reconstruction error", "spread", title="Quantization")
+    for name in ("text_specific", "graph_specific", "text_cross", "graph_cross"):
+        table.add_row(name, *(f"{metrics[f'{metric}_{name}']:.3f}" for metric in ("cosine", "reconstruction_error", "spread")))
+    Console().print(table)

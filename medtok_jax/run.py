@@ -1,0 +1,247 @@
+"""Everything a run needs, set up in the order that lets bad input fail before long work."""
+
+import dataclasses
+import functools
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+
+from medtok_jax import checkpoints, config as configuration, sharding, steps
+from medtok_jax.batch import NodeTables
+from medtok_jax.checkpoints import Found
+from medtok_jax.fine_tuning import start_from
+from medtok_jax.input_pipeline import BatchBuilder, Budgets, Data, EvalSource, TrainSource, eval_batches, load_data
+from medtok_jax.metrics import CodebookUsage, WeightedSums, Window
+from medtok_jax.models.kmeans import fit_codebook
+from medtok_jax.state import TrainState, create_optimizer, create_state, learning_rate
+from medtok_jax.steps import Structure
+from medtok_jax.text_model import encoder_identity, resolve_text_encoder
+from preprocessing.errors import InputError
+
+
+@dataclasses.dataclass
+class Run:
+    """A training run that is ready to step.
+
+    Attributes:
+        config, workdir: as asked for.
+        data: codes, texts, graphs.
+        mesh: devices.
+        builder: makes batches.
+        tables: node facts on the devices.
+        structure: static facts of the compiled functions.
+        state: where the run stands.
+        first_step, last_step: the run trains steps `first_step` to `last_step - 1`.
+        kmeans_step: step before which the codebook is fitted, -1 for never.
+        about: metadata of its checkpoints.
+        train_step, eval_step, tokenize_step, encode_step, term_gradient_norms: compiled functions of `steps`.
+    """
+
+    config: object
+    workdir: Path
+    data: Data
+    mesh: Mesh
+    builder: BatchBuilder
+    tables: NodeTables
+    structure: Structure
+    state: TrainState
+    first_step: int
+    last_step: int
+    kmeans_step: int
+    about: dict
+    train_step: object = None
+    eval_step: object = None
+    tokenize_step: object = None
+    encode_step: object = None
+    term_gradient_norms: object = None
+
+    def __post_init__(self):
+        whole, cut = sharding.replicated(self.mesh), sharding.spread(self.mesh)
+        bind = lambda name: functools.partial(getattr(steps, name), structure=self.structure)  # noqa: E731
+        self.train_step = jax.jit(
+            bind("train_step"), donate_argnums=(0, 1), in_shardings=(whole, whole, cut, whole), out_shardings=whole
+        )
+        for name, inputs in (("eval_step", 2), ("tokenize_step", 2), ("encode_step", 2), ("term_gradient_norms", 1)):
+            layout = (*(whole,) * inputs, cut, whole)
+            setattr(self, name, jax.jit(bind(name), in_shardings=layout, out_shardings=whole))
+
+    def train_source(self) -> TrainSource:
+        """Training batches by step."""
+        return TrainSource(
+            self.builder,
+            self.data.rows("train"),
+            seed=self.config.seed,
+            batch_size=self.config.train.batch_size,
+            steps=self.last_step,
+            graph_positives=self.config.loss.graph_positives,
+        )
+
+    def eval_source(self, rows: np.ndarray) -> EvalSource:
+        """Batches that pass once over some rows."""
+        return EvalSource(self.builder, rows, self.config.train.batch_size)
+
+    def empty_window(self) -> Window:
+        """A window without batches, shaped as those of `train_step`."""
+        names = [*steps.METRICS, *steps.NORMS]
+        return self._zero_window(names)
+
+    def empty_eval_window(self) -> Window:
+        """A window without batches, shaped as those of `eval_step`."""
+        return self._zero_window(list(steps.METRICS))
+
+    def _zero_window(self, names: list[str]) -> Window:
+        size = self.config.model.codebook_size
+        window = Window(
+            scalars=WeightedSums({name: np.zeros((), np.float32) for name in names}, np.zeros((), np.float32)),
+            usage=CodebookUsage(np.zeros(size, np.float32)),
+        )
+        return sharding.place_everywhere(window, self.mesh)
+
+    def fit_codebook(self) -> TrainState:
+        """The state with its codebook fitted by k-means to embeddings of training codes, drawn as the first steps are.
+
+        Moments of the optimizer belong to the old rows and are forgotten.
+        """
+        source, points = self.train_source(), []
+        wanted = min(self.config.model.kmeans_samples, len(source.rows))
+        for step in range(-(-wanted // source.batch_size)):
+            rows, partner = source.batch_rows(step)
+            batch = sharding.place_batch(self.builder(rows, np.ones(len(rows), bool), partner), self.mesh)
+            points.append(self.encode_step(self.state.params, self.state.fixed, batch, self.tables))
+        everything = jax.tree.map(lambda *parts: jnp.concatenate(parts), *points)
+        regions = {
+            "text": everything.text_specific,
+            "graph": everything.graph_specific,
+            "shared": jnp.concatenate([everything.text_cross, everything.graph_cross]),
+        }
+        model = self.structure.model(self.state.params, self.state.fixed)
+        rows = fit_codebook(
+            jax.random.key(self.config.seed), regions, model.quantizer, iterations=self.config.model.kmeans_iterations
+        )
+        model.quantizer.set_codebook(sharding.place_everywhere(np.asarray(rows), self.mesh))
+        _, params, fixed = nnx.split(model, nnx.Param, ...)
+        forget = lambda path, x: jnp.zeros_like(x) if _names_rows(path) else x  # noqa: E731
+        opt_state = jax.tree_util.tree_map_with_path(forget, self.state.opt_state)
+        state = TrainState(self.state.step, params, fixed, opt_state)
+        return jax.device_put(state, sharding.replicated(self.mesh))
+
+    def evaluate(self, rows: np.ndarray, wrap=lambda batches: batches) -> Window:
+        """Metrics over some rows; `wrap` may put a progress bar around the batches."""
+        window = self.empty_eval_window()
+        for batch in wrap(eval_batches(self.eval_source(rows))):
+            placed = sharding.place_batch(batch, self.mesh)
+            window = window.merge(self.eval_step(self.state.params, self.state.fixed, placed, self.tables))
+        return window
+
+
+def _names_rows(path: tuple) -> bool:
+    return any(getattr(part, "key", None) == "rows" for part in path)
+
+
+def set_up(config, workdir: Path, *, progress: bool = True) -> Run:
+    """Checks everything that can be checked, then loads or builds the data, then makes or restores the state.
+
+    The state comes, in this order, from: the last checkpoint of `workdir`; `config.resume_from`; `config.init_from`;
+    a fresh initialisation.
+
+    Raises:
+        InputError: one sentence on what does not fit.
+    """
+    devices = sharding.use_devices(config.train.num_devices)
+    configuration.validate(config, len(devices))
+    encoder_dir = resolve_text_encoder(config.model.text_encoder_model)
+    found = checkpoints.latest(workdir / "checkpoints" / "last")
+    source = found or (checkpoints.find(config.resume_from) if config.resume_from else None)
+    about = source.about() if source else None
+    if about:
+        _check_configuration(source, about, config)
+    if config.init_from and not source:
+        checkpoints.find(config.init_from, prefer="best")
+    _check_writable(workdir)
+    data = load_data(config, encoder_dir=encoder_dir, progress=progress)
+    identity = {"fingerprint": data.table.fingerprint, "encoder": encoder_identity(encoder_dir)}
+    if about:
+        _check_identity(source, about, identity)
+    mesh = sharding.make_mesh(devices)
+    first_step = about["first_step"] if found else about["step"] if about else 0
+    last_step = first_step + configuration.total_steps(config, len(data.rows("train")))
+    return _assemble(config, workdir, data, mesh, encoder_dir, source, first_step, last_step, identity)
+
+
+def _assemble(
+    config,
+    workdir: Path,
+    data: Data,
+    mesh: Mesh,
+    encoder_dir: Path,
+    source: Found | None,
+    first_step: int,
+    last_step: int,
+    identity: dict,
+) -> Run:
+    schedule = learning_rate(config, first_step=first_step, last_step=last_step)
+    optimizer = create_optimizer(config, schedule)
+    graphdef, state = create_state(config, data.sizes(), encoder_dir, optimizer, sharding.replicated(mesh))
+    graph = data.table.graph
+    names = {"node_types": list(graph.node_types), "relation_names": list(graph.relation_names)}
+    if source:
+        state = source.restore(state)
+    elif config.init_from:
+        state = start_from(config.init_from, state, names, config)
+    train = config.train
+    budgets = Budgets.fit(
+        data.table, data.selected, train.batch_size // mesh.shape["data"], config.data.length_buckets
+    )
+    builder = BatchBuilder(
+        data,
+        budgets,
+        num_stacks=mesh.shape["data"],
+        local_stacks=sharding.local_stacks(mesh),
+        token_ids=config.model.text_encoder_trainable,
+    )
+    fits = config.model.kmeans_init and not config.init_from
+    return Run(
+        config=config,
+        workdir=workdir,
+        data=data,
+        mesh=mesh,
+        builder=builder,
+        tables=sharding.place_everywhere(data.node_tables(), mesh),
+        structure=Structure(graphdef, optimizer, schedule, config),
+        state=state,
+        first_step=first_step,
+        last_step=last_step,
+        kmeans_step=min(config.model.kmeans_step, (last_step - first_step) // 10) if fits else -1,
+        about={"config": config.to_dict(), "first_step": first_step, "last_step": last_step} | identity | names,
+    )
+
+
+def _check_configuration(source: Found, about: dict, config) -> None:
+    changed = configuration.differences(about["config"], config)
+    if changed:
+        raise InputError(
+            f"{source.folder.parent.parent} holds a checkpoint of another configuration ({'; '.join(changed)});"
+            " use its settings, another --workdir, or --config.init_from to start from its weights."
+        )
+
+
+def _check_identity(source: Found, about: dict, identity: dict) -> None:
+    for name, what in (("fingerprint", "data set"), ("encoder", "text encoder")):
+        if about[name] != identity[name]:
+            raise InputError(
+                f"The checkpoint {source.folder / str(source.step)} was trained on another {what}"
+                f" ({about[name][:12]} instead of {identity[name][:12]}); use that one, or --config.init_from."
+            )
+
+
+def _check_writable(workdir: Path) -> None:
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        (workdir / ".write").touch()
+        (workdir / ".write").unlink()
+    except OSError as error:
+        raise InputError(f"The work directory {workdir} cannot be written ({error.strerror}); give another --workdir.") from error

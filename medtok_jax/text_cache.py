@@ -1,0 +1,222 @@
+"""Frozen text states, computed once: token states of descriptions, mean-pooled vectors of node names.
+
+The cache is ragged and memory-mapped: `states.bin` holds `[tokens, hidden]` of all descriptions one after the other.
+It is keyed by the encoder's identity, the strings, the cut and the dtype, so that it never serves the wrong data.
+"""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+from flax import nnx
+from tqdm import tqdm
+
+from medtok_jax.models.bert import load_bert
+from medtok_jax.ragged import offsets_of, take
+from medtok_jax.text_model import TextTokenizer, encoder_identity
+from preprocessing.errors import InputError
+
+DTYPES = {"bfloat16": ml_dtypes.bfloat16, "float32": np.float32}
+ENCODE_LENGTHS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+TOKENS_A_BATCH = 8192
+FLUSH_EVERY = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class TextCache:
+    """Frozen text states of a selection of strings.
+
+    Attributes:
+        states: `[tokens, hidden]` memory map in the cache's dtype; text i is rows `offsets[i]:offsets[i + 1]`.
+        offsets: `[texts + 1]` int64.
+        token_ids: `[tokens]` int32 wordpieces, for an encoder that is trained in the step.
+        name_embedding: `[names + 1, hidden]` in the cache's dtype; name i is row i + 1, row 0 is zero.
+        num_cut: texts that were cut at the maximal length.
+    """
+
+    states: np.ndarray
+    offsets: np.ndarray
+    token_ids: np.ndarray
+    name_embedding: np.ndarray
+    num_cut: int
+
+
+def open_or_encode(
+    encoder_dir: Path,
+    cache_dir: Path,
+    texts: list[str],
+    names: list[str],
+    *,
+    max_length: int,
+    dtype: str = "bfloat16",
+    progress: bool = True,
+) -> TextCache:
+    """Opens the text states of `texts` and `names`, encoding them first where that was not done.
+
+    An interrupted encoding goes on where it was.
+
+    Args:
+        encoder_dir: directory of the text encoder.
+        cache_dir: where caches lie.
+        texts: distinct descriptions; token states are kept.
+        names: distinct node names; mean-pooled vectors are kept. A string in both lists is encoded once.
+        max_length: wordpieces a string is cut at.
+        dtype: `bfloat16` or `float32`, of what is kept.
+        progress: whether to show a bar.
+
+    Raises:
+        InputError: where the cache directory cannot be written.
+    """
+    key = _cache_key(encoder_identity(encoder_dir), texts, names, max_length, dtype)
+    folder = cache_dir / f"text-{key[:16]}"
+    if not (folder / "about.json").exists():
+        _encode(encoder_dir, folder, texts, names, max_length, dtype, progress)
+    return _open(folder)
+
+
+def _cache_key(encoder: str, texts: list[str], names: list[str], max_length: int, dtype: str) -> str:
+    digest = hashlib.sha256(json.dumps([1, encoder, max_length, dtype, len(texts), len(names)]).encode())
+    for strings in (texts, names):
+        digest.update("\0".join(strings).encode())
+    return digest.hexdigest()
+
+
+def _open(folder: Path) -> TextCache:
+    about = json.loads((folder / "about.json").read_text())
+    dtype, hidden = DTYPES[about["dtype"]], about["hidden"]
+    return TextCache(
+        states=np.memmap(folder / "states.bin", dtype, "r", shape=(about["tokens"], hidden)),
+        offsets=np.load(folder / "offsets.npy"),
+        token_ids=np.load(folder / "token_ids.npy", mmap_mode="r"),
+        name_embedding=np.fromfile(folder / "names.bin", dtype).reshape(-1, hidden),
+        num_cut=about["num_cut"],
+    )
+
+
+def _plan(lengths: np.ndarray) -> list[tuple[int, np.ndarray]]:
+    """Which strings are encoded together: (padded length, members), shortest first."""
+    order = np.argsort(lengths, kind="stable")
+    bucket = np.searchsorted(ENCODE_LENGTHS, lengths[order])
+    batches = []
+    for number in np.unique(bucket):
+        length, members = ENCODE_LENGTHS[number], order[bucket == number]
+        size = TOKENS_A_BATCH // length
+        batches += [(length, members[start : start + size]) for start in range(0, len(members), size)]
+    return batches
+
+
+def _encode(
+    encoder_dir: Path, folder: Path, texts: list[str], names: list[str], max_length: int, dtype: str, progress: bool
+) -> None:
+    """Encodes what is missing; `about.json`, written last, marks a whole cache."""
+    strings = list(dict.fromkeys([*texts, *names]))
+    place = {string: number for number, string in enumerate(strings)}
+    tokens, offsets, _ = TextTokenizer(encoder_dir, max_length)(strings)
+    lengths = np.diff(offsets)
+    bert = load_bert(encoder_dir)
+    hidden = bert.config.hidden_size
+    text_count, name_row = len(texts), np.zeros(len(strings), np.int64)
+    for row, name in enumerate(names):
+        name_row[place[name]] = row + 1
+    state_offsets = offsets_of(lengths[:text_count])
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        states = _reopen(folder / "states.bin", DTYPES[dtype], (int(state_offsets[-1]), hidden))
+        pooled = _reopen(folder / "names.bin", DTYPES[dtype], (len(names) + 1, hidden))
+    except OSError as error:
+        raise InputError(f"The text cache {folder} cannot be written ({error}); set data.cache_dir.") from error
+    run = _compiled_encoder(bert)
+    batches = _plan(lengths)
+    done_file = folder / "batches_done"
+    done = int(done_file.read_text()) if done_file.exists() else 0
+    bar = tqdm(total=len(strings), desc="Encoding texts", unit="texts", disable=not progress)
+    bar.update(sum(len(members) for _, members in batches[:done]))
+    pending = []
+    for number, (length, members) in enumerate(batches[done:], start=done + 1):
+        pending.append((members, run(*_pad(tokens, offsets, members, length))))
+        if len(pending) > 1:
+            _store(*pending.pop(0), lengths, state_offsets, name_row, states, pooled)
+        bar.update(len(members))
+        if number % FLUSH_EVERY == 0:
+            while pending:
+                _store(*pending.pop(0), lengths, state_offsets, name_row, states, pooled)
+            states.flush(), pooled.flush()
+            done_file.write_text(str(number))
+    for item in pending:
+        _store(*item, lengths, state_offsets, name_row, states, pooled)
+    bar.close()
+    states.flush(), pooled.flush()
+    np.save(folder / "offsets.npy", state_offsets)
+    np.save(folder / "token_ids.npy", tokens[: state_offsets[-1]])
+    about = {
+        "dtype": dtype,
+        "hidden": hidden,
+        "tokens": int(state_offsets[-1]),
+        "num_cut": _count_cut(encoder_dir, texts, lengths[:text_count], max_length),
+    }
+    temporary = folder / "about.json.partial"
+    temporary.write_text(json.dumps(about))
+    temporary.rename(folder / "about.json")
+    done_file.unlink(missing_ok=True)
+
+
+def _count_cut(encoder_dir: Path, texts: list[str], lengths: np.ndarray, max_length: int) -> int:
+    """How many texts lost wordpieces: only those of full length can have."""
+    full = [texts[row] for row in np.flatnonzero(lengths == max_length)]
+    return TextTokenizer(encoder_dir, max_length)(full)[2] if full else 0
+
+
+def _reopen(path: Path, dtype, shape: tuple[int, int]) -> np.memmap:
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    mode = "r+" if path.exists() and path.stat().st_size == size else "w+"
+    return np.memmap(path, dtype, mode, shape=shape)
+
+
+def _compiled_encoder(bert):
+    """`(ids, mask) -> (states, mean-pooled states)`, the batch spread over this process's devices."""
+    graphdef, state = nnx.split(bert)
+    mesh = jax.sharding.Mesh(np.array(jax.local_devices()), ("data",))
+    spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    state = jax.device_put(state, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+
+    @jax.jit
+    def run(state, ids, mask):
+        states = nnx.merge(graphdef, state)(ids, mask)
+        mean = jnp.einsum("blh,bl->bh", states, mask.astype(states.dtype)) / mask.sum(-1, keepdims=True)
+        return states, mean
+
+    def call(ids: np.ndarray, mask: np.ndarray):
+        return run(state, jax.device_put(ids, spread), jax.device_put(mask, spread))
+
+    return call
+
+
+def _pad(tokens: np.ndarray, offsets: np.ndarray, members: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """`[batch, length]` ids and mask; the batch is always full, so that each length compiles once."""
+    size = -(-max(TOKENS_A_BATCH // length, 1) // jax.local_device_count()) * jax.local_device_count()
+    flat, counts = take(tokens, offsets, members)
+    mask = np.zeros((size, length), bool)
+    mask[: len(members)] = np.arange(length) < counts[:, None]
+    ids = np.zeros((size, length), np.int32)
+    ids[mask] = flat
+    mask[len(members) :, 0] = True
+    return ids, mask
+
+
+def _store(members, outputs, lengths, state_offsets, name_row, states, pooled) -> None:
+    batch_states, mean = (np.asarray(output) for output in outputs)
+    rows = name_row[members]
+    pooled[rows[rows > 0]] = mean[: len(members)][rows > 0].astype(pooled.dtype)
+    text_count = len(state_offsets) - 1
+    is_text = np.flatnonzero(members < text_count)
+    if len(is_text):
+        texts = members[is_text]
+        kept = np.arange(batch_states.shape[1]) < lengths[texts][:, None]
+        starts = state_offsets[texts]
+        where = (starts[:, None] + np.arange(batch_states.shape[1]))[kept]
+        states[where] = batch_states[is_text][kept].astype(states.dtype)
