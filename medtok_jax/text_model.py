@@ -32,7 +32,7 @@ def resolve_text_encoder(name: str) -> Path:
     """
     if name == EMBEDDED:
         directory = _embedded_directory()
-    elif Path(name).expanduser().is_dir():
+    elif name and Path(name).expanduser().is_dir():
         directory = Path(name).expanduser().resolve()
     elif name[:1] not in (".", "~") and HUB_NAME.fullmatch(name):
         directory = _download(name)

@@ -1,0 +1,104 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from medtok_jax.models.bert import Bert, BertConfig
+from medtok_jax.models.text_encoder import AttentionPooling, TextEncoder, cls_pooling
+
+HIDDEN = 8
+TINY = BertConfig(
+    vocab_size=30,
+    hidden_size=HIDDEN,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    intermediate_size=16,
+    max_position_embeddings=12,
+)
+
+
+@pytest.fixture
+def states():
+    return np.random.default_rng(0).normal(size=(3, 6, HIDDEN)).astype(np.float32)
+
+
+@pytest.fixture
+def mask():
+    return np.arange(6) < [[6], [3], [0]]
+
+
+def test_attention_pooling_by_hand(states, mask):
+    pooling = AttentionPooling(HIDDEN, rngs=nnx.Rngs(0))
+    assert pooling.inner.kernel.shape == (HIDDEN, 128)
+    pooled = pooling(states, mask)
+    for row in range(2):
+        real = states[row][mask[row]]
+        inner = np.tanh(real @ np.asarray(pooling.inner.kernel[...]) + np.asarray(pooling.inner.bias[...]))
+        scores = np.exp(inner @ np.asarray(pooling.score.kernel[...]))[:, 0]
+        np.testing.assert_allclose(pooled[row], scores @ real / scores.sum(), atol=1e-5)
+    np.testing.assert_array_equal(pooled[2], 0)
+
+
+def test_a_score_bias_shifts_attention(states, mask):
+    pooling = AttentionPooling(HIDDEN, rngs=nnx.Rngs(0))
+    weights = pooling.weights(states, mask, score_bias=jnp.array([0, 50.0, 0, 0, 0, 0]))
+    np.testing.assert_allclose(weights[:, 1], [1, 1, 0], atol=1e-6)
+
+
+def test_cls_pooling(states, mask):
+    pooled = cls_pooling(states, mask)
+    np.testing.assert_array_equal(pooled[:2], states[:2, 0])
+    np.testing.assert_array_equal(pooled[2], 0)
+
+
+@pytest.mark.parametrize("pooling", ["default", "weighted_pooling"])
+def test_padding_changes_nothing(states, mask, pooling):
+    encoder = TextEncoder(HIDDEN, pooling=pooling, bert=None, rngs=nnx.Rngs(0))
+    longer = np.concatenate([states, np.full((3, 4, HIDDEN), 7.0, np.float32)], axis=1)
+    _, pooled = encoder(states, mask)
+    _, wanted = encoder(longer, np.pad(mask, ((0, 0), (0, 4))))
+    np.testing.assert_allclose(pooled, wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("pooling", ["default", "weighted_pooling"])
+@pytest.mark.parametrize("trained", [False, True])
+def test_an_empty_text_is_zero_and_its_gradients_finite(states, mask, pooling, trained):
+    bert = Bert(TINY, rngs=nnx.Rngs(1)) if trained else None
+    graphdef, params = nnx.split(TextEncoder(HIDDEN, pooling=pooling, bert=bert, rngs=nnx.Rngs(0)))
+    text = np.zeros(mask.shape, np.int32) if trained else states
+
+    @jax.jit
+    def gradients(params):
+        def loss(params):
+            pooled = nnx.merge(graphdef, params)(text, mask)[1]
+            return (pooled**2).sum(), pooled
+
+        return jax.grad(loss, has_aux=True)(params)
+
+    found, pooled = gradients(params)
+    assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves((found, pooled)))
+    np.testing.assert_array_equal(pooled[2], 0)
+    if trained:
+        assert float(jnp.abs(found["bert"]["layers"][0]["mlp_in"]["kernel"][...]).max()) > 0
+
+
+def test_a_trained_bert_gives_the_states(mask):
+    bert = Bert(TINY, rngs=nnx.Rngs(1))
+    ids = np.random.default_rng(0).integers(0, 30, mask.shape).astype(np.int32)
+    states, pooled = TextEncoder(HIDDEN, pooling="default", bert=bert, rngs=nnx.Rngs(0))(ids, mask)
+    np.testing.assert_array_equal(states, bert(ids, mask))
+    np.testing.assert_array_equal(pooled[:2], states[:2, 0])
+
+
+def test_bfloat16(states, mask):
+    encoder = TextEncoder(HIDDEN, pooling="weighted_pooling", bert=None, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    tokens, pooled = encoder(states, mask)
+    assert tokens.dtype == pooled.dtype == jnp.bfloat16
+
+
+def test_wrong_arguments_are_refused():
+    with pytest.raises(ValueError, match="not 'mean'"):
+        TextEncoder(HIDDEN, pooling="mean", bert=None, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="width 8, not 16"):
+        TextEncoder(16, pooling="default", bert=Bert(TINY, rngs=nnx.Rngs(0)), rngs=nnx.Rngs(0))
