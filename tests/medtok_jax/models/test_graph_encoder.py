@@ -188,7 +188,7 @@ def test_multi_scale_readout_by_hand(batch):
         means[2, np.array([0, 1, 3])], [states[5], states[6:8].mean(0), states[5:8].mean(0)], atol=1e-6
     )
 
-    readout = MultiScaleReadout(WIDTH, rngs=nnx.Rngs(0))
+    readout = MultiScaleReadout(WIDTH, dtype=jnp.float32, rngs=nnx.Rngs(0))
     readout.level_bias[...] = jnp.array([0.5, 0.0, -1.0, 0.2])
     pooled = readout(states, **where, num_graphs=4)
     attention = readout.attention
