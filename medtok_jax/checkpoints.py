@@ -43,7 +43,9 @@ class Found:
         """The saved state, laid out on devices as `like` is."""
         with _manager(self.folder) as manager:
             abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _to_tree(like))
-            tree = manager.restore(self.step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))["state"]
+            tree = manager.restore(self.step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))[
+                "state"
+            ]
         return _from_tree(tree, like)
 
     def restore_variables(self) -> dict[str, dict]:
@@ -54,7 +56,9 @@ class Found:
 
 
 def _manager(folder: Path, max_to_keep: int | None = None) -> ocp.CheckpointManager:
-    options = ocp.CheckpointManagerOptions(max_to_keep=max_to_keep, create=max_to_keep is not None, enable_async_checkpointing=False)
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=max_to_keep, create=max_to_keep is not None, enable_async_checkpointing=False
+    )
     return ocp.CheckpointManager(folder.resolve(), options=options, item_names=("state", "about"))
 
 
@@ -77,7 +81,9 @@ def _from_tree(tree: dict, like: TrainState) -> TrainState:
 
 def latest(folder: Path) -> Found | None:
     """The newest finished checkpoint under a folder of steps."""
-    steps = [int(path.name) for path in folder.glob("*") if path.name.isdigit() and (path / "_CHECKPOINT_METADATA").exists()]
+    steps = [
+        int(path.name) for path in folder.glob("*") if path.name.isdigit() and (path / "_CHECKPOINT_METADATA").exists()
+    ]
     return Found(folder, max(steps)) if steps else None
 
 

@@ -112,7 +112,9 @@ def _pack(builder, folder: Path, progress: bool) -> None:
     try:
         partial.mkdir(parents=True)
     except OSError as error:
-        raise InputError(f"The cache directory {folder.parent} cannot be written ({error}); set data.cache_dir.") from error
+        raise InputError(
+            f"The cache directory {folder.parent} cannot be written ({error}); set data.cache_dir."
+        ) from error
     pq.write_table(pa.table({name: pa.array(columns[name]) for name in STRINGS}), partial / "strings.parquet")
     for name, dtype in RAGGED.items():
         np.save(partial / f"{name}.npy", np.concatenate(columns[name]).astype(dtype))
@@ -147,7 +149,10 @@ def _subgraph_digest(example: dict) -> int:
     if example["self_node"] >= 0:
         nodes[example["self_node"]] = -1
     digest = hashlib.blake2b(digest_size=8)
-    for array in (nodes, *(np.asarray(example[name], np.int64) for name in ("hops", "senders", "receivers", "relations"))):
+    for array in (
+        nodes,
+        *(np.asarray(example[name], np.int64) for name in ("hops", "senders", "receivers", "relations")),
+    ):
         digest.update(np.int64(len(array)).tobytes())
         digest.update(array.tobytes())
     return int.from_bytes(digest.digest(), "little")

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from preprocessing.errors import InputError
 
@@ -33,8 +33,10 @@ def fail(sentence: str, status: int) -> None:
 
 
 def _guarded(main: Callable, arguments: list[str]) -> None:
-    from medtok_jax.train import NonFiniteLoss
+    from medtok_jax.steps import NonFiniteLoss
 
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)
     try:
         main(arguments)
     except InputError as error:

@@ -8,7 +8,8 @@ import grain
 import jraph
 import numpy as np
 
-from medtok_jax import code_table, config as configuration, text_cache
+from medtok_jax import code_table, text_cache
+from medtok_jax import config as configuration
 from medtok_jax.batch import Batch, NodeTables
 from medtok_jax.code_table import CodeTable
 from medtok_jax.models.medtok import Sizes
@@ -237,7 +238,9 @@ class BatchBuilder:
 def _stack(graphs: list[jraph.GraphsTuple]) -> jraph.GraphsTuple:
     nodes = {name: np.stack([g.nodes[name] for g in graphs]) for name in graphs[0].nodes}
     fields = ("edges", "senders", "receivers", "n_node", "n_edge")
-    return jraph.GraphsTuple(nodes=nodes, globals=None, **{f: np.stack([getattr(g, f) for g in graphs]) for f in fields})
+    return jraph.GraphsTuple(
+        nodes=nodes, globals=None, **{f: np.stack([getattr(g, f) for g in graphs]) for f in fields}
+    )
 
 
 class TrainSource:

@@ -57,7 +57,7 @@ def quantization_loss(
 
 
 def kl_loss(text: Quantized, graph: Quantized, valid: jax.Array, *, temperature: float) -> jax.Array:
-    """Eq. 6 over the shared region: KL(softmax(-dist(e_t^c)/tau) || softmax(-dist(e_g^c)/tau)), mean over valid codes."""
+    """Eq. 6 over the shared region: KL(softmax(-dist(e_t^c)/tau) || softmax(-dist(e_g^c)/tau)), mean over codes."""
     log_text = jax.nn.log_softmax(-text.distances / temperature, axis=-1)
     log_graph = jax.nn.log_softmax(-graph.distances / temperature, axis=-1)
     return masked_mean(jnp.sum(jnp.exp(log_text) * (log_text - log_graph), axis=-1), valid)

@@ -1,10 +1,10 @@
 """Trains MedTok: `python -m medtok_jax.main --config=configs/default.py --workdir=DIR [--config.FIELD=VALUE ...]`.
 
-Run the same command again to go on after an interruption. Exit status: 0 finished, 2 something asked for cannot be done,
-1 the loss became no number, 130 or 143 stopped by Ctrl-C or SIGTERM with everything saved.
+Run the same command again to go on after an interruption. Exit status: 0 finished, 2 something asked for cannot be
+done, 1 the loss became no number, 130 or 143 stopped by Ctrl-C or SIGTERM with everything saved.
 """
 
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
 from medtok_jax import command_line

@@ -14,7 +14,7 @@ from medtok_jax.metrics import describe_usage
 from medtok_jax.models.quantizer import REGIONS
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402  (the backend must be chosen before)
+from matplotlib import pyplot as plt
 
 SUMMARY = "summary.json"
 HISTORY = "metrics.jsonl"
@@ -39,11 +39,20 @@ def print_start(run) -> None:
     table = Table(title="MedTok", show_header=False)
     table.add_row("Data set", f"{config.data.name}, {len(data.selected):,} of {len(data.table):,} codes")
     table.add_row("Splits", ", ".join(f"{split} {count:,}" for split, count in counts.items()))
-    table.add_row("Descriptions", f"{len(data.cache.offsets) - 1:,} distinct, {data.cache.num_cut:,} cut at {config.data.max_length}")
+    table.add_row(
+        "Descriptions",
+        f"{len(data.cache.offsets) - 1:,} distinct, {data.cache.num_cut:,} cut at {config.data.max_length}",
+    )
     table.add_row("Codes without a subgraph", f"{int((data.table.num_nodes[data.selected] == 0).sum()):,}")
-    table.add_row("Text encoder", f"{config.model.text_encoder_model}{' (trained)' if config.model.text_encoder_trainable else ' (frozen)'}")
+    table.add_row(
+        "Text encoder",
+        f"{config.model.text_encoder_model}{' (trained)' if config.model.text_encoder_trainable else ' (frozen)'}",
+    )
     table.add_row("Graph encoder", config.model.graph_encoder_type)
-    table.add_row("Codebook", f"{config.model.codebook_size:,} x {config.model.embedding_dim}, K = {config.model.num_top_k_tokens}")
+    table.add_row(
+        "Codebook",
+        f"{config.model.codebook_size:,} x {config.model.embedding_dim}, K = {config.model.num_top_k_tokens}",
+    )
     table.add_row("Parameters", f"{parameters:,}")
     table.add_row("Devices", f"{devices} x {jax.devices()[0].device_kind} ({jax.process_count()} processes)")
     table.add_row("Batch", f"{config.train.batch_size} codes, {config.train.batch_size // devices} a device")
@@ -182,11 +191,20 @@ def print_summary(summary: dict) -> None:
         figures = [trend["first"], trend["max"], trend["last"], summary["validation"].get(name, float("nan"))]
         losses.add_row(name, *(f"{value:.4f}" for value in figures))
     Console().print(losses)
-    metrics, table = summary["all_codes"], Table("Region", "utilisation", "perplexity", title=f"Codebook over all {summary['codes']:,} codes in use")
+    metrics, table = (
+        summary["all_codes"],
+        Table("Region", "utilisation", "perplexity", title=f"Codebook over all {summary['codes']:,} codes in use"),
+    )
     for region in REGIONS:
-        table.add_row(region, f"{metrics[f'codebook_utilization_{region}']:.1%}", f"{metrics[f'codebook_perplexity_{region}']:,.0f}")
+        table.add_row(
+            region,
+            f"{metrics[f'codebook_utilization_{region}']:.1%}",
+            f"{metrics[f'codebook_perplexity_{region}']:,.0f}",
+        )
     Console().print(table)
     table = Table("Embedding", "cosine(e, ê)", "reconstruction error", "spread", title="Quantization")
     for name in ("text_specific", "graph_specific", "text_cross", "graph_cross"):
-        table.add_row(name, *(f"{metrics[f'{metric}_{name}']:.3f}" for metric in ("cosine", "reconstruction_error", "spread")))
+        table.add_row(
+            name, *(f"{metrics[f'{metric}_{name}']:.3f}" for metric in ("cosine", "reconstruction_error", "spread"))
+        )
     Console().print(table)

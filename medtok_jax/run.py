@@ -10,7 +10,8 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from medtok_jax import checkpoints, config as configuration, sharding, steps
+from medtok_jax import checkpoints, sharding, steps
+from medtok_jax import config as configuration
 from medtok_jax.batch import NodeTables
 from medtok_jax.checkpoints import Found
 from medtok_jax.fine_tuning import start_from
@@ -193,9 +194,7 @@ def _assemble(
     elif config.init_from:
         state = start_from(config.init_from, state, names, config)
     train = config.train
-    budgets = Budgets.fit(
-        data.table, data.selected, train.batch_size // mesh.shape["data"], config.data.length_buckets
-    )
+    budgets = Budgets.fit(data.table, data.selected, train.batch_size // mesh.shape["data"], config.data.length_buckets)
     builder = BatchBuilder(
         data,
         budgets,
@@ -244,4 +243,6 @@ def _check_writable(workdir: Path) -> None:
         (workdir / ".write").touch()
         (workdir / ".write").unlink()
     except OSError as error:
-        raise InputError(f"The work directory {workdir} cannot be written ({error.strerror}); give another --workdir.") from error
+        raise InputError(
+            f"The work directory {workdir} cannot be written ({error.strerror}); give another --workdir."
+        ) from error

@@ -27,6 +27,10 @@ METRICS = (
 )
 
 
+class NonFiniteLoss(RuntimeError):
+    """A loss term is no number any more; names the step and the term."""
+
+
 class Structure(NamedTuple):
     """What the compiled functions know statically.
 
@@ -52,12 +56,9 @@ class Structure(NamedTuple):
         return nnx.merge(self.graphdef, params, fixed)
 
 
-def score(
-    model: MedTok, batch: Batch, tables: NodeTables, key: jax.Array, config
-) -> tuple[dict[str, jax.Array], View]:
+def score(model: MedTok, batch: Batch, tables: NodeTables, key: jax.Array, config) -> tuple[dict[str, jax.Array], View]:
     """Loss terms of a batch and its clean view; the augmented view is drawn from `key`."""
-    view = model(batch, tables)
-    augmented = model(batch, tables, augment=config.augment, key=key)
+    view, augmented = model.two_views(batch, tables, augment=config.augment, key=key)
     partners = batch.partner[:, None] == jnp.arange(batch.partner.shape[0]) if config.loss.graph_positives else None
     terms = losses.loss_terms(
         view,
@@ -121,9 +122,7 @@ def summarize(
     return Window(scalars=WeightedSums.of(scalars, valid), usage=CodebookUsage.of(view, valid, codebook_size))
 
 
-def eval_step(
-    params: nnx.State, fixed: nnx.State, batch: Batch, tables: NodeTables, *, structure: Structure
-) -> Window:
+def eval_step(params: nnx.State, fixed: nnx.State, batch: Batch, tables: NodeTables, *, structure: Structure) -> Window:
     """Metrics of one batch without an update; its augmented view is the same in every validation."""
     config = structure.config
     key = jax.random.fold_in(jax.random.key(config.seed), batch.index[0])

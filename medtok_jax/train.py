@@ -12,11 +12,7 @@ from medtok_jax.input_pipeline import train_batches
 from medtok_jax.interruption import Interrupted, Interruption
 from medtok_jax.metrics import describe_usage
 from medtok_jax.run import Run, set_up
-from medtok_jax.steps import TERMS
-
-
-class NonFiniteLoss(RuntimeError):
-    """A loss term is no number any more; names the step and the term."""
+from medtok_jax.steps import TERMS, NonFiniteLoss
 
 
 def train_and_evaluate(config, workdir: str | Path) -> dict:
@@ -113,7 +109,9 @@ def _check_finite(pending: list[tuple[int, jax.Array]]) -> None:
     for step, terms in pending:
         values = np.asarray(terms)
         if not np.isfinite(values).all():
-            bad = ", ".join(f"{name}={value}" for name, value in zip(TERMS, values, strict=True) if not np.isfinite(value))
+            bad = ", ".join(
+                f"{name}={value}" for name, value in zip(TERMS, values, strict=True) if not np.isfinite(value)
+            )
             raise NonFiniteLoss(
                 f"The loss is not finite at step {step}: {bad}. The last good checkpoint is kept; lower train.lr or the"
                 " weight of that term, or raise a temperature."
@@ -129,11 +127,17 @@ def _validate(run: Run, log: "reporting.Log", step: int) -> None:
     if run.config.train.eval_codes:
         order = np.random.default_rng(run.config.seed).permutation(len(rows))
         rows = rows[order][: run.config.train.eval_codes]
-    window = run.evaluate(rows, lambda batches: tqdm(batches, desc="Validating", leave=False, disable=jax.process_index() != 0))
+    window = run.evaluate(
+        rows, lambda batches: tqdm(batches, desc="Validating", leave=False, disable=jax.process_index() != 0)
+    )
     scalars = window.scalars.compute() | describe_usage(window.usage.compute(), run.structure.regions)
     best = run.about.get("best_total_loss")
     log.validation(step, scalars)
-    if np.isfinite(scalars["total_loss"]) and step > run.first_step + run.kmeans_step and (best is None or scalars["total_loss"] < best):
+    if (
+        np.isfinite(scalars["total_loss"])
+        and step > run.first_step + run.kmeans_step
+        and (best is None or scalars["total_loss"] < best)
+    ):
         run.about["best_total_loss"] = scalars["total_loss"]
         save(run, "best")
 

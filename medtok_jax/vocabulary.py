@@ -115,7 +115,9 @@ class TokenTable:
         """
         path = Path(workdir) / FILE
         if not path.exists():
-            raise InputError(f"There is no token table {path}; train first: python -m medtok_jax.main --workdir={workdir}.")
+            raise InputError(
+                f"There is no token table {path}; train first: python -m medtok_jax.main --workdir={workdir}."
+            )
         try:
             table = pq.read_table(path)
             metadata = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import jraph
@@ -36,18 +37,47 @@ def _graph_members(graph: jraph.GraphsTuple) -> tuple[jax.Array, jax.Array]:
     return of_node, of_edge
 
 
-def drop_edges(key: jax.Array, graph: jraph.GraphsTuple, first_slot: jax.Array, rate: float) -> jax.Array:
-    """Which edges of one padded graph stay, `[edges]` bool, both directions of a fact together.
+@flax.struct.dataclass
+class Keep:
+    """What an augmented view keeps of a batch.
 
-    The draw depends on the code's slot in the global batch and the edge's place in its subgraph alone, so that it is
-    the same on any number of devices.
+    Attributes:
+        tokens: `[batch, length]` bool.
+        features: `[batch, text width]` float32, 0 or the scale that makes up for what is dropped.
+        edges: `[devices, edges]` bool, both directions of a fact together.
     """
+
+    tokens: jax.Array
+    features: jax.Array
+    edges: jax.Array
+
+
+def augmentation(key: jax.Array, batch: Batch, augment, text_width: int) -> Keep:
+    """Draws an augmented view: token-state, feature and edge dropout at the rates of the `augment` section.
+
+    The first token always stays, so that no text becomes empty. The draw of an edge depends on its code's slot in the
+    global batch and its place in the subgraph alone, so that it is the same on any number of devices.
+    """
+    token_key, feature_key, edge_key = jax.random.split(key, 3)
+    tokens = jax.random.uniform(token_key, batch.text_mask.shape) >= augment.token_dropout
+    shape = (batch.text_mask.shape[0], text_width)
+    features = jax.random.uniform(feature_key, shape) >= augment.feature_dropout
+    per_device = batch.graph.n_node.shape[1] - 1
+    first_slots = jnp.arange(batch.graph.n_node.shape[0]) * per_device
+    edges = jax.vmap(lambda graph, first: _keep_edges(edge_key, graph, first, augment.edge_dropout))
+    return Keep(
+        tokens=tokens.at[:, 0].set(True),
+        features=features / (1.0 - augment.feature_dropout),
+        edges=edges(batch.graph, first_slots),
+    )
+
+
+def _keep_edges(key: jax.Array, graph: jraph.GraphsTuple, first_slot: jax.Array, rate: float) -> jax.Array:
     _, of_edge = _graph_members(graph)
     starts = jnp.cumsum(graph.n_edge) - graph.n_edge
     fact = (jnp.arange(of_edge.shape[0]) - starts[of_edge]) // 2
-    slot = first_slot + of_edge
     draw = jax.vmap(lambda s, f: jax.random.uniform(jax.random.fold_in(jax.random.fold_in(key, s), f)))
-    return draw(slot, fact) >= rate
+    return draw(first_slot + of_edge, fact) >= rate
 
 
 class MedTok(nnx.Module):
@@ -63,7 +93,7 @@ class MedTok(nnx.Module):
 
     def __init__(self, config, sizes: Sizes, *, bert: Bert | None = None, dtype=jnp.float32, rngs: nnx.Rngs):
         width, dim = config.graph_width, config.embedding_dim
-        self.max_nodes, self.dtype = sizes.max_nodes, dtype
+        self.max_nodes, self.text_width = sizes.max_nodes, sizes.text_width
         self.text_encoder = TextEncoder(
             sizes.text_width, pooling=config.text_encoder_type, bert=bert, dtype=dtype, rngs=rngs
         )
@@ -111,29 +141,24 @@ class MedTok(nnx.Module):
             rngs=rngs,
         )
 
-    def encode(self, batch: Batch, tables: NodeTables, *, augment=None, key: jax.Array | None = None) -> Embeddings:
+    def encode(self, batch: Batch, tables: NodeTables, keep: Keep | None = None) -> Embeddings:
         """The four prepared embeddings of a batch.
 
         Args:
             batch: codes.
             tables: node tables of the data set's knowledge graph.
-            augment: the `augment` section of the configuration for the augmented view, None for the clean one.
-            key: random key of the augmented view.
+            keep: what an augmented view keeps; None for all.
         """
-        text, text_mask, edge_keep = batch.text, batch.text_mask, None
-        if augment is not None:
-            text_key, edge_key = jax.random.split(key)
-            text_mask = self._drop_tokens(text_key, text_mask, augment.token_dropout)
-            edge_keep = self._drop_edges(edge_key, batch.graph, augment.edge_dropout)
-        states, pooled_text = self.text_encoder(text, text_mask)
-        if augment is not None:
-            keep = self._keep_features(text_key, states.shape[0], states.shape[-1], augment.feature_dropout)
-            states, pooled_text = states * keep[:, None].astype(states.dtype), pooled_text * keep
-        nodes, node_mask, pooled_graph = self._encode_graphs(batch.graph, tables, edge_keep)
+        text_mask = batch.text_mask if keep is None else batch.text_mask & keep.tokens
+        states, pooled_text = self.text_encoder(batch.text, text_mask)
+        if keep is not None:
+            scale = keep.features.astype(states.dtype)
+            states, pooled_text = states * scale[:, None], pooled_text * scale
+        nodes, node_mask, pooled_graph = self._encode_graphs(batch.graph, tables, None if keep is None else keep.edges)
         text_side, graph_side = self.cross_attention(states, text_mask, nodes, node_mask)
         prepare = self.quantizer.prepare
         return Embeddings(
-            text_specific=prepare(self.text_head(pooled_text.astype(self.dtype))),
+            text_specific=prepare(self.text_head(pooled_text)),
             graph_specific=prepare(self.graph_head(pooled_graph)),
             text_cross=prepare(self.text_cross_head(text_side)),
             graph_cross=prepare(self.graph_cross_head(graph_side)),
@@ -152,24 +177,19 @@ class MedTok(nnx.Module):
             graph_cross=jax.tree.map(lambda x: x[batch:], shared),
         )
 
-    def __call__(self, batch: Batch, tables: NodeTables, *, augment=None, key: jax.Array | None = None) -> View:
+    def __call__(self, batch: Batch, tables: NodeTables) -> View:
         """Encodes and quantizes a batch."""
-        return self.quantize(self.encode(batch, tables, augment=augment, key=key))
+        return self.quantize(self.encode(batch, tables))
 
-    def _drop_tokens(self, key: jax.Array, mask: jax.Array, rate: float) -> jax.Array:
-        """Token-state dropout; the first token always stays, so that no text becomes empty."""
-        keep = jax.random.uniform(jax.random.fold_in(key, 0), mask.shape) >= rate
-        return mask & keep.at[:, 0].set(True)
+    def two_views(self, batch: Batch, tables: NodeTables, *, augment, key: jax.Array) -> tuple[View, View]:
+        """The clean view of a batch and one augmented by the `augment` section of the configuration.
 
-    def _keep_features(self, key: jax.Array, batch: int, width: int, rate: float) -> jax.Array:
-        """Feature dropout, one `[batch, width]` draw a code, scaled as dropout is."""
-        keep = jax.random.uniform(jax.random.fold_in(key, 1), (batch, width)) >= rate
-        return keep / (1.0 - rate)
-
-    def _drop_edges(self, key: jax.Array, graph: jraph.GraphsTuple, rate: float) -> jax.Array:
-        per_device = graph.n_node.shape[1] - 1
-        first_slots = jnp.arange(graph.n_node.shape[0]) * per_device
-        return jax.vmap(lambda g, first: drop_edges(key, g, first, rate))(graph, first_slots)
+        Both go through one vmapped pass, which computes what the augmentation does not touch only once.
+        """
+        keep = augmentation(key, batch, augment, self.text_width)
+        both = jax.tree.map(lambda part: jnp.stack([jnp.ones_like(part), part]), keep)
+        views = jax.vmap(lambda kept: self.quantize(self.encode(batch, tables, kept)))(both)
+        return jax.tree.map(lambda x: x[0], views), jax.tree.map(lambda x: x[1], views)
 
     def _encode_graphs(
         self, graph: jraph.GraphsTuple, tables: NodeTables, edge_keep: jax.Array | None
