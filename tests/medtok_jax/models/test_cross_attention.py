@@ -111,7 +111,7 @@ def test_a_fully_masked_side_is_zero_and_its_gradients_finite(model, inputs, emp
 
 def test_blocks_equal_the_whole_batch(model, monkeypatch):
     rng = np.random.default_rng(4)
-    batch = 3 * cross_attention.CPU_BLOCK
+    batch = 3 * cross_attention.CPU_BLOCK * jax.device_count()
     tokens, nodes = rng.normal(size=(batch, 5, TEXT)), rng.normal(size=(batch, 4, NODE))
     token_mask, node_mask = rng.random((batch, 5)) < 0.7, rng.random((batch, 4)) < 0.7
     graphdef, params = nnx.split(model)
