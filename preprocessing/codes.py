@@ -16,9 +16,10 @@ ICD10PCS = "ICD10PCS"
 ICD_SYSTEMS = (ICD10CM, ICD10PCS, ICD9CM, ICD9PROC)
 
 # Compact (dotless) form of each system and the number of characters in front of its dot; 0 where there is no dot.
-# ICD-10-CM: CMS "ICD-10-CM Official Guidelines", I.A.2; ICD-10-PCS leaves out the letters I and O.
+# ICD-10-CM: CMS "ICD-10-CM Official Guidelines", I.A.2, and since 2026 categories like QA0; ICD-10-PCS leaves out the
+# letters I and O.
 _COMPACT = {
-    ICD10CM: re.compile(r"[A-Z][0-9][0-9A-Z][0-9A-Z]{0,4}"),
+    ICD10CM: re.compile(r"[A-Z](?:[0-9][0-9A-Z]|A[0-9])[0-9A-Z]{0,4}"),
     ICD10PCS: re.compile(r"[0-9A-HJ-NP-Z]{7}"),
     ICD9CM: re.compile(r"[0-9]{3,5}|V[0-9]{2,4}|E[0-9]{3,4}"),
     ICD9PROC: re.compile(r"[0-9]{2,4}"),

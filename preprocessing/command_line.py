@@ -31,7 +31,9 @@ def expect_arguments(argv: list[str], count: int, example: str) -> list[str]:
     arguments = argv[1:]
     if len(arguments) != count:
         given = f"got {len(arguments)}: {' '.join(arguments)}" if arguments else "got none"
-        raise InputError(f"the number of arguments beside the flags must be {count}, but {given}; for example: {example}")
+        raise InputError(
+            f"the number of arguments beside the flags must be {count}, but {given}; for example: {example}"
+        )
     return arguments
 
 

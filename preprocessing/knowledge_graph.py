@@ -121,9 +121,7 @@ class KnowledgeGraph:
         return graph
 
 
-def from_facts(
-    nodes: pa.Table, facts: Mapping[str, np.ndarray], reverse_names: Mapping[str, str]
-) -> KnowledgeGraph:
+def from_facts(nodes: pa.Table, facts: Mapping[str, np.ndarray], reverse_names: Mapping[str, str]) -> KnowledgeGraph:
     """Builds the graph of `facts`, each stored in both directions; self-loops and repeats are dropped.
 
     Args:

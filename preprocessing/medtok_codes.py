@@ -177,9 +177,7 @@ def _write_graph(path: Path, options: DatasetOptions) -> tuple[dict[str, int], K
     return source.ids, graph
 
 
-def prepare(
-    name: str = f"{NAME}/icd", data_dir: str | os.PathLike | None = None, progress: bool = True
-) -> MedtokCodes:
+def prepare(name: str = f"{NAME}/icd", data_dir: str | os.PathLike | None = None, progress: bool = True) -> MedtokCodes:
     """Opens the data set `name` below `data_dir`, building it first where it is absent.
 
     Files appear under their final name all at once, when they are complete. Whatever an interrupted build left is

@@ -1,6 +1,6 @@
 """Prints what a data set holds, without building anything.
 
-    python -m preprocessing.stats medtok_codes/icd --data_dir=DIR
+python -m preprocessing.stats medtok_codes/icd --data_dir=DIR
 """
 
 import dataclasses
@@ -113,7 +113,14 @@ def code_table(columns: Columns) -> Table:
         words = np.array([len(text.split()) for text in texts])
         lengths = (_quantiles(characters, 50, 95, 99), _quantiles(words, 50, 95, 99))
         rows.append((system, len(texts), int(columns.is_empty[chosen].sum()), len(set(texts)), *lengths))
-    headers = ("system", "codes", "no description", "unique", "characters p50 / p95 / p99 / max", "words p50 / p95 / p99 / max")
+    headers = (
+        "system",
+        "codes",
+        "no description",
+        "unique",
+        "characters p50 / p95 / p99 / max",
+        "words p50 / p95 / p99 / max",
+    )
     return _table("Codes and descriptions", headers, rows)
 
 

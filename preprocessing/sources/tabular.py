@@ -22,9 +22,9 @@ NOTE_RELATIONS = {
     "codeAlso": "code_also",
     "useAdditionalCode": "use_additional",
 }
-_CODE = r"[A-Z][0-9][0-9A-Z](?:\.[0-9A-Z]{1,4})?"
+_CODE = r"[A-Z](?:[0-9][0-9A-Z]|A[0-9])(?:\.[0-9A-Z]{1,4})?"
 _REFERENCE = re.compile(rf"\b({_CODE})(?:\.?-)?\.?(?:\s*(?:-|\bto\b)\s*({_CODE})\b)?(?![0-9A-Za-z])")
-_RANGE_SUFFIX = re.compile(r"\s*\(([A-Z][0-9][0-9A-Z])(?:-([A-Z][0-9][0-9A-Z]))?\)\s*$")
+_RANGE_SUFFIX = re.compile(r"\s*\(([A-Z][0-9A][0-9A-Z]\S*)\)\s*$")
 
 
 @dataclasses.dataclass(slots=True)
@@ -92,26 +92,50 @@ def parse_tabular(root: ET.Element, valid: set[str]) -> Tabular:
     """Parses the XML `root`; `valid` holds the compact codes that exist."""
     nodes: list[TabularNode] = []
     for chapter in root.iterfind("chapter"):
-        _add(nodes, chapter, parent=-1, seventh=None, valid=valid)
+        _add_chapter(nodes, chapter, valid)
+    for position, node in reversed(list(enumerate(nodes))):
+        node.last = max(node.last, position)
+        node.is_leaf = node.last == position
+        if node.parent >= 0:
+            nodes[node.parent].last = max(nodes[node.parent].last, node.last)
     index = {node.code: position for position, node in enumerate(nodes)}
     known = {compact_code(node.code) for node in nodes if node.is_code}
     unplaced = sorted(code for code in valid - known if is_wellformed(ICD10CM, code))
     return Tabular(tuple(nodes), index, tuple(unplaced))
 
 
-def _add(nodes: list[TabularNode], element: ET.Element, parent: int, seventh: dict | None, valid: set[str]) -> None:
+def _add_chapter(nodes: list[TabularNode], chapter: ET.Element, valid: set[str]) -> None:
+    enclosing = [len(nodes)]
+    nodes.append(_read_node(chapter, -1))
+    for element in chapter.iterfind("section"):
+        section = _read_node(element, -1)
+        first, last = section.code.split("-")
+        while len(enclosing) > 1:
+            outer_first, outer_last = nodes[enclosing[-1]].code.split("-")
+            if outer_first <= first and last <= outer_last:
+                break
+            enclosing.pop()
+        section.parent = enclosing[-1]
+        position = len(nodes)
+        nodes.append(section)
+        if element.find("diag") is None:
+            enclosing.append(position)
+        for child in element.iterfind("diag"):
+            _add_code(nodes, child, position, None, valid)
+
+
+def _add_code(
+    nodes: list[TabularNode], element: ET.Element, parent: int, seventh: dict[str, str] | None, valid: set[str]
+) -> None:
     position = len(nodes)
-    node = _read_node(element, parent)
-    nodes.append(node)
+    nodes.append(_read_node(element, parent))
     own = element.find("sevenChrDef")
     seventh = _seventh_characters(own) if own is not None else seventh
-    children = [child for child in element if child.tag in ("section", "diag")]
+    children = element.findall("diag")
     for child in children:
-        _add(nodes, child, position, seventh, valid)
-    if node.kind not in ("chapter", "section") and not children:
+        _add_code(nodes, child, position, seventh, valid)
+    if not children:
         _add_extensions(nodes, position, seventh or {}, valid)
-    node.last = len(nodes) - 1
-    node.is_leaf = node.last == position
 
 
 def _read_node(element: ET.Element, parent: int) -> TabularNode:
@@ -122,7 +146,9 @@ def _read_node(element: ET.Element, parent: int) -> TabularNode:
     else:
         kind = element.tag
         match = _RANGE_SUFFIX.search(description)
-        code = f"{match[1]}-{match[2] or match[1]}" if match else element.get("id") or element.findtext("name")
+        # A section's id is right even where its title has a misprinted range; chapters are only numbered.
+        first, _, last = (element.get("id") or match[1]).partition("-")
+        code = f"{first}-{last or first}"
         description = description[: match.start()] if match else description
     notes = tuple(
         (NOTE_RELATIONS[group.tag], note.text)
@@ -142,9 +168,9 @@ def _seventh_characters(element: ET.Element) -> dict[str, str]:
     for child in element:
         if child.tag == "extension":
             last = child.attrib["char"]
-            meanings[last] = (child.text or "").strip()
+            meanings[last] = " ".join((child.text or "").split())
         elif child.tag == "note" and last is not None and child.text:
-            meanings[last] += "/" + child.text.strip()
+            meanings[last] += "/" + " ".join(child.text.split())
     return meanings
 
 
@@ -154,9 +180,7 @@ def _add_extensions(nodes: list[TabularNode], position: int, meanings: dict[str,
     for character, meaning in meanings.items():
         if padded + character in valid:
             code = display_code(ICD10CM, padded + character)
-            extended = TabularNode(code, "extended", f"{stem.description}, {meaning}", position, last=len(nodes))
-            extended.is_leaf = True
-            nodes.append(extended)
+            nodes.append(TabularNode(code, "extended", f"{stem.description}, {meaning}", position))
 
 
 def note_edges(tabular: Tabular) -> tuple[list[tuple[int, int, str]], dict[str, int]]:
@@ -187,7 +211,7 @@ def note_edges(tabular: Tabular) -> tuple[list[tuple[int, int, str]], dict[str, 
 
 
 def _first_codes(nodes: tuple[TabularNode, ...]) -> list[int]:
-    """Position of the first category at or below each node: where its range of codes begins."""
+    """Position of the first category at or behind each node: where its range of codes begins."""
     codes = [position for position, node in enumerate(nodes) if node.is_code]
     return [codes[min(bisect.bisect_left(codes, position), len(codes) - 1)] for position in range(len(nodes))]
 

@@ -1,0 +1,45 @@
+"""Parsed sources and a small data set, shared by all tests of the ground floor."""
+
+import pytest
+
+from preprocessing import icd_graph, knowledge_graph, medtok_codes
+from preprocessing.sources import icd
+from preprocessing.sources.tabular import read_tabular
+
+SMALL = "medtok_codes/icd-sample_400"
+
+
+@pytest.fixture(scope="session")
+def tabular():
+    return read_tabular()
+
+
+@pytest.fixture(scope="session")
+def vocabulary():
+    return icd.vocabulary()
+
+
+@pytest.fixture(scope="session")
+def facts():
+    return icd_graph.icd_facts()
+
+
+@pytest.fixture(scope="session")
+def graph(facts):
+    nodes = knowledge_graph.node_table(facts.rows)
+    return knowledge_graph.from_facts(nodes, facts.facts, icd_graph.REVERSE)
+
+
+@pytest.fixture(scope="session")
+def small_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp("tfds")
+
+
+@pytest.fixture(scope="session")
+def small(small_dir):
+    return medtok_codes.prepare(SMALL, small_dir, progress=False)
+
+
+@pytest.fixture(scope="session")
+def small_examples(small):
+    return {split: list(small.as_data_source(split)) for split in ("train", "validation", "test")}
