@@ -116,7 +116,8 @@ class KnowledgeGraph:
             raise InputError(
                 f"{path} does not hold a readable knowledge graph ({error}); delete it and build the data set again."
             ) from error
-        if len(graph.nodes) != graph.num_nodes or graph.indptr[-1] != graph.num_edges != len(graph.relation):
+        edges = {int(graph.indptr[-1]), len(graph.indices), len(graph.relation)}
+        if len(graph.nodes) != graph.num_nodes or len(edges) != 1:
             raise InputError(f"the parts of the graph in {path} differ in length; delete it and build it again.")
         return graph
 

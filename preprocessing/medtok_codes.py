@@ -211,16 +211,18 @@ def open_prepared(name: str = f"{NAME}/icd", data_dir: str | os.PathLike | None 
             f"there is no data set {name} in {path.parents[2]}; "
             f"build it with: python -m preprocessing.medtok_codes --name={name}{where}"
         )
-    advice = f"{path} does not hold a complete {name} data set"
     try:
         builder = _builder(name, data_dir)
-        files = [path for split in SPLITS for path in builder.info.splits[split].filepaths]
-    except Exception as error:  # TFDS raises many kinds for a damaged directory, protobuf's own among them.
-        raise InputError(f"{advice} ({error}); delete that directory and build it again.") from error
-    missing = [file.name for file in files if not file.exists()]
-    if missing:
-        raise InputError(f"{advice} ({missing[0]} is missing); delete that directory and build it again.")
-    KnowledgeGraph.load(path / "graph")
+        tfds.core.features.FeatureConnector.from_config(path)
+        for split in SPLITS:
+            records = builder.as_data_source(split)
+            records[len(records) - 1]  # The end of a file is what a copy that broke off lacks.
+        KnowledgeGraph.load(graph_path(builder))
+    except Exception as error:  # TFDS, protobuf and array_record raise many kinds for a damaged directory.
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"{path} does not hold a complete {name} data set ({reason}); delete that directory and build it again."
+        ) from error
     return builder
 
 

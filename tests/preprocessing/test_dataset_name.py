@@ -1,0 +1,71 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from preprocessing.dataset_name import DatasetOptions, parse_name
+from preprocessing.errors import InputError
+from preprocessing.holdout import Holdout
+from preprocessing.icd_graph import EDGE_TYPES
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("icd", DatasetOptions()),
+        ("icd-groups", DatasetOptions(groups=True)),
+        ("icd-holdout_gem_30_eval", DatasetOptions(holdout=Holdout("gem", 0.3, "eval"))),
+        ("icd-holdout_code_first_5_a1", DatasetOptions(holdout=Holdout("code_first", 0.05, "a1"))),
+        ("icd-nodes_32-hubs_8", DatasetOptions(max_nodes=32, hub_cap=8)),
+        ("icd-sample_500", DatasetOptions(sample=500)),
+    ],
+)
+def test_names(name, options):
+    assert parse_name(f"medtok_codes/{name}") == options
+    assert options.config_name == name
+
+
+@given(
+    st.builds(
+        DatasetOptions,
+        groups=st.booleans(),
+        holdout=st.none()
+        | st.builds(
+            Holdout,
+            st.sampled_from(sorted(EDGE_TYPES)),
+            st.integers(1, 99).map(lambda percent: percent / 100),
+            st.from_regex("[a-z0-9]{1,6}", fullmatch=True),
+        ),
+        max_nodes=st.integers(1, 9999),
+        hub_cap=st.integers(1, 999),
+        sample=st.none() | st.integers(1, 10_000_000),
+    )
+)
+def test_round_trip(options):
+    assert parse_name(f"medtok_codes/{options.config_name}") == options
+
+
+def test_one_spelling_for_equal_options():
+    assert parse_name("medtok_codes/icd-hubs_8-groups-nodes_64").config_name == "icd-groups-hubs_8"
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("medtok_codes", "medtok_codes/icd"),
+        ("medtok/icd", "medtok_codes/icd"),
+        ("medtok_codes/icdd", "medtok_codes/icd"),
+        ("medtok_codes/icd-group", "'groups'"),
+        ("medtok_codes/icd-node_32", "'nodes_32'"),
+        ("medtok_codes/icd-hubs_0", "'hubs_8'"),
+        ("medtok_codes/icd-hubs_8x", "'hubs_8'"),
+        ("medtok_codes/icd-holdout_gen_30_eval", "'gem'"),
+        ("medtok_codes/icd-holdout_gem_30", "'holdout_gem_30_eval'"),
+        ("medtok_codes/icd-holdout_gem_00_eval", "0 percent"),
+        ("medtok_codes/icd-groups-groups", "twice"),
+        ("medtok_codes/icd-", "nearest"),
+        ("medtok_codes/../icd", "medtok_codes/icd"),
+    ],
+)
+def test_anything_else_is_refused_with_the_nearest_spelling(name, hint):
+    with pytest.raises(InputError, match=hint):
+        parse_name(name)
