@@ -201,7 +201,7 @@ def test_damaged_records_and_foreign_directories(small, tmp_path):
     path = copy_of(small, tmp_path)
     records = next(path.glob("*test*"))
     content = records.read_bytes()
-    for damaged in (content[: len(content) // 2], b"x" * 1000, b""):
+    for damaged in (content[: len(content) // 4], b"x" * 1000, b""):
         records.write_bytes(damaged)
         with pytest.raises(InputError, match="does not hold a complete"):
             medtok_codes.prepare(SMALL, tmp_path)
