@@ -84,6 +84,8 @@ def parse_name(name: str) -> DatasetOptions:
         if kind in values:
             raise InputError(f"{name!r} gives the option {kind} twice; give it once.")
         values[kind] = groups
+    if values.get("holdout", ("",))[0] == "in_group" and "groups" not in values:
+        raise InputError(f"{name!r} holds out edges to groups, but its graph has none; add the option 'groups'.")
     return DatasetOptions(
         groups="groups" in values,
         holdout=_parse_holdout(name, *values["holdout"]) if "holdout" in values else None,

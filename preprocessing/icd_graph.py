@@ -120,7 +120,11 @@ def icd_facts(groups: bool = False) -> IcdFacts:
     tabular = read_tabular()
     draft = GraphDraft()
     positions = add_trees(draft, icd.vocabulary(), tabular)
-    counts = {"icd10cm_codes_without_place": len(tabular.unplaced)}
+    listed = sum(len(icd.read_code_list(system).records) for system in icd.CODE_LISTS)
+    counts = {
+        "icd10cm_codes_of_the_newer_list_only": len(icd.vocabulary()) - listed,
+        "icd10cm_codes_without_place": len(tabular.unplaced),
+    }
     counts |= _add_gem(draft)
     edges, note_counts = note_edges(tabular)
     counts |= note_counts

@@ -118,6 +118,8 @@ class MedtokCodes(tfds.core.GeneratorBasedBuilder, skip_registration=__name__ ==
             self.progress_bar.set_description("writing codes")
         table = neighbour_table(graph, hub_cap=options.hub_cap, priority=PRIORITY, first_kept=FIRST_KEPT)
         splits = split_of([record.key for record in records])
+        if len(set(splits.tolist())) < len(SPLITS):
+            raise InputError(f"{len(records)} codes leave a split empty; take a larger sample than {options.sample}.")
         return {
             name: self._generate_examples(
                 [record for record, split in zip(records, splits, strict=True) if split == position],

@@ -216,6 +216,11 @@ def test_damaged_records_and_foreign_directories(small, tmp_path):
     assert (foreign / "letter.txt").exists()
 
 
+def test_a_sample_that_leaves_a_split_empty_is_refused(tmp_path):
+    with pytest.raises(InputError, match="larger sample"):
+        medtok_codes.prepare("medtok_codes/icd-sample_1", tmp_path, progress=False)
+
+
 def test_a_file_in_place_of_the_directory(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
