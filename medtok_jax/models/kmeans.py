@@ -59,7 +59,9 @@ def kmeans(
         reseed = points[worst[jnp.minimum(jnp.cumsum(empty) - 1, worst.shape[0] - 1)]]
         return jnp.where(empty[:, None], reseed, mean)
 
-    return jax.lax.fori_loop(0, iterations, step, l2_normalize(start) if spherical else start)
+    # With no more points than centroids each point has its own already; iterating would pile the noisy copies up.
+    rounds = iterations if count > num_centroids else 0
+    return jax.lax.fori_loop(0, rounds, step, l2_normalize(start) if spherical else start)
 
 
 def fit_region(key: jax.Array, points: jax.Array, quantizer: Quantizer, region: str, iterations: int) -> jax.Array:

@@ -1,0 +1,315 @@
+"""Every loss against loops in NumPy that transcribe model.md sections 3-4 and paper eq. 5-9."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from ml_collections import ConfigDict
+from scipy.special import logsumexp, rel_entr, softmax
+
+from medtok_jax import losses
+from medtok_jax.losses import Embeddings, View
+from medtok_jax.models.quantizer import Quantizer, Regions
+
+BATCH, WIDTH = 6, 5
+VALID = np.array([True, True, False, True, True, True])
+NAMES = ("text_specific", "graph_specific", "text_cross", "graph_cross")
+REGION = dict(zip(NAMES, ("text", "graph", "shared", "shared"), strict=True))
+CONFIG = ConfigDict(
+    {
+        "alpha": 0.3,
+        "commitment_weight": 0.8,
+        "beta": 0.2,
+        "lambda_val": 0.1,
+        "infonce_temperature": 0.2,
+        "kl_temperature": 0.15,
+        "quantization_weight": 1.5,
+        "kl_weight": 0.7,
+        "packing_weight": 1.2,
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def quantizer():
+    return Quantizer(Regions(text=8, graph=7, shared=9), WIDTH, num_tokens=2, rngs=nnx.Rngs(0))
+
+
+def random_raw(seed: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return {name: rng.normal(size=(BATCH, WIDTH)).astype(np.float32) for name in NAMES}
+
+
+def make_view(quantizer: Quantizer, raw: dict) -> View:
+    prepared = {name: quantizer.prepare(jnp.asarray(raw[name])) for name in NAMES}
+    return View(Embeddings(**prepared), **{name: quantizer(prepared[name], REGION[name]) for name in NAMES})
+
+
+@pytest.fixture(scope="module")
+def scored(quantizer):
+    """`f(raw, raw_augmented, valid, excluded, partners, config) -> terms`, compiled, by raw embeddings."""
+
+    def terms(raw, augmented, valid, excluded, partners):
+        views = make_view(quantizer, raw), make_view(quantizer, augmented)
+        return losses.loss_terms(*views, valid, excluded=excluded, partners=partners, config=CONFIG)
+
+    return jax.jit(terms)
+
+
+def relations(seed: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    excluded = losses.not_negatives(jnp.array([0, 1, 2, 1, 4, 5]), jnp.array([0, 1, 2, 3, 4, 4]))
+    partner = np.array([1, 0, 3, 2, -1, -1])
+    del rng
+    return np.asarray(excluded), partner[:, None] == np.arange(BATCH)
+
+
+def cosine(a, b) -> float:
+    return float(a @ b / np.sqrt((a @ a + 1e-12) * (b @ b + 1e-12)))
+
+
+def reference_info_nce(anchors, candidates, valid, *, temperature, excluded, partners=None) -> float:
+    """Mean over valid anchors i and their positives p of -log(exp(s_ip/t) / sum over allowed j of exp(s_ij/t))."""
+    rows = []
+    for i in np.flatnonzero(valid):
+        positives = {int(i)}
+        if partners is not None:
+            positives |= {int(j) for j in np.flatnonzero(partners[i]) if valid[j]}
+        allowed = sorted(positives | {int(j) for j in range(len(valid)) if valid[j] and not excluded[i, j]})
+        score = {j: cosine(anchors[i], candidates[j]) / temperature for j in allowed}
+        total = logsumexp(list(score.values()))
+        rows.append(np.mean([total - score[p] for p in positives]))
+    return float(np.mean(rows))
+
+
+def pair(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(2, BATCH, WIDTH)).astype(np.float32)
+
+
+def test_masked_mean():
+    assert float(losses.masked_mean(jnp.array([1.0, 2.0, 9.0]), jnp.array([True, True, False]))) == 1.5
+    assert float(losses.masked_mean(jnp.array([1.0, jnp.nan]), jnp.array([True, False]))) == 1.0
+    assert float(losses.masked_mean(jnp.array([1.0, 2.0]), jnp.array([False, False]))) == 0.0
+
+
+@pytest.mark.parametrize("valid", [np.ones(BATCH, bool), VALID])
+@pytest.mark.parametrize("with_partners", [False, True])
+@pytest.mark.parametrize("temperature", [0.07, 1.0])
+def test_info_nce_by_loops(valid, with_partners, temperature):
+    a, b = pair()
+    excluded, partners = relations()
+    arguments = {"temperature": temperature, "excluded": excluded, "partners": partners if with_partners else None}
+    found = losses.info_nce(jnp.asarray(a), jnp.asarray(b), jnp.asarray(valid), **arguments)
+    np.testing.assert_allclose(found, reference_info_nce(a, b, valid, **arguments), rtol=1e-5)
+
+
+def test_info_nce_counts_both_directions():
+    a, b = map(jnp.asarray, pair())
+    none = jnp.zeros((BATCH, BATCH), bool)
+    there = losses.info_nce(a, b, VALID, temperature=0.2, excluded=none)
+    back = losses.info_nce(b, a, VALID, temperature=0.2, excluded=none)
+    assert abs(there - back) > 1e-3
+    logits = np.array([[cosine(x, y) / 0.2 for y in np.asarray(b)[VALID]] for x in np.asarray(a)[VALID]])
+    np.testing.assert_allclose(there, -np.log(np.diag(softmax(logits, 1))).mean(), rtol=1e-5)
+    np.testing.assert_allclose(back, -np.log(np.diag(softmax(logits, 0))).mean(), rtol=1e-5)
+
+
+def test_info_nce_of_a_batch_without_negatives_is_zero():
+    a, b = map(jnp.asarray, pair())
+    found = losses.info_nce(a, b, VALID, temperature=0.07, excluded=jnp.ones((BATCH, BATCH), bool))
+    np.testing.assert_allclose(found, 0.0, atol=1e-6)
+
+
+def test_not_negatives():
+    found = losses.not_negatives(jnp.array([0, 0, 1]), jnp.array([5, 6, 6]))
+    np.testing.assert_array_equal(found, [[True, True, False], [True, True, True], [False, True, True]])
+
+
+@pytest.mark.parametrize("temperature", [0.07, 1.0])
+def test_kl_against_scipy(quantizer, temperature):
+    view = make_view(quantizer, random_raw(0))
+    p = softmax(-np.asarray(view.text_cross.distances, np.float64) / temperature, axis=1)
+    q = softmax(-np.asarray(view.graph_cross.distances, np.float64) / temperature, axis=1)
+    wanted = rel_entr(p, q).sum(1)[VALID].mean()
+    found = losses.kl_loss(view.text_cross, view.graph_cross, VALID, temperature=temperature)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4)
+    assert abs(found - losses.kl_loss(view.graph_cross, view.text_cross, VALID, temperature=temperature)) > 1e-5
+
+
+def test_orthogonality_by_loops():
+    a, b = pair()
+    matrix = np.zeros((WIDTH, WIDTH))
+    for row in np.flatnonzero(VALID):
+        matrix += np.outer(a[row], b[row])
+    wanted = ((matrix / VALID.sum()) ** 2).sum()
+    np.testing.assert_allclose(losses.orthogonality(jnp.asarray(a), jnp.asarray(b), VALID), wanted, rtol=1e-5)
+
+
+def test_quantization_loss_value_and_gradients(quantizer):
+    graphdef, params, rest = nnx.split(quantizer, nnx.Param, ...)
+    e = np.asarray(quantizer.prepare(jnp.asarray(pair()[0])))
+    weights = {"commitment_weight": 0.8, "alpha": 0.3}
+
+    def loss(params, e, commitment_weight, alpha):
+        quantized = nnx.merge(graphdef, params, rest)(e, "graph")
+        return losses.quantization_loss(e, quantized, VALID, commitment_weight=commitment_weight, alpha=alpha)
+
+    vector = np.asarray(quantizer(jnp.asarray(e), "graph").vector)
+    wanted = (0.8 + 0.3) * ((e - vector) ** 2).sum(1)[VALID].mean()
+    np.testing.assert_allclose(loss(params, e, **weights), wanted, rtol=1e-5)
+    to_params, to_e = jax.grad(loss, argnums=(0, 1))(params, e, **weights)
+    by_hand = np.where(VALID[:, None], 2 * 0.8 * (e - vector) / VALID.sum(), 0)
+    np.testing.assert_allclose(to_e, by_hand, atol=1e-6)
+    rows = to_params["rows"][...]
+    assert np.abs(rows).max() > 1e-4
+    _, commitment_to_e = jax.grad(loss, argnums=(0, 1))(params, e, 0.8, 0.0)
+    np.testing.assert_array_equal(commitment_to_e, to_e)
+    codebook_to_params, codebook_to_e = jax.grad(loss, argnums=(0, 1))(params, e, 0.0, 0.3)
+    assert not np.any(codebook_to_e)
+    np.testing.assert_allclose(codebook_to_params["rows"][...], rows, atol=1e-7)
+    double = jax.grad(loss)(params, e, 0.8, 0.6)["rows"][...]
+    np.testing.assert_allclose(double, 2 * rows, rtol=1e-5, atol=1e-7)
+
+
+def test_the_specific_contrast_trains_the_specific_tokens_alone(quantizer):
+    excluded, _ = relations()
+    prepare = lambda x: quantizer.prepare(jnp.asarray(x))  # noqa: E731
+
+    def contrast(specific, shared, specific_augmented, shared_augmented):
+        return losses.specific_contrast(
+            quantizer(specific, "text"),
+            quantizer(specific_augmented, "text"),
+            quantizer(shared, "shared"),
+            quantizer(shared_augmented, "shared"),
+            VALID,
+            temperature=0.2,
+            excluded=excluded,
+        )
+
+    inputs = [prepare(x) for x in (*pair(0), *pair(1))]
+    outputs = [np.asarray(quantizer(x, r).output) for x, r in zip(inputs, ["text", "shared"] * 2, strict=True)]
+    wanted = reference_info_nce(
+        np.concatenate(outputs[:2], 1), np.concatenate(outputs[2:], 1), VALID, temperature=0.2, excluded=excluded
+    )
+    np.testing.assert_allclose(contrast(*inputs), wanted, rtol=1e-5)
+    gradients = jax.grad(contrast, argnums=(0, 1, 2, 3))(*inputs)
+    assert [bool(np.any(g)) for g in gradients] == [True, False, True, False]
+
+
+def reference_terms(quantizer, raw, augmented, valid, excluded, partners) -> dict[str, float]:
+    """All of sections 3-4, each written down once more."""
+    view, second = make_view(quantizer, raw), make_view(quantizer, augmented)
+    e = {name: np.asarray(getattr(view.embeddings, name), np.float64) for name in NAMES}
+    out = {name: np.asarray(getattr(view, name).vector, np.float64) for name in NAMES}
+    out_2 = {name: np.asarray(getattr(second, name).vector, np.float64) for name in NAMES}
+    contrast = {"temperature": CONFIG.infonce_temperature, "excluded": excluded, "partners": partners}
+    mean = lambda x: x[valid].mean()  # noqa: E731
+    join = lambda a, b: np.concatenate([a, b], axis=1)  # noqa: E731
+    p, q = (
+        softmax(-np.asarray(getattr(view, name).distances, np.float64) / CONFIG.kl_temperature, axis=1)
+        for name in ("text_cross", "graph_cross")
+    )
+    cross = lambda specific, shared: (
+        (sum(np.outer(a, b) for a, b in zip(specific[valid], shared[valid], strict=True)) / valid.sum()) ** 2
+    ).sum()  # noqa: E731, E501
+    packing = {
+        "shared_contrast": reference_info_nce(out["text_cross"], out["graph_cross"], valid, **contrast)
+        + reference_info_nce(out["graph_cross"], out["text_cross"], valid, **contrast),
+        "alignment": -2 * CONFIG.beta * mean((e["text_cross"] * e["graph_cross"]).sum(1)),
+        "text_contrast": reference_info_nce(
+            join(out["text_specific"], out["graph_cross"]),
+            join(out_2["text_specific"], out_2["graph_cross"]),
+            valid,
+            **contrast,
+        ),
+        "graph_contrast": reference_info_nce(
+            join(out["graph_specific"], out["text_cross"]),
+            join(out_2["graph_specific"], out_2["text_cross"]),
+            valid,
+            **contrast,
+        ),
+        "text_orthogonality": CONFIG.lambda_val * cross(out["text_specific"], e["text_cross"]),
+        "graph_orthogonality": CONFIG.lambda_val * cross(out["graph_specific"], e["graph_cross"]),
+    }
+    distance = sum(mean(((out[name] - e[name]) ** 2).sum(1)) for name in NAMES)
+    return {name: CONFIG.packing_weight * value for name, value in packing.items()} | {
+        "quantization": CONFIG.quantization_weight * (CONFIG.commitment_weight + CONFIG.alpha) * distance,
+        "kl": CONFIG.kl_weight * mean(rel_entr(p, q).sum(1)),
+    }
+
+
+@pytest.mark.parametrize("with_partners", [False, True])
+def test_all_terms_by_loops(quantizer, scored, with_partners):
+    raw, augmented = random_raw(0), random_raw(1)
+    excluded, partners = relations()
+    arguments = (raw, augmented, VALID, excluded, partners if with_partners else None)
+    found, wanted = scored(*arguments), reference_terms(quantizer, *arguments)
+    assert found.keys() == wanted.keys()
+    for name, value in wanted.items():
+        np.testing.assert_allclose(found[name], value, rtol=2e-4, atol=1e-6, err_msg=name)
+
+
+def test_the_total_is_the_sum_of_its_terms(scored):
+    excluded, partners = relations()
+    terms = scored(random_raw(0), random_raw(1), VALID, excluded, partners)
+    totals = losses.totals(terms)
+    np.testing.assert_allclose(totals["total_loss"], sum(terms.values()), rtol=1e-6)
+    np.testing.assert_allclose(
+        totals["packing_loss"], sum(terms.values()) - terms["quantization"] - terms["kl"], rtol=1e-5
+    )
+    assert totals["quantization_loss"] == terms["quantization"]
+    assert totals["kl_loss"] == terms["kl"]
+
+
+def test_invalid_rows_change_nothing(scored):
+    excluded, partners = relations()
+    raw, augmented = random_raw(0), random_raw(1)
+    other, other_augmented = random_raw(7), random_raw(8)
+    garbage, garbage_augmented = (
+        {name: np.where(VALID[:, None], a[name], 100 * b[name]) for name in NAMES}
+        for a, b in ((raw, other), (augmented, other_augmented))
+    )
+
+    def total(raw, augmented):
+        return sum(scored(raw, augmented, VALID, excluded, partners).values())
+
+    gradients = jax.value_and_grad(total, argnums=(0, 1))
+    value, found = gradients(raw, augmented)
+    other_value, other_found = gradients(garbage, garbage_augmented)
+    np.testing.assert_allclose(value, other_value, rtol=1e-6)
+    for leaf, other_leaf in zip(jax.tree.leaves(found), jax.tree.leaves(other_found), strict=True):
+        np.testing.assert_allclose(leaf[VALID], other_leaf[VALID], atol=1e-6)
+        assert not np.any(leaf[~VALID])
+        assert not np.any(other_leaf[~VALID])
+
+
+def test_the_order_of_a_batch_does_not_matter(scored):
+    raw, augmented = random_raw(0), random_raw(1)
+    excluded, partners = relations()
+    order = np.random.default_rng(0).permutation(BATCH)
+    shuffle = lambda tree: {name: value[order] for name, value in tree.items()}  # noqa: E731
+    square = np.ix_(order, order)
+    there = scored(raw, augmented, VALID, excluded, partners)
+    back = scored(shuffle(raw), shuffle(augmented), VALID[order], excluded[square], partners[square])
+    for name in there:
+        np.testing.assert_allclose(there[name], back[name], rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("case", ["random", "collapsed", "on a row", "zero", "all invalid"])
+def test_every_gradient_is_finite(quantizer, scored, case):
+    raw, augmented = random_raw(0), random_raw(1)
+    valid = np.zeros(BATCH, bool) if case == "all invalid" else VALID
+    if case == "collapsed":
+        raw = augmented = {name: np.ones((BATCH, WIDTH), np.float32) for name in NAMES}
+    if case == "zero":
+        raw = augmented = {name: np.zeros((BATCH, WIDTH), np.float32) for name in NAMES}
+    if case == "on a row":
+        start = {name: quantizer.regions.bounds(REGION[name])[0] for name in NAMES}
+        raw = augmented = {name: np.asarray(quantizer.codebook()[start[name] : start[name] + BATCH]) for name in NAMES}
+    excluded, partners = relations()
+    jacobian = jax.jacrev(scored, argnums=(0, 1))(raw, augmented, valid, excluded, partners)
+    terms = scored(raw, augmented, valid, excluded, partners)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((terms, jacobian)))
+    if case == "all invalid":
+        assert not any(np.any(leaf) for leaf in jax.tree.leaves(terms))
