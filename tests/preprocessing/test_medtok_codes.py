@@ -167,7 +167,7 @@ def test_sigterm_cleans_up(tmp_path):
         text=True,
     ) as process:
         deadline = time.monotonic() + 60
-        while not list(tmp_path.rglob("nodes.parquet")) and time.monotonic() < deadline:
+        while not list(tmp_path.rglob("*incomplete*")) and time.monotonic() < deadline:
             time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=60)
