@@ -46,7 +46,7 @@ def get_config(variant: str = "") -> ConfigDict:
     model.simvq = False  # Whether rows are a frozen basis times one learned map.
     model.ema_decay = 0.0  # Rows follow their embeddings by a moving average of this decay; 0 trains them by gradient.
     model.kmeans_init = True  # Whether rows start from k-means of embeddings instead of at random.
-    model.kmeans_step = 150  # Step at which that is done: the encoders warm up before it. Cut to a tenth of short runs.
+    model.kmeans_step = 150  # Step at which that is done: the encoders warm up before it. At most a third of a run.
     model.kmeans_samples = 32768  # Training codes it is fitted on.
     model.kmeans_iterations = 10  # Lloyd iterations.
 
@@ -97,7 +97,6 @@ def _shrink(config: ConfigDict) -> None:
     config.data.sample_size = 2000
     config.data.include = ("ICD10CM/E11", "ICD10CM/E10")
     config.model.codebook_size = 600
-    config.model.kmeans_step = 10
     config.train.batch_size = 128
     config.train.steps = 60
     config.train.epochs = 0

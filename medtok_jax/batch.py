@@ -2,6 +2,7 @@
 
 import flax.struct
 import jax
+import jax.numpy as jnp
 import jraph
 
 
@@ -22,6 +23,8 @@ class Batch:
         text_id: `[batch]` int32, equal for codes of identical description.
         graph_id: `[batch]` int32, equal for codes of identical subgraph.
         partner: `[batch]` int32, slot of a code joined to this one by a graph edge, -1 for none.
+        small: (tokens, nodes) that no code exceeds but those in every `TIER`th slot, or None where that does not hold.
+            Static: text and cross-attention are computed at that smaller shape for all but these slots.
     """
 
     text: jax.Array
@@ -32,6 +35,23 @@ class Batch:
     text_id: jax.Array
     graph_id: jax.Array
     partner: jax.Array
+    small: tuple[int, int] | None = flax.struct.field(pytree_node=False, default=None)
+
+
+# One slot in so many is for codes of any size. As a fixed pattern of slots it is the same on any number of devices.
+TIER = 8
+
+
+def split_tiers(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The slots of small codes `[batch * (TIER - 1) / TIER, ...]` and those of any size `[batch / TIER, ...]`."""
+    groups = x.reshape(-1, TIER, *x.shape[1:])
+    return groups[:, :-1].reshape(-1, *x.shape[1:]), groups[:, -1]
+
+
+def join_tiers(small: jax.Array, large: jax.Array) -> jax.Array:
+    """Undoes `split_tiers`."""
+    groups = small.reshape(-1, TIER - 1, *small.shape[1:])
+    return jnp.concatenate([groups, large[:, None]], axis=1).reshape(-1, *small.shape[1:])
 
 
 @flax.struct.dataclass

@@ -159,11 +159,14 @@ def _subgraph_digest(example: dict) -> int:
 
 
 def sample(table: CodeTable, sample_size: int, include: tuple[str, ...]) -> np.ndarray:
-    """Rows in use, rising: all of them, or a stable sample.
+    """Rows in use, rising: all of them, or a stable sample of whole families.
+
+    A family is the codes of a system that share their first three characters (an ICD category). Sampled one by one,
+    codes would lose their siblings, and nearly every node of the graph would be in use, its name to be encoded.
 
     Args:
         table: the codes.
-        sample_size: number of codes; 0 for all.
+        sample_size: number of codes; 0 for all. The last family drawn is cut to fit.
         include: keys or prefixes of keys (with or without the dot) that a sample always holds.
 
     Raises:
@@ -180,6 +183,9 @@ def sample(table: CodeTable, sample_size: int, include: tuple[str, ...]) -> np.n
         wanted |= matches
     if wanted.sum() > sample_size:
         raise InputError(f"data.include matches {wanted.sum()} codes, more than data.sample_size={sample_size}.")
-    draw = np.array([int.from_bytes(hashlib.blake2b(k.encode(), digest_size=8).digest(), "little") for k in table.key])
-    order = np.lexsort((draw, ~wanted))
+    family = [f"{system}/{code[:3]}" for system, code in zip(table.system, table.code, strict=True)]
+    digest = lambda text: int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")  # noqa: E731
+    family_draw = np.array([digest(name) for name in family], np.uint64)
+    code_draw = np.array([digest(key) for key in table.key], np.uint64)
+    order = np.lexsort((code_draw, family_draw, ~wanted))
     return np.sort(order[:sample_size])

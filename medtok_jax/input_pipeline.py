@@ -10,7 +10,7 @@ import numpy as np
 
 from medtok_jax import code_table, text_cache
 from medtok_jax import config as configuration
-from medtok_jax.batch import Batch, NodeTables
+from medtok_jax.batch import TIER, Batch, NodeTables
 from medtok_jax.code_table import CodeTable
 from medtok_jax.models.medtok import Sizes
 from medtok_jax.models.node_features import MISSING, ORDINARY, SELF
@@ -44,6 +44,11 @@ class Data:
     def rows(self, split: str) -> np.ndarray:
         """Rows of one split that are in use, rising."""
         return np.intersect1d(self.table.rows(split), self.selected, assume_unique=True)
+
+    def num_tokens(self, rows: np.ndarray) -> np.ndarray:
+        """`[rows]` int64 wordpieces of each code's description."""
+        text = self.text_id[rows]
+        return self.cache.offsets[text + 1] - self.cache.offsets[text]
 
     def sizes(self) -> Sizes:
         """What the model must know of the data."""
@@ -118,19 +123,23 @@ class Budgets:
     Attributes:
         lengths: token lengths.
         graphs: (nodes, edges) of one device's padded graphs, rising; the last holds any batch.
+        small: (tokens, nodes) that all but few codes keep within, see `Batch.small`; None where there is no gain.
     """
 
     lengths: tuple[int, ...]
     graphs: tuple[tuple[int, int], ...]
+    small: tuple[int, int] | None = None
 
     @classmethod
-    def fit(cls, table: CodeTable, rows: np.ndarray, codes_a_device: int, lengths: Sequence[int]) -> "Budgets":
+    def fit(cls, data: Data, batch_size: int, num_devices: int, lengths: Sequence[int]) -> "Budgets":
         """Budgets from the sizes of the codes in use: mean + 4 standard errors first, then half as much again."""
+        table, rows, codes_a_device = data.table, data.selected, batch_size // num_devices
         nodes = _ladder(np.maximum(table.num_nodes[rows], 1), codes_a_device)
         edges = _ladder(table.num_edges[rows], codes_a_device)
         steps = max(len(nodes), len(edges))
         graphs = tuple((nodes[min(i, len(nodes) - 1)], edges[min(i, len(edges) - 1)]) for i in range(steps))
-        return cls(tuple(lengths), graphs)
+        tiers = codes_a_device % TIER == 0
+        return cls(tuple(lengths), graphs, _small_shape(data, batch_size) if tiers else None)
 
     def length(self, longest: int) -> int:
         """Smallest token length that holds `longest`."""
@@ -141,8 +150,27 @@ class Budgets:
         return next((n, e) for n, e in self.graphs if n > nodes and e >= edges)
 
 
+def _small_shape(data: Data, batch_size: int) -> tuple[int, int] | None:
+    """The cheapest (tokens, nodes) that at most a `TIER`th of a batch exceeds, but for 4 standard errors."""
+    tokens, nodes = data.num_tokens(data.selected), data.table.num_nodes[data.selected]
+    share = 1 / TIER - 4 * np.sqrt((1 / TIER) * (1 - 1 / TIER) / batch_size)
+    best = None
+    for length in range(8, _multiple(tokens.max(), 8) + 1, 8):
+        exceeding = tokens > length
+        for places in range(8, _multiple(nodes.max(), 8) + 1, 8):
+            if np.mean(exceeding | (nodes > places)) <= share:
+                if best is None or length * places < best[0] * best[1]:
+                    best = (length, places)
+                break
+    return best
+
+
+def _multiple(x: int, of: int) -> int:
+    return int(-(-x // of) * of)
+
+
 def _ladder(counts: np.ndarray, codes: int, multiple: int = 64) -> list[int]:
-    up = lambda x: int(-(-(x + 1) // multiple) * multiple)  # noqa: E731
+    up = lambda x: _multiple(int(x) + 1, multiple)  # noqa: E731
     most = up(codes * counts.max())
     levels = [min(up(codes * counts.mean() + 4 * counts.std() * np.sqrt(codes)), most)]
     while levels[-1] < most:
@@ -169,15 +197,16 @@ class BatchBuilder:
         self.text_source = data.cache.token_ids if token_ids else data.cache.states
 
     def __call__(self, rows: np.ndarray, valid: np.ndarray, partner: np.ndarray) -> Batch:
-        """This process's part of a batch.
+        """This process's part of a batch, its codes arranged so that the large ones have the slots for them.
 
         Args:
             rows: `[batch]` table rows of the global batch; `valid`, `partner`: `[batch]`, see `Batch`.
         """
-        table, cache = self.data.table, self.data.cache
+        table = self.data.table
+        rows, valid, partner, small = self._arrange(rows, valid, partner)
         stacks = rows.reshape(self.num_stacks, -1)
         text = self.data.text_id[rows]
-        length = self.budgets.length(int((cache.offsets[text + 1] - cache.offsets[text]).max()))
+        length = self.budgets.length(int(self.data.num_tokens(rows).max()))
         nodes = np.maximum(table.num_nodes[stacks], 1).sum(1).max()
         shape = self.budgets.graph(int(nodes), int(table.num_edges[stacks].sum(1).max()))
         mine = (np.array(self.local_stacks)[:, None] * stacks.shape[1] + np.arange(stacks.shape[1])).reshape(-1)
@@ -191,7 +220,25 @@ class BatchBuilder:
             text_id=text[mine].astype(np.int32),
             graph_id=table.graph_id[rows[mine]],
             partner=partner[mine].astype(np.int32),
+            small=small,
         )
+
+    def _arrange(self, rows: np.ndarray, valid: np.ndarray, partner: np.ndarray) -> tuple:
+        """Moves codes that exceed the small shape into every `TIER`th slot, where they fit there."""
+        small = self.budgets.small
+        if small is None:
+            return rows, valid, partner, None
+        large = (self.data.num_tokens(rows) > small[0]) | (self.data.table.num_nodes[rows] > small[1])
+        if large.sum() > len(rows) // TIER:
+            return rows, valid, partner, None
+        # Large codes first: as many slots take the codes next in line as there are too few of them.
+        order = np.argsort(~large, kind="stable")
+        slots = np.arange(len(rows)).reshape(-1, TIER)
+        source = np.empty(len(rows), np.int64)
+        source[slots[:, -1]] = order[: len(slots)]
+        source[slots[:, :-1].reshape(-1)] = order[len(slots) :]
+        place = np.argsort(source)
+        return rows[source], valid[source], np.where(partner >= 0, place[partner], -1)[source], small
 
     def _texts(self, texts: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
         where, counts = positions(self.data.cache.offsets, texts)
@@ -340,5 +387,4 @@ def eval_batches(source: EvalSource) -> Iterator[Batch]:
 
 def by_length(data: Data, rows: np.ndarray) -> np.ndarray:
     """Rows ordered by token length, for encoding and tokenizing: little is spent on padding."""
-    text = data.text_id[rows]
-    return rows[np.argsort(data.cache.offsets[text + 1] - data.cache.offsets[text], kind="stable")]
+    return rows[np.argsort(data.num_tokens(rows), kind="stable")]

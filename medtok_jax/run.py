@@ -194,7 +194,7 @@ def _assemble(
     elif config.init_from:
         state = start_from(config.init_from, state, names, config)
     train = config.train
-    budgets = Budgets.fit(data.table, data.selected, train.batch_size // mesh.shape["data"], config.data.length_buckets)
+    budgets = Budgets.fit(data, train.batch_size, mesh.shape["data"], config.data.length_buckets)
     builder = BatchBuilder(
         data,
         budgets,
@@ -214,7 +214,7 @@ def _assemble(
         state=state,
         first_step=first_step,
         last_step=last_step,
-        kmeans_step=min(config.model.kmeans_step, (last_step - first_step) // 10) if fits else -1,
+        kmeans_step=min(config.model.kmeans_step, (last_step - first_step) // 3) if fits else -1,
         about={"config": config.to_dict(), "first_step": first_step, "last_step": last_step} | identity | names,
     )
 

@@ -40,22 +40,21 @@ def tokenize_all(run: Run, *, progress: bool = True) -> Tokens:
     """Tokenizes all codes in use with the run's best checkpoint (the last one where there is no best)."""
     state = checkpoints.find(run.workdir, prefer="best").restore(run.state)
     rows = by_length(run.data, run.data.selected)
-    ids, weights, total, seen = [], [], None, 0
+    parts, total = [], None
     bar = tqdm(total=len(rows), desc="Tokenizing", unit=" codes", disable=not progress)
     for batch in eval_batches(run.eval_source(rows)):
         placed = sharding.place_batch(batch, run.mesh)
-        batch_ids, batch_weights, window = run.tokenize_step(state.params, state.fixed, placed, run.tables)
-        ids.append(batch_ids)
-        weights.append(batch_weights)
+        *part, window = run.tokenize_step(state.params, state.fixed, placed, run.tables)
+        parts.append(part)
         total = window if total is None else total.merge(window)
-        count = min(run.config.train.batch_size, len(rows) - seen)
-        seen += count
-        bar.update(count)
+        bar.update(min(run.config.train.batch_size, len(rows) - bar.n))
     bar.close()
-    back = np.argsort(rows, kind="stable")
-    gather = lambda parts: np.concatenate([np.asarray(part) for part in parts])[: len(rows)][back]  # noqa: E731
+    columns = zip(*parts, strict=True)
+    seen, ids, weights = (np.concatenate([np.asarray(array) for array in column]) for column in columns)
+    order = np.flatnonzero(seen >= 0)
+    order = order[np.argsort(seen[order])]
     metrics = total.scalars.compute() | describe_usage(total.usage.compute(), run.structure.regions)
-    return Tokens(rows[back], gather(ids), gather(weights), metrics)
+    return Tokens(seen[order], ids[order], weights[order], metrics)
 
 
 def write(tokens: Tokens, run: Run, metadata: dict[str, str]) -> Path:

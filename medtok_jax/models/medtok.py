@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import jraph
 from flax import nnx
 
-from medtok_jax.batch import Batch, NodeTables
+from medtok_jax.batch import Batch, NodeTables, join_tiers, split_tiers
 from medtok_jax.losses import Embeddings, View
 from medtok_jax.models.bert import Bert
 from medtok_jax.models.cross_attention import CrossAttention
@@ -150,12 +150,19 @@ class MedTok(nnx.Module):
             keep: what an augmented view keeps; None for all.
         """
         text_mask = batch.text_mask if keep is None else batch.text_mask & keep.tokens
-        states, pooled_text = self.text_encoder(batch.text, text_mask)
-        if keep is not None:
-            scale = keep.features.astype(states.dtype)
-            states, pooled_text = states * scale[:, None], pooled_text * scale
+        features = jnp.ones((), jnp.float32) if keep is None else keep.features
+        features = jnp.broadcast_to(features, (text_mask.shape[0], self.text_width))
         nodes, node_mask, pooled_graph = self._encode_graphs(batch.graph, tables, None if keep is None else keep.edges)
-        text_side, graph_side = self.cross_attention(states, text_mask, nodes, node_mask)
+        codes = (batch.text, text_mask, features, nodes, node_mask)
+        if batch.small is None:
+            pooled_text, text_side, graph_side = self._join_modalities(*codes)
+        else:
+            tokens, places = batch.small
+            small, large = zip(*(split_tiers(part) for part in codes), strict=True)
+            text, mask, scale, small_nodes, small_node_mask = small
+            cut = (text[:, :tokens], mask[:, :tokens], scale, small_nodes[:, :places], small_node_mask[:, :places])
+            sides = zip(self._join_modalities(*cut), self._join_modalities(*large), strict=True)
+            pooled_text, text_side, graph_side = (join_tiers(*side) for side in sides)
         prepare = self.quantizer.prepare
         return Embeddings(
             text_specific=prepare(self.text_head(pooled_text)),
@@ -163,6 +170,15 @@ class MedTok(nnx.Module):
             text_cross=prepare(self.text_cross_head(text_side)),
             graph_cross=prepare(self.graph_cross_head(graph_side)),
         )
+
+    def _join_modalities(
+        self, text: jax.Array, text_mask: jax.Array, features: jax.Array, nodes: jax.Array, node_mask: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Pooled text `[batch, text width]` and both sides of cross-attention `[batch, cross width]`."""
+        states, pooled = self.text_encoder(text, text_mask)
+        scale = features.astype(states.dtype)
+        sides = self.cross_attention(states * scale[:, None], text_mask, nodes, node_mask)
+        return pooled * scale, *sides
 
     def quantize(self, embeddings: Embeddings) -> View:
         """Quantizes each embedding with its region (paper section 3.2)."""
