@@ -1,5 +1,6 @@
 """Checks of a configuration before any long work, and what is derived from it. Every message names field and value."""
 
+import dataclasses
 import difflib
 import os
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
+from medtok_jax.models.quantizer import Regions
 from preprocessing.errors import InputError
 
 CHOICES = {
@@ -138,8 +140,8 @@ def _validate_codebook(model: ConfigDict) -> None:
     if min(ratios.values()) <= 0 or abs(sum(ratios.values()) - 1.0) > 1e-6:
         shown = ", ".join(f"model.{name}_ratio={value}" for name, value in ratios.items())
         raise InputError(f"{shown} add up to {sum(ratios.values()):g}; they must be positive and add up to 1.")
-    for name, ratio in ratios.items():
-        rows = int(model.codebook_size * ratio)
+    regions = Regions.from_ratios(model.codebook_size, model.text_specific_ratio, model.graph_specific_ratio)
+    for (name, ratio), rows in zip(ratios.items(), dataclasses.astuple(regions), strict=True):
         if model.num_top_k_tokens > rows:
             raise InputError(
                 f"model.num_top_k_tokens is {model.num_top_k_tokens}, but the {name} region has only {rows} rows"

@@ -123,11 +123,11 @@ class TokenTable:
             regions = Regions(*(int(size) for size in metadata["regions"].split(",")))
             num_tokens = int(metadata["num_tokens"])
             flat = {name: table[name].combine_chunks().flatten().to_numpy() for name in ("ids", "weights")}
-        except (pa.ArrowException, KeyError, ValueError) as error:
+            strings = {name: table[name].to_numpy(zero_copy_only=False) for name in ("key", "description")}
+        except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"The token table {path} is damaged ({error}); run the training command again.") from error
         return cls(
-            key=table["key"].to_numpy(zero_copy_only=False),
-            description=table["description"].to_numpy(zero_copy_only=False),
+            **strings,
             ids=flat["ids"].reshape(len(table), -1),
             weights=flat["weights"].reshape(len(table), -1),
             regions=regions,
