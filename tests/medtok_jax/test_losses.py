@@ -57,11 +57,10 @@ def scored(quantizer):
     return jax.jit(terms)
 
 
-def relations(seed: int = 3) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(seed)
+def relations() -> tuple[np.ndarray, np.ndarray]:
+    """Pairs that are no negatives, and partners."""
     excluded = losses.not_negatives(jnp.array([0, 1, 2, 1, 4, 5]), jnp.array([0, 1, 2, 3, 4, 4]))
     partner = np.array([1, 0, 3, 2, -1, -1])
-    del rng
     return np.asarray(excluded), partner[:, None] == np.arange(BATCH)
 
 
@@ -210,9 +209,11 @@ def reference_terms(quantizer, raw, augmented, valid, excluded, partners) -> dic
         softmax(-np.asarray(getattr(view, name).distances, np.float64) / CONFIG.kl_temperature, axis=1)
         for name in ("text_cross", "graph_cross")
     )
-    cross = lambda specific, shared: (
-        (sum(np.outer(a, b) for a, b in zip(specific[valid], shared[valid], strict=True)) / valid.sum()) ** 2
-    ).sum()  # noqa: E731, E501
+
+    def overlap(specific, shared) -> float:
+        matrix = sum(np.outer(a, b) for a, b in zip(specific[valid], shared[valid], strict=True)) / valid.sum()
+        return (matrix**2).sum()
+
     packing = {
         "shared_contrast": reference_info_nce(out["text_cross"], out["graph_cross"], valid, **contrast)
         + reference_info_nce(out["graph_cross"], out["text_cross"], valid, **contrast),
@@ -229,8 +230,8 @@ def reference_terms(quantizer, raw, augmented, valid, excluded, partners) -> dic
             valid,
             **contrast,
         ),
-        "text_orthogonality": CONFIG.lambda_val * cross(out["text_specific"], e["text_cross"]),
-        "graph_orthogonality": CONFIG.lambda_val * cross(out["graph_specific"], e["graph_cross"]),
+        "text_orthogonality": CONFIG.lambda_val * overlap(out["text_specific"], e["text_cross"]),
+        "graph_orthogonality": CONFIG.lambda_val * overlap(out["graph_specific"], e["graph_cross"]),
     }
     distance = sum(mean(((out[name] - e[name]) ** 2).sum(1)) for name in NAMES)
     return {name: CONFIG.packing_weight * value for name, value in packing.items()} | {

@@ -1,5 +1,7 @@
 """k-means against scikit-learn and against its own definition."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -121,9 +123,7 @@ def test_a_residual_fit_refines_level_by_level(size, levels):
         left = left - part[squared(left, part).argmin(1)]
         errors.append((left**2).sum(-1).mean())
     # One row a level is the mean of what is left: nothing, from the second level on.
-    assert all(
-        after < before + (1e-6 if size == levels else 0) for before, after in zip(errors, errors[1:], strict=False)
-    )
+    assert all(after < before + (1e-6 if size == levels else 0) for before, after in itertools.pairwise(errors))
     assert errors[1] < errors[0]
     quantizer.set_codebook(jnp.asarray(np.concatenate([rows, np.ones((6, WIDTH), np.float32)])))
     searched = np.asarray(quantizer(jnp.asarray(points), "text").vector)

@@ -1,5 +1,7 @@
 """The quantizer against loops over rows in NumPy (model.md section 3)."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -70,7 +72,7 @@ def test_regions_are_contiguous_and_cover_the_codebook(size, text, graph, wanted
     bounds = [regions.bounds(name) for name in REGIONS]
     assert bounds[0][0] == 0
     assert bounds[-1][1] == regions.size == size
-    assert all(left[1] == right[0] for left, right in zip(bounds, bounds[1:], strict=False))
+    assert all(left[1] == right[0] for left, right in itertools.pairwise(bounds))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,142 @@
+"""A hand-made world of twelve codes, shared by the tests of the second floor: everything real, only small."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from configs import default
+from medtok_jax.code_table import CodeTable
+from medtok_jax.input_pipeline import BatchBuilder, Budgets, Data
+from medtok_jax.ragged import offsets_of
+from medtok_jax.text_cache import TextCache
+from preprocessing.knowledge_graph import from_facts, node_table
+
+TEXT_WIDTH = 8
+VOCABULARY = 30
+
+# Nodes 0-9 are the codes 0-9; nodes 10-13 are phenotypes. Node 9 has no edge.
+FACTS = {
+    "is_a": [(1, 0), (2, 0), (3, 1), (4, 1), (5, 1), (6, 2), (7, 2)],
+    "maps_to": [(3, 8), (4, 8)],
+    "has_phenotype": [(1, 10), (3, 11), (4, 11), (5, 12), (12, 13)],
+}
+REVERSE = {"is_a": "parent_of", "maps_to": "maps_to", "has_phenotype": "phenotype_of"}
+# Code 10 has no subgraph; code 11 is no node itself but hangs on node 12.
+ANCHORS = [*range(10), None, 12]
+SPLIT = np.array([0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 2, 0], np.int8)
+DESCRIPTIONS = [f"disease {number}" for number in range(12)]
+DESCRIPTIONS[5] = DESCRIPTIONS[4]
+
+
+def _graph():
+    rows = [("code", f"code {number}", "X", str(number)) for number in range(10)]
+    rows += [("phenotype", f"phenotype {number}", "HPO", str(number)) for number in range(10, 14)]
+    return from_facts(node_table(rows), {name: np.array(pairs) for name, pairs in FACTS.items()}, REVERSE)
+
+
+def _subgraph(graph, anchor: int | None) -> dict:
+    """Two hops around the anchor; edge 2i + 1 is the reverse of edge 2i."""
+    if anchor is None:
+        return {"nodes": [], "hops": [], "edges": []}
+    hop = {anchor: 0}
+    for distance in (1, 2):
+        for node in [n for n, h in hop.items() if h == distance - 1]:
+            for neighbour in graph.indices[graph.indptr[node] : graph.indptr[node + 1]]:
+                hop.setdefault(int(neighbour), distance)
+    place = {node: number for number, node in enumerate(hop)}
+    relation = {name: number for number, name in enumerate(graph.relation_names)}
+    edges = []
+    for name, pairs in FACTS.items():
+        for a, b in pairs:
+            if a in place and b in place:
+                edges.append((place[a], place[b], relation[name]))
+                edges.append((place[b], place[a], relation[REVERSE[name]]))
+    return {"nodes": list(hop), "hops": list(hop.values()), "edges": edges}
+
+
+@pytest.fixture(scope="session")
+def table() -> CodeTable:
+    """Twelve codes over fourteen nodes."""
+    graph = _graph()
+    parts = [_subgraph(graph, anchor) for anchor in ANCHORS]
+    edges = np.array(list(itertools.chain.from_iterable(part["edges"] for part in parts)))
+    anonymous = [
+        repr(
+            [
+                ["self" if anchor == node and anchor < 10 else node for node in part["nodes"]],
+                part["hops"],
+                part["edges"],
+            ]
+        )
+        for anchor, part in zip(ANCHORS, parts, strict=True)
+    ]
+    return CodeTable(
+        fingerprint="tiny",
+        key=np.array([f"X/{number // 4}.{number}" for number in range(12)]),
+        system=np.array(["X"] * 12),
+        code=np.array([f"{number // 4}.{number}" for number in range(12)]),
+        description=np.array(DESCRIPTIONS),
+        split=SPLIT,
+        nodes=np.concatenate([part["nodes"] for part in parts]).astype(np.int32),
+        hops=np.concatenate([part["hops"] for part in parts]).astype(np.uint8),
+        senders=edges[:, 0].astype(np.uint16),
+        receivers=edges[:, 1].astype(np.uint16),
+        relations=edges[:, 2].astype(np.uint8),
+        node_offsets=offsets_of([len(part["nodes"]) for part in parts]),
+        edge_offsets=offsets_of([len(part["edges"]) for part in parts]),
+        self_node=np.array([0 if anchor is not None and anchor < 10 else -1 for anchor in ANCHORS], np.int32),
+        graph_id=np.unique(anonymous, return_inverse=True)[1].astype(np.int32),
+        graph=graph,
+    )
+
+
+@pytest.fixture(scope="session")
+def data(table) -> Data:
+    """The table with random text states of 2 to 9 tokens, all codes in use."""
+    rng = np.random.default_rng(0)
+    texts, text_id = np.unique(table.description, return_inverse=True)
+    offsets = offsets_of(rng.permutation(np.arange(len(texts)) % 8 + 2))
+    cache = TextCache(
+        states=rng.normal(size=(offsets[-1], TEXT_WIDTH)).astype(np.float32),
+        offsets=offsets,
+        token_ids=rng.integers(1, VOCABULARY, offsets[-1]).astype(np.int32),
+        name_embedding=np.concatenate([np.zeros((1, TEXT_WIDTH)), rng.normal(size=(14, TEXT_WIDTH))]).astype(
+            np.float32
+        ),
+        num_cut=0,
+    )
+    return Data(
+        table=table,
+        cache=cache,
+        selected=np.arange(12),
+        text_id=text_id.astype(np.int32),
+        node_name=np.arange(1, 15, dtype=np.int32),
+        row_of_node=np.array([*range(10), -1, -1, -1, -1], np.int32),
+    )
+
+
+@pytest.fixture
+def config():
+    """The default configuration at the scale of this world, unlocked."""
+    config = default.get_config("smoke").copy_and_resolve_references()
+    config.unlock()
+    config.data.length_buckets = (4, 12, 20)
+    config.model.update(codebook_size=40, embedding_dim=8, graph_width=8, graph_heads=2, cross_width=8, cross_heads=2)
+    config.model.num_top_k_tokens = 2
+    config.train.batch_size = 8
+    return config
+
+
+@pytest.fixture(scope="session")
+def build(data):
+    """Makes a batch of some rows: `build(rows, stacks=1, valid=None, token_ids=False, **budgets)`."""
+
+    def make(rows, *, stacks=1, valid=None, token_ids=False, lengths=(12,), graphs=((256, 256),), small=None):
+        rows = np.asarray(rows)
+        valid = np.ones(len(rows), bool) if valid is None else np.asarray(valid)
+        budgets = Budgets(lengths, graphs, small)
+        builder = BatchBuilder(data, budgets, num_stacks=stacks, local_stacks=range(stacks), token_ids=token_ids)
+        return builder(rows, valid, np.full(len(rows), -1))
+
+    return make

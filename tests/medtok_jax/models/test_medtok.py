@@ -1,0 +1,280 @@
+"""The whole model, real and tiny: what padding, devices and views must not change, and where gradients go."""
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from ml_collections import FrozenConfigDict
+
+from medtok_jax import losses
+from medtok_jax.models.bert import Bert, BertConfig
+from medtok_jax.models.medtok import MedTok, augmentation
+
+NO_GRAPH, NO_SELF = 10, 11
+ROWS = np.array([1, 3, 4, NO_GRAPH, 6, 7, 9, NO_SELF])
+EMBEDDINGS = ("text_specific", "graph_specific", "text_cross", "graph_cross")
+# Most of the time here is compilation; code this small need not be fast.
+compiled = functools.partial(
+    jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+)
+
+
+class Augment(NamedTuple):
+    """The `augment` section; arrays in a compiled function, so that one serves all rates."""
+
+    token_dropout: float = 0.1
+    feature_dropout: float = 0.1
+    edge_dropout: float = 0.1
+
+
+MILD = Augment()
+
+
+@functools.partial(compiled, static_argnums=0)
+def _encode(graphdef, state, batch, tables):
+    return nnx.merge(graphdef, state).encode(batch, tables)
+
+
+@functools.partial(compiled, static_argnums=0)
+def _call(graphdef, state, batch, tables):
+    return nnx.merge(graphdef, state)(batch, tables)
+
+
+@functools.partial(compiled, static_argnums=0)
+def _two_views(graphdef, state, batch, tables, augment, key):
+    return nnx.merge(graphdef, state).two_views(batch, tables, augment=augment, key=key)
+
+
+@functools.partial(compiled, static_argnums=(0, 1))
+def _gradients(graphdef, loss, params, rest, batch, tables):
+    def total(params):
+        model = nnx.merge(graphdef, params, rest)
+        views = model.two_views(batch, tables, augment=MILD, key=jax.random.key(0))
+        excluded = losses.not_negatives(batch.text_id, batch.graph_id)
+        terms = losses.loss_terms(*views, batch.valid, excluded=excluded, partners=None, config=loss)
+        return sum(terms.values()), terms
+
+    return jax.grad(total, has_aux=True)(params)
+
+
+_augmentation = compiled(augmentation, static_argnums=3)
+
+
+def encode(model, batch, tables) -> dict[str, np.ndarray]:
+    found = _encode(*nnx.split(model), batch, tables)
+    return {name: np.asarray(getattr(found, name)) for name in EMBEDDINGS}
+
+
+def two_views(model, batch, tables, seed: int, augment: Augment = MILD) -> tuple[dict, dict]:
+    views = _two_views(*nnx.split(model), batch, tables, augment, jax.random.key(seed))
+    return tuple({name: np.asarray(getattr(view.embeddings, name)) for name in EMBEDDINGS} for view in views)
+
+
+def gradients(model, config, batch, tables) -> tuple[dict, dict]:
+    """Loss terms and the gradient of their sum for every parameter, by name."""
+    graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+    found, terms = _gradients(graphdef, FrozenConfigDict(config.loss), params, rest, batch, tables)
+    return terms, {jax.tree_util.keystr(path): np.asarray(g) for path, g in jax.tree_util.tree_leaves_with_path(found)}
+
+
+def assert_same(found: dict, wanted: dict, atol: float = 1e-5):
+    for name in EMBEDDINGS:
+        np.testing.assert_allclose(found[name], wanted[name], atol=atol, err_msg=name)
+
+
+@pytest.fixture
+def model(config, data):
+    return MedTok(config.model, data.sizes(), rngs=nnx.Rngs(0))
+
+
+@pytest.fixture(scope="session")
+def tables(data):
+    return jax.tree.map(jnp.asarray, data.node_tables())
+
+
+@pytest.mark.parametrize("graph_encoder_type", ["default", "gat", "hierarchical"])
+def test_padding_changes_nothing(config, data, build, tables, graph_encoder_type):
+    config.model.graph_encoder_type = graph_encoder_type
+    tight = encode(MedTok(config.model, data.sizes(), rngs=nnx.Rngs(0)), build(ROWS), tables)
+    # More tokens, nodes and edges, and more places for nodes in the dense arrays of cross-attention.
+    sizes = dataclasses.replace(data.sizes(), max_nodes=data.sizes().max_nodes + 5)
+    wide = build(ROWS, lengths=(20,), graphs=((320, 384),))
+    assert_same(encode(MedTok(config.model, sizes, rngs=nnx.Rngs(0)), wide, tables), tight)
+    assert max(np.ptp(tight[name], axis=0).max() for name in EMBEDDINGS) > 0.1, "codes differ from one another"
+
+
+def test_small_codes_at_a_smaller_shape_give_the_same(data, model, build, tables):
+    small = np.flatnonzero((data.num_tokens(np.arange(12)) <= 8) & (data.table.num_nodes <= 9))
+    large = np.setdiff1d(np.arange(12), small)
+    assert len(large) >= 2
+    rows = np.concatenate([np.resize(small, 14), large[:2]])
+    batch = build(rows, small=(8, 9))
+    assert batch.small == (8, 9)
+    there, back = two_views(model, batch, tables, 3), two_views(model, batch.replace(small=None), tables, 3)
+    for found, wanted in zip(there, back, strict=True):
+        assert_same(found, wanted)
+
+
+def test_two_stacks_give_what_one_gives(model, build, tables):
+    two = build(ROWS, stacks=2)
+    assert two.graph.n_node.shape == (2, 5)
+    augment = Augment(edge_dropout=0.5)
+    views = (two_views(model, batch, tables, 3, augment) for batch in (build(ROWS), two))
+    for wanted, found in zip(*views, strict=True):
+        assert_same(found, wanted)
+
+
+def facts_of(batch, keep_edges) -> dict[int, list[tuple[int, int, bool]]]:
+    """(sender, receiver, kept) of every edge of every slot, as positions within the code's own nodes."""
+    graph, keep_edges = batch.graph, np.asarray(keep_edges)
+    found, slot = {}, 0
+    for stack in range(len(graph.n_node)):
+        node = edge = 0
+        for nodes, edges in zip(graph.n_node[stack][:-1], graph.n_edge[stack][:-1], strict=True):
+            mine = np.arange(edge, edge + edges)
+            found[slot] = [
+                (int(graph.senders[stack][e]) - node, int(graph.receivers[stack][e]) - node, bool(keep_edges[stack][e]))
+                for e in mine
+            ]
+            node, edge, slot = node + nodes, edge + edges, slot + 1
+    return found
+
+
+def test_edges_are_dropped_fact_by_fact_on_any_number_of_stacks(build):
+    augment = Augment(edge_dropout=0.4)
+    draw = lambda batch, seed: facts_of(batch, _augmentation(jax.random.key(seed), batch, augment, 8).edges)  # noqa: E731
+    found = draw(build(ROWS), 0)
+    assert found == draw(build(ROWS, stacks=2), 0)
+    assert found != draw(build(ROWS), 1)
+    kept = []
+    for edges in found.values():
+        for (a, b, there), (c, d, back) in zip(edges[::2], edges[1::2], strict=True):
+            assert (a, b, there) == (d, c, back), "both directions of a fact go together"
+            kept.append(there)
+    assert 0.3 < np.mean(kept) < 0.9
+
+
+def test_dropout_rates_and_scale(build):
+    batch = build(np.tile(ROWS, 16), graphs=((1024, 2048),))
+    keep = _augmentation(jax.random.key(0), batch, Augment(0.3, 0.2, 0.0), 50)
+    assert np.asarray(keep.tokens)[:, 0].all(), "no text becomes empty"
+    assert abs(np.asarray(keep.tokens)[:, 1:].mean() - 0.7) < 0.05
+    features = np.asarray(keep.features)
+    np.testing.assert_allclose(np.unique(features), [0.0, 1.25])
+    assert abs(features.mean() - 1.0) < 0.03
+    assert np.asarray(keep.edges).all()
+
+
+def test_the_self_nodes_name_is_never_read(model, data, build, tables):
+    def rename(*nodes):
+        names = tables.name_embedding.at[data.node_name[[*nodes]]].add(10.0)
+        return tables.replace(name_embedding=names)
+
+    before = encode(model, build([6]), tables)
+    assert_same(encode(model, build([6]), rename(6)), before, atol=0)
+    after = encode(model, build([6]), rename(6, 2))  # Its parent too.
+    assert np.abs(after["graph_specific"] - before["graph_specific"]).max() > 1e-3
+    # Beside its sibling the same node is an ordinary one, and its name counts.
+    sibling = [encode(model, build([7]), t)["graph_specific"] for t in (tables, rename(6))]
+    assert np.abs(sibling[0] - sibling[1]).max() > 1e-3
+
+
+def test_a_code_without_a_graph(model, build, tables):
+    alone = encode(model, build([NO_GRAPH]), tables)
+    assert all(np.isfinite(value).all() for value in alone.values())
+    among = encode(model, build(ROWS), tables)
+    assert_same({name: among[name][ROWS == NO_GRAPH] for name in EMBEDDINGS}, alone)
+    # It reads the learned "no graph" node alone: no type, no name.
+    changed = tables.replace(name_embedding=tables.name_embedding + 1, node_type=1 - tables.node_type)
+    assert_same(encode(model, build([NO_GRAPH]), changed), alone, atol=0)
+    model.node_features.missing_vector[...] = -model.node_features.missing_vector[...]
+    assert np.abs(encode(model, build([NO_GRAPH]), tables)["graph_specific"] - alone["graph_specific"]).max() > 1e-3
+
+
+def test_codes_of_a_batch_do_not_mix(model, build, tables):
+    whole = encode(model, build(ROWS), tables)
+    for place, row in enumerate(ROWS):
+        assert_same(encode(model, build([row]), tables), {name: whole[name][[place]] for name in EMBEDDINGS})
+
+
+def test_the_clean_view_is_the_call_and_the_augmented_is_not(model, build, tables):
+    clean, augmented = two_views(model, build(ROWS), tables, 0)
+    called = _call(*nnx.split(model), build(ROWS), tables)
+    assert_same({name: getattr(called.embeddings, name) for name in EMBEDDINGS}, clean)
+    _, other = two_views(model, build(ROWS), tables, 1)
+    for name in EMBEDDINGS:
+        assert np.abs(augmented[name] - clean[name]).max() > 1e-3
+        assert np.abs(augmented[name] - other[name]).max() > 1e-3
+
+
+def test_each_embedding_is_quantized_in_its_region(model, build, tables):
+    view = _call(*nnx.split(model), build(ROWS), tables)
+    for name, region in zip(EMBEDDINGS, ("text", "graph", "shared", "shared"), strict=True):
+        direct = model.quantizer(getattr(view.embeddings, name), region)
+        np.testing.assert_array_equal(getattr(view, name).ids, direct.ids)
+        np.testing.assert_allclose(getattr(view, name).vector, direct.vector, atol=1e-5)
+        np.testing.assert_allclose(np.linalg.norm(getattr(view.embeddings, name), axis=1), 1.0, atol=1e-5)
+
+
+TINY_BERT = BertConfig(
+    vocab_size=30,
+    hidden_size=8,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    intermediate_size=16,
+    max_position_embeddings=20,
+)
+KINDS = {
+    "default": {},
+    "GAT, trained BERT, CLS, residual": {
+        "graph_encoder_type": "gat",
+        "text_encoder_trainable": True,
+        "text_encoder_type": "default",
+        "quantizer_kind": "residual",
+    },
+    "GCN, rotation, SimVQ": {
+        "graph_encoder_type": "default",
+        "gradient_estimator": "rotation",
+        "simvq": True,
+        "node_id_features": True,
+    },
+    "GCN, EMA, no names": {
+        "graph_encoder_type": "default",
+        "ema_decay": 0.9,
+        "node_name_features": False,
+        "normalize": False,
+    },
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_trains_all_its_parameters(config, data, build, tables, kind):
+    config.model.update(KINDS[kind])
+    trained = config.model.text_encoder_trainable
+    bert = Bert(TINY_BERT, rngs=nnx.Rngs(1)) if trained else None
+    model = MedTok(config.model, data.sizes(), bert=bert, rngs=nnx.Rngs(0))
+    terms, found = gradients(model, config, build(ROWS, token_ids=trained), tables)
+    assert all(np.isfinite(value).all() for value in (*terms.values(), *found.values()))
+    still = [name for name, value in found.items() if not np.any(value)]
+    assert not still, "parameters that nothing moves"
+    assert any("rows" in name for name in found) == (not config.model.simvq and not config.model.ema_decay)
+
+
+def test_a_batch_of_codes_without_graphs_has_finite_gradients(config, model, build, tables):
+    batch = build([NO_GRAPH] * 8, valid=np.arange(8) < 2)
+    terms, found = gradients(model, config, batch, tables)
+    assert all(np.isfinite(value).all() for value in (*terms.values(), *found.values()))
+
+
+def test_bfloat16_activations_and_float32_embeddings(config, data, model, build, tables):
+    half = MedTok(config.model, data.sizes(), dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(nnx.state(half, nnx.Param)))
+    exact, found = encode(model, build(ROWS), tables), encode(half, build(ROWS), tables)
+    for name in EMBEDDINGS:
+        assert found[name].dtype == np.float32
+        assert 0 < np.abs(found[name] - exact[name]).max() < 0.15

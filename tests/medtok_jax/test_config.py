@@ -1,0 +1,250 @@
+"""Every refusal of a configuration: one sentence that names the field, its value and what is allowed."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from configs import default, paper, pipeline
+from medtok_jax import config as configuration
+from medtok_jax.command_line import load_config
+from medtok_jax.config import check_overrides, differences, field_names, get_field, total_steps, validate
+from medtok_jax.models.quantizer import REGIONS, Regions
+from preprocessing.errors import InputError
+
+CONFIGS = Path(default.__file__).parent
+
+
+@pytest.fixture
+def config():
+    """The default configuration, unlocked."""
+    config = default.get_config().copy_and_resolve_references()
+    config.unlock()
+    return config
+
+
+def change(config, **fields):
+    for name, value in fields.items():
+        section, _, leaf = name.rpartition(".")
+        (get_field(config, section) if section else config)[leaf] = value
+
+
+def refusal(config, num_devices: int = 1) -> str:
+    with pytest.raises(InputError) as caught:
+        validate(config, num_devices)
+    sentence = str(caught.value)
+    assert sentence.endswith(".")
+    assert "\n" not in sentence
+    return sentence
+
+
+def test_every_configuration_is_valid():
+    files = [path for path in CONFIGS.glob("*.py") if path.stem != "__init__"]
+    assert {path.stem for path in files} >= {"default", "pipeline", "paper"}
+    for path in files:
+        config = load_config(str(path))
+        assert config.is_locked
+        validate(config, 1)
+        assert field_names(config) == field_names(default.get_config()), "all have the same fields"
+
+
+@pytest.mark.parametrize(("module", "variant"), [("default", "smoke"), ("paper", "21000")])
+def test_variants(module, variant):
+    config = importlib.import_module(f"configs.{module}").get_config(variant)
+    validate(config, 1)
+    assert config.to_dict() != importlib.import_module(f"configs.{module}").get_config().to_dict()
+    with pytest.raises(InputError, match="no variant 'nothing'"):
+        load_config(f"{CONFIGS / module}.py:nothing")
+
+
+def test_documented_values():
+    """model.md: the three configurations."""
+    model, loss = default.get_config().model, default.get_config().loss
+    assert (model.codebook_size, model.embedding_dim, model.num_top_k_tokens) == (12000, 64, 4)
+    assert (model.text_specific_ratio, model.graph_specific_ratio, model.shared_ratio) == (0.3, 0.3, 0.4)
+    assert (loss.alpha, loss.beta, loss.lambda_val) == (0.25, 0.2, 0.1)
+    assert pipeline.get_config().model.embedding_dim == 768
+    assert pipeline.get_config().model.text_encoder_model == "bert-base-uncased"
+    published = paper.get_config()
+    assert (published.model.codebook_size, published.model.embedding_dim) == (12000, 64)
+    assert published.loss.beta == published.loss.lambda_val == 0.1
+    assert published.loss.infonce_temperature == published.loss.kl_temperature == 1.0
+    assert (published.train.steps, published.train.batch_size) == (3000, 1024)
+    assert paper.get_config("21000").model.codebook_size == 21000
+
+
+@pytest.mark.parametrize("name", configuration.CHOICES)
+def test_choices(config, name):
+    for allowed in configuration.CHOICES[name]:
+        change(config, **{name: allowed})
+        validate(config, 1)
+    change(config, **{name: "nonsense"})
+    sentence = refusal(config)
+    assert sentence.startswith(f"{name} is 'nonsense'")
+    assert all(allowed in sentence for allowed in configuration.CHOICES[name])
+
+
+@pytest.mark.parametrize(
+    ("names", "values", "allowed"),
+    [
+        (configuration.POSITIVE, (0, -1), "it must be more than 0."),
+        (configuration.NOT_NEGATIVE, (-1,), "it must be 0 or more."),
+        (configuration.RATES, (-1.0, 1.0), "it must be at least 0 and less than 1."),
+    ],
+    ids=["positive", "not negative", "rates"],
+)
+def test_numbers(config, names, values, allowed):
+    for name in names:
+        before = get_field(config, name)
+        for value in values:
+            number = type(before)(value)
+            change(config, **{name: number})
+            assert refusal(config) == f"{name} is {number}; {allowed}"
+        change(config, **{name: before})
+    validate(config, 1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "parts"),
+    [
+        (
+            {"model.shared_ratio": 0.5},
+            ["model.text_specific_ratio=0.3", "model.shared_ratio=0.5", "add up to 1.1", "add up to 1."],
+        ),
+        (
+            {"model.text_specific_ratio": -0.1, "model.shared_ratio": 0.8},
+            ["model.text_specific_ratio=-0.1", "positive"],
+        ),
+        (
+            {"model.codebook_size": 10, "model.num_top_k_tokens": 4},
+            ["model.num_top_k_tokens is 4", "text_specific region has only 3 rows", "model.codebook_size=10 x 0.3"],
+        ),
+        ({"model.simvq": True, "model.ema_decay": 0.9}, ["model.simvq=True", "model.ema_decay=0.9", "one of the two"]),
+        ({"model.graph_width": 130}, ["model.graph_width=130", "not divisible", "model.graph_heads=4"]),
+        ({"model.cross_heads": 5}, ["model.cross_width=64", "not divisible", "model.cross_heads=5"]),
+        ({"train.batch_size": 9, "loss.graph_positives": True}, ["train.batch_size=9", "even", "graph_positives"]),
+        ({"train.epochs": 0}, ["train.steps", "train.epochs", "both 0"]),
+        ({"data.length_buckets": ()}, ["data.length_buckets=()", "rising"]),
+        ({"data.length_buckets": (32, 16)}, ["data.length_buckets=(32, 16)", "rising"]),
+        ({"data.length_buckets": (16, 16)}, ["data.length_buckets=(16, 16)", "rising"]),
+        ({"data.length_buckets": (1, 64)}, ["data.length_buckets=(1, 64)", "2 or more"]),
+        ({"data.max_length": 200}, ["data.max_length=200", "data.length_buckets=(16, 32, 64, 128)"]),
+    ],
+    ids=lambda value: ", ".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else "",
+)
+def test_combinations(config, fields, parts):
+    validate(config, 1)
+    change(config, **fields)
+    sentence = refusal(config)
+    assert all(part in sentence for part in parts), sentence
+
+
+def test_batches_are_divisible_by_devices(config):
+    config.train.batch_size = 12
+    validate(config, 4)
+    sentence = refusal(config, 8)
+    assert "train.batch_size=12" in sentence
+    assert "8 devices" in sentence
+    assert "train.num_devices" in sentence
+
+
+@pytest.mark.parametrize("size", [5, 7, 10, 23, 101])
+@pytest.mark.parametrize("ratios", [(0.3, 0.3, 0.4), (0.25, 0.25, 0.5), (0.34, 0.33, 0.33)])
+def test_k_is_held_against_the_regions_that_the_quantizer_has(config, size, ratios):
+    regions = Regions.from_ratios(size, *ratios[:2])
+    smallest = min(getattr(regions, name) for name in REGIONS)
+    names = ("model.text_specific_ratio", "model.graph_specific_ratio", "model.shared_ratio")
+    change(config, **dict(zip(names, ratios, strict=True)), **{"model.codebook_size": size})
+    config.model.num_top_k_tokens = smallest
+    validate(config, 1)
+    config.model.num_top_k_tokens = smallest + 1
+    assert f"region has only {smallest} rows" in refusal(config)
+
+
+@pytest.mark.parametrize(
+    ("given", "nearest"),
+    [
+        ("train.batchsize", "train.batch_size"),
+        ("batch_size", "train.batch_size"),
+        ("model.codebok_size", "model.codebook_size"),
+        ("loss.lambda", "loss.lambda_val"),
+        ("train.alpha", "loss.alpha"),
+        ("sed", "seed"),
+    ],
+)
+def test_unknown_fields_and_the_nearest(config, given, nearest):
+    with pytest.raises(InputError) as caught:
+        check_overrides(["--config.train.lr=1", f"--config.{given}=3"], config)
+    assert str(caught.value) == (
+        f"--config.{given} is not a field of the configuration; the nearest is --config.{nearest}."
+    )
+
+
+def test_overrides_that_are_fine_or_none_of_ours(config):
+    check_overrides(["--config.train.lr=1", "-config.seed=3", "--workdir=x", "--config=configs/default.py"], config)
+    with pytest.raises(InputError, match=r"--config\.model is a section"):
+        check_overrides(["--config.model=3"], config)
+
+
+def test_a_checkpoint_of_other_fields_is_told(config):
+    saved = config.to_dict()
+    assert differences(saved, config) == []
+    change(
+        config,
+        **{"seed": 1, "train.batch_size": 256, "model.embedding_dim": 32, "loss.beta": 0.1, "data.name": "other"},
+    )
+    assert differences(saved, config) == [
+        "seed: 0 -> 1",
+        "train.batch_size: 512 -> 256",
+        "data.name: medtok_codes/icd -> other",
+        "loss.beta: 0.2 -> 0.1",
+        "model.embedding_dim: 64 -> 32",
+    ]
+
+
+def test_training_length_and_directories_may_change(config):
+    saved = config.to_dict()
+    saved["data"]["length_buckets"] = list(saved["data"]["length_buckets"])  # As JSON gives it back.
+    saved["data"]["include"] = list(saved["data"]["include"])
+    change(
+        config,
+        **{
+            "train.epochs": 100,
+            "train.steps": 7,
+            "train.lr": 0.1,
+            "train.log_every": 1,
+            "train.num_devices": 1,
+            "data.data_dir": "/else",
+            "data.cache_dir": "/where",
+            "resume_from": "x",
+        },
+    )
+    assert differences(saved, config) == []
+
+
+def test_a_field_that_the_checkpoint_does_not_know(config):
+    saved = config.to_dict()
+    del saved["model"]["simvq"]
+    del saved["augment"]
+    found = differences(saved, config)
+    assert "model.simvq: None -> False" in found
+    assert len(found) == 4
+
+
+def test_directories(config, monkeypatch, tmp_path):
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+    assert configuration.data_dir(config) == Path.home() / "tensorflow_datasets"
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    assert configuration.data_dir(config) == tmp_path
+    assert configuration.cache_dir(config) == tmp_path / "medtok_cache"
+    change(config, **{"data.data_dir": "~/data", "data.cache_dir": "~/cache"})
+    assert configuration.data_dir(config) == Path.home() / "data"
+    assert configuration.cache_dir(config) == Path.home() / "cache"
+
+
+@pytest.mark.parametrize(
+    ("epochs", "steps", "codes", "wanted"), [(5, 0, 1024, 10), (1, 0, 1025, 3), (5, 7, 1024, 7), (1, 0, 1, 1)]
+)
+def test_total_steps(config, epochs, steps, codes, wanted):
+    change(config, **{"train.epochs": epochs, "train.steps": steps})
+    assert total_steps(config, codes) == wanted

