@@ -7,9 +7,10 @@ done, 1 the loss became no number, 130 or 143 stopped by Ctrl-C or SIGTERM with 
 from absl import flags
 from ml_collections import config_flags
 
-from medtok_jax import command_line
+from medtok_jax import config_file
+from preprocessing import command_line
 
-CONFIG = config_flags.DEFINE_config_file("config", "configs/default.py", "Configuration file, `FILE[:VARIANT]`.")
+CONFIG = config_flags.DEFINE_config_file("config", None, f"Configuration file, FILE[:VARIANT] ({config_file.DEFAULT}).")
 WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints, logs, tokens and the summary go.")
 DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Whether this is one of several processes (jax.distributed).")
 COORDINATOR = flags.DEFINE_string("coordinator_address", None, "host:port of process 0; found by itself on clusters.")
@@ -19,14 +20,15 @@ flags.mark_flag_as_required("workdir")
 
 
 def main(_) -> None:
+    # Imported here, so that a wrong flag is told in a blink and not after JAX has started.
     import jax
+
+    from medtok_jax import train
 
     if DISTRIBUTED.value:
         jax.distributed.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
-    from medtok_jax import train
-
     train.train_and_evaluate(CONFIG.value, WORKDIR.value)
 
 
 if __name__ == "__main__":
-    command_line.run(main, config_flag="config")
+    command_line.run(main, check=config_file.check_arguments)

@@ -14,6 +14,7 @@ from medtok_jax.metrics import QUANTIZATION_METRICS, CodebookUsage, WeightedSums
 from medtok_jax.models.medtok import MedTok
 from medtok_jax.models.quantizer import Regions
 from medtok_jax.state import TrainState
+from preprocessing.errors import UserError
 
 TERMS = ("quantization", "kl", *losses.PACKING_TERMS)
 NORMS = ("learning_rate", "gradient_norm", "parameter_norm", "update_norm")
@@ -27,7 +28,7 @@ METRICS = (
 )
 
 
-class NonFiniteLoss(RuntimeError):
+class NonFiniteLoss(UserError):
     """A loss term is no number any more; names the step and the term."""
 
 

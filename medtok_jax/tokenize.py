@@ -7,8 +7,8 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
-from medtok_jax import command_line
 from medtok_jax.vocabulary import TokenTable, embedding_names
+from preprocessing import command_line
 from preprocessing.errors import InputError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Work directory of a finished training run.")

@@ -61,6 +61,8 @@ def train(run: Run, log: "reporting.Log") -> None:
             with jax.profiler.StepTraceAnnotation("train", step_num=step):
                 run.state, window, terms = run.train_step(run.state, window, placed, run.tables)
             pending.append((step, terms))
+            # Few steps are under way at once, so that the bar and the memory for batches follow the device.
+            jax.block_until_ready(pending[max(len(pending) - 4, 0)])
             step += 1
             bar.update(config.batch_size)
             last = step == run.last_step

@@ -1,25 +1,31 @@
-"""How the command lines of this floor start and how they fail: one sentence on stderr, exit status 2, no traceback."""
+"""How all command lines start and how they fail: one sentence on stderr and an exit status, no traceback.
+
+Exit status: 0 done, 2 something given cannot be used, 1 another failure told in one sentence, 130 stopped by Ctrl-C,
+143 by SIGTERM.
+"""
 
 import signal
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from absl import app, flags
+from absl import app, flags, logging
 
-from preprocessing.errors import InputError
-
-# Shell convention: 128 + number of the signal.
-_INTERRUPTED = 128 + signal.SIGINT
+from preprocessing.errors import InputError, UserError
 
 
-def run(main: Callable[[list[str]], None]) -> NoReturn:
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, handled like Ctrl-C, so that what was being written is cleaned up."""
+
+
+def run(main: Callable[[list[str]], None], *, check: Callable[[list[str]], None] | None = None) -> NoReturn:
     """Parses absl flags and calls `main` with the program name and the arguments that are not flags.
 
-    An `InputError` and a flag that cannot be parsed exit with status 2. SIGTERM is handled like Ctrl-C, so that what
-    was being written is cleaned up.
+    Args:
+        main: the command.
+        check: called with the raw arguments before flags are parsed; may raise `InputError`.
     """
-    app.run(lambda argv: _guarded(main, argv), flags_parser=_parse)
+    app.run(lambda argv: _guarded(main, argv), flags_parser=lambda argv: _parse(argv, check))
 
 
 def expect_arguments(argv: list[str], count: int, example: str) -> list[str]:
@@ -38,26 +44,39 @@ def expect_arguments(argv: list[str], count: int, example: str) -> list[str]:
 
 
 def _guarded(main: Callable[[list[str]], None], argv: list[str]) -> None:
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _terminate)
+    if not flags.FLAGS["verbosity"].present:
+        # Libraries tell every file they write at the level that absl's `app` starts with.
+        logging.set_verbosity(logging.WARNING)
     try:
         main(argv)
-    except InputError as error:
-        _fail(error)
-    except KeyboardInterrupt:
-        print("error: interrupted; nothing was left half-written.", file=sys.stderr)
-        sys.exit(_INTERRUPTED)
+    except UserError as error:
+        _fail(error, error.exit_status)
+    except KeyboardInterrupt as interrupt:
+        number = signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT
+        # Shell convention: 128 + number of the signal.
+        _fail("interrupted; nothing was left half-written, run the same command again to go on.", 128 + number)
 
 
-def _parse(argv: list[str]) -> list[str]:
+def _terminate(*_) -> NoReturn:
+    raise Terminated
+
+
+def _parse(argv: list[str], check: Callable[[list[str]], None] | None) -> list[str]:
     try:
+        if check:
+            check(argv)
         return flags.FLAGS(argv)
-    except flags.Error as error:
-        _fail(error)
+    except UserError as error:
+        _fail(error, error.exit_status)
+    except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+        # Flags of configuration fields raise what their conversion raises.
+        _fail(" ".join(str(error).split()) or type(error).__name__, 2)
     except SystemExit:
         # absl exits with status 1 after --help, although nothing failed.
         sys.exit(0)
 
 
-def _fail(error: Exception) -> NoReturn:
+def _fail(error: Exception | str, status: int) -> NoReturn:
     print(f"error: {error}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(status)

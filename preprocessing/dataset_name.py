@@ -76,6 +76,11 @@ def parse_name(name: str) -> DatasetOptions:
     if dataset != NAME or not config:
         raise InputError(f"{name!r} is not a data set of this package; did you mean '{NAME}/{config or _SOURCE}'?")
     source, *options = config.split("-")
+    if source == "release":
+        raise InputError(
+            f"{name!r}, the authors' 617,490 codes (all_codes_mappings.parquet and kg.csv of doi:10.7910/DVN/7XNT3M), "
+            f"cannot be built by this version yet; take '{NAME}/{_SOURCE}', which needs no download."
+        )
     if source != _SOURCE:
         raise InputError(f"{name!r} names the source {source!r}, which is not known; did you mean '{NAME}/{_SOURCE}'?")
     values: dict[str, tuple[str, ...]] = {}

@@ -1,8 +1,13 @@
-"""The one exception a user is meant to read."""
+"""The exceptions a user is meant to read: one sentence each, printed without a traceback."""
 
 
-class InputError(ValueError):
-    """Something the user gave cannot be used: one sentence naming what, where and what to do.
+class UserError(ValueError):
+    """One sentence for the user; a command line prints it and exits with `exit_status`."""
 
-    Command lines print it without a traceback and exit with status 2.
-    """
+    exit_status = 1
+
+
+class InputError(UserError):
+    """Something the user gave cannot be used: one sentence naming what, where and what to do."""
+
+    exit_status = 2

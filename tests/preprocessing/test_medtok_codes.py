@@ -171,7 +171,7 @@ def test_sigterm_cleans_up(tmp_path):
             time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 143
     assert "error: interrupted" in errors
     assert "Traceback" not in errors
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and ".config" not in path.parts]
