@@ -7,7 +7,6 @@ import pytest
 
 from configs import default, paper, pipeline
 from medtok_jax import config as configuration
-from medtok_jax.command_line import load_config
 from medtok_jax.config import check_overrides, differences, field_names, get_field, total_steps, validate
 from medtok_jax.models.quantizer import REGIONS, Regions
 from preprocessing.errors import InputError
@@ -42,7 +41,7 @@ def test_every_configuration_is_valid():
     files = [path for path in CONFIGS.glob("*.py") if path.stem != "__init__"]
     assert {path.stem for path in files} >= {"default", "pipeline", "paper"}
     for path in files:
-        config = load_config(str(path))
+        config = importlib.import_module(f"configs.{path.stem}").get_config()
         assert config.is_locked
         validate(config, 1)
         assert field_names(config) == field_names(default.get_config()), "all have the same fields"
@@ -53,8 +52,8 @@ def test_variants(module, variant):
     config = importlib.import_module(f"configs.{module}").get_config(variant)
     validate(config, 1)
     assert config.to_dict() != importlib.import_module(f"configs.{module}").get_config().to_dict()
-    with pytest.raises(InputError, match="no variant 'nothing'"):
-        load_config(f"{CONFIGS / module}.py:nothing")
+    with pytest.raises(ValueError, match="no variant 'nothing'"):
+        importlib.import_module(f"configs.{module}").get_config("nothing")
 
 
 def test_documented_values():
