@@ -83,6 +83,13 @@ def test_the_ladder_holds_any_batch(data, sizes, a_device, seed):
     assert budgets.length(17) == 32
 
 
+@pytest.mark.parametrize(
+    ("nodes", "edges", "shape"), [(63, 64, (64, 64)), (64, 10, (128, 128)), (10, 65, (128, 128)), (1, 0, (64, 64))]
+)
+def test_a_shape_has_a_node_to_spare(nodes, edges, shape):
+    assert Budgets((4,), ((64, 64), (128, 128))).graph(nodes, edges) == shape
+
+
 def reference_code(data, row: int) -> dict:
     """One code's part of a batch, read from the table entry by entry."""
     table, text = data.table, data.text_id[row]
