@@ -17,6 +17,8 @@ from medtok_jax.run import Run
 from preprocessing.errors import InputError
 
 FILE = "tokens.parquet"
+# From so many batches on, less padding saves more time than compiling for each length takes.
+SORTED_BATCHES = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +41,9 @@ class Tokens:
 def tokenize_all(run: Run, *, progress: bool = True) -> Tokens:
     """Tokenizes all codes in use with the run's best checkpoint (the last one where there is no best)."""
     state = checkpoints.find(run.workdir, prefer="best").restore(run.state)
-    rows = by_length(run.data, run.data.selected)
+    rows = run.data.selected
+    if len(rows) > SORTED_BATCHES * run.config.train.batch_size:
+        rows = by_length(run.data, rows)
     parts, total = [], None
     bar = tqdm(total=len(rows), desc="Tokenizing", unit=" codes", disable=not progress)
     for batch in eval_batches(run.eval_source(rows)):

@@ -4,18 +4,12 @@ The paper attends between two pooled vectors, where a softmax over one key is th
 token states and node states and pools afterwards.
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from medtok_jax.models.bert import attend
 from medtok_jax.models.text_encoder import AttentionPooling
-
-# Codes a device attends for at a time on a CPU, where the attention weights of a whole batch leave the cache: 1,024
-# codes, 32 tokens, 64 nodes and width 64 took 609 ms forward and backward at once, 423 ms by blocks (2 cores).
-CPU_BLOCK = 32
 
 
 class ResidualMlp(nnx.Module):
@@ -115,15 +109,6 @@ class CrossAttention(nnx.Module):
             text side [batch, width], pooled by learned attention over real tokens, and graph side [batch, width], the
             mean over real nodes; zeros where a side has nothing real.
         """
-        arguments = token_states, token_mask, node_states, node_mask
-        batch, block = len(token_states), CPU_BLOCK * jax.device_count()
-        if jax.default_backend() == "cpu" and batch > block and batch % block == 0:
-            return _by_blocks(self._attend, block, *arguments)
-        return self._attend(*arguments)
-
-    def _attend(
-        self, token_states: jax.Array, token_mask: jax.Array, node_states: jax.Array, node_mask: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
         tokens, nodes = self.text_in(token_states), self.node_in(node_states)
         text_side, graph_side = tokens, nodes
         for layer in self.text_to_graph:
@@ -131,14 +116,6 @@ class CrossAttention(nnx.Module):
         for layer in self.graph_to_text:
             graph_side = layer(graph_side, tokens, context_mask=token_mask)
         return self.text_pooling(text_side, token_mask), masked_mean(graph_side, node_mask)
-
-
-def _by_blocks(function: Callable, block: int, *arrays: jax.Array) -> tuple[jax.Array, ...]:
-    """`function(*arrays)` by blocks of so many codes one after the other, recomputed in the backward pass."""
-    # A block takes every n-th code: split this way, a batch sharded over devices stays where it is.
-    blocks = [array.reshape(block, -1, *array.shape[1:]).swapaxes(0, 1) for array in arrays]
-    results = jax.lax.map(lambda part: jax.checkpoint(function)(*part), tuple(blocks))
-    return tuple(result.swapaxes(0, 1).reshape(-1, *result.shape[2:]) for result in results)
 
 
 def masked_mean(states: jax.Array, mask: jax.Array) -> jax.Array:

@@ -109,22 +109,6 @@ def test_a_fully_masked_side_is_zero_and_its_gradients_finite(model, inputs, emp
     np.testing.assert_array_equal(sides[0 if empty == "text" else 1][0], 0)
 
 
-def test_blocks_equal_the_whole_batch(model, monkeypatch):
-    rng = np.random.default_rng(4)
-    batch = 3 * cross_attention.CPU_BLOCK * jax.device_count()
-    tokens, nodes = rng.normal(size=(batch, 5, TEXT)), rng.normal(size=(batch, 4, NODE))
-    token_mask, node_mask = rng.random((batch, 5)) < 0.7, rng.random((batch, 4)) < 0.7
-    graphdef, params = nnx.split(model)
-
-    def loss(params, tokens):
-        sides = nnx.merge(graphdef, params)(tokens, token_mask, nodes, node_mask)
-        return (sides[0] * sides[1]).sum(), sides
-
-    by_blocks = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))(params, tokens)
-    monkeypatch.setattr(cross_attention, "CPU_BLOCK", batch)
-    at_once = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))(params, tokens)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4, rtol=1e-4), by_blocks, at_once)
-
 
 def test_ffn_and_bfloat16(inputs):
     layer = CrossAttentionLayer(WIDTH, num_heads=HEADS, ffn_ratio=2, dtype=jnp.float32, rngs=nnx.Rngs(0))
