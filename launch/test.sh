@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Installs medtok_jax with what its tests need, and runs lint and all tests. Extra arguments go to pytest.
+# VENV and PYTHON may be set.
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+
+install_test() {
+    echo "Installing into $VENV"
+    python -m pip install --quiet --upgrade pip
+    python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+}
+install_once test install_test
+
+ruff check .
+ruff format --check .
+python -m pytest "$@"
