@@ -231,22 +231,19 @@ TINY_BERT = BertConfig(
 )
 KINDS = {
     "default": {},
-    "GAT, trained BERT, CLS, residual": {
+    "GAT, trained BERT, CLS, residual, EMA": {
         "graph_encoder_type": "gat",
         "text_encoder_trainable": True,
         "text_encoder_type": "default",
         "quantizer_kind": "residual",
+        "ema_decay": 0.9,
     },
-    "GCN, rotation, SimVQ": {
+    "GCN, node ids for names, rotation, SimVQ, any length": {
         "graph_encoder_type": "default",
+        "node_name_features": False,
+        "node_id_features": True,
         "gradient_estimator": "rotation",
         "simvq": True,
-        "node_id_features": True,
-    },
-    "GCN, EMA, no names": {
-        "graph_encoder_type": "default",
-        "ema_decay": 0.9,
-        "node_name_features": False,
         "normalize": False,
     },
 }
