@@ -54,8 +54,7 @@ def scored(quantizer):
         views = make_view(quantizer, raw), make_view(quantizer, augmented)
         return losses.loss_terms(*views, valid, excluded=excluded, partners=partners, config=CONFIG)
 
-    # Compilation is most of the time here; code this small need not be fast.
-    return jax.jit(terms, compiler_options={"xla_backend_optimization_level": 0})
+    return jax.jit(terms)
 
 
 def relations() -> tuple[np.ndarray, np.ndarray]:
