@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
 import os
 import shutil
 from pathlib import Path
@@ -98,37 +97,47 @@ def load(builder, cache_dir: Path, *, progress: bool = True) -> CodeTable:
 
 def _pack(builder, folder: Path, progress: bool) -> None:
     """Reads every example once and writes the columns; a folder appears only when it is whole."""
+    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"The cache directory {folder.parent} cannot be written ({error}); set data.cache_dir."
+        ) from error
+    try:
+        _write_columns(_read_columns(builder, progress), partial)
+        partial.rename(folder)
+    except OSError:
+        if not folder.exists():
+            raise
+        # Another process was first; its folder holds the same.
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _read_columns(builder, progress: bool) -> dict[str, list]:
     columns = {name: [] for name in (*STRINGS, *RAGGED, "self_node", "split", "num_nodes", "num_edges", "digest")}
     total = sum(builder.info.splits[split].num_examples for split in SPLITS)
-    with tqdm(total=total, desc="Packing examples", unit="codes", disable=not progress) as bar:
+    with tqdm(total=total, desc="Packing examples", unit=" codes", disable=not progress) as bar:
         for number, split in enumerate(SPLITS):
             source = builder.as_data_source(split=split)
             for start in range(0, len(source), CHUNK):
                 for example in source.__getitems__(range(start, min(start + CHUNK, len(source)))):
                     _append(columns, example, number)
                 bar.update(min(CHUNK, len(source) - start))
-    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
-    except OSError as error:
-        raise InputError(
-            f"The cache directory {folder.parent} cannot be written ({error}); set data.cache_dir."
-        ) from error
-    pq.write_table(pa.table({name: pa.array(columns[name]) for name in STRINGS}), partial / "strings.parquet")
+    return columns
+
+
+def _write_columns(columns: dict[str, list], folder: Path) -> None:
+    pq.write_table(pa.table({name: pa.array(columns[name]) for name in STRINGS}), folder / "strings.parquet")
     for name, dtype in RAGGED.items():
-        np.save(partial / f"{name}.npy", np.concatenate(columns[name]).astype(dtype))
+        np.save(folder / f"{name}.npy", np.concatenate(columns[name]).astype(dtype))
     _, graph_id = np.unique(np.array(columns["digest"], np.uint64), return_inverse=True)
-    np.save(partial / "graph_id.npy", graph_id.astype(np.int32))
-    np.save(partial / "self_node.npy", np.array(columns["self_node"], np.int32))
-    np.save(partial / "split.npy", np.array(columns["split"], np.int8))
-    np.save(partial / "node_offsets.npy", offsets_of(columns["num_nodes"]))
-    np.save(partial / "edge_offsets.npy", offsets_of(columns["num_edges"]))
-    (partial / "about.json").write_text(json.dumps({"format": FORMAT, "codes": total}))
-    try:
-        partial.rename(folder)
-    except OSError:
-        shutil.rmtree(partial)  # Another process was first; its folder holds the same.
+    np.save(folder / "graph_id.npy", graph_id.astype(np.int32))
+    np.save(folder / "self_node.npy", np.array(columns["self_node"], np.int32))
+    np.save(folder / "split.npy", np.array(columns["split"], np.int8))
+    np.save(folder / "node_offsets.npy", offsets_of(columns["num_nodes"]))
+    np.save(folder / "edge_offsets.npy", offsets_of(columns["num_edges"]))
 
 
 def _append(columns: dict[str, list], example: dict, split: int) -> None:

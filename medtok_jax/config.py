@@ -95,12 +95,13 @@ def check_overrides(arguments: list[str], config: ConfigDict) -> None:
     known = field_names(config)
     sections = {name.rsplit(".", depth)[0] for name in known for depth in range(1, name.count(".") + 1)}
     for argument in arguments:
-        if not argument.startswith(("--config.", "-config.")):
+        name = argument.split("=", 1)[0].lstrip("-").removeprefix("no")
+        if not argument.startswith("-") or not name.startswith("config."):
             continue
-        name = argument.split("=", 1)[0].lstrip("-").removeprefix("config.")
+        name = name.removeprefix("config.")
         if name in sections:
             raise InputError(f"--config.{name} is a section, not a field; give one of its fields a value.")
-        if name not in known and name.removeprefix("no") not in known:
+        if name not in known:
             leaf_to_name = {n.rsplit(".", 1)[-1]: n for n in known}
             near = difflib.get_close_matches(name, known, 1, 0.0)
             near_leaf = difflib.get_close_matches(name.rsplit(".", 1)[-1], leaf_to_name, 1, 0.75)
@@ -137,7 +138,7 @@ def validate(config: ConfigDict, num_devices: int) -> None:
 
 def _validate_codebook(model: ConfigDict) -> None:
     ratios = {name: model[f"{name}_ratio"] for name in ("text_specific", "graph_specific", "shared")}
-    if min(ratios.values()) <= 0 or abs(sum(ratios.values()) - 1.0) > 1e-6:
+    if not (min(ratios.values()) > 0 and abs(sum(ratios.values()) - 1.0) <= 1e-6):
         shown = ", ".join(f"model.{name}_ratio={value}" for name, value in ratios.items())
         raise InputError(f"{shown} add up to {sum(ratios.values()):g}; they must be positive and add up to 1.")
     regions = Regions.from_ratios(model.codebook_size, model.text_specific_ratio, model.graph_specific_ratio)

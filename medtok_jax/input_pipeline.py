@@ -3,10 +3,13 @@
 import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import grain
+import jax
 import jraph
 import numpy as np
+from jax.experimental import multihost_utils
 
 from medtok_jax import code_table, text_cache
 from medtok_jax import config as configuration
@@ -69,8 +72,20 @@ class Data:
         )
 
 
-def load_data(config, *, encoder_dir, progress: bool = True) -> Data:
-    """Builds the data set if it is absent, packs it, encodes its texts if that was not done, and opens it all."""
+def load_data(config, *, encoder_dir: Path, progress: bool = True) -> Data:
+    """Builds the data set if it is absent, packs it, encodes its texts if that was not done, and opens it all.
+
+    Of several processes the first goes ahead, so that those that share its files find everything done.
+    """
+    if jax.process_index() > 0:
+        multihost_utils.sync_global_devices("data ready")
+    data = _load_data(config, encoder_dir, progress)
+    if jax.process_index() == 0 and jax.process_count() > 1:
+        multihost_utils.sync_global_devices("data ready")
+    return data
+
+
+def _load_data(config, encoder_dir: Path, progress: bool) -> Data:
     data_dir = configuration.data_dir(config)
     builder = medtok_codes.prepare(config.data.name, str(data_dir), progress=progress)
     table = code_table.load(builder, configuration.cache_dir(config), progress=progress)

@@ -188,7 +188,7 @@ def _assemble(
 ) -> Run:
     schedule = learning_rate(config, first_step=first_step, last_step=last_step)
     optimizer = create_optimizer(config, schedule)
-    graphdef, state = create_state(config, data.sizes(), encoder_dir, optimizer, sharding.replicated(mesh))
+    graphdef, state = create_state(config, data.sizes(), encoder_dir, optimizer, mesh)
     graph = data.table.graph
     names = {"node_types": list(graph.node_types), "relation_names": list(graph.relation_names)}
     if source:

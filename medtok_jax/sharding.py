@@ -1,6 +1,6 @@
 """The mesh, and where things lie on it: batches over `data`, everything else on every device."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -62,3 +62,14 @@ def place_everywhere(tree, mesh: Mesh):
     if jax.process_count() == 1:
         return jax.device_put(tree, sharding)
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree)
+
+
+def top_k(mesh: Mesh) -> Callable:
+    """`jax.lax.top_k` along rows of `[batch, n]` whose batch is cut over `data`.
+
+    XLA cannot cut the operation itself: it would gather the whole matrix on every device.
+    """
+    if mesh.shape["data"] == 1:
+        return jax.lax.top_k
+    rows = PartitionSpec("data")
+    return lambda x, k: jax.shard_map(lambda part: jax.lax.top_k(part, k), mesh=mesh, in_specs=rows, out_specs=rows)(x)

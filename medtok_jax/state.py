@@ -5,7 +5,9 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax.sharding import Mesh
 
+from medtok_jax import sharding
 from medtok_jax.models.bert import load_bert
 from medtok_jax.models.medtok import MedTok, Sizes
 
@@ -58,23 +60,23 @@ def create_optimizer(config, schedule: optax.Schedule) -> optax.GradientTransfor
     return optimizer
 
 
-def create_state(config, sizes: Sizes, encoder_dir, optimizer, sharding) -> tuple[nnx.GraphDef, TrainState]:
-    """A fresh state, born with the given sharding, and the structure that turns it back into a model.
+def create_state(config, sizes: Sizes, encoder_dir, optimizer, mesh: Mesh) -> tuple[nnx.GraphDef, TrainState]:
+    """A fresh state, born on every device of the mesh, and the structure that turns it back into a model.
 
     A text encoder that is trained too starts from its pretrained weights.
     """
     dtype = jnp.bfloat16 if config.train.mixed_precision else jnp.float32
-    bert_def, bert_state = None, None
+    bert_def, bert_state, top_k = None, None, sharding.top_k(mesh)
     if config.model.text_encoder_trainable:
         bert_def, bert_state = nnx.split(load_bert(encoder_dir, dtype=dtype))
 
     def build(bert_state) -> MedTok:
         bert = None if bert_def is None else nnx.merge(bert_def, bert_state)
-        return MedTok(config.model, sizes, bert=bert, dtype=dtype, rngs=nnx.Rngs(config.seed))
+        return MedTok(config.model, sizes, bert=bert, dtype=dtype, top_k=top_k, rngs=nnx.Rngs(config.seed))
 
     def init(bert_state) -> TrainState:
         _, params, fixed = nnx.split(build(bert_state), nnx.Param, ...)
         return TrainState(jnp.zeros((), jnp.int32), params, fixed, optimizer.init(params))
 
     graphdef, _, _ = nnx.split(nnx.eval_shape(build, bert_state), nnx.Param, ...)
-    return graphdef, jax.jit(init, out_shardings=sharding)(bert_state)
+    return graphdef, jax.jit(init, out_shardings=sharding.replicated(mesh))(bert_state)

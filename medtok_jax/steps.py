@@ -93,9 +93,9 @@ def train_step(
     fixed = update_fixed(structure, params, state.fixed, view, batch.valid)
     norms = {
         "learning_rate": structure.schedule(state.step // config.train.grad_accum_steps),
-        "gradient_norm": optax.global_norm(gradients),
-        "parameter_norm": optax.global_norm(params),
-        "update_norm": optax.global_norm(updates),
+        "gradient_norm": optax.tree.norm(gradients),
+        "parameter_norm": optax.tree.norm(params),
+        "update_norm": optax.tree.norm(updates),
     }
     window = window.merge(summarize(terms, view, batch.valid, config.model.codebook_size, norms))
     return TrainState(state.step + 1, params, fixed, opt_state), window, jnp.stack([terms[name] for name in TERMS])
@@ -143,7 +143,7 @@ def term_gradient_norms(
         return jnp.stack([terms[name] for name in TERMS])
 
     _, pull_back = jax.vjp(terms_of, state.params)
-    norms = jax.lax.map(lambda direction: optax.global_norm(pull_back(direction)[0]), jnp.eye(len(TERMS)))
+    norms = jax.lax.map(lambda direction: optax.tree.norm(pull_back(direction)[0]), jnp.eye(len(TERMS)))
     return {f"gradient_norm/{name}": norms[number] for number, name in enumerate(TERMS)}
 
 

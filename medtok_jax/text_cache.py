@@ -22,7 +22,7 @@ from medtok_jax.text_model import TextTokenizer, encoder_identity
 from preprocessing.errors import InputError
 
 DTYPES = {"bfloat16": ml_dtypes.bfloat16, "float32": np.float32}
-ENCODE_LENGTHS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+ENCODE_LENGTHS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384)
 TOKENS_A_BATCH = 8192
 FLUSH_EVERY = 64
 
@@ -101,11 +101,12 @@ def _open(folder: Path) -> TextCache:
 def _plan(lengths: np.ndarray) -> list[tuple[int, np.ndarray]]:
     """Which strings are encoded together: (padded length, members), shortest first."""
     order = np.argsort(lengths, kind="stable")
-    bucket = np.searchsorted(ENCODE_LENGTHS, lengths[order])
+    buckets = [length for length in ENCODE_LENGTHS if length < lengths.max()] + [int(lengths.max())]
+    bucket = np.searchsorted(buckets, lengths[order])
     batches = []
     for number in np.unique(bucket):
-        length, members = ENCODE_LENGTHS[number], order[bucket == number]
-        size = TOKENS_A_BATCH // length
+        length, members = buckets[number], order[bucket == number]
+        size = max(TOKENS_A_BATCH // length, 1)
         batches += [(length, members[start : start + size]) for start in range(0, len(members), size)]
     return batches
 

@@ -129,7 +129,9 @@ class TokenTable:
             flat = {name: table[name].combine_chunks().flatten().to_numpy() for name in ("ids", "weights")}
             strings = {name: table[name].to_numpy(zero_copy_only=False) for name in ("key", "description")}
         except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
-            raise InputError(f"The token table {path} is damaged ({error}); run the training command again.") from error
+            raise InputError(
+                f"The token table {path} is damaged ({str(error).splitlines()[0]}); run the training command again."
+            ) from error
         return cls(
             **strings,
             ids=flat["ids"].reshape(len(table), -1),

@@ -1,6 +1,7 @@
 """MedTok: text and subgraph of a medical code in, four quantized embeddings out (paper section 3)."""
 
 import dataclasses
+from collections.abc import Callable
 
 import flax.struct
 import jax
@@ -88,10 +89,20 @@ class MedTok(nnx.Module):
         sizes: sizes given by the data set and the text encoder.
         bert: the text encoder where it is trained too, else None.
         dtype: of activations.
+        top_k: see `Quantizer`.
         rngs: parameter initialisation.
     """
 
-    def __init__(self, config, sizes: Sizes, *, bert: Bert | None = None, dtype=jnp.float32, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        config,
+        sizes: Sizes,
+        *,
+        bert: Bert | None = None,
+        dtype=jnp.float32,
+        top_k: Callable = jax.lax.top_k,
+        rngs: nnx.Rngs,
+    ):
         width, dim = config.graph_width, config.embedding_dim
         self.max_nodes, self.text_width = sizes.max_nodes, sizes.text_width
         self.text_encoder = TextEncoder(
@@ -138,6 +149,7 @@ class MedTok(nnx.Module):
             gradient=config.gradient_estimator,
             simvq=config.simvq,
             ema_decay=config.ema_decay,
+            top_k=top_k,
             rngs=rngs,
         )
 
@@ -182,15 +194,14 @@ class MedTok(nnx.Module):
 
     def quantize(self, embeddings: Embeddings) -> View:
         """Quantizes each embedding with its region (paper section 3.2)."""
-        both = jnp.concatenate([embeddings.text_cross, embeddings.graph_cross])
-        shared = self.quantizer(both, "shared")
-        batch = embeddings.text_cross.shape[0]
+        both = jnp.stack([embeddings.text_cross, embeddings.graph_cross])
+        shared = jax.vmap(lambda embedding: self.quantizer(embedding, "shared"))(both)
         return View(
             embeddings=embeddings,
             text_specific=self.quantizer(embeddings.text_specific, "text"),
             graph_specific=self.quantizer(embeddings.graph_specific, "graph"),
-            text_cross=jax.tree.map(lambda x: x[:batch], shared),
-            graph_cross=jax.tree.map(lambda x: x[batch:], shared),
+            text_cross=jax.tree.map(lambda x: x[0], shared),
+            graph_cross=jax.tree.map(lambda x: x[1], shared),
         )
 
     def __call__(self, batch: Batch, tables: NodeTables) -> View:

@@ -6,6 +6,7 @@ numbers. Two kinds stand behind one interface: `top_k`, the paper's K nearest ro
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import flax.struct
 import jax
@@ -124,6 +125,8 @@ class Quantizer(nnx.Module):
         gradient: `straight_through` or `rotation`.
         simvq: rows = frozen basis x one learned `[d, d]` map (Zhu et al., "SimVQ", 2024).
         ema_decay: 0 trains the rows by gradient; otherwise they follow the embeddings by an exponential moving average.
+        top_k: `(x, k) -> (values, indices)`, as `jax.lax.top_k`; over several devices `sharding.top_k`.
+        rngs: parameter initialisation.
     """
 
     def __init__(
@@ -138,12 +141,13 @@ class Quantizer(nnx.Module):
         gradient: str = "straight_through",
         simvq: bool = False,
         ema_decay: float = 0.0,
+        top_k: Callable = jax.lax.top_k,
         rngs: nnx.Rngs,
     ):
         self.regions, self.width, self.num_tokens, self.kind = regions, width, num_tokens, kind
         self.normalize, self.weight_temperature = normalize, weight_temperature
         self.estimate_gradient = GRADIENT_ESTIMATORS[gradient]
-        self.ema_decay = ema_decay
+        self.ema_decay, self.top_k = ema_decay, top_k
         rows = l2_normalize(jax.random.normal(rngs.params(), (regions.size, width)))
         self.projection = nnx.Param(jnp.eye(width)) if simvq else None
         self.rows = FrozenBasis(rows) if simvq else EmaState(rows) if ema_decay else nnx.Param(rows)
@@ -174,7 +178,7 @@ class Quantizer(nnx.Module):
         else:
             distances = pairwise_distance(embedding, rows)
             similarity = -distances
-        _, local = jax.lax.top_k(jax.lax.stop_gradient(similarity), self.num_tokens)
+        _, local = self.top_k(jax.lax.stop_gradient(similarity), self.num_tokens)
         nearest = jnp.take_along_axis(jax.lax.stop_gradient(distances), local, axis=1)
         weights = jax.nn.softmax(-nearest / self.weight_temperature, axis=-1)
         vector = jnp.einsum("bk,bkd->bd", weights, rows[local])

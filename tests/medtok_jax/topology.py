@@ -1,0 +1,40 @@
+"""One training step on as many devices as there are, as JSON: run in a process of its own by `test_distributed.py`."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+from small_run import small_config
+
+from medtok_jax import run, sharding
+from medtok_jax.steps import TERMS
+
+
+def main(data_dir: str, workdir: str) -> None:
+    # Warm-up would make the first update zero.
+    config = small_config(Path(data_dir), train__warmup_steps=1, train__lr=1e-2)
+    training = run.set_up(config, Path(workdir), progress=False)
+    batch = sharding.place_batch(training.train_source()[5], training.mesh)
+    arguments = (training.state, training.empty_window(), batch, training.tables)
+    text = training.train_step.lower(*arguments).compile().as_text()
+    norms = training.term_gradient_norms(training.state, batch, training.tables)
+    state, window, terms = training.train_step(*arguments)
+    state, window, later = training.train_step(state, window, batch, training.tables)
+    found = {
+        "devices": jax.device_count(),
+        "codes": sorted(np.asarray(batch.index).tolist()),
+        "terms": dict(zip(TERMS, np.asarray(terms).tolist(), strict=True)),
+        "later": dict(zip(TERMS, np.asarray(later).tolist(), strict=True)),
+        "norms": {name: float(value) for name, value in norms.items()},
+        "gathered": re.findall(r"= \(?\w+\[([\d,]*)\][^=]*? all-gather(?:-start)?\(", text),
+        "graph": [list(batch.graph.senders.shape), list(batch.graph.nodes["hop"].shape)],
+        "text": list(batch.text.shape),
+    }
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
