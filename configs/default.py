@@ -104,6 +104,7 @@ def _quickstart(config: ConfigDict) -> None:
     config.train.batch_size = 256
     config.train.epochs = 10
     config.train.eval_every = 100
+    config.train.gradient_norms_every = 100
 
 
 def _smoke(config: ConfigDict) -> None:

@@ -48,6 +48,11 @@ class Data:
         """Rows of one split that are in use, rising."""
         return np.intersect1d(self.table.rows(split), self.selected, assume_unique=True)
 
+    @property
+    def num_texts(self) -> int:
+        """Distinct descriptions in use."""
+        return len(self.cache.offsets) - 1
+
     def num_tokens(self, rows: np.ndarray) -> np.ndarray:
         """`[rows]` int64 wordpieces of each code's description."""
         text = self.text_id[rows]

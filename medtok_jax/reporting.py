@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from tensorboardX import SummaryWriter
 
-from medtok_jax.metrics import describe_usage
+from medtok_jax.code_table import SPLITS
+from medtok_jax.metrics import EMBEDDINGS, describe_usage
 from medtok_jax.models.quantizer import REGIONS
 
 matplotlib.use("Agg")
@@ -34,30 +35,34 @@ def print_start(run) -> None:
     if jax.process_index() != 0:
         return
     data, config, devices = run.data, run.config, run.mesh.devices.size
-    counts = {split: len(data.rows(split)) for split in ("train", "validation", "test")}
+    model, train = config.model, config.train
+    counts = {split: len(data.rows(split)) for split in SPLITS}
     parameters = sum(x.size for x in jax.tree.leaves(run.state.params))
+    no_graph, no_text = missing_parts(data)
+    rows = {
+        "Data set": f"{config.data.name}, {len(data.selected):,} of {len(data.table):,} codes",
+        "Splits": ", ".join(f"{split} {count:,}" for split, count in counts.items()),
+        "Descriptions": f"{data.num_texts:,} distinct, {data.cache.num_cut:,} cut at {config.data.max_length} tokens",
+        "Missing parts": f"{no_graph:,} codes without a subgraph, {no_text:,} without a description",
+        "Text encoder": f"{model.text_encoder_model}, {'trained' if model.text_encoder_trainable else 'frozen'}",
+        "Graph encoder": model.graph_encoder_type,
+        "Codebook": f"{model.codebook_size:,} x {model.embedding_dim}, {model.num_top_k_tokens} tokens an embedding",
+        "Parameters": f"{parameters:,}",
+        "Devices": f"{devices} x {jax.devices()[0].device_kind}, {jax.process_count()} processes",
+        "Batch": f"{train.batch_size} codes, {train.batch_size // devices} a device",
+        "Steps": f"{int(run.state.step):,} to {run.last_step:,}",
+    }
     table = Table(title="MedTok", show_header=False)
-    table.add_row("Data set", f"{config.data.name}, {len(data.selected):,} of {len(data.table):,} codes")
-    table.add_row("Splits", ", ".join(f"{split} {count:,}" for split, count in counts.items()))
-    table.add_row(
-        "Descriptions",
-        f"{len(data.cache.offsets) - 1:,} distinct, {data.cache.num_cut:,} cut at {config.data.max_length}",
-    )
-    table.add_row("Codes without a subgraph", f"{int((data.table.num_nodes[data.selected] == 0).sum()):,}")
-    table.add_row(
-        "Text encoder",
-        f"{config.model.text_encoder_model}{' (trained)' if config.model.text_encoder_trainable else ' (frozen)'}",
-    )
-    table.add_row("Graph encoder", config.model.graph_encoder_type)
-    table.add_row(
-        "Codebook",
-        f"{config.model.codebook_size:,} x {config.model.embedding_dim}, K = {config.model.num_top_k_tokens}",
-    )
-    table.add_row("Parameters", f"{parameters:,}")
-    table.add_row("Devices", f"{devices} x {jax.devices()[0].device_kind} ({jax.process_count()} processes)")
-    table.add_row("Batch", f"{config.train.batch_size} codes, {config.train.batch_size // devices} a device")
-    table.add_row("Steps", f"{int(run.state.step):,} to {run.last_step:,}")
+    for name, value in rows.items():
+        table.add_row(name, value)
     Console().print(table)
+
+
+def missing_parts(data) -> tuple[int, int]:
+    """Codes in use without a subgraph, and without a description (described by system and code)."""
+    table, rows = data.table, data.selected
+    stand_in = np.char.add(np.char.add(table.system[rows].astype(str), " "), table.code[rows].astype(str))
+    return int((table.num_nodes[rows] == 0).sum()), int((table.description[rows].astype(str) == stand_in).sum())
 
 
 class Log:
@@ -167,6 +172,7 @@ def summarize(run, log: Log, metrics: dict[str, float]) -> dict:
         if (values := [entry[name] for entry in log.history])
     }
     validation = log.validations[-1] if log.validations else {}
+    no_graph, no_text = missing_parts(run.data)
     summary = {
         "step": run.last_step,
         "seconds": log.seconds,
@@ -174,7 +180,9 @@ def summarize(run, log: Log, metrics: dict[str, float]) -> dict:
         "losses": trend,
         "validation": {name: validation[name] for name in LOSSES if name in validation},
         "all_codes": metrics,
-        "best_total_loss": run.about.get("best_total_loss"),
+        "missing_graph": no_graph,
+        "missing_description": no_text,
+        "best_total_loss": run.about["best_total_loss"],
     }
     if jax.process_index() == 0:
         (run.workdir / SUMMARY).write_text(json.dumps(summary, indent=1))
@@ -186,25 +194,20 @@ def print_summary(summary: dict) -> None:
     """The final tables."""
     if jax.process_index() != 0:
         return
+    metrics, console = summary["all_codes"], Console()
     losses = Table("Loss", "first", "highest", "last", "validation", title=f"Trained to step {summary['step']:,}")
     for name, trend in summary["losses"].items():
         figures = [trend["first"], trend["max"], trend["last"], summary["validation"].get(name, float("nan"))]
         losses.add_row(name, *(f"{value:.4f}" for value in figures))
-    Console().print(losses)
-    metrics, table = (
-        summary["all_codes"],
-        Table("Region", "utilisation", "perplexity", title=f"Codebook over all {summary['codes']:,} codes in use"),
-    )
+    codebook = Table("Region", "utilisation", "perplexity", title=f"Codebook over {summary['codes']:,} codes")
     for region in REGIONS:
-        table.add_row(
-            region,
-            f"{metrics[f'codebook_utilization_{region}']:.1%}",
-            f"{metrics[f'codebook_perplexity_{region}']:,.0f}",
-        )
-    Console().print(table)
-    table = Table("Embedding", "cosine(e, ê)", "reconstruction error", "spread", title="Quantization")
-    for name in ("text_specific", "graph_specific", "text_cross", "graph_cross"):
-        table.add_row(
-            name, *(f"{metrics[f'{metric}_{name}']:.3f}" for metric in ("cosine", "reconstruction_error", "spread"))
-        )
-    Console().print(table)
+        utilization, perplexity = (metrics[f"codebook_{what}_{region}"] for what in ("utilization", "perplexity"))
+        codebook.add_row(region, f"{utilization:.1%}", f"{perplexity:,.0f}")
+    quality = ("cosine", "reconstruction_error", "spread")
+    embeddings = Table("Embedding", "cosine(e, ê)", "reconstruction error", "spread", title="Quantization")
+    for name in EMBEDDINGS:
+        embeddings.add_row(name, *(f"{metrics[f'{metric}_{name}']:.3f}" for metric in quality))
+    for table in (losses, codebook, embeddings):
+        console.print(table)
+    no_graph, no_text = summary["missing_graph"], summary["missing_description"]
+    console.print(f"{no_graph:,} codes without a subgraph, {no_text:,} without a description.", highlight=False)

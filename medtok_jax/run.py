@@ -205,6 +205,9 @@ def _assemble(
         token_ids=config.model.text_encoder_trainable,
     )
     fits = config.model.kmeans_init and not config.init_from
+    best = checkpoints.latest(workdir / "checkpoints" / "best")
+    score = best.about()["best_total_loss"] if best and best.step <= int(state.step) else None
+    about = {"config": config.to_dict(), "first_step": first_step, "last_step": last_step, "best_total_loss": score}
     return Run(
         config=config,
         workdir=workdir,
@@ -217,7 +220,7 @@ def _assemble(
         first_step=first_step,
         last_step=last_step,
         kmeans_step=min(config.model.kmeans_step, (last_step - first_step) // 3) if fits else -1,
-        about={"config": config.to_dict(), "first_step": first_step, "last_step": last_step} | identity | names,
+        about=about | identity | names,
     )
 
 

@@ -16,8 +16,8 @@ import numpy as np
 from flax import nnx
 from tqdm import tqdm
 
-from medtok_jax.models.bert import load_bert
-from medtok_jax.ragged import offsets_of, take
+from medtok_jax.models.bert import Bert, load_bert
+from medtok_jax.ragged import take
 from medtok_jax.text_model import TextTokenizer, encoder_identity
 from preprocessing.errors import InputError
 
@@ -111,59 +111,96 @@ def _plan(lengths: np.ndarray) -> list[tuple[int, np.ndarray]]:
     return batches
 
 
+@dataclasses.dataclass
+class _Store:
+    """Where encoded strings go.
+
+    Attributes:
+        states: `[tokens, hidden]` memory map of the descriptions' token states, text i at `offsets[i]:offsets[i + 1]`.
+        pooled: `[names + 1, hidden]` memory map of the names' vectors.
+        offsets: `[texts + 1]` int64.
+        name_row: `[strings]` row of each string in `pooled`, 0 for strings that are no names.
+    """
+
+    states: np.memmap
+    pooled: np.memmap
+    offsets: np.ndarray
+    name_row: np.ndarray
+
+    @classmethod
+    def open(cls, folder: Path, dtype, hidden: int, offsets: np.ndarray, name_row: np.ndarray) -> "_Store":
+        folder.mkdir(parents=True, exist_ok=True)
+        states = _reopen(folder / "states.bin", dtype, (int(offsets[-1]), hidden))
+        pooled = _reopen(folder / "names.bin", dtype, (int(name_row.max()) + 1, hidden))
+        return cls(states, pooled, offsets, name_row)
+
+    def put(self, members: np.ndarray, outputs: tuple) -> None:
+        """Stores the padded token states and the means of some strings; the first strings are the descriptions."""
+        states, mean = (np.asarray(output) for output in outputs)
+        rows = self.name_row[members]
+        self.pooled[rows[rows > 0]] = mean[: len(members)][rows > 0].astype(self.pooled.dtype)
+        is_text = np.flatnonzero(members < len(self.offsets) - 1)
+        starts, stops = self.offsets[members[is_text]], self.offsets[members[is_text] + 1]
+        where = starts[:, None] + np.arange(states.shape[1])
+        kept = where < stops[:, None]
+        self.states[where[kept]] = states[is_text][kept].astype(self.states.dtype)
+
+    def flush(self) -> None:
+        self.states.flush()
+        self.pooled.flush()
+
+
 def _encode(
     encoder_dir: Path, folder: Path, texts: list[str], names: list[str], max_length: int, dtype: str, progress: bool
 ) -> None:
     """Encodes what is missing; `about.json`, written last, marks a whole cache."""
     strings = list(dict.fromkeys([*texts, *names]))
-    place = {string: number for number, string in enumerate(strings)}
     tokens, offsets, _ = TextTokenizer(encoder_dir, max_length)(strings)
-    lengths = np.diff(offsets)
+    name_row = np.zeros(len(strings), np.int64)
+    place = {string: number for number, string in enumerate(strings)}
+    name_row[[place[name] for name in names]] = np.arange(1, len(names) + 1)
     bert = load_bert(encoder_dir)
-    hidden = bert.config.hidden_size
-    text_count, name_row = len(texts), np.zeros(len(strings), np.int64)
-    for row, name in enumerate(names):
-        name_row[place[name]] = row + 1
-    state_offsets = offsets_of(lengths[:text_count])
+    text_offsets = offsets[: len(texts) + 1]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        states = _reopen(folder / "states.bin", DTYPES[dtype], (int(state_offsets[-1]), hidden))
-        pooled = _reopen(folder / "names.bin", DTYPES[dtype], (len(names) + 1, hidden))
+        store = _Store.open(folder, DTYPES[dtype], bert.config.hidden_size, text_offsets, name_row)
     except OSError as error:
         raise InputError(f"The text cache {folder} cannot be written ({error}); set data.cache_dir.") from error
-    run = _compiled_encoder(bert)
-    batches = _plan(lengths)
-    done_file = folder / "batches_done"
-    done = int(done_file.read_text()) if done_file.exists() else 0
-    bar = tqdm(total=len(strings), desc="Encoding texts", unit="texts", disable=not progress)
-    bar.update(sum(len(members) for _, members in batches[:done]))
-    pending = []
-    for number, (length, members) in enumerate(batches[done:], start=done + 1):
-        pending.append((members, run(*_pad(tokens, offsets, members, length))))
-        if len(pending) > 1:
-            _store(*pending.pop(0), lengths, state_offsets, name_row, states, pooled)
-        bar.update(len(members))
-        if number % FLUSH_EVERY == 0:
-            while pending:
-                _store(*pending.pop(0), lengths, state_offsets, name_row, states, pooled)
-            states.flush(), pooled.flush()
-            done_file.write_text(str(number))
-    for item in pending:
-        _store(*item, lengths, state_offsets, name_row, states, pooled)
-    bar.close()
-    states.flush(), pooled.flush()
-    np.save(folder / "offsets.npy", state_offsets)
-    np.save(folder / "token_ids.npy", tokens[: state_offsets[-1]])
+    _encode_batches(bert, store, tokens, offsets, folder / "batches_done", progress)
+    np.save(folder / "offsets.npy", text_offsets)
+    np.save(folder / "token_ids.npy", tokens[: text_offsets[-1]])
     about = {
         "dtype": dtype,
-        "hidden": hidden,
-        "tokens": int(state_offsets[-1]),
-        "num_cut": _count_cut(encoder_dir, texts, lengths[:text_count], max_length),
+        "hidden": bert.config.hidden_size,
+        "tokens": int(text_offsets[-1]),
+        "num_cut": _count_cut(encoder_dir, texts, np.diff(text_offsets), max_length),
     }
     temporary = folder / "about.json.partial"
     temporary.write_text(json.dumps(about))
     temporary.rename(folder / "about.json")
-    done_file.unlink(missing_ok=True)
+    (folder / "batches_done").unlink(missing_ok=True)
+
+
+def _encode_batches(
+    bert: Bert, store: _Store, tokens: np.ndarray, offsets: np.ndarray, done_file: Path, progress: bool
+) -> None:
+    """Encodes batch after batch, keeping in `done_file` how many are stored for good."""
+    run, batches = _compiled_encoder(bert), _plan(np.diff(offsets))
+    done = int(done_file.read_text()) if done_file.exists() else 0
+    bar = tqdm(total=len(offsets) - 1, desc="Encoding texts", unit=" texts", disable=not progress)
+    bar.update(sum(len(members) for _, members in batches[:done]))
+    pending = []
+    for number, (length, members) in enumerate(batches[done:], start=done + 1):
+        pending.append((members, run(*_pad(tokens, offsets, members, length))))
+        # The batch before is stored while the device works on this one.
+        if len(pending) > 1:
+            store.put(*pending.pop(0))
+        bar.update(len(members))
+        if number % FLUSH_EVERY == 0 or number == len(batches):
+            while pending:
+                store.put(*pending.pop(0))
+            store.flush()
+            done_file.write_text(str(number))
+    bar.close()
 
 
 def _count_cut(encoder_dir: Path, texts: list[str], lengths: np.ndarray, max_length: int) -> int:
@@ -207,17 +244,3 @@ def _pad(tokens: np.ndarray, offsets: np.ndarray, members: np.ndarray, length: i
     ids[mask] = flat
     mask[len(members) :, 0] = True
     return ids, mask
-
-
-def _store(members, outputs, lengths, state_offsets, name_row, states, pooled) -> None:
-    batch_states, mean = (np.asarray(output) for output in outputs)
-    rows = name_row[members]
-    pooled[rows[rows > 0]] = mean[: len(members)][rows > 0].astype(pooled.dtype)
-    text_count = len(state_offsets) - 1
-    is_text = np.flatnonzero(members < text_count)
-    if len(is_text):
-        texts = members[is_text]
-        kept = np.arange(batch_states.shape[1]) < lengths[texts][:, None]
-        starts = state_offsets[texts]
-        where = (starts[:, None] + np.arange(batch_states.shape[1]))[kept]
-        states[where] = batch_states[is_text][kept].astype(states.dtype)

@@ -133,7 +133,7 @@ def _validate(run: Run, log: "reporting.Log", step: int) -> None:
         rows, lambda batches: tqdm(batches, desc="Validating", leave=False, disable=jax.process_index() != 0)
     )
     scalars = window.scalars.compute() | describe_usage(window.usage.compute(), run.structure.regions)
-    best = run.about.get("best_total_loss")
+    best = run.about["best_total_loss"]
     log.validation(step, scalars)
     if (
         np.isfinite(scalars["total_loss"])

@@ -94,21 +94,24 @@ def files(folder) -> dict[str, bytes]:
 
 def test_an_interrupted_encoding_goes_on(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(text_cache, "FLUSH_EVERY", 2)
-    store, calls = text_cache._store, []
+    put, calls, resumed = text_cache._Store.put, [], []
 
-    def count(*arguments):
+    def stop_at_the_sixth(store, members, outputs):
         if len(calls) == 5:
             raise KeyboardInterrupt
-        calls.append(arguments[0])
-        store(*arguments)
+        calls.append(members)
+        put(store, members, outputs)
 
-    monkeypatch.setattr(text_cache, "_store", count)
+    def count(store, members, outputs):
+        resumed.append(members)
+        put(store, members, outputs)
+
+    monkeypatch.setattr(text_cache._Store, "put", stop_at_the_sixth)
     with pytest.raises(KeyboardInterrupt):
         encode(tmp_path)
     (partial,) = tmp_path.iterdir()
     assert not (partial / "about.json").exists()
-    resumed = []
-    monkeypatch.setattr(text_cache, "_store", lambda *arguments: (resumed.append(arguments[0]), store(*arguments)))
+    monkeypatch.setattr(text_cache._Store, "put", count)
     encode(tmp_path)
     plain = encode(folder)
     assert files(partial) == files(folder / partial.name)
