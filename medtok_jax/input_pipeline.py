@@ -3,123 +3,17 @@
 import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import grain
-import jax
 import jraph
 import numpy as np
-from jax.experimental import multihost_utils
 
-from medtok_jax import code_table, text_cache
-from medtok_jax import config as configuration
-from medtok_jax.batch import TIER, Batch, NodeTables
-from medtok_jax.code_table import CodeTable
-from medtok_jax.models.medtok import Sizes
+from medtok_jax.batch import TIER, Batch
+from medtok_jax.dataset import Data
 from medtok_jax.models.node_features import MISSING, ORDINARY, SELF
-from medtok_jax.ragged import positions, take
-from medtok_jax.text_cache import TextCache
-from preprocessing import medtok_codes
+from medtok_jax.ragged import positions
 
 PREFETCH = 4
-
-
-@dataclasses.dataclass(frozen=True)
-class Data:
-    """Everything a run reads: codes, their frozen texts, and which of them are in use.
-
-    Attributes:
-        table: all codes of the data set.
-        cache: token states of the descriptions in use, embeddings of the node names in use.
-        selected: `[selected]` rising rows of the table that are in use (all, or a sample).
-        text_id: `[codes]` int32, text of each code in the cache; -1 for codes not in use.
-        node_name: `[nodes]` int32, row of each knowledge-graph node's name in `cache.name_embedding`.
-        row_of_node: `[nodes]` int32, table row of the code that a node is, -1 for none.
-    """
-
-    table: CodeTable
-    cache: TextCache
-    selected: np.ndarray
-    text_id: np.ndarray
-    node_name: np.ndarray
-    row_of_node: np.ndarray
-
-    def rows(self, split: str) -> np.ndarray:
-        """Rows of one split that are in use, rising."""
-        return np.intersect1d(self.table.rows(split), self.selected, assume_unique=True)
-
-    @property
-    def num_texts(self) -> int:
-        """Distinct descriptions in use."""
-        return len(self.cache.offsets) - 1
-
-    def num_tokens(self, rows: np.ndarray) -> np.ndarray:
-        """`[rows]` int64 wordpieces of each code's description."""
-        text = self.text_id[rows]
-        return self.cache.offsets[text + 1] - self.cache.offsets[text]
-
-    def sizes(self) -> Sizes:
-        """What the model must know of the data."""
-        return Sizes(
-            text_width=self.cache.states.shape[1],
-            num_node_types=len(self.table.graph.node_types),
-            num_relations=len(self.table.graph.relation_names),
-            num_nodes=len(self.node_name),
-            max_nodes=max(int(self.table.num_nodes.max()), 1),
-        )
-
-    def node_tables(self) -> NodeTables:
-        """Frozen node facts, on the host."""
-        return NodeTables(
-            node_type=self.table.graph.node_type_ids(),
-            node_name=self.node_name,
-            name_embedding=self.cache.name_embedding,
-        )
-
-
-def load_data(config, *, encoder_dir: Path, progress: bool = True) -> Data:
-    """Builds the data set if it is absent, packs it, encodes its texts if that was not done, and opens it all.
-
-    Of several processes the first goes ahead, so that those that share its files find everything done.
-    """
-    if jax.process_index() > 0:
-        multihost_utils.sync_global_devices("data ready")
-    data = _load_data(config, encoder_dir, progress)
-    if jax.process_index() == 0 and jax.process_count() > 1:
-        multihost_utils.sync_global_devices("data ready")
-    return data
-
-
-def _load_data(config, encoder_dir: Path, progress: bool) -> Data:
-    data_dir = configuration.data_dir(config)
-    builder = medtok_codes.prepare(config.data.name, str(data_dir), progress=progress)
-    table = code_table.load(builder, configuration.cache_dir(config), progress=progress)
-    selected = code_table.sample(table, config.data.sample_size, tuple(config.data.include))
-    texts, text_of_selected = np.unique(table.description[selected].astype(str), return_inverse=True)
-    text_id = np.full(len(table), -1, np.int32)
-    text_id[selected] = text_of_selected
-    used_nodes = np.unique(take(table.nodes, table.node_offsets, selected)[0])
-    all_names = table.graph.nodes["name"].to_numpy(zero_copy_only=False)
-    names, name_of_used = np.unique(all_names[used_nodes].astype(str), return_inverse=True)
-    node_name = np.zeros(len(all_names), np.int32)
-    node_name[used_nodes] = name_of_used + 1
-    cache = text_cache.open_or_encode(
-        encoder_dir,
-        configuration.cache_dir(config),
-        texts.tolist(),
-        names.tolist(),
-        max_length=config.data.max_length,
-        dtype=config.data.cache_dtype,
-        progress=progress,
-    )
-    return Data(table, cache, selected, text_id, node_name, _row_of_node(table, len(all_names)))
-
-
-def _row_of_node(table: CodeTable, num_nodes: int) -> np.ndarray:
-    rows = np.full(num_nodes, -1, np.int32)
-    known = np.flatnonzero(table.self_node >= 0)
-    rows[table.nodes[table.node_offsets[known] + table.self_node[known]]] = known
-    return rows
 
 
 @functools.lru_cache(maxsize=4)
@@ -403,8 +297,3 @@ def eval_batches(source: EvalSource) -> Iterator[Batch]:
     """All batches of one pass, made ahead of need in a thread."""
     dataset = grain.MapDataset.source(source)
     return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=PREFETCH)))
-
-
-def by_length(data: Data, rows: np.ndarray) -> np.ndarray:
-    """Rows ordered by token length, for encoding and tokenizing: little is spent on padding."""
-    return rows[np.argsort(data.num_tokens(rows), kind="stable")]

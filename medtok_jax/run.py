@@ -14,8 +14,9 @@ from medtok_jax import checkpoints, sharding, steps
 from medtok_jax import config as configuration
 from medtok_jax.batch import NodeTables
 from medtok_jax.checkpoints import Found
+from medtok_jax.dataset import Data, load_data
 from medtok_jax.fine_tuning import start_from
-from medtok_jax.input_pipeline import BatchBuilder, Budgets, Data, EvalSource, TrainSource, eval_batches, load_data
+from medtok_jax.input_pipeline import BatchBuilder, Budgets, EvalSource, TrainSource, eval_batches
 from medtok_jax.metrics import CodebookUsage, WeightedSums, Window
 from medtok_jax.models.kmeans import fit_codebook
 from medtok_jax.state import TrainState, create_optimizer, create_state, learning_rate

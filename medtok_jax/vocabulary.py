@@ -10,7 +10,8 @@ from tqdm import tqdm
 
 from medtok_jax import checkpoints, sharding
 from medtok_jax.code_table import SPLITS
-from medtok_jax.input_pipeline import by_length, eval_batches
+from medtok_jax.dataset import by_length
+from medtok_jax.input_pipeline import eval_batches
 from medtok_jax.metrics import EMBEDDINGS, describe_usage
 from medtok_jax.models.quantizer import Regions
 from medtok_jax.run import Run

@@ -7,7 +7,8 @@ import pytest
 
 from configs import default
 from medtok_jax.code_table import CodeTable
-from medtok_jax.input_pipeline import BatchBuilder, Budgets, Data
+from medtok_jax.dataset import Data
+from medtok_jax.input_pipeline import BatchBuilder, Budgets
 from medtok_jax.ragged import offsets_of
 from medtok_jax.text_cache import TextCache
 from preprocessing.knowledge_graph import from_facts, node_table

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medtok_jax.batch import TIER, join_tiers, split_tiers
+from medtok_jax.dataset import by_length
 from medtok_jax.input_pipeline import (
     BatchBuilder,
     Budgets,
     EvalSource,
     TrainSource,
-    by_length,
     draw,
     eval_batches,
     train_batches,
