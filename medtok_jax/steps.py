@@ -17,6 +17,8 @@ from medtok_jax.state import TrainState
 from preprocessing.errors import UserError
 
 TERMS = ("quantization", "kl", *losses.PACKING_TERMS)
+# What must stay finite: a gradient that is no number spoils the parameters before it shows in the next loss.
+CHECKED = (*TERMS, "gradient_norm")
 NORMS = ("learning_rate", "gradient_norm", "parameter_norm", "update_norm")
 METRICS = (
     "total_loss",
@@ -78,7 +80,7 @@ def train_step(
     """One batch: gradient, update, metrics.
 
     Returns:
-        The new state, the window with this batch added, and the `[terms]` loss terms in the order of `TERMS`.
+        The new state, the window with this batch added, and the figures to check, in the order of `CHECKED`.
     """
     config = structure.config
     key = jax.random.fold_in(jax.random.key(config.seed), state.step)
@@ -98,7 +100,8 @@ def train_step(
         "update_norm": optax.tree.norm(updates),
     }
     window = window.merge(summarize(terms, view, batch.valid, config.model.codebook_size, norms))
-    return TrainState(state.step + 1, params, fixed, opt_state), window, jnp.stack([terms[name] for name in TERMS])
+    checked = jnp.stack([(terms | norms)[name] for name in CHECKED])
+    return TrainState(state.step + 1, params, fixed, opt_state), window, checked
 
 
 def update_fixed(structure: Structure, params: nnx.State, fixed: nnx.State, view: View, valid: jax.Array) -> nnx.State:

@@ -165,7 +165,10 @@ def _encode(
         store = _Store.open(folder, DTYPES[dtype], bert.config.hidden_size, text_offsets, name_row)
     except OSError as error:
         raise InputError(f"The text cache {folder} cannot be written ({error}); set data.cache_dir.") from error
-    _encode_batches(bert, store, tokens, offsets, folder / "batches_done", progress)
+    bar = tqdm(total=len(strings), unit=" texts", disable=not progress)
+    bar.set_description(f"Encoding {len(texts):,} descriptions, {len(names):,} node names")
+    _encode_batches(bert, store, tokens, offsets, folder / "batches_done", bar)
+    bar.close()
     np.save(folder / "offsets.npy", text_offsets)
     np.save(folder / "token_ids.npy", tokens[: text_offsets[-1]])
     about = {
@@ -181,12 +184,11 @@ def _encode(
 
 
 def _encode_batches(
-    bert: Bert, store: _Store, tokens: np.ndarray, offsets: np.ndarray, done_file: Path, progress: bool
+    bert: Bert, store: _Store, tokens: np.ndarray, offsets: np.ndarray, done_file: Path, bar: tqdm
 ) -> None:
     """Encodes batch after batch, keeping in `done_file` how many are stored for good."""
     run, batches = _compiled_encoder(bert), _plan(np.diff(offsets))
     done = int(done_file.read_text()) if done_file.exists() else 0
-    bar = tqdm(total=len(offsets) - 1, desc="Encoding texts", unit=" texts", disable=not progress)
     bar.update(sum(len(members) for _, members in batches[:done]))
     pending = []
     for number, (length, members) in enumerate(batches[done:], start=done + 1):
@@ -200,7 +202,6 @@ def _encode_batches(
                 store.put(*pending.pop(0))
             store.flush()
             done_file.write_text(str(number))
-    bar.close()
 
 
 def _count_cut(encoder_dir: Path, texts: list[str], lengths: np.ndarray, max_length: int) -> int:

@@ -12,7 +12,7 @@ from medtok_jax.input_pipeline import train_batches
 from medtok_jax.interruption import Interrupted, Interruption
 from medtok_jax.metrics import describe_usage
 from medtok_jax.run import Run, set_up
-from medtok_jax.steps import TERMS, NonFiniteLoss
+from medtok_jax.steps import CHECKED, NonFiniteLoss
 
 
 def train_and_evaluate(config, workdir: str | Path) -> dict:
@@ -59,8 +59,8 @@ def train(run: Run, log: "reporting.Log") -> None:
             if config.gradient_norms_every and step % config.gradient_norms_every == 0:
                 log.scalars(step, run.term_gradient_norms(run.state, placed, run.tables))
             with jax.profiler.StepTraceAnnotation("train", step_num=step):
-                run.state, window, terms = run.train_step(run.state, window, placed, run.tables)
-            pending.append((step, terms))
+                run.state, window, checked = run.train_step(run.state, window, placed, run.tables)
+            pending.append((step, checked))
             # Few steps are under way at once, so that the bar and the memory for batches follow the device.
             jax.block_until_ready(pending[max(len(pending) - 4, 0)])
             step += 1
@@ -107,12 +107,12 @@ def _bar(run: Run, step: int) -> tqdm:
 
 
 def _check_finite(pending: list[tuple[int, jax.Array]]) -> None:
-    """Looks at the loss terms of the steps since the last look; the device was not waited for in between."""
-    for step, terms in pending:
-        values = np.asarray(terms)
+    """Looks at the loss terms and gradient norms of the steps since the last look, all at once."""
+    for step, checked in pending:
+        values = np.asarray(checked)
         if not np.isfinite(values).all():
             bad = ", ".join(
-                f"{name}={value}" for name, value in zip(TERMS, values, strict=True) if not np.isfinite(value)
+                f"{name}={value}" for name, value in zip(CHECKED, values, strict=True) if not np.isfinite(value)
             )
             raise NonFiniteLoss(
                 f"The loss is not finite at step {step}: {bad}. The last good checkpoint is kept; lower train.lr or the"

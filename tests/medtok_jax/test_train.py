@@ -200,8 +200,14 @@ def test_a_loss_that_is_no_number_stops_the_run(data_dir, compiled_once, tmp_pat
     assert all(np.isfinite(array).all() for array in kept.values())
 
 
-def test_the_text_encoder_can_be_trained(data_dir, compiled_once, tmp_path):
-    config = small_config(data_dir, model__text_encoder_trainable=True, train__batch_size=8, train__steps=2)
+def test_the_text_encoder_can_be_trained_in_bfloat16(data_dir, compiled_once, tmp_path):
+    config = small_config(
+        data_dir,
+        model__text_encoder_trainable=True,
+        train__mixed_precision=True,
+        train__batch_size=8,
+        train__steps=2,
+    )
     ready = run.set_up(config, tmp_path, progress=False)
     name = "['params']['text_encoder']['bert']['layers'][0]['qkv']['kernel']"
     before = parameters(ready.state)

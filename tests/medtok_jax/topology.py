@@ -10,7 +10,7 @@ import numpy as np
 from small_run import small_config
 
 from medtok_jax import run, sharding
-from medtok_jax.steps import TERMS
+from medtok_jax.steps import CHECKED
 
 
 def main(data_dir: str, workdir: str) -> None:
@@ -26,8 +26,8 @@ def main(data_dir: str, workdir: str) -> None:
     found = {
         "devices": jax.device_count(),
         "codes": sorted(np.asarray(batch.index).tolist()),
-        "terms": dict(zip(TERMS, np.asarray(terms).tolist(), strict=True)),
-        "later": dict(zip(TERMS, np.asarray(later).tolist(), strict=True)),
+        "terms": dict(zip(CHECKED, np.asarray(terms).tolist(), strict=True)),
+        "later": dict(zip(CHECKED, np.asarray(later).tolist(), strict=True)),
         "norms": {name: float(value) for name, value in norms.items()},
         "gathered": re.findall(r"= \(?\w+\[([\d,]*)\][^=]*? all-gather(?:-start)?\(", text),
         "graph": [list(batch.graph.senders.shape), list(batch.graph.nodes["hop"].shape)],
