@@ -8,6 +8,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from medtok_jax import config_file
+from medtok_jax.huge_pages import restart_with_huge_pages
 from preprocessing import command_line
 
 CONFIG = config_flags.DEFINE_config_file("config", None, f"Configuration file, FILE[:VARIANT] ({config_file.DEFAULT}).")
@@ -31,4 +32,5 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
+    restart_with_huge_pages()
     command_line.run(main, check=config_file.check_arguments)

@@ -211,12 +211,13 @@ class MedTok(nnx.Module):
     def two_views(self, batch: Batch, tables: NodeTables, *, augment, key: jax.Array) -> tuple[View, View]:
         """The clean view of a batch and one augmented by the `augment` section of the configuration.
 
-        Both go through one vmapped pass, which computes what the augmentation does not touch only once.
+        Both are encoded in one vmapped pass, which computes what the augmentation does not touch only once.
         """
         keep = augmentation(key, batch, augment, self.text_width)
         both = jax.tree.map(lambda part: jnp.stack([jnp.ones_like(part), part]), keep)
-        views = jax.vmap(lambda kept: self.quantize(self.encode(batch, tables, kept)))(both)
-        return jax.tree.map(lambda x: x[0], views), jax.tree.map(lambda x: x[1], views)
+        embeddings = jax.vmap(lambda kept: self.encode(batch, tables, kept))(both)
+        clean, augmented = (jax.tree.map(lambda x, view=view: x[view], embeddings) for view in (0, 1))
+        return self.quantize(clean), self.quantize(augmented)
 
     def _encode_graphs(
         self, graph: jraph.GraphsTuple, tables: NodeTables, edge_keep: jax.Array | None

@@ -178,8 +178,8 @@ class Quantizer(nnx.Module):
         else:
             distances = pairwise_distance(embedding, rows)
             similarity = -distances
-        _, local = self.top_k(jax.lax.stop_gradient(similarity), self.num_tokens)
-        nearest = jnp.take_along_axis(jax.lax.stop_gradient(distances), local, axis=1)
+        best, local = self.top_k(jax.lax.stop_gradient(similarity), self.num_tokens)
+        nearest = euclidean(2.0 - 2.0 * best) if self.normalize else -best
         weights = jax.nn.softmax(-nearest / self.weight_temperature, axis=-1)
         vector = jnp.einsum("bk,bkd->bd", weights, rows[local])
         output = self.estimate_gradient(embedding, jax.lax.stop_gradient(vector))
