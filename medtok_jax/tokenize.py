@@ -26,7 +26,11 @@ def show_code(table: TokenTable, code: str, neighbors: int, console: Console) ->
     weights = table.weights[row].reshape(4, -1)
     for name, some_ids, some_weights in zip(embedding_names(1), ids, weights, strict=True):
         region = "shared" if name.endswith("cross") else name.split("_")[0]
-        tokens.add_row(name, region, *(f"{i} ({w:.2f})" for i, w in zip(some_ids, some_weights, strict=True)))
+        tokens.add_row(
+            name.replace("_specific", "").replace("_", " "),
+            region,
+            *(f"{i} ({w:.2f})" for i, w in zip(some_ids, some_weights, strict=True)),
+        )
     console.print(tokens)
     if not neighbors:
         return
