@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from medtok_jax.models.quantizer import Regions
+from medtok_jax.regions import Regions
 from preprocessing.errors import InputError
 
 CHOICES = {

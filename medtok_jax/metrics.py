@@ -7,9 +7,8 @@ import numpy as np
 from clu import metrics as clu_metrics
 
 from medtok_jax.losses import View, masked_mean
-from medtok_jax.models.quantizer import REGIONS, Regions
+from medtok_jax.regions import EMBEDDINGS, REGIONS, Regions
 
-EMBEDDINGS = ("text_specific", "graph_specific", "text_cross", "graph_cross")
 QUANTIZATION_METRICS = tuple(
     metric + suffix
     for metric in ("reconstruction_error", "cosine", "spread")

@@ -13,8 +13,8 @@ from rich.table import Table
 from tensorboardX import SummaryWriter
 
 from medtok_jax.code_table import SPLITS
-from medtok_jax.metrics import EMBEDDINGS, describe_usage
-from medtok_jax.models.quantizer import REGIONS
+from medtok_jax.metrics import describe_usage
+from medtok_jax.regions import EMBEDDINGS, REGIONS
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

@@ -12,7 +12,7 @@ from medtok_jax.batch import Batch, NodeTables
 from medtok_jax.losses import Embeddings, View
 from medtok_jax.metrics import QUANTIZATION_METRICS, CodebookUsage, WeightedSums, Window, quantization_metrics
 from medtok_jax.models.medtok import MedTok
-from medtok_jax.models.quantizer import Regions
+from medtok_jax.regions import Regions
 from medtok_jax.state import TrainState
 from preprocessing.errors import UserError
 

@@ -12,8 +12,8 @@ from medtok_jax import checkpoints, sharding
 from medtok_jax.code_table import SPLITS
 from medtok_jax.dataset import by_length
 from medtok_jax.input_pipeline import eval_batches
-from medtok_jax.metrics import EMBEDDINGS, describe_usage
-from medtok_jax.models.quantizer import Regions
+from medtok_jax.metrics import describe_usage
+from medtok_jax.regions import EMBEDDINGS, Regions
 from medtok_jax.run import Run
 from preprocessing.errors import InputError
 

@@ -5,7 +5,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from medtok_jax.models.quantizer import REGIONS, Quantizer, l2_normalize
+from medtok_jax.models.quantizer import Quantizer, l2_normalize
+from medtok_jax.regions import REGIONS
 
 CHUNK = 4096
 

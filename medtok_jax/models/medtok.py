@@ -15,8 +15,9 @@ from medtok_jax.models.bert import Bert
 from medtok_jax.models.cross_attention import CrossAttention
 from medtok_jax.models.graph_encoder import GraphEncoder
 from medtok_jax.models.node_features import NodeFeatures
-from medtok_jax.models.quantizer import Quantizer, Regions
+from medtok_jax.models.quantizer import Quantizer
 from medtok_jax.models.text_encoder import TextEncoder
+from medtok_jax.regions import Regions
 
 
 @dataclasses.dataclass(frozen=True)

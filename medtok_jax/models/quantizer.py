@@ -5,7 +5,6 @@ numbers. Two kinds stand behind one interface: `top_k`, the paper's K nearest ro
 `residual`, K searches that refine one another.
 """
 
-import dataclasses
 from collections.abc import Callable
 
 import flax.struct
@@ -13,31 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-REGIONS = ("text", "graph", "shared")
-
-
-@dataclasses.dataclass(frozen=True)
-class Regions:
-    """Sizes of the three contiguous regions of a codebook, in the order of `REGIONS`."""
-
-    text: int
-    graph: int
-    shared: int
-
-    @classmethod
-    def from_ratios(cls, codebook_size: int, text_ratio: float, graph_ratio: float) -> "Regions":
-        """Rounds the text and graph shares to whole rows; the shared region takes what is left."""
-        text, graph = round(codebook_size * text_ratio), round(codebook_size * graph_ratio)
-        return cls(text=text, graph=graph, shared=codebook_size - text - graph)
-
-    @property
-    def size(self) -> int:
-        return self.text + self.graph + self.shared
-
-    def bounds(self, region: str) -> tuple[int, int]:
-        """First row and one past the last row of `region`."""
-        start = {"text": 0, "graph": self.text, "shared": self.text + self.graph}[region]
-        return start, start + getattr(self, region)
+from medtok_jax.regions import Regions
 
 
 @flax.struct.dataclass

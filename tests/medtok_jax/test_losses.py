@@ -10,7 +10,8 @@ from scipy.special import logsumexp, rel_entr, softmax
 
 from medtok_jax import losses
 from medtok_jax.losses import Embeddings, View
-from medtok_jax.models.quantizer import Quantizer, Regions
+from medtok_jax.models.quantizer import Quantizer
+from medtok_jax.regions import Regions
 
 BATCH, WIDTH = 6, 5
 VALID = np.array([True, True, False, True, True, True])

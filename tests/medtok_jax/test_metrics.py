@@ -6,8 +6,9 @@ import pytest
 from flax import nnx
 
 from medtok_jax.losses import Embeddings, View
-from medtok_jax.metrics import EMBEDDINGS, CodebookUsage, WeightedSums, Window, describe_usage, quantization_metrics
-from medtok_jax.models.quantizer import Quantizer, Regions
+from medtok_jax.metrics import CodebookUsage, WeightedSums, Window, describe_usage, quantization_metrics
+from medtok_jax.models.quantizer import Quantizer
+from medtok_jax.regions import EMBEDDINGS, Regions
 
 REGIONS = Regions(text=4, graph=3, shared=5)
 SEARCHED = dict(zip(EMBEDDINGS, ("text", "graph", "shared", "shared"), strict=True))

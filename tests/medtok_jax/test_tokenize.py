@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from medtok_jax import tokenize
-from medtok_jax.models.quantizer import Regions
+from medtok_jax.regions import Regions
 from medtok_jax.vocabulary import TokenTable
 from preprocessing.errors import InputError
 

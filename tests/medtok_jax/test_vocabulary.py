@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from medtok_jax.models.quantizer import Regions
+from medtok_jax.regions import Regions
 from medtok_jax.vocabulary import FILE, TokenTable, embedding_names
 from preprocessing.errors import InputError
 

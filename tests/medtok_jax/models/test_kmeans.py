@@ -11,7 +11,8 @@ from sklearn.cluster import KMeans
 
 from medtok_jax.models import kmeans as module
 from medtok_jax.models.kmeans import fit_codebook, fit_region, kmeans
-from medtok_jax.models.quantizer import REGIONS, Quantizer, Regions
+from medtok_jax.models.quantizer import Quantizer
+from medtok_jax.regions import REGIONS, Regions
 
 WIDTH = 5
 

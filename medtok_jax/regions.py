@@ -1,0 +1,41 @@
+"""The regions of a codebook and the embeddings of a code: what token ids mean. No JAX here."""
+
+import dataclasses
+
+REGIONS = ("text", "graph", "shared")
+# The four embeddings of a code, in the order of its 4K tokens, and the region that each searches.
+EMBEDDINGS = ("text_specific", "graph_specific", "text_cross", "graph_cross")
+REGION_OF_EMBEDDING = {
+    "text_specific": "text",
+    "graph_specific": "graph",
+    "text_cross": "shared",
+    "graph_cross": "shared",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Regions:
+    """Sizes of the three contiguous regions of a codebook, in the order of `REGIONS`."""
+
+    text: int
+    graph: int
+    shared: int
+
+    @classmethod
+    def from_ratios(cls, codebook_size: int, text_ratio: float, graph_ratio: float) -> "Regions":
+        """Rounds the text and graph shares to whole rows; the shared region takes what is left."""
+        text, graph = round(codebook_size * text_ratio), round(codebook_size * graph_ratio)
+        return cls(text=text, graph=graph, shared=codebook_size - text - graph)
+
+    @property
+    def size(self) -> int:
+        return self.text + self.graph + self.shared
+
+    def bounds(self, region: str) -> tuple[int, int]:
+        """First row and one past the last row of `region`."""
+        start = {"text": 0, "graph": self.text, "shared": self.text + self.graph}[region]
+        return start, start + getattr(self, region)
+
+    def region_of(self, token: int) -> str:
+        """Region of a token id between 0 and `size - 1`."""
+        return next(name for name in REGIONS if token < self.bounds(name)[1])
