@@ -9,16 +9,13 @@ import hashlib
 import json
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
-from flax import nnx
 from tqdm import tqdm
 
 from medtok_jax.models.bert import Bert, load_bert
-from medtok_jax.ragged import take
 from medtok_jax.text_model import TextTokenizer, encoder_identity
+from medtok_jax.text_states import compile_encoder, pad, plan
 from preprocessing.errors import InputError
 
 DTYPES = {"bfloat16": ml_dtypes.bfloat16, "float32": np.float32}
@@ -98,17 +95,8 @@ def _open(folder: Path) -> TextCache:
     )
 
 
-def _plan(lengths: np.ndarray) -> list[tuple[int, np.ndarray]]:
-    """Which strings are encoded together: (padded length, members), shortest first."""
-    order = np.argsort(lengths, kind="stable")
-    buckets = [length for length in ENCODE_LENGTHS if length < lengths.max()] + [int(lengths.max())]
-    bucket = np.searchsorted(buckets, lengths[order])
-    batches = []
-    for number in np.unique(bucket):
-        length, members = buckets[number], order[bucket == number]
-        size = max(TOKENS_A_BATCH // length, 1)
-        batches += [(length, members[start : start + size]) for start in range(0, len(members), size)]
-    return batches
+def _buckets(lengths: np.ndarray) -> list[int]:
+    return [length for length in ENCODE_LENGTHS if length < lengths.max()] + [int(lengths.max())]
 
 
 @dataclasses.dataclass
@@ -187,12 +175,13 @@ def _encode_batches(
     bert: Bert, store: _Store, tokens: np.ndarray, offsets: np.ndarray, done_file: Path, bar: tqdm
 ) -> None:
     """Encodes batch after batch, keeping in `done_file` how many are stored for good."""
-    run, batches = _compiled_encoder(bert), _plan(np.diff(offsets))
+    lengths = np.diff(offsets)
+    run, batches = compile_encoder(bert), plan(lengths, _buckets(lengths), TOKENS_A_BATCH)
     done = int(done_file.read_text()) if done_file.exists() else 0
     bar.update(sum(len(members) for _, members in batches[:done]))
     pending = []
     for number, (length, members) in enumerate(batches[done:], start=done + 1):
-        pending.append((members, run(*_pad(tokens, offsets, members, length))))
+        pending.append((members, run(*pad(tokens, offsets, members, length, TOKENS_A_BATCH))))
         # The batch before is stored while the device works on this one.
         if len(pending) > 1:
             store.put(*pending.pop(0))
@@ -214,34 +203,3 @@ def _reopen(path: Path, dtype, shape: tuple[int, int]) -> np.memmap:
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     mode = "r+" if path.exists() and path.stat().st_size == size else "w+"
     return np.memmap(path, dtype, mode, shape=shape)
-
-
-def _compiled_encoder(bert):
-    """`(ids, mask) -> (states, mean-pooled states)`, the batch spread over this process's devices."""
-    graphdef, state = nnx.split(bert)
-    mesh = jax.sharding.Mesh(np.array(jax.local_devices()), ("data",))
-    spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
-    state = jax.device_put(state, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
-
-    @jax.jit
-    def run(state, ids, mask):
-        states = nnx.merge(graphdef, state)(ids, mask)
-        mean = jnp.einsum("blh,bl->bh", states, mask.astype(states.dtype)) / mask.sum(-1, keepdims=True)
-        return states, mean
-
-    def call(ids: np.ndarray, mask: np.ndarray):
-        return run(state, jax.device_put(ids, spread), jax.device_put(mask, spread))
-
-    return call
-
-
-def _pad(tokens: np.ndarray, offsets: np.ndarray, members: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """`[batch, length]` ids and mask; the batch is always full, so that each length compiles once."""
-    size = -(-max(TOKENS_A_BATCH // length, 1) // jax.local_device_count()) * jax.local_device_count()
-    flat, counts = take(tokens, offsets, members)
-    mask = np.zeros((size, length), bool)
-    mask[: len(members)] = np.arange(length) < counts[:, None]
-    ids = np.zeros((size, length), np.int32)
-    ids[mask] = flat
-    mask[len(members) :, 0] = True
-    return ids, mask
