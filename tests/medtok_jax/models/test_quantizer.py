@@ -9,15 +9,14 @@ import pytest
 from flax import nnx
 
 from medtok_jax.models.quantizer import (
-    REGIONS,
     EmaState,
     FrozenBasis,
     Quantizer,
-    Regions,
     l2_normalize,
     rotation_trick,
     straight_through,
 )
+from medtok_jax.regions import REGIONS, Regions
 
 SIZES = Regions(text=7, graph=5, shared=9)
 WIDTH, BATCH = 6, 4
