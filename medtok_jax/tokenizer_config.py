@@ -1,0 +1,162 @@
+"""`tokenizer_config.json`: what a tokenizer directory says of itself, and its files held against it."""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+from medtok_jax.regions import Regions
+from preprocessing.errors import InputError
+
+FORMAT_VERSION = 1
+CONFIG = "tokenizer_config.json"
+TOKENS = "tokens.parquet"
+CODEBOOK = "codebook.safetensors"
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+# Bytes up to which a file's contents are checked whenever a directory is opened.
+SMALL = 1 << 20
+AGAIN = "copy the directory again, or write it again with `python -m medtok_jax.tokenize vocabulary`"
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizerConfig:
+    """What `tokenizer_config.json` says.
+
+    Attributes:
+        identity: digest of keys, descriptions, tokens, weights and codebook.
+        codes: number of codes.
+        systems: number of codes of each code system.
+        regions: of the codebook; N is their sum.
+        num_top_k_tokens: K; a code has 4K tokens.
+        embedding_dim: d.
+        quantizer_kind: `top_k` (the K rows are mixed by their weights) or `residual` (they are added up).
+        special_tokens: ids of the special tokens, behind the codebook: `[PAD]` is N.
+        prefer: code systems in the order in which a bare code of several is looked up; empty to refuse such a code.
+        data_set: name and fingerprint of the data set.
+        text_encoder: name and identity of the text encoder.
+        training: step of the checkpoint, and the configuration of model and training.
+        files: size in bytes and sha256 of each other file, by its path in the directory.
+    """
+
+    identity: str
+    codes: int
+    systems: dict[str, int]
+    regions: Regions
+    num_top_k_tokens: int
+    embedding_dim: int
+    quantizer_kind: str
+    special_tokens: dict[str, int]
+    prefer: list[str]
+    data_set: dict[str, str]
+    text_encoder: dict[str, str]
+    training: dict
+    files: dict[str, dict]
+
+    @property
+    def codebook_size(self) -> int:
+        """N; the ids of special tokens follow."""
+        return self.regions.size
+
+    def to_json(self) -> str:
+        return json.dumps({"format_version": FORMAT_VERSION} | dataclasses.asdict(self), indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, path: Path) -> "TokenizerConfig":
+        """Parses the file at `path`.
+
+        Raises:
+            InputError: it is no such file, or of another version of the format.
+        """
+        try:
+            fields = json.loads(text)
+            version = fields.pop("format_version")
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise InputError(f"{path} is not the configuration of a tokenizer ({error!r}); {AGAIN}.") from error
+        if version != FORMAT_VERSION:
+            raise InputError(
+                f"{path} is of format version {version!r}, but this release reads version {FORMAT_VERSION};"
+                " use the release that wrote it, or write the directory again."
+            )
+        try:
+            fields["regions"] = Regions(**fields["regions"])
+            config = cls(**fields)
+            config._check()
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"{path} is damaged ({error}); {AGAIN}.") from error
+        return config
+
+    def _check(self) -> None:
+        for name, kind in self.__annotations__.items():
+            kind = getattr(kind, "__origin__", kind)
+            if not isinstance(getattr(self, name), kind):
+                raise ValueError(f"{name} is no {kind.__name__}")
+        if not all(isinstance(size, int) and size > 0 for size in dataclasses.astuple(self.regions)):
+            raise ValueError("regions are no sizes")
+        if self.special_tokens != special_token_ids(self.codebook_size):
+            raise ValueError("special tokens do not follow the codebook")
+        for name, entry in self.files.items():
+            if Path(name).is_absolute() or ".." in Path(name).parts or "\\" in name:
+                raise ValueError(f"{name!r} lies outside of the directory")
+            if not (isinstance(entry["size"], int) and isinstance(entry["sha256"], str)):
+                raise ValueError(f"{name} has no size and sha256")
+
+
+def special_token_ids(codebook_size: int) -> dict[str, int]:
+    """Special tokens stand behind the codebook, so that the id of a token is its row."""
+    return {name: codebook_size + number for number, name in enumerate(SPECIAL_TOKENS)}
+
+
+def read_config(path: Path) -> TokenizerConfig:
+    """The configuration of a tokenizer directory.
+
+    Raises:
+        InputError: there is none, or it cannot be used.
+    """
+    try:
+        text = (path / CONFIG).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        what = "is not a directory" if not path.is_dir() else f"holds no readable {CONFIG}"
+        raise InputError(
+            f"{path} {what}; a tokenizer is written by training (WORKDIR/tokenizer) and by"
+            " `python -m medtok_jax.tokenize vocabulary`."
+        ) from error
+    config = TokenizerConfig.from_json(text, path / CONFIG)
+    for name in (TOKENS, CODEBOOK):
+        if name not in config.files:
+            raise damaged(path / CONFIG, f"it does not list {name}")
+    return config
+
+
+def check_files(path: Path, config: TokenizerConfig, *, verify: bool = False) -> None:
+    """Holds the files of a directory against the sizes and sha256 that the configuration lists.
+
+    Contents of large files are read only where `verify`: they are told apart by the identity they carry.
+
+    Raises:
+        InputError: a file is missing or differs.
+    """
+    for name, wanted in config.files.items():
+        file = path / name
+        if not file.is_file():
+            raise InputError(f"{file} is missing; {AGAIN}.")
+        size = file.stat().st_size
+        if size != wanted["size"]:
+            raise damaged(file, f"{size:,} bytes where {CONFIG} says {wanted['size']:,}")
+        if (verify or size <= SMALL) and sha256_of(file) != wanted["sha256"]:
+            raise damaged(file, f"its sha256 is not the one in {CONFIG}")
+
+
+def sha256_of(path: Path) -> str:
+    """sha256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def damaged(path: Path, what: object) -> InputError:
+    """What to raise for a file that cannot be what the configuration lists."""
+    return InputError(f"{path} is damaged ({what}); {AGAIN}.")
+
+
+def foreign(path: Path) -> InputError:
+    """What to raise for a file of another tokenizer."""
+    return InputError(f"{path} belongs to another tokenizer than the {CONFIG} beside it; {AGAIN}.")

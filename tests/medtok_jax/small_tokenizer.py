@@ -1,0 +1,68 @@
+"""Tokenizer directories made by hand: real files, random tokens."""
+
+from pathlib import Path
+
+import numpy as np
+
+from medtok_jax import tokenizer_directory
+from medtok_jax.regions import EMBEDDINGS, REGION_OF_EMBEDDING, Regions
+from medtok_jax.tokenizer_directory import Tokens
+
+K = 2
+REGIONS = Regions(text=12, graph=10, shared=14)
+DIM = 4
+KEYS = (
+    *("ICD10CM/E11", "ICD10CM/E11.9", "ICD10CM/E11.65", "ICD10CM/E10.9", "ICD10CM/S72.001A", "ICD10PCS/0016070"),
+    *("ICD9CM/250.00", "ICD9CM/001.0", "ICD9CM/E849.0", "ICD9Proc/00.10", "ICD9Proc/25.0", "SNOMED/44054006"),
+    *("RxNorm/860975", "NDC/00002143380", "ATC/A10BA02", "CPT4/99213", "HCPCS/J1815", "CPT4/10021", "SNOMED/10021"),
+)
+
+
+def make_tokens(keys=KEYS, *, seed: int = 0, kind: str = "top_k", embeddings: bool = False) -> Tokens:
+    """Random tokens of some codes; the two cross embeddings of a code may share tokens."""
+    rng = np.random.default_rng(seed)
+    ids = np.concatenate(
+        [
+            REGIONS.bounds(REGION_OF_EMBEDDING[name])[0]
+            + np.argsort(rng.random((len(keys), getattr(REGIONS, REGION_OF_EMBEDDING[name]))), axis=1)[:, :K]
+            for name in EMBEDDINGS
+        ],
+        axis=1,
+    ).astype(np.int32)
+    weights = rng.dirichlet(np.ones(K), (len(keys), 4)).reshape(len(keys), -1).astype(np.float32)
+    systems, codes = zip(*(key.split("/", 1) for key in keys), strict=True)
+    return Tokens(
+        strings={
+            "key": np.array(keys),
+            "system": np.array(systems),
+            "code": np.array(codes),
+            "description": np.array([f"what {key} means" for key in keys]),
+            "split": np.array(["train", "validation", "test"])[rng.integers(3, size=len(keys))],
+        },
+        ids=ids,
+        weights=weights if kind == "top_k" else np.ones_like(weights),
+        has_text=rng.random(len(keys)) < 0.8,
+        has_graph=rng.random(len(keys)) < 0.8,
+        codebook=rng.normal(size=(REGIONS.size, DIM)).astype(np.float32),
+        embeddings=rng.normal(size=(len(keys), 4, DIM)).astype(np.float32) if embeddings else None,
+    )
+
+
+def about(kind: str = "top_k", prefer=()) -> dict:
+    """What a directory says of itself beside its tokens."""
+    return {
+        "regions": REGIONS,
+        "num_top_k_tokens": K,
+        "quantizer_kind": kind,
+        "prefer": list(prefer),
+        "data_set": {"name": "medtok_codes/hand_made", "fingerprint": "0" * 64},
+        "text_encoder": {"name": "none", "identity": "0" * 64},
+        "training": {"step": 1, "model": {}, "train": {}},
+    }
+
+
+def write(path: Path, tokens: Tokens | None = None, *, kind: str = "top_k", prefer=(), **options) -> Path:
+    """A whole directory at `path`."""
+    tokens = make_tokens(kind=kind) if tokens is None else tokens
+    tokenizer_directory.write(path, tokens, about(kind, prefer), **options)
+    return path
