@@ -1,19 +1,29 @@
-"""Medical codes: one record type, one key and the display form of each code system.
+"""Medical codes: one record type, one key and the one normal form of each code system.
 
 Keys are `SYSTEM/code` with OMOP `vocabulary_id` names, because a bare code is ambiguous across systems: `0010` is a
-diagnosis in ICD9CM and a procedure in ICD9Proc. ICD codes are stored with their dot and looked up with or without it.
+diagnosis in ICD9CM and a procedure in ICD9Proc. ICD codes are stored with their dot and looked up with or without it;
+`display_code` brings what a user or an official file writes into the form that keys have.
 """
 
 import dataclasses
 import re
 
 from preprocessing.errors import InputError
+from preprocessing.verhoeff import has_check_digit
 
 ICD9CM = "ICD9CM"
 ICD9PROC = "ICD9Proc"
 ICD10CM = "ICD10CM"
 ICD10PCS = "ICD10PCS"
+SNOMED = "SNOMED"
+RXNORM = "RxNorm"
+NDC = "NDC"
+ATC = "ATC"
+CPT4 = "CPT4"
+HCPCS = "HCPCS"
 ICD_SYSTEMS = (ICD10CM, ICD10PCS, ICD9CM, ICD9PROC)
+# The order of systems in every file that lists codes.
+SYSTEMS = (*ICD_SYSTEMS, SNOMED, RXNORM, NDC, ATC, CPT4, HCPCS)
 
 # Compact (dotless) form of each system and the number of characters in front of its dot; 0 where there is no dot.
 # ICD-10-CM: CMS "ICD-10-CM Official Guidelines", I.A.2, and since 2026 categories like QA0; ICD-10-PCS leaves out the
@@ -26,10 +36,30 @@ _COMPACT = {
 }
 _STEM = {ICD10CM: 3, ICD10PCS: 0, ICD9CM: 3, ICD9PROC: 2}
 
+# SNOMED CT identifiers (RF2 specification, section 5.5): up to 18 digits; those of concepts have the partition
+# identifier 00 (core) or 10 (extension) in front of the check digit.
+_CONCEPT_ID = re.compile(r"[1-9][0-9]{2,14}[01]0[0-9]")
+_SHAPES = {
+    # Concept unique identifiers are numbers of up to 8 digits (RxNorm technical documentation, RXNCONSO).
+    RXNORM: re.compile(r"[1-9][0-9]{0,7}"),
+    # 14 anatomical groups; levels of 1, 3, 4, 5 and 7 characters (WHO, "Guidelines for ATC classification").
+    ATC: re.compile(r"[ABCDGHJLMNPRSV](?:[0-9]{2}(?:[A-Z](?:[A-Z](?:[0-9]{2})?)?)?)?"),
+    # Category I ends in a digit or A (immunization administration), II in F, III in T; M are multianalyte assays and U
+    # proprietary laboratory analyses.
+    CPT4: re.compile(r"[0-9]{4}[0-9AFMTU]"),
+    HCPCS: re.compile(r"[A-Z][0-9]{4}"),
+}
+# Digits of labeler, product and, for a package, package (21 CFR 207.33); 5-4-2 is the form of HIPAA billing.
+_NDC_SHAPES = {(4, 4, 2), (5, 3, 2), (5, 4, 1), (5, 4, 2), (4, 4), (5, 3), (5, 4)}
+_NDC_PRODUCT, _NDC_PACKAGE = 9, 11
+
+# Leading characters of a code that are its category.
+_CATEGORY = {ATC: 4, NDC: _NDC_PRODUCT, CPT4: 3, HCPCS: 3}
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class CodeRecord:
-    """One code of the vocabulary: `system` is an OMOP vocabulary name, `code` is in display form (with its dot)."""
+    """One code of the vocabulary: `system` is an OMOP vocabulary name, `code` is in normal form (with its dot)."""
 
     system: str
     code: str
@@ -42,31 +72,35 @@ class CodeRecord:
 
 
 def compact_code(code: str) -> str:
-    """The code as official files spell it: upper case, no dot, no blanks."""
+    """The ICD code as official files spell it: upper case, no dot, no blanks."""
     return code.strip().upper().replace(".", "")
 
 
 def is_wellformed(system: str, code: str) -> bool:
-    """Whether `code`, with or without its dot, has the shape of a code (or category) of `system`."""
-    pattern = _COMPACT.get(system)
-    return pattern is not None and pattern.fullmatch(compact_code(code)) is not None
+    """Whether `code`, in any spelling that `display_code` reads, has the shape of a code (or category) of `system`."""
+    return system in SYSTEMS and _normal_form(system, code)[0] is not None
 
 
 def display_code(system: str, code: str) -> str:
-    """Adds the dot of display form: `E119` -> `E11.9` (ICD10CM), `E8490` -> `E849.0` (ICD9CM), `0001` -> `00.01`.
+    """The normal form of a code, which is its own normal form.
+
+    - ICD: with its dot, `E119` -> `E11.9` (ICD10CM), `E8490` -> `E849.0` (ICD9CM), `0001` -> `00.01` (ICD9Proc);
+    - NDC: 11 digits (labeler 5, product 4, package 2) for a package, `0002-1433-80` -> `00002143380`, and the first 9
+      of them for a product, `0002-1433` -> `000021433`, as in OMOP. Segments tell themselves apart only by hyphens, so
+      without them nothing but 11 and 9 digits can be read;
+    - ATC, CPT4, HCPCS: upper case; SNOMED, RxNorm: digits.
 
     Raises:
-        InputError: `system` is not an ICD system, or `code` does not have the shape of its codes.
+        InputError: `system` is not known, or `code` does not have the shape of its codes.
     """
-    if system not in _COMPACT:
-        raise InputError(f"code system {system!r} is not known; it must be one of {', '.join(ICD_SYSTEMS)}.")
-    compact = compact_code(code)
-    if _COMPACT[system].fullmatch(compact) is None:
-        raise InputError(f"{code!r} does not have the shape of an {system} code; check the code and its system.")
-    stem = stem_length(system, compact)
-    if stem == 0 or len(compact) <= stem:
-        return compact
-    return f"{compact[:stem]}.{compact[stem:]}"
+    if system not in SYSTEMS:
+        raise InputError(f"code system {system!r} is not known; it must be one of {', '.join(SYSTEMS)}.")
+    normal, reason = _normal_form(system, code)
+    if normal is None:
+        raise InputError(
+            f"{code!r} does not have the shape of a code of {system}{reason}; check the code and its system."
+        )
+    return normal
 
 
 def stem_length(system: str, compact: str) -> int:
@@ -75,6 +109,55 @@ def stem_length(system: str, compact: str) -> int:
 
 
 def category_of(record: CodeRecord) -> str:
-    """The category a code belongs to, as `SYSTEM/stem`: what stands before the dot, or 3 characters in ICD-10-PCS."""
-    compact = compact_code(record.code)
-    return f"{record.system}/{compact[: stem_length(record.system, compact) or 3]}"
+    """The category a code belongs to, as `SYSTEM/stem`.
+
+    ICD: what stands before the dot, or 3 characters in ICD-10-PCS. ATC: its third level. NDC: the product. CPT4, HCPCS:
+    3 characters. SNOMED and RxNorm identifiers tell nothing, so each is a category of its own.
+    """
+    if record.system in ICD_SYSTEMS:
+        compact = compact_code(record.code)
+        return f"{record.system}/{compact[: stem_length(record.system, compact) or 3]}"
+    return f"{record.system}/{record.code[: _CATEGORY.get(record.system)]}"
+
+
+def _normal_form(system: str, code: str) -> tuple[str | None, str]:
+    """The normal form of `code`, or None and, where it helps, why it has none."""
+    if system in ICD_SYSTEMS:
+        return _icd(system, code), ""
+    if system == NDC:
+        return _ndc(code.strip())
+    if system == SNOMED:
+        return _concept_id(code.strip())
+    bare = code.strip().upper()
+    if system == ATC:  # Printed lists set its levels apart by blanks.
+        bare = "".join(bare.split())
+    return (bare if _SHAPES[system].fullmatch(bare) else None), ""
+
+
+def _icd(system: str, code: str) -> str | None:
+    compact = compact_code(code)
+    if _COMPACT[system].fullmatch(compact) is None:
+        return None
+    stem = stem_length(system, compact)
+    return compact if stem == 0 or len(compact) <= stem else f"{compact[:stem]}.{compact[stem:]}"
+
+
+def _concept_id(code: str) -> tuple[str | None, str]:
+    if _CONCEPT_ID.fullmatch(code) is None:
+        return None, " (a concept identifier of 6 to 18 digits)"
+    return (code, "") if has_check_digit(code) else (None, " (its check digit is wrong)")
+
+
+def _ndc(code: str) -> tuple[str | None, str]:
+    segments = code.split("-")
+    if not all(segment.isascii() and segment.isdigit() for segment in segments):
+        return None, ""
+    if len(segments) > 1:
+        if tuple(map(len, segments)) not in _NDC_SHAPES:
+            return None, " (labeler-product-package of 4-4-2, 5-3-2, 5-4-1 or 5-4-2 digits)"
+        return "".join(segment.zfill(width) for segment, width in zip(segments, (5, 4, 2), strict=False)), ""
+    if len(code) in (_NDC_PRODUCT, _NDC_PACKAGE):
+        return code, ""
+    if len(code) == 10:
+        return None, " (10 digits without hyphens may be 4-4-2, 5-3-2 or 5-4-1; write the hyphens or all 11 digits)"
+    return None, f" ({len(code)} digits without hyphens, where a package has 11 and a product 9)"
