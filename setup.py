@@ -32,6 +32,7 @@ setup(
         "optax>=0.2.5",
         "orbax-checkpoint>=0.11.25",
         "pyarrow>=17",
+        "requests>=2.32",
         "rich>=13.7",
         "safetensors>=0.5",
         "tensorboardX>=2.6.2",

@@ -58,8 +58,9 @@ def unzip(
         raise InputError(
             f"{path} is not a complete zip archive ({str(error) or type(error).__name__}); delete it and get it again."
         ) from error
-    except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist.") from error
+    except OSError as error:
+        where = f" into {folder}" if path.exists() else ""
+        raise InputError(f"{path} cannot be unpacked{where} ({error.strerror}).") from error
 
 
 def member_names(path: str | os.PathLike) -> list[str]:
@@ -79,7 +80,7 @@ def _members(
     archive: zipfile.ZipFile, path: Path, wanted: Callable[[str], bool] | None, flatten: bool
 ) -> dict[str, zipfile.ZipInfo]:
     """Wanted members by the name that they get, sorted; all members are checked, for one bad one spoils the archive."""
-    infos = archive.infolist()
+    infos = sorted(archive.infolist(), key=_depth)
     if len(infos) > _MAX_MEMBERS:
         raise InputError(f"{path} has {len(infos):,} members, more than {_MAX_MEMBERS:,}; it is not unpacked.")
     chosen: dict[str, zipfile.ZipInfo] = {}
@@ -93,9 +94,9 @@ def _members(
             continue
         name = PurePosixPath(info.filename).name if flatten else str(PurePosixPath(info.filename))
         other = chosen.get(name)
-        if other is None or _depth(info) < _depth(other):
+        if other is None:
             chosen[name] = info
-        elif _depth(info) == _depth(other):
+        elif _depth(info) == _depth(other):  # Sorted by depth, so a deeper one is passed over.
             raise InputError(
                 f"{path} holds both {other.filename!r} and {info.filename!r}; unpack the right one by hand."
             )

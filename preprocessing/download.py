@@ -1,0 +1,180 @@
+"""Downloads what the pipeline reads; what is there already is left alone.
+
+    python -m preprocessing.download list
+    python -m preprocessing.download codes --output=DIR/medical_codes
+    python -m preprocessing.download primekg --output=DIR/primekg
+    python -m preprocessing.download crossreferences --output=DIR/crossreferences
+    python -m preprocessing.download release --output=DIR/release
+
+Each source gets a folder of its own below the output, except for `primekg` and `release`, which are one source each;
+`manifest.json` says where every file came from. Files that were fetched by hand are taken from `--from_dir`, unpacked
+or in the archives in which they are offered. What needs a licence is fetched with the user's own key (UMLS_API_KEY in
+the environment) or not at all. To get a newer release of a source, delete its folder.
+
+Exit status: 1 when something that needs no licence could not be fetched.
+"""
+
+import contextlib
+import fcntl
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from absl import flags
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from preprocessing import command_line
+from preprocessing.catalogue import SOURCES, select
+from preprocessing.collecting import DOWNLOADS, Outcome, Settings, collect
+from preprocessing.download_source import GROUPS, Source
+from preprocessing.errors import InputError, UserError
+from preprocessing.manifest import Manifest
+
+_NEEDS = {"open": "nothing", "umls": "UMLS_API_KEY", "hand": "--from_dir"}
+_SHOWN = {
+    "fetched": "fetched",
+    "by hand": "taken from --from_dir",
+    "there": "there already",
+    "not needed": "not needed",
+    "missing": "needs you",
+    "failed": "FAILED",
+}
+# Wide enough for the table, where output is not a terminal.
+_WIDTH = 150
+
+
+def download(
+    group: str, settings: Settings, *, only: Sequence[str] = (), sources: Iterable[Source] | None = None
+) -> list[Outcome]:
+    """Collects the sources of a group, each whatever became of the others.
+
+    Args:
+        group: one of `GROUPS`.
+        settings: where to, and how.
+        only: names of sources; empty is all of the group.
+        sources: another catalogue.
+
+    Returns:
+        What became of each source, in the catalogue's order.
+
+    Raises:
+        InputError: the group or a name is not known, or the output cannot be written.
+    """
+    chosen = select(group, only, sources)
+    if settings.from_dir and not settings.from_dir.is_dir():
+        raise InputError(f"--from_dir={settings.from_dir} is not a folder.")
+    outcomes: list[Outcome] = []
+    with _only_writer(settings.output):
+        manifest = Manifest.read(settings.output)
+        for source in tqdm(chosen, desc=group, unit=" sources", disable=None if settings.progress else True):
+            if source.name in {outcome.source.replaces for outcome in outcomes if _is_here(outcome)}:
+                outcomes.append(Outcome(source, "not needed"))
+            else:
+                outcomes.append(collect(source, manifest, settings))
+        with contextlib.suppress(OSError):
+            (settings.output / DOWNLOADS).rmdir()
+    return outcomes
+
+
+def _is_here(outcome: Outcome) -> bool:
+    return outcome.state in ("fetched", "by hand", "there")
+
+
+def complain(outcomes: Iterable[Outcome], only: Sequence[str] = ()) -> None:
+    """Raises one sentence when something that was asked for is not there.
+
+    What needs the user's licence is no failure, unless it was asked for by name.
+
+    Raises:
+        UserError: naming the sources that failed.
+        InputError: naming the sources that only the user can get.
+    """
+    failed = [outcome.source.name for outcome in outcomes if outcome.state == "failed"]
+    if failed:
+        raise UserError(
+            f"{len(failed)} of the sources failed: {', '.join(failed)} (see above); what was fetched stays, so run the "
+            "same command again."
+        )
+    missing = [
+        outcome.source.name for outcome in outcomes if outcome.state == "missing" and outcome.source.name in only
+    ]
+    if missing:
+        raise InputError(f"only you can get {', '.join(missing)} (see above).")
+
+
+def catalogue_table(sources: Iterable[Source]) -> Table:
+    """All sources with licence, address and what they need."""
+    table = Table(title="What can be downloaded", title_justify="left", title_style="bold", expand=True)
+    for header in ("group", "source", "needs"):
+        table.add_column(header, no_wrap=True)
+    for header, ratio in (("version", 2), ("licence", 3), ("from", 6)):
+        table.add_column(header, overflow="fold", ratio=ratio)
+    for source in sources:
+        where = [download.url for download in source.downloads if download.url] or [source.listing or source.how]
+        more = f" (and {len(where) - 1} more)" if len(where) > 1 else ""
+        table.add_row(source.group, source.name, source.version, source.licence, _NEEDS[source.access], where[0] + more)
+    return table
+
+
+def print_outcomes(outcomes: Iterable[Outcome], console: Console) -> None:
+    """One line a source, and a sentence for each that is not there."""
+    for outcome in outcomes:
+        colour = {"failed": "red", "missing": "yellow"}.get(outcome.state, "green")
+        console.print(f"  {outcome.source.name:<14} [{colour}]{_SHOWN[outcome.state]}[/{colour}]", highlight=False)
+    for outcome in outcomes:
+        if outcome.reason:
+            console.print(outcome.reason, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def _only_writer(folder: Path) -> Iterator[None]:
+    """Makes the folder, and lets one process at a time write into it; the others wait."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise InputError(f"--output={folder} cannot be written ({error.strerror}); choose another folder.") from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"waiting for another process that writes into {folder}", file=sys.stderr)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def main(argv: list[str]) -> None:
+    """Prints the catalogue, or downloads one group of it."""
+    names = ", ".join(GROUPS)
+    example = "python -m preprocessing.download codes --output=DIR/medical_codes"
+    (what,) = command_line.expect_arguments(argv, 1, f"{example} (or {names}, or list)")
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
+    if what == "list":
+        console.print(catalogue_table(SOURCES))
+        return
+    select(what)
+    if not flags.FLAGS.output:
+        raise InputError(f"say where to: python -m preprocessing.download {what} --output=DIR")
+    settings = Settings(
+        output=Path(flags.FLAGS.output),
+        from_dir=Path(flags.FLAGS.from_dir) if flags.FLAGS.from_dir else None,
+        offline=flags.FLAGS.offline,
+        all_files=flags.FLAGS.all_files,
+    )
+    outcomes = download(what, settings, only=flags.FLAGS.only)
+    print_outcomes(outcomes, console)
+    complain(outcomes, flags.FLAGS.only)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("output", None, "folder to download into")
+    flags.DEFINE_string("from_dir", None, "folder of files fetched by hand, unpacked or as archives; searched first")
+    flags.DEFINE_list("only", [], "sources to get, such as ICD10CM,NDC; all of them when not given")
+    flags.DEFINE_bool("offline", False, "take only what is in --from_dir or there already")
+    flags.DEFINE_bool("all_files", False, "also get what no stage reads, such as the authors' tokens and embeddings")
+    command_line.run(main)
