@@ -30,29 +30,36 @@ class Found:
         Raises:
             InputError: where it cannot be read.
         """
-        with _manager(self.folder) as manager:
-            try:
-                return manager.restore(self.step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"]
-            except (OSError, ValueError, KeyError) as error:
-                raise InputError(
-                    f"The checkpoint {self.folder / str(self.step)} is damaged ({str(error).splitlines()[0]});"
-                    " delete it to go on from an earlier one, or start in another work directory."
-                ) from error
+        return self._read("about", ocp.args.JsonRestore())
 
     def restore(self, like: TrainState) -> TrainState:
-        """The saved state, laid out on devices as `like` is."""
-        with _manager(self.folder) as manager:
-            abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _to_tree(like))
-            tree = manager.restore(self.step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))[
-                "state"
-            ]
-        return _from_tree(tree, like)
+        """The saved state, laid out on devices as `like` is.
+
+        Raises:
+            InputError: where it cannot be read.
+        """
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _to_tree(like))
+        return _from_tree(self._read("state", ocp.args.StandardRestore(abstract)), like)
 
     def restore_variables(self) -> dict[str, dict]:
-        """The saved `params` and `fixed` variables as nested dictionaries of host arrays, whatever their shapes."""
-        with _manager(self.folder) as manager:
-            tree = manager.restore(self.step, args=ocp.args.Composite(state=ocp.args.StandardRestore()))["state"]
+        """The saved `params` and `fixed` variables as nested dictionaries of host arrays, whatever their shapes.
+
+        Raises:
+            InputError: where they cannot be read.
+        """
+        tree = self._read("state", ocp.args.StandardRestore())
         return {"params": tree["params"], "fixed": tree["fixed"]}
+
+    def _read(self, item: str, arguments: ocp.args.CheckpointArgs) -> dict:
+        with _manager(self.folder) as manager:
+            try:
+                return manager.restore(self.step, args=ocp.args.Composite(**{item: arguments}))[item]
+            except (OSError, ValueError, KeyError) as error:
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                raise InputError(
+                    f"The checkpoint {self.folder / str(self.step)} is damaged ({reason[:200]}); delete it to start"
+                    " anew, or go on from another one with --config.resume_from."
+                ) from error
 
 
 def _manager(folder: Path, max_to_keep: int | None = None) -> ocp.CheckpointManager:

@@ -1,0 +1,52 @@
+"""Checkpoints: what is saved comes back, what is damaged is told in one sentence."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from medtok_jax import checkpoints
+from medtok_jax.state import TrainState
+from preprocessing.errors import InputError
+
+
+@pytest.fixture
+def state() -> TrainState:
+    """Large enough that its arrays lie in a file of their own."""
+    params = nnx.state(nnx.Linear(100, 100, rngs=nnx.Rngs(0)), nnx.Param)
+    return TrainState(step=jnp.int32(7), params=params, fixed=nnx.State({}), opt_state=(jnp.ones(3),))
+
+
+def test_the_state_and_what_is_said_of_it_come_back(tmp_path, state):
+    checkpoints.save(tmp_path, "last", state, {"best_total_loss": 1.5})
+    found = checkpoints.find(tmp_path)
+    assert found.step == 7
+    assert found.about() == {"best_total_loss": 1.5}
+    back = found.restore(state)
+    np.testing.assert_array_equal(back.params["kernel"].get_value(), state.params["kernel"].get_value())
+    np.testing.assert_array_equal(back.opt_state[0], state.opt_state[0])
+
+
+def test_an_unfinished_checkpoint_is_not_found(tmp_path, state):
+    checkpoints.save(tmp_path, "last", state, {})
+    (tmp_path / "checkpoints/last/7/_CHECKPOINT_METADATA").unlink()
+    with pytest.raises(InputError, match="There is no checkpoint"):
+        checkpoints.find(tmp_path)
+
+
+def test_damaged_arrays_are_one_sentence(tmp_path, state):
+    checkpoints.save(tmp_path, "last", state, {})
+    for path in (tmp_path / "checkpoints/last/7/state").rglob("d/*"):
+        path.write_bytes(path.read_bytes()[:10])
+    for read in (lambda found: found.restore(state), lambda found: found.restore_variables()):
+        with pytest.raises(InputError, match=r"last/7 is damaged \(.*\); delete it") as raised:
+            read(checkpoints.find(tmp_path))
+        assert "\n" not in str(raised.value)
+
+
+def test_damaged_metadata_is_one_sentence(tmp_path, state):
+    checkpoints.save(tmp_path, "last", state, {"step": 7})
+    for path in (tmp_path / "checkpoints/last/7/about").rglob("metadata"):
+        path.write_text("{")
+    with pytest.raises(InputError, match="is damaged"):
+        checkpoints.find(tmp_path).about()
