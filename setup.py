@@ -50,6 +50,14 @@ setup(
         "test": DATA
         + TEXT_ENCODER
         + TORCH
-        + ["hypothesis>=6.100", "networkx>=3.3", "pytest>=8.3", "ruff>=0.11", "scikit-learn>=1.5", "tensorboard>=2.18"],
+        + [
+            "hypothesis>=6.100",
+            "networkx>=3.3",
+            "pytest>=8.3",
+            "pytest-xdist>=3.6",
+            "ruff>=0.11",
+            "scikit-learn>=1.5",
+            "tensorboard>=2.18",
+        ],
     },
 )

@@ -12,4 +12,5 @@ install_once test install_test
 
 ruff check .
 ruff format --check .
-python -m pytest "$@"
+# A file of tests stays in one process, so that what its tests share is made once.
+python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile "$@"
