@@ -39,6 +39,7 @@ setup(
         "tensorflow-datasets>=4.9.9",
         "tqdm>=4.66",
         "transformers>=4.57",
+        "urllib3>=2.0",
     ],
     extras_require={
         "cuda": ["jax[cuda12]>=0.7"],

@@ -209,8 +209,8 @@ _CODES = (
         archives=(r"(.*[^a-z])?atc([^a-z].*)?\.zip",),
         access="hand",
         how=(
-            "order the index at https://atcddd.fhi.no/order/ and give a file named like atc.csv in --from_dir (the "
-            "full release of RxNorm holds the classes too)"
+            "order the index from its centre (https://atcddd.fhi.no/atc_ddd_index/) and give a file named like atc.csv "
+            "in --from_dir (the full release of RxNorm holds the classes too)"
         ),
     ),
     Source(

@@ -168,7 +168,7 @@ def _take_given(source: Source, given: list[Path], manifest: Manifest, settings:
             placed |= _unpack(source, path, checksums[path], known, settings)
         else:
             target = settings.output / source.folder / path.name
-            _copy(path, target)
+            copy_file(path, target)
             placed[_name(target, settings)] = known
     _check_found(source, placed)
     _record(source, placed, manifest, settings)
@@ -275,7 +275,12 @@ def _check_found(source: Source, names: Iterable[str]) -> None:
         raise InputError(f"not all files of {source.name} were found; these are needed: {_looked_for(source)}.")
 
 
-def _copy(source: Path, target: Path) -> None:
+def copy_file(source: Path, target: Path) -> None:
+    """Copies a file, which appears under its name when it is complete.
+
+    Raises:
+        InputError: the file system refuses.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(target.name + ".partial")
     try:

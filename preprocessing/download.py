@@ -32,6 +32,7 @@ from preprocessing.collecting import DOWNLOADS, Outcome, Settings, collect
 from preprocessing.download_source import GROUPS, Source
 from preprocessing.errors import InputError, UserError
 from preprocessing.manifest import Manifest
+from preprocessing.mimic import PROJECTS
 
 _NEEDS = {"open": "nothing", "umls": "UMLS_API_KEY", "hand": "--from_dir"}
 _SHOWN = {
@@ -106,7 +107,7 @@ def complain(outcomes: Iterable[Outcome], only: Sequence[str] = ()) -> None:
 
 
 def catalogue_table(sources: Iterable[Source]) -> Table:
-    """All sources with licence, address and what they need."""
+    """All sources, and the data sets of `preprocessing.mimic`, with licence, address and what they need."""
     table = Table(title="What can be downloaded", title_justify="left", title_style="bold", expand=True)
     for header in ("group", "source", "needs"):
         table.add_column(header, no_wrap=True)
@@ -115,7 +116,11 @@ def catalogue_table(sources: Iterable[Source]) -> Table:
     for source in sources:
         where = [download.url for download in source.downloads if download.url] or [source.listing or source.how]
         more = f" (and {len(where) - 1} more)" if len(where) > 1 else ""
-        table.add_row(source.group, source.name, source.version, source.licence, _NEEDS[source.access], where[0] + more)
+        needs = _NEEDS[source.access]
+        table.add_row(source.group, source.name, needs, source.version, source.licence, where[0] + more)
+    for project in PROJECTS.values():
+        needs = "nothing" if project.is_open else "PhysioNet account"
+        table.add_row("(mimic)", project.name, needs, project.version, project.licence, project.page)
     return table
 
 

@@ -1,0 +1,284 @@
+"""Downloads MIMIC from PhysioNet: the tables that this project uses, verified against the published checksums.
+
+    python -m preprocessing.mimic --version=mimic4 --output=DIR/mimic4
+    python -m preprocessing.mimic --version=mimic3 --demo --output=DIR/mimic3demo
+
+The full data sets need a credentialed PhysioNet account that has signed the data use agreement; the demos (100
+patients) need none. Credentials come from PHYSIONET_USERNAME and PHYSIONET_PASSWORD in the environment, from ~/.netrc,
+or are asked for at the terminal; they cannot be given as arguments, which everybody on the machine could read.
+
+Files keep their names and folders (`hosp/patients.csv.gz`). `--from_dir` takes a folder that was fetched with wget, or
+that holds the archive of the project.
+"""
+
+import dataclasses
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+from absl import flags
+from tqdm import tqdm
+
+from preprocessing import command_line
+from preprocessing.archives import member_names, unzip
+from preprocessing.collecting import copy_file
+from preprocessing.errors import InputError
+from preprocessing.fetching import Expected, Patience, fetch
+from preprocessing.manifest import Manifest, sha256_of
+from preprocessing.physionet import (
+    BASE_URL,
+    CHECKSUMS,
+    Project,
+    access,
+    credentials,
+    fetch_checksums,
+    read_checksums,
+    refusals_told,
+)
+
+_CREDENTIALED = "PhysioNet Credentialed Health Data License 1.5.0"
+_ODBL = "Open Data Commons Open Database License 1.0"
+PROJECTS = {
+    ("mimic3", False): Project("MIMIC-III", "mimiciii", "1.4", _CREDENTIALED, is_open=False),
+    ("mimic3", True): Project("MIMIC-III demo", "mimiciii-demo", "1.4", _ODBL, is_open=True),
+    ("mimic4", False): Project("MIMIC-IV", "mimiciv", "3.1", _CREDENTIALED, is_open=False),
+    ("mimic4", True): Project("MIMIC-IV demo", "mimic-iv-demo", "2.2", _ODBL, is_open=True),
+}
+# As `folder/table` without ending; plain and gzipped tables both count.
+TABLES = {
+    "mimic3": (
+        "PATIENTS",
+        "ADMISSIONS",
+        "DIAGNOSES_ICD",
+        "PROCEDURES_ICD",
+        "PRESCRIPTIONS",
+        "ICUSTAYS",
+        "D_ICD_DIAGNOSES",
+        "D_ICD_PROCEDURES",
+    ),
+    "mimic4": (
+        "hosp/patients",
+        "hosp/admissions",
+        "hosp/diagnoses_icd",
+        "hosp/procedures_icd",
+        "hosp/prescriptions",
+        "hosp/d_icd_diagnoses",
+        "hosp/d_icd_procedures",
+        "icu/icustays",
+    ),
+}
+_ENDINGS = (".csv", ".csv.gz")
+# The largest table, gzipped, has 3.3 GB; unpacked demos are small.
+_MAX_BYTES = 64 << 30
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What to get, and how.
+
+    Attributes:
+        version: `mimic3` or `mimic4`.
+        output: folder.
+        demo: the open subset of 100 patients.
+        release: another version than the one in `PROJECTS`, such as `2.2`.
+        all_tables: all tables of the project, not only those that this one uses.
+        from_dir: folder with files fetched by hand; nothing is fetched then.
+        base_url: where PhysioNet's projects are.
+        progress: show progress bars.
+        patience: of transfers.
+    """
+
+    version: str
+    output: Path
+    demo: bool = False
+    release: str | None = None
+    all_tables: bool = False
+    from_dir: Path | None = None
+    base_url: str = BASE_URL
+    progress: bool = True
+    patience: Patience = dataclasses.field(default_factory=Patience)
+
+    @property
+    def project(self) -> Project:
+        project = PROJECTS[self.version, self.demo]
+        return dataclasses.replace(project, version=self.release) if self.release else project
+
+
+def get(request: Request) -> list[str]:
+    """Gets the tables; those that are there already, unchanged, are left alone.
+
+    Returns:
+        Names of all files, relative to the output.
+
+    Raises:
+        FetchError: PhysioNet refuses or does not answer.
+        InputError: credentials are missing, or files given by hand are missing or wrong.
+    """
+    try:
+        request.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--output={request.output} cannot be written ({error.strerror}).") from error
+    manifest = Manifest.read(request.output)
+    if request.from_dir:
+        return _take(request, manifest)
+    auth = None if request.project.is_open else credentials(request.base_url)
+    checksums = fetch_checksums(request.project, request.output, auth, request.patience, request.base_url)
+    names = chosen(request, checksums)
+    for name in tqdm(names, desc=request.project.name, unit=" files", disable=None if request.progress else True):
+        if _is_there(manifest, name, checksums[name]):
+            continue
+        with refusals_told(request.project):
+            fetched = fetch(
+                request.project.url(name, request.base_url),
+                request.output / name,
+                expected=Expected(sha256=checksums[name]),
+                access=access(auth),
+                patience=request.patience,
+                progress=request.progress,
+            )
+        _record(request, manifest, name, fetched.sha256, verified=True)
+    return names
+
+
+def chosen(request: Request, checksums: Mapping[str, str]) -> list[str]:
+    """Names of the wanted files among those that the project lists.
+
+    Raises:
+        InputError: a table that this project uses is not among them.
+    """
+    by_name = {name.lower(): name for name in checksums if name.lower().endswith(_ENDINGS)}
+    names = []
+    for table in TABLES[request.version]:
+        found = [by_name[table.lower() + ending] for ending in _ENDINGS if table.lower() + ending in by_name]
+        if not found:
+            raise InputError(
+                f"{request.project.name} {request.project.version} does not list the table {table}; is it the right "
+                "version?"
+            )
+        names.append(found[-1])
+    return sorted(by_name.values()) if request.all_tables else names
+
+
+def _take(request: Request, manifest: Manifest) -> list[str]:
+    """Copies the tables out of a folder, or out of the project's archive in it."""
+    folder = request.from_dir
+    if not folder.is_dir():
+        raise InputError(f"--from_dir={folder} is not a folder.")
+    roots = [path.parent for path in sorted(folder.rglob(CHECKSUMS), key=lambda path: (len(path.parts), path))]
+    for root in roots:
+        checksums = read_checksums(root / CHECKSUMS)
+        if _lists_tables(request, checksums):
+            return _copy_from(request, manifest, root, checksums)
+    for archive in sorted(folder.rglob("*.zip")):
+        inside = [name for name in member_names(archive) if PurePosixPath(name).name == CHECKSUMS]
+        unpacked = request.output / ".unpacked"
+        try:
+            for name in sorted(inside, key=lambda name: name.count("/"))[:1]:
+                _unzip_tables(request, archive, name, unpacked)
+                checksums = read_checksums(unpacked / name)
+                if _lists_tables(request, checksums):
+                    return _copy_from(request, manifest, (unpacked / name).parent, checksums)
+        finally:
+            shutil.rmtree(unpacked, ignore_errors=True)
+    raise InputError(
+        f"{folder} holds no {CHECKSUMS} of {request.project.name}, neither in a subfolder nor in an archive; give the "
+        "folder as wget fetched it, or one with the archive of the project."
+    )
+
+
+def _lists_tables(request: Request, checksums: Mapping[str, str]) -> bool:
+    try:
+        chosen(request, checksums)
+    except InputError:
+        return False
+    return True
+
+
+def _unzip_tables(request: Request, archive: Path, checksums_name: str, unpacked: Path) -> None:
+    """Unpacks the checksums and the wanted tables beside them."""
+    prefix = checksums_name.removesuffix(CHECKSUMS)
+    tables = {table.lower() + ending for table in TABLES[request.version] for ending in _ENDINGS}
+    tables.add(CHECKSUMS.lower())
+
+    def wanted(name: str) -> bool:
+        return name.startswith(prefix) and (request.all_tables or name.removeprefix(prefix).lower() in tables)
+
+    unzip(archive, unpacked, max_bytes=_MAX_BYTES, wanted=wanted)
+
+
+def _copy_from(request: Request, manifest: Manifest, root: Path, checksums: Mapping[str, str]) -> list[str]:
+    """Copies and verifies; a table that was decompressed by hand cannot be verified, and is told."""
+    names = []
+    for listed in chosen(request, checksums):
+        name = listed
+        if not (root / name).is_file() and (root / name.removesuffix(".gz")).is_file():
+            name = name.removesuffix(".gz")
+        source = root / name
+        if not source.is_file():
+            raise InputError(f"{source} is missing; get it from {request.project.page}.")
+        checksum = sha256_of(source)
+        verified = name in checksums
+        if verified and checksum != checksums[name]:
+            raise InputError(
+                f"{source} is not the published file: its sha256 is {checksum}, where {CHECKSUMS} says "
+                f"{checksums[name]}; get it again."
+            )
+        if not verified:
+            print(f"{source} is decompressed, so its checksum cannot be compared.", file=sys.stderr)
+        if not _is_there(manifest, name, checksum):
+            copy_file(source, request.output / name)
+            _record(request, manifest, name, checksum, verified=verified, by_hand=True)
+        names.append(name)
+    return names
+
+
+def _is_there(manifest: Manifest, name: str, sha256: str) -> bool:
+    return name in manifest.files and manifest.files[name]["sha256"] == sha256 and manifest.problem(name) is None
+
+
+def _record(request: Request, manifest: Manifest, name: str, sha256: str, *, verified: bool, by_hand: bool = False):
+    project = request.project
+    manifest.record(
+        name,
+        source=f"given by hand: {name}" if by_hand else project.url(name, request.base_url),
+        version=project.version,
+        licence=project.licence,
+        size=(request.output / name).stat().st_size,
+        sha256=sha256,
+        catalogue=project.name,
+        by_hand=by_hand,
+        verified=verified,
+    )
+    manifest.write()
+
+
+def main(argv: list[str]) -> None:
+    """Gets the data set that the flags name."""
+    command_line.expect_arguments(argv, 0, "python -m preprocessing.mimic --version=mimic4 --output=DIR")
+    if not flags.FLAGS.version or not flags.FLAGS.output:
+        raise InputError("say what and where to: python -m preprocessing.mimic --version=mimic4 --output=DIR")
+    request = Request(
+        version=flags.FLAGS.version,
+        output=Path(flags.FLAGS.output),
+        demo=flags.FLAGS.demo,
+        release=flags.FLAGS.release,
+        all_tables=flags.FLAGS.all_tables,
+        from_dir=Path(flags.FLAGS.from_dir) if flags.FLAGS.from_dir else None,
+        base_url=flags.FLAGS.base_url,
+    )
+    names = get(request)
+    size = sum((request.output / name).stat().st_size for name in names)
+    project = request.project
+    print(f"{project.name} {project.version} is in {request.output}: {len(names)} files, {size:,} bytes")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_enum("version", None, ["mimic3", "mimic4"], "MIMIC-III or MIMIC-IV")
+    flags.DEFINE_string("output", None, "folder to download into")
+    flags.DEFINE_bool("demo", False, "the open subset of 100 patients, which needs no credentials")
+    flags.DEFINE_string("release", None, "another version of the data set, such as 2.2 of MIMIC-IV")
+    flags.DEFINE_bool("all_tables", False, "all tables of the data set, not only those that this project uses")
+    flags.DEFINE_string("from_dir", None, "folder of files fetched by hand, as wget leaves them or as archive")
+    flags.DEFINE_string("base_url", BASE_URL, "where PhysioNet's projects are, for tests")
+    command_line.run(main)
