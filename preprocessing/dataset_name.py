@@ -1,11 +1,17 @@
 """Reads a data set name: everything that makes one data set differ from another is in its name.
 
-`medtok_codes/icd` followed by any of these options, each at most once and joined by `-`:
+`medtok_codes/<source>`, where the source is
 
-- `groups`: CCSR and CCS groups as nodes of the graph (labels of the evaluation, so off by default);
-- `holdout_<edge type>_<percent>_<name>`: leaves that part of the edge type out, `holdout_gem_30_eval`;
+- `icd`: the ICD code systems over the graph of their official files, from Python packages;
+- `primekg`: the codes of all coding systems linked to PrimeKG, from files that `preprocessing.pipeline` made;
+- `release`: the authors' published codes with their neighbourhoods in PrimeKG, from the files of the release;
+
+followed by any of these options, each at most once and joined by `-`:
+
+- `groups`: CCSR and CCS groups as nodes of the graph (labels of the evaluation, so off by default); `icd` only;
+- `holdout_<edge type>_<percent>_<name>`: leaves that part of the edge type out, `holdout_gem_30_eval`; `icd` only;
 - `nodes_<n>`: at most n nodes in a subgraph (64);
-- `hubs_<n>`: at most n neighbours offered by a node (16);
+- `hubs_<n>`: at most n neighbours offered by a node (16); not for `release`, which comes with its neighbourhoods;
 - `sample_<n>`: about n codes, whole categories only. The graph stays whole, so every example is the same as in the
   full data set.
 """
@@ -19,7 +25,8 @@ from preprocessing.holdout import Holdout
 from preprocessing.icd_graph import EDGE_TYPES
 
 NAME = "medtok_codes"
-_SOURCE = "icd"
+ICD, PRIMEKG, RELEASE = "icd", "primekg", "release"
+SOURCES = (ICD, PRIMEKG, RELEASE)
 _FORMS = {
     "groups": re.compile(r"groups"),
     "holdout": re.compile(r"holdout_([a-z][a-z0-9_]*)_([0-9]{1,2})_([a-z0-9]+)"),
@@ -34,6 +41,17 @@ _EXAMPLES = {
     "hubs": "hubs_8",
     "sample": "sample_1000",
 }
+_NOT_FOR = {
+    "groups": {
+        PRIMEKG: "PrimeKG holds no CCSR or CCS groups",
+        RELEASE: "PrimeKG holds no CCSR or CCS groups",
+    },
+    "holdout": {
+        PRIMEKG: "PrimeKG holds no edges between codes",
+        RELEASE: "PrimeKG holds no edges between codes",
+    },
+    "hubs": {RELEASE: "the authors' release comes with the neighbourhood of every code"},
+}
 _DEFAULT_NODES = 64
 _DEFAULT_HUBS = 16
 
@@ -42,6 +60,7 @@ _DEFAULT_HUBS = 16
 class DatasetOptions:
     """What a data set name says; see the module's docstring."""
 
+    source: str = ICD
     groups: bool = False
     holdout: Holdout | None = None
     max_nodes: int = _DEFAULT_NODES
@@ -51,7 +70,7 @@ class DatasetOptions:
     @property
     def config_name(self) -> str:
         """The one spelling of these options: fixed order, defaults left out."""
-        parts = [_SOURCE]
+        parts = [self.source]
         if self.groups:
             parts.append("groups")
         if self.holdout:
@@ -74,24 +93,25 @@ def parse_name(name: str) -> DatasetOptions:
     """
     dataset, _, config = name.partition("/")
     if dataset != NAME or not config:
-        raise InputError(f"{name!r} is not a data set of this package; did you mean '{NAME}/{config or _SOURCE}'?")
+        raise InputError(f"{name!r} is not a data set of this package; did you mean '{NAME}/{config or ICD}'?")
     source, *options = config.split("-")
-    if source == "release":
+    if source not in SOURCES:
         raise InputError(
-            f"{name!r}, the authors' 617,490 codes (all_codes_mappings.parquet and kg.csv of doi:10.7910/DVN/7XNT3M), "
-            f"cannot be built by this version yet; take '{NAME}/{_SOURCE}', which needs no download."
+            f"{name!r} names the source {source!r}, which is not known; did you mean "
+            f"'{NAME}/{_nearest(source, SOURCES)}'? (sources: {', '.join(SOURCES)})"
         )
-    if source != _SOURCE:
-        raise InputError(f"{name!r} names the source {source!r}, which is not known; did you mean '{NAME}/{_SOURCE}'?")
     values: dict[str, tuple[str, ...]] = {}
     for option in options:
         kind, groups = _parse_option(name, option)
         if kind in values:
             raise InputError(f"{name!r} gives the option {kind} twice; give it once.")
+        if reason := _NOT_FOR.get(kind, {}).get(source):
+            raise InputError(f"{name!r} has the option {kind}, but {reason}; leave {option!r} out.")
         values[kind] = groups
     if values.get("holdout", ("",))[0] == "in_group" and "groups" not in values:
         raise InputError(f"{name!r} holds out edges to groups, but its graph has none; add the option 'groups'.")
     return DatasetOptions(
+        source=source,
         groups="groups" in values,
         holdout=_parse_holdout(name, *values["holdout"]) if "holdout" in values else None,
         max_nodes=int(values.get("nodes", (_DEFAULT_NODES,))[0]),

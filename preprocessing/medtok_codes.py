@@ -1,43 +1,56 @@
 """The TFDS data set `medtok_codes`: one example per medical code, with its subgraph of a knowledge graph.
 
     python -m preprocessing.medtok_codes --name=medtok_codes/icd --data_dir=DIR
+    python -m preprocessing.medtok_codes --name=medtok_codes/release --source_dir=FILES --data_dir=DIR
 
-builds it; `prepare` does the same from Python. `dataset_name` tells what a name may say. The knowledge graph lies in
-`graph/` beside the record files, so both appear together or not at all.
+build it; `prepare` does the same from Python. `dataset_name` tells what a name may say, `dataset_sources` what a data
+set is made of. The knowledge graph lies in `graph/` beside the record files, so both appear together or not at all.
+
+With `--pipeline=beam` Apache Beam makes and writes the records, on this machine or, by `--beam_pipeline_options`, on a
+Dataflow, Flink or Spark cluster whose workers all see `--data_dir` under the same path and have this package installed.
+The examples, their order and the fingerprint are those of a local build; where a split takes several files, these may
+begin at other examples.
 """
 
-import contextlib
-import errno
-import fcntl
 import hashlib
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
-from absl import flags, logging
+from absl import flags
+from array_record.python.array_record_data_source import ArrayRecordDataSource
 from tensorflow_datasets.core import file_adapters, writer
 from tensorflow_datasets.proto import tf_example_pb2
 from tqdm import tqdm
 
 from preprocessing import command_line
-from preprocessing.codes import CodeRecord, category_of
+from preprocessing.beam import BeamPipeline, beam_examples
 from preprocessing.dataset_name import NAME, DatasetOptions, parse_name
-from preprocessing.errors import InputError
-from preprocessing.holdout import hold_out, write_held_out
-from preprocessing.icd_graph import EDGE_TYPES, FIRST_KEPT, PRIORITY, REVERSE, icd_facts
-from preprocessing.knowledge_graph import KnowledgeGraph, from_facts, node_table
-from preprocessing.linking import link_by_key
-from preprocessing.sources.icd import official_counts, vocabulary
-from preprocessing.splits import SPLITS, sample, split_of
-from preprocessing.subgraphs import neighbour_table, subgraphs
+from preprocessing.dataset_sources import check_source, read_source, source_files
+from preprocessing.errors import InputError, UserError
+from preprocessing.examples import examples, open_plan, write_plan
+from preprocessing.guarded_build import only_builder, quiet_tfds, writable
+from preprocessing.knowledge_graph import KnowledgeGraph
+from preprocessing.splits import SPLITS
 
-_DESCRIPTION = """\
+_DESCRIPTIONS = {
+    "icd": """\
 Medical codes of ICD-10-CM, ICD-10-PCS, ICD-9-CM and ICD-9-CM procedures with their descriptions and hub-capped 2-hop
-subgraphs of a knowledge graph: code hierarchies, GEM crosswalks, tabular notes and the Human Phenotype Ontology."""
+subgraphs of a knowledge graph: code hierarchies, GEM crosswalks, tabular notes and the Human Phenotype Ontology.""",
+    "primekg": """\
+Medical codes of all coding systems with their descriptions and hub-capped 2-hop subgraphs of PrimeKG around the nodes
+that they are linked to.""",
+    "release": """\
+The medical codes published with MedTok (Su et al., ICML 2025), their descriptions and their subgraphs of PrimeKG.""",
+}
+
+
+_BATCH = 4096
 
 
 class MedtokConfig(tfds.core.BuilderConfig):
@@ -63,10 +76,16 @@ def _canonical(record: bytes) -> bytes:
 class MedtokCodes(tfds.core.GeneratorBasedBuilder, skip_registration=__name__ == "__main__"):
     """Builder of `medtok_codes`; use `prepare` rather than TFDS's `download_and_prepare`.
 
+    Attributes:
+        progress_bar: shows the examples written, where it is set.
+        source_dir: where the files lie that the data set is built from.
+        plan_dir: where the plan is laid out while the data set is built.
+        with_beam: whether Apache Beam makes the examples.
+
     Features of an example with V nodes and E directed edges:
         key, system, code, description: Text (bytes when read).
-        nodes: int32 [V], node ids of the knowledge graph, the anchor first; V = 0 where a code has no node.
-        hops: uint8 [V], 0 for the anchor, 1 or 2.
+        nodes: int32 [V], node ids of the knowledge graph, the anchors first; V = 0 where a code has no node.
+        hops: uint8 [V], 0 for the anchors, 1 or 2.
         self_node: int32, position in `nodes` of the node that is the code itself, -1 if there is none.
         senders, receivers: int32 [E], positions in `nodes`. Edge 2i + 1 is the exact reverse of edge 2i.
         relations: int32 [E], positions in the graph's relation names, of the edge sender -> receiver.
@@ -77,12 +96,15 @@ class MedtokCodes(tfds.core.GeneratorBasedBuilder, skip_registration=__name__ ==
     BUILDER_CONFIGS = [MedtokConfig(DatasetOptions())]  # noqa: RUF012
 
     progress_bar: tqdm | None = None
+    source_dir: Path | None = None
+    plan_dir: Path | None = None
+    with_beam: bool = False
 
     def _info(self) -> tfds.core.DatasetInfo:
         ints = tfds.features.Tensor(shape=(None,), dtype=np.int32)
         return tfds.core.DatasetInfo(
             builder=self,
-            description=_DESCRIPTION,
+            description=_DESCRIPTIONS[self.builder_config.options.source],
             features=tfds.features.FeaturesDict(
                 {
                     "key": tfds.features.Text(),
@@ -108,96 +130,89 @@ class MedtokCodes(tfds.core.GeneratorBasedBuilder, skip_registration=__name__ ==
     def _example_writer(self) -> writer.ExampleWriter:
         return _DeterministicWriter(file_format=self.info.file_format)
 
-    def _split_generators(self, dl_manager) -> dict[str, Iterator]:
+    def _split_generators(self, dl_manager) -> dict:
         del dl_manager
         options = self.builder_config.options
-        ids, graph = _write_graph(Path(self.data_path) / "graph", options)
-        records = _records(options)
+        source = read_source(options, self.source_dir, Path(self.data_path) / "graph", self.progress_bar is not None)
+        write_plan(self.plan_dir, source.codes, source.table, options.max_nodes)
+        plan = open_plan(self.plan_dir)
+        if self.with_beam:
+            return {split: beam_examples(self.plan_dir, split, plan.ranges[split]) for split in SPLITS}
         if self.progress_bar is not None:
-            self.progress_bar.reset(total=len(records))
+            self.progress_bar.reset(total=plan.num_codes)
             self.progress_bar.set_description("writing codes")
-        table = neighbour_table(graph, hub_cap=options.hub_cap, priority=PRIORITY, first_kept=FIRST_KEPT)
-        splits = split_of([record.key for record in records])
-        if len(set(splits.tolist())) < len(SPLITS):
-            raise InputError(f"{len(records)} codes leave a split empty; take a larger sample than {options.sample}.")
-        return {
-            name: self._generate_examples(
-                [record for record, split in zip(records, splits, strict=True) if split == position],
-                ids,
-                table,
-                options.max_nodes,
-            )
-            for position, name in enumerate(SPLITS)
-        }
+        return {split: self._generate_examples(split, plan.ranges[split]) for split in SPLITS}
 
-    def _generate_examples(self, records: list[CodeRecord], ids, table, max_nodes) -> Iterator[tuple[str, dict]]:
-        anchors, self_nodes = link_by_key(records, ids)
-        found = subgraphs(table, anchors, max_nodes=max_nodes)
-        for record, self_node, subgraph in zip(records, self_nodes, found, strict=True):
-            if self.progress_bar is not None:
-                self.progress_bar.update()
-            yield (
-                record.key,
-                {
-                    "key": record.key,
-                    "system": record.system,
-                    "code": record.code,
-                    "description": record.description,
-                    "nodes": subgraph.nodes,
-                    "hops": subgraph.hops,
-                    "self_node": self_node,
-                    "senders": subgraph.senders,
-                    "receivers": subgraph.receivers,
-                    "relations": subgraph.relations,
-                },
-            )
+    def _generate_examples(self, split: str, ranges: int) -> Iterator[tuple[str, dict]]:
+        for position in range(ranges):
+            for example in examples(self.plan_dir, split, position):
+                if self.progress_bar is not None:
+                    self.progress_bar.update()
+                yield example
 
 
-def _records(options: DatasetOptions) -> list[CodeRecord]:
-    records = list(vocabulary())
-    if options.sample is None:
-        return records
-    categories = [category_of(record) for record in records]
-    return [records[i] for i in sample([record.system for record in records], categories, options.sample)]
-
-
-def _write_graph(path: Path, options: DatasetOptions) -> tuple[dict[str, int], KnowledgeGraph]:
-    """Builds the graph and writes it, what was held out and the counts of the sources; returns node ids and graph."""
-    source = icd_facts(options.groups)
-    facts = source.facts
-    held = {}
-    if options.holdout is not None:
-        keys = list(source.ids)
-        facts, held = hold_out(facts, keys, EDGE_TYPES[options.holdout.edge_type], options.holdout)
-    graph = from_facts(node_table(source.rows), facts, REVERSE)
-    graph.save(path)
-    if options.holdout is not None:
-        write_held_out(path / "holdout.parquet", held, keys)
-    lists = [dict(zip(row.dtype.names, row.item(), strict=True)) for row in official_counts()]
-    report = {"code_lists": lists, "counts": source.counts}
-    (path / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    return source.ids, graph
-
-
-def prepare(name: str = f"{NAME}/icd", data_dir: str | os.PathLike | None = None, progress: bool = True) -> MedtokCodes:
+def prepare(
+    name: str = f"{NAME}/icd",
+    data_dir: str | os.PathLike | None = None,
+    progress: bool = True,
+    *,
+    source_dir: str | os.PathLike | None = None,
+    beam: BeamPipeline | None = None,
+) -> MedtokCodes:
     """Opens the data set `name` below `data_dir`, building it first where it is absent.
 
     Files appear under their final name all at once, when they are complete. Whatever an interrupted build left is
     removed by the next one. Of several processes that ask for the same data set one builds and the others wait.
 
     Args:
-        name: `medtok_codes/icd`, with options (`dataset_name`).
+        name: `medtok_codes/icd`, `medtok_codes/primekg` or `medtok_codes/release`, with options (`dataset_name`).
         data_dir: TFDS data directory; None takes TFDS's own default.
         progress: show a progress bar while building.
+        source_dir: files to build from (`dataset_sources.FILES`); not for `icd`.
+        beam: build with Apache Beam.
 
     Raises:
-        InputError: the name is not understood, the directory cannot be written or holds something else, the disk is
-            full, or a package that ships the official files is missing.
+        InputError: the name is not understood, files to build from are missing or are not those that the data set was
+            built from, the directory cannot be written or holds something else, the disk is full, or a package that
+            ships the official files is missing.
     """
     path = dataset_path(name, data_dir)
+    source_dir = None if source_dir is None else Path(source_dir).expanduser()
     if not path.exists():
-        _build(name, data_dir, path, progress)
-    return open_prepared(name, data_dir)
+        check_source(name, parse_name(name), source_dir, data_dir)
+        _build(name, data_dir, path, progress, source_dir, beam)
+        return open_prepared(name, data_dir)
+    builder = open_prepared(name, data_dir)
+    if source_dir is not None:
+        _check_same_source(name, builder, source_dir)
+    return builder
+
+
+def check_available(name: str = f"{NAME}/icd", data_dir: str | os.PathLike | None = None) -> None:
+    """Checks, in no time, that `prepare` without a source directory could open or build the data set.
+
+    Raises:
+        InputError: the name is not understood, or the data set is absent and must be built from files.
+    """
+    if not dataset_path(name, data_dir).exists():
+        check_source(name, parse_name(name), None, data_dir)
+
+
+def _check_same_source(name: str, builder: MedtokCodes, source_dir: Path) -> None:
+    options = parse_name(name)
+    check_source(name, options, source_dir)
+    built_from, given = report_of(builder).get("sources", {}), source_files(options, source_dir)
+    for file, identity in given.items():
+        if built_from.get(file) != identity:
+            raise InputError(
+                f"{builder.data_path} was built from another {file} than the one in {source_dir}; delete that data "
+                f"set to build it again, or choose another --data_dir."
+            )
+
+
+def report_of(builder: tfds.core.DatasetBuilder) -> dict:
+    """What was read, linked, dropped and rejected when a data set was built."""
+    return json.loads((graph_path(builder) / "report.json").read_text(encoding="utf-8"))
 
 
 def open_prepared(name: str = f"{NAME}/icd", data_dir: str | os.PathLike | None = None) -> MedtokCodes:
@@ -209,9 +224,10 @@ def open_prepared(name: str = f"{NAME}/icd", data_dir: str | os.PathLike | None 
     path = dataset_path(name, data_dir)
     if not path.exists():
         where = "" if data_dir is None else f" --data_dir={data_dir}"
+        files = "" if parse_name(name).source == "icd" else " --source_dir=DIR"
         raise InputError(
             f"there is no data set {name} in {path.parents[2]}; "
-            f"build it with: python -m preprocessing.medtok_codes --name={name}{where}"
+            f"build it with: python -m preprocessing.medtok_codes --name={name}{files}{where}"
         )
     try:
         builder = _builder(name, data_dir)
@@ -240,14 +256,12 @@ def graph_path(builder: tfds.core.DatasetBuilder) -> Path:
 
 
 def fingerprint(builder: tfds.core.DatasetBuilder) -> str:
-    """SHA-256 (hex) of the record files' bytes and of the graph; independent of where and when it was built."""
+    """SHA-256 (hex) of the records and of the graph; independent of where, when and by what it was built."""
     digest = hashlib.sha256()
-    files = sorted(Path(file) for split in SPLITS for file in builder.info.splits[split].filepaths)
-    files += sorted(graph_path(builder).glob("*.npy"))
-    for file in files:
-        digest.update(f"{file.name}\n".encode())
-        with file.open("rb") as content:
-            digest.update(hashlib.file_digest(content, "sha256").digest())
+    for split in sorted(SPLITS):
+        digest.update(_split_digest([Path(file) for file in builder.info.splits[split].filepaths]))
+    for file in sorted(graph_path(builder).glob("*.npy")):
+        digest.update(_file_digest(file))
     # Values rather than bytes of the parquet file, which names the library that wrote it.
     graph = KnowledgeGraph.load(graph_path(builder))
     digest.update(json.dumps([graph.relation_names, graph.reverse, graph.node_types]).encode())
@@ -256,70 +270,60 @@ def fingerprint(builder: tfds.core.DatasetBuilder) -> str:
     return digest.hexdigest()
 
 
+def _split_digest(files: list[Path]) -> bytes:
+    """Digest of a split: of its file, or of its records where it has several, whose bounds Beam sets elsewhere."""
+    if len(files) == 1:
+        return _file_digest(files[0])
+    digest = hashlib.sha256()
+    source = ArrayRecordDataSource([os.fspath(file) for file in sorted(files)])
+    for start in range(0, len(source), _BATCH):
+        for record in source.__getitems__(range(start, min(start + _BATCH, len(source)))):
+            digest.update(hashlib.sha256(record).digest())
+    return digest.digest()
+
+
+def _file_digest(file: Path) -> bytes:
+    with file.open("rb") as content:
+        return f"{file.name}\n".encode() + hashlib.file_digest(content, "sha256").digest()
+
+
 def _builder(name: str, data_dir: str | os.PathLike | None) -> MedtokCodes:
     options = parse_name(name)
     predefined = {config.name: config for config in MedtokCodes.BUILDER_CONFIGS}
     config = predefined.get(options.config_name) or MedtokConfig(options)
     root = None if data_dir is None else Path(data_dir).expanduser()
-    with _quiet_tfds():
+    with quiet_tfds():
         return MedtokCodes(config=config, data_dir=root, file_format=file_adapters.FileFormat.ARRAY_RECORD)
 
 
-def _build(name: str, data_dir: str | os.PathLike | None, path: Path, progress: bool) -> None:
-    with _writable(path), _only_builder(path):
+def _build(
+    name: str,
+    data_dir: str | os.PathLike | None,
+    path: Path,
+    progress: bool,
+    source_dir: Path | None,
+    beam: BeamPipeline | None,
+) -> None:
+    with writable(path), only_builder(path):
         if path.exists():  # Another process built it while this one waited.
             return
         for leftover in path.parent.glob("*incomplete*"):
             shutil.rmtree(leftover)
         builder = _builder(name, data_dir)
-        config = tfds.download.DownloadConfig(try_download_gcs=False)
-        with _quiet_tfds(), tqdm(desc="reading official files", unit=" codes", disable=not progress) as bar:
-            builder.progress_bar = bar
-            try:
-                builder.download_and_prepare(download_config=config)
-            finally:
-                builder.progress_bar = None
+        builder.source_dir, builder.with_beam = source_dir, beam is not None
+        builder.plan_dir = path.parent.resolve() / f"plan.incomplete.{os.getpid()}"
+        try:
+            with quiet_tfds(), tqdm(desc="reading official files", unit=" codes", disable=not progress) as bar:
+                builder.progress_bar = bar if progress else None
+                builder.download_and_prepare(download_config=_download_config(beam))
+        finally:
+            builder.progress_bar = None
+            shutil.rmtree(builder.plan_dir, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def _writable(path: Path) -> Iterator[None]:
-    """Turns what the file system refuses into one sentence."""
-    refusals = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST)
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in refusals:
-            raise
-        raise InputError(
-            f"the data set cannot be written to {path} ({error.strerror}); choose another --data_dir."
-        ) from error
-
-
-@contextlib.contextmanager
-def _only_builder(path: Path) -> Iterator[None]:
-    """Holds a lock on the directory above `path`, and removes that directory again if nothing came of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        if not any(path.parent.iterdir()):
-            path.parent.rmdir()
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _quiet_tfds() -> Iterator[None]:
-    """TFDS's own progress bars and messages would interrupt this module's."""
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
-    tfds.disable_progress_bar()
-    try:
-        yield
-    finally:
-        tfds.enable_progress_bar()
-        logging.set_verbosity(verbosity)
+def _download_config(beam: BeamPipeline | None) -> tfds.download.DownloadConfig:
+    config = tfds.download.DownloadConfig(try_download_gcs=False)
+    return config if beam is None else beam.configure(config)
 
 
 def main(argv: list[str]) -> None:
@@ -328,13 +332,35 @@ def main(argv: list[str]) -> None:
     # By its own name, so that the class that TFDS records in the data set is the one that can be imported.
     from preprocessing import medtok_codes
 
-    name, data_dir = flags.FLAGS.name, flags.FLAGS.data_dir
-    builder = medtok_codes.prepare(name, data_dir)
+    values = flags.FLAGS
+    pipeline = None
+    if values.pipeline == "beam":
+        pipeline = BeamPipeline(tuple(shlex.split(values.beam_pipeline_options)))
+    elif values.beam_pipeline_options:
+        raise InputError("--beam_pipeline_options are only used with --pipeline=beam.")
+    builder = medtok_codes.prepare(values.name, values.data_dir, source_dir=values.source_dir, beam=pipeline)
     counts = ", ".join(f"{split} {builder.info.splits[split].num_examples:,}" for split in SPLITS)
-    print(f"{name} is in {builder.data_path}: {counts}")
+    print(f"{values.name} is in {builder.data_path}: {counts}")
+    if rejected := report_of(builder).get("rejected"):
+        print(f"{rejected:,} rows rejected or used in part: see {graph_path(builder) / 'rejects.csv'}")
+        if values.strict:
+            raise UserError(f"{rejected:,} rows were rejected, and --strict does not allow that.")
 
 
 if __name__ == "__main__":
     flags.DEFINE_string("name", f"{NAME}/icd", "data set, with options: see preprocessing/dataset_name.py")
     flags.DEFINE_string("data_dir", None, "TFDS data directory; TFDS's own default when not given")
+    flags.DEFINE_string(
+        "source_dir",
+        None,
+        "files to build from. medtok_codes/primekg: the output of preprocessing.pipeline (processed_descriptions.csv, "
+        "graph/, links/links.parquet); medtok_codes/release: all_codes_mappings.parquet and kg.csv",
+    )
+    flags.DEFINE_enum("pipeline", "local", ["local", "beam"], "who makes the records: this process, or Apache Beam")
+    flags.DEFINE_string(
+        "beam_pipeline_options",
+        "",
+        "options of Beam, '--runner=FlinkRunner --flink_master=host:8081'; without any, the direct runner",
+    )
+    flags.DEFINE_bool("strict", False, "exit with status 1 when a row of the source files was rejected")
     command_line.run(main)

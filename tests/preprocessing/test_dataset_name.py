@@ -17,6 +17,9 @@ from preprocessing.icd_graph import EDGE_TYPES
         ("icd-holdout_code_first_5_a1", DatasetOptions(holdout=Holdout("code_first", 0.05, "a1"))),
         ("icd-nodes_32-hubs_8", DatasetOptions(max_nodes=32, hub_cap=8)),
         ("icd-sample_500", DatasetOptions(sample=500)),
+        ("primekg-nodes_32-hubs_8-sample_500", DatasetOptions("primekg", max_nodes=32, hub_cap=8, sample=500)),
+        ("release", DatasetOptions("release")),
+        ("release-nodes_32-sample_500", DatasetOptions("release", max_nodes=32, sample=500)),
     ],
 )
 def test_names(name, options):
@@ -39,6 +42,8 @@ def test_names(name, options):
         hub_cap=st.integers(1, 999),
         sample=st.none() | st.integers(1, 10_000_000),
     )
+    | st.builds(DatasetOptions, source=st.just("primekg"), max_nodes=st.integers(1, 9999), hub_cap=st.integers(1, 999))
+    | st.builds(DatasetOptions, source=st.just("release"), max_nodes=st.integers(1, 9999))
 )
 def test_round_trip(options):
     assert parse_name(f"medtok_codes/{options.config_name}") == options
@@ -65,6 +70,11 @@ def test_one_spelling_for_equal_options():
         ("medtok_codes/icd-holdout_in_group_30_eval", "add the option 'groups'"),
         ("medtok_codes/icd-", "nearest"),
         ("medtok_codes/../icd", "medtok_codes/icd"),
+        ("medtok_codes/releases", "medtok_codes/release"),
+        ("medtok_codes/prime", "medtok_codes/primekg"),
+        ("medtok_codes/release-hubs_8", "comes with the neighbourhood of every code; leave 'hubs_8' out"),
+        ("medtok_codes/release-holdout_gem_30_eval", "no edges between codes"),
+        ("medtok_codes/primekg-groups", "no CCSR or CCS groups"),
     ],
 )
 def test_anything_else_is_refused_with_the_nearest_spelling(name, hint):
