@@ -22,13 +22,15 @@ class GraphIndex:
     Attributes:
         graph: the knowledge graph, or None where the directory holds none.
         max_nodes: most nodes of a subgraph.
+        codes_are_nodes: whether codes are nodes of the knowledge graph, or only hang on nodes.
+        relation_names: the model's, in order. rank: of each relation and the unknown one, best first.
         unknown_type, unknown_relation: numbers for what the model never saw.
         reverse: `[relations + 1]` int32, reverse of each relation; the unknown one is its own.
     """
 
     def __init__(self, saved: SavedModel):
         self.graph, self.neighbourhood = saved.graph, saved.neighbourhood
-        self.max_nodes = saved.neighbourhood.max_nodes
+        self.max_nodes, self.codes_are_nodes = saved.neighbourhood.max_nodes, saved.neighbourhood.codes_are_nodes
         self._types = {_spelling(name): number for number, name in enumerate(saved.node_types)}
         self.relation_names = saved.relation_names
         self._relations = {_spelling(name): number for number, name in enumerate(saved.relation_names)}
@@ -90,7 +92,7 @@ class GraphIndex:
             shown = [self._key_of(node) for node in found[:SHOWN_CANDIDATES]]
             more = f" and {len(found) - len(shown)} more" if len(found) > len(shown) else ""
             raise InputError(
-                f"The neighbour {name!r} is the name of {len(found)} nodes of the knowledge graph "
+                f"The neighbour {name[:60]!r} is the name of {len(found)} nodes of the knowledge graph "
                 f"({', '.join(shown)}{more}); give one of these keys instead."
             )
         return found[0] if found else -1

@@ -127,7 +127,7 @@ class _Draft:
             identity = node.get("id")
             if isinstance(identity, bool) or not isinstance(identity, str | int | float) or identity != identity:
                 raise InputError(
-                    f"A node of the graph of {self.key} has the id {_shorten(identity)}; give text or a number."
+                    f"A node of the graph of {self.key} has the id {describe(identity)}; give text or a number."
                 )
             if identity not in self.place:
                 self.place[identity] = len(self.nodes)
@@ -159,7 +159,7 @@ class _Draft:
             return self.place.get(edge.get(name))
         except TypeError as error:
             raise InputError(
-                f"An edge of the graph of {self.key} has the {name} {_shorten(edge[name])}; give the id of a node."
+                f"An edge of the graph of {self.key} has the {name} {describe(edge[name])}; give the id of a node."
             ) from error
 
     def find_self(self) -> int:
@@ -181,7 +181,7 @@ class _Draft:
         central = max(range(len(self.nodes)), key=lambda place: len(self.neighbours[place]))
         self.note(
             f'no node of its graph is marked "self" or "anchor", so it hangs on the one with most edges, '
-            f"{_shorten(self.nodes[central]['id'])}"
+            f"{describe(self.nodes[central]['id'])}"
         )
         return [central]
 
@@ -266,6 +266,9 @@ def _text(node: dict, name: str) -> str:
     return value.strip() if isinstance(value, str) else ""
 
 
-def _shorten(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def describe(value: object) -> str:
+    """A value as it can be shown in a sentence: short, and only the kind of what is nested."""
+    if value is not None and not isinstance(value, str | int | float):
+        return f"a {type(value).__name__}"
+    text = repr(value[:60]) if isinstance(value, str) else f"{value}"[:60]
+    return f"{text}..." if isinstance(value, str) and len(value) > 60 else text

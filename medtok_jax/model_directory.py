@@ -6,22 +6,27 @@ import os
 import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
+from flax import nnx
 from ml_collections import ConfigDict
 from safetensors.numpy import save
 
 from medtok_jax import checkpoints
 from medtok_jax import config as configuration
-from medtok_jax.models.medtok import Sizes
+from medtok_jax.models.medtok import MedTok, Sizes
 from medtok_jax.saved_model import CONFIG, FORMAT_VERSION, GRAPH, VARIABLES, Neighbourhood, digest
-from preprocessing import medtok_codes
+from preprocessing import icd_graph, medtok_codes, primekg
 from preprocessing.dataset_name import parse_name
 from preprocessing.errors import InputError
-from preprocessing.icd_graph import FIRST_KEPT, PRIORITY
 from preprocessing.knowledge_graph import KnowledgeGraph
 
 SECTIONS = ("data", "model", "train", "seed")
 MACHINE_PATHS = ("data_dir", "cache_dir")
+# Modules that say in which order the subgraphs of their graph keep neighbours.
+ORDERS = (icd_graph, primekg)
+# Examples read to see whether codes are nodes.
+EXAMPLES = 256
 
 
 def export(workdir, folder: str | Path, *, with_graph: bool = True) -> Path:
@@ -52,7 +57,7 @@ def export(workdir, folder: str | Path, *, with_graph: bool = True) -> Path:
         digests = {VARIABLES: _write_variables(variables, folder)}
         if with_graph:
             digests[GRAPH] = _write_graph(graph, folder)
-        _write_config(_describe(about, variables, graph) | {"sha256": digests}, folder)
+        _write_config(_describe(about, variables, graph, _codes_are_nodes(builder)) | {"sha256": digests}, folder)
     except OSError as error:
         raise InputError(
             f"The model cannot be written to {folder} ({error.strerror}); choose another directory."
@@ -60,7 +65,22 @@ def export(workdir, folder: str | Path, *, with_graph: bool = True) -> Path:
     return folder
 
 
-def _describe(about: dict, variables: dict[str, np.ndarray], graph: KnowledgeGraph) -> dict:
+def _codes_are_nodes(builder) -> bool:
+    """Whether any of the first codes is a node of the graph."""
+    source = builder.as_data_source("train")
+    return any(example["self_node"] >= 0 for example in source.__getitems__(range(min(EXAMPLES, len(source)))))
+
+
+def _learned_missing_graph(config: ConfigDict, sizes: Sizes, variables: dict[str, np.ndarray]) -> bool:
+    """Whether the vector that stands for a missing graph is no longer as it was initialised.
+
+    Where every code of the training data has a graph it gets no gradient.
+    """
+    initial = jax.jit(lambda: MedTok(config.model, sizes, rngs=nnx.Rngs(config.seed)).node_features.missing_vector[...])
+    return not np.allclose(initial(), variables["params.node_features.missing_vector"], atol=1e-6)
+
+
+def _describe(about: dict, variables: dict[str, np.ndarray], graph: KnowledgeGraph, codes_are_nodes: bool) -> dict:
     """What `model_config.json` says, but for the digests."""
     config = {name: about["config"][name] for name in SECTIONS}
     config["data"] = {name: value for name, value in config["data"].items() if name not in MACHINE_PATHS}
@@ -72,6 +92,10 @@ def _describe(about: dict, variables: dict[str, np.ndarray], graph: KnowledgeGra
         num_nodes=graph.num_nodes,
         max_nodes=options.max_nodes,
     )
+    order = max(ORDERS, key=lambda module: len(set(module.PRIORITY) & set(graph.relation_names)))
+    neighbourhood = Neighbourhood(
+        options.max_nodes, options.hub_cap, tuple(order.PRIORITY), tuple(order.FIRST_KEPT), codes_are_nodes
+    )
     return {
         "format_version": FORMAT_VERSION,
         "step": about["step"],
@@ -82,9 +106,8 @@ def _describe(about: dict, variables: dict[str, np.ndarray], graph: KnowledgeGra
         "node_types": about["node_types"],
         "relation_names": about["relation_names"],
         "reverse": list(graph.reverse),
-        "neighbourhood": dataclasses.asdict(
-            Neighbourhood(options.max_nodes, options.hub_cap, tuple(PRIORITY), tuple(FIRST_KEPT))
-        ),
+        "neighbourhood": dataclasses.asdict(neighbourhood),
+        "learned_missing_graph": _learned_missing_graph(ConfigDict(about["config"]), sizes, variables),
     }
 
 

@@ -1,6 +1,7 @@
-"""Subgraphs of codes that are given by their neighbours: the code joins the knowledge graph as a new node.
+"""Subgraphs of codes that are given by their neighbours, drawn by the rule of the training data: hub-capped, two hops.
 
-Its subgraph is then drawn by the rule of the training data: hub-capped, two hops, at most `max_nodes`.
+Where codes are nodes of the knowledge graph, the code joins it as a new node. Where they only hang on nodes, as those
+of PrimeKG do, the neighbours are what it hangs on.
 """
 
 import dataclasses
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from medtok_jax.graph_index import GraphIndex
-from medtok_jax.graph_input import CodeGraph
+from medtok_jax.graph_input import CodeGraph, describe
 from preprocessing.codes import compact_code
 from preprocessing.errors import InputError
 from preprocessing.subgraphs import NeighbourTable, Subgraph, subgraphs
@@ -48,7 +49,7 @@ def from_neighbours(neighbours: list, key: str, index: GraphIndex) -> CodeGraph 
     if not found:
         return None
     found.sort(key=lambda neighbour: index.rank[neighbour.relation])
-    limit = min(index.neighbourhood.hub_cap, index.max_nodes - 1)
+    limit = min(index.neighbourhood.hub_cap, index.max_nodes - index.codes_are_nodes)
     if len(found) > limit:
         notes.append(f"{key}: of {len(found)} neighbours {limit} were kept.")
         found = found[:limit]
@@ -60,21 +61,21 @@ def _resolve(item: object, key: str, index: GraphIndex, notes: list[str]) -> _Ne
     relation = item.get("relation") if isinstance(item, dict) else None
     if not isinstance(name, str) or not name.strip() or not isinstance(relation, str | None):
         raise InputError(
-            f"A neighbour of {key} is {repr(item)[:60]}; give a name, a key such as ICD10CM/E11.9, or an object of "
+            f"A neighbour of {key} is {describe(item)}; give a name, a key such as ICD10CM/E11.9, or an object of "
             '"node" and "relation".'
         )
     name, system = name.strip(), key.partition("/")[0]
     node = _find(name, key, system, index)
     if node == FRESH:
         notes.append(
-            f"{key}: the neighbour {name[:60]!r} is no node of the knowledge graph and counts by its name alone."
+            f"{key}: the neighbour {describe(name)} is no node of the knowledge graph and counts by its name alone."
         )
     if relation is None:
         number = index.default_relation(system, node) if node != FRESH else index.unknown_relation
     else:
         number = index.relation_number(relation)
         if number == index.unknown_relation:
-            notes.append(f"{key}: the relation {relation[:60]!r} is none that the model knows.")
+            notes.append(f"{key}: the relation {describe(relation)} is none that the model knows.")
     return _Neighbour(node, name, number)
 
 
@@ -83,7 +84,7 @@ def _find(name: str, key: str, system: str, index: GraphIndex) -> int:
         node = index.find_key(name)
         if node < 0:
             raise InputError(
-                f"The neighbour {name[:60]!r} of {key} is no node of the knowledge graph; correct it or give a name."
+                f"The neighbour {describe(name)} of {key} is no node of the knowledge graph; correct it or give a name."
             )
         return node
     node = index.find_key(f"{system}/{name}")
@@ -102,16 +103,18 @@ def _without_repeats(found: list[_Neighbour], key: str, index: GraphIndex, notes
 
 
 def _draw(found: Sequence[_Neighbour], index: GraphIndex) -> Subgraph:
-    """The subgraph around the new node, which has the first number after the graph's; fresh neighbours follow it."""
+    """The subgraph around the code, whose node has the first number after the graph's; fresh neighbours follow it."""
     first, cap = index.num_nodes, index.neighbourhood.hub_cap
     nodes, fresh = [], first
     for neighbour in found:
         fresh += neighbour.node == FRESH
         nodes.append(fresh if neighbour.node == FRESH else neighbour.node)
-    more = fresh - first + 2  # The new node, the fresh ones, and the table's row of padding.
+    more = fresh - first + 2  # The code, the fresh neighbours, and the table's row of padding.
     offered, relation = np.full((more, cap), -1, np.int32), np.zeros((more, cap), np.uint8)
-    offered[0, : len(found)] = nodes
-    relation[0, : len(found)] = [neighbour.relation for neighbour in found]
+    anchors = [first] if index.codes_are_nodes else nodes
+    if index.codes_are_nodes:
+        offered[0, : len(found)] = nodes
+        relation[0, : len(found)] = [neighbour.relation for neighbour in found]
     known = np.array([*(name in index.neighbourhood.first_kept for name in index.relation_names), False])
     table = NeighbourTable(offered, relation, index.reverse.astype(np.uint8), known)
     if index.graph:
@@ -121,7 +124,7 @@ def _draw(found: Sequence[_Neighbour], index: GraphIndex) -> Subgraph:
             neighbours=np.concatenate([rows.neighbours[:first], offered]),
             relation=np.concatenate([rows.relation[:first], relation]),
         )
-    return next(subgraphs(table, np.array([[first]], np.int32), max_nodes=index.max_nodes))
+    return next(iter(subgraphs(table, np.array([anchors], np.int32), max_nodes=index.max_nodes)))
 
 
 def _assemble(drawn: Subgraph, found: Sequence[_Neighbour], key: str, index: GraphIndex, notes: list[str]) -> CodeGraph:
@@ -146,6 +149,6 @@ def _assemble(drawn: Subgraph, found: Sequence[_Neighbour], key: str, index: Gra
         senders=now[drawn.senders[edges]].astype(np.int32),
         receivers=now[drawn.receivers[edges]].astype(np.int32),
         relations=drawn.relations[edges],
-        self_node=0,
+        self_node=0 if index.codes_are_nodes else -1,
         notes=tuple(notes),
     )

@@ -29,8 +29,13 @@ BATCH_SIZES = (1, 32)
 CODES_AT_ONCE = 512
 # What is read of a description or name before it is cut into wordpieces.
 MAX_CHARACTERS = 100_000
+# Characters of a system or a code.
+MAX_NAME = 200
 # The model's tables whose rows are named; each gets a row, the mean of all, for names it never saw.
 NAMED_ROWS = ("params.node_features.types.embedding", "params.graph_encoder.relations.embedding")
+UNLEARNED = (
+    "the model never saw a code without a graph, so that only its text-specific tokens tell something; give neighbours."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,6 +168,8 @@ class NewCodeEncoder:
             raise InputError(f"{key} has neither a description nor a graph; give one of the two.")
         if graph is None and code.graph is not None:
             notes.append(f"{key}: its graph is empty.")
+        if graph is None and not self.saved.learned_missing_graph:
+            notes.append(f"{key}: {UNLEARNED}")
         road = "text+graph" if text and graph else "text" if text else "graph"
         # A code without a description is described by its system and code, as in training.
         return _Prepared(
@@ -239,7 +246,9 @@ class NewCodeEncoder:
 def _checked_key(code: NewCode) -> str:
     for name, value in (("system", code.system), ("code", code.code)):
         if not isinstance(value, str) or not value.strip():
-            raise InputError(f"The {name} of a new code is {repr(value)[:60]}; give text that is not empty.")
+            raise InputError(f"The {name} of a new code is {graph_input.describe(value)}; give text that is not empty.")
+        if len(value) > MAX_NAME:
+            raise InputError(f"The {name} {graph_input.describe(value)} is longer than {MAX_NAME} characters.")
     return f"{code.system.strip()}/{code.code.strip()}"
 
 

@@ -29,12 +29,16 @@ VARIABLES, CONFIG, GRAPH = "model.safetensors", "model_config.json", "graph"
 
 @dataclasses.dataclass(frozen=True)
 class Neighbourhood:
-    """How the subgraphs of the training data were drawn; see `preprocessing.subgraphs`."""
+    """How the subgraphs of the training data were drawn; see `preprocessing.subgraphs`.
+
+    `codes_are_nodes` tells whether codes are nodes of the graph or only hang on some.
+    """
 
     max_nodes: int
     hub_cap: int
     priority: tuple[str, ...]
     first_kept: tuple[str, ...]
+    codes_are_nodes: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +51,7 @@ class SavedModel:
         node_types, relation_names: names of the rows of its embedding tables.
         reverse: position of each relation's reverse.
         neighbourhood: how subgraphs were drawn.
+        learned_missing_graph: whether training ever moved the vector that stands for a missing graph.
         encoder: identity of the text encoder; its name is `config.model.text_encoder_model`.
         fingerprint: of the data set.
         variables: all arrays by dotted name, `params...` and `fixed...`.
@@ -59,6 +64,7 @@ class SavedModel:
     relation_names: tuple[str, ...]
     reverse: tuple[int, ...]
     neighbourhood: Neighbourhood
+    learned_missing_graph: bool
     encoder: str
     fingerprint: str
     variables: dict[str, np.ndarray]
@@ -101,6 +107,7 @@ def load(folder: str | Path) -> SavedModel:
             neighbourhood=Neighbourhood(
                 **neighbourhood | {name: tuple(neighbourhood[name]) for name in ("priority", "first_kept")},
             ),
+            learned_missing_graph=content["learned_missing_graph"],
             encoder=content["encoder"],
             fingerprint=content["fingerprint"],
             variables=load_file(folder / VARIABLES),
