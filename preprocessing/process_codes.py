@@ -1,0 +1,200 @@
+"""Turns the official files of all code systems into one table of codes.
+
+    python -m preprocessing.process_codes --input=DIR/medical_codes --output=DIR/processed_codes
+
+`--input` holds one folder a system, as the download leaves them: ICD9CM, ICD10CM, ICD10PCS, SNOMED, RxNorm, NDC, ATC,
+CPT4, HCPCS; one that is absent is skipped. `--output` then holds
+
+- `codes.csv`: the columns system, code, description, attributes (a JSON object, or nothing), UTF-8, LF; systems in the
+  order of `codes.SYSTEMS`, codes in order; equal inputs give equal bytes;
+- `rejects.csv`: rows that were not used, or only in part (`rejects`);
+- `report.json`: what was found in each system.
+"""
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from absl import flags
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from preprocessing import command_line
+from preprocessing.codes import ATC, CPT4, HCPCS, ICD9CM, ICD9PROC, ICD10CM, ICD10PCS, NDC, RXNORM, SNOMED, SYSTEMS
+from preprocessing.errors import InputError
+from preprocessing.rejects import Rejects
+from preprocessing.sources.atc import read_atc
+from preprocessing.sources.code_entries import CodeEntries
+from preprocessing.sources.cpt import read_cpt
+from preprocessing.sources.hcpcs import read_hcpcs
+from preprocessing.sources.icd_files import official_count, read_icd9, read_icd10
+from preprocessing.sources.ndc import read_ndc
+from preprocessing.sources.rxnorm import read_rxnorm
+from preprocessing.sources.snomed import read_snomed
+
+CODES = "codes.csv"
+COLUMNS = ("system", "code", "description", "attributes")
+# Both lists of ICD-9-CM come in one archive.
+_FOLDERS = {system: system for system in SYSTEMS} | {ICD9PROC: ICD9CM}
+_READERS: dict[str, Callable[[Path, Rejects, Path], CodeEntries | None]] = {
+    ICD10CM: lambda folder, rejects, root: read_icd10(ICD10CM, folder, rejects),
+    ICD10PCS: lambda folder, rejects, root: read_icd10(ICD10PCS, folder, rejects),
+    ICD9CM: lambda folder, rejects, root: read_icd9(ICD9CM, folder, rejects),
+    ICD9PROC: lambda folder, rejects, root: read_icd9(ICD9PROC, folder, rejects),
+    SNOMED: lambda folder, rejects, root: read_snomed(folder, rejects),
+    RXNORM: lambda folder, rejects, root: read_rxnorm(folder, rejects),
+    NDC: lambda folder, rejects, root: read_ndc(folder, rejects, root / RXNORM),
+    ATC: lambda folder, rejects, root: read_atc(folder, rejects, root / RXNORM),
+    CPT4: lambda folder, rejects, root: read_cpt(folder, rejects),
+    HCPCS: lambda folder, rejects, root: read_hcpcs(folder, rejects),
+}
+# ATC may come out of RxNorm's folder.
+_WITHOUT_FOLDER = (ATC,)
+
+
+class SystemReport(NamedTuple):
+    """What was found in one system.
+
+    Attributes:
+        found: codes. expected: the published number, None where it is not known.
+        empty: codes without description. duplicates: rows that only repeat another.
+        rejected: rows by kind. counted: what else the reader counted, such as rows that it leaves out on purpose.
+        files: their names below the input.
+    """
+
+    found: int
+    expected: int | None
+    empty: int
+    duplicates: int
+    rejected: dict[str, int]
+    counted: dict[str, int]
+    files: list[str]
+
+
+class Report(NamedTuple):
+    """`systems` that were read, in order; systems `skipped`; rows `repaired` by kind; and `remarks` for the user."""
+
+    systems: dict[str, SystemReport]
+    skipped: list[str]
+    repaired: dict[str, int]
+    remarks: list[str]
+
+
+def process_codes(source: Path, output: Path, rejects: Rejects, progress: bool = True) -> Report:
+    """Reads the folders of `source` and writes `codes.csv` and `report.json` into `output`.
+
+    The files appear under their names when they are complete.
+
+    Raises:
+        InputError: `source` holds no folder of a system, a folder lacks its file, a file is empty or lacks a column,
+            or a system has no codes at all.
+    """
+    if not source.is_dir():
+        raise InputError(f"{source} is not a folder; give the folder that holds ICD9CM, ICD10CM, ... as --input.")
+    report = Report({}, [], {}, [])
+    partial = output / f"{CODES}.partial"
+    output.mkdir(parents=True, exist_ok=True)
+    try:
+        with partial.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(COLUMNS)
+            bar = tqdm(SYSTEMS, desc="reading code systems", disable=not progress, leave=False)
+            for system in bar:
+                bar.set_postfix_str(system)
+                _process(system, source, rejects, writer, report)
+        if not report.systems:
+            names = ", ".join(dict.fromkeys(_FOLDERS.values()))
+            raise InputError(f"{source} holds none of the folders {names}; download them first.")
+        for (_, kind), count in sorted(rejects.notes.items()):
+            report.repaired[kind] = report.repaired.get(kind, 0) + count
+        _write_report(report, output / "report.json")
+        partial.replace(output / CODES)
+    finally:
+        partial.unlink(missing_ok=True)
+    return report
+
+
+def _process(system: str, source: Path, rejects: Rejects, writer, report: Report) -> None:
+    folder = source / _FOLDERS[system]
+    before = rejects.counts.copy()
+    entries = _READERS[system](folder, rejects, source) if folder.is_dir() or system in _WITHOUT_FOLDER else None
+    if entries is None:
+        report.skipped.append(system)
+        return
+    if not len(entries):
+        raise InputError(f"{entries.files[0]} holds no code of {system}; check that it is the right file.")
+    for entry in entries:
+        writer.writerow((system, *entry))
+    rejected: Counter[str] = Counter()
+    for (_, kind), count in (rejects.counts - before).items():
+        rejected[kind] += count
+    report.remarks.extend(entries.remarks)
+    report.systems[system] = SystemReport(
+        found=len(entries),
+        expected=official_count(system, entries.files[0]),
+        empty=entries.without_description,
+        duplicates=entries.counts.pop("duplicates", 0),
+        rejected=dict(sorted(rejected.items())),
+        counted=dict(sorted(entries.counts.items())),
+        files=[path.relative_to(source).as_posix() for path in entries.files],
+    )
+
+
+def _write_report(report: Report, path: Path) -> None:
+    content = report._asdict() | {"systems": {name: found._asdict() for name, found in report.systems.items()}}
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def report_table(report: Report) -> Table:
+    """What was found in each system, for the terminal."""
+    headers = ("system", "codes", "published", "no text", "repeated rows", "rejected rows")
+    table = Table(title="Codes", title_justify="left", title_style="bold")
+    for position, header in enumerate(headers):
+        table.add_column(header, justify="right" if position else "left")
+    for system, found in report.systems.items():
+        published = "" if found.expected is None else f"{found.expected:,}"
+        counts = (found.empty, found.duplicates, sum(found.rejected.values()))
+        table.add_row(system, f"{found.found:,}", published, *(f"{count:,}" for count in counts))
+    table.add_row("all", f"{sum(found.found for found in report.systems.values()):,}")
+    return table
+
+
+def print_report(report: Report, rejects: Rejects, console: Console) -> None:
+    """Prints what was found, repaired, rejected and skipped."""
+    console.print(report_table(report))
+    if rejects.summary():
+        console.print(rejects.table())
+    sentences = list(report.remarks)
+    for system, found in report.systems.items():
+        if found.counted:
+            sentences.append(f"{system}: {', '.join(f'{count:,} {what}' for what, count in found.counted.items())}")
+    if report.skipped:
+        sentences.append(f"skipped, since their folders are absent: {', '.join(report.skipped)}")
+    for sentence in sentences:
+        console.print(sentence, soft_wrap=True, highlight=False, markup=False)
+
+
+def main(argv: list[str]) -> None:
+    """Processes the folders that the flags name."""
+    example = "python -m preprocessing.process_codes --input=DIR/medical_codes --output=DIR/processed_codes"
+    command_line.expect_arguments(argv, 0, example)
+    source, output = Path(flags.FLAGS.input), Path(flags.FLAGS.output)
+    with Rejects(output / "rejects.csv", root=source) as rejects:
+        report = process_codes(source, output, rejects)
+        print_report(report, rejects, Console())
+        print(f"wrote {output / CODES}")
+        rejects.finish(flags.FLAGS.strict)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("input", None, "folder that holds one folder a code system, as the download leaves it")
+    flags.DEFINE_string("output", None, "folder for codes.csv, rejects.csv and report.json")
+    flags.DEFINE_bool("strict", False, "end with status 1 when rows were rejected, after all was read and written")
+    flags.mark_flags_as_required(["input", "output"])
+    command_line.run(main)

@@ -1,0 +1,75 @@
+"""The ATC classification of drugs: a user's table of codes and names, or RxNorm's full release.
+
+The WHO owns the text. Its index and the tables that others made of it differ in form only: a code and a name in columns
+of several names, and often one row for every defined daily dose. RxNorm's full release holds the names with SAB=ATC.
+"""
+
+from pathlib import Path
+
+from preprocessing.codes import ATC, display_code, is_wellformed
+from preprocessing.errors import InputError
+from preprocessing.rejects import Rejects
+from preprocessing.sources.code_entries import CodeEntries
+from preprocessing.sources.release_files import find_release
+from preprocessing.sources.rxnorm import atc_name, find_conso, read_atc_names
+from preprocessing.text_tables import Row, table
+
+_COLUMNS = {
+    "code": ("atc code", "atc", "class id", "atc5"),
+    "name": ("description", "atc name", "atc level name", "atc label", "preferred label", "level name"),
+}
+_LEVELS = (1, 3, 4, 5)
+
+
+def read_atc(folder: Path, rejects: Rejects, rxnorm_folder: Path | None = None) -> CodeEntries | None:
+    """The classes and substances of ATC, with the attribute `within`: names of the classes above, the nearest first.
+
+    Args:
+        folder: of the user's file; may hold RXNCONSO.RRF instead, or not exist.
+        rejects: told every row that is not used.
+        rxnorm_folder: looked through where `folder` does not exist.
+
+    Returns:
+        The codes; None where there is no folder and RxNorm holds no names of ATC (its prescribable subset does not).
+
+    Raises:
+        InputError: the folder is there and holds nothing of use.
+    """
+    entries = CodeEntries(ATC, rejects)
+    if folder.is_dir():
+        path = find_release(folder, r".*\.(csv|tsv|txt)", entries)
+        if path is not None:
+            named = [
+                (row, *row.values) for row in table(path, rejects, columns=_COLUMNS, separators=",;\t|", quoted=True)
+            ]
+            return _add_all(entries, path, named)
+        path = find_conso(folder, entries)
+        if path is None:
+            raise InputError(f"{folder} holds no table of ATC codes (CSV) and no RXNCONSO.RRF; put one there.")
+        return _add_all(entries, path, _named(path, rejects))
+    path = find_conso(rxnorm_folder, entries) if rxnorm_folder is not None else None
+    # That file has been read for RxNorm, and what is wrong in it has been told.
+    named = _named(path, Rejects(None)) if path is not None else []
+    if not named:
+        return None
+    entries.remarks.append(f"{ATC}: no folder {folder.name}, names taken from {path.name} of RxNorm")
+    return _add_all(entries, path, named)
+
+
+def _named(path: Path, rejects: Rejects) -> list[tuple[Row, str, str]]:
+    return [(row, code, atc_name(row)) for code, row in read_atc_names(path, rejects).items()]
+
+
+def _add_all(entries: CodeEntries, path: Path, named: list[tuple[Row, str, str]]) -> CodeEntries:
+    names = {}
+    for _, code, name in named:
+        if is_wellformed(ATC, code) and name.strip():
+            names.setdefault(display_code(ATC, code), " ".join(name.split()))
+    for row, code, name in named:
+        above = []
+        if is_wellformed(ATC, code):
+            normal = display_code(ATC, code)
+            above = [names.get(normal[:length]) for length in reversed(_LEVELS) if length < len(normal)]
+        within = [text for text in above if text]
+        entries.add(path, row.line, code, name, {"within": within}, row=row.text)
+    return entries

@@ -1,0 +1,96 @@
+"""The codes of one system as its files are read: normal form, one entry a code, and what was wrong counted."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from preprocessing.codes import display_code
+from preprocessing.errors import InputError
+from preprocessing.rejects import Rejects
+
+# The one kind of rejected row whose code is kept as it would be without the fault.
+EMPTY_DESCRIPTION = "empty description"
+
+
+class Entry(NamedTuple):
+    """One code: `description` may be empty; `attributes` is a JSON object, empty where there is nothing to tell."""
+
+    code: str
+    description: str
+    attributes: str
+
+
+class CodeEntries:
+    """Collects the codes of one system; the first row of a code stays, whatever later ones say.
+
+    Attributes:
+        system: OMOP vocabulary name.
+        rejects: told every row that is not used, or only in part.
+        files: the files that were read, in order.
+        counts: what a reader counted and passed over on purpose, and `duplicates`: rows that only repeat another.
+        remarks: sentences for the user.
+    """
+
+    def __init__(self, system: str, rejects: Rejects):
+        self.system = system
+        self.rejects = rejects
+        self.files: list[Path] = []
+        self.counts: Counter[str] = Counter()
+        self.remarks: list[str] = []
+        self._entries: dict[str, tuple[str, str]] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, code: str) -> bool:
+        return code in self._entries
+
+    def add(
+        self, file: Path, line: int, code: str, description: str, attributes: Mapping | None = None, *, row: str
+    ) -> None:
+        """Adds one row of `file`.
+
+        A malformed code is rejected. A code without description stays and is reported, and takes the description of
+        a later row if there is one. A code that comes again with another description or other attributes is rejected.
+
+        Args:
+            file, line, row: where the row stands, and its text.
+            code: in any spelling of its system.
+            description: the official text; blanks are collapsed.
+            attributes: what else the row tells of the code; empty values are left out.
+        """
+        try:
+            code = display_code(self.system, code)
+        except InputError as error:
+            self.rejects.add(file, line, "malformed code", str(error), row)
+            return
+        description = " ".join(description.split())
+        known = {name: value for name, value in (attributes or {}).items() if value}
+        text = json.dumps(known, ensure_ascii=False, separators=(",", ":")) if known else ""
+        first = self._entries.get(code)
+        if first is None:
+            self._entries[code] = (description, text)
+            if not description:
+                self.rejects.add(file, line, EMPTY_DESCRIPTION, f"{code} has no description; it was kept", row)
+        elif not first[0] and description:
+            self._entries[code] = (description, text)
+        elif first == (description, text):
+            self.counts["duplicates"] += 1
+        else:
+            self.rejects.add(file, line, "duplicate code", f"{code} was already described: {first[0]}", row)
+
+    def __iter__(self) -> Iterator[Entry]:
+        """The entries, sorted by code."""
+        for code in sorted(self._entries):
+            yield Entry(code, *self._entries[code])
+
+    def codes(self) -> Iterable[str]:
+        """The codes, in the order of their first rows."""
+        return self._entries.keys()
+
+    @property
+    def without_description(self) -> int:
+        """Codes that no row describes."""
+        return sum(not description for description, _ in self._entries.values())
