@@ -1,10 +1,63 @@
-"""Which nodes of a knowledge graph a code stands on: the anchors of its subgraph."""
+"""Which nodes of a knowledge graph a code stands on: the anchors of its subgraph.
 
-from collections.abc import Iterable, Mapping
+Where the nodes of a graph are the codes themselves, `link_by_key` finds them. For PrimeKG,
+
+    python -m preprocessing.linking --codes=DIR/processed_codes/codes.csv --graph=DIR/graph \\
+        --crossreferences=DIR/crossreferences --output=DIR/links
+
+writes `links.parquet` (`LINK_SCHEMA`), `coverage.json` and `rejects.csv`. Cross-references are looked for by name,
+anywhere below the folder: MONDO (`*.sssom.tsv`, `mondo*.obo`), HPO (`hp*.obo`), the DrugBank vocabulary, and where the
+user has them MRCONSO.RRF, `umls_mondo.csv` and RXNCONSO.RRF of the full RxNorm. `link_evidence.METHODS` lists the
+methods by which a code gets links of its own, `link_rules.inherit` what codes take from relatives.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from absl import flags
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
 
+from preprocessing import command_line
 from preprocessing.codes import CodeRecord
+from preprocessing.errors import InputError
+from preprocessing.knowledge_graph import KnowledgeGraph
+from preprocessing.link_evidence import METHODS, Evidence, gather
+from preprocessing.link_rules import (
+    INHERITED,
+    Code,
+    Link,
+    best,
+    from_evidence,
+    inherit,
+    members_of_atc_classes,
+    own_links,
+)
+from preprocessing.link_targets import LinkTargets
+from preprocessing.rejects import Rejects
+from preprocessing.text_tables import table
+from preprocessing.whole_folder import whole_folder
+
+MOST_ANCHORS = 4
+LINKS = "links.parquet"
+LINK_SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("node_id", pa.int32()),
+        ("method", pa.string()),
+        ("confidence", pa.float32()),
+        ("rank", pa.uint8()),
+        ("exact", pa.bool_()),
+        ("via", pa.string()),
+    ]
+)
 
 
 def link_by_key(records: Iterable[CodeRecord], ids: Mapping[str, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -20,3 +73,182 @@ def link_by_key(records: Iterable[CodeRecord], ids: Mapping[str, int]) -> tuple[
     """
     anchors = np.array([ids.get(record.key, -1) for record in records], dtype=np.int32).reshape(-1, 1)
     return anchors, np.where(anchors[:, 0] >= 0, 0, -1).astype(np.int32)
+
+
+def anchors_of(records: Iterable[CodeRecord], links: pa.Table | Path) -> tuple[np.ndarray, np.ndarray]:
+    """Anchors of codes by their links.
+
+    A node that is the code itself must not show its name, which is, or means the same as, the description that the text
+    side reads. `exact` links lead to such nodes: those of equal name, of an exact match, of a shared UMLS concept. Only
+    one node of a subgraph can be marked so; the other exact ones of a code are therefore no anchors.
+
+    Args:
+        records: n codes.
+        links: `LINK_SCHEMA` table, or the path of `links.parquet`.
+
+    Returns:
+        anchors: int32 [n, A], best first, -1 beyond a code's last; A is the most anchors of any of the codes, and at
+            least 1.
+        self_node: int32 [n], column of `anchors` that holds the node which is the code itself, or -1.
+
+    Raises:
+        InputError: the file cannot be read or lacks a column.
+    """
+    if not isinstance(links, pa.Table):
+        links = _read_links(links)
+    of_key: dict[str, list[tuple[int, bool]]] = {}
+    ordered = links.sort_by([("key", "ascending"), ("rank", "ascending")])
+    columns = (ordered[name].to_pylist() for name in ("key", "node_id", "exact"))
+    for key, node, exact in zip(*columns, strict=True):
+        known = of_key.setdefault(key, [])
+        if not (exact and any(is_exact for _, is_exact in known)):
+            known.append((node, exact))
+    found = [of_key.get(record.key, []) for record in records]
+    anchors = np.full((len(found), max(map(len, found), default=1) or 1), -1, dtype=np.int32)
+    self_node = np.full(len(found), -1, dtype=np.int32)
+    for row, own in enumerate(found):
+        for place, (node, exact) in enumerate(own):
+            anchors[row, place] = node
+            if exact:
+                self_node[row] = place
+    return anchors, self_node
+
+
+def _read_links(path: Path) -> pa.Table:
+    try:
+        return pq.read_table(path, schema=LINK_SCHEMA)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(
+            f"{path} does not hold links ({str(error).splitlines()[0]}); make it with: python -m preprocessing.linking"
+        ) from error
+
+
+def link_codes(
+    codes: Sequence[Code],
+    targets: LinkTargets,
+    evidence: Evidence,
+    *,
+    most: int = MOST_ANCHORS,
+    progress: bool = True,
+) -> pa.Table:
+    """Links every code to at most `most` nodes, best first: `LINK_SCHEMA` table in the order of `codes`.
+
+    The result depends on the arguments alone, and not on the order of codes or files.
+    """
+    own = {
+        code.record.key: own_links(code, targets, evidence)
+        for code in tqdm(codes, desc="linking", unit=" codes", unit_scale=True, disable=not progress, leave=False)
+    }
+    # Categories of a classification need not be in the vocabulary to hand down what is known of them.
+    for key in evidence.links.keys() - own.keys():
+        own[key] = from_evidence(evidence.links[key], targets)
+    members = members_of_atc_classes(own)
+    rows: list[tuple] = []
+    for code in codes:
+        key = code.record.key
+        links = best([*own[key], *inherit(code, own, evidence.rxcuis, members)], most)
+        rows += [(key, *_row(link, rank)) for rank, link in enumerate(links)]
+    columns = zip(*rows, strict=True) if rows else [[] for _ in LINK_SCHEMA]
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, LINK_SCHEMA, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=LINK_SCHEMA)
+
+
+def _row(link: Link, rank: int) -> tuple:
+    return link.node, link.method, link.confidence, rank, link.exact, link.via
+
+
+def read_codes(path: Path, rejects: Rejects) -> list[Code]:
+    """Codes of `codes.csv` (`process_codes`), in file order; the column `attributes` may be absent.
+
+    Raises:
+        InputError: the file cannot be read, is empty or lacks a column.
+    """
+    codes = []
+    columns = dict.fromkeys(("system", "code", "description"), ())
+    for line, (system, code, description, attributes), text in table(
+        path, rejects, columns=columns, optional={"attributes": ()}, separators=",", quoted=True
+    ):
+        try:
+            told = json.loads(attributes) if attributes else {}
+        except ValueError:
+            told = None
+        if not isinstance(told, dict):
+            rejects.add(path, line, "attributes not understood", "they are no JSON object and were left out", text)
+            told = {}
+        codes.append(Code(CodeRecord(system, code, description), told))
+    return codes
+
+
+def coverage(codes: Sequence[Code], links: pa.Table) -> dict[str, dict[str, int]]:
+    """System -> `codes`, `linked`, and the number of codes whose best link is by each method that occurs."""
+    first = links.filter(pc.equal(links["rank"], 0))
+    best_method = dict(zip(first["key"].to_pylist(), first["method"].to_pylist(), strict=True))
+    found: dict[str, Counter[str]] = {}
+    for record, _ in codes:
+        counts = found.setdefault(record.system, Counter(codes=0, linked=0))
+        counts["codes"] += 1
+        if method := best_method.get(record.key):
+            counts["linked"] += 1
+            counts[method] += 1
+    order = ["codes", "linked", *METHODS, *INHERITED]
+    return {system: {name: counts[name] for name in order if name in counts} for system, counts in found.items()}
+
+
+def coverage_table(found: Mapping[str, Mapping[str, int]]) -> Table:
+    """`coverage` for the terminal: a row a method, a column a system."""
+    report = Table(title="Codes by the method of their best link", title_justify="left", title_style="bold")
+    report.add_column("")
+    for system in found:
+        report.add_column(system, justify="right")
+    report.add_column("all", justify="right")
+    for name in ["codes", "linked", *METHODS, *INHERITED]:
+        counts = [counts.get(name, 0) for counts in found.values()]
+        if any(counts):
+            report.add_row(name, *(f"{count:,}" for count in (*counts, sum(counts))))
+    return report
+
+
+def main(argv: list[str]) -> None:
+    """Links the codes that the flags name."""
+    command_line.expect_arguments(argv, 0, "python -m preprocessing.linking --codes=codes.csv --graph=DIR/graph ...")
+    given = flags.FLAGS
+    folders = [Path(folder) for folder in (given.crossreferences, given.umls, given.rxnorm) if folder is not None]
+    for folder in folders:
+        if not folder.is_dir():
+            raise InputError(f"{folder} is not a folder; check the path.")
+    output = Path(given.output)
+    console = Console()
+    with whole_folder(output) as folder:
+        with Rejects(folder / "rejects.csv") as rejects:
+            codes = read_codes(Path(given.codes), rejects)
+            targets = LinkTargets(KnowledgeGraph.load(given.graph))
+            evidence = gather(folders, targets, rejects)
+            links = link_codes(codes, targets, evidence, most=given.anchors)
+        pq.write_table(links, folder / LINKS, compression="zstd")
+        found = coverage(codes, links)
+        report = {
+            "systems": found,
+            "references": dict(sorted(evidence.counts.items())),
+            "files": [path.name for path in evidence.files],
+        }
+        (folder / "coverage.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    console.print(coverage_table(found))
+    for name, count in report["references"].items():
+        print(f"{name}: {count:,}")
+    if rejects.summary():
+        console.print(rejects.table())
+    print(f"{output / LINKS}: {len(links):,} links; read {', '.join(report['files']) or 'no cross-references'}")
+    rejects.path = output / "rejects.csv"
+    rejects.finish(given.strict)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("codes", None, "codes.csv of preprocessing.process_codes", required=True)
+    flags.DEFINE_string("graph", None, "graph of preprocessing.primekg", required=True)
+    flags.DEFINE_string("crossreferences", None, "folder of MONDO, HPO and DrugBank files", required=True)
+    flags.DEFINE_string("output", None, "folder of links.parquet, which is replaced", required=True)
+    flags.DEFINE_string("umls", None, "folder of MRCONSO.RRF and umls_mondo.csv, if it is another one")
+    flags.DEFINE_string("rxnorm", None, "folder of RXNCONSO.RRF, whose full release names DrugBank ids and ATC codes")
+    flags.DEFINE_integer("anchors", MOST_ANCHORS, "most nodes that a code is linked to", lower_bound=1, upper_bound=64)
+    flags.DEFINE_bool("strict", False, "exit with status 1 when a row was rejected")
+    command_line.run(main)

@@ -14,7 +14,6 @@ the index of every node.
 
 import dataclasses
 import json
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from preprocessing.errors import InputError
 from preprocessing.knowledge_graph import NODE_SCHEMA, KnowledgeGraph, from_facts
 from preprocessing.rejects import Rejects
 from preprocessing.screened_csv import BLOCK_BYTES, Block, read_blocks
+from preprocessing.whole_folder import whole_folder
 
 # Table 2 of the paper: nodes of each type; and directed rows of each relation in the official file.
 NODE_COUNTS = {
@@ -121,6 +121,7 @@ _MOST_NODES = 1 << 28
 _NODE_COLUMNS = {"type": "type", "name": "name", "source": "source", "id": "source_id"}
 _COMMAND = "python -m preprocessing.primekg --input=DIR/primekg/kg.csv --output=DIR/graph"
 _INDEX_FILE = "x_index.npy"
+_REJECTS = "rejects.csv"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -275,16 +276,12 @@ def read_primekg(
 
 
 def write_primekg(found: PrimeKg, path: Path | str) -> None:
-    """Writes the graph, `x_index.npy` and `report.json` into the directory `path`, which appears complete."""
+    """Writes the graph, `x_index.npy` and `report.json` into the directory `path`."""
     path = Path(path)
-    partial = path.with_name(f"{path.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    found.graph.save(partial)
-    np.save(partial / _INDEX_FILE, found.index)
+    found.graph.save(path)
+    np.save(path / _INDEX_FILE, found.index)
     report = {"rows": dict(sorted(found.rows.items())), "nodes": _nodes_by_type(found.graph)}
-    (partial / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    shutil.rmtree(path, ignore_errors=True)
-    partial.replace(path)
+    (path / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 def nodes_of_index(path: Path | str, index: np.ndarray) -> np.ndarray:
@@ -333,16 +330,18 @@ def main(argv: list[str]) -> None:
     )
     output = Path(flags.FLAGS.output)
     console = Console()
-    with Rejects(output.with_name(f"{output.name}.rejects.csv")) as rejects:
-        found = read_primekg(flags.FLAGS.input, rejects)
-        write_primekg(found, output)
-        console.print(count_table("Nodes by type", NODE_COUNTS, _nodes_by_type(found.graph)))
-        console.print(count_table("Directed rows by relation", ROW_COUNTS, found.rows))
-        if rejects.summary():
-            console.print(rejects.table())
-        ids = "node ids are x_index" if _is_dense(found.index) else f"x_index has gaps: see {_INDEX_FILE}"
-        print(f"{output}: {found.graph.num_nodes:,} nodes, {found.graph.num_edges:,} directed edges; {ids}")
-        rejects.finish(flags.FLAGS.strict)
+    with whole_folder(output) as folder:
+        with Rejects(folder / _REJECTS) as rejects:
+            found = read_primekg(flags.FLAGS.input, rejects)
+        write_primekg(found, folder)
+    rejects.path = output / _REJECTS
+    console.print(count_table("Nodes by type", NODE_COUNTS, _nodes_by_type(found.graph)))
+    console.print(count_table("Directed rows by relation", ROW_COUNTS, found.rows))
+    if rejects.summary():
+        console.print(rejects.table())
+    ids = "node ids are x_index" if _is_dense(found.index) else f"x_index has gaps: see {_INDEX_FILE}"
+    print(f"{output}: {found.graph.num_nodes:,} nodes, {found.graph.num_edges:,} directed edges; {ids}")
+    rejects.finish(flags.FLAGS.strict)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,122 @@
+"""Cross-references of an ontology: SSSOM mapping tables and the xref lines of OBO files.
+
+Formats:
+- SSSOM/TSV (https://mapping-commons.github.io/sssom/): `#` lines of metadata, a header, then tab-separated rows with at
+  least `subject_id`, `predicate_id` and `object_id`, all CURIEs such as `MONDO:0005148`. MONDO's releases hold one file
+  per predicate and foreign vocabulary. `skos:narrowMatch` says that the object is narrower than the subject.
+- OBO 1.2 and 1.4 (https://owlcollab.github.io/oboformat/doc/GO.format.obo-1_4.html): `xref: ICD10CM:E11
+  {source="MONDO:equivalentTo", source="DOID:9352"}`. MONDO says in `source` how its term stands to the foreign one.
+"""
+
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from preprocessing.errors import InputError
+from preprocessing.rejects import Rejects
+from preprocessing.text_tables import Line, lines, table
+
+EXACT, CLOSE, NARROW, BROAD, RELATED, XREF = "exact", "close", "narrow", "broad", "related", "xref"
+
+_PREDICATES = {
+    "skos:exactMatch": EXACT,
+    "owl:equivalentClass": EXACT,
+    "skos:closeMatch": CLOSE,
+    "skos:narrowMatch": NARROW,
+    "skos:broadMatch": BROAD,
+    "skos:relatedMatch": RELATED,
+    "oboInOwl:hasDbXref": XREF,
+}
+_SOURCES = {
+    "MONDO:equivalentTo": EXACT,
+    "MONDO:mondoIsBroaderThanSource": NARROW,
+    "MONDO:mondoIsNarrowerThanSource": BROAD,
+    "MONDO:relatedTo": RELATED,
+}
+_CURIE = re.compile(r"([A-Za-z][\w.-]*):(\S+)")
+_SYNONYM = re.compile(r'"(.*)" EXACT\b')
+_NEEDED = ("subject_id", "predicate_id", "object_id")
+
+
+class Reference(NamedTuple):
+    """A term of an ontology and what it refers to.
+
+    Attributes:
+        term: CURIE of the term. vocabulary, code: the foreign concept, as spelled there (`ICD10CM`, `E11.9`).
+        predicate: `exact`, `close`, `narrow`, `broad`, `related` or `xref`; narrow means that the foreign concept is
+            narrower than the term.
+        file, line: where it stands.
+    """
+
+    term: str
+    vocabulary: str
+    code: str
+    predicate: str
+    file: Path
+    line: int
+
+
+class OboTerm(NamedTuple):
+    """A term that is not obsolete: `names` holds its name and then its exact synonyms."""
+
+    term: str
+    names: tuple[str, ...]
+    references: tuple[Reference, ...]
+
+
+def read_sssom(path: Path, rejects: Rejects) -> Iterator[Reference]:
+    """Yields the rows of an SSSOM table.
+
+    Raises:
+        InputError: the file cannot be read, is empty, or lacks a column.
+    """
+    for line, (subject, predicate, target), text in table(path, rejects, columns=dict.fromkeys(_NEEDED, ())):
+        known, match = _PREDICATES.get(predicate), _CURIE.fullmatch(target)
+        if known is None:
+            rejects.add(path, line, "unknown predicate", f"{predicate} is not a mapping predicate", text)
+        elif match is None or _CURIE.fullmatch(subject) is None:
+            rejects.add(path, line, "malformed identifier", "subject_id and object_id must be PREFIX:ID", text)
+        else:
+            yield Reference(subject, match[1], match[2], known, path, line)
+
+
+def read_obo(path: Path, rejects: Rejects) -> Iterator[OboTerm]:
+    """Yields the terms of an OBO file that are not obsolete, with their references.
+
+    Raises:
+        InputError: the file cannot be read or holds no term.
+    """
+    found = False
+    fields: list[tuple[int, str, str]] | None = None
+    for line, text in itertools.chain(lines(path, rejects), [Line(0, "[end]")]):
+        if text.startswith("["):
+            if fields and (term := _term(path, fields, rejects)):
+                found = True
+                yield term
+            fields = [] if text == "[Term]" else None
+        elif fields is not None:
+            field, _, value = text.partition(": ")
+            fields.append((line, field, value))
+    if not found:
+        raise InputError(f"{path} holds no term of an ontology; fetch it again.")
+
+
+def _term(path: Path, fields: list[tuple[int, str, str]], rejects: Rejects) -> OboTerm | None:
+    identity = next((value for _, field, value in fields if field == "id"), "")
+    if not identity:
+        rejects.add(path, fields[0][0], "term without an id", "a [Term] must have an id", fields[0][2])
+        return None
+    if any(field == "is_obsolete" and value.startswith("true") for _, field, value in fields):
+        return None
+    names, synonyms, references = [], [], []
+    for line, field, value in fields:
+        if field == "name":
+            names.append(value)
+        elif field == "synonym" and (match := _SYNONYM.match(value)):
+            synonyms.append(match[1].replace('\\"', '"'))
+        elif field == "xref" and (match := _CURIE.match(value)):
+            kinds = [_SOURCES[source] for source in re.findall(r'source="([^"]*)"', value) if source in _SOURCES]
+            references.append(Reference(identity, match[1], match[2], kinds[0] if kinds else XREF, path, line))
+    return OboTerm(identity, (*names, *synonyms), tuple(references))
