@@ -18,7 +18,7 @@ import contextlib
 import fcntl
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from absl import flags
@@ -84,7 +84,7 @@ def _is_here(outcome: Outcome) -> bool:
     return outcome.state in ("fetched", "by hand", "there")
 
 
-def complain(outcomes: Iterable[Outcome], only: Sequence[str] = ()) -> None:
+def complain(outcomes: Collection[Outcome], only: Sequence[str] = ()) -> None:
     """Raises one sentence when something that was asked for is not there.
 
     What needs the user's licence is no failure, unless it was asked for by name.
@@ -99,9 +99,9 @@ def complain(outcomes: Iterable[Outcome], only: Sequence[str] = ()) -> None:
             f"{len(failed)} of the sources failed: {', '.join(failed)} (see above); what was fetched stays, so run the "
             "same command again."
         )
-    missing = [
-        outcome.source.name for outcome in outcomes if outcome.state == "missing" and outcome.source.name in only
-    ]
+    asked = {name.lower() for name in only}
+    missing = [outcome.source.name for outcome in outcomes if outcome.state == "missing"]
+    missing = [name for name in missing if name.lower() in asked]
     if missing:
         raise InputError(f"only you can get {', '.join(missing)} (see above).")
 
@@ -124,7 +124,7 @@ def catalogue_table(sources: Iterable[Source]) -> Table:
     return table
 
 
-def print_outcomes(outcomes: Iterable[Outcome], console: Console) -> None:
+def print_outcomes(outcomes: Collection[Outcome], console: Console) -> None:
     """One line a source, and a sentence for each that is not there."""
     for outcome in outcomes:
         colour = {"failed": "red", "missing": "yellow"}.get(outcome.state, "green")

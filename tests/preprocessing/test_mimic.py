@@ -1,0 +1,345 @@
+"""PhysioNet's addresses on a local server; no real credentials, no patient's data."""
+
+import dataclasses
+import gzip
+import hashlib
+import os
+import pty
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+from file_server import FileServer, Served
+
+from preprocessing import mimic, physionet
+from preprocessing.errors import InputError
+from preprocessing.fetching import Patience
+from preprocessing.http_session import FetchError
+from preprocessing.manifest import FILE_NAME, Manifest
+
+USER, PASSWORD = "ada", "correct horse"
+TABLES = {
+    name: gzip.compress(f"header of {name}\n".encode(), mtime=0)
+    for name in (
+        *(f"{table}.csv.gz" for table in mimic.TABLES["mimic4"]),
+        "hosp/labevents.csv.gz",
+        "icu/chartevents.csv.gz",
+    )
+}
+DEMO3 = {f"{table}.csv": f"header of {table}\n".encode() for table in (*mimic.TABLES["mimic3"], "CHARTEVENTS")}
+
+
+def checksums(files):
+    """As `sha256sum` writes them; PhysioNet lists other files too."""
+    lines = [f"{hashlib.sha256(content).hexdigest()} {name}" for name, content in files.items()]
+    return "\n".join([f"{'AB' * 32} LICENSE.TXT", *lines, ""]).encode()
+
+
+@pytest.fixture
+def server():
+    with FileServer() as running:
+        for name, content in TABLES.items():
+            running.files[f"/files/mimiciv/3.1/{name}"] = Served(content, etag='"1"', auth=(USER, PASSWORD))
+        listing = Served(checksums(TABLES), auth=(USER, PASSWORD), kind="text/plain")
+        running.files["/files/mimiciv/3.1/SHA256SUMS.txt"] = listing
+        for name, content in DEMO3.items():
+            running.files[f"/files/mimiciii-demo/1.4/{name}"] = Served(content)
+        running.files["/files/mimiciii-demo/1.4/SHA256SUMS.txt"] = Served(checksums(DEMO3), kind="text/plain")
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def no_credentials(monkeypatch, tmp_path):
+    for name in (physionet.USER_VARIABLE, physionet.PASSWORD_VARIABLE):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "no netrc"))
+    monkeypatch.setattr("sys.stdin", open(os.devnull, encoding="utf-8"))  # noqa: SIM115
+
+
+@pytest.fixture
+def logged_in(monkeypatch):
+    monkeypatch.setenv(physionet.USER_VARIABLE, USER)
+    monkeypatch.setenv(physionet.PASSWORD_VARIABLE, PASSWORD)
+
+
+@pytest.fixture
+def request4(server, tmp_path):
+    patience = Patience(attempts=2, sleep=lambda _: None)
+    return mimic.Request(
+        "mimic4", tmp_path / "mimic4", base_url=f"{server.url}/files", progress=False, patience=patience
+    )
+
+
+def test_the_tables_that_are_used_are_fetched_and_verified(server, request4, logged_in):
+    names = mimic.get(request4)
+    assert sorted(names) == sorted(f"{table}.csv.gz" for table in mimic.TABLES["mimic4"])
+    for name in names:
+        assert (request4.output / name).read_bytes() == TABLES[name]
+    manifest = Manifest.read(request4.output)
+    manifest.verify()
+    entry = manifest.files["hosp/patients.csv.gz"]
+    assert entry["source"] == f"{server.url}/files/mimiciv/3.1/hosp/patients.csv.gz"
+    assert (entry["version"], entry["verified"]) == ("3.1", True)
+    asked = len(server.asked)
+    assert mimic.get(request4) == names
+    assert [request.path.rpartition("/")[2] for request in server.asked[asked:]] == ["SHA256SUMS.txt"]
+
+
+def test_all_tables(request4, logged_in):
+    assert sorted(mimic.get(dataclasses.replace(request4, all_tables=True))) == sorted(TABLES)
+
+
+def test_the_demo_needs_no_credentials_and_sends_none(server, request4, logged_in, tmp_path):
+    demo = dataclasses.replace(request4, version="mimic3", demo=True, output=tmp_path / "demo")
+    names = mimic.get(demo)
+    assert sorted(names) == sorted(f"{table}.csv" for table in mimic.TABLES["mimic3"])
+    assert not any("authorization" in asked.headers for asked in server.asked)
+
+
+def test_physionet_knows_the_program(server, request4, logged_in):
+    """Its server takes basic authentication only from programs whose name begins so."""
+    mimic.get(request4)
+    assert {asked.headers["user-agent"].startswith("Wget/") for asked in server.asked} == {True}
+
+
+def test_a_table_with_another_checksum_is_not_kept(server, request4, logged_in):
+    server.files["/files/mimiciv/3.1/icu/icustays.csv.gz"].content = b"something else"
+    with pytest.raises(FetchError, match="nothing was kept"):
+        mimic.get(request4)
+    assert not list((request4.output / "icu").iterdir())
+
+
+def test_interrupted_and_gone_on_with(server, request4, logged_in):
+    big = os.urandom(2_000_000)
+    with_big = TABLES | {"hosp/patients.csv.gz": big}
+    served = server.files["/files/mimiciv/3.1/hosp/patients.csv.gz"]
+    served.content, served.cuts = big, [700_000]
+    server.files["/files/mimiciv/3.1/SHA256SUMS.txt"].content = checksums(with_big)
+    mimic.get(request4)
+    assert (request4.output / "hosp/patients.csv.gz").read_bytes() == big
+    second = server.requests("/files/mimiciv/3.1/hosp/patients.csv.gz")[1]
+    assert second.headers["range"].startswith("bytes=")
+    assert "authorization" in second.headers
+
+
+@pytest.mark.parametrize(("status", "words"), [(401, "user name and password"), (403, "data use agreement")])
+def test_a_refusal_says_what_to_do(server, request4, logged_in, status, words):
+    server.files["/files/mimiciv/3.1/SHA256SUMS.txt"].failures = [status]
+    with pytest.raises(FetchError, match=words) as caught:
+        mimic.get(request4)
+    assert "https://physionet.org/" in str(caught.value)
+    assert PASSWORD not in str(caught.value)
+
+
+def test_a_wrong_password_is_not_shown(request4, logged_in, monkeypatch):
+    monkeypatch.setenv(physionet.PASSWORD_VARIABLE, "hunter2")
+    with pytest.raises(FetchError, match="does not accept") as caught:
+        mimic.get(request4)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_credentials_do_not_follow_a_redirect(server, request4, logged_in):
+    path = "/files/mimiciv/3.1/SHA256SUMS.txt"
+    server.files[path] = Served(redirect=f"{server.other_url}/elsewhere", auth=(USER, PASSWORD))
+    server.files["/elsewhere"] = Served(checksums(TABLES), kind="text/plain")
+    mimic.get(request4)
+    assert "authorization" in server.requests(path)[0].headers
+    assert "authorization" not in server.requests("/elsewhere")[0].headers
+
+
+@pytest.mark.parametrize(
+    "base_url",
+    [
+        "https://example.org/files",
+        "http://physionet.org/files",
+        "https://physionet.org.example.org",
+        "https://xphysionet.org",
+    ],
+)
+def test_credentials_go_to_physionet_only(request4, logged_in, base_url):
+    with pytest.raises(InputError) as caught:
+        mimic.get(dataclasses.replace(request4, base_url=base_url))
+    assert PASSWORD not in str(caught.value)
+    assert physionet.credentials("https://physionet.org/files") == (USER, PASSWORD)
+    assert physionet.credentials("https://www.physionet.org/files") == (USER, PASSWORD)
+
+
+def netrc(path, text, mode=0o600):
+    path.write_text(text)
+    path.chmod(mode)
+    return path
+
+
+LINES = f"machine example.org login x password y\nmachine physionet.org\n  login {USER}\n  password hunter2\n"
+
+
+def test_netrc(tmp_path, monkeypatch):
+    monkeypatch.setenv("NETRC", str(netrc(tmp_path / "a", LINES)))
+    assert physionet.credentials() == (USER, "hunter2")
+    monkeypatch.setenv(physionet.USER_VARIABLE, "someone else")
+    with pytest.raises(InputError, match="asks for credentials"):
+        physionet.credentials()
+    monkeypatch.setenv(physionet.USER_VARIABLE, USER)
+    assert physionet.credentials() == (USER, "hunter2")
+    monkeypatch.delenv("NETRC")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    netrc(tmp_path / ".netrc", LINES.replace("hunter2", "hunter3"))
+    assert physionet.credentials() == (USER, "hunter3")
+    monkeypatch.setenv(physionet.PASSWORD_VARIABLE, PASSWORD)
+    assert physionet.credentials() == (USER, PASSWORD)
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604])
+def test_a_netrc_that_others_can_read_is_refused(tmp_path, monkeypatch, mode):
+    monkeypatch.setenv("NETRC", str(netrc(tmp_path / "a", LINES, mode)))
+    with pytest.raises(InputError, match="chmod 600") as caught:
+        physionet.credentials()
+    assert "hunter2" not in str(caught.value)
+    netrc(tmp_path / "a", "machine example.org login x password y\n", mode)
+    with pytest.raises(InputError, match="asks for credentials"):
+        physionet.credentials()
+
+
+def test_a_damaged_netrc_is_not_quoted(tmp_path, monkeypatch):
+    monkeypatch.setenv("NETRC", str(netrc(tmp_path / "a", f"machine physionet.org login {USER} passwort hunter2\n")))
+    with pytest.raises(InputError, match="line 1") as caught:
+        physionet.credentials()
+    assert "hunter2" not in f"{caught.value}{caught.value.__cause__}{caught.value.__suppress_context__ or caught}"
+
+
+def command(*arguments, **environment):
+    return [sys.executable, "-m", "preprocessing.mimic", *map(str, arguments)], {**os.environ, **environment}
+
+
+def test_the_password_appears_nowhere(server, request4, tmp_path):
+    """Not in the output, even of the most talkative level, nor in a file, nor in the process's command line."""
+    slow = server.files["/files/mimiciv/3.1/hosp/admissions.csv.gz"]
+    slow.content, slow.stall = os.urandom(400_000), 0.05
+    server.files["/files/mimiciv/3.1/SHA256SUMS.txt"].content = checksums(
+        TABLES | {"hosp/admissions.csv.gz": slow.content}
+    )
+    arguments, environment = command(
+        "--version=mimic4", f"--output={request4.output}", f"--base_url={request4.base_url}", "--verbosity=1"
+    )
+    environment |= {physionet.USER_VARIABLE: USER, physionet.PASSWORD_VARIABLE: "hunter2"}
+    for served in server.files.values():
+        served.auth = (USER, "hunter2") if served.auth else None
+    process = subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    seen = ""
+    while process.poll() is None:
+        seen += Path(f"/proc/{process.pid}/cmdline").read_text()
+        time.sleep(0.05)
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert "base_url" in seen
+    written = "".join(path.read_text(errors="replace") for path in request4.output.rglob("*") if path.is_file())
+    assert FILE_NAME in {path.name for path in request4.output.iterdir()}
+    encoded = server.asked[0].headers["authorization"].split()[1]
+    for secret in ("hunter2", encoded):
+        assert secret not in seen + out + err + written
+
+
+def test_asked_for_at_a_terminal(server, request4):
+    arguments, environment = command(
+        "--version=mimic4", f"--output={request4.output}", f"--base_url={request4.base_url}"
+    )
+    process, terminal = pty.fork()
+    if process == 0:
+        os.execve(arguments[0], arguments, environment)
+    shown = b""
+    answers = [(b"user name: ", f"{USER}\n"), (b"password: ", f"{PASSWORD}\n")]
+    try:
+        while block := os.read(terminal, 4096):
+            shown += block
+            if answers and shown.endswith(answers[0][0]):
+                os.write(terminal, answers.pop(0)[1].encode())
+    except OSError:
+        pass  # The terminal is closed when the program ends.
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0, shown
+    assert PASSWORD.encode() not in shown
+    assert (request4.output / "hosp" / "patients.csv.gz").exists()
+
+
+def test_there_is_no_argument_for_a_password(tmp_path):
+    for flag in ("--password=hunter2", "--username=ada"):
+        arguments, environment = command("--version=mimic4", f"--output={tmp_path}", flag)
+        done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 2
+        assert "hunter2" not in done.stderr
+
+
+def write(folder, files):
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+
+
+def test_a_folder_as_wget_leaves_it(server, request4, tmp_path):
+    root = tmp_path / "got" / "physionet.org" / "files" / "mimiciv" / "3.1"
+    write(root, TABLES | {"SHA256SUMS.txt": checksums(TABLES)})
+    given = dataclasses.replace(request4, from_dir=tmp_path / "got")
+    names = mimic.get(given)
+    assert len(names) == len(mimic.TABLES["mimic4"])
+    assert not server.asked
+    manifest = Manifest.read(given.output)
+    manifest.verify()
+    assert {entry["verified"] for entry in manifest.files.values()} == {True}
+    assert {entry["by_hand"] for entry in manifest.files.values()} == {True}
+    write(root, {"hosp/patients.csv.gz": b"changed"})
+    with pytest.raises(InputError, match="not the published file"):
+        mimic.get(given)
+    (root / "hosp/patients.csv.gz").unlink()
+    with pytest.raises(InputError, match="is missing"):
+        mimic.get(given)
+
+
+def test_a_table_that_was_decompressed_by_hand_is_taken_and_told(request4, tmp_path, capsys):
+    files = {name.removesuffix(".gz"): gzip.decompress(content) for name, content in TABLES.items()}
+    write(tmp_path / "got", files | {"SHA256SUMS.txt": checksums(TABLES)})
+    names = mimic.get(dataclasses.replace(request4, from_dir=tmp_path / "got"))
+    assert "hosp/patients.csv" in names
+    assert "cannot be compared" in capsys.readouterr().err
+    assert not Manifest.read(request4.output).files["hosp/patients.csv"]["verified"]
+
+
+def test_the_archive_of_the_project(request4, tmp_path):
+    (tmp_path / "got").mkdir()
+    with zipfile.ZipFile(tmp_path / "got" / "mimic-iii-clinical-database-demo-1.4.zip", "w") as archive:
+        for name, content in (DEMO3 | {"SHA256SUMS.txt": checksums(DEMO3)}).items():
+            archive.writestr(f"mimic-iii-clinical-database-demo-1.4/{name}", content)
+    demo = dataclasses.replace(request4, version="mimic3", demo=True, from_dir=tmp_path / "got")
+    names = mimic.get(demo)
+    assert {name: (demo.output / name).read_bytes() for name in names} == {name: DEMO3[name] for name in names}
+    assert sorted(path.name for path in demo.output.iterdir()) == sorted([*names, FILE_NAME])
+
+
+def test_a_folder_of_something_else(request4, tmp_path):
+    write(tmp_path / "got", DEMO3 | {"SHA256SUMS.txt": checksums(DEMO3)})
+    with pytest.raises(InputError, match="holds no SHA256SUMS"):
+        mimic.get(dataclasses.replace(request4, from_dir=tmp_path / "got"))
+
+
+def test_a_version_without_a_table(server, request4, logged_in):
+    fewer = {name: content for name, content in TABLES.items() if "icustays" not in name}
+    server.files["/files/mimiciv/3.1/SHA256SUMS.txt"].content = checksums(fewer)
+    with pytest.raises(InputError, match="does not list the table icu/icustays"):
+        mimic.get(request4)
+
+
+@pytest.mark.parametrize("text", ["", "nonsense\n", f"{'0' * 64}  ../../etc/passwd\n", f"{'0' * 64}  /etc/passwd\n"])
+def test_damaged_checksums(tmp_path, text):
+    (tmp_path / "SHA256SUMS.txt").write_text(text)
+    with pytest.raises(InputError, match="get the file again"):
+        physionet.read_checksums(tmp_path / "SHA256SUMS.txt")
+
+
+def test_checksums_as_tools_write_them(tmp_path):
+    (tmp_path / "SHA256SUMS.txt").write_text(f"{'AB' * 32} a b.csv\n{'cd' * 32}  ./x/y.csv\n{'ef' * 32} *z\r\n")
+    assert physionet.read_checksums(tmp_path / "SHA256SUMS.txt") == {
+        "a b.csv": "ab" * 32,
+        "x/y.csv": "cd" * 32,
+        "z": "ef" * 32,
+    }
