@@ -15,7 +15,9 @@ from safetensors.numpy import save
 from medtok_jax import checkpoints
 from medtok_jax import config as configuration
 from medtok_jax.models.medtok import MedTok, Sizes
+from medtok_jax.run import Run
 from medtok_jax.saved_model import CONFIG, FORMAT_VERSION, GRAPH, VARIABLES, Neighbourhood, digest
+from medtok_jax.state import TrainState
 from preprocessing import icd_graph, medtok_codes, primekg
 from preprocessing.dataset_name import parse_name
 from preprocessing.errors import InputError
@@ -29,12 +31,24 @@ ORDERS = (icd_graph, primekg)
 EXAMPLES = 256
 
 
-def export(workdir, folder: str | Path, *, with_graph: bool = True) -> Path:
+@dataclasses.dataclass(frozen=True)
+class _Trained:
+    """What is exported: a checkpoint's metadata, its variables by dotted name, and facts of its data set."""
+
+    about: dict
+    variables: dict[str, np.ndarray]
+    graph: KnowledgeGraph
+    codes_are_nodes: bool
+
+
+def export(workdir, folder: str | Path, state: TrainState | None = None, *, with_graph: bool = True) -> Path:
     """Writes the best model of a finished run (the last where there is no best) into a tokenizer directory.
 
     Args:
         workdir: a work directory, one of its checkpoints, or the `Run` itself.
         folder: the tokenizer directory; made where it is absent.
+        state: the state to write, if `workdir` is a `Run`. Needed where several processes run, of which one exports:
+            a checkpoint is read by all of them or none.
         with_graph: whether to copy the knowledge graph too. Without it neighbours are known by their names alone.
 
     Returns:
@@ -43,26 +57,44 @@ def export(workdir, folder: str | Path, *, with_graph: bool = True) -> Path:
     Raises:
         InputError: there is no checkpoint, its data set is absent, or the folder cannot be written.
     """
-    found = checkpoints.find(getattr(workdir, "workdir", workdir), prefer="best")
-    about = found.about()
-    if hasattr(workdir, "config"):
-        about = about | {"config": workdir.config.to_dict()}
-    config = ConfigDict(about["config"])
-    builder = medtok_codes.open_prepared(config.data.name, configuration.data_dir(config))
-    graph = KnowledgeGraph.load(medtok_codes.graph_path(builder))
-    variables = flatten(found.restore_variables())
+    trained = _of_run(workdir, state) if hasattr(workdir, "workdir") else _of_checkpoint(workdir)
     folder = Path(folder).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        digests = {VARIABLES: _write_variables(variables, folder)}
+        digests = {VARIABLES: _write_variables(trained.variables, folder)}
         if with_graph:
-            digests[GRAPH] = _write_graph(graph, folder)
-        _write_config(_describe(about, variables, graph, _codes_are_nodes(builder)) | {"sha256": digests}, folder)
+            digests[GRAPH] = _write_graph(trained.graph, folder)
+        _write_config(_describe(trained) | {"sha256": digests}, folder)
     except OSError as error:
         raise InputError(
             f"The model cannot be written to {folder} ({error.strerror}); choose another directory."
         ) from error
     return folder
+
+
+def _of_run(run: Run, state: TrainState | None) -> _Trained:
+    if state is None:
+        state = checkpoints.find(run.workdir, prefer="best").restore(run.state)
+    variables = {"params": nnx.to_pure_dict(state.params), "fixed": nnx.to_pure_dict(state.fixed)}
+    return _Trained(
+        about=run.about | {"step": int(state.step)},
+        variables={name: np.asarray(array) for name, array in flatten(variables).items()},
+        graph=run.data.table.graph,
+        codes_are_nodes=bool((run.data.table.self_node >= 0).any()),
+    )
+
+
+def _of_checkpoint(path: str | Path) -> _Trained:
+    found = checkpoints.find(path, prefer="best")
+    about = found.about()
+    config = ConfigDict(about["config"])
+    builder = medtok_codes.open_prepared(config.data.name, configuration.data_dir(config))
+    return _Trained(
+        about=about,
+        variables=flatten(found.restore_variables()),
+        graph=KnowledgeGraph.load(medtok_codes.graph_path(builder)),
+        codes_are_nodes=_codes_are_nodes(builder),
+    )
 
 
 def _codes_are_nodes(builder) -> bool:
@@ -80,8 +112,9 @@ def _learned_missing_graph(config: ConfigDict, sizes: Sizes, variables: dict[str
     return not np.allclose(initial(), variables["params.node_features.missing_vector"], atol=1e-6)
 
 
-def _describe(about: dict, variables: dict[str, np.ndarray], graph: KnowledgeGraph, codes_are_nodes: bool) -> dict:
+def _describe(trained: _Trained) -> dict:
     """What `model_config.json` says, but for the digests."""
+    about, variables, graph = trained.about, trained.variables, trained.graph
     config = {name: about["config"][name] for name in SECTIONS}
     config["data"] = {name: value for name, value in config["data"].items() if name not in MACHINE_PATHS}
     options = parse_name(config["data"]["name"])
@@ -94,7 +127,7 @@ def _describe(about: dict, variables: dict[str, np.ndarray], graph: KnowledgeGra
     )
     order = max(ORDERS, key=lambda module: len(set(module.PRIORITY) & set(graph.relation_names)))
     neighbourhood = Neighbourhood(
-        options.max_nodes, options.hub_cap, tuple(order.PRIORITY), tuple(order.FIRST_KEPT), codes_are_nodes
+        options.max_nodes, options.hub_cap, tuple(order.PRIORITY), tuple(order.FIRST_KEPT), trained.codes_are_nodes
     )
     return {
         "format_version": FORMAT_VERSION,

@@ -2,8 +2,10 @@
 
 import itertools
 
+import jax
 import numpy as np
 import pytest
+from small_run import small_config
 
 from configs import default
 from medtok_jax.code_table import CodeTable
@@ -141,3 +143,27 @@ def build(data):
         return builder(rows, valid, np.full(len(rows), -1))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def compiled_once(tmp_path_factory):
+    """Runs share compiled programs; only what is compiled, not what it computes, is shared."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("xla")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    yield
+    jax.config.update("jax_compilation_cache_dir", None)
+
+
+@pytest.fixture(scope="session")
+def run_config(data_dir, compiled_once):
+    """The configuration of `finished_run`."""
+    return small_config(data_dir, train__grad_accum_steps=2)
+
+
+@pytest.fixture(scope="session")
+def finished_run(run_config, tmp_path_factory):
+    """A run from beginning to end: its work directory, not to be written to, and its summary."""
+    from medtok_jax import train
+
+    workdir = tmp_path_factory.mktemp("finished")
+    return workdir, train.train_and_evaluate(run_config, workdir)

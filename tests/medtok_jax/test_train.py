@@ -44,24 +44,13 @@ def assert_same_run(one, other) -> None:
 
 
 @pytest.fixture(scope="module")
-def compiled_once(tmp_path_factory):
-    """Runs of this module share compiled programs; only what is compiled, not what it computes, is shared."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("xla")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    yield
-    jax.config.update("jax_compilation_cache_dir", None)
+def config(run_config):
+    return run_config
 
 
 @pytest.fixture(scope="module")
-def config(data_dir, compiled_once):
-    return small_config(data_dir, train__grad_accum_steps=2)
-
-
-@pytest.fixture(scope="module")
-def finished(config, tmp_path_factory):
-    """A run from beginning to end."""
-    workdir = tmp_path_factory.mktemp("finished")
-    return workdir, train.train_and_evaluate(config, workdir)
+def finished(finished_run):
+    return finished_run
 
 
 def test_every_code_is_tokenized(finished):

@@ -1,0 +1,40 @@
+"""What a model would know of the hand-made world's graph, without a model."""
+
+from medtok_jax.graph_index import GraphIndex
+from medtok_jax.models.medtok import Sizes
+from medtok_jax.saved_model import Neighbourhood, SavedModel
+
+
+def small_index(graph, *, with_graph: bool = True, **rule) -> GraphIndex:
+    """An index of a graph; `rule` changes fields of its `Neighbourhood`."""
+    rule = {
+        "max_nodes": 64,
+        "hub_cap": 16,
+        "priority": ("is_a", "parent_of", "maps_to", "has_phenotype", "phenotype_of"),
+        "first_kept": ("is_a",),
+        "codes_are_nodes": True,
+    } | rule
+    saved = SavedModel(
+        config=None,
+        sizes=Sizes(8, len(graph.node_types), len(graph.relation_names), graph.num_nodes, rule["max_nodes"]),
+        node_types=graph.node_types,
+        relation_names=graph.relation_names,
+        reverse=graph.reverse,
+        neighbourhood=Neighbourhood(**rule),
+        learned_missing_graph=True,
+        encoder="",
+        fingerprint="",
+        variables={},
+        graph=graph if with_graph else None,
+    )
+    return GraphIndex(saved)
+
+
+def facts(graph, index, relation_names) -> set[tuple[str, str, str]]:
+    """Edges of a `CodeGraph` as (name, relation, name); the self node is called self."""
+    names = list(graph.names)
+    if graph.self_node >= 0:
+        names[graph.self_node] = "self"
+    words = [*relation_names, "?"]
+    edges = zip(graph.senders, graph.relations, graph.receivers, strict=True)
+    return {(names[a], words[relation], names[b]) for a, relation, b in edges}
