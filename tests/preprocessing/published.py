@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-COLUMNS = "relation,display_relation,x_index,x_id,x_type,x_name,x_source,y_index,y_id,y_type,y_name,y_source".split(",")
+ENDS = [f"{end}_{column}" for end in "xy" for column in ("index", "id", "type", "name", "source")]
 # x_index is the position.
 NODES = (
     ("9796", "gene/protein", "PHYHIP", "NCBI"),
@@ -46,7 +46,7 @@ def write_kg(path: Path, nodes=NODES, edges=EDGES) -> None:
     """Writes `kg.csv`: each edge twice, once from either end."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
+        writer.writerow(["relation", "display_relation", *ENDS])
         for relation, shown, a, b in edges:
             for x, y in ((a, b), (b, a)):
                 ends = [(end, *nodes[end]) for end in (x, y)]

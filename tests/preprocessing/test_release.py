@@ -3,7 +3,6 @@
 import csv
 
 import networkx as nx
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest

@@ -1,0 +1,209 @@
+"""Writes a data set as node-link JSON, for tools that read the published layout; nothing here reads it back.
+
+    python -m preprocessing.json_export medtok_codes/icd --data_dir=DIR --output=OUT
+    python -m preprocessing.json_export medtok_codes/icd --output=OUT --codes=ICD10CM/E11.9,ICD9CM/250.00 --per_code
+
+`OUT/train.json`, `val.json` and `test.json` list the codes of each split, one on a line. Their subgraphs are lines of
+`OUT/graphs.jsonl` or, with `--per_code`, files `OUT/graphs/<key>.json`, in which characters other than letters,
+digits, `.`, `-` and `_` stand as `%` and two hexadecimal digits. A subgraph is what `networkx.node_link_data` writes
+for a `MultiDiGraph` with `edges="links"`:
+
+    {"directed": true, "multigraph": true, "graph": {"key": "ICD10CM/E11.9", ...},
+     "nodes": [{"id": 17, "type": "disease", "name": "...", "source": "MONDO", "source_id": "5148", "hop": 0}, ...],
+     "links": [{"source": 17, "target": 4, "key": 0, "relation": "disease_protein"}, ...]}
+
+A file for every code is slow to write and to copy, and takes a disk block each: prefer the lines.
+"""
+
+import dataclasses
+import json
+import re
+import shutil
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from absl import flags
+from tqdm import tqdm
+
+from preprocessing import command_line
+from preprocessing.errors import InputError
+from preprocessing.knowledge_graph import KnowledgeGraph
+from preprocessing.medtok_codes import MedtokCodes, graph_path, open_prepared
+from preprocessing.splits import SPLITS
+
+LISTS = {"train": "train.json", "validation": "val.json", "test": "test.json"}
+LINES = "graphs.jsonl"
+FOLDER = "graphs"
+_BATCH = 4096
+_UNSAFE = re.compile(rb"[^A-Za-z0-9._-]")
+_TEXTS = ("key", "system", "code", "description")
+
+
+@dataclasses.dataclass(frozen=True)
+class NodeColumns:
+    """Type, name, source and source id of every node of a graph, and the names of its relations."""
+
+    type: list[str]
+    name: list[str]
+    source: list[str]
+    source_id: list[str]
+    relations: tuple[str, ...]
+
+    @classmethod
+    def of(cls, graph: KnowledgeGraph) -> "NodeColumns":
+        """Those of `graph`."""
+        names = ("type", "name", "source", "source_id")
+        return cls(*(graph.nodes[name].to_pylist() for name in names), graph.relation_names)
+
+
+def node_link(example: dict, columns: NodeColumns) -> dict:
+    """One example in the node-link form of networkx; ids of nodes are those of the knowledge graph."""
+    texts = {name: example[name].decode() for name in _TEXTS}
+    ids = example["nodes"].tolist()
+    nodes = [
+        {
+            "id": node,
+            "type": columns.type[node],
+            "name": columns.name[node],
+            "source": columns.source[node],
+            "source_id": columns.source_id[node],
+            "hop": hop,
+        }
+        for node, hop in zip(ids, example["hops"].tolist(), strict=True)
+    ]
+    ends = zip(*(example[name].tolist() for name in ("senders", "receivers", "relations")), strict=True)
+    links = [
+        {"source": ids[sender], "target": ids[receiver], "key": 0, "relation": columns.relations[relation]}
+        for sender, receiver, relation in ends
+    ]
+    own = int(example["self_node"])
+    graph = texts | {"self_node": None if own < 0 else ids[own]}
+    return {"directed": True, "multigraph": True, "graph": graph, "nodes": nodes, "links": links}
+
+
+def file_name(key: str) -> str:
+    """A name for the file of a code that every file system takes, and that no other code has."""
+    return _UNSAFE.sub(lambda match: b"%%%02X" % ord(match[0]), key.encode()).decode() + ".json"
+
+
+def export_json(
+    builder: MedtokCodes,
+    output: Path,
+    *,
+    per_code: bool = False,
+    limit: int | None = None,
+    codes: Collection[str] = (),
+    progress: bool = True,
+) -> dict[str, int]:
+    """Writes a prepared data set as JSON into `output`; the same data set gives the same bytes.
+
+    Args:
+        builder: the data set.
+        output: a directory; what an earlier export left there is replaced, other files stay.
+        per_code: one file for each subgraph instead of one line.
+        limit: at most this many codes of each split, the first in the data set's order.
+        codes: keys to write; all if empty.
+        progress: show a bar.
+
+    Returns:
+        Number of codes of each split.
+
+    Raises:
+        InputError: a key is not in the data set, or `output` cannot be written.
+    """
+    partial = output / "json_export.partial"
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        (partial / FOLDER).mkdir(parents=True)
+        counts = _write(builder, partial, per_code, limit, set(codes), progress)
+        _publish(partial, output, per_code)
+    except OSError as error:
+        raise InputError(f"{output} cannot be written ({error.strerror}); choose another --output.") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return counts
+
+
+def _write(
+    builder: MedtokCodes, folder: Path, per_code: bool, limit: int | None, codes: set[str], progress: bool
+) -> dict[str, int]:
+    columns = NodeColumns.of(KnowledgeGraph.load(graph_path(builder)))
+    missing, counts = set(codes), {}
+    total = len(codes) or sum(min(limit or info.num_examples, info.num_examples) for info in _splits(builder))
+    with (
+        (folder / LINES).open("w", encoding="utf-8") as lines,
+        tqdm(total=total, desc="writing JSON", unit=" codes", disable=not progress) as bar,
+    ):
+        for split, name in LISTS.items():
+            listed = []
+            for example in _examples(builder, split, limit, codes):
+                graph = node_link(example, columns)
+                text = json.dumps(graph, ensure_ascii=False)
+                if per_code:
+                    (folder / FOLDER / file_name(graph["graph"]["key"])).write_text(text + "\n", encoding="utf-8")
+                else:
+                    lines.write(text + "\n")
+                listed.append(json.dumps({field: graph["graph"][field] for field in _TEXTS}, ensure_ascii=False))
+                missing.discard(graph["graph"]["key"])
+                bar.update()
+            (folder / name).write_text("[\n" + ",\n".join(listed) + "\n]\n", encoding="utf-8")
+            counts[split] = len(listed)
+    if missing:
+        example = min(missing)
+        raise InputError(f"--codes names {example!r}, which is not in the data set; keys look like ICD10CM/E11.9.")
+    return counts
+
+
+def _splits(builder: MedtokCodes) -> list:
+    return [builder.info.splits[split] for split in SPLITS]
+
+
+def _examples(builder: MedtokCodes, split: str, limit: int | None, codes: set[str]) -> Iterator[dict]:
+    """Examples of a split that are wanted, in the data set's order."""
+    source = builder.as_data_source(split)
+    wanted = 0
+    for start in range(0, len(source), _BATCH):
+        for example in source.__getitems__(range(start, min(start + _BATCH, len(source)))):
+            if codes and example["key"].decode() not in codes:
+                continue
+            if limit is not None and wanted == limit:
+                return
+            wanted += 1
+            yield example
+
+
+def _publish(partial: Path, output: Path, per_code: bool) -> None:
+    """Moves what was written into place, the subgraphs first, and removes those of an export in the other form."""
+    shutil.rmtree(output / FOLDER, ignore_errors=True)
+    (output / LINES).unlink(missing_ok=True)
+    subgraphs = FOLDER if per_code else LINES
+    for name in (subgraphs, *LISTS.values()):
+        (partial / name).replace(output / name)
+
+
+def main(argv: list[str]) -> None:
+    """Exports the data set that the first argument names."""
+    (name,) = command_line.expect_arguments(
+        argv, 1, "python -m preprocessing.json_export medtok_codes/icd --data_dir=DIR --output=OUT"
+    )
+    values = flags.FLAGS
+    if values.output is None:
+        raise InputError("--output is missing; give the directory to write to, for example --output=json.")
+    counts = export_json(
+        open_prepared(name, values.data_dir),
+        Path(values.output).expanduser(),
+        per_code=values.per_code,
+        limit=values.limit,
+        codes=values.codes,
+    )
+    shown = ", ".join(f"{split} {count:,}" for split, count in counts.items())
+    print(f"{name} is in {values.output} as JSON: {shown}")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("data_dir", None, "TFDS data directory; TFDS's own default when not given")
+    flags.DEFINE_string("output", None, "directory to write to")
+    flags.DEFINE_integer("limit", None, "at most this many codes of each split", lower_bound=1)
+    flags.DEFINE_list("codes", [], "only these keys, like ICD10CM/E11.9,ICD9CM/250.00")
+    flags.DEFINE_bool("per_code", False, "one file for each code instead of one line")
+    command_line.run(main)
