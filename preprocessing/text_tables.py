@@ -154,8 +154,9 @@ def table(
     """
     source = lines(path, rejects, cp1252=cp1252)
     header = _find_header(path, source, columns, separators, quoted)
+    if header.line > 1:
+        rejects.note(path, header.line, "header below the first line")
     wanted = {**columns, **(optional or {})}
-    # One more value than the row has stands for columns that are absent.
     places = [_place(header.names, name, others) for name, others in wanted.items()]
     width = len(header.names)
     for number, text in source:
@@ -171,6 +172,7 @@ def table(
 
 
 class _Header(NamedTuple):
+    line: int
     names: list[str]
     separator: str
 
@@ -179,7 +181,7 @@ def _find_header(
     path: Path, source: Iterator[Line], columns: Mapping[str, Sequence[str]], separators: str, quoted: bool
 ) -> _Header:
     best, fewest = None, None
-    for _, (_, text) in zip(range(_LONGEST_PREAMBLE), source, strict=False):
+    for _, (number, text) in zip(range(_LONGEST_PREAMBLE), source, strict=False):
         for separator in separators:
             try:
                 names = [_plain(name) for name in _split(text, separator, quoted)]
@@ -187,7 +189,7 @@ def _find_header(
                 continue
             missing = [name for name, others in columns.items() if _place(names, name, others) is None]
             if not missing:
-                return _Header(names, separator)
+                return _Header(number, names, separator)
             if fewest is None or len(missing) < len(fewest):
                 best, fewest = text, missing
     if fewest is None:

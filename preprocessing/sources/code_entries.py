@@ -44,9 +44,6 @@ class CodeEntries:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def __contains__(self, code: str) -> bool:
-        return code in self._entries
-
     def add(
         self, file: Path, line: int, code: str, description: str, attributes: Mapping | None = None, *, row: str
     ) -> None:
@@ -79,7 +76,9 @@ class CodeEntries:
         elif first == (description, text):
             self.counts["duplicates"] += 1
         else:
-            self.rejects.add(file, line, "duplicate code", f"{code} was already described: {first[0]}", row)
+            differs = "another description" if first[0] != description else "other attributes"
+            reason = f"{code} came before with {differs}: {first[0]}"
+            self.rejects.add(file, line, "duplicate code", reason, row)
 
     def __iter__(self) -> Iterator[Entry]:
         """The entries, sorted by code."""

@@ -1,0 +1,195 @@
+"""Describes every code in one text: the official one, composed of attributes where that says little, or the user's own.
+
+    python -m preprocessing.descriptions --input=DIR/processed_codes/codes.csv --output=DIR/processed_descriptions.csv
+
+`--descriptions=OWN.csv` joins a user's texts over them: a CSV or TSV with a column `description` and one of `key`
+(`ICD10CM/E11.9`), `system` and `code`, or `code` alone where that is no code of two systems. The output has the columns
+system, code, description, in the order of the input; a code without any text has an empty one. Rows that were not used
+are listed beside the output, in `processed_descriptions.rejects.csv`.
+"""
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from absl import flags
+from rich.console import Console
+from tqdm import tqdm
+
+from preprocessing import command_line
+from preprocessing.codes import SYSTEMS, CodeRecord, display_code, is_wellformed
+from preprocessing.composition import compose
+from preprocessing.errors import InputError
+from preprocessing.rejects import Rejects
+from preprocessing.sources.code_entries import EMPTY_DESCRIPTION
+from preprocessing.text_tables import Row, table
+
+COLUMNS = ("system", "code", "description")
+_CODES = {"system": (), "code": (), "description": ()}
+_SYSTEM_OF = {system.lower(): system for system in SYSTEMS}
+
+
+class Counts(NamedTuple):
+    """Codes by where their text is from: `official`, `composed`, `own`; and those `without` any."""
+
+    official: int
+    composed: int
+    own: int
+    without: int
+
+
+class OwnText(NamedTuple):
+    """One row of a user's file: the keys it may mean, and its text."""
+
+    row: Row
+    keys: tuple[str, ...]
+    text: str
+
+
+def describe(codes: Path, output: Path, rejects: Rejects, own: Path | None = None, progress: bool = True) -> Counts:
+    """Writes the description of every code of `codes` to `output`, which appears when it is complete.
+
+    Args:
+        codes: `codes.csv` of `process_codes`. output: the file to write. rejects: told every row that is not used.
+        own: the user's texts.
+        progress: show a progress bar.
+
+    Raises:
+        InputError: a file is missing or empty, or lacks a column.
+    """
+    texts = {} if own is None else resolve(read_own(own, rejects), codes, own, rejects)
+    counts = dict.fromkeys(Counts._fields, 0)
+    seen: set[str] = set()
+    partial = output.with_name(f"{output.name}.partial")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with partial.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(COLUMNS)
+            rows = _records(codes, rejects)
+            for row, record, attributes in tqdm(rows, desc="describing", unit=" codes", disable=not progress):
+                if record.key in seen:
+                    rejects.add(codes, row.line, "duplicate code", f"{record.key} stands there twice", row.text)
+                    continue
+                seen.add(record.key)
+                text, origin = _describe(record, attributes, texts)
+                counts[origin] += 1
+                writer.writerow((record.system, record.code, text))
+        if not seen:
+            raise InputError(f"{codes} holds no codes; make it with python -m preprocessing.process_codes.")
+        partial.replace(output)
+    finally:
+        partial.unlink(missing_ok=True)
+    return Counts(**counts)
+
+
+def _describe(record: CodeRecord, attributes: Mapping, own: Mapping[str, str]) -> tuple[str, str]:
+    """The text of a code and the field of `Counts` that it belongs to."""
+    if (text := own.get(record.key)) is not None:
+        return text, "own"
+    text = " ".join(compose(record.system, record.description, attributes).split())
+    return text, ("without" if not text else "official" if text == record.description else "composed")
+
+
+def _records(path: Path, rejects: Rejects) -> Iterator[tuple[Row, CodeRecord, dict]]:
+    """The rows of `codes.csv` with their attributes; rows that hold no code are rejected."""
+    for row in table(path, rejects, columns=_CODES, optional={"attributes": ()}, separators=",", quoted=True):
+        system, code, description, attributes = row.values
+        if not is_wellformed(system, code):
+            rejects.add(path, row.line, "malformed code", f"{code!r} is no code of {system!r}", row.text)
+            continue
+        try:
+            known = json.loads(attributes) if attributes else {}
+            if not isinstance(known, dict):
+                raise ValueError("no JSON object")
+        except ValueError as error:
+            rejects.add(path, row.line, "malformed attributes", f"not used: {error}", row.text)
+            known = {}
+        yield row, CodeRecord(system, display_code(system, code), " ".join(description.split())), known
+
+
+def read_own(path: Path, rejects: Rejects) -> list[OwnText]:
+    """Reads a user's texts; a bare code means every system that has codes of its shape.
+
+    Raises:
+        InputError: the file is missing or empty, or has no column `description`, or neither `key` nor `code`.
+    """
+    columns = {"key": ("code", "med code", "concept code"), "description": ("desc", "text")}
+    optional = {"system": ("vocabulary", "vocabulary id", "code system")}
+    texts = []
+    for row in table(path, rejects, columns=columns, optional=optional, separators=",\t;|", quoted=True):
+        code, text, system = (value.strip() for value in row.values)
+        if "/" in code:
+            system, _, code = code.partition("/")
+        text = " ".join(text.split())
+        if system and system.lower() not in _SYSTEM_OF:
+            reason = f"{system!r} is none of {', '.join(SYSTEMS)}"
+            rejects.add(path, row.line, "unknown system", reason, row.text)
+            continue
+        keys = _keys(code, _SYSTEM_OF.get(system.lower()))
+        if not keys:
+            rejects.add(path, row.line, "malformed code", f"{code!r} is no code of {system or 'any system'}", row.text)
+        elif not text:
+            rejects.add(path, row.line, EMPTY_DESCRIPTION, f"the text of {code} is empty; it was not used", row.text)
+        else:
+            texts.append(OwnText(row, keys, text))
+    return texts
+
+
+def _keys(code: str, system: str | None) -> tuple[str, ...]:
+    """The keys that `code` may mean: of `system`, or of every system that has codes of its shape.
+
+    The place of a dot tells systems apart: `E10.9` is a code of ICD10CM, and in ICD9CM it would be written `E109`.
+    """
+    normal = [
+        (name, display_code(name, code)) for name in ((system,) if system else SYSTEMS) if is_wellformed(name, code)
+    ]
+    return tuple(f"{name}/{form}" for name, form in normal if system or "." not in code or form == code.upper())
+
+
+def resolve(texts: list[OwnText], codes: Path, own: Path, rejects: Rejects) -> dict[str, str]:
+    """Key -> text, for the texts whose code is exactly one code of `codes`; the first text of a code stays."""
+    wanted = {key for text in texts for key in text.keys}
+    # What is wrong in `codes` is told when it is read to be described.
+    known = wanted & {record.key for _, record, _ in _records(codes, Rejects(None))}
+    chosen: dict[str, str] = {}
+    for row, keys, text in texts:
+        found = [key for key in keys if key in known]
+        if not found:
+            rejects.add(own, row.line, "unknown code", f"{codes.name} holds none of {', '.join(keys)}", row.text)
+        elif len(found) > 1:
+            reason = f"may be {' or '.join(found)}; add a column system or key"
+            rejects.add(own, row.line, "ambiguous code", reason, row.text)
+        elif chosen.setdefault(found[0], text) != text:
+            rejects.add(own, row.line, "duplicate code", f"{found[0]} already has another text", row.text)
+    return chosen
+
+
+def main(argv: list[str]) -> None:
+    """Describes the codes that the flags name."""
+    example = "python -m preprocessing.descriptions --input=codes.csv --output=processed_descriptions.csv"
+    command_line.expect_arguments(argv, 0, example)
+    codes, output = Path(flags.FLAGS.input), Path(flags.FLAGS.output)
+    own = None if flags.FLAGS.descriptions is None else Path(flags.FLAGS.descriptions)
+    with Rejects(output.with_name(f"{output.stem}.rejects.csv")) as rejects:
+        counts = describe(codes, output, rejects, own)
+        if rejects.summary():
+            Console().print(rejects.table())
+        print(
+            f"wrote {output}: {sum(counts):,} codes, of which {counts.official:,} with their official text, "
+            f"{counts.composed:,} composed, {counts.own:,} replaced by your own, {counts.without:,} without any"
+        )
+        rejects.finish(flags.FLAGS.strict)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("input", None, "codes.csv as python -m preprocessing.process_codes writes it")
+    flags.DEFINE_string("output", None, "CSV to write, with the columns system, code, description")
+    flags.DEFINE_string(
+        "descriptions", None, "your own texts: CSV with description, and key, or system and code, or code alone"
+    )
+    flags.DEFINE_bool("strict", False, "end with status 1 when rows were rejected, after all was read and written")
+    flags.mark_flags_as_required(["input", "output"])
+    command_line.run(main)
