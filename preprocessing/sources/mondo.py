@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from preprocessing.errors import InputError
 from preprocessing.rejects import Rejects
-from preprocessing.text_tables import Line, lines, table
+from preprocessing.text_tables import Line, lines
 
 EXACT, CLOSE, NARROW, BROAD, RELATED, XREF = "exact", "close", "narrow", "broad", "related", "xref"
 
@@ -72,7 +72,21 @@ def read_sssom(path: Path, rejects: Rejects) -> Iterator[Reference]:
     Raises:
         InputError: the file cannot be read, is empty, or lacks a column.
     """
-    for line, (subject, predicate, target), text in table(path, rejects, columns=dict.fromkeys(_NEEDED, ())):
+    header: list[str] | None = None
+    for line, text in lines(path, rejects):
+        if text.startswith("#"):
+            continue
+        cells = text.split("\t")
+        if header is None:
+            header = cells
+            if missing := [name for name in _NEEDED if name not in header]:
+                raise InputError(f"{path} has no column {missing[0]!r}; its header is: {text[:200]}")
+            places = [header.index(name) for name in _NEEDED]
+            continue
+        if len(cells) != len(header):
+            rejects.add(path, line, "wrong column count", f"{len(cells)} columns, not {len(header)}", text)
+            continue
+        subject, predicate, target = (cells[place] for place in places)
         known, match = _PREDICATES.get(predicate), _CURIE.fullmatch(target)
         if known is None:
             rejects.add(path, line, "unknown predicate", f"{predicate} is not a mapping predicate", text)
@@ -80,6 +94,8 @@ def read_sssom(path: Path, rejects: Rejects) -> Iterator[Reference]:
             rejects.add(path, line, "malformed identifier", "subject_id and object_id must be PREFIX:ID", text)
         else:
             yield Reference(subject, match[1], match[2], known, path, line)
+    if header is None:
+        raise InputError(f"{path} has no header; fetch it again.")
 
 
 def read_obo(path: Path, rejects: Rejects) -> Iterator[OboTerm]:
