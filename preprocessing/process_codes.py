@@ -175,7 +175,7 @@ def print_report(report: Report, rejects: Rejects, console: Console) -> None:
         if found.counted:
             sentences.append(f"{system}: {', '.join(f'{count:,} {what}' for what, count in found.counted.items())}")
     if report.skipped:
-        sentences.append(f"skipped, since their folders are absent: {', '.join(report.skipped)}")
+        sentences.append(f"skipped, since their files are absent: {', '.join(report.skipped)}")
     for sentence in sentences:
         console.print(sentence, soft_wrap=True, highlight=False, markup=False)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from preprocessing.codes import ICD9CM, ICD9PROC, ICD10CM, ICD10PCS
 from preprocessing.rejects import Rejects
 from preprocessing.sources.code_entries import CodeEntries
-from preprocessing.sources.release_files import need_release
+from preprocessing.sources.release_files import find_release, need_release
 from preprocessing.text_tables import lines
 
 # Published totals of releases: ICD-9-CM v32 (CMS), ICD-10-CM and ICD-10-PCS of fiscal year 2024 (CMS).
@@ -51,16 +51,19 @@ def read_order_file(entries: CodeEntries, path: Path) -> CodeEntries:
     return entries
 
 
-def read_icd9(system: str, folder: Path, rejects: Rejects) -> CodeEntries:
-    """ICD-9-CM diagnoses or procedures from `folder`.
+def read_icd9(system: str, folder: Path, rejects: Rejects) -> CodeEntries | None:
+    """ICD-9-CM diagnoses or procedures from `folder`; None where it holds only the other of the two.
 
     Raises:
-        InputError: the folder lacks the file, or it cannot be read.
+        InputError: the folder holds neither, or the file cannot be read.
     """
     entries = CodeEntries(system, rejects)
-    example = "CMS32_DESC_LONG_DX.txt" if system == ICD9CM else "CMS32_DESC_LONG_SG.txt"
-    path = need_release(folder, _ICD9_NAMES[system], entries, example, newest=lambda match: (int(match[1]),))
-    return read_code_list(entries, path, cp1252=True)
+    path = find_release(folder, _ICD9_NAMES[system], entries, newest=lambda match: (int(match[1]),))
+    if path is not None:
+        return read_code_list(entries, path, cp1252=True)
+    either = "|".join(_ICD9_NAMES.values())
+    need_release(folder, either, CodeEntries(system, rejects), "CMS32_DESC_LONG_DX.txt")
+    return None
 
 
 def read_icd10(system: str, folder: Path, rejects: Rejects) -> CodeEntries:

@@ -299,6 +299,14 @@ def test_hcpcs_table_and_faults(tmp_path, rejects):
     assert kinds(rejects) == {"malformed line": 3}
 
 
+def test_icd9_may_lack_one_of_its_two_lists(tmp_path, rejects):
+    with pytest.raises(InputError, match="holds no file named like CMS32_DESC_LONG_DX"):
+        read_icd9("ICD9Proc", put(tmp_path, "readme.txt", "x"), rejects)
+    assert (
+        read_icd9("ICD9Proc", put(tmp_path, "CMS32_DESC_LONG_DX.txt", files.ICD9_DX.encode("cp1252")), rejects) is None
+    )
+
+
 @pytest.mark.parametrize("reader", [read_cpt, read_hcpcs, read_snomed, read_rxnorm, read_ndc, read_atc])
 def test_a_folder_without_its_file_is_named(tmp_path, rejects, reader):
     put(tmp_path, "readme.pdf", "x")
