@@ -1,5 +1,6 @@
 """Brings one source into its folder, fetched or given by hand, and records it in the manifest."""
 
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -267,7 +268,20 @@ def _retire(source: Source, kept: set[str], manifest: Manifest, settings: Settin
     for name in former - kept:
         (settings.output / name).unlink(missing_ok=True)
         manifest.remove(name)
-    manifest.write()
+    if former - kept:
+        manifest.write()
+
+
+def tidy(outcomes: Iterable[Outcome], output: Path) -> None:
+    """Removes what a killed process may have left of sources that are there now."""
+    folder = output / DOWNLOADS
+    for outcome in outcomes:
+        if outcome.state not in ("missing", "failed"):
+            for download in outcome.source.downloads:
+                for leftover in folder.glob(f"{download.name}*"):
+                    leftover.unlink()
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def _check_found(source: Source, names: Iterable[str]) -> None:

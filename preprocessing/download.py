@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from preprocessing import command_line
 from preprocessing.catalogue import SOURCES, select
-from preprocessing.collecting import DOWNLOADS, Outcome, Settings, collect
+from preprocessing.collecting import Outcome, Settings, collect, tidy
 from preprocessing.download_source import GROUPS, Source
 from preprocessing.errors import InputError, UserError
 from preprocessing.manifest import Manifest
@@ -75,8 +75,7 @@ def download(
                 outcomes.append(Outcome(source, "not needed"))
             else:
                 outcomes.append(collect(source, manifest, settings))
-        with contextlib.suppress(OSError):
-            (settings.output / DOWNLOADS).rmdir()
+        tidy(outcomes, settings.output)
     return outcomes
 
 

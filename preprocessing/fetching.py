@@ -30,7 +30,8 @@ from preprocessing.http_session import FetchError, Session, check_url
 from preprocessing.partial_file import PartialFile
 
 USER_AGENT = "Mozilla/5.0 (compatible; medtok_jax)"
-_CHUNK = 1 << 18
+# What is read of a chunk when the connection breaks off is lost.
+_CHUNK = 1 << 16
 # An attempt that brought this much was no failure: a long transfer may break off any number of times.
 _ENOUGH = 1 << 20
 _RETRIED = (408, 425, 429)
@@ -196,6 +197,12 @@ def _attempt(
     except requests.TooManyRedirects as error:
         raise FetchError(f"{partial.url} redirects in a circle; it cannot be fetched.") from error
     except requests.RequestException as error:
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            host = urlsplit(partial.url).hostname
+            raise FetchError(
+                f"the certificate of {host} is not trusted here, so nothing is fetched from it; behind a proxy that "
+                "replaces certificates, set REQUESTS_CA_BUNDLE to the file of its authority."
+            ) from None
         # Not the exception's own text, which holds the URL with its secret parameters.
         raise _Interrupted(_reason(error, partial.url, patience)) from None
     if total is not None and partial.size() != total:

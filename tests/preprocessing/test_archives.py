@@ -79,7 +79,7 @@ def test_a_link_in_the_archive_of_an_honest_tool_is_refused_too(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "target")
     member = zipfile.ZipInfo.from_file(tmp_path / "target", "link")
     member.external_attr = (tmp_path / "link").lstat().st_mode << 16
-    with pytest.raises(InputError, match="link"):
+    with pytest.raises(InputError, match="is a link or a device"):
         unzip(make(tmp_path / "a.zip", [(member, b"target")]), tmp_path / "out", max_bytes=LIMIT)
 
 
@@ -115,7 +115,7 @@ def test_a_member_that_is_longer_than_it_says(tmp_path):
 def test_a_name_that_comes_twice(tmp_path):
     with pytest.warns(UserWarning, match="Duplicate"):
         archive = make(tmp_path / "a.zip", [("a", b"1"), ("a", b"2")])
-    with pytest.raises(InputError, match="twice"):
+    with pytest.raises(InputError, match="holds 'a' twice"):
         unzip(archive, tmp_path / "out", max_bytes=LIMIT)
 
 
@@ -125,7 +125,7 @@ def test_an_encrypted_member(tmp_path):
     for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         raw[raw.index(signature) + flags] |= 1
     archive.write_bytes(raw)
-    with pytest.raises(InputError, match="encrypted"):
+    with pytest.raises(InputError, match="which is encrypted"):
         unzip(archive, tmp_path / "out", max_bytes=LIMIT)
 
 

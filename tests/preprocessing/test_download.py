@@ -135,6 +135,24 @@ def test_what_needs_a_licence_is_said_and_not_asked_for(server, sources, setting
         download.complain(outcomes.values(), ["cpt4"])
 
 
+def test_what_a_killed_process_left(server, sources, settings):
+    """A whole archive that was not unpacked yet is used; one that was is removed, and so is a part of it."""
+    downloads = settings.output / ".downloads"
+    downloads.mkdir(parents=True)
+    (downloads / "ndctext.zip").write_bytes(NDC)
+    assert states(run(settings, sources))["NDC"] == "fetched"
+    assert not server.requests("/ndctext.zip")
+    downloads.mkdir()
+    (downloads / "ndctext.zip").write_bytes(NDC)
+    (downloads / "ndctext.zip.partial").write_bytes(NDC[:9])
+    assert states(run(settings, sources))["NDC"] == "there"
+    assert not downloads.exists()
+    (settings.output / "ICD10CM" / "icd10cm_order_2026.txt").unlink()
+    downloads.mkdir()
+    (downloads / sources[0].downloads[0].name).write_bytes(b"of another release")
+    assert states(run(settings, sources))["ICD10CM"] == "fetched"
+
+
 def test_a_failure_leaves_the_others(server, sources, settings):
     server.files["/prescribe.zip"].failures = [404]
     outcomes = run(settings, sources)

@@ -51,6 +51,8 @@ def test_a_file_arrives_with_its_size_and_checksum(server, tmp_path):
     assert fetched.path.read_bytes() == CONTENT
     assert (fetched.size, fetched.sha256) == (len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
     assert files(tmp_path / "deep") == ["f.bin"]
+    # Ranges and sizes would count compressed bytes otherwise.
+    assert server.asked[0].headers["accept-encoding"] == "identity"
 
 
 @pytest.mark.parametrize("validators", [{"etag": '"v1"'}, {"last_modified": "Wed, 01 Apr 2026 00:00:00 GMT"}])
@@ -205,6 +207,13 @@ def test_progress_makes_patience_new(server, tmp_path, waits):
     fetch(f"{server.url}/f", tmp_path / "f", patience=Patience(attempts=2, sleep=waits.append), progress=False)
     assert (tmp_path / "f").read_bytes() == content
     assert len(server.asked) > 10
+
+
+def test_a_trickle_is_no_progress(server, tmp_path, waits):
+    server.files["/f"] = Served(CONTENT, etag='"v1"', cuts=[200_000] * 9)
+    with pytest.raises(FetchError, match=r"broke off.*3 times in a row"):
+        fetch(f"{server.url}/f", tmp_path / "f", patience=Patience(attempts=3, sleep=waits.append), progress=False)
+    assert (tmp_path / "f.partial").stat().st_size > 300_000
 
 
 def test_a_server_that_is_not_there(tmp_path, patience, waits):
