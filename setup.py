@@ -23,6 +23,7 @@ setup(
         "flax>=0.12",
         "grain>=0.2.12",
         "huggingface_hub>=0.34",
+        "ijson>=3.3",
         "importlib_resources>=6.0",
         "jax>=0.7",
         "jraph>=0.0.6.dev0",

@@ -1,1 +1,24 @@
-"""MedTok, the multimodal tokenizer of medical codes (Su et al., ICML 2025), in JAX/Flax."""
+"""MedTok, the multimodal tokenizer of medical codes (Su et al., ICML 2025), in JAX/Flax.
+
+`medtok_jax.MedTokTokenizer` looks tokens up without JAX; what trains and encodes is imported where it is used.
+"""
+
+import importlib
+
+# Public names and the modules that hold them, imported when they are first asked for.
+_PUBLIC = {
+    "MedTokTokenizer": "tokenizer",
+    "CodeTokens": "tokenizer",
+    "Neighbor": "similarity",
+    "BatchEncoding": "batch_encoding",
+    "UnknownCodeError": "lookup",
+    "AmbiguousCodeError": "lookup",
+    "NewCode": "new_codes",
+}
+__all__ = list(_PUBLIC)
+
+
+def __getattr__(name: str):
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(f"{__name__}.{_PUBLIC[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

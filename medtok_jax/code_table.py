@@ -64,6 +64,12 @@ class CodeTable:
         return np.diff(self.node_offsets)
 
     @property
+    def has_text(self) -> np.ndarray:
+        """`[codes]` bool, whether a code has a description and is not described by its system and code alone."""
+        stand_in = np.char.add(np.char.add(self.system.astype(str), " "), self.code.astype(str))
+        return self.description.astype(str) != stand_in
+
+    @property
     def num_edges(self) -> np.ndarray:
         """`[codes]` int64, edges of each subgraph."""
         return np.diff(self.edge_offsets)

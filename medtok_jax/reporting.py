@@ -65,8 +65,7 @@ def print_start(run) -> None:
 def missing_parts(data) -> tuple[int, int]:
     """Codes in use without a subgraph, and without a description (described by system and code)."""
     table, rows = data.table, data.selected
-    stand_in = np.char.add(np.char.add(table.system[rows].astype(str), " "), table.code[rows].astype(str))
-    return int((table.num_nodes[rows] == 0).sum()), int((table.description[rows].astype(str) == stand_in).sum())
+    return int((table.num_nodes[rows] == 0).sum()), int((~table.has_text[rows]).sum())
 
 
 class Log:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from medtok_jax import checkpoints, sharding, steps
 from medtok_jax import config as configuration
@@ -174,6 +175,39 @@ def set_up(config, workdir: Path, *, progress: bool = True) -> Run:
     first_step = about["first_step"] if found else about["step"] if about else 0
     last_step = first_step + configuration.total_steps(config, len(data.rows("train")))
     return _assemble(config, workdir, data, mesh, encoder_dir, source, first_step, last_step, identity)
+
+
+def open_trained(
+    workdir: Path, *, data_dir: str = "", whole: bool = False, batch_size: int = 0, progress: bool = True
+) -> Run:
+    """A run opened to be used, with the configuration and the state of its best checkpoint (the last without one).
+
+    Args:
+        workdir: of a training run.
+        data_dir: where its data set lies now; empty for where it lay.
+        whole: whether all codes of the data set are in use, also where training saw a sample.
+        batch_size: codes a batch; 0 for that of training.
+        progress: whether to show bars.
+
+    Raises:
+        InputError: there is no checkpoint, or the data set or the text encoder is not the one it was trained with.
+    """
+    source = checkpoints.find(workdir, prefer="best")
+    about = source.about()
+    config = ConfigDict(about["config"])
+    config.train.num_devices = 0
+    config.data.data_dir = data_dir or config.data.data_dir
+    config.train.batch_size = batch_size or config.train.batch_size
+    if whole:
+        config.data.sample_size = 0
+    devices = sharding.use_devices(0)
+    configuration.validate(config, len(devices))
+    encoder_dir = resolve_text_encoder(config.model.text_encoder_model)
+    data = load_data(config, encoder_dir=encoder_dir, progress=progress)
+    identity = {"fingerprint": data.table.fingerprint, "encoder": encoder_identity(encoder_dir)}
+    _check_identity(source, about, identity)
+    steps = (about["first_step"], about["last_step"])
+    return _assemble(config, workdir, data, sharding.make_mesh(devices), encoder_dir, source, *steps, identity)
 
 
 def _assemble(

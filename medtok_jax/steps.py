@@ -159,11 +159,17 @@ def encode_step(
 
 def tokenize_step(
     params: nnx.State, fixed: nnx.State, batch: Batch, tables: NodeTables, *, structure: Structure
-) -> tuple[jax.Array, jax.Array, jax.Array, Window]:
-    """Table rows `[batch]`, -1 where invalid, token ids and weights `[batch, 4K]`, and metrics of quantization."""
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, Window]:
+    """What is kept of a batch of codes.
+
+    Returns:
+        Table rows `[batch]`, -1 where invalid; token ids and weights `[batch, 4K]`; embeddings before quantization
+        `[batch, 4, width]`; metrics of quantization.
+    """
     view = structure.model(params, fixed)(batch, tables)
     ids = jnp.concatenate([quantized.ids for _, quantized in view.pairs()], axis=1)
     weights = jnp.concatenate([quantized.weights for _, quantized in view.pairs()], axis=1)
     scalars = WeightedSums.of(quantization_metrics(view, batch.valid), batch.valid)
     usage = CodebookUsage.of(view, batch.valid, structure.config.model.codebook_size)
-    return jnp.where(batch.valid, batch.index, -1), ids, weights, Window(scalars=scalars, usage=usage)
+    embeddings = jnp.stack([embedding for embedding, _ in view.pairs()], axis=1)
+    return jnp.where(batch.valid, batch.index, -1), ids, weights, embeddings, Window(scalars=scalars, usage=usage)

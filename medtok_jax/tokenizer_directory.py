@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from medtok_jax.regions import EMBEDDINGS, REGION_OF_EMBEDDING
 from medtok_jax.tokenizer_config import (
@@ -84,10 +84,21 @@ class Tokens:
         return digest.hexdigest()
 
 
+def check_replaceable(path: Path) -> None:
+    """Refuses to write over what is no tokenizer.
+
+    Raises:
+        InputError: something else lies there.
+    """
+    if path.exists() and not (path / CONFIG).is_file() and not (path.is_dir() and not any(path.iterdir())):
+        raise InputError(f"{path} exists and is no tokenizer directory; choose another.")
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A new folder that takes the place of `path` when all went well, and is removed when not."""
     partial, old = path.with_name(f"{path.name}.new"), path.with_name(f"{path.name}.old")
+    check_replaceable(path)
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
@@ -124,11 +135,10 @@ def write(path: Path, tokens: Tokens, about: dict, add: Callable[[Path], object]
             use_dictionary=["system", "split"],
             write_statistics=False,
         )
-        save_file({"codebook": tokens.codebook}, folder / CODEBOOK, {IDENTITY: identity})
+        (folder / CODEBOOK).write_bytes(save({"codebook": tokens.codebook}, {IDENTITY: identity}))
         if tokens.embeddings is not None:
-            save_file(
-                {"embeddings": tokens.embeddings.astype(np.float16)}, folder / EMBEDDING_FILE, {IDENTITY: identity}
-            )
+            half = {"embeddings": tokens.embeddings.astype(np.float16)}
+            (folder / EMBEDDING_FILE).write_bytes(save(half, {IDENTITY: identity}))
         if add:
             add(folder)
         systems, counts = np.unique(tokens.strings["system"].astype(str), return_counts=True)

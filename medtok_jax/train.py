@@ -20,7 +20,7 @@ def train_and_evaluate(config, workdir: str | Path) -> dict:
 
     Args:
         config: see `configs/default.py`.
-        workdir: where checkpoints, logs, the token table and the summary go.
+        workdir: where checkpoints, logs, the tokenizer and the summary go.
 
     Returns:
         The summary that is also written to `WORKDIR/summary.json`.
@@ -38,10 +38,10 @@ def train_and_evaluate(config, workdir: str | Path) -> dict:
     reporting.print_start(run)
     log = reporting.Log(run)
     train(run, log)
-    tokens = vocabulary.tokenize_all(run, progress=jax.process_index() == 0)
-    if jax.process_index() == 0:
-        vocabulary.write(tokens, run, vocabulary.metadata_of(run))
-    summary = reporting.summarize(run, log, tokens.metrics)
+    metrics = vocabulary.write_tokenizer(
+        run, run.workdir / vocabulary.DIRECTORY, with_model=True, progress=jax.process_index() == 0
+    )
+    summary = reporting.summarize(run, log, metrics)
     log.close()
     return summary
 

@@ -1,180 +1,194 @@
-"""The tokens of every code in use: one pass of the trained model, and the table it leaves in the work directory."""
+"""The tokens of a whole vocabulary: passes of the trained model in parts that survive an interruption, then the files.
 
-import dataclasses
+Tokenizing with the same checkpoint, data set and batch size gives the same bytes, interrupted or not.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import jax
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+from jax.experimental import multihost_utils
 from tqdm import tqdm
 
-from medtok_jax import checkpoints, sharding
+from medtok_jax import checkpoints, model_directory, sharding, tokenizer_directory
 from medtok_jax.code_table import SPLITS
 from medtok_jax.dataset import by_length
 from medtok_jax.input_pipeline import eval_batches
 from medtok_jax.metrics import describe_usage
-from medtok_jax.regions import EMBEDDINGS, Regions
 from medtok_jax.run import Run
-from preprocessing.errors import InputError
+from medtok_jax.state import TrainState
+from medtok_jax.tokenizer_directory import Tokens
 
-FILE = "tokens.parquet"
+DIRECTORY = "tokenizer"
 # From so many batches on, less padding saves more time than compiling for each length takes.
 SORTED_BATCHES = 100
+# Batches between two files on disk.
+PART = 64
 
 
-@dataclasses.dataclass(frozen=True)
-class Tokens:
-    """Tokens of codes.
+def write_tokenizer(
+    run: Run, output: Path, *, embeddings: bool = False, with_model: bool = False, progress: bool = True
+) -> dict[str, float]:
+    """Tokenizes all codes in use with the run's best checkpoint (the last where there is no best) into a directory.
 
-    Attributes:
-        rows: `[codes]` rows of the code table.
-        ids: `[codes, 4K]` int32 global token ids: text-specific, graph-specific, text cross, graph cross, K each.
-        weights: `[codes, 4K]` float32, likewise.
-        metrics: quantization metrics, utilisation and perplexity over these codes.
+    Args:
+        run: a run whose checkpoints are saved.
+        output: the tokenizer directory. Finished parts lie beside it in `OUTPUT.parts` until it is whole.
+        embeddings: whether to keep the embeddings before quantization too.
+        with_model: whether to add what encodes codes never seen: model and knowledge graph.
+        progress: whether to show a bar.
+
+    Returns:
+        Quantization metrics, utilisation and perplexity over these codes.
+    """
+    tokenizer_directory.check_replaceable(output)
+    found = checkpoints.find(run.workdir, prefer="best")
+    state = found.restore(run.state)
+    parts = Parts(output, _plan(run, found.step, embeddings))
+    rows = _ordered(run)
+    _tokenize_parts(run, state, rows, parts, embeddings, progress)
+    arrays = parts.read()
+    if jax.process_index() == 0:
+        add = (lambda folder: model_directory.export(run, folder, state)) if with_model else None
+        tokenizer_directory.write(output, _to_tokens(run, state, arrays), _about(run, found.step), add)
+        parts.remove()
+    return _metrics(arrays, run)
+
+
+class Parts:
+    """Finished pieces of a long pass, as files that only the first process writes.
+
+    Args:
+        output: what they will become; they lie in `OUTPUT.parts`.
+        plan: what is being done. Pieces of another plan are thrown away.
     """
 
-    rows: np.ndarray
-    ids: np.ndarray
-    weights: np.ndarray
-    metrics: dict[str, float]
+    def __init__(self, output: Path, plan: dict):
+        self.folder = output.with_name(f"{output.name}.parts")
+        self.plan = json.dumps(plan, indent=1, sort_keys=True)
+
+    def begin(self) -> int:
+        """Number of pieces that are there already; they are done in order."""
+        done = 0
+        if jax.process_index() == 0:
+            named = self.folder / "plan.json"
+            if not named.is_file() or named.read_text() != self.plan:
+                shutil.rmtree(self.folder, ignore_errors=True)
+                self.folder.mkdir(parents=True)
+                named.write_text(self.plan)
+            done = len(list(self.folder.glob("*.npz")))
+        return int(multihost_utils.broadcast_one_to_all(np.int32(done))) if jax.process_count() > 1 else done
+
+    def save(self, number: int, arrays: dict[str, np.ndarray]) -> None:
+        """Writes one piece."""
+        if jax.process_index() == 0:
+            partial = self.folder / "partial"
+            with open(partial, "wb") as file:
+                np.savez(file, **arrays)
+            partial.rename(self.folder / f"{number:06d}.npz")
+
+    def read(self) -> dict[str, np.ndarray]:
+        """All pieces end to end; what was summed up over a piece gets a row for each."""
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("parts written")
+        pieces = [dict(np.load(path)) for path in sorted(self.folder.glob("*.npz"))]
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("parts read")
+        return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+
+    def remove(self) -> None:
+        """Throws the pieces away."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def tokenize_all(run: Run, *, progress: bool = True) -> Tokens:
-    """Tokenizes all codes in use with the run's best checkpoint (the last one where there is no best)."""
-    state = checkpoints.find(run.workdir, prefer="best").restore(run.state)
+def _plan(run: Run, step: int, embeddings: bool) -> dict:
+    return {
+        "run": str(run.workdir.resolve()),
+        "step": step,
+        "fingerprint": run.about["fingerprint"],
+        "encoder": run.about["encoder"],
+        "config": hashlib.sha256(json.dumps(run.config.to_dict(), sort_keys=True).encode()).hexdigest(),
+        "codes": len(run.data.selected),
+        "embeddings": embeddings,
+        "part": PART,
+    }
+
+
+def _ordered(run: Run) -> np.ndarray:
     rows = run.data.selected
-    if len(rows) > SORTED_BATCHES * run.config.train.batch_size:
-        rows = by_length(run.data, rows)
-    parts, total = [], None
-    bar = tqdm(total=len(rows), desc="Tokenizing", unit=" codes", disable=not progress)
+    return by_length(run.data, rows) if len(rows) > SORTED_BATCHES * run.config.train.batch_size else rows
+
+
+def _tokenize_parts(
+    run: Run, state: TrainState, rows: np.ndarray, parts: Parts, embeddings: bool, progress: bool
+) -> None:
+    size = PART * run.config.train.batch_size
+    done = parts.begin()
+    with tqdm(total=len(rows), desc="Tokenizing", unit=" codes", unit_scale=True, disable=not progress) as bar:
+        bar.update(min(done * size, len(rows)))
+        for number in range(done, -(-len(rows) // size)):
+            piece = rows[number * size : (number + 1) * size]
+            arrays = _tokenize_rows(run, state, piece, bar.update)
+            if not embeddings:
+                del arrays["embeddings"]
+            parts.save(number, arrays)
+
+
+def _tokenize_rows(run: Run, state: TrainState, rows: np.ndarray, update: Callable) -> dict[str, np.ndarray]:
+    """`row`, `ids`, `weights`, `embeddings` of some codes, and their summed metrics with a leading axis of one."""
+    found, total, left = [], None, len(rows)
     for batch in eval_batches(run.eval_source(rows)):
         placed = sharding.place_batch(batch, run.mesh)
-        *part, window = run.tokenize_step(state.params, state.fixed, placed, run.tables)
-        parts.append(part)
+        *arrays, window = run.tokenize_step(state.params, state.fixed, placed, run.tables)
+        found.append([np.asarray(array) for array in arrays])
         total = window if total is None else total.merge(window)
-        bar.update(min(run.config.train.batch_size, len(rows) - bar.n))
-    bar.close()
-    columns = zip(*parts, strict=True)
-    seen, ids, weights = (np.concatenate([np.asarray(array) for array in column]) for column in columns)
-    order = np.flatnonzero(seen >= 0)
-    order = order[np.argsort(seen[order])]
-    metrics = total.scalars.compute() | describe_usage(total.usage.compute(), run.structure.regions)
-    return Tokens(seen[order], ids[order], weights[order], metrics)
+        update(min(run.config.train.batch_size, left))
+        left -= run.config.train.batch_size
+    row, ids, weights, embeddings = (np.concatenate(column) for column in zip(*found, strict=True))
+    valid = row >= 0
+    arrays = {"row": row, "ids": ids, "weights": weights, "embeddings": embeddings.astype(np.float16)}
+    arrays = {name: array[valid] for name, array in arrays.items()}
+    arrays["usage"] = np.asarray(total.usage.counts)[None]
+    arrays["weight"] = np.asarray(total.scalars.weight)[None]
+    return arrays | {f"sum/{name}": np.asarray(value)[None] for name, value in total.scalars.total.items()}
 
 
-def write(tokens: Tokens, run: Run, metadata: dict[str, str]) -> Path:
-    """Writes `WORKDIR/tokens.parquet`: key, system, code, description, split, ids, weights, modalities present."""
-    table, rows = run.data.table, tokens.rows
-    width = tokens.ids.shape[1]
-    columns = {
-        "key": pa.array(table.key[rows]),
-        "system": pa.array(table.system[rows]),
-        "code": pa.array(table.code[rows]),
-        "description": pa.array(table.description[rows]),
-        "split": pa.array([SPLITS[number] for number in table.split[rows]]),
-        "ids": pa.FixedSizeListArray.from_arrays(pa.array(tokens.ids.reshape(-1)), width),
-        "weights": pa.FixedSizeListArray.from_arrays(pa.array(tokens.weights.reshape(-1)), width),
-        "has_graph": pa.array(table.num_nodes[rows] > 0),
+def _metrics(arrays: dict[str, np.ndarray], run: Run) -> dict[str, float]:
+    weight = arrays["weight"].sum(dtype=np.float64)
+    means = {
+        name.removeprefix("sum/"): float(array.sum(dtype=np.float64) / weight)
+        for name, array in arrays.items()
+        if name.startswith("sum/")
     }
-    path = run.workdir / FILE
-    partial = path.with_suffix(".partial")
-    pq.write_table(pa.table(columns).replace_schema_metadata(metadata), partial)
-    partial.replace(path)
-    return path
+    return means | describe_usage(arrays["usage"].sum(0), run.structure.regions)
 
 
-def metadata_of(run: Run) -> dict[str, str]:
-    """What a reader of the table must know: sizes of the regions and tokens an embedding."""
-    regions = run.structure.regions
+def _to_tokens(run: Run, state: TrainState, arrays: dict[str, np.ndarray]) -> Tokens:
+    table, rows = run.data.table, arrays["row"]
+    strings = {name: getattr(table, name)[rows] for name in ("key", "system", "code", "description")}
+    return Tokens(
+        strings=strings | {"split": np.array(SPLITS)[table.split[rows]]},
+        ids=arrays["ids"],
+        weights=arrays["weights"],
+        has_text=table.has_text[rows],
+        has_graph=table.num_nodes[rows] > 0,
+        codebook=np.asarray(run.structure.model(state.params, state.fixed).quantizer.codebook()),
+        embeddings=arrays.get("embeddings"),
+    )
+
+
+def _about(run: Run, step: int) -> dict:
+    config = run.config.to_dict()
     return {
-        "regions": f"{regions.text},{regions.graph},{regions.shared}",
-        "num_tokens": str(run.config.model.num_top_k_tokens),
+        "regions": run.structure.regions,
+        "num_top_k_tokens": config["model"]["num_top_k_tokens"],
+        "quantizer_kind": config["model"]["quantizer_kind"],
+        "prefer": [],
+        "data_set": {"name": config["data"]["name"], "fingerprint": run.about["fingerprint"]},
+        "text_encoder": {"name": config["model"]["text_encoder_model"], "identity": run.about["encoder"]},
+        "training": {"step": step} | {name: config[name] for name in ("seed", "model", "loss", "train")},
     }
-
-
-@dataclasses.dataclass(frozen=True)
-class TokenTable:
-    """A token table read back.
-
-    Attributes:
-        key, description: `[codes]` arrays of str.
-        ids, weights: `[codes, 4K]`.
-        regions: of the codebook.
-        num_tokens: K.
-    """
-
-    key: np.ndarray
-    description: np.ndarray
-    ids: np.ndarray
-    weights: np.ndarray
-    regions: Regions
-    num_tokens: int
-
-    @classmethod
-    def read(cls, workdir: Path) -> "TokenTable":
-        """Reads `WORKDIR/tokens.parquet`.
-
-        Raises:
-            InputError: where there is none or it cannot be read.
-        """
-        path = Path(workdir) / FILE
-        if not path.exists():
-            raise InputError(
-                f"There is no token table {path}; train first: python -m medtok_jax.main --workdir={workdir}."
-            )
-        try:
-            table = pq.read_table(path)
-            metadata = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
-            regions = Regions(*(int(size) for size in metadata["regions"].split(",")))
-            num_tokens = int(metadata["num_tokens"])
-            flat = {name: table[name].combine_chunks().flatten().to_numpy() for name in ("ids", "weights")}
-            strings = {name: table[name].to_numpy(zero_copy_only=False) for name in ("key", "description")}
-        except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                f"The token table {path} is damaged ({str(error).splitlines()[0]}); run the training command again."
-            ) from error
-        return cls(
-            **strings,
-            ids=flat["ids"].reshape(len(table), -1),
-            weights=flat["weights"].reshape(len(table), -1),
-            regions=regions,
-            num_tokens=num_tokens,
-        )
-
-    def find(self, code: str) -> int:
-        """Row of a code given as `SYSTEM/code` or bare, with or without the dot.
-
-        Raises:
-            InputError: where there is none, or several systems have it.
-        """
-        plain = np.char.replace(np.char.upper(self.key.astype(str)), ".", "")
-        wanted = code.strip().upper().replace(".", "")
-        matches = np.flatnonzero(plain == wanted if "/" in wanted else np.char.endswith(plain, "/" + wanted))
-        if len(matches) > 1:
-            raise InputError(f"{code} is a code of several systems: {', '.join(self.key[matches])}; give one of these.")
-        if not len(matches):
-            raise InputError(f"{code} is not among the {len(self.key)} tokenized codes; keys look like {self.key[0]}.")
-        return int(matches[0])
-
-    def overlap(self, row: int) -> np.ndarray:
-        """Weighted Jaccard overlap `[codes]` of every code's tokens with those of one.
-
-        A code's tokens are a bag of weights, each embedding's summing to one; the overlap is sum(min) / sum(max).
-        """
-        share = self.weights / self.weights.reshape(len(self.ids), 4, -1).sum(-1).repeat(self.num_tokens, axis=1)
-        bag = np.zeros(self.regions.size, np.float32)
-        np.add.at(bag, self.ids[row], share[row])
-        # A token met twice in a code (both cross embeddings share a region) counts with the sum of its weights.
-        order = np.argsort(self.ids, axis=1, kind="stable")
-        ids, weights = np.take_along_axis(self.ids, order, 1), np.take_along_axis(share, order, 1)
-        for place in range(ids.shape[1] - 1, 0, -1):
-            same = ids[:, place] == ids[:, place - 1]
-            weights[same, place - 1] += weights[same, place]
-            weights[same, place] = 0.0
-        both = np.minimum(weights, np.where(weights > 0, bag[ids], 0.0)).sum(1)
-        return both / (weights.sum(1) + bag.sum() - both)
-
-
-def embedding_names(num_tokens: int) -> list[str]:
-    """Embedding of each of a code's 4K tokens, in order."""
-    return [name for name in EMBEDDINGS for _ in range(num_tokens)]

@@ -1,53 +1,74 @@
-"""What the command line shows of a code."""
+"""The command line: what it shows of a code, and how it fails."""
 
 import io
+import re
 
-import numpy as np
 import pytest
+from absl import flags
+from absl.testing import flagsaver
 from rich.console import Console
+from small_tokenizer import write
 
 from medtok_jax import tokenize
-from medtok_jax.regions import Regions
-from medtok_jax.vocabulary import TokenTable
+from medtok_jax.token_display import show_code
+from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing.errors import InputError
 
 
-@pytest.fixture
-def table() -> TokenTable:
-    """Three codes of two tokens an embedding; the first two share six of eight tokens, the third none."""
-    ids = np.array([[0, 1, 4, 5, 8, 9, 8, 10], [0, 1, 4, 5, 8, 9, 11, 12], [2, 3, 6, 7, 13, 14, 13, 15]], np.int32)
-    return TokenTable(
-        key=np.array(["ICD10CM/E11.9", "ICD9CM/250.00", "ICD10CM/S72.0"]),
-        description=np.array(["Type 2 diabetes", "Diabetes mellitus", "Fracture of femur"]),
-        ids=ids,
-        weights=np.full(ids.shape, 0.5, np.float32),
-        regions=Regions(4, 4, 8),
-        num_tokens=2,
-    )
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory) -> MedTokTokenizer:
+    return MedTokTokenizer.from_pretrained(write(tmp_path_factory.mktemp("tok") / "tok"))
 
 
-def shown(table: TokenTable, code: str, neighbors: int) -> str:
-    console = Console(file=io.StringIO(), width=120)
-    tokenize.show_code(table, code, neighbors, console)
+def shown(tokenizer: MedTokTokenizer, code: str, **options) -> str:
+    console = Console(file=io.StringIO(), width=160)
+    show_code(tokenizer, tokenizer.look_up(code), console, **options)
     return console.file.getvalue()
 
 
-def test_tokens_and_neighbors(table):
-    text = shown(table, "e119", 2)
-    assert "ICD10CM/E11.9" in text
-    assert "Type 2 diabetes" in text
-    for region in ("text", "graph", "shared"):
-        assert region in text
-    assert "10 (0.50)" in text
-    # Six halves in common; each code has 4 in all.
-    assert text.index(f"{3 / 5:.2f}") < text.index("ICD9CM/250.00") < text.index("ICD10CM/S72.0")
+def test_tokens_and_neighbors(tokenizer):
+    text = shown(tokenizer, "e119", neighbors=3)
+    assert "ICD10CM/E11.9  what ICD10CM/E11.9 means" in text
+    for number, weight in zip(tokenizer.encode("E11.9"), tokenizer.look_up("E11.9").weights, strict=True):
+        assert f"{number} ({weight:.2f})" in text
+    neighbors = tokenizer.neighbors("E11.9", 3)
+    table = [re.split(r" *│ *", line)[1:3] for line in text.splitlines() if "means" in line and "│" in line]
+    assert table == [[f"{neighbor.score:.2f}", neighbor.key] for neighbor in neighbors]
 
 
-def test_without_neighbors(table):
-    assert "ICD9CM/250.00" not in shown(table, "ICD10CM/E11.9", 0)
+def test_each_token_has_a_line(tokenizer):
+    text = shown(tokenizer, "ICD10CM/E11.9", verbose=True)
+    for token in tokenizer.tokenize("E11.9"):
+        assert token in text
+    assert "ICD10CM/E11.9," not in text
+    assert "means" not in text.split("\n", 2)[2]
 
 
-@pytest.mark.parametrize("arguments", [["tokenize"], ["tokenize", "code"], ["tokenize", "file", "x"]])
+@pytest.mark.parametrize("arguments", [["tokenize"], ["tokenize", "codes"], ["tokenize", "file", "x"]])
 def test_says_how_it_is_used(arguments):
     with pytest.raises(InputError, match="tokenize code CODE"):
         tokenize.main(arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given", "sentence"),
+    [
+        (["code"], {}, "Say which codes"),
+        (["code", "E11.9"], {}, "one of --tokenizer=TOK and --workdir=DIR"),
+        (["code", "E11.9"], {"tokenizer": "a", "workdir": "b"}, "one of --tokenizer=TOK and --workdir=DIR"),
+        (["code", "E11.9"], {"workdir": "/absent"}, "/absent/tokenizer is not a directory"),
+        (["code", "E11.9", "E11"], {"description": "x"}, "of one code"),
+        (["code", "E11.9"], {"tokenizer": "a", "graph": "/absent"}, "--graph=/absent is no readable JSON"),
+        (["file"], {}, "--input is missing"),
+        (["file"], {"input": "a"}, "--output is missing"),
+        (["verify"], {}, "--tokenizer is missing"),
+        (["vocabulary"], {"workdir": "/absent"}, "--output is missing"),
+        (["vocabulary"], {"workdir": "/absent", "output": "/proc/x"}, "There is no checkpoint under /absent"),
+    ],
+)
+def test_bad_input_is_one_sentence(arguments, given, sentence, tokenizer):
+    if given.get("tokenizer") == "a" and len(given) > 1 and "workdir" not in given:
+        given = given | {"tokenizer": str(tokenizer.directory.path)}
+    flags.FLAGS(["tokenize"])
+    with flagsaver.flagsaver(**given), pytest.raises(InputError, match=sentence):
+        tokenize.main(["tokenize", *arguments])

@@ -7,7 +7,6 @@ import signal
 
 import jax
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from flax import nnx
 from small_run import small_config
@@ -17,7 +16,7 @@ from medtok_jax import checkpoints, run, train
 from medtok_jax.interruption import Interrupted
 from medtok_jax.metrics import QUANTIZATION_METRICS
 from medtok_jax.steps import TERMS, NonFiniteLoss
-from medtok_jax.vocabulary import TokenTable
+from medtok_jax.tokenizer_directory import TokenizerDirectory
 from preprocessing.errors import InputError
 
 
@@ -38,9 +37,7 @@ def assert_same_run(one, other) -> None:
     assert first.keys() == second.keys()
     for name, array in first.items():
         np.testing.assert_array_equal(array, second[name], err_msg=name)
-    tokens = [TokenTable.read(workdir) for workdir in (one, other)]
-    np.testing.assert_array_equal(tokens[0].ids, tokens[1].ids)
-    np.testing.assert_array_equal(tokens[0].weights, tokens[1].weights)
+    assert TokenizerDirectory.read(one / "tokenizer").config == TokenizerDirectory.read(other / "tokenizer").config
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +52,9 @@ def finished(finished_run):
 
 def test_every_code_is_tokenized(finished):
     workdir, _ = finished
-    table = pq.read_table(workdir / "tokens.parquet")
-    ids = table["ids"].combine_chunks().flatten().to_numpy().reshape(len(table), 4, 4)
-    assert len(table) == len(set(table["key"].to_pylist())) > 500
+    tokens = TokenizerDirectory.read(workdir / "tokenizer", verify=True)
+    ids = tokens.ids.reshape(-1, 4, 4)
+    assert len(ids) == len(set(tokens.table["key"].to_pylist())) > 500
     for place, (low, high) in enumerate([(0, 36), (36, 72), (72, 120), (72, 120)]):
         assert ids[:, place].min() >= low
         assert ids[:, place].max() < high
@@ -93,9 +90,10 @@ def test_losses_fall(finished):
 
 def test_a_finished_run_is_not_trained_again(finished, config):
     workdir, summary = finished
-    before = (workdir / "metrics.jsonl").read_bytes(), (workdir / "tokens.parquet").stat().st_mtime_ns
+    table = workdir / "tokenizer" / "tokens.parquet"
+    before = (workdir / "metrics.jsonl").read_bytes(), table.stat().st_mtime_ns
     assert train.train_and_evaluate(config, workdir) == json.loads(json.dumps(summary))
-    assert before == ((workdir / "metrics.jsonl").read_bytes(), (workdir / "tokens.parquet").stat().st_mtime_ns)
+    assert before == ((workdir / "metrics.jsonl").read_bytes(), table.stat().st_mtime_ns)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

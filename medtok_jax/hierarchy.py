@@ -1,0 +1,34 @@
+"""The hierarchy that is spelled out in a code: E11.9XYZ is a kind of E11.9, and that of E11. No JAX here."""
+
+from collections.abc import Iterator
+
+from preprocessing import codes
+from preprocessing.codes import ATC, ICD_SYSTEMS, NDC
+
+# Characters of the levels of an ATC code, and of an NDC's product in front of its package.
+_ATC_LEVELS = (5, 4, 3, 1)
+_NDC_PRODUCT = 9
+# ICD-10-PCS: section, body system and operation, the row that its tables begin with.
+_SHORTEST = 3
+
+
+def ancestors(system: str, code: str) -> Iterator[str]:
+    """Codes above a well-formed one in its own spelling, nearest first; they need not exist.
+
+    ICD codes lose their last character down to the category, ATC codes a level, NDC packages become products. SNOMED,
+    RxNorm, CPT4 and HCPCS codes tell nothing of what is above them.
+
+    Args:
+        system: an OMOP vocabulary name.
+        code: in normal form, `preprocessing.codes.display_code`.
+    """
+    if system in ICD_SYSTEMS:
+        compact = codes.compact_code(code)
+        stem = codes.stem_length(system, compact)
+        for length in range(len(compact) - 1, (stem or _SHORTEST) - 1, -1):
+            shorter = compact[:length]
+            yield f"{shorter[:stem]}.{shorter[stem:]}" if stem and length > stem else shorter
+    elif system == ATC:
+        yield from (code[:length] for length in _ATC_LEVELS if length < len(code))
+    elif system == NDC and len(code) > _NDC_PRODUCT:
+        yield code[:_NDC_PRODUCT]
