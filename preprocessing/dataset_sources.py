@@ -6,8 +6,8 @@
 | `primekg` | `processed_descriptions.csv` | PrimeKG: `graph/` | hub-capped, 2 hops of the nodes in `links/` |
 | `release` | `all_codes_mappings.parquet` | PrimeKG: `kg.csv` | its node lists, and all edges among them |
 
-The last two are built from the files of a source directory (`FILES`). There a node is the code itself where it is named
-as the code is described; the model never sees the name of such a node.
+The last two are built from the files of a source directory (`FILES`). There too a node may be the code itself, whose
+name the model never sees: for `primekg` links tell, for `release` that its name is the code's description.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from preprocessing.errors import InputError
 from preprocessing.examples import anchor_lists, codes_table
 from preprocessing.holdout import hold_out, write_held_out
 from preprocessing.knowledge_graph import KnowledgeGraph, from_facts, node_table
-from preprocessing.linking import link_by_key
+from preprocessing.linking import anchors_of, link_by_key
 from preprocessing.naming import normal_form
 from preprocessing.rejects import Rejects
 from preprocessing.release import FILE as RELEASE_FILE
@@ -34,8 +34,10 @@ from preprocessing.release import Release, read_release
 from preprocessing.sources.icd import official_counts, vocabulary
 from preprocessing.splits import sample
 from preprocessing.subgraphs import NeighbourTable, PairTable, neighbour_table, pair_table
+from preprocessing.text_tables import table
 
 LINKS = "links/links.parquet"
+COVERAGE = "links/coverage.json"
 DESCRIPTIONS = "processed_descriptions.csv"
 GRAPH = "graph"
 KG = "kg.csv"
@@ -110,6 +112,7 @@ def read_source(options: DatasetOptions, source_dir: Path | None, folder: Path, 
     report = {
         "code_lists": [],
         "counts": counts,
+        "links": _link_coverage(source_dir),
         "rejected": rejects.counts.total(),
         "sources": source_files(options, source_dir),
     }
@@ -138,16 +141,14 @@ def _icd(options: DatasetOptions, folder: Path) -> Source:
 def _primekg(
     options: DatasetOptions, source_dir: Path, folder: Path, rejects: Rejects, progress: bool
 ) -> tuple[Source, dict[str, int]]:
-    from preprocessing.linking import anchors_of
-    from preprocessing.processed_codes import read_codes
-
-    records, _ = _sampled(read_codes(source_dir / DESCRIPTIONS, rejects), options)
+    described = _described_codes(source_dir / DESCRIPTIONS, rejects)
+    records, _ = _sampled(described, options)
     graph = KnowledgeGraph.load(source_dir / GRAPH)
     graph.save(folder)
-    anchors = anchors_of(records, source_dir / LINKS)
+    anchors, self_nodes = anchors_of(records, source_dir / LINKS)
     nodes, counts = anchor_lists(anchors[:, : options.max_nodes])
-    codes = codes_table(records, nodes, counts, _self_nodes(records, nodes, counts, graph))
-    counted = {"codes": len(records), "codes_linked": int((counts > 0).sum())}
+    codes = codes_table(records, nodes, counts, np.where(self_nodes < counts, self_nodes, -1))
+    counted = {"codes": len(described), "codes_with_nodes": int((counts > 0).sum())}
     return Source(codes, _neighbours(graph, options, primekg.PRIORITY, primekg.FIRST_KEPT)), counted
 
 
@@ -162,8 +163,33 @@ def _release(
     records, chosen = _sampled(release.records, options)
     nodes, anchors = nodes.take(pa.array(chosen)), anchors[chosen]
     codes = codes_table(records, nodes, anchors, _self_nodes(records, nodes, anchors, found.graph))
-    counted = {"codes": len(release.records), "node_lists_cut_at_the_cap": cut}
+    counted = {
+        "codes": len(release.records),
+        "codes_with_nodes": int((anchors > 0).sum()),
+        "node_lists_cut_at_the_cap": cut,
+    }
     return Source(codes, pair_table(found.graph, priority=primekg.PRIORITY)), counted
+
+
+def _link_coverage(source_dir: Path) -> dict[str, dict[str, int]]:
+    """Codes by system and method of linking, as `preprocessing.linking` counted them; empty where it did not."""
+    path = source_dir / COVERAGE
+    return json.loads(path.read_text(encoding="utf-8"))["systems"] if path.is_file() else {}
+
+
+def _described_codes(path: Path, rejects: Rejects) -> list[CodeRecord]:
+    """The codes of `processed_descriptions.csv`; one without a text is described by its system and code."""
+    records = {}
+    columns = dict.fromkeys(("system", "code", "description"), ())
+    for line, (system, code, text), row in table(path, rejects, columns=columns, separators=",", quoted=True):
+        record = CodeRecord(system, code, text.strip() or f"{system} {code}")
+        if not code or not system:
+            rejects.add(path, line, "no code", "the row names no code; left out", row)
+        elif records.setdefault(record.key, record) != record:
+            rejects.add(path, line, "duplicate code with different text", "the first text is kept", row)
+    if not records:
+        raise InputError(f"{path} holds no code; make it with: python -m preprocessing.descriptions")
+    return list(records.values())
 
 
 def _neighbours(

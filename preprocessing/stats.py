@@ -1,10 +1,10 @@
-"""Prints what a data set holds, without building anything.
+"""Prints what a data set holds and whether that is what it should hold, without building anything.
 
-python -m preprocessing.stats medtok_codes/icd --data_dir=DIR
+    python -m preprocessing.stats medtok_codes/icd --data_dir=DIR
+
+With `--strict` the exit status is 1 when a verdict says that something is off.
 """
 
-import dataclasses
-import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -14,70 +14,18 @@ import pyarrow.parquet as pq
 from absl import flags
 from rich.console import Console
 from rich.table import Table
-from tqdm import tqdm
 
 from preprocessing import command_line
+from preprocessing.dataset_name import ICD
+from preprocessing.errors import UserError
+from preprocessing.example_columns import Columns, read_columns
 from preprocessing.knowledge_graph import KnowledgeGraph
-from preprocessing.medtok_codes import MedtokCodes, fingerprint, graph_path, open_prepared
+from preprocessing.medtok_codes import fingerprint, graph_path, open_prepared, report_of
 from preprocessing.splits import SPLITS
+from preprocessing.verification import Check, check_table, checks_of
 
-_BATCH = 4096
-_HPO_TYPES = ("phenotype", "disease", "gene")
 # Wide enough for every table, where output is not a terminal.
 _WIDTH = 130
-
-
-@dataclasses.dataclass(frozen=True)
-class Columns:
-    """What the tables need of n examples, as arrays of n rows.
-
-    Attributes:
-        system, split: str. description: object (str). is_empty: bool, no official description.
-        nodes, edges: int64, sizes of the subgraph; edges counts both directions.
-        has_hpo: bool, an HPO node is in the subgraph. links_hpo: bool, the code's own node is linked to one.
-    """
-
-    system: np.ndarray
-    split: np.ndarray
-    description: np.ndarray
-    is_empty: np.ndarray
-    nodes: np.ndarray
-    edges: np.ndarray
-    has_hpo: np.ndarray
-    links_hpo: np.ndarray
-
-
-def read_columns(builder: MedtokCodes, graph: KnowledgeGraph, progress: bool = True) -> Columns:
-    """Reads all examples of a prepared data set."""
-    hpo_types = [position for position, name in enumerate(graph.node_types) if name in _HPO_TYPES]
-    is_hpo = np.isin(graph.node_type_ids(), hpo_types)
-    hpo_link = [position for position, name in enumerate(graph.relation_names) if name == "hpo_link"]
-    rows = []
-    total = sum(builder.info.splits[split].num_examples for split in SPLITS)
-    with tqdm(total=total, desc="reading", unit=" codes", disable=not progress, leave=False) as bar:
-        for split in SPLITS:
-            source = builder.as_data_source(split)
-            for start in range(0, len(source), _BATCH):
-                batch = source.__getitems__(range(start, min(start + _BATCH, len(source))))
-                rows += [_row(example, split, is_hpo, hpo_link) for example in batch]
-                bar.update(len(batch))
-    columns = zip(*rows, strict=True)
-    return Columns(*(np.array(column, dtype=object if isinstance(column[0], str) else None) for column in columns))
-
-
-def _row(example: dict, split: str, is_hpo: np.ndarray, hpo_link: list[int]) -> tuple:
-    system, code, description = (example[name].decode() for name in ("system", "code", "description"))
-    own = example["senders"] == example["self_node"]
-    return (
-        system,
-        split,
-        description,
-        description == f"{system} {code}",
-        len(example["nodes"]),
-        len(example["senders"]),
-        bool(is_hpo[example["nodes"]].any()),
-        bool(np.isin(example["relations"][own], hpo_link).any()),
-    )
 
 
 def _table(title: str, headers: Sequence[str], rows: Iterable[Sequence]) -> Table:
@@ -124,24 +72,23 @@ def code_table(columns: Columns) -> Table:
     return _table("Codes and descriptions", headers, rows)
 
 
-def graph_table(columns: Columns, max_nodes: int) -> Table:
+def graph_table(columns: Columns, max_nodes: int, source: str) -> Table:
     """Subgraphs of each system; an edge is counted once, not once per direction."""
+    if source == ICD:
+        first = ("more than itself", columns.nodes > 1)
+        others = [("linked to HPO", columns.links_hpo), ("HPO in reach", columns.has_hpo)]
+    else:
+        first = ("with a graph", columns.nodes > 0)
+        others = [("a node is the code itself", columns.has_self)]
+    others.insert(0, (f"at cap of {max_nodes}", columns.nodes >= max_nodes))
     rows = []
     for system, chosen in _by_system(columns):
-        nodes, pairs, count = columns.nodes[chosen], columns.edges[chosen] // 2, int(chosen.sum())
-        rows.append(
-            (
-                system,
-                _share(int((nodes > 1).sum()), count),
-                _quantiles(nodes, 50, 95),
-                _quantiles(pairs, 50, 95),
-                _share(int((nodes >= max_nodes).sum()), count),
-                _share(int(columns.links_hpo[chosen].sum()), count),
-                _share(int(columns.has_hpo[chosen].sum()), count),
-            )
-        )
-    headers = ("system", "more than itself", "nodes p50 / p95 / max", "edges p50 / p95 / max", f"at cap of {max_nodes}")
-    return _table("Subgraphs", (*headers, "linked to HPO", "HPO in reach"), rows)
+        count = int(chosen.sum())
+        sizes = (_quantiles(columns.nodes[chosen], 50, 95), _quantiles(columns.edges[chosen] // 2, 50, 95))
+        shares = [_share(int(flag[chosen].sum()), count) for _, flag in (first, *others)]
+        rows.append((system, shares[0], *sizes, *shares[1:]))
+    headers = ("system", first[0], "nodes p50 / p95 / max", "edges p50 / p95 / max", *(name for name, _ in others))
+    return _table("Subgraphs", headers, rows)
 
 
 def split_table(columns: Columns) -> Table:
@@ -182,22 +129,34 @@ def edge_table(graph: KnowledgeGraph) -> Table:
     return _table("Edges of the knowledge graph", ("relation", "reverse", "facts"), rows)
 
 
-def print_stats(name: str, data_dir: str | os.PathLike | None, console: Console, progress: bool = True) -> None:
-    """Prints every table of the prepared data set `name`.
+def link_table(links: dict[str, dict[str, int]]) -> Table:
+    """Codes of each system by the method that linked them to the graph."""
+    methods = list(dict.fromkeys(name for counts in links.values() for name in counts))
+    rows = [(name, *(counts.get(name, 0) for counts in links.values())) for name in methods]
+    return _table("Links", ("", *links), rows)
+
+
+def print_stats(name: str, data_dir: str | os.PathLike | None, console: Console, progress: bool = True) -> list[Check]:
+    """Prints every table of the prepared data set `name`, and returns its checks.
 
     Raises:
         InputError: the data set is absent or damaged.
     """
     builder = open_prepared(name, data_dir)
+    options = builder.builder_config.options
     folder = graph_path(builder)
     graph = KnowledgeGraph.load(folder)
-    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    report = report_of(builder)
     columns = read_columns(builder, graph, progress)
+    checks = checks_of(options, columns, graph, report)
     console.print(f"{builder.info.full_name}  {builder.data_path}", soft_wrap=True)
     console.print(f"fingerprint {fingerprint(builder)}\n", soft_wrap=True)
-    console.print(source_table(report))
+    if report["code_lists"]:
+        console.print(source_table(report))
     console.print(code_table(columns))
-    console.print(graph_table(columns, builder.builder_config.options.max_nodes))
+    console.print(graph_table(columns, options.max_nodes, options.source))
+    if report.get("links"):
+        console.print(link_table(report["links"]))
     console.print(split_table(columns))
     console.print(node_table(graph))
     console.print(edge_table(graph))
@@ -205,6 +164,8 @@ def print_stats(name: str, data_dir: str | os.PathLike | None, console: Console,
     if (folder / "holdout.parquet").exists():
         held = Counter(pq.read_table(folder / "holdout.parquet")["relation"].to_pylist())
         console.print(_table("Held out", ("relation", "facts"), sorted(held.items())))
+    console.print(check_table(checks))
+    return checks
 
 
 def main(argv: list[str]) -> None:
@@ -213,9 +174,14 @@ def main(argv: list[str]) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDTH)
-    print_stats(name, flags.FLAGS.data_dir, console)
+    off = [check for check in print_stats(name, flags.FLAGS.data_dir, console) if check.is_off]
+    if off and flags.FLAGS.strict:
+        raise UserError(
+            f"{len(off)} checks are off, the first: {off[0].what}, expected {off[0].expected}, found {off[0].found}."
+        )
 
 
 if __name__ == "__main__":
     flags.DEFINE_string("data_dir", None, "TFDS data directory; TFDS's own default when not given")
+    flags.DEFINE_bool("strict", False, "exit with status 1 when a verdict says that something is off")
     command_line.run(main)
