@@ -231,7 +231,7 @@ class PairTable:
     reverse: np.ndarray
 
 
-def pair_table(graph: KnowledgeGraph, *, priority: Sequence[str], most_hubs: int = 4096) -> PairTable:
+def pair_table(graph: KnowledgeGraph, *, priority: Sequence[str], most_hubs: int = 8192) -> PairTable:
     """Lays out `graph` for `induced`.
 
     Args:
