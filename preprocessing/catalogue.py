@@ -258,8 +258,8 @@ _CROSSREFERENCES = (
         version=_MONDO,
         licence="CC BY 4.0 (Monarch Initiative)",
         stage="linking",
-        required=(r"mondo\.obo", r"mondo_exactmatch_icd10cm\.sssom\.tsv"),
-        optional=(r"mondo.*\.sssom\.tsv",),
+        required=(r"mondo_exactmatch_icd10cm\.sssom\.tsv",),
+        optional=(r"mondo\.obo", r"mondo.*\.sssom\.tsv"),
         downloads=(
             Download("mondo.obo", f"https://github.com/monarch-initiative/mondo/releases/download/{_MONDO}/mondo.obo"),
             *(
@@ -290,7 +290,7 @@ _CROSSREFERENCES = (
         version="as given by hand",
         licence="CC0 1.0 (DrugBank open data)",
         stage="linking",
-        required=(r"drugbank.vocabulary\.csv",),
+        required=(r"drugbank.*vocabulary.*\.csv",),
         archives=(r"drugbank_all_drugbank_vocabulary.*\.zip",),
         access="hand",
         how=(
@@ -307,6 +307,7 @@ _CROSSREFERENCES = (
         licence=_UMLS_LICENCE,
         stage="linking",
         required=(r"MRCONSO\.RRF",),
+        optional=(r"umls_mondo\.csv",),
         downloads=(Download("umls-mrconso.zip"),),
         listing=f"{_UTS}/releases?releaseType=umls-metathesaurus-mrconso-file",
         archives=(r"umls-.*mrconso.*\.zip", r"MRCONSO.*\.zip"),

@@ -98,7 +98,7 @@ def find_given(source: Source, folder: Path, output: Path | None = None) -> list
     """Files of a source in a folder of files fetched by hand: unpacked ones, or else the archives that hold them.
 
     Raises:
-        InputError: the folder does not exist, or it holds several that fit where one is needed.
+        InputError: the folder does not exist, holds several that fit where one is needed, or only a part.
     """
     if not folder.is_dir():
         raise InputError(f"--from_dir={folder} is not a folder.")
@@ -115,6 +115,12 @@ def find_given(source: Source, folder: Path, output: Path | None = None) -> list
     known = {download.name for download in source.downloads if download.is_archive}
     if exact := [path for path in archives if path.name in known]:
         archives = exact
+    if loose and not archives:
+        held = ", ".join(path.name for path in loose.values())
+        raise InputError(
+            f"{folder} holds only {held} of {source.name}, which needs: {_looked_for(source)}; add what lacks, or take "
+            "it away to have all fetched."
+        )
     if len(archives) > max(1, len(known)):
         raise InputError(
             f"{', '.join(path.name for path in archives)} in {folder} all fit {source.name}; leave only one release."

@@ -222,7 +222,7 @@ def _copy_from(request: Request, manifest: Manifest, root: Path, checksums: Mapp
         if verified and checksum != checksums[name]:
             raise InputError(
                 f"{source} is not the published file: its sha256 is {checksum}, where {CHECKSUMS} says "
-                f"{checksums[name]}; get it again."
+                f"{checksums[name]}; get it again, or leave this command out and use that folder as it is."
             )
         if not verified:
             print(f"{source} is decompressed, so its checksum cannot be compared.", file=sys.stderr)

@@ -322,6 +322,14 @@ def test_several_releases_given_by_hand_are_no_choice(given):
         find_given(by_name("NDC"), given)
 
 
+def test_a_part_given_by_hand_is_told(sources, settings, given):
+    (given / "product.txt").write_bytes(PRODUCT)
+    outcome = run(dataclasses.replace(settings, from_dir=given), sources)["NDC"]
+    assert outcome.state == "failed"
+    assert "holds only product.txt" in outcome.reason
+    assert "package.txt" in outcome.reason
+
+
 def test_offline_fetches_nothing(server, sources, settings):
     outcomes = run(dataclasses.replace(settings, offline=True), sources)
     assert (outcomes["NDC"].state, outcomes["CPT4"].state) == ("failed", "missing")
