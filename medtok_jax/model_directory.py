@@ -16,14 +16,13 @@ from medtok_jax import checkpoints
 from medtok_jax import config as configuration
 from medtok_jax.models.medtok import MedTok, Sizes
 from medtok_jax.run import Run
-from medtok_jax.saved_model import CONFIG, FORMAT_VERSION, GRAPH, VARIABLES, Neighbourhood, digest
+from medtok_jax.saved_model import CONFIG, FORMAT_VERSION, GRAPH, SECTIONS, VARIABLES, Neighbourhood, digest
 from medtok_jax.state import TrainState
 from preprocessing import icd_graph, medtok_codes, primekg
 from preprocessing.dataset_name import parse_name
 from preprocessing.errors import InputError
 from preprocessing.knowledge_graph import KnowledgeGraph
 
-SECTIONS = ("data", "model", "train", "seed")
 MACHINE_PATHS = ("data_dir", "cache_dir")
 # Modules that say in which order the subgraphs of their graph keep neighbours.
 ORDERS = (icd_graph, primekg)

@@ -98,9 +98,7 @@ class NewCodeEncoder:
     def __init__(self, saved: SavedModel, encoder_dir: Path):
         data = saved.config.data
         self.saved, self.index = saved, GraphIndex(saved)
-        self.texts = TextStates(
-            encoder_dir, max_length=data.max_length, buckets=data.length_buckets, dtype=DTYPES[data.cache_dtype]
-        )
+        self.texts = TextStates(encoder_dir, max_length=data.max_length, dtype=DTYPES[data.cache_dtype])
         sizes, variables = _with_unknown_rows(saved)
         graphdef, params, fixed = saved_model.structure(saved, sizes, encoder_dir)
         self.params = saved_model.fill(params, variables, "params")
@@ -223,7 +221,7 @@ class NewCodeEncoder:
             tokens, offsets, _ = self.texts.tokenizer(texts)
             states = np.split(tokens, offsets[1:-1])
         longest = max(len(state) for state in states)
-        length = next(length for length in self.texts.buckets if length >= longest)
+        length = next(length for length in self.saved.config.data.length_buckets if length >= longest)
         padded = np.zeros((size, length, *states[0].shape[1:]), states[0].dtype)
         mask = np.zeros((size, length), bool)
         for row, state in enumerate(states):

@@ -24,6 +24,8 @@ from preprocessing.errors import InputError
 from preprocessing.knowledge_graph import KnowledgeGraph
 
 FORMAT_VERSION = 1
+# Sections and fields of the training configuration that are kept.
+SECTIONS = ("data", "model", "train", "seed")
 VARIABLES, CONFIG, GRAPH = "model.safetensors", "model_config.json", "graph"
 
 
@@ -99,7 +101,7 @@ def load(folder: str | Path) -> SavedModel:
                 raise InputError(f"The graph in {folder / GRAPH} is not the one of {folder / CONFIG}; {_AGAIN}")
         neighbourhood = content["neighbourhood"]
         return SavedModel(
-            config=ConfigDict(content["config"]),
+            config=ConfigDict({name: content["config"][name] for name in SECTIONS}),
             sizes=Sizes(**content["sizes"]),
             node_types=tuple(content["node_types"]),
             relation_names=tuple(content["relation_names"]),

