@@ -129,7 +129,7 @@ def fetch(
                 return _finish(partial, expected)
             except _Interrupted as interruption:
                 failures = 1 if partial.size() - before >= _ENOUGH else failures + 1
-                if failures >= patience.attempts:
+                if failures >= min(patience.attempts, interruption.attempts):
                     raise FetchError(
                         f"{url} could not be fetched: {interruption}, {_times(failures)}; run the same command again "
                         "to go on from there.",
@@ -145,12 +145,21 @@ def read(url: str, *, access: Access | None = None, patience: Patience | None = 
 
 
 class _Interrupted(Exception):
-    """An attempt failed in a way that another attempt may mend; the text is part of a sentence."""
+    """An attempt failed in a way that another attempt may mend; the text is part of a sentence.
 
-    def __init__(self, reason: str, status: int | None = None, wait: float | None = None):
+    Attributes:
+        status: of HTTP, where there was an answer.
+        wait: seconds that the server asks for.
+        attempts: how many are enough, where patience would take more.
+    """
+
+    def __init__(
+        self, reason: str, status: int | None = None, wait: float | None = None, attempts: float = float("inf")
+    ):
         super().__init__(reason)
         self.status = status
         self.wait = wait
+        self.attempts = attempts
 
 
 @contextlib.contextmanager
@@ -203,6 +212,9 @@ def _attempt(
                 f"the certificate of {host} is not trusted here, so nothing is fetched from it; behind a proxy that "
                 "replaces certificates, set REQUESTS_CA_BUNDLE to the file of its authority."
             ) from None
+        if _is_unknown_name(error):
+            name = urlsplit(partial.url).hostname
+            raise _Interrupted(f"the name {name} is not known here (is there a network?)", attempts=2) from None
         # Not the exception's own text, which holds the URL with its secret parameters.
         raise _Interrupted(_reason(error, partial.url, patience)) from None
     if total is not None and partial.size() != total:
@@ -345,9 +357,13 @@ def _wait(interruption: _Interrupted, failures: int, patience: Patience) -> floa
     return min(patience.longest_wait, patience.first_wait * 2.0 ** (failures - 1)) * random.uniform(0.5, 1.0)
 
 
+def _is_unknown_name(error: requests.RequestException) -> bool:
+    cause = getattr(error.args[0] if error.args else None, "reason", None)
+    return isinstance(cause, urllib3.exceptions.NameResolutionError)
+
+
 def _reason(error: requests.RequestException, url: str, patience: Patience) -> str:
     host = urlsplit(url).hostname
-    cause = str(error.args[0]) if error.args else ""
     if isinstance(error, requests.ConnectTimeout):
         return f"{host} did not answer within {patience.connect_timeout:g} seconds"
     if isinstance(error, requests.ReadTimeout) or isinstance(
@@ -358,8 +374,6 @@ def _reason(error: requests.RequestException, url: str, patience: Patience) -> s
         return f"no trusted TLS connection to {host}"
     if isinstance(error, requests.exceptions.ProxyError):
         return "the proxy refuses"
-    if "NameResolutionError" in cause or "Failed to resolve" in cause:
-        return f"the name {host} is not known here (is there a network?)"
     return f"the connection to {host} failed or broke off"
 
 

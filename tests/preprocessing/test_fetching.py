@@ -225,6 +225,14 @@ def test_a_server_that_is_not_there(tmp_path, patience, waits):
     assert len(waits) == 3
 
 
+def test_without_a_network_it_is_not_long_tried(tmp_path, patience, waits, monkeypatch):
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(FetchError, match=r"not known here .* 2 times in a row"):
+        fetch("https://no-such-host.invalid/f", tmp_path / "f", patience=patience, progress=False)
+    assert len(waits) == 1
+
+
 def test_a_server_that_falls_silent_is_left_after_the_timeout(server, tmp_path):
     server.files["/f"] = Served(CONTENT, stall=0.6)
     patience = Patience(attempts=1, read_timeout=0.2)
