@@ -124,7 +124,7 @@ def run_stages(stages: Sequence[Stage], root: Path, console: Console, *, only: C
                     results[position] = Result(stage, "failed")
                     results[position] = _run(stage, stages, root, digests)
         finally:
-            console.print(stage_table(results))
+            console.print(stage_table(results, root))
     return results
 
 
@@ -175,14 +175,14 @@ def _write(path: Path, stamp: dict) -> None:
     partial.replace(path)
 
 
-def stage_table(results: Sequence[Result]) -> Table:
-    """One row a stage."""
+def stage_table(results: Sequence[Result], root: Path) -> Table:
+    """One row a stage; files are named relative to `root`."""
     table = Table(title="Stages", title_justify="left", title_style="bold")
     for header in ("stage", "state", "seconds", "rejected rows", "wrote"):
         table.add_column(header, justify="right" if header in ("seconds", "rejected rows") else "left")
     for result in results:
         done = result.state.startswith("done")
-        wrote = ", ".join(path.name for path in result.stage.outputs) if done else ""
+        wrote = ", ".join(_name(path, root) for path in result.stage.outputs) if done else ""
         seconds = f"{result.seconds:.1f}" if result.state == "done" else ""
         table.add_row(result.stage.name, result.state, seconds, f"{result.rejected:,}" if done else "", wrote)
     return table
