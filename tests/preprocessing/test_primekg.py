@@ -126,11 +126,16 @@ def test_a_spoiled_line_is_reported_and_takes_no_other_with_it(tmp_path, spoilin
 
 
 def test_quotes_inside_an_unquoted_value_lose_no_line(tmp_path):
-    lines = kg_csv.lines()
+    lines = [*kg_csv.lines(), kg_csv.row("disease_disease", "parent-child", 4, 4)]
     lines[2] = lines[2].replace("PHYHIP", 'PHY "H, I" P')
-    found, rejects = read(kg_csv.write(tmp_path / "kg.csv", lines))
+    path = kg_csv.write(tmp_path / "kg.csv", lines)
+    with Rejects(tmp_path / "rejects.csv") as rejects:
+        found = read_primekg(path, rejects, progress=False)
     assert triples(found.graph) == both_ways(kg_csv.EDGES)
-    assert ("kg.csv", "wrong column count", "rejected", 1) in rejects.summary()
+    reported = [(entry["kind"], int(entry["line"])) for entry in csv.DictReader((tmp_path / "rejects.csv").open())]
+    # Lines behind it keep their numbers.
+    assert ("wrong column count", 3) in reported
+    assert ("self-loop", len(lines)) in reported
 
 
 def test_self_loop_and_missing_mirror(tmp_path):
