@@ -135,11 +135,6 @@ def lay_out(
     if layout.truncation and layout.max_length < (least := width + (2 if marked else 0)):
         raise InputError(f"max_length is {layout.max_length}, but one code takes {least} places.")
     if kind < HISTORY and not marked:
-        if layout.padding != "max_length" and layout.return_tensors in (None, "np"):
-            found = {"input_ids": ids, "weights": weights, "attention_mask": np.ones(ids.shape, np.int32)}
-            return BatchEncoding(
-                {name: a[0] if kind == CODE and not layout.return_tensors else a for name, a in found.items()}
-            )
         flat = {"input_ids": ids.reshape(-1), "weights": weights.reshape(-1)}
         return _pad(flat, np.full(len(ids), width), kind=kind, layout=layout, padding_id=special["[PAD]"])
     patient_of_visit = np.repeat(np.arange(len(patient_sizes)), patient_sizes)
@@ -223,10 +218,12 @@ def _pad(
     if layout.padding_side == "left":
         mask = mask[:, ::-1]
     filled = {"input_ids": padding_id, "weights": 0.0, "visit_ids": 0}
-    padded = {}
-    for name, array in flat.items():
-        padded[name] = np.full(mask.shape, filled[name], array.dtype)
-        padded[name][mask] = array
+    if (lengths == longest).all():
+        padded = {name: array.reshape(mask.shape) for name, array in flat.items()}
+    else:
+        padded = {name: np.full(mask.shape, filled[name], array.dtype) for name, array in flat.items()}
+        for name, array in flat.items():
+            padded[name][mask] = array
     padded["attention_mask"] = mask.astype(np.int32)
     if single and layout.return_tensors is None:
         return BatchEncoding({name: array[0] for name, array in padded.items()})

@@ -218,13 +218,10 @@ class CodeIndex:
         """
         if system is not None:
             self.names.systems_named(system)
-        try:
-            array = texts if isinstance(texts, (pa.Array, pa.ChunkedArray)) else pa.array(texts, pa.string())
-        except (pa.ArrowException, TypeError, ValueError, OverflowError):
-            # Something among them is no text, or text that has no UTF-8 form.
-            return self._find_each(texts, system)
-        array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
-        rows = np.full(len(array), UNKNOWN, np.int32) if system else self._find_plain(array.cast(pa.string()))
+        array = _as_strings(texts)
+        if array is None:
+            return self._find_each(texts.to_pylist() if hasattr(texts, "to_pylist") else texts, system)
+        rows = np.full(len(array), UNKNOWN, np.int32) if system else self._find_plain(array)
         left = np.flatnonzero((rows == UNKNOWN) & array.is_valid().to_numpy(zero_copy_only=False))
         if len(left):
             encoded = array.take(pa.array(left)).dictionary_encode()
@@ -268,6 +265,19 @@ def text_at(texts: Sequence[str] | pa.Array, place: int) -> str | None:
     """One of the texts that `find_many` takes."""
     text = texts[place]
     return text.as_py() if isinstance(text, pa.Scalar) else text
+
+
+def _as_strings(texts: Sequence[str] | pa.Array) -> pa.StringArray | None:
+    """The same as one array, or None where something among them is no text, or has no UTF-8 form."""
+    try:
+        array = texts if isinstance(texts, (pa.Array, pa.ChunkedArray)) else pa.array(texts)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError, RecursionError):
+        return None
+    kind = array.type.value_type if pa.types.is_dictionary(array.type) else array.type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)):
+        return None
+    array = array.cast(pa.string())
+    return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
 
 
 def _select(strings: pa.StringArray, mask: np.ndarray) -> pa.StringArray:

@@ -66,7 +66,7 @@ class Similarity:
 
     def shares(self, weights: np.ndarray) -> np.ndarray:
         """Weights `[codes, 4K]` scaled so that those of each embedding sum to one."""
-        grouped = weights.reshape(len(weights), -1, self.num_tokens)
+        grouped = weights.reshape(len(weights), 4, self.num_tokens)
         return (grouped / grouped.sum(-1, keepdims=True)).reshape(weights.shape)
 
     def overlap(self, ids: np.ndarray, weights: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -125,7 +125,7 @@ class Similarity:
 def quantize(codebook: np.ndarray, ids: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Quantized embeddings `[codes, 4, d]` from token ids and weights `[codes, 4K]`."""
     vectors = codebook[ids] * weights[..., None]
-    return vectors.reshape(len(ids), 4, -1, codebook.shape[1]).sum(2)
+    return vectors.reshape(len(ids), 4, ids.shape[1] // 4, codebook.shape[1]).sum(2)
 
 
 def best(rows: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -114,7 +114,7 @@ def read_config(path: Path) -> TokenizerConfig:
     """
     try:
         text = (path / CONFIG).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         what = "is not a directory" if not path.is_dir() else f"holds no readable {CONFIG}"
         raise InputError(
             f"{path} {what}; a tokenizer is written by training (WORKDIR/tokenizer) and by"
