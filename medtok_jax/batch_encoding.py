@@ -136,7 +136,7 @@ def lay_out(
         raise InputError(f"max_length is {layout.max_length}, but one code takes {least} places.")
     if kind < HISTORY and not marked:
         flat = {"input_ids": ids.reshape(-1), "weights": weights.reshape(-1)}
-        return _pad(flat, np.full(len(ids), width), kind=kind, layout=layout, padding_id=special["[PAD]"])
+        return _pad(flat, np.full(len(ids), width), width, kind=kind, layout=layout, padding_id=special["[PAD]"])
     patient_of_visit = np.repeat(np.arange(len(patient_sizes)), patient_sizes)
     visit = np.repeat(np.arange(len(visit_sizes)), visit_sizes)
     if layout.truncation:
@@ -145,7 +145,7 @@ def lay_out(
     flat, lengths = _join(ids, weights, visit, patient_of_visit[visit], len(patient_sizes), special if marked else None)
     if kind < HISTORY:
         del flat["visit_ids"]
-    return _pad(flat, lengths, kind=kind, layout=layout, padding_id=special["[PAD]"])
+    return _pad(flat, lengths, width, kind=kind, layout=layout, padding_id=special["[PAD]"])
 
 
 def _join(
@@ -202,9 +202,10 @@ def _kept(visit: np.ndarray, patient_of_visit: np.ndarray, width: int, marked: b
 
 
 def _pad(
-    flat: dict[str, np.ndarray], lengths: np.ndarray, *, kind: int, layout: Layout, padding_id: int
+    flat: dict[str, np.ndarray], lengths: np.ndarray, width: int, *, kind: int, layout: Layout, padding_id: int
 ) -> BatchEncoding:
-    longest, single = int(lengths.max(initial=0)), kind in (CODE, HISTORY)
+    # No codes at all are still rows of 4K.
+    longest, single = int(lengths.max(initial=0 if kind >= HISTORY else width)), kind in (CODE, HISTORY)
     if layout.padding == "max_length":
         longest = max(longest, int(layout.max_length))
     elif not layout.padding and kind >= HISTORY and (layout.return_tensors is None or (lengths != longest).any()):
