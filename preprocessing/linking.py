@@ -46,6 +46,8 @@ from preprocessing.text_tables import table
 from preprocessing.whole_folder import whole_folder
 
 MOST_ANCHORS = 4
+# Wide enough for every table, where output is not a terminal.
+_WIDTH = 130
 LINKS = "links.parquet"
 LINK_SCHEMA = pa.schema(
     [
@@ -218,6 +220,8 @@ def main(argv: list[str]) -> None:
             raise InputError(f"{folder} is not a folder; check the path.")
     output = Path(given.output)
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDTH)
     with whole_folder(output) as folder:
         with Rejects(folder / "rejects.csv") as rejects:
             codes = read_codes(Path(given.codes), rejects)

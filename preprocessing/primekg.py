@@ -175,25 +175,25 @@ class _Reader:
         if len(self._relations.ids) > 256:
             raise InputError(f"{self._path} has more than 256 relations; check that it is PrimeKG's kg.csv.")
         sound = (ends[0] >= 0) & (ends[1] >= 0)
-        self._reject(block, ~sound, "index not a number", "x_index or y_index is not a whole number; row left out")
+        self._reject(block, ~sound, "index not a number", "x_index or y_index is not a whole number; edge left out")
         for end, slots in zip(_ENDS, ends, strict=True):
-            self._describe(block, end, slots, sound)
+            self._describe(block, end, slots)
         loop = sound & (ends[0] == ends[1])
         self._reject(block, loop, "self-loop", "both ends are one node, which stays; edge left out")
         kept = np.flatnonzero(sound & ~loop)
         parts = (relation.astype(np.uint8), *ends, block.lines.astype(np.int32))
         self._edges.append(tuple(part[kept] for part in parts))
 
-    def _describe(self, block: Block, end: str, slots: np.ndarray, sound: np.ndarray) -> None:
+    def _describe(self, block: Block, end: str, slots: np.ndarray) -> None:
         """Notes the attributes of nodes when they first appear, and reports rows that describe them otherwise."""
         columns = [self._strings[name](block.columns[f"{end}_{name}"]) for name in _ATTRIBUTES]
         described = np.stack(columns, axis=1)
         while len(self._slots.ids) > len(self._attributes):
             self._attributes = np.concatenate([self._attributes, np.full_like(self._attributes, -1)])
-        unknown = np.flatnonzero(sound & (self._attributes[slots, 0] < 0))
+        unknown = np.flatnonzero((slots >= 0) & (self._attributes[slots, 0] < 0))
         fresh, first = np.unique(slots[unknown], return_index=True)
         self._attributes[fresh] = described[unknown[first]]
-        other = sound & (self._attributes[slots] != described).any(axis=1)
+        other = (slots >= 0) & (self._attributes[slots] != described).any(axis=1)
         reason = f"the {end} end is described otherwise than in the first row of its index, which counts; edge kept"
         self._reject(block, other, "node described twice", reason)
 
@@ -255,8 +255,8 @@ def read_primekg(
 ) -> PrimeKg:
     """Reads `kg.csv`; what is wrong with it goes to `rejects`, and no line takes another with it.
 
-    Left out are rows with a wrong number of columns, an unbalanced quotation mark, a NUL byte or an index that is not
-    a number, and self-loops. Reported but used are rows that are not UTF-8, that describe a node otherwise than the
+    Left out are rows with a wrong number of columns, an unbalanced quotation mark or a NUL byte, and the edges, though
+    not the nodes, of rows with an index that is not a number and of self-loops. Reported but used are rows that are not UTF-8, that describe a node otherwise than the
     first row of its index did, or that lack their mirror, which is added.
 
     Raises:
