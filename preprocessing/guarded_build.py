@@ -4,6 +4,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,16 +30,35 @@ def writable(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def only_builder(path: Path) -> Iterator[None]:
-    """Holds a lock on the directory above `path`, and removes that directory again if nothing came of it."""
+    """Holds a lock on the directory above `path`, and removes that directory again if nothing came of it.
+
+    What builders that were killed have left of this and of the directory that all data sets share is removed first.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path.parent, os.O_RDONLY)
+    shared, own = (os.open(folder, os.O_RDONLY) for folder in (path.parents[1], path.parent))
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _share(shared, path.parents[1] / ".config")
+        fcntl.flock(own, fcntl.LOCK_EX)
+        for leftover in path.parent.glob("*incomplete*"):
+            shutil.rmtree(leftover)
         yield
     finally:
         if not any(path.parent.iterdir()):
             path.parent.rmdir()
-        os.close(descriptor)
+        os.close(own)
+        os.close(shared)
+
+
+def _share(descriptor: int, folder: Path) -> None:
+    """Marks a directory as in use by a builder; removes what others left in its `folder` if there is no other now."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        pass
+    else:
+        for leftover in folder.glob("incomplete.*"):
+            leftover.unlink(missing_ok=True)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
 
 
 @contextlib.contextmanager

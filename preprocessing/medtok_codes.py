@@ -307,8 +307,6 @@ def _build(
     with writable(path), only_builder(path):
         if path.exists():  # Another process built it while this one waited.
             return
-        for leftover in path.parent.glob("*incomplete*"):
-            shutil.rmtree(leftover)
         builder = _builder(name, data_dir)
         builder.source_dir, builder.with_beam = source_dir, beam is not None
         builder.plan_dir = path.parent.resolve() / f"plan.incomplete.{os.getpid()}"
