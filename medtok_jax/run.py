@@ -23,7 +23,7 @@ from medtok_jax.models.kmeans import fit_codebook
 from medtok_jax.state import TrainState, create_optimizer, create_state, learning_rate
 from medtok_jax.steps import Structure
 from medtok_jax.text_model import encoder_identity, resolve_text_encoder
-from preprocessing.dataset_name import parse_name
+from preprocessing import medtok_codes
 from preprocessing.errors import InputError
 
 
@@ -157,7 +157,7 @@ def set_up(config, workdir: Path, *, progress: bool = True) -> Run:
     """
     devices = sharding.use_devices(config.train.num_devices)
     configuration.validate(config, len(devices))
-    parse_name(config.data.name)
+    medtok_codes.check_available(config.data.name, configuration.data_dir(config))
     encoder_dir = resolve_text_encoder(config.model.text_encoder_model)
     found = checkpoints.latest(workdir / "checkpoints" / "last")
     source = found or (checkpoints.find(config.resume_from) if config.resume_from else None)

@@ -46,6 +46,7 @@ FILES = {
     PRIMEKG: ((DESCRIPTIONS, f"{GRAPH}/graph.json", LINKS), "python -m preprocessing.pipeline --output={} --full"),
     RELEASE: ((RELEASE_FILE, KG), "python -m preprocessing.download release --output={}"),
 }
+_ORIGINS = {PRIMEKG: "the official files of all code systems and PrimeKG", RELEASE: "files of doi:10.7910/DVN/7XNT3M"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,9 +76,9 @@ def check_source(name: str, options: DatasetOptions, source_dir: Path | None, da
     if source_dir is None:
         where = "" if data_dir is None else f" --data_dir={data_dir}"
         raise InputError(
-            f"{name} is not there yet and is built from files: {command.format('DIR')} fetches them into DIR, and "
-            f"python -m preprocessing.medtok_codes --name={name} --source_dir=DIR{where} builds it ('{NAME}/{ICD}' "
-            f"needs no files)."
+            f"{name} is not there yet and is built from {_ORIGINS[options.source]}: {command.format('DIR')} brings "
+            f"them, and python -m preprocessing.medtok_codes --name={name} --source_dir=DIR{where} builds it "
+            f"('{NAME}/{ICD}' needs no files)."
         )
     for file in files:
         if not (source_dir / file).is_file():
