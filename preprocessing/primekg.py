@@ -256,8 +256,9 @@ def read_primekg(
     """Reads `kg.csv`; what is wrong with it goes to `rejects`, and no line takes another with it.
 
     Left out are rows with a wrong number of columns, an unbalanced quotation mark or a NUL byte, and the edges, though
-    not the nodes, of rows with an index that is not a number and of self-loops. Reported but used are rows that are not UTF-8, that describe a node otherwise than the
-    first row of its index did, or that lack their mirror, which is added.
+    not the nodes, of rows with an index that is not a number and of self-loops. Reported but used are rows that are
+    not UTF-8, that describe a node otherwise than the first row of its index did, or that lack their mirror, which is
+    added.
 
     Raises:
         InputError: the file cannot be read, is empty or lacks a column.
