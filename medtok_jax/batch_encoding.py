@@ -90,22 +90,23 @@ def flatten(codes: object) -> tuple[int, list, np.ndarray, np.ndarray]:
 def _depth(value: object) -> int:
     """Levels of lists around the codes, by the first code of each list: the others are seen when they are looked up."""
     depth, items = 0, [value]
-    while lists := [_as_list(item) for item in items if _is_list(item)]:
+    while lists := [_as_list(item) for item in items if is_list(item)]:
         if depth == HISTORIES:
             raise InputError(f"Codes are nested more than {HISTORIES} levels deep; give {_KINDS}.")
         depth += 1
-        items = [item for part in lists for item in (part if part and _is_list(part[0]) else part[:1])]
+        items = [item for part in lists for item in (part if part and is_list(part[0]) else part[:1])]
     return depth
 
 
-def _is_list(value: object) -> bool:
+def is_list(value: object) -> bool:
+    """Whether this is a list, a tuple or an array; text is none."""
     return isinstance(value, (list, tuple)) or (hasattr(value, "tolist") and getattr(value, "ndim", 1) > 0)
 
 
 def _as_list(value: object) -> list:
     if isinstance(value, list):
         return value
-    if not _is_list(value):
+    if not is_list(value):
         raise InputError(f"A list is missing around {shown(value)}; give {_KINDS}.")
     return value.tolist() if hasattr(value, "tolist") else list(value)
 

@@ -372,6 +372,8 @@ class MedTokTokenizer:
     def _rows(
         self, codes: Sequence[str] | pa.Array, system: str | None, errors: str, fallback: str | None
     ) -> np.ndarray:
+        if not batch_encoding.is_list(codes):
+            raise InputError(f"Many codes must be a list, not {shown(codes)}.")
         if errors not in ("raise", "unk") or fallback not in (None, "ancestors"):
             raise InputError("errors must be 'raise' or 'unk', and fallback None or 'ancestors'.")
         rows = self.index.find_many(codes, system)

@@ -1,0 +1,148 @@
+"""Whatever is thrown at it, a tokenizer gives the tokens of the very code that was asked for, or an `InputError`."""
+
+import math
+import string
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from small_tokenizer import KEYS, K, make_tokens, write
+
+from medtok_jax import MedTokTokenizer
+from preprocessing.errors import InputError
+
+WIDTH = 4 * K
+ROW = {key: row for row, key in enumerate(KEYS)}
+IDS = make_tokens().ids
+
+separators = st.sampled_from(["/", "//", ":", "|", " ", "", "\0", "\\", "../", "%2F", "\n", "\u2044"])
+letters = st.sampled_from("Eeſ｡.119٩９0A-_\u200b\u0301\ud800\x1b\x00\x85\u2028ßİıK")
+names = st.sampled_from(
+    ["ICD10CM", "icd9", "ICD11", "SNOMED", "DIAGNOSIS//ICD//10", "C:", "file", "", "CPT", "NDC", "\ufeff"]
+)
+near_codes = st.sampled_from([key.split("/")[1] for key in KEYS]).flatmap(
+    lambda code: st.builds(
+        lambda place, letter, cut: code[:place] + letter + code[place + cut :],
+        st.integers(0, len(code)),
+        st.one_of(letters, st.just("")),
+        st.integers(0, 1),
+    )
+)
+texts = st.one_of(
+    st.text(),
+    st.text(string.printable),
+    near_codes,
+    st.sampled_from(KEYS),
+    st.builds(lambda name, separator, code: name + separator + code, names, separators, near_codes),
+    st.sampled_from(["../../etc/passwd", "ICD10CM/" + "9" * 1000, "/" * 1000, "E11.9" * 300]),
+)
+things = st.one_of(
+    texts,
+    st.none(),
+    st.floats(),
+    st.integers(),
+    st.binary(),
+    st.booleans(),
+    st.dates(),
+    st.dictionaries(texts, texts, max_size=2),
+    st.just(np.float32(math.nan)),
+    st.just(object()),
+)
+nested = st.recursive(things, lambda inner: st.lists(inner, max_size=4) | st.tuples(inner), max_leaves=12)
+EXAMPLES = settings(max_examples=2500, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory) -> MedTokTokenizer:
+    return MedTokTokenizer.from_pretrained(write(tmp_path_factory.mktemp("tokenizer") / "tok"))
+
+
+def may_mean(text: str, key: str) -> bool:
+    """Whether somebody who wrote this text can have meant that code: its letters and digits end in the code's."""
+    plain = lambda part: "".join(c for c in part.upper() if c.isascii() and c.isalnum())  # noqa: E731
+    code = key.split("/")[1]
+    dots = [c for c in text.strip().rpartition("//")[2] if c == "."]
+    spelled = plain(text).endswith(plain(code)) and text.isascii()
+    return spelled and (not dots or "." not in code or code.upper() in text.upper())
+
+
+def one_sentence(error: InputError) -> None:
+    assert len(str(error)) < 600
+    assert str(error).isprintable()
+
+
+@EXAMPLES
+@given(code=things, system=st.one_of(st.none(), names, things))
+def test_one_code(tokenizer, code, system):
+    for ask in (tokenizer.look_up, lambda *a: tokenizer.look_up(*a, fallback="ancestors")):
+        try:
+            found = ask(code, system)
+        except InputError as error:
+            one_sentence(error)
+            continue
+        assert isinstance(code, str)
+        if found.road == "table":
+            assert may_mean(code, found.key)
+            np.testing.assert_array_equal(found.ids, IDS[ROW[found.key]])
+        else:
+            above = found.road.removeprefix("ancestor ")
+            assert found.key.startswith(above)
+            assert may_mean(code, found.key)
+            np.testing.assert_array_equal(found.ids, IDS[ROW[above]])
+
+
+@EXAMPLES
+@given(codes=st.lists(st.one_of(st.none(), texts), max_size=6))
+def test_many_codes_equal_one_by_one(tokenizer, codes):
+    wanted = []
+    for code in codes:
+        try:
+            wanted.append(tokenizer.encode(code))
+        except InputError as error:
+            wanted.append(None if "several systems" in str(error) else np.full(WIDTH, tokenizer.unk_token_id))
+    try:
+        found = tokenizer(codes)
+    except InputError as error:
+        one_sentence(error)
+        assert any(ids is None for ids in wanted)
+    else:
+        np.testing.assert_array_equal(found.input_ids, np.array(wanted, np.int32).reshape(-1, WIDTH))
+
+
+@EXAMPLES
+@given(codes=nested, fallback=st.sampled_from([None, "ancestors"]), padding=st.booleans())
+def test_anything_nested(tokenizer, codes, fallback, padding):
+    try:
+        found = tokenizer(codes, fallback=fallback, padding=padding)
+    except InputError as error:
+        one_sentence(error)
+    else:
+        for ids in [found.input_ids] if isinstance(found.input_ids, np.ndarray) else found.input_ids:
+            assert ids.dtype == np.int32
+            assert ids.size == 0 or (ids.min() >= 0 and ids.max() < tokenizer.vocab_size)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["E11.9" * 200_000, "\0" * 1_000_000, "/" * 1_000_000, "ICD10CM/" + "9" * 1_000_000, "." * 1_000_000 + "E11"],
+)
+def test_a_megabyte(tokenizer, text):
+    with pytest.raises(InputError) as told:
+        tokenizer.look_up(text, fallback="ancestors")
+    one_sentence(told.value)
+    assert (tokenizer([text, "E11.9"]).input_ids[0] == tokenizer.unk_token_id).all()
+    with pytest.raises(InputError):
+        tokenizer.look_up("E11.9", text)
+
+
+@EXAMPLES
+@given(
+    name=st.sampled_from(["encode_many", "decode", "embed", "neighbors", "tokenize", "__contains__"]),
+    value=st.one_of(nested, st.lists(st.integers(-2, 50), max_size=20)),
+)
+def test_every_method(tokenizer, name, value):
+    try:
+        getattr(tokenizer, name)(value)
+    except InputError as error:
+        one_sentence(error)
