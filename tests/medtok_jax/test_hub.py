@@ -1,19 +1,15 @@
-"""A text encoder taken by its hub name, from a local server that speaks the hub's protocol."""
+"""A text encoder and a tokenizer taken by their hub names, from a local server that speaks the hub's protocol."""
 
-import hashlib
-import http.server
-import json
-import os
-import subprocess
-import sys
-import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
+from local_hub import Hub, run_python, serve
+from small_tokenizer import KEYS, make_tokens, write
 
-ROOT = Path(__file__).parents[2]
-NAME = "team/tiny-bert"
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
+from medtok_jax import MedTokTokenizer
+
+NAME, TOKENIZER = "team/tiny-bert", "team/medtok"
 FILES = {
     "config.json": b'{"model_type": "bert"}',
     "model.safetensors": b"weights",
@@ -22,67 +18,26 @@ FILES = {
 }
 
 
-class Hub(http.server.BaseHTTPRequestHandler):
-    """The model information, file list and file endpoints of a Hugging Face hub with one model."""
+@pytest.fixture
+def tokenizer(tmp_path) -> dict[str, bytes]:
+    def add(folder):
+        (folder / "graph").mkdir()
+        (folder / "graph" / "nodes.parquet").write_bytes(b"nodes")
 
-    asked: list[str] = []  # noqa: RUF012  (one list for all requests is what the test looks at)
-
-    def do_HEAD(self):
-        self.answer(body=False)
-
-    def do_GET(self):
-        self.answer(body=True)
-
-    def answer(self, *, body: bool) -> None:
-        path = self.path.split("?")[0]
-        self.asked.append(path)
-        siblings = [{"rfilename": name} for name in FILES]
-        if path.startswith(f"/api/models/{NAME}/tree/"):
-            entries = [
-                {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
-                for name, content in FILES.items()
-            ]
-            self.send(json.dumps(entries).encode(), "application/json", body)
-        elif path.startswith(f"/api/models/{NAME}"):
-            info = {"id": NAME, "modelId": NAME, "sha": COMMIT, "siblings": siblings, "private": False, "tags": []}
-            self.send(json.dumps(info).encode(), "application/json", body)
-        elif path.startswith(f"/{NAME}/resolve/") and path.rsplit("/", 1)[-1] in FILES:
-            self.send(FILES[path.rsplit("/", 1)[-1]], "application/octet-stream", body)
-        else:
-            self.send(b'{"error": "Repository not found"}', "application/json", body, status=404)
-
-    def send(self, content: bytes, kind: str, body: bool, status: int = 200) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(content)))
-        self.send_header("ETag", f'"{hashlib.sha1(content).hexdigest()}"')
-        self.send_header("X-Repo-Commit", COMMIT)
-        if status == 404:
-            self.send_header("X-Error-Code", "RepoNotFound")
-        self.end_headers()
-        if body:
-            self.wfile.write(content)
-
-    def log_message(self, *_):
-        """The test's output stays its own."""
+    folder = write(tmp_path / "tok", make_tokens(), add=add)
+    files = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    return files | {"tokenizer.py": b"raise SystemExit", "weights.pkl": b"a pickle that is not wanted"}
 
 
 @pytest.fixture
-def hub():
-    server = http.server.ThreadingHTTPServer(("localhost", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    Hub.asked.clear()
-    yield f"http://localhost:{server.server_port}"
-    server.shutdown()
+def hub(tokenizer):
+    with serve({NAME: FILES, TOKENIZER: tokenizer}) as address:
+        yield address
 
 
-def resolve(name: str, endpoint: str, home: Path) -> subprocess.CompletedProcess:
-    """Resolves a name in a process of its own: the client reads its endpoint when it is imported."""
+def resolve(name: str, endpoint: str, home: Path):
     code = f"from medtok_jax.text_model import resolve_text_encoder as r; print(r({name!r}))"
-    environment = os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
-    environment.pop("HF_HUB_OFFLINE", None)
-    command = [sys.executable, "-c", code]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    return run_python(code, endpoint, home)
 
 
 def test_only_the_needed_files_are_downloaded(hub, tmp_path):
@@ -100,3 +55,28 @@ def test_an_unknown_model_is_one_sentence(hub, tmp_path):
     assert done.returncode != 0
     sentence = done.stderr.strip().splitlines()[-1]
     assert "InputError: The text encoder 'team/absent' is not a directory, and the Hugging Face hub did not" in sentence
+
+
+def open_tokenizer(name: str, endpoint: str, home: Path):
+    code = (
+        f"from medtok_jax import MedTokTokenizer as M; print(M.from_pretrained({name!r}, verify=True).directory.path)"
+    )
+    return run_python(code, endpoint, home)
+
+
+def test_a_tokenizer_by_its_name(hub, tokenizer, tmp_path):
+    done = open_tokenizer(TOKENIZER, hub, tmp_path / "home")
+    assert done.returncode == 0, done.stderr
+    directory = Path(done.stdout.splitlines()[-1])
+    assert directory.is_relative_to(tmp_path / "home")
+    found = {p.relative_to(directory).as_posix(): p.read_bytes() for p in directory.rglob("*") if p.is_file()}
+    assert found == {name: content for name, content in tokenizer.items() if not name.endswith((".py", ".pkl"))}
+    opened = MedTokTokenizer.from_pretrained(directory)
+    np.testing.assert_array_equal(opened.encode_many(KEYS), make_tokens().ids)
+
+
+def test_an_unknown_tokenizer_is_one_sentence(hub, tmp_path):
+    done = open_tokenizer("team/absent", hub, tmp_path / "home")
+    assert done.returncode != 0
+    sentence = done.stderr.strip().splitlines()[-1]
+    assert "InputError: The tokenizer 'team/absent' is not a directory, and the Hugging Face hub did not" in sentence
