@@ -1,0 +1,140 @@
+"""The tokens of a whole vocabulary, from a run that was trained: against the model, interrupted, and of a sample."""
+
+import numpy as np
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+from medtok_jax import MedTokTokenizer, checkpoints, run, sharding, tokenize, vocabulary
+from medtok_jax.tokenizer_directory import TokenizerDirectory
+
+LOOK_UP = ("tokens.parquet", "codebook.safetensors")
+
+
+@pytest.fixture(scope="module")
+def opened(finished_run, compiled_once):
+    """The finished run, opened to be used."""
+    return run.open_trained(finished_run[0], progress=False)
+
+
+@pytest.fixture(scope="module")
+def trained(finished_run) -> TokenizerDirectory:
+    """The tokenizer that training left."""
+    return TokenizerDirectory.read(finished_run[0] / "tokenizer", verify=True)
+
+
+def test_the_table_equals_the_model_on_the_spot(opened, trained):
+    """In other company than when the table was written: codes at random, and the last batch half empty."""
+    table = opened.data.table
+    row_of = {key: row for row, key in enumerate(trained.table["key"].to_pylist())}
+    order, size = np.random.default_rng(0).permutation(len(table)), opened.config.train.batch_size
+    seen = 0
+    for start in range(0, len(order), size):
+        rows = np.resize(order[start : start + size], size)
+        valid = np.arange(size) < len(order) - start
+        batch = sharding.place_batch(opened.builder(rows, valid, np.full(size, -1)), opened.mesh)
+        index, ids, weights, *_ = opened.tokenize_step(opened.state.params, opened.state.fixed, batch, opened.tables)
+        index = np.asarray(index)
+        kept = np.flatnonzero(index >= 0)
+        places = [row_of[key] for key in table.key[index[kept]]]
+        np.testing.assert_array_equal(np.asarray(ids)[kept], trained.ids[places])
+        np.testing.assert_allclose(np.asarray(weights)[kept], trained.weights[places], atol=1e-4)
+        seen += len(kept)
+    assert seen == len(row_of) == trained.config.codes
+
+
+def test_the_directory_says_what_it_is(opened, trained):
+    table, config = opened.data.table, trained.config
+    rows = np.argsort(table.key)
+    for name in ("key", "system", "code", "description"):
+        assert trained.table[name].to_pylist() == getattr(table, name)[rows].tolist()
+    assert trained.table["has_graph"].to_pylist() == (table.num_nodes[rows] > 0).tolist()
+    assert sum(trained.table["has_text"].to_pylist()) == len(rows) - without_text(table)
+    splits = dict(zip(table.key, table.split, strict=True))
+    assert [("train", "validation", "test").index(s) for s in trained.table["split"].to_pylist()] == [
+        splits[key] for key in trained.table["key"].to_pylist()
+    ]
+    quantizer = opened.structure.model(opened.state.params, opened.state.fixed).quantizer
+    np.testing.assert_array_equal(trained.codebook, np.asarray(quantizer.codebook()))
+    assert config.data_set == {"name": opened.config.data.name, "fingerprint": table.fingerprint}
+    assert config.training["step"] == checkpoints.find(opened.workdir, prefer="best").step
+    assert {"model.safetensors", "model_config.json"} < set(config.files)
+
+
+def without_text(table) -> int:
+    return sum(f"{s} {c}" == d for s, c, d in zip(table.system, table.code, table.description, strict=True))
+
+
+def test_embeddings_are_those_that_were_quantized(opened, tmp_path):
+    vocabulary.write_tokenizer(opened, tmp_path / "tok", embeddings=True, progress=False)
+    tokenizer = MedTokTokenizer.from_pretrained(tmp_path / "tok")
+    codes = tokenizer.directory.table["key"].to_pylist()
+    before, after = (tokenizer.embed(codes, quantized=quantized) for quantized in (False, True))
+    np.testing.assert_allclose(np.linalg.norm(before, axis=-1), 1.0, atol=2e-3)
+    regions, k = tokenizer.config.regions, tokenizer.config.num_top_k_tokens
+    for place, region in enumerate(("text", "graph", "shared", "shared")):
+        start, stop = regions.bounds(region)
+        similarity = before[:, place] @ tokenizer.directory.codebook[start:stop].T
+        nearest = start + np.argsort(-similarity, axis=1)[:, :k]
+        ids = tokenizer.directory.ids[:, place * k : (place + 1) * k]
+        # Half precision may swap rows that are equally near.
+        assert np.mean([len(set(a) & set(b)) for a, b in zip(nearest, ids, strict=True)]) > 0.98 * k
+    cosine = (before * after).sum(-1) / np.linalg.norm(after, axis=-1) / np.linalg.norm(before, axis=-1)
+    assert cosine.mean() > 0.5
+
+
+def test_interrupted_and_gone_on_it_is_the_same_bytes(opened, tmp_path, monkeypatch):
+    monkeypatch.setattr(vocabulary, "PART", 2)
+    calls, tokenize_rows = [], vocabulary._tokenize_rows
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return tokenize_rows(*arguments)
+
+    monkeypatch.setattr(vocabulary, "_tokenize_rows", interrupted)
+    output = tmp_path / "tok"
+    with pytest.raises(KeyboardInterrupt):
+        vocabulary.write_tokenizer(opened, output, progress=False)
+    assert not output.exists()
+    assert len(list((tmp_path / "tok.parts").glob("*.npz"))) == 2
+    metrics = vocabulary.write_tokenizer(opened, output, progress=False)
+    in_all = -(-len(opened.data.selected) // (2 * opened.config.train.batch_size))
+    assert len(calls) == in_all + 1
+    assert [path.name for path in tmp_path.iterdir()] == ["tok"]
+    whole = tmp_path / "whole"
+    assert vocabulary.write_tokenizer(opened, whole, progress=False) == metrics
+    for path in whole.iterdir():
+        assert path.read_bytes() == (output / path.name).read_bytes()
+
+
+def test_parts_of_another_plan_are_thrown_away(opened, tmp_path, monkeypatch):
+    folder = tmp_path / "tok.parts"
+    folder.mkdir()
+    (folder / "plan.json").write_text("{}")
+    (folder / "000000.npz").write_text("of another run")
+    vocabulary.write_tokenizer(opened, tmp_path / "tok", progress=False)
+    assert TokenizerDirectory.read(tmp_path / "tok").config.codes == len(opened.data.selected)
+
+
+def test_the_whole_vocabulary_of_a_run_on_a_sample(finished_run, trained, tmp_path, monkeypatch, capsys):
+    """As if the run had been trained on 100 codes: the command takes all of the data set all the same."""
+    about = checkpoints.Found.about
+
+    def of_a_sample(found):
+        saved = about(found)
+        saved["config"]["data"]["sample_size"] = 100
+        return saved
+
+    monkeypatch.setattr(checkpoints.Found, "about", of_a_sample)
+    assert len(run.open_trained(finished_run[0], progress=False).data.selected) == 100
+    flags.FLAGS(["tokenize"])
+    with flagsaver.flagsaver(workdir=str(finished_run[0]), output=str(tmp_path / "tok")):
+        tokenize.main(["tokenize", "vocabulary"])
+    assert f"{trained.config.codes} codes; codebook in use: text" in capsys.readouterr().out
+    for name in LOOK_UP:
+        assert (tmp_path / "tok" / name).read_bytes() == (trained.path / name).read_bytes()
+    with flagsaver.flagsaver(tokenizer=str(tmp_path / "tok")):
+        tokenize.main(["tokenize", "verify"])
+    assert f"{trained.config.codes} codes, 2 files, all as written" in capsys.readouterr().out
