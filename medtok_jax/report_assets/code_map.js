@@ -93,5 +93,5 @@ function startCodeMap(choose) {
     drawCodeMap();
   });
   drawLegend();
-  drawCodeMap().then((plot) => plot.on("plotly_click", ({ points }) => choose(points[0].customdata)));
+  return drawCodeMap().then((plot) => plot.on("plotly_click", ({ points }) => choose(points[0].customdata)));
 }

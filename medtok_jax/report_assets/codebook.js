@@ -65,9 +65,11 @@ function showUseTable() {
 
 function startCodebook(choose) {
   const view = document.getElementById("token-view");
-  drawCodebookMap().then((plot) => plot.on("plotly_click", ({ points }) => showToken(view, points[0].customdata, choose)));
   const [busiest] = [...holders].reduce((most, entry) => (entry[1].length > most[1].length ? entry : most));
   showToken(view, busiest, choose);
   showUseTable();
-  drawUse();
+  const drawn = drawCodebookMap().then((plot) => {
+    plot.on("plotly_click", ({ points }) => showToken(view, points[0].customdata, choose));
+  });
+  return Promise.all([drawn, drawUse()]);
 }

@@ -69,7 +69,7 @@ function startHeatMap(choose) {
     heatMap.mine = [];
     drawHeatMap();
   });
-  drawHeatMap().then(() => {
+  return drawHeatMap().then(() => {
     document.getElementById("heat-map").on("plotly_click", ({ points }) => choose(heatMap.rows[points[0].y]));
   });
 }

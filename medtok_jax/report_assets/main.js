@@ -36,9 +36,9 @@ function choose(row) {
 
 codeMap.chosen = codes.start;
 showSummary();
-startCodeMap(choose);
 showCode(codes.start, choose);
 startSearch(choose);
-startHeatMap(choose);
-startCodebook(choose);
+Promise.all([startCodeMap(choose), startHeatMap(choose), startCodebook(choose)]).then(() => {
+  document.body.dataset.drawn = "";
+});
 narrow.addEventListener("change", () => [drawCodeMap, drawHeatMap, drawCodebookMap, drawUse].forEach((draw) => draw()));
