@@ -122,6 +122,12 @@ def test_the_nearest_nodes_are_kept(index):
     assert "of 9041 nodes within 2 hops the nearest 64 were kept" in found.notes[0]
 
 
+def test_the_code_itself_is_never_cut(index):
+    nodes = [{"id": n, "hop": 0} for n in range(100)] + [{"id": "me", "self": True}]
+    found = from_node_link({"nodes": nodes, "links": []}, "Y/1", index)
+    assert (found.names[0], found.self_node, len(found.names)) == ("me", 0, 64)
+
+
 def test_no_nodes_is_no_graph(index):
     assert from_node_link({"nodes": [], "links": []}, "Y/1", index) is None
 
