@@ -67,7 +67,7 @@ def _row(example: dict, split: str, is_hpo: np.ndarray, hpo_link: list[int], gra
         len(example["nodes"]),
         len(example["senders"]),
         is_sound and bool(is_hpo[example["nodes"]].any()),
-        bool(np.isin(example["relations"][own], hpo_link).any()),
+        is_sound and bool(np.isin(example["relations"][own], hpo_link).any()),
         bool(example["self_node"] >= 0),
         is_sound,
     )
