@@ -29,7 +29,6 @@ from preprocessing.errors import InputError
 from preprocessing.http_session import FetchError, Session, check_url
 from preprocessing.partial_file import PartialFile
 
-USER_AGENT = "Mozilla/5.0 (compatible; medtok_jax)"
 # What is read of a chunk when the connection breaks off is lost.
 _CHUNK = 1 << 16
 # An attempt that brought this much was no failure: a long transfer may break off any number of times.
@@ -52,14 +51,10 @@ class Access:
     """What a server wants to see.
 
     Attributes:
-        auth: user name and password of HTTP basic authentication, sent to the URL's own host only.
         secret_parameters: added to the URL's query when it is sent, and to nothing that is printed or written.
-        user_agent: as some servers let in only programs that they know.
     """
 
-    auth: tuple[str, str] | None = dataclasses.field(default=None, repr=False)
     secret_parameters: Mapping[str, str] | None = dataclasses.field(default=None, repr=False)
-    user_agent: str = USER_AGENT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +100,7 @@ def fetch(
         url: https, or http on this machine.
         path: its folder is made where it does not exist.
         expected: size and checksums to compare.
-        access: credentials and the like.
+        access: secret parameters.
         patience: attempts, waits, timeouts.
         progress: show a progress bar, where stderr is a terminal.
 
@@ -169,7 +164,7 @@ def _session(access: Access) -> Iterator[requests.Session]:
         logging.getLogger("urllib3").setLevel(logging.INFO)
     with Session() as session:
         # `identity`, for sizes and ranges count the bytes on the wire.
-        session.headers.update({"User-Agent": access.user_agent, "Accept": "*/*", "Accept-Encoding": "identity"})
+        session.headers.update({"Accept": "*/*", "Accept-Encoding": "identity"})
         yield session
 
 
@@ -196,7 +191,6 @@ def _attempt(
             partial.url,
             params=access.secret_parameters,
             headers=headers,
-            auth=access.auth,
             timeout=(patience.connect_timeout, patience.read_timeout),
             stream=True,
         ) as response:

@@ -1,5 +1,6 @@
 """Which URLs are fetched at all, and a session of `requests` that lets out no more than it was told to."""
 
+import importlib.metadata
 from urllib.parse import urljoin, urlsplit
 
 import requests
@@ -39,17 +40,16 @@ def is_loopback(url: str) -> bool:
 
 
 class Session(requests.Session):
-    """Takes proxies and certificates from the environment, but credentials only from the caller."""
+    """Takes proxies and certificates from the environment, but no credentials, and says who asks."""
 
     def __init__(self):
         super().__init__()
         # requests looks into ~/.netrc for each request that has no authentication of its own.
         self.auth = lambda request: request
+        self.headers["User-Agent"] = _user_agent()
 
     def rebuild_auth(self, prepared_request, response):
-        """On a redirect: credentials stay behind when the host changes."""
-        if self.should_strip_auth(response.request.url, prepared_request.url):
-            prepared_request.headers.pop("Authorization", None)
+        """On a redirect: requests would look into ~/.netrc again."""
 
     def get_redirect_target(self, resp):
         """On a redirect: not from https to http."""
@@ -64,3 +64,12 @@ class Session(requests.Session):
 def bare_url(url: str) -> str:
     """The URL without its query."""
     return urlsplit(url)._replace(query="", fragment="").geturl()
+
+
+def _user_agent() -> str:
+    """Says who asks, by which library."""
+    try:
+        name = f"medtok_jax/{importlib.metadata.version('medtok_jax')}"
+    except importlib.metadata.PackageNotFoundError:  # Run from a checkout that is not installed.
+        name = "medtok_jax"
+    return f"{name} ({requests.utils.default_user_agent()})"

@@ -3,9 +3,10 @@
     python -m preprocessing.mimic --version=mimic4 --output=DIR/mimic4
     python -m preprocessing.mimic --version=mimic3 --demo --output=DIR/mimic3demo
 
-The full data sets need a credentialed PhysioNet account that has signed the data use agreement; the demos (100
-patients) need none. Credentials come from PHYSIONET_USERNAME and PHYSIONET_PASSWORD in the environment, from ~/.netrc,
-or are asked for at the terminal; they cannot be given as arguments, which everybody on the machine could read.
+The full data sets need a credentialed PhysioNet account that has signed the data use agreement, and GNU Wget, the
+program that PhysioNet's instructions use; the demos (100 patients) need neither. Credentials come from
+PHYSIONET_USERNAME and PHYSIONET_PASSWORD in the environment, from ~/.netrc, or are asked for at the terminal; they
+cannot be given as arguments, which everybody on the machine could read.
 
 Files keep their names and folders (`hosp/patients.csv.gz`). `--from_dir` takes a folder that was fetched with wget, or
 that holds the archive of the project.
@@ -20,21 +21,20 @@ from pathlib import Path, PurePosixPath
 from absl import flags
 from tqdm import tqdm
 
-from preprocessing import command_line
+from preprocessing import command_line, wget
 from preprocessing.archives import member_names, unzip
 from preprocessing.collecting import copy_file
 from preprocessing.errors import InputError
-from preprocessing.fetching import Expected, Patience, fetch
+from preprocessing.fetching import Patience
 from preprocessing.manifest import Manifest, sha256_of
 from preprocessing.physionet import (
     BASE_URL,
     CHECKSUMS,
     Project,
-    access,
     credentials,
     fetch_checksums,
+    fetch_file,
     read_checksums,
-    refusals_told,
 )
 
 _CREDENTIALED = "PhysioNet Credentialed Health Data License 1.5.0"
@@ -113,7 +113,7 @@ def get(request: Request) -> list[str]:
 
     Raises:
         FetchError: PhysioNet refuses or does not answer.
-        InputError: credentials are missing, or files given by hand are missing or wrong.
+        InputError: credentials or wget are missing, or files given by hand are missing or wrong.
     """
     try:
         request.output.mkdir(parents=True, exist_ok=True)
@@ -122,22 +122,18 @@ def get(request: Request) -> list[str]:
     manifest = Manifest.read(request.output)
     if request.from_dir:
         return _take(request, manifest)
-    auth = None if request.project.is_open else credentials(request.base_url)
-    checksums = fetch_checksums(request.project, request.output, auth, request.patience, request.base_url)
+    login = None
+    if not request.project.is_open:
+        wget.executable()  # Before anybody is asked for a password.
+        login = credentials(request.base_url)
+    where = (request.output, login, request.patience, request.base_url)
+    checksums = fetch_checksums(request.project, *where)
     names = chosen(request, checksums)
     for name in tqdm(names, desc=request.project.name, unit=" files", disable=None if request.progress else True):
         if _is_there(manifest, name, checksums[name]):
             continue
-        with refusals_told(request.project):
-            fetched = fetch(
-                request.project.url(name, request.base_url),
-                request.output / name,
-                expected=Expected(sha256=checksums[name]),
-                access=access(auth),
-                patience=request.patience,
-                progress=request.progress,
-            )
-        _record(request, manifest, name, fetched.sha256, verified=True)
+        sha256 = fetch_file(request.project, name, *where, sha256=checksums[name], progress=request.progress)
+        _record(request, manifest, name, sha256, verified=True)
     return names
 
 

@@ -1,4 +1,8 @@
-"""PhysioNet: the user's credentials, which go nowhere else, and the files of a project with their checksums."""
+"""PhysioNet: the user's credentials, which go nowhere else, and the files of a project with their checksums.
+
+PhysioNet takes a user name and password only from programs that it knows (browsers excepted), of which its own
+instructions use wget. Files that need them are therefore fetched with the user's wget; open ones need no other program.
+"""
 
 import contextlib
 import dataclasses
@@ -12,16 +16,15 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
+from preprocessing import wget
 from preprocessing.errors import InputError
-from preprocessing.fetching import Access, Patience, fetch
+from preprocessing.fetching import Expected, Patience, fetch
 from preprocessing.http_session import FetchError, check_url, is_loopback
 
 BASE_URL = "https://physionet.org/files"
 HOST = "physionet.org"
 CHECKSUMS = "SHA256SUMS.txt"
 USER_VARIABLE, PASSWORD_VARIABLE = "PHYSIONET_USERNAME", "PHYSIONET_PASSWORD"
-# PhysioNet lets programs log in by this name only, as its instructions use wget.
-_USER_AGENT = "Wget/1.21.4 (compatible; medtok_jax)"
 _CHECKSUM_LINE = re.compile(r"([0-9a-fA-F]{64})[ \t]+\*?(.+)")
 
 
@@ -99,25 +102,48 @@ def _from_netrc(host: str) -> tuple[str, str] | None:
     return found[0], found[2]
 
 
-def access(auth: tuple[str, str] | None) -> Access:
-    """What PhysioNet wants to see."""
-    return Access(auth=auth, user_agent=_USER_AGENT)
-
-
 def fetch_checksums(
-    project: Project, folder: Path, auth: tuple[str, str] | None, patience: Patience, base_url: str = BASE_URL
+    project: Project, folder: Path, login: tuple[str, str] | None, patience: Patience, base_url: str = BASE_URL
 ) -> dict[str, str]:
     """SHA-256 (lower-case hex) of each file of a project by its name, as the project publishes them.
 
     Raises:
         FetchError: they cannot be had; where the account has no access, the sentence says how to get it.
-        InputError: the file is not in the format of `sha256sum`.
+        InputError: the file is not in the format of `sha256sum`, or wget is missing.
     """
-    url = project.url(CHECKSUMS, base_url)
-    path = folder / CHECKSUMS
-    with refusals_told(project):
-        fetch(url, path, access=access(auth), patience=patience, progress=False)
-    return read_checksums(path)
+    fetch_file(project, CHECKSUMS, folder, login, patience, base_url, progress=False)
+    return read_checksums(folder / CHECKSUMS)
+
+
+def fetch_file(
+    project: Project,
+    name: str,
+    folder: Path,
+    login: tuple[str, str] | None,
+    patience: Patience,
+    base_url: str = BASE_URL,
+    *,
+    sha256: str | None = None,
+    progress: bool = True,
+) -> str:
+    """Fetches one file of a project into `folder/name`: without `login`, or by wget with it.
+
+    Args:
+        sha256: hex, to compare.
+
+    Returns:
+        sha256 of the file (hex).
+
+    Raises:
+        FetchError: it cannot be had, or has another checksum; where the account has no access, the sentence says how
+            to get it.
+        InputError: it cannot be written, or wget is missing.
+    """
+    url, path = project.url(name, base_url), folder / name
+    with _refusals_told(project):
+        if login:
+            return wget.fetch(url, path, login, sha256=sha256, patience=patience, progress=progress)
+        return fetch(url, path, expected=Expected(sha256=sha256), patience=patience, progress=progress).sha256
 
 
 def read_checksums(path: Path) -> dict[str, str]:
@@ -141,7 +167,7 @@ def read_checksums(path: Path) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def refusals_told(project: Project) -> Iterator[None]:
+def _refusals_told(project: Project) -> Iterator[None]:
     """Turns a refusal (401, 403) into what the user can do about it."""
     try:
         yield

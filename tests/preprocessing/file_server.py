@@ -122,6 +122,9 @@ def _handler(server: FileServer) -> type:
 
         def _send(self, served):
             start, partial = self._start(served)
+            if partial and start >= len(served.content):
+                self._fail(416, {"Content-Range": f"bytes */{len(served.content)}"})
+                return
             body = served.content[start:]
             self.send_response(206 if partial else 200)
             self.send_header("Content-Type", served.kind)

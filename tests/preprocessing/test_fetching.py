@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -287,18 +288,24 @@ def test_a_redirect_to_plain_http_elsewhere_is_not_followed(server, tmp_path, pa
         fetch(f"{server.url}/f", tmp_path / "f", patience=patience, progress=False)
 
 
-def test_credentials_stay_with_their_host(server, tmp_path, monkeypatch):
-    """Neither a redirect nor a netrc file lets them out."""
+def test_credentials_of_a_netrc_file_are_not_sent(server, tmp_path, monkeypatch):
+    """Neither at once, nor after a redirect."""
     netrc = tmp_path / "netrc"
     netrc.write_text("machine localhost login other password else\nmachine 127.0.0.1 login other password else\n")
     monkeypatch.setenv("NETRC", str(netrc))
-    server.files["/same"] = Served(redirect="/g", auth=("me", "pw"))
-    server.files["/f"] = Served(redirect=f"{server.other_url}/g", auth=("me", "pw"))
+    server.files["/same"] = Served(redirect="/g")
+    server.files["/f"] = Served(redirect=f"{server.other_url}/g")
     server.files["/g"] = Served(CONTENT)
-    for path in ("/same", "/f"):
-        fetch(f"{server.url}{path}", tmp_path / "f", access=Access(auth=("me", "pw")), progress=False)
-    fetch(f"{server.url}/g", tmp_path / "f", progress=False)
-    assert ["authorization" in asked.headers for asked in server.requests("/g")] == [True, False, False]
+    for path in ("/same", "/f", "/g"):
+        fetch(f"{server.url}{path}", tmp_path / "f", progress=False)
+    assert len(server.asked) == 5
+    assert not any("authorization" in asked.headers for asked in server.asked)
+
+
+def test_the_server_is_told_who_asks(server, tmp_path):
+    server.files["/f"] = Served(CONTENT)
+    fetch(f"{server.url}/f", tmp_path / "f", progress=False)
+    assert re.fullmatch(r"medtok_jax(/\S+)? \(python-requests/\S+\)", server.asked[0].headers["user-agent"])
 
 
 def test_secret_parameters_are_sent_but_not_shown(server, tmp_path, caplog):
