@@ -210,6 +210,46 @@ def coverage_table(found: Mapping[str, Mapping[str, int]]) -> Table:
     return report
 
 
+def write_links(
+    codes_file: Path,
+    graph: Path,
+    folders: Sequence[Path],
+    output: Path,
+    *,
+    most: int = MOST_ANCHORS,
+    progress: bool = True,
+) -> tuple[dict, Rejects]:
+    """Links the codes of a file, and writes `links.parquet`, `coverage.json` and `rejects.csv` into `output`.
+
+    Args:
+        codes_file: `codes.csv` of `process_codes`. graph: directory of the graph.
+        folders: where cross-references are looked for.
+        output: folder, which is replaced when all is complete.
+        most: nodes that a code is linked to. progress: show bars.
+
+    Returns:
+        What `coverage.json` says (`systems`, `references`, `files`, `links`), and the rejects.
+
+    Raises:
+        InputError: a file cannot be read, is empty or lacks a column; or the folder cannot be written.
+    """
+    with whole_folder(output) as folder:
+        with Rejects(folder / "rejects.csv") as rejects:
+            codes = read_codes(codes_file, rejects)
+            targets = LinkTargets(KnowledgeGraph.load(graph))
+            evidence = gather(folders, targets, rejects, progress=progress)
+            links = link_codes(codes, targets, evidence, most=most, progress=progress)
+        pq.write_table(links, folder / LINKS, compression="zstd")
+        report = {
+            "systems": coverage(codes, links),
+            "references": dict(sorted(evidence.counts.items())),
+            "files": [path.name for path in evidence.files],
+            "links": len(links),
+        }
+        (folder / "coverage.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return report, rejects
+
+
 def main(argv: list[str]) -> None:
     """Links the codes that the flags name."""
     command_line.expect_arguments(argv, 0, "python -m preprocessing.linking --codes=codes.csv --graph=DIR/graph ...")
@@ -222,26 +262,13 @@ def main(argv: list[str]) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDTH)
-    with whole_folder(output) as folder:
-        with Rejects(folder / "rejects.csv") as rejects:
-            codes = read_codes(Path(given.codes), rejects)
-            targets = LinkTargets(KnowledgeGraph.load(given.graph))
-            evidence = gather(folders, targets, rejects)
-            links = link_codes(codes, targets, evidence, most=given.anchors)
-        pq.write_table(links, folder / LINKS, compression="zstd")
-        found = coverage(codes, links)
-        report = {
-            "systems": found,
-            "references": dict(sorted(evidence.counts.items())),
-            "files": [path.name for path in evidence.files],
-        }
-        (folder / "coverage.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    console.print(coverage_table(found))
+    report, rejects = write_links(Path(given.codes), Path(given.graph), folders, output, most=given.anchors)
+    console.print(coverage_table(report["systems"]))
     for name, count in report["references"].items():
         print(f"{name}: {count:,}")
     if rejects.summary():
         console.print(rejects.table())
-    print(f"{output / LINKS}: {len(links):,} links; read {', '.join(report['files']) or 'no cross-references'}")
+    print(f"{output / LINKS}: {report['links']:,} links; read {', '.join(report['files']) or 'no cross-references'}")
     rejects.path = output / "rejects.csv"
     rejects.finish(given.strict)
 

@@ -2,14 +2,11 @@
 
 import dataclasses
 import importlib.metadata
-import json
 import os
 import shutil
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
-from preprocessing import linking, medtok_codes
+from preprocessing import medtok_codes
 from preprocessing.collecting import Settings
 from preprocessing.dataset_name import RELEASE
 from preprocessing.descriptions import describe
@@ -17,8 +14,7 @@ from preprocessing.download import complain, download
 from preprocessing.example_columns import read_columns
 from preprocessing.json_export import export_json
 from preprocessing.knowledge_graph import KnowledgeGraph
-from preprocessing.link_evidence import gather
-from preprocessing.link_targets import LinkTargets
+from preprocessing.linking import write_links
 from preprocessing.listings import KEY_VARIABLE
 from preprocessing.primekg import read_primekg, write_primekg
 from preprocessing.process_codes import process_codes
@@ -214,14 +210,8 @@ def _graph(layout: Layout, wishes: Wishes) -> int:
 
 def _link(layout: Layout, wishes: Wishes) -> int:
     folders = [folder for folder in (layout.crossreferences, layout.medical_codes / "RxNorm") if folder.is_dir()]
-    with whole_folder(layout.links) as folder, Rejects(folder / "rejects.csv") as rejects:
-        codes = linking.read_codes(layout.processed_codes / "codes.csv", rejects)
-        targets = LinkTargets(KnowledgeGraph.load(layout.graph))
-        evidence = gather(folders, targets, rejects, progress=wishes.progress)
-        links = linking.link_codes(codes, targets, evidence, progress=wishes.progress)
-        pq.write_table(links, folder / linking.LINKS, compression="zstd")
-        report = {"systems": linking.coverage(codes, links), "references": dict(sorted(evidence.counts.items()))}
-        (folder / "coverage.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    codes = layout.processed_codes / "codes.csv"
+    _, rejects = write_links(codes, layout.graph, folders, layout.links, progress=wishes.progress)
     return rejects.counts.total()
 
 
