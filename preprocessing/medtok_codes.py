@@ -137,6 +137,8 @@ class MedtokCodes(tfds.core.GeneratorBasedBuilder, skip_registration=__name__ ==
         write_plan(self.plan_dir, source.codes, source.table, options.max_nodes)
         plan = open_plan(self.plan_dir)
         if self.with_beam:
+            if self.progress_bar is not None:
+                self.progress_bar.set_description(f"Beam writes {plan.num_codes:,} codes")
             return {split: beam_examples(self.plan_dir, split, plan.ranges[split]) for split in SPLITS}
         if self.progress_bar is not None:
             self.progress_bar.reset(total=plan.num_codes)

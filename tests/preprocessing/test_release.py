@@ -1,6 +1,9 @@
 """The authors' release: its columns in every form they may have, and the data set built from it."""
 
 import csv
+import subprocess
+import sys
+from pathlib import Path
 
 import networkx as nx
 import pyarrow as pa
@@ -255,3 +258,28 @@ def test_without_files_one_sentence_tells_the_commands(tmp_path, name):
 def test_icd_takes_no_files(tmp_path):
     with pytest.raises(InputError, match="leave --source_dir"):
         medtok_codes.prepare("medtok_codes/icd-sample_30", tmp_path, source_dir=tmp_path)
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "preprocessing.medtok_codes", f"--name={NAME}", *arguments],
+        cwd=Path(medtok_codes.__file__).parents[1],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_the_command_tells_rejects_and_strict_minds_them(built, tmp_path):
+    arguments = (f"--source_dir={built[1]}", f"--data_dir={tmp_path}")
+    result = command(*arguments)
+    assert result.returncode == 0, result.stderr
+    # The fixture has codes of a system that nobody knows.
+    assert "rows rejected or used in part: see" in result.stdout
+    result = command(*arguments, "--strict")
+    assert result.returncode == 1
+    assert "--strict does not allow that" in result.stderr
+    result = command(*arguments, "--beam_pipeline_options=--runner=FlinkRunner")
+    assert result.returncode == 2
+    assert "--pipeline=beam" in result.stderr
