@@ -63,7 +63,7 @@ def executable() -> str:
     for name in ("wget", "wget1"):
         path = shutil.which(name)
         if path and _version(path).startswith("GNU Wget 1."):
-            return path
+            return os.path.abspath(path)
     raise InputError(
         "files that need a password are fetched with GNU Wget 1, which is not on PATH; install it (for example: apt "
         "install wget), or fetch the files by hand and give their folder as --from_dir."
@@ -175,7 +175,7 @@ def _transfer(
         with _login(urlsplit(url).hostname, login) as (folder, environment):
             log = folder / "log"
             command = _command(program, address, partial, log, patience, progress)
-            outcome = _read_log(_run(command, environment, progress, lock), log)
+            outcome = _read_log(_run(command, partial.parent, environment, progress, lock), log)
         joined = joined or any(status == 206 for status, _ in outcome.statuses)
         if outcome.code == 0:
             return joined
@@ -185,10 +185,11 @@ def _transfer(
             raise _failure(outcome, address, partial)
 
 
-def _run(command: list[str], environment: dict[str, str], progress: bool, lock: int) -> int:
-    """Exit status of wget, which does not outlive an interruption."""
+def _run(command: list[str], folder: Path, environment: dict[str, str], progress: bool, lock: int) -> int:
+    """Exit status of wget, which does not outlive an interruption; it shows names as seen from `folder`."""
     with subprocess.Popen(
         command,
+        cwd=folder,
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
@@ -210,7 +211,7 @@ def _command(program: str, url: str, partial: Path, log: Path, patience: Patienc
         "--server-response",
         f"--output-file={log}",
         "--continue",
-        f"--output-document={partial}",
+        f"--output-document={partial.name}",
         f"--tries={patience.attempts}",
         f"--timeout={patience.read_timeout:g}",
         f"--connect-timeout={patience.connect_timeout:g}",
@@ -223,7 +224,8 @@ def _command(program: str, url: str, partial: Path, log: Path, patience: Patienc
         options.append("--show-progress")
     # As requests does.
     if authorities := os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE"):
-        options.append(f"--ca-{'directory' if Path(authorities).is_dir() else 'certificate'}={authorities}")
+        kind = "directory" if os.path.isdir(authorities) else "certificate"
+        options.append(f"--ca-{kind}={os.path.abspath(authorities)}")
     return [program, *options, "--", url]
 
 
@@ -255,7 +257,7 @@ def _base() -> Path:
     """Where others cannot look, if there is such a place, and never the folder of the output."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     usable = runtime and os.path.isdir(runtime) and os.access(runtime, os.W_OK | os.X_OK)
-    return Path(runtime if usable else tempfile.gettempdir())
+    return Path(runtime if usable else tempfile.gettempdir()).absolute()
 
 
 def _remove_left_over(base: Path) -> None:
