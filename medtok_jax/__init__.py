@@ -8,7 +8,7 @@ import importlib
 # Public names and the modules that hold them, imported when they are first asked for.
 _PUBLIC = {
     "MedTokTokenizer": "tokenizer",
-    "CodeTokens": "tokenizer",
+    "CodeTokens": "code_tokens",
     "Neighbor": "similarity",
     "BatchEncoding": "batch_encoding",
     "UnknownCodeError": "lookup",

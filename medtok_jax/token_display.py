@@ -7,8 +7,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from medtok_jax.code_tokens import CodeTokens
 from medtok_jax.regions import EMBEDDINGS, REGION_OF_EMBEDDING
-from medtok_jax.tokenizer import CodeTokens, MedTokTokenizer
+from medtok_jax.tokenizer import MedTokTokenizer
 
 # Codes named of those that share a token.
 SHARERS = 3

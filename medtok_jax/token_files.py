@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from medtok_jax.tokenizer import CodeTokens
+from medtok_jax.code_tokens import CodeTokens
 from preprocessing.errors import InputError
 
 HEADER = ("row", "code", "key", "road", "ids", "weights")

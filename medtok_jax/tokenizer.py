@@ -17,35 +17,12 @@ import pyarrow as pa
 from medtok_jax import batch_encoding, hub, tokenizer_directory
 from medtok_jax.batch_encoding import BatchEncoding, Layout
 from medtok_jax.code_names import PAPER_ORDER, shown
+from medtok_jax.code_tokens import CodeTokens
 from medtok_jax.lookup import AMBIGUOUS, UNKNOWN, CodeIndex, UnknownCodeError, is_missing, text_at
 from medtok_jax.similarity import Neighbor, Similarity, best
 from medtok_jax.tokenizer_config import CONFIG, TokenizerConfig
 from medtok_jax.tokenizer_directory import TokenizerDirectory
 from preprocessing.errors import InputError
-
-
-@dataclasses.dataclass(frozen=True)
-class CodeTokens:
-    """The tokens of one code.
-
-    Attributes:
-        key: `SYSTEM/code` of the code asked for.
-        description: of the code; of the ancestor where the road is that.
-        ids: `[4K]` int32: K each of text-specific, graph-specific, text cross, graph cross.
-        weights: `[4K]` float32.
-        has_text, has_graph: whether there was a description and a subgraph.
-        road: `table`; `ancestor SYSTEM/code`; `model: text`, `model: graph` or `model: text+graph`.
-        notes: what was cut, left out or assumed on the way, one sentence each.
-    """
-
-    key: str
-    description: str
-    ids: np.ndarray
-    weights: np.ndarray
-    has_text: bool
-    has_graph: bool
-    road: str = "table"
-    notes: tuple[str, ...] = ()
 
 
 class MedTokTokenizer:
