@@ -12,9 +12,10 @@ METHODS = ("tsne", "umap", "pca")
 FEWEST = 5
 # Principal components that neighbours are searched in.
 COMPONENTS = 50
-EXACT_NEIGHBORS = 20_000
-# Up to so many points, threads cost more than they save.
-SMALL = 1000
+# Up to so many points, neighbours are searched exactly, by one thread: two waste as much as they add.
+MANY = 20_000
+# From so many points on, interpolating forces is faster than a tree.
+INTERPOLATED = 1000
 _PACKAGES = {"umap": "umap-learn", "sklearn": "scikit-learn"}
 
 
@@ -67,9 +68,9 @@ def _tsne(vectors: np.ndarray) -> np.ndarray:
     mapping = require("openTSNE").TSNE(
         perplexity=min(30.0, (len(vectors) - 1) / 3),
         n_iter=250,
-        neighbors="exact" if len(vectors) <= EXACT_NEIGHBORS else "approx",
-        negative_gradient_method="fft" if len(vectors) > SMALL else "bh",
-        n_jobs=-1 if len(vectors) > SMALL else 1,
+        neighbors="exact" if len(vectors) <= MANY else "approx",
+        negative_gradient_method="fft" if len(vectors) > INTERPOLATED else "bh",
+        n_jobs=1 if len(vectors) <= MANY else -1,
         random_state=0,
     )
     return np.asarray(mapping.fit(vectors))

@@ -40,7 +40,7 @@ function drawCodeMap() {
   const rows = Array.from({ length: codes.count }, (_, row) => row);
   const isPicked = (row) => !codeMap.picked.size || codeMap.picked.has(of[row]);
   const styles = GROUPINGS[codeMap.grouping].names.map((_, group) => groupStyle(group));
-  const size = codes.count > 4000 ? 5 : codes.count > 500 ? 7 : 10;
+  const size = (codes.count > 4000 ? 5 : codes.count > 500 ? 7 : 10) - (narrow.matches ? 2 : 0);
   const active = rows.filter(isPicked);
   const { chosen } = codeMap;
   const traces = [
