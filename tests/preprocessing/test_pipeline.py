@@ -114,6 +114,26 @@ def test_from_files_to_a_verified_data_set(finished):
     assert metformin["nodes"][metformin["self_node"]] == 6
 
 
+def test_data_sets_with_options_are_built_from_what_it_leaves(finished, tmp_path):
+    whole = medtok_codes.open_prepared(FULL, finished / "dataset")
+    name = f"{FULL}-nodes_3-hubs_2-sample_50"
+    builder = medtok_codes.prepare(name, tmp_path, progress=False, source_dir=finished)
+    assert 30 < builder.info.splits.total_num_examples <= 50 < whole.info.splits.total_num_examples
+    links = pq.read_table(finished / "links/links.parquet").to_pylist()
+    for split in ("train", "validation", "test"):
+        for example in builder.as_data_source(split):
+            anchors = [row["node_id"] for row in links if row["key"] == example["key"].decode()]
+            assert example["nodes"][example["hops"] == 0].tolist() == anchors[:3]
+            assert len(example["nodes"]) <= 3
+    assert medtok_codes.report_of(builder)["counts"]["codes"] == whole.info.splits.total_num_examples
+    assert set(medtok_codes.report_of(builder)["links"]) == set(systems_of(finished))
+
+
+def systems_of(finished):
+    with (finished / "processed_codes/codes.csv").open(encoding="utf-8", newline="") as file:
+        return {row["system"] for row in csv.DictReader(file)}
+
+
 def test_what_it_leaves(finished):
     assert {path.name for path in finished.iterdir()} == {
         *("medical_codes", "primekg", "crossreferences", "processed_codes", "graph", "links", "dataset", "json"),
