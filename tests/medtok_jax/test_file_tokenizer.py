@@ -221,3 +221,34 @@ def test_columns_are_found_by_their_usual_names(tmp_path):
     source.write_text("id,Code,vocabulary,DESC\n1,E11.9,ICD10CM,Type 2\n")
     (row,) = read_codes(source, ANY, progress=False)
     assert (row.number, row.code, row.system, row.description) == (1, "E11.9", "ICD10CM", "Type 2")
+
+
+def test_new_codes_are_encoded_by_the_model_in_their_place(finished_run, compiled_once, tmp_path):
+    tokenizer = MedTokTokenizer.from_pretrained(finished_run[0])
+    known = tokenizer.key_at(7)
+    rows = [
+        {"code": "Z99.XY", "system": "ICD10CM", "description": "Dependence on a machine that no list names"},
+        {"code": known, "description": "something else"},
+        {"code": "Z99.XZ", "system": "ICD10CM"},
+        {"code": "Z99.XA", "system": "ICD10CM", "description": "With neighbours", "graph": [known]},
+        {"code": "Z99.XB", "system": "ICD10CM", "graph": [known, 3]},
+        {"code": "no system", "description": "Nothing tells of what system"},
+        {"code": "Z99.XC", "system": "ICD10CM", "graph": "no graph"},
+    ]
+    (tmp_path / "codes.json").write_text(json.dumps(rows))
+    counts = run(tokenizer, tmp_path / "codes.json", tmp_path / "t.json", batch_size=3)
+    assert counts == {"model": 2, "table": 1, "rejected": 4}
+    found = read_rows(tmp_path / "t.json")
+    assert [(row["row"], row["road"]) for row in found] == [(1, "model: text"), (2, "table"), (4, "model: text+graph")]
+    for row in found:
+        given = rows[row["row"] - 1]
+        parts = {"description": given.get("description"), "graph": given.get("graph")}
+        tokens = tokenizer.look_up(given["code"], given.get("system"), **parts)
+        assert row["key"] == tokens.key
+        assert row["ids"] == tokens.ids.tolist()
+        np.testing.assert_allclose(row["weights"], tokens.weights, atol=1e-5)
+    reasons = {int(row[0]): row[3] for row in rejects(tmp_path / "t.json")}
+    assert "is not among" in reasons[3]
+    assert "neighbour" in reasons[5]
+    assert "does not tell its code system" in reasons[6]
+    assert "neither an object nor a list" in reasons[7]
