@@ -52,6 +52,7 @@ def test_the_direct_runner_writes_the_bytes_of_a_local_build(small, tmp_path):
 
 def test_files_that_begin_elsewhere_have_the_same_fingerprint(tmp_path, monkeypatch):
     folder = write_release(tmp_path / "release")
+    monkeypatch.setattr(medtok_codes, "_BATCH", 7)
     configure = medtok_codes._download_config
     monkeypatch.setattr(medtok_codes, "_download_config", lambda beam: configure(beam).replace(num_shards=3))
     built = {
