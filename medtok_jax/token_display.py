@@ -42,7 +42,8 @@ def _by_embedding(tokenizer: MedTokTokenizer, tokens: CodeTokens) -> Table:
     table = Table("embedding", "region", *(f"token {n + 1}" for n in range(tokenizer.config.num_top_k_tokens)))
     groups = zip(EMBEDDINGS, tokens.ids.reshape(4, -1), tokens.weights.reshape(4, -1), strict=True)
     for name, ids, weights in groups:
-        cells = (f"{number} ({weight:.2f})" for number, weight in zip(ids, weights, strict=True))
+        # Without the zero in front, five digits and a weight fit a terminal of 80 columns.
+        cells = (f"{number} ({f'{weight:.2f}'.removeprefix('0')})" for number, weight in zip(ids, weights, strict=True))
         table.add_row(_label(name), REGION_OF_EMBEDDING[name], *cells)
     return table
 

@@ -30,7 +30,7 @@ def test_tokens_and_neighbors(tokenizer):
     text = shown(tokenizer, "e119", neighbors=3)
     assert "ICD10CM/E11.9  what ICD10CM/E11.9 means" in text
     for number, weight in zip(tokenizer.encode("E11.9"), tokenizer.look_up("E11.9").weights, strict=True):
-        assert f"{number} ({weight:.2f})" in text
+        assert f"{number} ({weight:.2f})".replace("(0.", "(.") in text
     neighbors = tokenizer.neighbors("E11.9", 3)
     table = [re.split(r" *│ *", line)[1:3] for line in text.splitlines() if "means" in line and "│" in line]
     assert table == [[f"{neighbor.score:.2f}", neighbor.key] for neighbor in neighbors]
