@@ -47,6 +47,8 @@ class MedTokTokenizer:
         prefer = directory.config.prefer if prefer is None else PAPER_ORDER if prefer == "paper" else prefer
         self.index = CodeIndex(directory.table, [prefer] if isinstance(prefer, str) else prefer)
         self.similarity = Similarity(directory)
+        # What decoding and sorting the table took is as much again as the table.
+        pa.default_memory_pool().release_unused()
         self._special_names = {number: name for name, number in self.config.special_tokens.items()}
 
     @classmethod
