@@ -15,7 +15,8 @@ class CodeTokens:
         ids: `[4K]` int32: K each of text-specific, graph-specific, text cross, graph cross.
         weights: `[4K]` float32.
         has_text, has_graph: whether there was a description and a subgraph.
-        road: `table`; `ancestor SYSTEM/code`; `model: text`, `model: graph` or `model: text+graph`.
+        road: `table`; `ancestor SYSTEM/code`; or `model: ` and what it read: `text`, `graph`, `text+graph`, or
+            `text+hierarchy` (see `new_codes.NewTokens`).
         notes: what was cut, left out or assumed on the way, one sentence each.
     """
 

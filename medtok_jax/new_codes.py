@@ -15,12 +15,14 @@ from medtok_jax import graph_input, neighbour_lists, saved_model
 from medtok_jax.batch import Batch, NodeTables
 from medtok_jax.graph_index import GraphIndex
 from medtok_jax.graph_input import CodeGraph
+from medtok_jax.hierarchy import ancestors
 from medtok_jax.models.medtok import Sizes
 from medtok_jax.models.node_features import MISSING, ORDINARY, SELF
 from medtok_jax.saved_model import SavedModel
 from medtok_jax.text_cache import DTYPES
 from medtok_jax.text_model import encoder_identity, resolve_text_encoder
 from medtok_jax.text_states import TextStates
+from preprocessing.codes import SYSTEMS, display_code, is_wellformed
 from preprocessing.errors import InputError
 
 # Codes a batch: one alone, or many. Each is compiled when it is first needed.
@@ -47,7 +49,8 @@ class NewCode:
         code: the code.
         description: what it means, or None.
         graph: node-link JSON (`graph_input.from_node_link`), a list of neighbours (`neighbour_lists.from_neighbours`),
-            or None.
+            or None to join the code to the nearest code above it in its own spelling, where the knowledge graph has
+            one. An empty list leaves it without neighbours.
     """
 
     system: str
@@ -64,7 +67,8 @@ class NewTokens:
         ids: `[n, 4K]` int32 global token ids: text-specific, graph-specific, text cross, graph cross, K each.
         weights: `[n, 4K]` float32, likewise.
         embeddings: `[n, 4, d]` float32, the quantized embeddings.
-        road: what each code was encoded from: `text`, `graph` or `text+graph`.
+        road: what each code was encoded from: `text`, `graph`, `text+graph`, or `text+hierarchy` where the code above
+            it is its neighbourhood.
         notes: for each code what was cut, left out or assumed, one sentence each.
     """
 
@@ -164,15 +168,26 @@ class NewCodeEncoder:
             )
         if graph is None and not text:
             raise InputError(f"{key} has neither a description nor a graph; give one of the two.")
+        road = "text+graph" if text and graph else "text" if text else "graph"
+        if code.graph is None and (above := self._code_above(code)):
+            graph, road = neighbour_lists.from_neighbours([above], key, self.index), "text+hierarchy"
+            notes.append(f"{key}: {above}, the code above it, is its only neighbour.")
         if graph is None and code.graph is not None:
             notes.append(f"{key}: its graph is empty.")
         if graph is None and not self.saved.learned_missing_graph:
             notes.append(f"{key}: {UNLEARNED}")
-        road = "text+graph" if text and graph else "text" if text else "graph"
         # A code without a description is described by its system and code, as in training.
         return _Prepared(
             text or _clean(f"{code.system} {code.code}"), graph, road, (*notes, *(graph.notes if graph else ()))
         )
+
+    def _code_above(self, code: NewCode) -> str | None:
+        """Key of the nearest code above one, by its own spelling, that is a node of the knowledge graph."""
+        system = code.system.strip()
+        if system not in SYSTEMS or not is_wellformed(system, code.code):
+            return None
+        keys = (f"{system}/{above}" for above in ancestors(system, display_code(system, code.code)))
+        return next((key for key in keys if self.index.find_key(key) >= 0), None)
 
     def _description(self, code: NewCode, key: str, notes: list[str]) -> str:
         """The text to encode, empty where there is none."""

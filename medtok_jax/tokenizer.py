@@ -235,7 +235,7 @@ class MedTokTokenizer:
                 ids=ids,
                 weights=weights,
                 has_text="text" in road,
-                has_graph="graph" in road,
+                has_graph=road != "text",
                 road=f"model: {road}",
                 notes=tuple(notes),
             )

@@ -239,7 +239,11 @@ def test_new_codes_are_encoded_by_the_model_in_their_place(finished_run, compile
     counts = run(tokenizer, tmp_path / "codes.json", tmp_path / "t.json", batch_size=3)
     assert counts == {"model": 2, "table": 1, "rejected": 4}
     found = read_rows(tmp_path / "t.json")
-    assert [(row["row"], row["road"]) for row in found] == [(1, "model: text"), (2, "table"), (4, "model: text+graph")]
+    assert [(row["row"], row["road"]) for row in found] == [
+        (1, "model: text+hierarchy"),
+        (2, "table"),
+        (4, "model: text+graph"),
+    ]
     for row in found:
         given = rows[row["row"] - 1]
         parts = {"description": given.get("description"), "graph": given.get("graph")}

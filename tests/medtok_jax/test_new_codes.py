@@ -49,7 +49,7 @@ def rows(codes):
 
 
 def code_of(codes, row: int, *, text: bool = True, graph: bool = True) -> NewCode:
-    link = json.loads(json.dumps(of_table(codes, row))) if graph else None
+    link = json.loads(json.dumps(of_table(codes, row))) if graph else []
     return NewCode(codes.system[row], codes.code[row], codes.description[row] if text else None, link)
 
 
@@ -80,7 +80,7 @@ def test_one_by_one_or_together(encoder, codes, rows):
     alone = [encoder.encode([code]) for code in some]
     np.testing.assert_array_equal(together.ids, np.concatenate([tokens.ids for tokens in alone]))
     np.testing.assert_allclose(together.weights, np.concatenate([tokens.weights for tokens in alone]), atol=1e-5)
-    assert together.road == [tokens.road[0] for tokens in alone] == ["text+graph"] * 3 + ["text", "graph"]
+    assert together.road == [tokens.road[0] for tokens in alone] == ["text+graph"] * 3 + ["text+hierarchy", "graph"]
     assert together.notes == [tokens.notes[0] for tokens in alone]
 
 
@@ -94,11 +94,26 @@ def test_each_side_reads_its_own_part(encoder, codes, rows):
     assert text.ids.reshape(4, -1)[1].tolist() != both[1].tolist()
     assert graph.ids.reshape(4, -1)[0].tolist() != both[0].tolist()
     assert (text.road, graph.road) == (["text"], ["graph"])
-    assert "never saw a code without a graph" in text.notes[0][0]
+    assert "never saw a code without a graph" in text.notes[0][-1]
     # A code without a description is described by its system and code.
     name = f"{codes.system[row]} {codes.code[row]}"
     stand_in = encoder.encode([NewCode(codes.system[row], codes.code[row], name)])
     np.testing.assert_array_equal(graph.ids.reshape(4, -1)[0], stand_in.ids.reshape(4, -1)[0])
+
+
+def test_a_description_alone_joins_the_code_above(encoder):
+    told = encoder.encode([NewCode("ICD10CM", "E11.9XY", TEXT, ["ICD10CM/E11.9"])])
+    found = encoder.encode([NewCode(" ICD10CM", "e119xy", TEXT)])
+    np.testing.assert_array_equal(found.ids, told.ids)
+    assert found.road == ["text+hierarchy"]
+    assert "ICD10CM/E11.9, the code above it, is its only neighbour" in found.notes[0][0]
+    # Nothing above it in the graph, no hierarchy in the spelling, or neighbours denied.
+    alone = [
+        NewCode("ICD10CM", "Z9Z.9", TEXT),
+        NewCode("SNOMED", "22298006", TEXT),
+        NewCode("ICD10CM", "E11.9XY", TEXT, []),
+    ]
+    assert encoder.encode(alone).road == ["text"] * 3
 
 
 def test_tokens_lie_in_their_regions(encoder):
