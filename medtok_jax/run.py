@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import tempfile
 from pathlib import Path
 
 import jax
@@ -280,8 +281,9 @@ def _check_identity(source: Found, about: dict, identity: dict) -> None:
 def _check_writable(workdir: Path) -> None:
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        (workdir / ".write").touch()
-        (workdir / ".write").unlink()
+        # A name of its own: of several processes each tries.
+        with tempfile.TemporaryFile(dir=workdir):
+            pass
     except OSError as error:
         raise InputError(
             f"The work directory {workdir} cannot be written ({error.strerror}); give another --workdir."
