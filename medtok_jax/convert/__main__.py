@@ -1,0 +1,93 @@
+"""Converts a trained tokenizer for other libraries and for models of patient records.
+
+    python -m medtok_jax.convert --workdir=DIR --to=pytorch --output=OUT
+    python -m medtok_jax.convert --workdir=DIR --to=huggingface --output=OUT
+    python -m medtok_jax.convert --workdir=DIR --to=ethos --events=MEDS --output=OUT [--unmapped=keep|drop|unk]
+    python -m medtok_jax.convert --from=pytorch --input=DIR --output=WORKDIR
+
+--tokenizer=TOK stands for --workdir where only a tokenizer directory is at hand. docs/integration_guide.md goes from
+there to each model.
+"""
+
+import importlib
+
+from absl import flags
+
+from medtok_jax.convert import request
+from preprocessing import command_line
+from preprocessing.errors import InputError
+
+# Modules with `convert(request: Request) -> None`, imported when they are asked for.
+TARGETS = {
+    "pytorch": "medtok_jax.convert.pytorch",
+    "huggingface": "medtok_jax.convert.huggingface",
+    "ethos": "medtok_jax.convert.ethos",
+    "gt_behrt": "medtok_jax.convert.gt_behrt",
+    "behrt": "medtok_jax.convert.behrt",
+    "transformehr": "medtok_jax.convert.transformehr",
+    "mult_ehr": "medtok_jax.convert.mult_ehr",
+}
+# Modules with `restore(input: Path, output: Path) -> None`.
+SOURCES = {"pytorch": "medtok_jax.convert.pytorch_restore"}
+# Flags that only some targets take; given to another one they are refused.
+OPTIONS: dict[str, tuple[str, ...]] = {}
+
+TO = flags.DEFINE_enum("to", None, list(TARGETS), "What to convert to.")
+FROM = flags.DEFINE_enum("from", None, list(SOURCES), "What --input is, to turn it back into a work directory.")
+INPUT = flags.DEFINE_string("input", None, "With --from: the directory to read.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Work directory of a finished training run.")
+TOKENIZER = flags.DEFINE_string("tokenizer", None, "Tokenizer directory, if not the one in the work directory.")
+EVENTS = flags.DEFINE_string("events", None, "Patient records: a MEDS data set, or a MIMIC-III or MIMIC-IV directory.")
+OUTPUT = flags.DEFINE_string("output", None, "Directory to write; it must be absent or empty.")
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "Whether an --output that is not empty is replaced, as a whole.")
+UNMAPPED = flags.DEFINE_enum(
+    "unmapped", "keep", list(request.UNMAPPED), "What becomes of codes in --events that the tokenizer does not hold."
+)
+
+
+def main(arguments: list[str]) -> None:
+    """Runs one conversion."""
+    if arguments[1:]:
+        raise InputError(f"{arguments[1]!r} is no flag; see --help for an example.")
+    if bool(TO.value) == bool(FROM.value):
+        raise InputError(f"Say what to do, by --to={'|'.join(TARGETS)} or --from={'|'.join(SOURCES)}.")
+    if not OUTPUT.value:
+        raise InputError("--output is missing: say which directory to write.")
+    if TO.value:
+        asked = request.make_request(
+            output=OUTPUT.value,
+            workdir=WORKDIR.value,
+            tokenizer=TOKENIZER.value,
+            events=EVENTS.value,
+            unmapped=UNMAPPED.value,
+            overwrite=OVERWRITE.value,
+            options=_options(),
+        )
+        importlib.import_module(TARGETS[TO.value]).convert(asked)
+        return
+    if not INPUT.value:
+        raise InputError(f"--input is missing: say which directory --from={FROM.value} reads.")
+    source = request.existing(INPUT.value, "directory")
+    output = request.check_output(OUTPUT.value, OVERWRITE.value, [source])
+    importlib.import_module(SOURCES[FROM.value]).restore(source, output)
+
+
+def _options() -> dict:
+    """The flags that this target takes, by name, without those that have no value.
+
+    Raises:
+        InputError: a flag was given that only other targets take.
+    """
+    given = {}
+    for name in sorted({name for names in OPTIONS.values() for name in names}):
+        flag = flags.FLAGS[name]
+        if name in OPTIONS.get(TO.value, ()):
+            given |= {name: flag.value} if flag.value is not None else {}
+        elif flag.present:
+            takers = [target for target, names in OPTIONS.items() if name in names]
+            raise InputError(f"--{name} is of --to={'|'.join(takers)}; --to={TO.value} does not take it.")
+    return given
+
+
+if __name__ == "__main__":
+    command_line.run(main)
