@@ -1,7 +1,8 @@
 """Reading pickles that a target format demands: nothing in them is called or imported but what the reader lists.
 
-A pickle is a program. The one here may build lists, tuples, sets, dicts, text, bytes and numbers; every class or function it asks
-for by name must be in a list that the caller gives, which may put something harmless in its place.
+A pickle is a program. Read by this module it may build lists, tuples, sets, dicts, text, bytes and numbers; every class
+or function that it asks for by name must be in a list that the caller gives, which may put something harmless in its
+place.
 """
 
 import pickle
