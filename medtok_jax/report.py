@@ -20,21 +20,6 @@ from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing import command_line
 from preprocessing.errors import InputError
 
-TOKENIZER = flags.DEFINE_string(
-    "tokenizer", None, "Tokenizer directory, work directory of a run, or name on the Hugging Face hub."
-)
-CODES = flags.DEFINE_string(
-    "codes",
-    None,
-    "Codes to show: a .txt file (one a line), or .csv, .json, .jsonl or .parquet (columns code and, if wanted, system);"
-    " all codes by default.",
-)
-OUTPUT = flags.DEFINE_string("output", None, "Directory to write report.html into; made where it is missing.")
-METHOD = flags.DEFINE_enum("method", "tsne", report_maps.METHODS, "How codes and tokens are placed on their maps.")
-MAX_CODES = flags.DEFINE_integer(
-    "max_codes", 10_000, "Codes to show at most; of more, a sample, even over code systems.", lower_bound=1
-)
-
 FILE = "report.html"
 USAGE = "python -m medtok_jax.report --tokenizer=TOK --output=DIR [--codes=FILE]"
 
@@ -114,18 +99,34 @@ def _tell_rejected(selection: Selection) -> None:
 
 
 def main(arguments: list[str]) -> None:
+    """Writes the report that the flags ask for."""
     command_line.expect_arguments(arguments, 0, USAGE)
-    if not TOKENIZER.value or not OUTPUT.value:
+    given = flags.FLAGS
+    if not given.tokenizer or not given.output:
         raise InputError(f"Say which tokenizer, and where the report goes: {USAGE}.")
     path = write(
-        TOKENIZER.value,
-        Path(OUTPUT.value),
-        codes=Path(CODES.value) if CODES.value else None,
-        method=METHOD.value,
-        max_codes=MAX_CODES.value,
+        given.tokenizer,
+        Path(given.output),
+        codes=Path(given.codes) if given.codes else None,
+        method=given.method,
+        max_codes=given.max_codes,
     )
     print(f"Wrote {path} ({path.stat().st_size / 1e6:.1f} MB); open it in a browser.")
 
 
 if __name__ == "__main__":
+    flags.DEFINE_string(
+        "tokenizer", None, "Tokenizer directory, work directory of a run, or name on the Hugging Face hub."
+    )
+    flags.DEFINE_string(
+        "codes",
+        None,
+        "Codes to show: a .txt file (one a line), or .csv, .json, .jsonl or .parquet (columns code and, if wanted,"
+        " system); all codes by default.",
+    )
+    flags.DEFINE_string("output", None, "Directory to write report.html into; made where it is missing.")
+    flags.DEFINE_enum("method", "tsne", report_maps.METHODS, "How codes and tokens are placed on their maps.")
+    flags.DEFINE_integer(
+        "max_codes", 10_000, "Codes to show at most; of more, a sample, even over code systems.", lower_bound=1
+    )
     command_line.run(main)

@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import functools
 import logging
 import os
 import random
@@ -331,6 +332,8 @@ def start(server, output, *arguments):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # What runs in the background of a shell script ignores Ctrl-C, and so would what it starts.
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     partial, deadline = output / "hosp" / "patients.csv.gz.partial", time.monotonic() + 30
     while not (partial.exists() and partial.stat().st_size > 200_000):
