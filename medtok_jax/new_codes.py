@@ -67,6 +67,7 @@ class NewTokens:
         ids: `[n, 4K]` int32 global token ids: text-specific, graph-specific, text cross, graph cross, K each.
         weights: `[n, 4K]` float32, likewise.
         embeddings: `[n, 4, d]` float32, the quantized embeddings.
+        unquantized: `[n, 4, d]` float32, the embeddings as they were searched.
         road: what each code was encoded from: `text`, `graph`, `text+graph`, or `text+hierarchy` where the code above
             it is its neighbourhood.
         notes: for each code what was cut, left out or assumed, one sentence each.
@@ -75,6 +76,7 @@ class NewTokens:
     ids: np.ndarray
     weights: np.ndarray
     embeddings: np.ndarray
+    unquantized: np.ndarray
     road: list[str]
     notes: list[tuple[str, ...]]
 
@@ -100,7 +102,7 @@ class NewCodeEncoder:
     """
 
     def __init__(self, saved: SavedModel, encoder_dir: Path):
-        data = saved.config.data
+        data, self.modalities = saved.config.data, saved.config.data.modalities
         self.saved, self.index = saved, GraphIndex(saved)
         self.texts = TextStates(encoder_dir, max_length=data.max_length, dtype=DTYPES[data.cache_dtype])
         sizes, variables = _with_unknown_rows(saved)
@@ -144,19 +146,24 @@ class NewCodeEncoder:
         prepared = [self._prepare(code) for code in codes]
         width, model = 4 * self.saved.config.model.num_top_k_tokens, self.saved.config.model
         ids, weights = np.zeros((len(codes), width), np.int32), np.zeros((len(codes), width), np.float32)
-        vectors = np.zeros((len(codes), 4, model.embedding_dim), np.float32)
+        vectors, searched = np.zeros((2, len(codes), 4, model.embedding_dim), np.float32)
         notes = [code.notes for code in prepared]
         with tqdm(total=len(codes), desc="Encoding", unit=" codes", disable=not progress) as bar:
             for start in range(0, len(codes), CODES_AT_ONCE):
                 part = prepared[start : start + CODES_AT_ONCE]
                 for rows, outputs in self._encode_part(part):
-                    for array, output in zip((ids, weights, vectors), outputs, strict=True):
+                    for array, output in zip((ids, weights, vectors, searched), outputs, strict=True):
                         array[start + rows] = np.asarray(output)[: len(rows)]
                     bar.update(len(rows))
-        return NewTokens(ids, weights, vectors, [code.road for code in prepared], notes)
+        return NewTokens(ids, weights, vectors, searched, [code.road for code in prepared], notes)
 
     def _prepare(self, code: NewCode) -> _Prepared:
         key, notes = _checked_key(code), []
+        # What the model never read says nothing to it.
+        if self.modalities == "text":
+            code = dataclasses.replace(code, graph=[])
+        if self.modalities == "graph":
+            code = dataclasses.replace(code, description=None)
         text, graph = self._description(code, key, notes), None
         if isinstance(code.graph, dict):
             graph = graph_input.from_node_link(code.graph, key, self.index)
@@ -206,6 +213,8 @@ class NewCodeEncoder:
         """Yields rows of `codes` and their outputs, which hold padding behind them."""
         names = list(dict.fromkeys(_clean(name) for code in codes if code.graph for name in code.graph.names))
         states, pooled = self.texts([code.text for code in codes], names)
+        if self.modalities == "graph":
+            states = [np.zeros_like(state[:1]) for state in states]
         row_of_name = {name: row for row, name in enumerate(names)}
         order = np.argsort([len(state) for state in states], kind="stable")
         size = next((size for size in BATCH_SIZES if size >= len(codes)), BATCH_SIZES[-1])
@@ -283,11 +292,12 @@ def _with_unknown_rows(saved: SavedModel) -> tuple[Sizes, dict[str, np.ndarray]]
 
 
 def _tokenize(graphdef: nnx.GraphDef, params: nnx.State, fixed: nnx.State, batch: Batch, tables: NodeTables):
-    """Token ids and weights `[batch, 4K]` and quantized embeddings `[batch, 4, d]`."""
+    """Token ids and weights `[batch, 4K]`; embeddings quantized and as they were searched, `[batch, 4, d]`."""
     pairs = nnx.merge(graphdef, params, fixed)(batch, tables).pairs()
     ids = jnp.concatenate([quantized.ids for _, quantized in pairs], axis=1)
     weights = jnp.concatenate([quantized.weights for _, quantized in pairs], axis=1)
-    return ids, weights, jnp.stack([quantized.vector for _, quantized in pairs], axis=1)
+    vectors = jnp.stack([quantized.vector for _, quantized in pairs], axis=1)
+    return ids, weights, vectors, jnp.stack([embedding for embedding, _ in pairs], axis=1)
 
 
 def _shape(graphs: list[CodeGraph | None], size: int, max_nodes: int) -> tuple[int, int]:

@@ -116,6 +116,10 @@ class TextTokenizer:
             ids[start:end] = encoding.ids
         return ids, offsets, sum(bool(encoding.overflowing) for encoding in encodings)
 
+    def save(self, path: Path) -> None:
+        """Writes it as a `tokenizer.json` that cuts texts likewise."""
+        self._tokenizer.save(str(path))
+
 
 def _positions(directory: Path) -> int:
     try:
