@@ -6,10 +6,11 @@
 - `primekg`: the codes of all coding systems linked to PrimeKG, from files that `preprocessing.pipeline` made;
 - `release`: the authors' published codes with their neighbourhoods in PrimeKG, from the files of the release;
 
-followed by any of these options, each at most once and joined by `-`:
+followed by any of these options, joined by `-`, each at most once but for `holdout`:
 
 - `groups`: CCSR and CCS groups as nodes of the graph (labels of the evaluation, so off by default); `icd` only;
-- `holdout_<edge type>_<percent>_<name>`: leaves that part of the edge type out, `holdout_gem_30_eval`; `icd` only;
+- `holdout_<edge type>_<percent>_<name>`: leaves that part of the edge type out, `holdout_gem_30_eval`; `icd` only; may
+  be given several times, for edge types that have no relation in common (`holdout_gem_30_eval-holdout_note_30_eval`);
 - `nodes_<n>`: at most n nodes in a subgraph (64);
 - `hubs_<n>`: at most n neighbours offered by a node (16); not for `release`, which comes with its neighbourhoods;
 - `sample_<n>`: about n codes, whole categories only. The graph stays whole, so every example is the same as in the
@@ -19,6 +20,7 @@ followed by any of these options, each at most once and joined by `-`:
 import dataclasses
 import difflib
 import re
+from collections.abc import Iterable
 
 from preprocessing.errors import InputError
 from preprocessing.holdout import Holdout
@@ -62,7 +64,7 @@ class DatasetOptions:
 
     source: str = ICD
     groups: bool = False
-    holdout: Holdout | None = None
+    holdouts: tuple[Holdout, ...] = ()
     max_nodes: int = _DEFAULT_NODES
     hub_cap: int = _DEFAULT_HUBS
     sample: int | None = None
@@ -73,9 +75,8 @@ class DatasetOptions:
         parts = [self.source]
         if self.groups:
             parts.append("groups")
-        if self.holdout:
-            percent = round(self.holdout.fraction * 100)
-            parts.append(f"holdout_{self.holdout.edge_type}_{percent}_{self.holdout.name}")
+        for holdout in _in_order(self.holdouts):
+            parts.append(f"holdout_{holdout.edge_type}_{round(holdout.fraction * 100)}_{holdout.name}")
         if self.max_nodes != _DEFAULT_NODES:
             parts.append(f"nodes_{self.max_nodes}")
         if self.hub_cap != _DEFAULT_HUBS:
@@ -101,19 +102,23 @@ def parse_name(name: str) -> DatasetOptions:
             f"'{NAME}/{_nearest(source, SOURCES)}'? (sources: {', '.join(SOURCES)})"
         )
     values: dict[str, tuple[str, ...]] = {}
+    holdouts: list[Holdout] = []
     for option in options:
         kind, groups = _parse_option(name, option)
-        if kind in values:
+        if kind in values and kind != "holdout":
             raise InputError(f"{name!r} gives the option {kind} twice; give it once.")
         if reason := _NOT_FOR.get(kind, {}).get(source):
             raise InputError(f"{name!r} has the option {kind}, but {reason}; leave {option!r} out.")
         values[kind] = groups
-    if values.get("holdout", ("",))[0] == "in_group" and "groups" not in values:
+        if kind == "holdout":
+            holdouts.append(_parse_holdout(name, *groups))
+    _check_holdouts(name, holdouts)
+    if any(holdout.edge_type == "in_group" for holdout in holdouts) and "groups" not in values:
         raise InputError(f"{name!r} holds out edges to groups, but its graph has none; add the option 'groups'.")
     return DatasetOptions(
         source=source,
         groups="groups" in values,
-        holdout=_parse_holdout(name, *values["holdout"]) if "holdout" in values else None,
+        holdouts=_in_order(holdouts),
         max_nodes=int(values.get("nodes", (_DEFAULT_NODES,))[0]),
         hub_cap=int(values.get("hubs", (_DEFAULT_HUBS,))[0]),
         sample=int(values["sample"][0]) if "sample" in values else None,
@@ -140,6 +145,21 @@ def _parse_holdout(name: str, edge_type: str, percent: str, label: str) -> Holdo
     if int(percent) == 0:
         raise InputError(f"{name!r} holds out 0 percent of {edge_type!r}; give 1 to 99, or leave the option out.")
     return Holdout(edge_type, int(percent) / 100, label)
+
+
+def _in_order(holdouts: Iterable[Holdout]) -> tuple[Holdout, ...]:
+    return tuple(sorted(holdouts, key=lambda holdout: list(EDGE_TYPES).index(holdout.edge_type)))
+
+
+def _check_holdouts(name: str, holdouts: list[Holdout]) -> None:
+    held: dict[str, str] = {}
+    for holdout in holdouts:
+        for relation in EDGE_TYPES[holdout.edge_type]:
+            if relation in held:
+                raise InputError(
+                    f"{name!r} holds out {relation!r} twice, by {held[relation]!r} and {holdout.edge_type!r}; give one."
+                )
+            held[relation] = holdout.edge_type
 
 
 def _nearest(word: str, known) -> str:

@@ -123,13 +123,13 @@ def read_source(options: DatasetOptions, source_dir: Path | None, folder: Path, 
 
 def _icd(options: DatasetOptions, folder: Path) -> Source:
     source = icd_graph.icd_facts(options.groups)
-    facts = source.facts
-    if options.holdout is not None:
-        keys = list(source.ids)
-        facts, held = hold_out(facts, keys, icd_graph.EDGE_TYPES[options.holdout.edge_type], options.holdout)
+    facts, keys, held = source.facts, list(source.ids), {}
+    for holdout in options.holdouts:
+        facts, left_out = hold_out(facts, keys, icd_graph.EDGE_TYPES[holdout.edge_type], holdout)
+        held |= left_out
     graph = from_facts(node_table(source.rows), facts, icd_graph.REVERSE)
     graph.save(folder)
-    if options.holdout is not None:
+    if options.holdouts:
         write_held_out(folder / "holdout.parquet", held, keys)
     lists = [dict(zip(row.dtype.names, row.item(), strict=True)) for row in official_counts()]
     _write_report(folder, {"code_lists": lists, "counts": source.counts})

@@ -13,8 +13,12 @@ from preprocessing.icd_graph import EDGE_TYPES
     [
         ("icd", DatasetOptions()),
         ("icd-groups", DatasetOptions(groups=True)),
-        ("icd-holdout_gem_30_eval", DatasetOptions(holdout=Holdout("gem", 0.3, "eval"))),
-        ("icd-holdout_code_first_5_a1", DatasetOptions(holdout=Holdout("code_first", 0.05, "a1"))),
+        ("icd-holdout_gem_30_eval", DatasetOptions(holdouts=(Holdout("gem", 0.3, "eval"),))),
+        (
+            "icd-holdout_gem_30_eval-holdout_note_20_b",
+            DatasetOptions(holdouts=(Holdout("gem", 0.3, "eval"), Holdout("note", 0.2, "b"))),
+        ),
+        ("icd-holdout_code_first_5_a1", DatasetOptions(holdouts=(Holdout("code_first", 0.05, "a1"),))),
         ("icd-nodes_32-hubs_8", DatasetOptions(max_nodes=32, hub_cap=8)),
         ("icd-sample_500", DatasetOptions(sample=500)),
         ("primekg-nodes_32-hubs_8-sample_500", DatasetOptions("primekg", max_nodes=32, hub_cap=8, sample=500)),
@@ -31,12 +35,19 @@ def test_names(name, options):
     st.builds(
         DatasetOptions,
         groups=st.booleans(),
-        holdout=st.none()
-        | st.builds(
-            Holdout,
-            st.sampled_from(sorted(EDGE_TYPES.keys() - {"in_group"})),
-            st.integers(1, 99).map(lambda percent: percent / 100),
-            st.from_regex("[a-z0-9]{1,6}", fullmatch=True),
+        # Of the edge types that share relations, one each; in the order of names.
+        holdouts=st.lists(st.sampled_from(["gem", "note", "hpo_link"]), unique=True).flatmap(
+            lambda kinds: st.tuples(
+                *(
+                    st.builds(
+                        Holdout,
+                        st.just(kind),
+                        st.integers(1, 99).map(lambda percent: percent / 100),
+                        st.from_regex("[a-z0-9]{1,6}", fullmatch=True),
+                    )
+                    for kind in sorted(kinds, key=list(EDGE_TYPES).index)
+                )
+            )
         ),
         max_nodes=st.integers(1, 9999),
         hub_cap=st.integers(1, 999),
@@ -51,6 +62,8 @@ def test_round_trip(options):
 
 def test_one_spelling_for_equal_options():
     assert parse_name("medtok_codes/icd-hubs_8-groups-nodes_64").config_name == "icd-groups-hubs_8"
+    swapped = parse_name("medtok_codes/icd-holdout_note_30_eval-holdout_gem_30_eval")
+    assert swapped.config_name == "icd-holdout_gem_30_eval-holdout_note_30_eval"
 
 
 @pytest.mark.parametrize(
@@ -66,6 +79,8 @@ def test_one_spelling_for_equal_options():
         ("medtok_codes/icd-holdout_gen_30_eval", "'gem'"),
         ("medtok_codes/icd-holdout_gem_30", "'holdout_gem_30_eval'"),
         ("medtok_codes/icd-holdout_gem_00_eval", "0 percent"),
+        ("medtok_codes/icd-holdout_gem_30_a-holdout_gem_30_b", "'gem_exact' twice"),
+        ("medtok_codes/icd-holdout_excludes1_30_a-holdout_note_30_a", "'excludes1' twice"),
         ("medtok_codes/icd-groups-groups", "twice"),
         ("medtok_codes/icd-holdout_in_group_30_eval", "add the option 'groups'"),
         ("medtok_codes/icd-", "nearest"),

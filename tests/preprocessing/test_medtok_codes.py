@@ -14,7 +14,7 @@ import tensorflow_datasets as tfds
 
 from preprocessing import medtok_codes
 from preprocessing.errors import InputError
-from preprocessing.icd_graph import FIRST_KEPT, PRIORITY
+from preprocessing.icd_graph import EDGE_TYPES, FIRST_KEPT, PRIORITY
 from preprocessing.knowledge_graph import KnowledgeGraph
 from preprocessing.subgraphs import neighbour_table, subgraphs
 
@@ -126,6 +126,22 @@ def test_holdout_and_sizes(tmp_path, small):
     assert whole.num_edges - graph.num_edges == 2 * len(pairs)
     for split in ("train", "validation", "test"):
         assert all(len(example["nodes"]) <= 8 for example in builder.as_data_source(split))
+
+
+def test_several_holdouts_at_once(tmp_path):
+    """Each leaves out what it would leave out alone, and the file tells of all."""
+    held, counts = {}, {}
+    for options in ("gem_30_eval", "note_30_eval", "gem_30_eval-holdout_note_30_eval"):
+        name = f"medtok_codes/icd-holdout_{options}-nodes_8-hubs_4-sample_30"
+        folder = medtok_codes.graph_path(medtok_codes.prepare(name, tmp_path, progress=False))
+        held[options] = [tuple(row.values()) for row in pq.read_table(folder / "holdout.parquet").to_pylist()]
+        graph = KnowledgeGraph.load(folder)
+        counts[options] = dict(zip(graph.relation_names, np.bincount(graph.relation).tolist(), strict=True))
+    gem, note, both = held
+    assert sorted(held[both]) == sorted(held[gem] + held[note])
+    assert {relation for _, _, relation in held[note]} <= set(EDGE_TYPES["note"])
+    for relation, count in counts[both].items():
+        assert count == min(counts[gem][relation], counts[note][relation])
 
 
 def test_an_interrupted_build_leaves_nothing_and_can_be_repeated(tmp_path, monkeypatch):
