@@ -30,7 +30,12 @@ TARGETS = {
 # Modules with `restore(input: Path, output: Path) -> None`.
 SOURCES = {"pytorch": "medtok_jax.convert.pytorch_restore"}
 # Flags that only some targets take; given to another one they are refused.
-OPTIONS: dict[str, tuple[str, ...]] = {}
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "gt_behrt": ("nodes", "tokens_per_code", "width", "task", "labels"),
+    "behrt": ("tokens_per_code", "width", "max_len"),
+    "transformehr": ("tokens_per_code", "width"),
+    "mult_ehr": ("width",),
+}
 
 TO = flags.DEFINE_enum("to", None, list(TARGETS), "What to convert to.")
 FROM = flags.DEFINE_enum("from", None, list(SOURCES), "What --input is, to turn it back into a work directory.")
@@ -43,6 +48,14 @@ OVERWRITE = flags.DEFINE_bool("overwrite", False, "Whether an --output that is n
 UNMAPPED = flags.DEFINE_enum(
     "unmapped", "keep", list(request.UNMAPPED), "What becomes of codes in --events that the tokenizer does not hold."
 )
+NODES = flags.DEFINE_enum("nodes", None, ["tokens", "codes"], "Nodes of a visit graph: tokens by default.")
+TOKENS_PER_CODE = flags.DEFINE_integer(
+    "tokens_per_code", None, "Tokens that stand for a code at most; 0 for all.", lower_bound=0
+)
+WIDTH = flags.DEFINE_integer("width", None, "Hidden size of the model; its own by default.", lower_bound=1)
+TASK = flags.DEFINE_enum("task", None, ["mortality", "readmission"], "Label of a history, from the visit behind it.")
+LABELS = flags.DEFINE_string("labels", None, "Labels of histories instead: a parquet file in MEDS form.")
+MAX_LEN = flags.DEFINE_integer("max_len", None, "Tokens of a history at most.", lower_bound=16)
 
 
 def main(arguments: list[str]) -> None:
