@@ -35,6 +35,7 @@ def _data() -> ConfigDict:
     data.cache_dir = ""  # Where text states and packed examples lie; empty for `medtok_cache` in the data directory.
     data.sample_size = 0  # Use only so many codes, drawn by a stable hash over all splits; 0 for all.
     data.include = ()  # Keys or prefixes of keys that a sample always holds, such as ("ICD10CM/E11",).
+    data.modalities = "both"  # What codes are known by: both, or only their text or graph (an ablation).
     data.max_length = 64  # Wordpieces a description is cut at; what is cut is counted.
     data.length_buckets = (16, 32, 64, 128)  # Lengths a batch of token states is padded to: the smallest that holds it.
     data.cache_dtype = "bfloat16"  # Of cached token states: bfloat16 or float32.
@@ -62,6 +63,7 @@ def _model() -> ConfigDict:
     model.text_specific_ratio = 0.3  # Share of the codebook for text-specific tokens.
     model.graph_specific_ratio = 0.3  # Share of the codebook for graph-specific tokens.
     model.shared_ratio = 0.4  # Share of the codebook for tokens of both modalities.
+    model.shared_search = "region"  # What cross-modal embeddings search: the shared region, or the whole book.
     model.quantizer_kind = "top_k"  # top_k (the paper) or residual.
     model.normalize = True  # Whether embeddings and rows are searched at unit length.
     model.weight_temperature = 0.07  # Softmax temperature of a code's K token weights.

@@ -79,6 +79,19 @@ class CodeTable:
         return np.flatnonzero(self.split == SPLITS.index(split))
 
 
+def without_graphs(table: CodeTable) -> CodeTable:
+    """The same codes as if none had a subgraph."""
+    nothing = {name: np.zeros(0, dtype) for name, dtype in RAGGED.items()}
+    return dataclasses.replace(
+        table,
+        **nothing,
+        node_offsets=np.zeros_like(table.node_offsets),
+        edge_offsets=np.zeros_like(table.edge_offsets),
+        self_node=np.full_like(table.self_node, -1),
+        graph_id=np.arange(len(table), dtype=np.int32),
+    )
+
+
 def load(builder, cache_dir: Path, *, progress: bool = True) -> CodeTable:
     """Opens the packed examples of a built data set, packing them first where that was not done.
 

@@ -16,7 +16,9 @@ CHOICES = {
     "model.graph_encoder_type": ("hierarchical", "gat", "default"),
     "model.quantizer_kind": ("top_k", "residual"),
     "model.gradient_estimator": ("straight_through", "rotation"),
+    "model.shared_search": ("region", "book"),
     "data.cache_dtype": ("bfloat16", "float32"),
+    "data.modalities": ("both", "text", "graph"),
 }
 
 POSITIVE = (
@@ -64,6 +66,9 @@ NOT_NEGATIVE = (
 )
 
 RATES = ("augment.token_dropout", "augment.feature_dropout", "augment.edge_dropout", "model.ema_decay")
+
+# Fields that older checkpoints lack, and what those were trained with.
+LATER_FIELDS = {"data.modalities": "both", "model.shared_search": "region"}
 
 # Fields that must agree for a checkpoint to be trained on; the rest (training length, logging) may change.
 FIXED_SECTIONS = ("data", "model", "loss", "augment")
@@ -132,6 +137,7 @@ def validate(config: ConfigDict, num_devices: int) -> None:
         if not 0.0 <= get_field(config, name) < 1.0:
             raise InputError(f"{name} is {get_field(config, name)}; it must be at least 0 and less than 1.")
     _validate_codebook(config.model)
+    _validate_modalities(config)
     _validate_widths(config.model)
     _validate_training(config, num_devices)
 
@@ -152,6 +158,14 @@ def _validate_codebook(model: ConfigDict) -> None:
         raise InputError(
             f"model.simvq=True trains a map of frozen rows while model.ema_decay={model.ema_decay} moves the rows;"
             " choose one of the two."
+        )
+
+
+def _validate_modalities(config: ConfigDict) -> None:
+    if config.data.modalities == "graph" and config.model.text_encoder_trainable:
+        raise InputError(
+            "data.modalities='graph' leaves no text to train the encoder of model.text_encoder_trainable=True on;"
+            " set one of the two otherwise."
         )
 
 
@@ -190,7 +204,7 @@ def differences(saved: dict, config: ConfigDict) -> list[str]:
     Returns:
         `field: saved -> now` for each.
     """
-    now = config.to_dict()
+    now, saved = config.to_dict(), with_later_fields(saved).to_dict()
     fixed = [name for name in field_names(config) if name.split(".")[0] in FIXED_SECTIONS and name not in FREE_FIELDS]
     found = []
     for name in (*FIXED_FIELDS, *fixed):
@@ -198,6 +212,16 @@ def differences(saved: dict, config: ConfigDict) -> list[str]:
         if before != after:
             found.append(f"{name}: {before} -> {after}")
     return found
+
+
+def with_later_fields(config: ConfigDict | dict) -> ConfigDict:
+    """An unlocked copy of a saved configuration that has the fields it is too old for."""
+    whole = ConfigDict(config.to_dict() if isinstance(config, ConfigDict) else config)
+    for name, value in LATER_FIELDS.items():
+        section, field = name.split(".")
+        if section in whole and field not in whole[section]:
+            whole[section][field] = value
+    return whole
 
 
 def _look_up(tree: dict, name: str):

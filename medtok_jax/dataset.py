@@ -46,6 +46,29 @@ class Data:
         """Distinct descriptions in use."""
         return len(self.cache.offsets) - 1
 
+    def without(self, modality: str) -> "Data":
+        """The same codes as if none had a subgraph, or as if none had a description.
+
+        Nothing of the modality is left, not even which codes share it. A missing description is one token state of
+        zeros; a missing subgraph is the node that stands for that.
+
+        Args:
+            modality: `graph` or `text`.
+        """
+        if modality == "graph":
+            return dataclasses.replace(self, table=code_table.without_graphs(self.table))
+        count, width = len(self.selected), self.cache.states.shape[1]
+        empty = TextCache(
+            states=np.broadcast_to(np.zeros((1, width), self.cache.states.dtype), (count, width)),
+            offsets=np.arange(count + 1),
+            token_ids=np.zeros(count, np.int32),
+            name_embedding=self.cache.name_embedding,
+            num_cut=0,
+        )
+        text_id = np.full(len(self.table), -1, np.int32)
+        text_id[self.selected] = np.arange(count)
+        return dataclasses.replace(self, cache=empty, text_id=text_id)
+
     def num_tokens(self, rows: np.ndarray) -> np.ndarray:
         """`[rows]` int64 wordpieces of each code's description."""
         text = self.text_id[rows]
@@ -105,7 +128,9 @@ def _load_data(config, encoder_dir: Path, progress: bool) -> Data:
         dtype=config.data.cache_dtype,
         progress=progress,
     )
-    return Data(table, cache, selected, text_id, node_name, _row_of_node(table, len(all_names)))
+    data = Data(table, cache, selected, text_id, node_name, _row_of_node(table, len(all_names)))
+    missing = {"both": None, "text": "graph", "graph": "text"}[config.data.modalities]
+    return data.without(missing) if missing else data
 
 
 def _row_of_node(table: CodeTable, num_nodes: int) -> np.ndarray:

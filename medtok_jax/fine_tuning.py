@@ -5,6 +5,7 @@ import numpy as np
 from flax import nnx
 
 from medtok_jax import checkpoints
+from medtok_jax.config import with_later_fields
 from medtok_jax.state import TrainState
 from preprocessing.errors import InputError
 
@@ -29,7 +30,7 @@ def start_from(path: str, state: TrainState, names: dict[str, list[str]], config
     """
     found = checkpoints.find(path, prefer="best")
     about = found.about()
-    before, now = about["config"]["model"], config.model.to_dict()
+    before, now = with_later_fields(about["config"]).model, config.model.to_dict()
     changed = [f"model.{name}: {before.get(name)} -> {now[name]}" for name in now if before.get(name) != now[name]]
     changed = [change for change in changed if not change.startswith(("model.kmeans", "model.text_encoder_trainable"))]
     if changed:

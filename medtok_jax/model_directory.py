@@ -86,7 +86,7 @@ def _of_run(run: Run, state: TrainState | None) -> _Trained:
 def _of_checkpoint(path: str | Path) -> _Trained:
     found = checkpoints.find(path, prefer="best")
     about = found.about()
-    config = ConfigDict(about["config"])
+    config = configuration.with_later_fields(about["config"])
     builder = medtok_codes.open_prepared(config.data.name, configuration.data_dir(config))
     return _Trained(
         about=about,
@@ -139,7 +139,9 @@ def _describe(trained: _Trained) -> dict:
         "relation_names": about["relation_names"],
         "reverse": list(graph.reverse),
         "neighbourhood": dataclasses.asdict(neighbourhood),
-        "learned_missing_graph": _learned_missing_graph(ConfigDict(about["config"]), sizes, variables),
+        "learned_missing_graph": _learned_missing_graph(
+            configuration.with_later_fields(about["config"]), sizes, variables
+        ),
     }
 
 

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from medtok_jax import checkpoints, sharding, steps
 from medtok_jax import config as configuration
@@ -195,7 +194,7 @@ def open_trained(
     """
     source = checkpoints.find(workdir, prefer="best")
     about = source.about()
-    config = ConfigDict(about["config"])
+    config = configuration.with_later_fields(about["config"])
     config.train.num_devices = 0
     config.data.data_dir = data_dir or config.data.data_dir
     config.train.batch_size = batch_size or config.train.batch_size

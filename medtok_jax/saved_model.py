@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from medtok_jax.config import with_later_fields
 from medtok_jax.models.bert import Bert, BertConfig
 from medtok_jax.models.medtok import MedTok, Sizes
 from preprocessing.errors import InputError
@@ -101,7 +102,7 @@ def load(folder: str | Path) -> SavedModel:
                 raise InputError(f"The graph in {folder / GRAPH} is not the one of {folder / CONFIG}; {_AGAIN}")
         neighbourhood = content["neighbourhood"]
         return SavedModel(
-            config=ConfigDict({name: content["config"][name] for name in SECTIONS}),
+            config=with_later_fields({name: content["config"][name] for name in SECTIONS}),
             sizes=Sizes(**content["sizes"]),
             node_types=tuple(content["node_types"]),
             relation_names=tuple(content["relation_names"]),

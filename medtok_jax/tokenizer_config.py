@@ -5,7 +5,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from medtok_jax.regions import Regions
+from medtok_jax.regions import REGION_OF_EMBEDDING, Regions
 from preprocessing.errors import InputError
 
 FORMAT_VERSION = 1
@@ -56,6 +56,12 @@ class TokenizerConfig:
     def codebook_size(self) -> int:
         """N; the ids of special tokens follow."""
         return self.regions.size
+
+    def searched(self, embedding: str) -> tuple[int, int]:
+        """First row and one past the last row that tokens of an embedding may come from."""
+        region = REGION_OF_EMBEDDING[embedding]
+        whole = region == "shared" and self.training.get("model", {}).get("shared_search") == "book"
+        return (0, self.codebook_size) if whole else self.regions.bounds(region)
 
     def to_json(self) -> str:
         return json.dumps({"format_version": FORMAT_VERSION} | dataclasses.asdict(self), indent=1) + "\n"

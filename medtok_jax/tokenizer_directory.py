@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from medtok_jax.regions import EMBEDDINGS, REGION_OF_EMBEDDING
+from medtok_jax.regions import EMBEDDINGS
 from medtok_jax.tokenizer_config import (
     CODEBOOK,
     CONFIG,
@@ -279,7 +279,7 @@ def _check_table(table: pa.Table, ids: np.ndarray, weights: np.ndarray, config: 
     if not pc.all(pc.less(keys[:-1], keys[1:])).as_py() and len(keys) > 1:
         raise ValueError("its keys are not sorted and distinct")
     for number, embedding in enumerate(EMBEDDINGS):
-        start, stop = config.regions.bounds(REGION_OF_EMBEDDING[embedding])
+        start, stop = config.searched(embedding)
         part = ids[:, number * k : (number + 1) * k]
         if part.min() < start or part.max() >= stop:
-            raise ValueError(f"tokens of {embedding} lie outside of their region")
+            raise ValueError(f"tokens of {embedding} lie outside of what it searches")

@@ -145,6 +145,7 @@ class MedTok(nnx.Module):
             dim,
             num_tokens=config.num_top_k_tokens,
             kind=config.quantizer_kind,
+            shared_search=config.shared_search,
             normalize=config.normalize,
             weight_temperature=config.weight_temperature,
             gradient=config.gradient_estimator,

@@ -99,6 +99,7 @@ class Quantizer(nnx.Module):
         weight_temperature: softmax temperature of eq. 4.
         gradient: `straight_through` or `rotation`.
         simvq: rows = frozen basis x one learned `[d, d]` map (Zhu et al., "SimVQ", 2024).
+        shared_search: rows that embeddings of the shared region search: that `region`, or the whole `book`.
         ema_decay: 0 trains the rows by gradient; otherwise they follow the embeddings by an exponential moving average.
         top_k: `(x, k) -> (values, indices)`, as `jax.lax.top_k`; over several devices `sharding.top_k`.
         rngs: parameter initialisation.
@@ -111,6 +112,7 @@ class Quantizer(nnx.Module):
         *,
         num_tokens: int,
         kind: str = "top_k",
+        shared_search: str = "region",
         normalize: bool = True,
         weight_temperature: float = 0.07,
         gradient: str = "straight_through",
@@ -120,6 +122,7 @@ class Quantizer(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.regions, self.width, self.num_tokens, self.kind = regions, width, num_tokens, kind
+        self.shared_search = shared_search
         self.normalize, self.weight_temperature = normalize, weight_temperature
         self.estimate_gradient = GRADIENT_ESTIMATORS[gradient]
         self.ema_decay, self.top_k = ema_decay, top_k
@@ -138,9 +141,14 @@ class Quantizer(nnx.Module):
         """The form in which an embedding is searched and scored: float32, of unit length where `normalize`."""
         return l2_normalize(embedding) if self.normalize else embedding.astype(jnp.float32)
 
+    def searched(self, region: str) -> tuple[int, int]:
+        """First row and one past the last row that embeddings of a region may take as tokens."""
+        whole = region == "shared" and self.shared_search == "book"
+        return (0, self.regions.size) if whole else self.regions.bounds(region)
+
     def __call__(self, embedding: jax.Array, region: str) -> Quantized:
-        """Quantizes prepared embeddings `[batch, width]` with the rows of one region."""
-        start, stop = self.regions.bounds(region)
+        """Quantizes prepared embeddings `[batch, width]` with the rows that their region searches."""
+        start, stop = self.searched(region)
         rows = self.codebook()[start:stop]
         if self.kind == "residual":
             return self._residual(embedding, rows, start)

@@ -39,7 +39,7 @@ def refusal(config, num_devices: int = 1) -> str:
 
 def test_every_configuration_is_valid():
     files = [path for path in CONFIGS.glob("*.py") if path.stem != "__init__"]
-    assert {path.stem for path in files} >= {"default", "pipeline", "paper"}
+    assert {path.stem for path in files} >= {"default", "pipeline", "paper", "published"}
     for path in files:
         config = importlib.import_module(f"configs.{path.stem}").get_config()
         assert config.is_locked
@@ -47,7 +47,7 @@ def test_every_configuration_is_valid():
         assert field_names(config) == field_names(default.get_config()), "all have the same fields"
 
 
-@pytest.mark.parametrize(("module", "variant"), [("default", "smoke"), ("paper", "21000")])
+@pytest.mark.parametrize(("module", "variant"), [("default", "smoke"), ("paper", "21000"), ("published", "12000")])
 def test_variants(module, variant):
     config = importlib.import_module(f"configs.{module}").get_config(variant)
     validate(config, 1)

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save_file
-from small_tokenizer import KEYS, K, make_tokens, write
+from small_tokenizer import KEYS, REGIONS, K, about, make_tokens, write
 
 from medtok_jax import tokenizer_directory
 from medtok_jax.tokenizer_config import CODEBOOK, CONFIG, TOKENS
@@ -209,3 +209,15 @@ def test_no_embeddings(tmp_path):
     read = TokenizerDirectory.read(write(tmp_path / "tok"))
     with pytest.raises(InputError, match="holds no embeddings before quantization"):
         read.embeddings(np.array([0]))
+
+
+def test_tokens_of_a_whole_book_search(tmp_path):
+    """Cross-modal tokens may then lie in any region; without it the same table is refused."""
+    tokens = make_tokens()
+    tokens.ids[0, 2 * K] = 0
+    about_it = about() | {"training": {"model": {"shared_search": "book"}}}
+    tokenizer_directory.write(tmp_path / "book", tokens, about_it)
+    assert TokenizerDirectory.read(tmp_path / "book").config.searched("text_cross") == (0, REGIONS.size)
+    tokenizer_directory.write(tmp_path / "region", tokens, about())
+    with pytest.raises(InputError, match="tokens of text_cross lie outside"):
+        TokenizerDirectory.read(tmp_path / "region")

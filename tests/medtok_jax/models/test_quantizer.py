@@ -309,3 +309,20 @@ def test_set_codebook_replaces_rows_and_forgets(options):
     if "ema_decay" in options:
         np.testing.assert_array_equal(quantizer.ema_count[...], 1.0)
         np.testing.assert_array_equal(quantizer.ema_sum[...], rows)
+
+
+def test_the_whole_book_can_be_searched_by_the_shared_embeddings_alone():
+    """As in the published code; the specific embeddings stay in their regions."""
+    quantizer = make(shared_search="book")
+    e = embeddings(quantizer)
+    book = np.asarray(quantizer.codebook())
+    found = quantizer(jnp.asarray(e), "shared")
+    nearest = np.argsort(-e @ book.T, axis=1, kind="stable")[:, :3]
+    np.testing.assert_array_equal(np.asarray(found.ids), nearest)
+    assert found.distances.shape == (BATCH, SIZES.size)
+    for region in ("text", "graph"):
+        start, stop = SIZES.bounds(region)
+        ids = np.asarray(quantizer(jnp.asarray(e), region).ids)
+        assert start <= ids.min()
+        assert ids.max() < stop
+    assert np.asarray(make()(jnp.asarray(e), "shared").ids).min() >= SIZES.text + SIZES.graph
