@@ -5,10 +5,13 @@ are judged one by one first, by vectorised counts of their bytes, and only sound
 must therefore not span lines.
 """
 
+import contextlib
 import csv
-from collections.abc import Iterator, Sequence
+import gzip
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +31,7 @@ class Block(NamedTuple):
     Attributes:
         columns: name -> dictionary array (int32 -> string) of n rows.
         lines: int64 [n], line of the file that each row stands on; the header is line 1.
-        size: bytes of the file that the block covers.
+        size: bytes of the file that were read for the block.
     """
 
     columns: dict[str, pa.DictionaryArray]
@@ -37,49 +40,71 @@ class Block(NamedTuple):
 
 
 def read_blocks(
-    path: Path, columns: Sequence[str], rejects: Rejects, block_bytes: int = BLOCK_BYTES
+    path: Path,
+    columns: Sequence[str],
+    rejects: Rejects,
+    block_bytes: int = BLOCK_BYTES,
+    *,
+    optional: Sequence[str] = (),
+    fold_case: bool = False,
 ) -> Iterator[Block]:
     """Yields the sound rows of a UTF-8 file with a header, in order; further columns and their order do not matter.
 
     A line that is not UTF-8 is read as cp1252 and reported; nothing of it is lost.
 
     Args:
-        path: the file; a byte order mark and CRLF line ends are understood.
+        path: the file, which may be compressed by gzip; a byte order mark and CRLF line ends are understood.
         columns: names of the columns that are needed.
         rejects: told every line that is set aside.
         block_bytes: bytes read at a time.
+        optional: columns that are read where the file has them.
+        fold_case: whether the header may be in capitals; `columns` and `optional` are in lower case then.
 
     Raises:
-        InputError: the file is absent or empty, or lacks a column.
+        InputError: the file is absent, empty or damaged, or lacks a column.
     """
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); check the path.") from error
-    with file:
+    with _opened(path) as (file, position):
         first = file.readline()
-        header = _header(path, first, columns)
+        header = _header(path, first, columns, fold_case)
+        columns = [*columns, *(name for name in optional if name in header)]
         if first.startswith(_BOM):
             rejects.note(path, 1, "byte order mark")
         if first.endswith(b"\r\n"):
             rejects.note(path, 1, "Windows line ends")
-        line, rest, extra = 2, b"", len(first)
+        line, rest, told = 2, b"", 0
         while chunk := file.read(block_bytes):
             chunk = rest + chunk
             end = chunk.rfind(b"\n") + 1
             chunk, rest = chunk[:end], chunk[end:]
             if chunk:
-                yield _block(path, chunk, line, header, columns, rejects, len(chunk) + extra)
-                line, extra = line + chunk.count(b"\n"), 0
+                here = position()
+                yield _block(path, chunk, line, header, columns, rejects, here - told)
+                line, told = line + chunk.count(b"\n"), here
         if rest:
-            yield _block(path, rest + b"\n", line, header, columns, rejects, len(rest) + extra)
+            yield _block(path, rest + b"\n", line, header, columns, rejects, position() - told)
 
 
-def _header(path: Path, line: bytes, columns: Sequence[str]) -> list[str]:
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[tuple[BinaryIO, Callable[[], int]]]:
+    """A file, decompressed where its name ends in .gz, and a function that tells the bytes of it read so far."""
+    try:
+        with path.open("rb") as raw:
+            if path.suffix == ".gz":
+                with gzip.GzipFile(fileobj=raw) as file:
+                    yield file, raw.tell
+            else:
+                yield raw, raw.tell
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise InputError(f"{path} is damaged or not complete ({error}); fetch it again.") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); check the path.") from error
+
+
+def _header(path: Path, line: bytes, columns: Sequence[str], fold_case: bool) -> list[str]:
     text = line.removeprefix(_BOM).decode("utf-8", errors="replace").strip("\r\n")
     if not text.strip():
         raise InputError(f"{path} is empty or has no header; fetch it again.")
-    header = next(csv.reader([text]))
+    header = next(csv.reader([text.lower() if fold_case else text]))
     missing = [name for name in columns if name not in header]
     if missing:
         raise InputError(f"{path} has no column {missing[0]!r}; its header is: {text[:200]}")
