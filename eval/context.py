@@ -1,0 +1,70 @@
+"""What every family of metrics is told: the representation, its labels row by row, and which items count."""
+
+import dataclasses
+import functools
+
+import numpy as np
+
+from eval import retrieval
+from eval.labels import SPLITS, Labels
+from eval.representation import Representation
+from eval.retrieval import Scorer
+from preprocessing.hashing import hash_strings
+
+# Codes a system that look for neighbours, and codes that a probe is fitted on: (in full, quick).
+NEIGHBOUR_QUERIES = (6000, 1500)
+BACKWARD_QUERIES = (10**9, 1500)
+PROBE_CODES = (20_000, 10_000)
+PROBE_BAGS = (6000, 4000)
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """One representation under judgement.
+
+    Attributes:
+        representation: what is judged.
+        labels: of its codes, row by row (`Labels.for_keys`).
+        split: `validation` or `test`: whose items count.
+        quick: whether to look at fewer items, for choosing between models.
+        seed: of what is drawn.
+    """
+
+    representation: Representation
+    labels: Labels
+    split: str = "test"
+    quick: bool = False
+    seed: int = 0
+
+    @functools.cached_property
+    def items(self) -> np.ndarray:
+        """A number for each code, the same in every vocabulary: uint64 [n]."""
+        return hash_strings("eval/items", self.representation.keys.tolist())
+
+    @functools.cached_property
+    def scorers(self) -> list[Scorer]:
+        """The views of the representation."""
+        return retrieval.scorers(self.representation)
+
+    def limit(self, sizes: tuple[int, int]) -> int:
+        """How many items, of (in full, quick)."""
+        return sizes[self.quick]
+
+    def rows_of(self, system: str) -> np.ndarray:
+        """Rows of a code system, rising."""
+        return np.flatnonzero(self.labels.systems == system)
+
+    @functools.cached_property
+    def systems(self) -> list[str]:
+        """Code systems of the vocabulary."""
+        return np.unique(self.labels.systems).tolist()
+
+    def drawn(self, rows: np.ndarray, count: int) -> np.ndarray:
+        """At most `count` of some rows, those of the lowest numbers: the same in every vocabulary. Rising."""
+        if len(rows) <= count:
+            return rows
+        return np.sort(rows[np.argsort(self.items[rows], kind="stable")[:count]])
+
+    def in_split(self, rows: np.ndarray) -> np.ndarray:
+        """Those of some rows that belong to the split."""
+        return rows[self.labels.part[rows] == SPLITS.index(self.split)]
