@@ -1,0 +1,70 @@
+"""A small training loop for the baselines that are trained: AdamW, warm-up, cosine decay, k-means once on the way."""
+
+from collections.abc import Callable, Iterable
+
+import jax
+import numpy as np
+import optax
+from flax import nnx
+from tqdm import tqdm
+
+
+class Trainer:
+    """Trains a module step by step.
+
+    Args:
+        model: what is trained.
+        loss: `(model, batch) -> terms by name`, whose sum is minimised.
+        steps: of the whole training.
+        learning_rate: peak.
+    """
+
+    def __init__(self, model: nnx.Module, loss: Callable, *, steps: int, learning_rate: float):
+        warmup = max(steps // 20, 1)
+        schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup, max(steps, warmup + 1))
+        optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=0.0))
+        self.graphdef, self.params, self.rest = nnx.split(model, nnx.Param, ...)
+        self.opt_state = optimizer.init(self.params)
+        graphdef = self.graphdef
+
+        @jax.jit
+        def step(params, rest, opt_state, batch):
+            def total(params):
+                terms = loss(nnx.merge(graphdef, params, rest), batch)
+                return sum(terms.values()), terms
+
+            (_, terms), gradients = jax.value_and_grad(total, has_aux=True)(params)
+            updates, opt_state = optimizer.update(gradients, opt_state, params)
+            return optax.apply_updates(params, updates), opt_state, terms
+
+        self._step = step
+        self.history: list[dict[str, float]] = []
+
+    @property
+    def model(self) -> nnx.Module:
+        """The model as it stands."""
+        return nnx.merge(self.graphdef, self.params, self.rest)
+
+    def set_codebook(self, rows: np.ndarray) -> None:
+        """Puts fitted rows into the model's quantizer."""
+        model = self.model
+        model.quantizer.set_codebook(jax.numpy.asarray(rows))
+        _, self.params, self.rest = nnx.split(model, nnx.Param, ...)
+
+    def run(self, batches: Iterable, before_step: dict[int, Callable[[], None]], *, name: str, progress: bool) -> None:
+        """Trains on all batches; `before_step` maps steps to what is called before them. Losses go to `history`.
+
+        Raises:
+            FloatingPointError: a loss is no number.
+        """
+        pending = []
+        for number, batch in enumerate(tqdm(batches, desc=f"Training {name}", unit=" steps", disable=not progress)):
+            if number in before_step:
+                before_step[number]()
+            self.params, self.opt_state, terms = self._step(self.params, self.rest, self.opt_state, batch)
+            pending.append(terms)
+            # Few steps are under way at once.
+            jax.block_until_ready(pending[max(len(pending) - 4, 0)])
+        self.history += [{key: float(value) for key, value in terms.items()} for terms in pending]
+        if not all(np.isfinite(list(terms.values())).all() for terms in self.history):
+            raise FloatingPointError(f"the loss of {name} is no number")
