@@ -6,7 +6,7 @@ from preprocessing.errors import InputError
 
 
 def projection(dim: int, width: int, *, seed: int = 0) -> np.ndarray:
-    """A random isometry `[width, dim]` float64: its columns are orthonormal, so `x @ projection.T` keeps inner products.
+    """A random isometry `[width, dim]` float64: columns are orthonormal, so `x @ projection.T` keeps inner products.
 
     Drawn uniformly (QR of a Gaussian matrix, signs fixed by the diagonal of R) from `seed` alone.
 

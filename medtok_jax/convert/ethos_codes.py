@@ -1,0 +1,124 @@
+"""Medical codes put together again from the tokens into which ETHOS splits them.
+
+ETHOS writes a diagnosis as up to three tokens (`ICD//CM//` and the title of its category, `ICD//CM//3-6//` and its next
+three characters, `ICD//CM//SFX//` and the rest), a procedure as seven (`ICD//PCS//` and one character each), a drug as
+up to three (`ATC//` and two levels with their title, `ATC//4//` and one character, `ATC//SFX//` and the rest). Which
+codes these were is lost in two places: ICD-9 codes became ICD-10 codes before, and titles stand for categories; those
+are turned back by the titles that the tokenizer knows.
+
+Source of the format: `ethos/tokenize/mimic/preprocessors.py` of github.com/ipolharvard/ethos-ares.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from preprocessing import codes
+from preprocessing.errors import InputError
+
+OTHER = 0
+CM_TITLE, CM_MIDDLE, CM_REST, PCS, ATC_TITLE, ATC_MIDDLE, ATC_REST = range(1, 8)
+# Prefixes, the longest first: some are prefixes of others.
+_PREFIXES = {
+    "ICD//CM//3-6//": CM_MIDDLE,
+    "ICD//CM//SFX//": CM_REST,
+    "ICD//CM//": CM_TITLE,
+    "ICD//PCS//": PCS,
+    "ATC//SFX//": ATC_REST,
+    "ATC//4//": ATC_MIDDLE,
+    "ATC//": ATC_TITLE,
+}
+# Kinds that continue a code, and what must stand in front of them.
+_CONTINUES = {CM_MIDDLE: CM_TITLE, CM_REST: CM_MIDDLE, ATC_MIDDLE: ATC_TITLE, ATC_REST: ATC_MIDDLE}
+_PCS_LENGTH = 7
+_PARTS = _PCS_LENGTH
+NO_PART = -1
+
+
+def kinds(vocabulary: Sequence[str]) -> np.ndarray:
+    """What each token is part of, `[vocabulary]` int8: one of the constants above, `OTHER` for no code."""
+    return np.array(
+        [next((kind for prefix, kind in _PREFIXES.items() if t.startswith(prefix)), OTHER) for t in vocabulary], np.int8
+    )
+
+
+def title_form(title: str) -> str:
+    """A title as ETHOS spells it in a token."""
+    return re.sub("[,.]", "", title.upper()).replace(" ", "_")
+
+
+def category_titles(keys: Sequence[str], descriptions: Sequence[str]) -> dict[str, str]:
+    """Title of each ICD-10-CM category, as ETHOS spells it -> its three characters; without titles of several."""
+    found: dict[str, str] = {}
+    for key, description in zip(keys, descriptions, strict=True):
+        system, _, code = key.partition("/")
+        if system == codes.ICD10CM and len(code) == 3:
+            title = title_form(description)
+            found[title] = code if found.get(title, code) == code else ""
+    return {title: code for title, code in found.items() if code}
+
+
+def split_into_codes(tokens: np.ndarray, kinds_of: np.ndarray, breaks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Finds the codes in a row of tokens.
+
+    Args:
+        tokens: `[events]` ids.
+        kinds_of: see `kinds`.
+        breaks: `[events]` bool, whether no code reaches from the event before into this one.
+
+    Returns:
+        `[codes]` positions of their first tokens, and `[codes, 7]` ids of their tokens, `NO_PART` where there is none.
+    """
+    kind = kinds_of[tokens]
+    before = np.concatenate([[OTHER], kind[:-1]])
+    needed = np.full(ATC_REST + 1, -1)
+    needed[list(_CONTINUES)] = list(_CONTINUES.values())
+    follows = (needed[kind] == before) & ~breaks
+    follows |= (kind == PCS) & ~breaks & ~_starts_of_runs(kind == PCS, breaks)
+    is_code = kind != OTHER
+    starts = np.flatnonzero(is_code & ~follows)
+    number = np.cumsum(is_code & ~follows) - 1
+    inside = np.flatnonzero(is_code)
+    place = inside - starts[number[inside]]
+    parts = np.full((len(starts), _PARTS), NO_PART, np.int64)
+    parts[number[inside], place] = tokens[inside]
+    return starts, parts
+
+
+def _starts_of_runs(member: np.ndarray, breaks: np.ndarray) -> np.ndarray:
+    """Every seventh token of each run of procedure characters; all of a run that is not made of whole codes."""
+    first = member & (~np.concatenate([[False], member[:-1]]) | breaks)
+    run = np.cumsum(first) - 1
+    position = np.arange(len(member)) - np.flatnonzero(first)[run] if first.any() else np.zeros(len(member), int)
+    length = np.bincount(run[member], minlength=1)
+    return member & ((position % _PCS_LENGTH == 0) | (length[run] % _PCS_LENGTH != 0))
+
+
+def join_parts(parts: np.ndarray, vocabulary: Sequence[str], titles: Mapping[str, str]) -> list[str]:
+    """The code that each row of tokens spells.
+
+    Args:
+        parts: `[codes, 7]`, see `split_into_codes`.
+        vocabulary: tokens by id.
+        titles: see `category_titles`.
+
+    Returns:
+        `SYSTEM/code` in normal form; where the code cannot be told, what the tokens say of it behind its system.
+    """
+    unique, place = np.unique(parts, axis=0, return_inverse=True)
+    spelled = [_join([vocabulary[i] for i in row if i != NO_PART], titles) for row in unique]
+    return [spelled[i] for i in place.reshape(-1)]
+
+
+def _join(tokens: list[str], titles: Mapping[str, str]) -> str:
+    prefix = next(prefix for prefix in _PREFIXES if tokens[0].startswith(prefix))
+    kind, head = _PREFIXES[prefix], tokens[0].removeprefix(prefix)
+    rest = "".join(token.rsplit("//", 1)[1] for token in tokens[1:])
+    system = codes.ATC if kind >= ATC_TITLE else codes.ICD10PCS if kind == PCS else codes.ICD10CM
+    stem = {CM_TITLE: titles.get(head, "?"), PCS: head, ATC_TITLE: head.partition("//")[0]}.get(kind, "?")
+    try:
+        return f"{system}/{codes.display_code(system, stem + rest)}"
+    except InputError:
+        told = [head.replace("//", "_"), rest] if kind in (CM_TITLE, ATC_TITLE, PCS) else ["...", head + rest]
+        return f"{system}/{' + '.join(part for part in told if part)}"

@@ -1,0 +1,301 @@
+"""Events of patient records in the words of ETHOS, with MedTok tokens for medical codes.
+
+Needs polars alone. Written beside ETHOS's own stages, as `ethos/tokenize/medtok/events.py`, it runs there; the
+conversion that writes it uses it too, so both spell alike. A frame of events has the columns `subject_id`, `time` and
+`code`, and may have `numeric_value`, `text_value`, `hadm_id`, `icustay_id`, `insurance`, `race` and `marital_status`.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import polars as pl
+
+MEDTOK = "MEDTOK//"
+# Stands for a code that the tokenizer does not hold, where `unmapped` is `unk`.
+UNK = f"{MEDTOK}UNK"
+NUM_QUANTILES = 10
+# Measurements told by value, the most frequent; more would each need a token for little.
+MAX_MEASUREMENTS = 200
+# What is said of a patient ahead of the timeline, beside the age; what is not known is `PREFIX//UNKNOWN`.
+STATIC_PREFIXES = ("GENDER", "MARITAL", "RACE")
+BIRTH, DEATH = "MEDS_BIRTH", "MEDS_DEATH"
+ADMISSION, DISCHARGE = "HOSPITAL_ADMISSION", "HOSPITAL_DISCHARGE"
+# Tokens of the time between two events and, in minutes, where each begins; the last is repeated.
+INTERVALS = {
+    "5m-15m": 5,
+    "15m-45m": 15,
+    "45m-1h15m": 45,
+    "1h15m-2h": 75,
+    "2h-3h": 120,
+    "3h-5h": 180,
+    "5h-8h": 300,
+    "8h-12h": 480,
+    "12h-18h": 720,
+    "18h-1d": 1080,
+    "1d-2d": 1440,
+    "2d-4d": 2 * 1440,
+    "4d-7d": 4 * 1440,
+    "7d-12d": 7 * 1440,
+    "12d-20d": 12 * 1440,
+    "20d-30d": 20 * 1440,
+    "30d-2mt": 30 * 1440,
+    "2mt-6mt": 60 * 1440,
+    "=6mt": 180 * 1440,
+}
+_SYSTEM = re.compile(r"(ICD10CM|ICD10PCS|ICD9CM|ICD9Proc|SNOMED|RxNorm|NDC|ATC|CPT4|HCPCS)//?(.+)", re.IGNORECASE)
+_ICD = re.compile(r"(DIAGNOSIS|PROCEDURE)//ICD//(9|10)//(.+)")
+_ICD_SYSTEMS = {
+    ("DIAGNOSIS", "9"): "ICD9CM",
+    ("DIAGNOSIS", "10"): "ICD10CM",
+    ("PROCEDURE", "9"): "ICD9PROC",
+    ("PROCEDURE", "10"): "ICD10PCS",
+}
+_NDC = re.compile(r"MEDICATION//(?:[^/]+//)*([0-9]{11})(?://.*)?")
+_DRUG = re.compile(r"MEDICATION//(.+)//Administered")
+
+
+def unified(code: pl.Expr) -> pl.Expr:
+    """A code as ETHOS writes it in its vocabulary."""
+    return code.str.to_uppercase().str.replace_all(r"[,.]", "").str.replace_all(" ", "_", literal=True)
+
+
+def spelled(code: pl.Expr) -> pl.Expr:
+    """The same, and no token that ETHOS takes for a quantile or reads as a number."""
+    text = unified(code).str.replace_all(r"[\r\n]", "_")
+    return pl.when(text.str.contains(r"^(Q?[0-9]+|[+-][0-9]+|)$")).then(pl.lit("CODE//") + text).otherwise(text)
+
+
+def read_codes(path: str | Path) -> dict[str, list[str]]:
+    """Tokens of each code, from a Parquet or CSV file with the columns `code` and `tokens`.
+
+    `code` is `SYSTEM/code`; `tokens` are the ids of 4K rows of the codebook: a list, or in CSV numbers with blanks.
+    """
+    if str(path).endswith(".csv"):
+        table = pl.read_csv(path, schema={"code": pl.String, "tokens": pl.String})
+        table = table.with_columns(pl.col("tokens").str.split(" "))
+    else:
+        table = pl.read_parquet(path)
+    tokens = table["tokens"].cast(pl.List(pl.String)).to_list()
+    keys = (key_of(code) for code in table["code"])
+    return {key: [MEDTOK + number for number in row] for key, row in zip(keys, tokens, strict=True) if key}
+
+
+def key_of(code: str) -> str | None:
+    """`SYSTEM/code` in capitals without dots, of a code in any spelling of patient records; None for other events."""
+    if found := _ICD.fullmatch(code):
+        system, bare = _ICD_SYSTEMS[found[1], found[2]], found[3]
+    elif found := _SYSTEM.fullmatch(code):
+        system, bare = found[1].upper(), found[2]
+    elif found := _NDC.fullmatch(code):
+        system, bare = "NDC", found[1]
+    else:
+        return None
+    return f"{system}/{bare.strip().upper().replace('.', '')}"
+
+
+def look_up(
+    codes: pl.Series, tokens: Mapping[str, list[str]], drugs: Mapping[str, list[str]] | None = None
+) -> pl.DataFrame:
+    """What becomes of the distinct codes of some events.
+
+    Args:
+        codes: of events.
+        tokens: see `read_codes`.
+        drugs: ATC codes of each drug name in lower case, for medications that are told by name.
+
+    Returns:
+        `code`, `medical` (bool: of a system of codes) and `tokens` (a list, null where there are none).
+    """
+    rows = []
+    for code in codes.drop_nulls().unique().to_list():
+        key = key_of(code)
+        keys = [key] if key else []
+        if not keys and drugs and (drug := _DRUG.fullmatch(code)):
+            keys = [f"ATC/{atc}" for atc in drugs.get(drug[1].strip(" ").lower(), ())]
+        found = [token for key in keys for token in tokens.get(key, ())]
+        rows.append((code, bool(keys), found or None))
+    schema = {"code": pl.String, "medical": pl.Boolean, "tokens": pl.List(pl.String)}
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def replace_codes(df: pl.DataFrame, found: pl.DataFrame, unmapped: str) -> pl.DataFrame:
+    """Events whose medical codes are tokens, in their order; the other columns are repeated for each token.
+
+    Args:
+        df: events.
+        found: see `look_up`.
+        unmapped: what becomes of medical codes without tokens: `keep` them, `drop` them, or write `unk`.
+    """
+    # A left join may reorder rows, so their order is written down.
+    df = df.with_row_index("__row").join(found, on="code", how="left")
+    missing = pl.col("medical").fill_null(False) & pl.col("tokens").is_null()
+    if unmapped == "drop":
+        df = df.filter(~missing)
+    elif unmapped == "unk":
+        df = df.with_columns(pl.when(missing).then(pl.lit(UNK)).otherwise("code").alias("code"))
+    words = pl.when(pl.col("tokens").is_null()).then(pl.concat_list("code")).otherwise("tokens")
+    df = df.with_columns(words.alias("code"))
+    return df.drop("medical", "tokens").sort("__row").explode("code").drop("__row")
+
+
+def part(number: int) -> pl.Expr:
+    """Part of a code between `//`; null where there is none, or it says nothing."""
+    text = pl.col("code").str.split("//").list.get(number, null_on_oob=True).str.strip_chars()
+    return pl.when(~text.is_in(["", "UNK"])).then(text)
+
+
+def with_words(df: pl.DataFrame) -> pl.DataFrame:
+    """Admissions, discharges, stays in intensive care and diagnosis-related groups as ETHOS writes them.
+
+    An admission is always three tokens: ETHOS predicts mortality from the third. A discharge is two, then comes what
+    stands behind it at the same time, and then exactly one group, from which ETHOS predicts readmission; a death at
+    that time stands before.
+
+    Args:
+        df: events sorted by subject and time.
+    """
+    df = _with_columns(df, insurance=pl.String)
+    code, kind = pl.col("code"), part(0)
+    df = df.filter((kind != "DRG") | (part(1).is_in(["HCFA", "MS"]) & part(2).is_not_null()) | (code == "DRG//UNKNOWN"))
+    when = ["subject_id", "time"]
+    behind = (kind == DISCHARGE).cast(pl.Int32).cum_sum().over(when) > 0
+    order = pl.when(kind == DEATH).then(1).when(kind == DISCHARGE).then(2).when(kind == "DRG").then(4)
+    df = df.with_columns(
+        __order=order.when(behind).then(3).otherwise(0),
+        __discharged=(kind == DISCHARGE).any().over(when) & pl.col("time").is_not_null(),
+        __grouped=(kind == "DRG").any().over(when),
+    )
+    # One group for each discharge.
+    first = pl.int_range(pl.len()).over([*when, "__order"]) == 0
+    df = df.filter((kind != "DRG") | first)
+    lone = df.filter((kind == DISCHARGE) & ~pl.col("__grouped") & first)
+    lone = lone.with_columns(code=pl.lit("DRG//UNKNOWN"), __order=pl.lit(4))
+    df = pl.concat([df, lone.select(df.columns)])
+    order = pl.when(pl.col("__discharged")).then("__order").otherwise(0)
+    df = df.sort("subject_id", "time", order, nulls_last=False, maintain_order=True)
+    return _spelled(df).drop("__order", "__discharged", "__grouped")
+
+
+def _spelled(df: pl.DataFrame) -> pl.DataFrame:
+    kind = part(0)
+    arrival = part(1).str.to_uppercase()
+    admission_type = (
+        pl.when(arrival.str.contains("EMER|URGENT"))
+        .then(pl.lit("EMERGENCY"))
+        .when(arrival.is_in(["ELECTIVE", "SURGICAL SAME DAY ADMISSION"]))
+        .then(pl.lit("SCHEDULED"))
+        .when(arrival == "NEWBORN")
+        .then(arrival)
+        .otherwise(pl.lit("OBSERVATION"))
+    )
+    words = (
+        pl.when(kind == ADMISSION)
+        .then(
+            pl.concat_list(
+                pl.lit(ADMISSION),
+                pl.lit("ADMISSION_TYPE//") + admission_type,
+                pl.lit("INSURANCE//") + pl.col("insurance").fill_null("UNKNOWN"),
+            )
+        )
+        .when(kind == DISCHARGE)
+        .then(pl.concat_list(pl.lit(DISCHARGE), pl.lit("DISCHARGE_LOCATION//") + _destination()))
+        .when(kind == "ICU_ADMISSION")
+        .then(pl.concat_list(kind, pl.lit("ICU_TYPE//") + part(1).fill_null("UNKNOWN")))
+        .when(kind == "ICU_DISCHARGE")
+        .then(pl.concat_list(kind))
+        .when((kind == "DRG") & part(2).is_not_null())
+        .then(pl.concat_list(pl.lit("DRG//") + part(2).str.strip_chars_start("0")))
+        .when((kind == "TRANSFER_TO") & part(1).str.to_lowercase().is_in(["transfer", "admit"]))
+        .then(pl.concat_list(pl.lit("TRANSFER//") + part(2).fill_null("UNKNOWN")))
+        .when(kind == "TRANSFER_TO")
+        .then(pl.lit(None, pl.List(pl.String)))
+        .when(kind == DEATH)
+        .then(pl.concat_list(pl.lit(DEATH)))
+        .otherwise(pl.concat_list("code"))
+    )
+    return df.with_columns(code=words).explode("code").drop_nulls("code")
+
+
+def _destination() -> pl.Expr:
+    """Where a patient is discharged to, care facilities in one."""
+    place = part(1).str.to_uppercase()
+    facility = place.str.contains("FACILITY|REHAB|CHRONIC|SNF|LONG TERM")
+    return pl.when(facility).then(pl.lit("HEALTHCARE_FACILITY")).otherwise(place.fill_null("UNKNOWN"))
+
+
+def with_demographics(df: pl.DataFrame) -> pl.DataFrame:
+    """`RACE//` and `MARITAL//` as events of their own, from codes or from columns of admissions."""
+    df = _with_columns(df, race=pl.String, marital_status=pl.String, text_value=pl.String)
+    kind = part(0).str.to_uppercase()
+    value = pl.coalesce(part(1), pl.col("text_value"))
+    df = df.with_columns(
+        code=pl.when(kind.is_in(["RACE", "ETHNICITY"]))
+        .then(pl.lit("RACE//") + _race(value))
+        .when(kind.is_in(["MARITAL", "MARITAL_STATUS"]))
+        .then(pl.lit("MARITAL//") + value)
+        .otherwise("code")
+    ).drop_nulls("code")
+    told = pl.concat_list(
+        "code",
+        pl.when(kind == ADMISSION).then(pl.lit("RACE//") + _race(pl.col("race"))),
+        pl.when(kind == ADMISSION).then(pl.lit("MARITAL//") + pl.col("marital_status")),
+    )
+    return df.with_columns(code=told).explode("code").drop_nulls("code")
+
+
+def _race(value: pl.Expr) -> pl.Expr:
+    """The first word of what a record says; null for what says nothing."""
+    word = value.str.to_uppercase().str.extract(r"^([^/ \-]+)")
+    silent = value.str.to_uppercase().str.contains("UNKNOWN|UNABLE|DECLINED")
+    small = value.str.to_uppercase().str.contains("HAWAIIAN|AMERICAN INDIAN|MULTI")
+    return pl.when(silent).then(None).when(small).then(pl.lit("OTHER")).otherwise(word)
+
+
+def _with_columns(df: pl.DataFrame, **types) -> pl.DataFrame:
+    """The frame with these columns, null where it lacks them."""
+    return df.with_columns(
+        (pl.col(name).cast(kind) if name in df.columns else pl.lit(None, kind)).alias(name)
+        for name, kind in types.items()
+    )
+
+
+def static_data(df: pl.DataFrame, prefixes: tuple[str, ...] = STATIC_PREFIXES) -> dict[int, dict]:
+    """What ETHOS reads ahead of a timeline: `{subject: {prefix: {"code": [...], "time": [...] or None}}}`.
+
+    Subjects without a birth are left out: ETHOS cannot tell their age. Of one prefix, codes at one time are one.
+    """
+    kind = part(0)
+    df = df.filter(kind.is_in([BIRTH, *prefixes])).select("subject_id", kind.alias("prefix"), "code", "time")
+    spelled = pl.when(pl.col("prefix") == BIRTH).then(pl.lit(BIRTH)).otherwise(unified(pl.col("code")))
+    df = df.with_columns(pl.col("time").cast(pl.Int64), spelled.alias("code"))
+    static: dict[int, dict] = {}
+    for (subject, prefix), rows in df.group_by("subject_id", "prefix", maintain_order=True):
+        known = rows.drop_nulls("time").unique("time", keep="first", maintain_order=True).sort("time")
+        rows = known if len(known) else rows.head(1)
+        if prefix == BIRTH and not len(known):
+            continue
+        rows = rows.head(1) if prefix == BIRTH or rows["code"].n_unique() == 1 else rows
+        static.setdefault(subject, {})[prefix] = {"code": rows["code"].to_list(), "time": rows["time"].to_list()}
+    unknown = {prefix: {"code": [f"{prefix}//UNKNOWN"], "time": None} for prefix in prefixes}
+    return {
+        subject: {prefix: (unknown | told)[prefix] for prefix in sorted([*prefixes, BIRTH])}
+        for subject, told in static.items()
+        if BIRTH in told
+    }
+
+
+def is_static(prefixes: tuple[str, ...] = STATIC_PREFIXES) -> pl.Expr:
+    """Whether an event is told ahead of the timeline."""
+    return part(0).is_in([BIRTH, *prefixes])
+
+
+def is_measurement(medical: pl.Expr) -> pl.Expr:
+    """Whether the value of an event is told: of laboratory tests and vital signs, not of doses and stays."""
+    words = ["MEDICATION", "DRG", "TRANSFER", "TRANSFER_TO", BIRTH, DEATH, ADMISSION, DISCHARGE]
+    return pl.col("numeric_value").is_finite().fill_null(False) & ~medical & ~part(0).is_in(words).fill_null(False)
+
+
+def quantile_code(code: pl.Expr) -> pl.Expr:
+    """Under what name the breaks of a measurement are kept."""
+    return pl.lit("Q//") + code
