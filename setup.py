@@ -20,7 +20,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["medtok_jax*", "preprocessing*", "eval*", "configs*"]),
-    package_data={"medtok_jax": ["report_assets/*"]},
+    package_data={"medtok_jax": ["report_assets/*", "convert/ethos_files/*.yaml"]},
     install_requires=[
         "absl-py>=2.1",
         "clu>=0.0.12",

@@ -35,6 +35,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "behrt": ("tokens_per_code", "width", "max_len"),
     "transformehr": ("tokens_per_code", "width"),
     "mult_ehr": ("width",),
+    "ethos": ("width", "n_layer", "n_head", "n_positions", "paper_vocabulary"),
 }
 
 TO = flags.DEFINE_enum("to", None, list(TARGETS), "What to convert to.")
@@ -55,6 +56,12 @@ TOKENS_PER_CODE = flags.DEFINE_integer(
 WIDTH = flags.DEFINE_integer("width", None, "Hidden size of the model; its own by default.", lower_bound=1)
 TASK = flags.DEFINE_enum("task", None, ["mortality", "readmission"], "Label of a history, from the visit behind it.")
 LABELS = flags.DEFINE_string("labels", None, "Labels of histories instead: a parquet file in MEDS form.")
+N_LAYER = flags.DEFINE_integer("n_layer", None, "ETHOS: layers of the model; 6 by default.", lower_bound=1)
+N_HEAD = flags.DEFINE_integer("n_head", None, "ETHOS: attention heads; 12 by default.", lower_bound=1)
+N_POSITIONS = flags.DEFINE_integer("n_positions", None, "ETHOS: tokens of a timeline; 2048 by default.", lower_bound=8)
+PAPER_VOCABULARY = flags.DEFINE_string(
+    "paper_vocabulary", None, "ETHOS: vocabulary of its first release (.pkl) to put MedTok tokens behind."
+)
 MAX_LEN = flags.DEFINE_integer("max_len", None, "Tokens of a history at most.", lower_bound=16)
 
 
