@@ -120,6 +120,11 @@ def _write_vocabulary(folder: Path, tokens: list[str], width: int) -> None:
         **{f"{side}_ffn_dim": 4 * width for side in ("encoder", "decoder")},
         "max_position_embeddings": MAX_POSITIONS,
         "init_std": STD,
+        # The repository's copy of BART reads these, which transformers' configuration no longer knows.
+        "static_position_embeddings": False,
+        "normalize_embedding": True,
+        "normalize_before": False,
+        "add_final_layer_norm": False,
         "pad_token_id": place["[PAD]"],
         "bos_token_id": place["[CLS]"],
         "decoder_start_token_id": place["[CLS]"],

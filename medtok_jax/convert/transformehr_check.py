@@ -20,6 +20,7 @@ SPECIAL = (
     *(UNKNOWN, "[CLS]", "[SEP]", "[MASK]"),
     *(f"[unused{number}]" for number in range(99, 194)),
 )
+_CONFIG = ("static_position_embeddings", "normalize_embedding", "normalize_before", "add_final_layer_norm")
 
 
 def check_transformehr(folder: Path) -> dict[str, tuple[int, int]]:
@@ -36,6 +37,9 @@ def check_transformehr(folder: Path) -> dict[str, tuple[int, int]]:
     if (folder / "tokenizer" / "vocab.txt").read_bytes() != (folder / "dict.txt").read_bytes():
         raise InputError(f"{folder}/tokenizer/vocab.txt is another vocabulary than dict.txt.")
     config = json.loads((folder / "model" / "config.json").read_text())
+    missing = [name for name in _CONFIG if name not in config]
+    if missing:
+        raise InputError(f"{folder}/model/config.json lacks {', '.join(missing)}, which the model reads.")
     matrix = np.load(folder / "embed_tokens.npy")
     if not matrix.shape == (len(tokens), config["d_model"]) == (config["vocab_size"], config["d_model"]):
         raise InputError(f"{folder}/embed_tokens.npy is {matrix.shape}; dict.txt has {len(tokens)} tokens.")
