@@ -65,6 +65,16 @@ class Context:
             return rows
         return np.sort(rows[np.argsort(self.items[rows], kind="stable")[:count]])
 
+    def given(self, what: str) -> str:
+        """What the graph gave of some labels: `what`, unless no graph was read, or nobody knows which."""
+        about = self.representation.about
+        if not about.get("graph", True):
+            return ""
+        trained_on = about.get("data_set") or {}
+        if trained_on.get("fingerprint", self.labels.fingerprint) != self.labels.fingerprint:
+            return f"UNKNOWN: made from another data set ({trained_on.get('name', '?')}) than the labels"
+        return what
+
     def in_split(self, rows: np.ndarray) -> np.ndarray:
         """Those of some rows that belong to the split."""
         return rows[self.labels.part[rows] == SPLITS.index(self.split)]

@@ -51,7 +51,13 @@ def _fewer(context: Context, queries: Queries, count: int) -> Queries:
 
 
 def _figures(context: Context, scorer: Scorer, scope: str, queries: Queries, ranks: Found) -> list[Measurement]:
-    where = {"family": FAMILY, "view": scorer.name, "scope": scope, "unit": "codes", "given": queries.given}
+    where = {
+        "family": FAMILY,
+        "view": scorer.name,
+        "scope": scope,
+        "unit": "codes",
+        "given": context.given(queries.given),
+    }
     where |= {"items": context.items[queries.query], "clusters": context.labels.category[queries.query]}
     figures = [Measurement(metric=f"R@{k}", values=ranks.hits(k), **where) for k in DEPTHS]
     return [*figures, Measurement(metric="MRR", values=ranks.reciprocal_rank(), **where)]

@@ -53,7 +53,7 @@ def measure(context: Context) -> list[Measurement]:
                     values=right.astype(float),
                     clusters=context.labels.category[scored],
                     macro=group[scored],
-                    given=context.labels.given.get("groups", ""),
+                    given=context.given(context.labels.given.get("groups", "")),
                     chance=1 / len(np.unique(group[fitted])),
                 )
             )

@@ -34,7 +34,8 @@ def measure(context: Context) -> list[Measurement]:
         sampled = _sample(queries, context.labels.category, rng)
         for scorer in context.scorers:
             hits = retrieval.find(scorer, queries, context.rows_of(system), category=context.labels.category).hits(10)
-            where = {"family": FAMILY, "view": scorer.name, "scope": relation, "unit": "edges", "given": queries.given}
+            where = {"family": FAMILY, "view": scorer.name, "scope": relation, "unit": "edges"}
+            where |= {"given": context.given(queries.given)}
             where |= {"items": _edge_numbers(context, queries, number)}
             where |= {"clusters": context.labels.category[queries.query]}
             for metric, values, chance in ((AUC, _wins(scorer, queries, *sampled), 0.5), (HITS, hits, None)):

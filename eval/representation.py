@@ -49,7 +49,8 @@ class Representation:
         embeddings: names of the embeddings of which a code has several, in the order of `tokens` and `vectors`, each
             with an equal share of both; empty where a code is one piece.
         region_of_embedding: name of each embedding -> its region.
-        about: what made it, for the report.
+        about: what made it, for the report. `data_set` (name and fingerprint) tells from which graph it was made, and
+            `graph` False that none was read: what a graph gives away is then not said of it.
     """
 
     name: str

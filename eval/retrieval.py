@@ -156,21 +156,29 @@ def find(
     return Found(*found)
 
 
-def nearest_share(scorer: Scorer, rows: np.ndarray, candidates: np.ndarray, label: np.ndarray) -> np.ndarray:
+def nearest_share(
+    scorer: Scorer,
+    rows: np.ndarray,
+    candidates: np.ndarray,
+    label: np.ndarray,
+    *,
+    itself: np.ndarray | None = None,
+) -> np.ndarray:
     """Probability that the nearest candidate of each code, itself left out, has its label: float64 [rows].
 
     Args:
         scorer: how alike codes are.
         rows: codes. candidates: rows, rising.
         label: `[n]` int.
+        itself: `[rows]` the candidate that each code is, where it stands in another row than among them.
     """
+    itself = rows if itself is None else itself
     score, place_of = scorer.against(candidates), np.full(len(label), -1)
     place_of[candidates] = np.arange(len(candidates))
     found = np.empty(len(rows))
     for block in blocks(len(rows), len(candidates)):
-        scores = score(rows[block])
-        itself = place_of[rows[block]]
-        scores[np.flatnonzero(itself >= 0), itself[itself >= 0]] = -np.inf
+        scores, own = score(rows[block]), place_of[itself[block]]
+        scores[np.flatnonzero(own >= 0), own[own >= 0]] = -np.inf
         owner, place = np.nonzero(scores >= scores.max(1, keepdims=True) - TIE)
         same = label[candidates[place]] == label[rows[block][owner]]
         found[block] = np.bincount(owner, same, len(block)) / np.bincount(owner, minlength=len(block))

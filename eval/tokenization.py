@@ -8,14 +8,36 @@ writes `quality.json`, `quality.md` and plots. Families of metrics: codebook, id
 relations, robustness, seeds. Choose between models on `--split=validation`, report on `--split=test`, once.
 """
 
+import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from eval import codebook_use, cross_system, groups, identity, relations, tree_metrics
+from absl import flags
+from rich.console import Console
+from rich.table import Table
+
+from eval import (
+    codebook_use,
+    cross_system,
+    groups,
+    identity,
+    quality_plots,
+    relations,
+    seed_stability,
+    tree_metrics,
+)
 from eval.context import Context
 from eval.intervals import interval
-from eval.labels import Labels
+from eval.label_building import open_labels
+from eval.labels import SPLITS, Labels
 from eval.measurement import Measurement
-from eval.representation import Representation
+from eval.quality_report import markdown, shown
+from eval.representation import Representation, load
+from preprocessing import command_line
+from preprocessing.errors import InputError
+
+JSON, MARKDOWN = "quality.json", "quality.md"
+EXAMPLE = "python -m eval.tokenization --tokenizer=TOK --output=DIR"
 
 FAMILIES: dict[str, Callable[[Context], list[Measurement]]] = {
     codebook_use.FAMILY: codebook_use.measure,
@@ -25,6 +47,8 @@ FAMILIES: dict[str, Callable[[Context], list[Measurement]]] = {
     groups.FAMILY: groups.measure,
     relations.FAMILY: relations.measure,
 }
+# Families that need more than a representation: the run, and tokenizers of other seeds.
+MORE_FAMILIES = ("robustness", seed_stability.FAMILY)
 
 
 def measure(
@@ -98,3 +122,97 @@ def figure(measurement: Measurement, *, seed: int = 0) -> dict:
     value, low, high, n = interval(measurement, seed=seed)
     names = ("family", "metric", "view", "scope", "unit", "given", "chance", "better")
     return {name: getattr(measurement, name) for name in names} | {"value": value, "low": low, "high": high, "n": n}
+
+
+def main(argv: list[str]) -> None:
+    """Judges what the flags name and writes the report."""
+    command_line.expect_arguments(argv, 0, EXAMPLE)
+    given = flags.FLAGS
+    metrics = _metrics(given.metrics)
+    representation, labels, run, others = _open(given)
+    console = Console()
+    tell = lambda family: console.print(f"measuring {family} ...", highlight=False)  # noqa: E731
+    chosen = {"split": given.split, "quick": given.quick, "seed": given.seed}
+    plain = [family for family in metrics if family in FAMILIES]
+    found = measure(representation, labels, metrics=plain, told=tell, **chosen)
+    context = Context(representation, labels.for_keys(representation.keys), **chosen)
+    if run is not None and "robustness" in metrics:
+        from eval import robustness
+
+        tell(robustness.FAMILY)
+        found += robustness.measure(context, run)
+    if others and "seeds" in metrics:
+        tell(seed_stability.FAMILY)
+        found += seed_stability.measure(context, others)
+    report = describe(representation, labels, found, **chosen)
+    output = Path(given.output).expanduser()
+    _write(output, report, context, plots=given.plots)
+    _print(console, report)
+    console.print(f"wrote {output / JSON} and {output / MARKDOWN}", highlight=False)
+
+
+def _metrics(named: list[str]) -> list[str]:
+    known = (*FAMILIES, *MORE_FAMILIES)
+    for name in named:
+        if name not in known:
+            raise InputError(f"--metrics names {name!r}, which is not known; there are {', '.join(known)}.")
+    return named or list(known)
+
+
+def _open(given: flags.FlagValues) -> tuple:
+    """(representation, labels, run or None, tokenizers of other seeds) that the flags name."""
+    if not given.output:
+        raise InputError(f"--output is missing; for example: {EXAMPLE}")
+    if not (given.tokenizer or given.workdir):
+        raise InputError(f"Say what to judge, by --tokenizer=TOK or --workdir=RUN; for example: {EXAMPLE}")
+    representation = load(given.tokenizer or Path(given.workdir).expanduser() / "tokenizer", given.name)
+    data_set = given.data_set or (representation.about.get("data_set") or {}).get("name")
+    if not data_set:
+        raise InputError(f"{representation.name} does not tell its data set; give --data_set=medtok_codes/icd-...")
+    labels = open_labels(data_set, given.data_dir)
+    run = None
+    if given.workdir:
+        # Imported here, since JAX is only needed to run the model.
+        from medtok_jax import run as runs
+
+        run = runs.open_trained(Path(given.workdir).expanduser(), data_dir=given.data_dir or "")
+    return representation, labels, run, [load(path) for path in given.other_seeds]
+
+
+def _write(output: Path, report: dict, context: Context, *, plots: bool) -> None:
+    """Writes the report; each file appears when it is whole."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        pictures = quality_plots.draw(context, report, output) if plots else []
+        for name, text in ((JSON, json.dumps(report, indent=1) + "\n"), (MARKDOWN, markdown(report, pictures))):
+            partial = output / f"{name}.partial"
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(output / name)
+    except OSError as error:
+        raise InputError(f"{output} cannot be written ({error.strerror}); give another --output.") from error
+
+
+def _print(console: Console, report: dict) -> None:
+    """The main figures as a table: those of the whole vocabulary, without the figures of each system's codebook."""
+    table = Table("about", "metric", "view", "value", "items", "given", title=f"{report['name']}, {report['split']}")
+    for one in report["figures"]:
+        if one["family"] in ("codebook", "identity") and ", " in one["scope"]:
+            continue
+        table.add_row(one["scope"], one["metric"], one["view"], shown(one), f"{one['n']:,}", one["given"])
+    console.print(table)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("tokenizer", None, "tokenizer directory, its name on the hub, or a saved representation")
+    flags.DEFINE_string("workdir", None, "work directory of a run: its tokenizer, and its model for robustness")
+    flags.DEFINE_string("output", None, "folder for quality.json, quality.md and plots")
+    flags.DEFINE_enum("split", "test", list(SPLITS), "whose items count: validation to choose by, test to report")
+    flags.DEFINE_list("metrics", [], f"families to measure, all without it: {', '.join((*FAMILIES, *MORE_FAMILIES))}")
+    flags.DEFINE_bool("quick", False, "fewer items, in about a minute")
+    flags.DEFINE_list("other_seeds", [], "tokenizers of other seeds, for the stability of tokens")
+    flags.DEFINE_string("data_set", None, "data set of the labels, if not the one that the tokenizer was trained on")
+    flags.DEFINE_string("data_dir", None, "where data sets lie; TFDS's own default when not given")
+    flags.DEFINE_string("name", None, "what to call it in the report")
+    flags.DEFINE_integer("seed", 0, "of what is drawn")
+    flags.DEFINE_bool("plots", True, "draw pictures")
+    command_line.run(main)

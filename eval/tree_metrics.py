@@ -72,7 +72,7 @@ def _closeness(context: Context, system: str) -> list[Measurement]:
 
 def _where(context: Context, view: str, scope: str, rows: np.ndarray) -> dict:
     items = {"items": context.items[rows], "clusters": context.labels.category[rows]}
-    given = context.labels.given.get("tree", "")
+    given = context.given(context.labels.given.get("tree", ""))
     return {"family": FAMILY, "view": view, "scope": scope, "unit": "codes", "given": given} | items
 
 

@@ -1,0 +1,81 @@
+"""The report of token quality as Markdown: a table for each family, what was given said in it."""
+
+TITLES = {
+    "codebook": "Codebook",
+    "identity": "Identity: codes that others cannot be told from",
+    "cross_system": "Same concept, other system",
+    "tree": "Hierarchy",
+    "groups": "Groups: linear probes on categories never seen",
+    "relations": "Relations: edges of the knowledge graph",
+    "robustness": "Robustness: codes encoded again with something dropped",
+    "seeds": "Stability across seeds",
+}
+_VIEWS = ("", "vectors", "tokens", "tokens alike", "unquantized")
+_EXPLAINED = {
+    "vectors": "quantized embeddings (cosine)",
+    "tokens": "token ids alone (weighted Jaccard overlap; a bag of tokens for probes)",
+    "tokens alike": "token ids, all counting alike (Jaccard overlap)",
+    "unquantized": "embeddings before quantization (cosine)",
+}
+
+
+def markdown(report: dict, plots: list[str] | None = None) -> str:
+    """The report of `tokenization.describe` as Markdown.
+
+    Args:
+        report: plain values.
+        plots: names of picture files to show.
+    """
+    labels, figures = report["labels"], report["figures"]
+    parts = [
+        f"# Token quality of {report['name']}",
+        f"{report['codes']:,} codes; labels of `{labels['data_set']}`; {report['split']} items"
+        + (", fewer of them (quick)" if report["quick"] else "")
+        + ". In brackets 95 % bootstrap intervals (codes drawn by 3-character category where they hang together).",
+    ]
+    if dead := report["dead_rows"]:
+        parts.append(
+            "Rows of the codebook that no code uses: " + ", ".join(f"{n} {c:,}" for n, c in dead.items()) + "."
+        )
+    views = [view for view in _VIEWS[1:] if any(figure["view"] == view for figure in figures)]
+    if views:
+        parts.append("Views: " + "; ".join(f"**{view}**: {_EXPLAINED[view]}" for view in views) + ".")
+    for family in dict.fromkeys(figure["family"] for figure in figures):
+        parts.append(f"## {TITLES[family]}")
+        parts.append(_table([figure for figure in figures if figure["family"] == family]))
+    if counts := labels["counts"]:
+        parts.append("## Labels")
+        parts.append("\n".join(f"- {name}: {count:,}" for name, count in counts.items()))
+    parts += [f"![{name}]({name})" for name in plots or []]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(figures: list[dict]) -> str:
+    """Rows are metrics and what they are about, columns are views."""
+    views = [view for view in _VIEWS if any(figure["view"] == view for figure in figures)]
+    given, chance = (any(figure[name] not in ("", None) for figure in figures) for name in ("given", "chance"))
+    header = ["about", "metric", *(view or "value" for view in views), *(["chance"] if chance else []), "items"]
+    header += ["given"] if given else []
+    rows: dict[tuple, dict[str, dict]] = {}
+    for figure in figures:
+        rows.setdefault((figure["scope"], figure["metric"]), {})[figure["view"]] = figure
+    lines = [header, ["---"] * len(header)]
+    for (scope, metric), by_view in rows.items():
+        one = next(iter(by_view.values()))
+        cells = [scope, metric, *(shown(by_view[view]) if view in by_view else "" for view in views)]
+        cells += [number(one["chance"]) if one["chance"] is not None else ""] if chance else []
+        cells += [f"{one['n']:,} {one['unit']}", *([one["given"] or "no"] if given else [])]
+        lines.append(cells)
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def shown(figure: dict) -> str:
+    """A figure with its interval."""
+    return f"{number(figure['value'])} [{number(figure['low'])}, {number(figure['high'])}]"
+
+
+def number(value: float) -> str:
+    """Three digits behind the point for shares, none for large numbers."""
+    if value != value:
+        return "none"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3f}"
