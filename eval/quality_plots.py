@@ -39,9 +39,8 @@ def _use_of_codebook(context: Context, path: Path) -> str:
     for colour, (name, (start, stop)) in zip(COLOURS, regions.items(), strict=False):
         ordered = np.sort(counts[start:stop])[::-1]
         axes.plot(np.arange(1, stop - start + 1), np.where(ordered > 0, ordered, np.nan), color=colour, label=name)
-    axes.set(
-        xscale="log", yscale="log", xlabel="token, commonest first", ylabel="times used", title=representation.name
-    )
+    axes.set(xscale="log", yscale="log", xlabel="token, commonest first", ylabel="times used")
+    axes.set_title(representation.name)
     axes.legend()
     return _save(figure, path)
 

@@ -34,11 +34,9 @@ def markdown(report: dict, plots: list[str] | None = None) -> str:
         + ". In brackets 95 % bootstrap intervals (codes drawn by 3-character category where they hang together).",
     ]
     if dead := report["dead_rows"]:
-        parts.append(
-            "Rows of the codebook that no code uses: " + ", ".join(f"{n} {c:,}" for n, c in dead.items()) + "."
-        )
-    views = [view for view in _VIEWS[1:] if any(figure["view"] == view for figure in figures)]
-    if views:
+        counted = ", ".join(f"{region} {count:,}" for region, count in dead.items())
+        parts.append(f"Dead rows of the codebook, which no code uses: {counted}.")
+    if views := [view for view in views_of(figures) if view]:
         parts.append("Views: " + "; ".join(f"**{view}**: {_EXPLAINED[view]}" for view in views) + ".")
     for family in dict.fromkeys(figure["family"] for figure in figures):
         parts.append(f"## {TITLES[family]}")
@@ -50,17 +48,27 @@ def markdown(report: dict, plots: list[str] | None = None) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def by_row(figures: list[dict]) -> dict[tuple[str, str], dict[str, dict]]:
+    """Figures by (what they are about, metric) and then by view."""
+    rows: dict[tuple[str, str], dict[str, dict]] = {}
+    for figure in figures:
+        rows.setdefault((figure["scope"], figure["metric"]), {})[figure["view"]] = figure
+    return rows
+
+
+def views_of(figures: list[dict]) -> list[str]:
+    """Views that figures have, in their order."""
+    return [view for view in _VIEWS if any(figure["view"] == view for figure in figures)]
+
+
 def _table(figures: list[dict]) -> str:
     """Rows are metrics and what they are about, columns are views."""
-    views = [view for view in _VIEWS if any(figure["view"] == view for figure in figures)]
+    views = views_of(figures)
     given, chance = (any(figure[name] not in ("", None) for figure in figures) for name in ("given", "chance"))
     header = ["about", "metric", *(view or "value" for view in views), *(["chance"] if chance else []), "items"]
     header += ["given"] if given else []
-    rows: dict[tuple, dict[str, dict]] = {}
-    for figure in figures:
-        rows.setdefault((figure["scope"], figure["metric"]), {})[figure["view"]] = figure
     lines = [header, ["---"] * len(header)]
-    for (scope, metric), by_view in rows.items():
+    for (scope, metric), by_view in by_row(figures).items():
         one = next(iter(by_view.values()))
         cells = [scope, metric, *(shown(by_view[view]) if view in by_view else "" for view in views)]
         cells += [number(one["chance"]) if one["chance"] is not None else ""] if chance else []

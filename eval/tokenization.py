@@ -31,12 +31,14 @@ from eval.intervals import interval
 from eval.label_building import open_labels
 from eval.labels import SPLITS, Labels
 from eval.measurement import Measurement
-from eval.quality_report import markdown, shown
+from eval.quality_report import by_row, markdown, number, views_of
 from eval.representation import Representation, load
 from preprocessing import command_line
 from preprocessing.errors import InputError
 
 JSON, MARKDOWN = "quality.json", "quality.md"
+# Families with figures of each system beside those of all codes.
+PER_SYSTEM = (codebook_use.FAMILY, identity.FAMILY)
 EXAMPLE = "python -m eval.tokenization --tokenizer=TOK --output=DIR"
 
 FAMILIES: dict[str, Callable[[Context], list[Measurement]]] = {
@@ -193,13 +195,16 @@ def _write(output: Path, report: dict, context: Context, *, plots: bool) -> None
 
 
 def _print(console: Console, report: dict) -> None:
-    """The main figures as a table: those of the whole vocabulary, without the figures of each system's codebook."""
-    table = Table("about", "metric", "view", "value", "items", "given", title=f"{report['name']}, {report['split']}")
-    for one in report["figures"]:
-        if one["family"] in ("codebook", "identity") and ", " in one["scope"]:
-            continue
-        table.add_row(one["scope"], one["metric"], one["view"], shown(one), f"{one['n']:,}", one["given"])
+    """The figures of the whole vocabulary, without intervals; what the graph was given is marked."""
+    figures = [one for one in report["figures"] if one["family"] not in PER_SYSTEM or ", " not in one["scope"]]
+    views = views_of(figures)
+    table = Table("about", "metric", *(view or "value" for view in views), title=f"{report['name']}, {report['split']}")
+    for (scope, metric), by_view in by_row(figures).items():
+        mark = " *" if any(one["given"] for one in by_view.values()) else ""
+        table.add_row(scope + mark, metric, *(number(by_view[v]["value"]) if v in by_view else "" for v in views))
     console.print(table)
+    for given in dict.fromkeys(one["given"] for one in figures if one["given"]):
+        console.print(f"* {given}", highlight=False)
 
 
 if __name__ == "__main__":
