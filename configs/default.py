@@ -89,6 +89,8 @@ def _loss() -> ConfigDict:
     loss.quantization_weight = 1.0  # Weight of the quantization loss in the total.
     loss.kl_weight = 1.0  # Weight of the KL loss in the total.
     loss.packing_weight = 1.0  # Weight of the packing losses in the total.
+    loss.shared_weight = 1.0  # Weight, within packing, of the contrast of the two cross-modal embeddings.
+    loss.specific_weight = 1.0  # Weight, within packing, of the contrasts of specific embeddings with their other view.
     loss.graph_positives = False  # Whether half of a batch are graph neighbours of the other half, as extra positives.
     return loss
 

@@ -56,6 +56,8 @@ NOT_NEGATIVE = (
     "loss.quantization_weight",
     "loss.kl_weight",
     "loss.packing_weight",
+    "loss.shared_weight",
+    "loss.specific_weight",
     "train.epochs",
     "train.steps",
     "train.warmup_steps",
@@ -68,7 +70,12 @@ NOT_NEGATIVE = (
 RATES = ("augment.token_dropout", "augment.feature_dropout", "augment.edge_dropout", "model.ema_decay")
 
 # Fields that older checkpoints lack, and what those were trained with.
-LATER_FIELDS = {"data.modalities": "both", "model.shared_search": "region"}
+LATER_FIELDS = {
+    "data.modalities": "both",
+    "model.shared_search": "region",
+    "loss.shared_weight": 1.0,
+    "loss.specific_weight": 1.0,
+}
 
 # Fields that must agree for a checkpoint to be trained on; the rest (training length, logging) may change.
 FIXED_SECTIONS = ("data", "model", "loss", "augment")

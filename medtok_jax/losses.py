@@ -161,13 +161,18 @@ def loss_terms(
     e = view.embeddings
     agreement = jnp.sum(l2_normalize(e.text_cross) * l2_normalize(e.graph_cross), axis=-1)
     packing = {
-        "shared_contrast": info_nce(text_shared.output, graph_shared.output, valid, **contrast)
-        + info_nce(graph_shared.output, text_shared.output, valid, **contrast),
+        "shared_contrast": config.shared_weight
+        * (
+            info_nce(text_shared.output, graph_shared.output, valid, **contrast)
+            + info_nce(graph_shared.output, text_shared.output, valid, **contrast)
+        ),
         "alignment": -2.0 * config.beta * masked_mean(agreement, valid),
-        "text_contrast": specific_contrast(
+        "text_contrast": config.specific_weight
+        * specific_contrast(
             view.text_specific, augmented.text_specific, graph_shared, augmented.graph_cross, valid, **contrast
         ),
-        "graph_contrast": specific_contrast(
+        "graph_contrast": config.specific_weight
+        * specific_contrast(
             view.graph_specific, augmented.graph_specific, text_shared, augmented.text_cross, valid, **contrast
         ),
         "text_orthogonality": config.lambda_val * orthogonality(view.text_specific.output, e.text_cross, valid),

@@ -28,6 +28,8 @@ CONFIG = ConfigDict(
         "quantization_weight": 1.5,
         "kl_weight": 0.7,
         "packing_weight": 1.2,
+        "shared_weight": 0.9,
+        "specific_weight": 1.1,
     }
 )
 
@@ -216,16 +218,21 @@ def reference_terms(quantizer, raw, augmented, valid, excluded, partners) -> dic
         return (matrix**2).sum()
 
     packing = {
-        "shared_contrast": reference_info_nce(out["text_cross"], out["graph_cross"], valid, **contrast)
-        + reference_info_nce(out["graph_cross"], out["text_cross"], valid, **contrast),
+        "shared_contrast": CONFIG.shared_weight
+        * (
+            reference_info_nce(out["text_cross"], out["graph_cross"], valid, **contrast)
+            + reference_info_nce(out["graph_cross"], out["text_cross"], valid, **contrast)
+        ),
         "alignment": -2 * CONFIG.beta * mean((e["text_cross"] * e["graph_cross"]).sum(1)),
-        "text_contrast": reference_info_nce(
+        "text_contrast": CONFIG.specific_weight
+        * reference_info_nce(
             join(out["text_specific"], out["graph_cross"]),
             join(out_2["text_specific"], out_2["graph_cross"]),
             valid,
             **contrast,
         ),
-        "graph_contrast": reference_info_nce(
+        "graph_contrast": CONFIG.specific_weight
+        * reference_info_nce(
             join(out["graph_specific"], out["text_cross"]),
             join(out_2["graph_specific"], out_2["text_cross"]),
             valid,

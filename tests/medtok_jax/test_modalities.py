@@ -65,15 +65,15 @@ def test_the_configuration_says_which(data_dir, modalities):
     assert batch.text_mask.any(1).all()
 
 
-def test_a_trained_text_encoder_needs_texts(data_dir):
-    config = small_config(data_dir, data__modalities="graph", model__text_encoder_trainable=True)
+def test_a_trained_text_encoder_needs_texts(tmp_path):
+    config = small_config(tmp_path, data__modalities="graph", model__text_encoder_trainable=True)
     with pytest.raises(InputError, match="leaves no text to train"):
         validate(config, 1)
 
 
-def test_checkpoints_from_before_a_field(data_dir):
+def test_checkpoints_from_before_a_field(tmp_path):
     """They are read with what they were trained with, and may be trained on."""
-    config = small_config(data_dir)
+    config = small_config(tmp_path)
     old = config.to_dict()
     for name in LATER_FIELDS:
         section, field = name.split(".")
@@ -81,5 +81,5 @@ def test_checkpoints_from_before_a_field(data_dir):
     whole = with_later_fields(old)
     assert {name: get_field(whole, name) for name in LATER_FIELDS} == LATER_FIELDS
     assert not differences(old, config)
-    assert differences(old, small_config(data_dir, data__modalities="text")) == ["data.modalities: both -> text"]
+    assert differences(old, small_config(tmp_path, data__modalities="text")) == ["data.modalities: both -> text"]
     assert "modalities" not in old["data"]
