@@ -26,6 +26,8 @@ _MARKS = {MIMIC3: "dob", MIMIC4: "anchor_age"}
 _ENDINGS = (".csv.gz", ".csv")
 _DEEPEST = 6
 _BLOCK_BYTES = 32 << 20
+# Columns that a row is given from its stay, and that it is not shown with.
+ADDED = ("subject_of_stay", "admitted", "discharged", "rank")
 
 
 class Kind(enum.Enum):
@@ -188,7 +190,7 @@ def set_aside(
         return frame, shown
     for row in shown.filter(bad).iter_rows(named=True):
         line = row.pop("line")
-        text = ", ".join(f"{name}={value}" for name, value in row.items() if value is not None)
+        text = ", ".join(f"{name}={value}" for name, value in row.items() if value is not None and name not in ADDED)
         rejects.add(path, line, kind, reason, text)
     return frame.filter(~bad), shown.filter(~bad)
 

@@ -104,7 +104,10 @@ def _header(path: Path, line: bytes, columns: Sequence[str], fold_case: bool) ->
     text = line.removeprefix(_BOM).decode("utf-8", errors="replace").strip("\r\n")
     if not text.strip():
         raise InputError(f"{path} is empty or has no header; fetch it again.")
-    header = next(csv.reader([text.lower() if fold_case else text]))
+    try:
+        header = next(csv.reader([text.lower() if fold_case else text]))
+    except csv.Error as error:
+        raise InputError(f"{path} has no header that can be read ({error}); fetch it again.") from error
     missing = [name for name in columns if name not in header]
     if missing:
         raise InputError(f"{path} has no column {missing[0]!r}; its header is: {text[:200]}")

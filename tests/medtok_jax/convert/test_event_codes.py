@@ -1,0 +1,165 @@
+"""Codes of events onto a tokenizer's table: every spelling of a source, nothing by guess, everything counted."""
+
+import json
+
+import numpy as np
+import pytest
+import small_tokenizer
+
+from medtok_jax.tokenizer import MedTokTokenizer
+from preprocessing import codes
+from preprocessing.errors import InputError
+
+pl = pytest.importorskip("polars")
+
+from medtok_jax.convert.event_codes import MISSING, CodeMapper  # noqa: E402
+
+KEYS = small_tokenizer.KEYS
+
+
+@pytest.fixture
+def mapper():
+    return CodeMapper(KEYS)
+
+
+def mapped(mapper, *events):
+    return [KEYS[row] if row >= 0 else None for row in mapper.rows(pl.Series(events, dtype=pl.String))]
+
+
+@pytest.mark.parametrize(
+    ("spelling", "key"),
+    [
+        ("ICD10CM/E11.9", "ICD10CM/E11.9"),
+        ("ICD10CM/E119", "ICD10CM/E11.9"),
+        ("icd10cm:e11.9", "ICD10CM/E11.9"),
+        ("ICD-10-CM/E11.9", "ICD10CM/E11.9"),
+        ("ICD10/E11.9", "ICD10CM/E11.9"),
+        ("DIAGNOSIS//ICD//10//E119", "ICD10CM/E11.9"),
+        ("DIAGNOSIS//ICD//10//S72001A", "ICD10CM/S72.001A"),
+        ("DIAGNOSIS//ICD//9//25000", "ICD9CM/250.00"),
+        ("DIAGNOSIS//ICD//9//0010", "ICD9CM/001.0"),
+        ("PROCEDURE//ICD//9//0010", "ICD9Proc/00.10"),
+        ("PROCEDURE//ICD//10//0016070", "ICD10PCS/0016070"),
+        ("ICD9CM/E8490", "ICD9CM/E849.0"),
+        ("NDC/00002143380", "NDC/00002143380"),
+        ("NDC/0002-1433-80", "NDC/00002143380"),
+        ("MEDICATION//NDC//00002143380", "NDC/00002143380"),
+        ("MEDICATION//00002143380//Administered", "NDC/00002143380"),
+        ("SNOMED/44054006", "SNOMED/44054006"),
+        ("SNOMEDCT//44054006", "SNOMED/44054006"),
+        ("RxNorm/860975", "RxNorm/860975"),
+        ("RXNORM//860975", "RxNorm/860975"),
+        ("ATC/A10BA02", "ATC/A10BA02"),
+        ("CPT4/99213", "CPT4/99213"),
+        ("CPT//99213", "CPT4/99213"),
+        ("HCPCS/J1815", "HCPCS/J1815"),
+        # The same digits in two systems.
+        ("CPT4/10021", "CPT4/10021"),
+        ("SNOMED/10021", "SNOMED/10021"),
+    ],
+)
+def test_spellings_of_sources(mapper, spelling, key):
+    assert mapped(mapper, spelling) == [key]
+    assert mapper.is_medical(np.array([spelling], object)).tolist() == [True]
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("ICD10CM/E11.659", "not in the vocabulary"),
+        ("ICD10CM/E1.19", "not in the vocabulary"),
+        ("NDC/00002143381", "not in the vocabulary"),
+        ("ICD9CM/10", "not the shape of a code of this system"),
+        ("DIAGNOSIS//ICD//9//2500X", "not the shape of a code of this system"),
+        ("MEDICATION//NDC//2143380", "not the shape of a code of this system"),
+        ("HCPCS//Hospital observation", "not the shape of a code of this system"),
+        ("ICD9/0010", "a code of several systems"),
+    ],
+)
+def test_a_code_that_the_tokenizer_lacks_is_told_and_not_guessed(mapper, code, reason, tmp_path):
+    assert mapped(mapper, code, code) == [None, None]
+    assert mapper.is_medical(np.array([code], object)).tolist() == [True]
+    mapper.write(tmp_path / "report.json")
+    (system,) = json.loads((tmp_path / "report.json").read_text())["systems"]
+    (listed,) = system["unmapped_codes"]
+    assert (listed["code"], listed["events"]) == (code, 2)
+    assert listed["reason"] == reason
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        *("MEDS_BIRTH", "GENDER//F", "HOSPITAL_ADMISSION//EMERGENCY//HOME", "LAB//50912//mg/dL", "Blood Pressure"),
+        *(
+            "MEDICATION//START//Insulin",
+            "DRG//HCFA//442//LIVER",
+            "LOINC/2160-0",
+            "Visit/IP",
+            "E11.9",
+            "10021",
+            "250.00",
+        ),
+    ],
+)
+def test_other_events_are_no_codes_and_listed_apart(mapper, code):
+    assert mapped(mapper, code) == [None]
+    assert mapper.is_medical(pl.Series([code])).tolist() == [False]
+    assert mapper.report()["kind"].to_list() == ["other"]
+
+
+def test_rows_are_those_of_the_tokenizer(tmp_path):
+    """Against the tokenizer's own look-up, for every key in the spelling of MIMIC-IV's MEDS release."""
+    tokenizer = MedTokTokenizer.from_pretrained(small_tokenizer.write(tmp_path / "tok"))
+    keys = tokenizer.index.key.to_pylist()
+    mapper = CodeMapper(tokenizer.index.key)
+    kinds = {
+        "ICD10CM": ("DIAGNOSIS", 10),
+        "ICD9CM": ("DIAGNOSIS", 9),
+        "ICD10PCS": ("PROCEDURE", 10),
+        "ICD9Proc": ("PROCEDURE", 9),
+    }
+    spelled = []
+    for key in keys:
+        system, code = key.split("/")
+        kind, version = kinds.get(system, (None, None))
+        spelled.append(f"{kind}//ICD//{version}//{codes.compact_code(code)}" if kind else key)
+    assert mapper.rows(np.array(spelled, object)).tolist() == list(range(len(keys)))
+    assert [tokenizer.index.find(key) for key in keys] == list(range(len(keys)))
+
+
+def test_keys_may_come_in_any_order():
+    shuffled = np.random.default_rng(0).permutation(KEYS)
+    rows = CodeMapper(shuffled).rows(pl.Series(["DIAGNOSIS//ICD//10//E119", "NDC/00002143380", "none"]))
+    assert [shuffled[row] for row in rows[:2]] == ["ICD10CM/E11.9", "NDC/00002143380"]
+    assert rows[2] == MISSING
+    assert rows.dtype == np.int64
+
+
+def test_everything_is_counted(mapper, tmp_path):
+    events = ["ICD10CM/E11.9", "DIAGNOSIS//ICD//10//E119", "ICD10CM/Z99.9", "ICD10CM/Z99.9", "ICD10CM/E11.651"]
+    mapper.rows(pl.Series([*events, None, "LAB//1//mg"]))
+    mapper.rows(pl.Series(["ICD10CM/Z99.9", "LAB//1//mg", "LAB//2//mg"]))
+    codes_row, labs = mapper.report().to_dicts()
+    assert codes_row == {
+        **{"kind": "code", "name": "ICD10CM", "events": 6, "mapped": 2, "unmapped": 4, "codes": 4, "codes_unmapped": 2},
+        "most_frequent_unmapped": [{"code": "ICD10CM/Z99.9", "events": 3}, {"code": "ICD10CM/E11.651", "events": 1}],
+    }
+    assert (labs["kind"], labs["name"], labs["events"], labs["unmapped"]) == ("other", "LAB", 3, 0)
+    assert mapper.summary() == (
+        "ICD10CM: 2 of 6 events mapped (33.3%), 2 of 4 codes not, most of all ICD10CM/Z99.9 (3)"
+    )
+    mapper.write(tmp_path / "report.json")
+    told = json.loads((tmp_path / "report.json").read_text())
+    assert told["unmapped"] == "keep"
+    assert [code.get("nearest_above") for code in told["systems"][0]["unmapped_codes"]] == [None, "ICD10CM/E11.65"]
+    assert told["other_events"][0]["most_frequent"][0] == {"code": "LAB//1//mg", "events": 2}
+
+
+def test_asking_whether_counts_nothing(mapper):
+    mapper.is_medical(pl.Series(["ICD10CM/E11.9"]))
+    assert mapper.report().is_empty()
+
+
+def test_an_unknown_way_with_unmapped_codes_is_refused():
+    with pytest.raises(InputError, match="must be one of keep, drop, unk"):
+        CodeMapper(KEYS, unmapped="guess")
