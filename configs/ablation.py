@@ -1,0 +1,100 @@
+"""One change at a time: `configs/ablation.py:CELL` is `configs/default.py` on a fixed sample, with one cell's change.
+
+    python -m medtok_jax.main --config=configs/ablation.py:graph_off --workdir=runs/graph_off
+
+`python -m eval.ablations` trains and judges all cells. A cell takes up to 4 minutes on 2 CPU cores, so that what is
+compared are short runs; a difference here is a reason to try it at full length, and no more.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+# Chapters of diseases in both ICD revisions, so that a sample of 20,000 codes holds pairs that mean the same: drawn at
+# random over all codes it would hold forty held-out pairs, instead of two thousand.
+SAMPLE = (
+    *(f"ICD10CM/{letter}" for letter in "ABCDEFGIJKLNQR"),
+    *(f"ICD9CM/{digit}" for digit in "0123457"),
+)
+
+# Cell -> what differs from `default`. Groups of cells, in the order of the table.
+CELLS: dict[str, dict[str, dict]] = {
+    "reference": {"default": {}},
+    "modalities": {
+        "text_off": {"data.modalities": "graph"},
+        "graph_off": {"data.modalities": "text"},
+    },
+    "losses": {
+        "no_quantization": {"loss.quantization_weight": 0.0},
+        "no_codebook_term": {"loss.alpha": 0.0},
+        "no_commitment": {"loss.commitment_weight": 0.0},
+        "no_kl": {"loss.kl_weight": 0.0},
+        "no_packing": {"loss.packing_weight": 0.0},
+        "no_shared_contrast": {"loss.shared_weight": 0.0},
+        "no_alignment": {"loss.beta": 0.0},
+        "no_specific_contrast": {"loss.specific_weight": 0.0},
+        "no_orthogonality": {"loss.lambda_val": 0.0},
+        "graph_positives": {"loss.graph_positives": True},
+    },
+    "codebook size": {
+        "codebook_3000": {"model.codebook_size": 3000},
+        "codebook_6000": {"model.codebook_size": 6000},
+        "codebook_24000": {"model.codebook_size": 24000},
+    },
+    "tokens an embedding": {
+        "k_1": {"model.num_top_k_tokens": 1},
+        "k_2": {"model.num_top_k_tokens": 2},
+        "k_8": {"model.num_top_k_tokens": 8},
+    },
+    "width": {
+        "d_16": {"model.embedding_dim": 16},
+        "d_32": {"model.embedding_dim": 32},
+        "d_128": {"model.embedding_dim": 128},
+    },
+    "codebook health": {
+        "random_init": {"model.kmeans_init": False},
+        "kmeans_at_start": {"model.kmeans_step": 0},
+        "rotation_trick": {"model.gradient_estimator": "rotation"},
+        "simvq": {"model.simvq": True},
+        "ema": {"model.ema_decay": 0.99},
+        "not_normalized": {"model.normalize": False},
+        "weight_temperature_1": {"model.weight_temperature": 1.0},
+        "residual": {"model.quantizer_kind": "residual"},
+        "search_the_book": {"model.shared_search": "book"},
+    },
+    "encoders": {
+        "gat": {"model.graph_encoder_type": "gat"},
+        "gcn": {"model.graph_encoder_type": "default"},
+        "cls_pooling": {"model.text_encoder_type": "default"},
+        "names_off": {"model.node_name_features": False},
+        "names_off_ids_on": {"model.node_name_features": False, "model.node_id_features": True},
+    },
+}
+
+
+def cells() -> dict[str, dict]:
+    """Every cell and its changes, in order."""
+    return {name: changes for group in CELLS.values() for name, changes in group.items()}
+
+
+def get_config(variant: str = "default") -> ConfigDict:
+    """The configuration of one cell."""
+    variant, known = variant or "default", cells()
+    if variant not in known:
+        raise ValueError(f"configs/ablation.py has no variant {variant!r}; there are {', '.join(known)}")
+    config = default.get_config().copy_and_resolve_references()
+    config.unlock()
+    config.data.name = "medtok_codes/icd-holdout_gem_30_eval"  # Crosswalk edges of 30 % of ICD-9-CM are held out.
+    config.data.sample_size = 20000  # Codes, the same in every cell.
+    config.data.include = SAMPLE  # Which.
+    config.data.length_buckets = (64,)  # One shape: compiling for more would take longer than it saves.
+    config.train.epochs = 0  # Steps count.
+    config.train.steps = 200  # Of 512 codes: six passes over the sample.
+    config.train.warmup_steps = 20  # A tenth.
+    config.train.eval_every = 200  # Only at the end.
+    config.train.checkpoint_every = 200  # Likewise.
+    config.train.gradient_norms_every = 0  # Takes long to compile.
+    for name, value in known[variant].items():
+        section, field = name.split(".")
+        config[section][field] = value
+    return config.lock()

@@ -1,0 +1,131 @@
+"""Compares tokenizers, and anything else that stands for codes, on the same codes and items.
+
+    python -m eval.compare --tokenizers=runs/default,baselines/text_vq,kmeans=baselines/kmeans --output=DIR
+    python -m eval.compare --tokenizers=runs/default --baseline=bert,vqgraph --output=DIR
+
+writes `comparison.md`, `comparison.json` and `comparison.png`: every figure of `eval.tokenization` for each of them,
+and the difference of the first from each other one with a paired bootstrap. A tokenizer is a tokenizer directory, a
+work directory, a name on the hub, or a folder that `eval.baselines` wrote; NAME=PATH gives it another name.
+`--baseline` makes the baseline itself, for the data set of the first tokenizer, and keeps it in `OUTPUT/baselines`:
+`bert` is the bag of wordpieces, other names are kinds of `eval.baselines`.
+"""
+
+import functools
+import json
+from pathlib import Path
+
+from absl import flags
+
+from eval.baselines import KINDS
+from preprocessing import command_line
+from preprocessing.errors import InputError
+
+BASELINES = {"bert": "wordpieces"} | {kind: kind for kind in KINDS if kind != "published"}
+FILES = ("comparison.json", "comparison.md", "comparison.png")
+EXAMPLE = "python -m eval.compare --tokenizers=runs/default --baseline=bert --output=DIR"
+
+
+def open_named(given: str):
+    """The representation that `PATH` or `NAME=PATH` means."""
+    from eval.representation import load
+
+    name, separator, path = given.partition("=")
+    return load(path, name) if separator and name and "/" not in name else load(given)
+
+
+def add_baseline(name: str, data_set: str, data_dir: str, folder: Path, size: int):
+    """A baseline of `BASELINES`, read where it lies in `folder` already and made otherwise."""
+    from eval.baseline_data import Codes
+    from eval.baselines import make
+    from eval.representation import FILE, load
+
+    path = folder / name
+    if (path / FILE).is_file():
+        found = load(path)
+        if found.about.get("data_set", {}).get("name") == data_set:
+            return found
+    codes = Codes.open(data_set, data_dir)
+    made = make(BASELINES[name], codes, size=size)
+    made.save(path)
+    return load(path, name)
+
+
+def main(argv: list[str]) -> None:
+    """Compares what the flags name."""
+    command_line.expect_arguments(argv, 0, EXAMPLE)
+    given = flags.FLAGS
+    strange = [name for name in given.baseline if name not in BASELINES]
+    if strange:
+        raise InputError(f"--baseline={strange[0]} is none of {', '.join(BASELINES)}.")
+    if len(given.tokenizers) + len(given.baseline) < 2:
+        raise InputError(f"there is nothing to compare {', '.join(given.tokenizers)} with; for example: {EXAMPLE}")
+    output = Path(given.output).expanduser()
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{output} cannot be written ({error.strerror}); give another --output.") from error
+    run(given, output)
+    print(f"wrote {', '.join(str(output / name) for name in FILES)}")
+
+
+def run(given: flags.FlagValues, output: Path) -> None:
+    """Opens, measures, and writes."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from eval import comparison_report, tokenization
+    from eval.comparison import compare
+    from eval.headlines import HEADLINES
+    from eval.label_building import open_labels
+
+    representations = [open_named(name) for name in given.tokenizers]
+    data_set = given.dataset or (representations[0].about.get("data_set") or {}).get("name")
+    if not data_set:
+        raise InputError(f"{representations[0].name} does not tell its data set; give --dataset=medtok_codes/icd-...")
+    labels = open_labels(data_set, given.data_dir)
+    size = representations[0].num_ids if representations[0].tokens is not None else 12_000
+    for name in given.baseline:
+        representations.append(add_baseline(name, data_set, given.data_dir or "", output / "baselines", size))
+    measured = functools.partial(
+        tokenization.measure,
+        split=given.split,
+        quick=given.quick,
+        seed=given.seed,
+        metrics=given.metrics or tuple(tokenization.FAMILIES),
+    )
+    comparison = compare(representations, labels, measured, seed=given.seed)
+    about = {"data_set": data_set, "split": given.split, "quick": given.quick, "seed": given.seed}
+    about |= {"tokenizers": {one.name: one.about for one in representations}}
+    picture = output / FILES[2]
+    comparison_report.draw(comparison, picture)
+    _write(output / FILES[0], json.dumps(comparison_report.as_values(comparison, about), indent=1) + "\n")
+    _write(output / FILES[1], comparison_report.markdown(comparison, about, picture.name))
+    table = Table("figure", *comparison.names, title=f"{data_set}, {given.split}")
+    for one in HEADLINES:
+        values = [comparison.intervals[name].get(one.name) for name in comparison.names]
+        if any(values):
+            table.add_row(one.title, *("" if value is None else f"{value.value:.3f}" for value in values))
+    Console().print(table)
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_list(
+        "tokenizers", None, "what to compare, the first with the others: PATH or NAME=PATH", required=True
+    )
+    flags.DEFINE_list("baseline", [], f"baselines to make and add: {', '.join(BASELINES)}")
+    flags.DEFINE_string("output", None, "folder of the comparison", required=True)
+    flags.DEFINE_string("dataset", None, "data set of the labels, if not the one of the first tokenizer")
+    flags.DEFINE_string("data_dir", None, "where data sets lie; TFDS's own default without it")
+    flags.DEFINE_enum(
+        "split", "test", ["validation", "test"], "whose items count: validation to choose, test to report"
+    )
+    flags.DEFINE_list("metrics", [], "families of metrics; all without it")
+    flags.DEFINE_bool("quick", False, "fewer items, for a first look")
+    flags.DEFINE_integer("seed", 0, "of what is drawn")
+    command_line.run(main)
