@@ -16,7 +16,6 @@ import dataclasses
 import shlex
 from pathlib import Path
 
-
 from medtok_jax.convert import (
     ethos_check,
     ethos_checkpoint,
@@ -170,7 +169,9 @@ def _told(output: Path, data: Data | None, size: ModelSize) -> str:
     train = [
         install,
         "export WANDB_MODE=offline    # ethos_infer reads only models of logged runs",
-        f"ethos_train {train_arguments(output, data.validation, size)} device=cuda",
+        # Without torchrun ETHOS's evaluation fails: only its distributed model knows its device.
+        "torchrun --no_python --standalone --nproc_per_node=1"
+        f" ethos_train {train_arguments(output, data.validation, size)}",
     ]
     if "test" in data.parts:
         model = f"task=readmission model_fp={out}/{MODEL}/best_model.pt"
