@@ -15,7 +15,7 @@ from eval.retrieval import Found, Scorer
 
 FAMILY = "cross_system"
 DEPTHS = (1, 10)
-WANTED = {"exact or approximate": (EXACT, APPROXIMATE), "exact": (EXACT,), "approximate": (APPROXIMATE,)}
+WANTED = {"": (EXACT, APPROXIMATE), "exact": (EXACT,), "approximate": (APPROXIMATE,)}
 
 
 def measure(context: Context) -> list[Measurement]:
@@ -33,7 +33,7 @@ def measure(context: Context) -> list[Measurement]:
                 chosen, wanted = with_kind(queries, kind)
                 if len(chosen):
                     ranks = retrieval.find(scorer, chosen, candidates, wanted=wanted)
-                    found += _figures(context, scorer, f"{direction}, {kind}", chosen, ranks)
+                    found += _figures(context, scorer, ", ".join(filter(None, (direction, kind))), chosen, ranks)
     return found
 
 

@@ -22,7 +22,7 @@ from eval.measurement import Measurement
 from preprocessing.hashing import hash_strings, uniform
 
 FAMILY = "groups"
-MACRO_ACCURACY = "probe macro accuracy"
+MACRO_ACCURACY = "macro accuracy"
 FIT, TUNE = "fit", "tune"
 # Shares of categories: fitted on, penalty chosen on, validation, test.
 PARTS = {FIT: 0.5, TUNE: 0.1, "validation": 0.2, "test": 0.2}

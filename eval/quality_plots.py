@@ -5,7 +5,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
-from eval import tree_metrics
+from eval import groups, tree_metrics
 from eval.context import Context
 
 matplotlib.use("Agg")
@@ -13,7 +13,7 @@ from matplotlib import pyplot as plt
 
 # Okabe and Ito's colours, told apart by colour-blind readers too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-MAIN = ("R@1", "R@10", tree_metrics.SAME_CATEGORY, "probe macro accuracy", "AUC")
+MAIN = ("R@1", "R@10", tree_metrics.SAME_CATEGORY, groups.MACRO_ACCURACY, "AUC")
 _PAIRS = 4000
 
 
