@@ -41,7 +41,7 @@ def add_baseline(name: str, data_set: str, data_dir: str, folder: Path, size: in
 
     path = folder / name
     if (path / FILE).is_file():
-        found = load(path)
+        found = load(path, name)
         if found.about.get("data_set", {}).get("name") == data_set:
             return found
     codes = Codes.open(data_set, data_dir)
