@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import io
 import json
+import pickle
 from pathlib import Path
 from types import ModuleType
 
@@ -96,9 +97,19 @@ def _allowed() -> dict[str, object]:
         "torch_geometric.data.data.Data": data.Data,
         "torch_geometric.data.storage.GlobalStorage": storage.GlobalStorage,
         "torch._utils._rebuild_tensor_v2": torch._utils._rebuild_tensor_v2,
-        "torch.storage._load_from_bytes": lambda data: torch.load(io.BytesIO(data), weights_only=True),
+        "torch.storage._load_from_bytes": _tensor_storage,
         "collections.OrderedDict": collections.OrderedDict,
     }
+
+
+def _tensor_storage(data: bytes) -> object:
+    import torch
+
+    try:
+        return torch.load(io.BytesIO(data), weights_only=True)
+    except Exception as error:
+        # Torch advises to load it without looking, which is just what must not happen.
+        raise pickle.UnpicklingError("a tensor in it is none") from error
 
 
 def _check_patient(patient: object, where: str, vocab_size: int, checked: set[int]) -> None:

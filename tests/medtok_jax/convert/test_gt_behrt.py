@@ -1,0 +1,258 @@
+"""Visit graphs: batched as GT-BEHRT's notebook does, against plain loops, and every rule of the reader broken."""
+
+import copy
+import itertools
+import json
+import pickle
+import shutil
+
+import numpy as np
+import polars as pl
+import pytest
+import small_visits
+
+torch = pytest.importorskip("torch")
+geometric = pytest.importorskip("torch_geometric.data")
+
+from medtok_jax.convert import gt_behrt  # noqa: E402
+from medtok_jax.convert.gt_behrt_check import check_gt_behrt  # noqa: E402
+from medtok_jax.tokenizer import MedTokTokenizer  # noqa: E402
+from preprocessing.errors import InputError  # noqa: E402
+
+
+def convert(request):
+    gt_behrt.convert(request)
+    return request.output
+
+
+def read(folder):
+    patients = pickle.loads((folder / "data.pickle").read_bytes())
+    names = (folder / "node_vocabulary.txt").read_text().splitlines()
+    return patients, names, json.loads((folder / "samples.json").read_text())
+
+
+def joined(counts):
+    """Pairs of nodes that have an edge, by a plain loop: same code, or same place in two codes; 0 with all."""
+    nodes = [(code, place) for code, count in enumerate(counts) for place in range(count)]
+    pairs = {(0, i) for i in range(1, len(nodes) + 1)} | {(i, 0) for i in range(1, len(nodes) + 1)}
+    for (i, one), (j, other) in itertools.permutations(enumerate(nodes, 1), 2):
+        if one[0] == other[0] or one[1] == other[1]:
+            pairs.add((i, j))
+    return pairs
+
+
+@pytest.mark.parametrize("counts", [[1], [1, 1, 1], [4, 4], [3, 1, 2], [2] * 7])
+def test_edges_against_a_plain_loop(counts):
+    kinds = np.random.default_rng(0).integers(0, 3, len(counts)).astype(np.int8)
+    index, attr = gt_behrt.visit_edges(kinds, np.array(counts))
+    pairs = list(map(tuple, index.T.tolist()))
+    assert len(set(pairs)) == len(pairs)
+    assert set(pairs) == joined(counts)
+    names = gt_behrt.edge_kinds()
+    assert len(set(names)) == 7
+    code = np.repeat(np.arange(len(counts)), counts)
+    for (i, j), kind in zip(pairs, attr, strict=True):
+        if 0 in (i, j):
+            assert names[kind] == "readout node"
+        else:
+            of = sorted((int(kinds[code[i - 1]]), int(kinds[code[j - 1]])))
+            assert names[kind] == " and ".join(("diagnosis", "procedure", "prescription")[k] for k in of)
+
+
+def test_each_visit_is_a_graph_of_its_tokens(ask, small_tokenizer_dir):
+    patients, names, about = read(convert(ask(width=60)))
+    tokenizer = MedTokTokenizer.from_pretrained(small_tokenizer_dir)
+    assert about == {"subject_id": [1, 2, 3, 4], "split": ["train", "tuning", "train", "held_out"]}
+    assert [patient[0].label for patient in patients] == [1, 0, 0, 0]
+    first = patients[0][0]
+    found = [names[i] for i in first.x.tolist()]
+    # In the order of kinds: diagnoses, procedures, prescriptions; K = 2 tokens each.
+    keys = ["ICD10CM/E11.9", "ICD9CM/250.00", "ICD10PCS/0016070", "NDC/00002143380"]
+    text_and_graph = [int(tokenizer.encode(key)[place]) for key in keys for place in (0, 2)]
+    assert found == ["[READOUT]", *(f"MEDTOK//{number}" for number in text_and_graph)]
+    fields = {name: first[name] for name in ("age", "time", "delta", "los", "adm_type", "mask_v", "mask")}
+    assert fields == {"age": 69, "time": 1, "delta": 0, "los": 4, "adm_type": 1, "mask_v": 1, "mask": 1}
+    second = patients[0][1]
+    assert (second.time, second.delta, second.los, second.adm_type) == (61, 1, 20, 2)
+    assert [visit.mask_v for visit in patients[0]] == [1, 1] + [0] * 48
+    # Patient 3: no stay, so no admission type; age unknown.
+    assert (patients[2][0].adm_type, patients[2][0].age) == (10, 0)
+
+
+def test_one_node_a_code_begins_as_its_embedding(ask, small_tokenizer_dir):
+    folder = convert(ask(nodes="codes", width=60))
+    patients, names, _ = read(folder)
+    assert [names[i] for i in patients[1][0].x.tolist()] == ["[READOUT]", "ICD10CM/E11.9", "ICD9CM/999.99"]
+    matrix = np.load(folder / "initial_nodes.npy")
+    tokenizer = MedTokTokenizer.from_pretrained(small_tokenizer_dir)
+    held = [name for name in names if name in tokenizer]
+    ours, theirs = matrix[[names.index(name) for name in held]], tokenizer.embed(held, pooled=True)
+    ratio = np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)
+    np.testing.assert_allclose(ratio, ratio[0], rtol=1e-4)
+    np.testing.assert_allclose(ours @ ours.T / ratio[0] ** 2, theirs @ theirs.T, atol=1e-4)
+
+
+@pytest.mark.parametrize(("unmapped", "nodes"), [("keep", 3), ("unk", 3), ("drop", 2)])
+def test_unmapped_codes_become_what_was_asked(ask, unmapped, nodes):
+    patients, names, _ = read(convert(ask(unmapped, nodes="codes", width=60)))
+    found = [names[i] for i in patients[1][0].x.tolist()]
+    assert len(found) == nodes
+    assert found[2:] == {"keep": ["ICD9CM/999.99"], "unk": ["[UNK]"], "drop": []}[unmapped]
+    assert ("ICD9CM/999.99" in names) == (unmapped == "keep")
+
+
+def test_the_notebook_batches_it(ask):
+    """What cells 3 and 9 of the notebook do to a batch, up to the look-ups in embeddings."""
+    patients, names, _ = read(convert(ask()))
+    for patient in patients:
+        for place, visit in enumerate(patient):
+            visit["posi_ids"] = place
+    batch = geometric.Batch().from_data_list(list(itertools.chain.from_iterable(patients)))
+    limits = {"age": 103, "time": 367, "delta": 144, "adm_type": 11, "los": 1192, "posi_ids": 50}
+    for name, rows in limits.items():
+        table = torch.nn.Embedding(rows, 2)
+        assert table(torch.reshape(batch[name], [batch[name].shape[0] // 50, 50])).shape == (4, 50, 2)
+    readout = (batch.x == 0).nonzero().squeeze()
+    assert batch.batch[readout].tolist() == list(range(200))
+    assert torch.nn.Embedding(len(names), 2)(batch.x).shape == (len(batch.x), 2)
+    torch.nn.Embedding(7, 2)(batch.edge_attr)
+    assert batch.batch[batch.edge_index[0]].equal(batch.batch[batch.edge_index[1]])
+    # Placed by object: a visit that stood in two places would have the later number.
+    assert batch.posi_ids.reshape(4, 50).tolist() == [list(range(50))] * 4
+
+
+def test_a_long_history_keeps_its_last_fifty_visits(ask, tmp_path):
+    days = pl.date_range(small_visits.at("2020-01-01"), small_visits.at("2020-03-05"), eager=True)
+    codes = ("ICD10CM/E11", "ICD10CM/E11.9", "ICD10CM/E10.9")
+    events = [(7, small_visits.at(str(day)), codes[n % 3], None) for n, day in enumerate(days)]
+    patients, names, _ = read(convert(ask(events=small_visits.write(tmp_path / "long", events), nodes="codes")))
+    (patient,) = patients
+    # The last of 65 days is the label's; the 50 before it are left.
+    assert [visit.time for visit in patient] == list(range(15, 65))
+    assert names[patient[0].x[1]] == codes[14 % 3]
+    assert all(visit.mask_v for visit in patient)
+
+
+def test_labels_of_a_file_replace_the_next_visit(ask, tmp_path):
+    rows = {"subject_id": [1, 1], "boolean_value": [True, False]}
+    rows["prediction_time"] = [small_visits.at("2020-02-01"), small_visits.at("2020-05-01")]
+    pl.DataFrame(rows).write_parquet(tmp_path / "labels.parquet")
+    patients, _, about = read(convert(ask(labels=str(tmp_path / "labels.parquet"))))
+    assert about["subject_id"] == [1, 1]
+    assert [sum(visit.mask_v for visit in patient) for patient in patients] == [1, 3]
+    assert [patient[0].label for patient in patients] == [1, 0]
+
+
+def test_widths_that_do_not_fit_are_refused(ask):
+    with pytest.raises(InputError, match="multiple of 60"):
+        gt_behrt.convert(ask(width=100))
+    assert not ask().output.exists()
+
+
+@pytest.fixture(scope="module")
+def whole(small_tokenizer_dir, small_meds, tmp_path_factory):
+    from medtok_jax.convert.request import make_request
+
+    output = tmp_path_factory.mktemp("whole") / "out"
+    return convert(make_request(output=output, tokenizer=small_tokenizer_dir, events=small_meds))
+
+
+def damage(name, value):
+    def change(patients):
+        patients[0][0][name] = value
+
+    return change
+
+
+def shorten(patients):
+    patients[1].pop()
+
+
+def repeat(patients):
+    patients[1][3] = patients[1][4]
+
+
+def misplace(patients):
+    patients[1][0], patients[1][5] = patients[1][5], patients[1][0]
+
+
+def cut_readout(patients):
+    visit = patients[0][0]
+    kept = visit.edge_attr != 6
+    visit.edge_index, visit.edge_attr = visit.edge_index[:, kept], visit.edge_attr[kept]
+
+
+def drop_field(patients):
+    del patients[0][0]["los"]
+
+
+NODES = torch.tensor([0, 5, 6, 7, 8, 9, 10, 11, 12])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        *((damage(name, limit), f"{name} is {limit}") for name, limit in [("age", 103), ("time", 367), ("delta", 144)]),
+        *((damage(name, limit), f"{name} is {limit}") for name, limit in [("adm_type", 11), ("los", 1192)]),
+        (damage("age", -1), "age is -1"),
+        (damage("label", 2), "label is 2"),
+        (damage("adm_type", 0), "adm_type is 0"),
+        (damage("x", NODES[1:]), "0 readout nodes"),
+        (damage("x", torch.zeros(9, dtype=torch.int64)), "9 readout nodes"),
+        (damage("x", NODES * 1000), "node ids go from 0 to 12000"),
+        (damage("x", NODES[:5]), "edges must join nodes 0 to 4"),
+        (damage("x", NODES.int()), "must be int64"),
+        (damage("edge_attr", torch.zeros(3, dtype=torch.int64)), "edge_index is"),
+        (damage("edge_index", torch.zeros((2, 0), dtype=torch.int64)), "edge_index is"),
+        (cut_readout, "every node must have an edge to the readout"),
+        (drop_field, "is no graph with the fields"),
+        (shorten, "patient 1 has 49 visits"),
+        (repeat, "the same object in two places"),
+        (misplace, "visits must come first"),
+    ],
+)
+def test_what_the_model_could_not_use_is_told(whole, tmp_path, change, words):
+    folder = shutil.copytree(whole, tmp_path / "copy")
+    assert check_gt_behrt(folder).patients == 4
+    patients = copy.deepcopy(read(folder)[0])
+    change(patients)
+    (folder / "data.pickle").write_bytes(pickle.dumps(patients))
+    with pytest.raises(InputError, match=words):
+        check_gt_behrt(folder)
+
+
+def test_files_that_do_not_belong_together_are_told(whole, tmp_path):
+    folder = shutil.copytree(whole, tmp_path / "copy")
+    np.save(folder / "initial_nodes.npy", np.zeros((3, 108), np.float32))
+    with pytest.raises(InputError, match="needs a row for each node"):
+        check_gt_behrt(folder)
+    with open(folder / "node_vocabulary.txt", "a") as file:
+        file.write("more\n")
+    with pytest.raises(InputError, match="not as many"):
+        check_gt_behrt(folder)
+
+
+class Trap:
+    """Evaluates 1 / 0 in whatever unpickles it without a list."""
+
+    def __reduce__(self):
+        return eval, ("1 / 0",)
+
+
+class TrapInTensor:
+    """The same in the pickle that a tensor is within the pickle."""
+
+    def __reduce__(self):
+        return torch.storage._load_from_bytes, (pickle.dumps(Trap(), protocol=2),)
+
+
+@pytest.mark.parametrize(
+    ("trap", "words"), [(Trap, r"asks for builtins\.eval"), (TrapInTensor, "a tensor in it is none")]
+)
+def test_a_pickle_that_would_run_something_is_refused(whole, tmp_path, trap, words):
+    folder = shutil.copytree(whole, tmp_path / "copy")
+    (folder / "data.pickle").write_bytes(pickle.dumps([trap()]))
+    with pytest.raises(ZeroDivisionError):
+        read(folder)
+    with pytest.raises(InputError, match=words):
+        check_gt_behrt(folder)
