@@ -5,9 +5,11 @@ from types import ModuleType
 
 from preprocessing.errors import InputError
 
+PACKAGES = ("polars", "meds")
+
 
 def load(name: str) -> ModuleType:
-    """Imports `polars` or `meds`.
+    """Imports one of `PACKAGES`.
 
     Raises:
         InputError: it is not installed.

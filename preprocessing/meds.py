@@ -16,9 +16,10 @@ same files. Data sets of other sources that are MEDS already need no conversion.
 """
 
 import collections
+import contextlib
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -98,7 +99,7 @@ def convert(request: Request) -> Conversion:
     _check_output(request.output, files.root)
     if (about := _finished(request.output)) is not None and {name: about.get(name) for name in stamp} == stamp:
         return Conversion(request.output, True, about)
-    with whole_folder(request.output) as folder:
+    with _writing(request.output), whole_folder(request.output) as folder:
         metadata, scratch = folder / METADATA, folder / ".unsorted"
         metadata.mkdir()
         scratch.mkdir()
@@ -148,7 +149,7 @@ class _Conversion:
             self.files.version,
             _release(self.files.root),
             [name for name in EVENT if name not in _CORE],
-            "0.4.1",
+            meds.__version__,
         )
         meds_metadata.write_malformed(metadata / MALFORMED, self.codes.malformed)
         return self._told(tables, len(subjects), shifted, tally.rows)
@@ -156,11 +157,22 @@ class _Conversion:
     def _read(self, table: Table):
         for frame in self.files.read(table.name, table.columns, table.optional, self.rejects, self.request.progress):
             self.rows[table.name] += len(frame)
-            yield frame.rename({"ethnicity": "race"}, strict=False)
+            yield frame
+
+    def _whole(self, table: Table) -> "pl.DataFrame":
+        """All rows of a small table.
+
+        Raises:
+            InputError: it has none.
+        """
+        frames = list(self._read(table))
+        if not frames:
+            raise InputError(f"{self.files.path(table.name)} has no rows; fetch it again.")
+        return pl.concat(frames)
 
     def _read_stays(self, table: Table) -> "pl.DataFrame":
         """The table of admissions, each stay once."""
-        frame = pl.concat(self._read(table))
+        frame = self._whole(table)
         path = self.files.path(table.name)
         frame, _ = set_aside(
             path, frame, frame["hadm_id"].is_null(), "no hadm_id", "the row names no stay", self.rejects
@@ -178,7 +190,7 @@ class _Conversion:
         return frame
 
     def _read_patients(self, table: Table, stays: "pl.DataFrame") -> tuple["pl.DataFrame", int]:
-        frame = pl.concat(self._read(table))
+        frame = self._whole(table)
         repeated = ~frame["subject_id"].is_first_distinct()
         path = self.files.path(table.name)
         frame, _ = set_aside(path, frame, repeated, "repeated", "a patient twice", self.rejects)
@@ -289,6 +301,15 @@ def _check_output(output: Path, root: Path) -> None:
         raise InputError(f"{output} is a file; choose another --output.")
     if output.is_dir() and any(output.iterdir()) and not (output / METADATA / CONVERSION).is_file():
         raise InputError(f"{output} is not empty and was not made by this command; choose another --output.")
+
+
+@contextlib.contextmanager
+def _writing(output: Path) -> Iterator[None]:
+    """Turns what the file system refuses into one sentence; what reading raises is told by whoever reads."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{output} cannot be written ({error.strerror or error}); choose another --output.") from error
 
 
 def _finished(output: Path) -> dict | None:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from preprocessing import subject_splits
 from preprocessing.ehr_packages import load
+from preprocessing.errors import InputError
 from preprocessing.meds_dataset import DATA
 
 pl = load("polars")
@@ -23,6 +24,8 @@ pl = load("polars")
 _ARROW = {pl.Int64: pa.int64(), pl.Float32: pa.float32(), pl.String: pa.string(), pl.Datetime("us"): pa.timestamp("us")}
 _LARGE = ("text_value",)
 _ROW_GROUP = 1 << 19
+# Files of all splits but for what is left over; all of them are open at the same time.
+MOST = 500
 
 
 @dataclasses.dataclass
@@ -48,6 +51,9 @@ class Shards:
         subjects: ids of all patients, int64, sorted and distinct.
         per_shard: patients a file.
         columns: of the files, with their types. Events also have `rank`, the order of what happens at the same time.
+
+    Raises:
+        InputError: that would make more than about `MOST` files.
     """
 
     def __init__(
@@ -56,6 +62,11 @@ class Shards:
         self.folder, self.scratch, self.subjects, self.columns = folder, scratch, subjects, columns
         self.split = subject_splits.split_of(subjects)
         self.names: list[str] = []
+        if len(subjects) > MOST * per_shard:
+            raise InputError(
+                f"{len(subjects):,} patients, {per_shard:,} a file, make too many files; give"
+                f" --subjects_per_shard={-(-len(subjects) // MOST)} or more."
+            )
         self._shard_of = np.zeros(len(subjects), np.int32)
         for position, split in enumerate(subject_splits.SPLITS):
             mine = np.flatnonzero(self.split == position)

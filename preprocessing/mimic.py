@@ -9,7 +9,8 @@ PHYSIONET_USERNAME and PHYSIONET_PASSWORD in the environment, from ~/.netrc, or 
 cannot be given as arguments, which everybody on the machine could read.
 
 Files keep their names and folders (`hosp/patients.csv.gz`). `--from_dir` takes a folder that was fetched with wget, or
-that holds the archive of the project.
+that holds the archive of the project. `--prepare` gets the further tables that patient records are made of, laboratory
+values among them, and converts all to MEDS in OUTPUT/meds (see `python -m preprocessing.meds --help`).
 """
 
 import dataclasses
@@ -19,11 +20,13 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from absl import flags
+from rich.console import Console
 from tqdm import tqdm
 
 from preprocessing import command_line, wget
 from preprocessing.archives import member_names, unzip
 from preprocessing.collecting import copy_file
+from preprocessing.ehr_packages import PACKAGES, load
 from preprocessing.errors import InputError
 from preprocessing.fetching import Patience
 from preprocessing.manifest import Manifest, sha256_of
@@ -68,6 +71,15 @@ TABLES = {
         "icu/icustays",
     ),
 }
+# What else patient records are made of, where a project lists it.
+FURTHER_TABLES = {
+    "mimic3": ("TRANSFERS", "DRGCODES", "CPTEVENTS", "LABEVENTS", "D_LABITEMS"),
+    "mimic4": tuple(
+        f"hosp/{name}" for name in ("transfers", "drgcodes", "hcpcsevents", "omr", "labevents", "d_labitems", "d_hcpcs")
+    ),
+}
+# Where `--prepare` puts the patient records, below the output.
+MEDS = "meds"
 _ENDINGS = (".csv", ".csv.gz")
 # The largest table, gzipped, has 3.3 GB; unpacked demos are small.
 _MAX_BYTES = 64 << 30
@@ -83,6 +95,7 @@ class Request:
         demo: the open subset of 100 patients.
         release: another version than the one in `PROJECTS`, such as `2.2`.
         all_tables: all tables of the project, not only those that this one uses.
+        further: `FURTHER_TABLES` too.
         from_dir: folder with files fetched by hand; nothing is fetched then.
         base_url: where PhysioNet's projects are.
         progress: show progress bars.
@@ -94,6 +107,7 @@ class Request:
     demo: bool = False
     release: str | None = None
     all_tables: bool = False
+    further: bool = False
     from_dir: Path | None = None
     base_url: str = BASE_URL
     progress: bool = True
@@ -145,8 +159,11 @@ def chosen(request: Request, checksums: Mapping[str, str]) -> list[str]:
     """
     by_name = {name.lower(): name for name in checksums if name.lower().endswith(_ENDINGS)}
     names = []
-    for table in TABLES[request.version]:
+    further = FURTHER_TABLES[request.version] if request.further else ()
+    for table in (*TABLES[request.version], *further):
         found = [by_name[table.lower() + ending] for ending in _ENDINGS if table.lower() + ending in by_name]
+        if not found and table in further:
+            continue
         if not found:
             raise InputError(
                 f"{request.project.name} {request.project.version} does not list the table {table}; is it the right "
@@ -194,7 +211,8 @@ def _lists_tables(request: Request, checksums: Mapping[str, str]) -> bool:
 def _unzip_tables(request: Request, archive: Path, checksums_name: str, unpacked: Path) -> None:
     """Unpacks the checksums and the wanted tables beside them."""
     prefix = checksums_name.removesuffix(CHECKSUMS)
-    tables = {table.lower() + ending for table in TABLES[request.version] for ending in _ENDINGS}
+    known = (*TABLES[request.version], *(FURTHER_TABLES[request.version] if request.further else ()))
+    tables = {table.lower() + ending for table in known for ending in _ENDINGS}
     tables.add(CHECKSUMS.lower())
 
     def wanted(name: str) -> bool:
@@ -211,6 +229,8 @@ def _copy_from(request: Request, manifest: Manifest, root: Path, checksums: Mapp
         if not (root / name).is_file() and (root / name.removesuffix(".gz")).is_file():
             name = name.removesuffix(".gz")
         source = root / name
+        if not source.is_file() and _is_further(request, name):
+            continue
         if not source.is_file():
             raise InputError(f"{source} is missing; get it from {request.project.page}.")
         checksum = sha256_of(source)
@@ -227,6 +247,11 @@ def _copy_from(request: Request, manifest: Manifest, root: Path, checksums: Mapp
             _record(request, manifest, name, checksum, verified=verified, by_hand=True)
         names.append(name)
     return names
+
+
+def _is_further(request: Request, name: str) -> bool:
+    table = name.removesuffix(".gz").removesuffix(".csv")
+    return table.lower() in {further.lower() for further in FURTHER_TABLES[request.version]}
 
 
 def _is_there(manifest: Manifest, name: str, sha256: str) -> bool:
@@ -260,13 +285,27 @@ def main(argv: list[str]) -> None:
         demo=flags.FLAGS.demo,
         release=flags.FLAGS.release,
         all_tables=flags.FLAGS.all_tables,
+        further=flags.FLAGS.prepare,
         from_dir=Path(flags.FLAGS.from_dir) if flags.FLAGS.from_dir else None,
         base_url=flags.FLAGS.base_url,
     )
+    if flags.FLAGS.prepare:  # Before hours of download.
+        for package in PACKAGES:
+            load(package)
     names = get(request)
     size = sum((request.output / name).stat().st_size for name in names)
     project = request.project
     print(f"{project.name} {project.version} is in {request.output}: {len(names)} files, {size:,} bytes")
+    if flags.FLAGS.prepare:
+        prepare(request)
+
+
+def prepare(request: Request) -> None:
+    """Makes patient records of what was fetched; see `preprocessing.meds`."""
+    from preprocessing import meds  # Its packages are an extra.
+
+    asked = meds.Request(request.output, request.output / MEDS, request.version, progress=request.progress)
+    meds.show(meds.convert(asked), Console())
 
 
 if __name__ == "__main__":
@@ -275,6 +314,7 @@ if __name__ == "__main__":
     flags.DEFINE_bool("demo", False, "the open subset of 100 patients, which needs no credentials")
     flags.DEFINE_string("release", None, "another version of the data set, such as 2.2 of MIMIC-IV")
     flags.DEFINE_bool("all_tables", False, "all tables of the data set, not only those that this project uses")
+    flags.DEFINE_bool("prepare", False, "then convert to MEDS, in OUTPUT/meds; gets further tables for it")
     flags.DEFINE_string("from_dir", None, "folder of files fetched by hand, as wget leaves them or as archive")
     flags.DEFINE_string("base_url", BASE_URL, "where PhysioNet's projects are, for tests")
     command_line.run(main)

@@ -134,7 +134,8 @@ def patients_of(version: str, frame: Frame, stays: Frame) -> tuple[Frame, int]:
 
 def admissions(frame: Frame, _: MimicCodes) -> list[Frame]:
     """Arrival and departure of each stay, in the emergency department and in the hospital."""
-    about = {name: pl.col(name) for name in ("insurance", "language", "marital_status", "race")}
+    about = {name: pl.col(name) for name in ("insurance", "language", "marital_status")}
+    about["race"] = pl.coalesce("race", "ethnicity")
     arrival = _named("HOSPITAL_ADMISSION", "admission_type", "admission_location")
     leaving = _where("dischtime", _named("HOSPITAL_DISCHARGE", "discharge_location"))
     flag = {"hospital_expire_flag": pl.col("hospital_expire_flag")}

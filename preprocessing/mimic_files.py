@@ -22,7 +22,6 @@ pl = load("polars")
 MIMIC3, MIMIC4 = VERSIONS = ("mimic3", "mimic4")
 # A column of PATIENTS that only this version has.
 _MARKS = {MIMIC3: "dob", MIMIC4: "anchor_age"}
-# Gzipped tables are the published ones.
 _ENDINGS = (".csv.gz", ".csv")
 _DEEPEST = 6
 _BLOCK_BYTES = 32 << 20
@@ -71,11 +70,11 @@ class MimicFiles:
         if not root.is_dir():
             raise InputError(f"{root} is not a directory; give the one with the tables of MIMIC.")
         found: dict[Path, dict[str, Path]] = {}
-        for ending in reversed(_ENDINGS):
-            for path in sorted(root.rglob("*")):
-                near = len(path.relative_to(root).parts) <= _DEEPEST
-                if near and path.name.lower().endswith(ending) and path.is_file():
-                    found.setdefault(path.parent, {})[path.name.lower().removesuffix(ending)] = path
+        # Plain files sort in front of their gzipped twins, which take their place.
+        for path in sorted(root.rglob("*")):
+            ending = next((ending for ending in _ENDINGS if path.name.lower().endswith(ending)), None)
+            if ending and len(path.relative_to(root).parts) <= _DEEPEST and path.is_file():
+                found.setdefault(path.parent, {})[path.name.lower().removesuffix(ending)] = path
         homes = [folder for folder, tables in found.items() if "patients" in tables]
         if not homes:
             raise InputError(f"{root} holds no table of patients (PATIENTS.csv or hosp/patients.csv.gz) of MIMIC.")

@@ -50,7 +50,8 @@ class Table:
 
 _ABOUT_STAY = {
     **{name: _TEXT for name in ("language", "marital_status", "admission_location", "discharge_location")},
-    **{"edregtime": _MOMENT, "edouttime": _MOMENT},
+    # MIMIC-III and the first versions of MIMIC-IV call race ethnicity.
+    **{"race": _TEXT, "ethnicity": _TEXT, "edregtime": _MOMENT, "edouttime": _MOMENT},
 }
 _ADMISSION = {
     **{**_STAY, "admission_type": _TEXT, "insurance": _TEXT, "hospital_expire_flag": _ID},
@@ -63,7 +64,7 @@ _DOSE = {"dose_val_rx": _TEXT, "dose_unit_rx": _TEXT}
 # First the tables that the others refer to.
 TABLES: dict[str, tuple[Table, ...]] = {
     MIMIC3: (
-        Table("admissions", {**_ADMISSION, "ethnicity": _TEXT}, admissions, _ABOUT_STAY, needed=True),
+        Table("admissions", _ADMISSION, admissions, _ABOUT_STAY, needed=True),
         Table("patients", {"subject_id": _ID, "gender": _TEXT, "dob": Kind.DAY, "dod": _DATE}, patients, needed=True),
         Table(
             "diagnoses_icd",
@@ -113,7 +114,7 @@ TABLES: dict[str, tuple[Table, ...]] = {
         ),
     ),
     MIMIC4: (
-        Table("admissions", {**_ADMISSION, "race": _TEXT}, admissions, _ABOUT_STAY, needed=True),
+        Table("admissions", _ADMISSION, admissions, _ABOUT_STAY, needed=True),
         Table(
             "patients",
             {"subject_id": _ID, "gender": _TEXT, "anchor_age": _ID, "anchor_year": _ID, "dod": _DATE},

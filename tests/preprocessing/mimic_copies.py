@@ -265,17 +265,19 @@ _ROWS4 = {
 ROWS = {"mimic3": _ROWS3, "mimic4": _ROWS4}
 
 
-def write(folder: Path, version: str, *, capitals: bool = True, gzipped: bool = False, without: tuple = ()) -> Path:
+def write(
+    folder: Path, version: str, *, capitals: bool = True, gzipped: bool = False, without: tuple = (), only: tuple = ()
+) -> Path:
     """A whole copy below `folder`.
 
     Args:
         version: `mimic3` or `mimic4`.
         capitals: whether headers and names of files of MIMIC-III are in capitals.
         gzipped: whether files are compressed.
-        without: tables left out.
+        without: tables left out. only: the only tables that are written, if any are named.
     """
     for table, columns in COLUMNS[version].items():
-        if table in without:
+        if table in without or (only and table not in only):
             continue
         header = columns if capitals else columns.lower()
         name = table if capitals else table.lower()

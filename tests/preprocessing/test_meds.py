@@ -10,17 +10,16 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
+import meds as standard
 import mimic_copies
+import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
 from preprocessing import meds as converter
-from preprocessing import mimic_files, subject_splits
+from preprocessing import meds_shards, mimic_files, subject_splits
 from preprocessing.errors import InputError
 from preprocessing.meds_dataset import MedsDataset, open_events
-
-pl = pytest.importorskip("polars")
-standard = pytest.importorskip("meds")
 
 DEMO = Path(__file__).parents[3] / "shared" / "data" / "mimic3demo"
 
@@ -285,7 +284,23 @@ def test_what_cannot_be_converted_is_refused_in_one_sentence(copies, tmp_path):
     (lacking / "ADMISSIONS.csv").write_text(text.replace("DISCHTIME", "LEFT"))
     with pytest.raises(InputError, match=r"ADMISSIONS\.csv has no column 'dischtime'"):
         run(lacking, tmp_path / "out")
+    (lacking / "ADMISSIONS.csv").write_text(text.splitlines()[0] + "\n")
+    with pytest.raises(InputError, match=r"ADMISSIONS\.csv has no rows"):
+        run(mimic_copies.write(lacking, "mimic3", only=("DIAGNOSES_ICD",)), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_and_too_many_files_are_told(copies, tmp_path, monkeypatch):
+    monkeypatch.setattr(meds_shards, "MOST", 1)
+    with pytest.raises(InputError, match="2 patients, 1 a file, make too many files; give --subjects_per_shard=2"):
+        run(copies["mimic3"], tmp_path / "out", subjects_per_shard=1)
+    script = (
+        "import resource, pathlib; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000));"
+        "from preprocessing import meds;"
+        f"meds.convert(meds.Request(pathlib.Path({str(copies['mimic3'])!r}), pathlib.Path({str(tmp_path / 'out')!r})))"
+    )
+    assert "InputError: " + f"{tmp_path / 'out'} cannot be written" in command(code=script).stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_else_is_overwritten(copies, tmp_path):

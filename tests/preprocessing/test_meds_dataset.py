@@ -2,13 +2,12 @@
 
 from datetime import UTC, datetime
 
+import polars as pl
 import pytest
 
 from preprocessing import subject_splits
 from preprocessing.errors import InputError
 from preprocessing.meds_dataset import COLUMNS, MedsDataset, is_meds, open_events
-
-pl = pytest.importorskip("polars")
 
 NOON, NEXT = datetime(2020, 1, 1, 12), datetime(2020, 1, 2, 12)
 

@@ -3,6 +3,7 @@
 import dataclasses
 import gzip
 import hashlib
+import json
 import os
 import pty
 import shutil
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import zipfile
 
+import mimic_copies
 import pytest
 from file_server import FileServer, Served
 
@@ -18,6 +20,7 @@ from preprocessing.errors import InputError
 from preprocessing.fetching import Patience
 from preprocessing.http_session import FetchError
 from preprocessing.manifest import FILE_NAME, Manifest
+from preprocessing.meds_dataset import MedsDataset
 
 USER, PASSWORD = "ada", "correct horse"
 TABLES = {
@@ -323,3 +326,23 @@ def test_checksums_as_tools_write_them(tmp_path):
         "x/y.csv": "cd" * 32,
         "z": "ef" * 32,
     }
+
+
+def test_prepared_as_patient_records(tmp_path):
+    """As wget leaves the files, with a further table listed that was not fetched."""
+    root = mimic_copies.write(tmp_path / "got", "mimic4", gzipped=True, without=("hosp/emar", "icu/chartevents"))
+    files = {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*.gz")}
+    (root / "SHA256SUMS.txt").write_bytes(checksums(files))
+    (root / "hosp" / "omr.csv.gz").unlink()
+    arguments, environment = command(
+        "--version=mimic4", f"--from_dir={root}", f"--output={tmp_path / 'out'}", "--prepare"
+    )
+    for state in ("was written", "was there already"):
+        done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        assert state in " ".join(done.stdout.split())
+    dataset = MedsDataset.open(tmp_path / "out" / mimic.MEDS)
+    assert dataset.subjects().tolist() == [10000021, 10000022, 10000023]
+    about = json.loads((dataset.root / "metadata" / "dataset.json").read_text())
+    assert about["dataset_version"] == "3.1"
+    Manifest.read(tmp_path / "out").verify()

@@ -3,16 +3,14 @@
 import json
 
 import numpy as np
+import polars as pl
 import pytest
 import small_tokenizer
 
+from medtok_jax.convert.event_codes import MISSING, CodeMapper
 from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing import codes
 from preprocessing.errors import InputError
-
-pl = pytest.importorskip("polars")
-
-from medtok_jax.convert.event_codes import MISSING, CodeMapper  # noqa: E402
 
 KEYS = small_tokenizer.KEYS
 
