@@ -132,7 +132,8 @@ def _rewrite(events: Path, directory: TokenizerDirectory, mapper: CodeMapper, fo
     sources = ethos_rewrite.find_parts(events)
     vocabulary = ethos_vocabulary.read(sources["train"])
     _check_origin(events, vocabulary, directory)
-    titles = ethos_codes.category_titles(*(directory.table[name].to_pylist() for name in ("key", "description")))
+    has_titles = (ethos_codes.kinds(vocabulary) == ethos_codes.CM_TITLE).any()
+    titles = ethos_codes.category_titles() if has_titles else {}
     n = directory.config.codebook_size
     rewriter = ethos_rewrite.Rewriter(vocabulary, mapper, directory.ids, titles, n)
     parts = {}

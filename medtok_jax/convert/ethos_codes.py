@@ -4,7 +4,7 @@ ETHOS writes a diagnosis as up to three tokens (`ICD//CM//` and the title of its
 three characters, `ICD//CM//SFX//` and the rest), a procedure as seven (`ICD//PCS//` and one character each), a drug as
 up to three (`ATC//` and two levels with their title, `ATC//4//` and one character, `ATC//SFX//` and the rest). Which
 codes these were is lost in two places: ICD-9 codes became ICD-10 codes before, and titles stand for categories; those
-are turned back by the titles that the tokenizer knows.
+are turned back by the official list of titles.
 
 Source of the format: `ethos/tokenize/mimic/preprocessors.py` of github.com/ipolharvard/ethos-ares.
 """
@@ -16,6 +16,7 @@ import numpy as np
 
 from preprocessing import codes
 from preprocessing.errors import InputError
+from preprocessing.sources.tabular import read_tabular
 
 OTHER = 0
 CM_TITLE, CM_MIDDLE, CM_REST, PCS, ATC_TITLE, ATC_MIDDLE, ATC_REST = range(1, 8)
@@ -34,6 +35,11 @@ _CONTINUES = {CM_MIDDLE: CM_TITLE, CM_REST: CM_MIDDLE, ATC_MIDDLE: ATC_TITLE, AT
 _PCS_LENGTH = 7
 _PARTS = _PCS_LENGTH
 NO_PART = -1
+_OTHER_TITLES = {
+    "ESTROGEN_RECEPTOR_STATUS": "Z17",
+    "MAJOR_DEPRESSIVE_DISORDER_SINGLE_EPISODE": "F32",
+    "ENCOUNTER_FOR_FOLLOW-UP_EXAMINATION_AFTER_COMPLETED_TREATMENT": "Z09",
+}
 
 
 def kinds(vocabulary: Sequence[str]) -> np.ndarray:
@@ -48,15 +54,20 @@ def title_form(title: str) -> str:
     return re.sub("[,.]", "", title.upper()).replace(" ", "_")
 
 
-def category_titles(keys: Sequence[str], descriptions: Sequence[str]) -> dict[str, str]:
-    """Title of each ICD-10-CM category, as ETHOS spells it -> its three characters; without titles of several."""
+def category_titles() -> dict[str, str]:
+    """Title of each ICD-10-CM category, as ETHOS spells it -> its three characters; without titles of several.
+
+    Titles are those of the tabular list, and the few that ETHOS has otherwise: its list is of 2021.
+
+    Raises:
+        InputError: the package that ships the tabular list is missing.
+    """
     found: dict[str, str] = {}
-    for key, description in zip(keys, descriptions, strict=True):
-        system, _, code = key.partition("/")
-        if system == codes.ICD10CM and len(code) == 3:
-            title = title_form(description)
-            found[title] = code if found.get(title, code) == code else ""
-    return {title: code for title, code in found.items() if code}
+    for node in read_tabular().nodes:
+        if node.kind == "category":
+            title = title_form(node.description)
+            found[title] = node.code if found.get(title, node.code) == node.code else ""
+    return {title: code for title, code in found.items() if code} | _OTHER_TITLES
 
 
 def split_into_codes(tokens: np.ndarray, kinds_of: np.ndarray, breaks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

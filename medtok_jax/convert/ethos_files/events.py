@@ -43,7 +43,10 @@ INTERVALS = {
     "2mt-6mt": 60 * 1440,
     "=6mt": 180 * 1440,
 }
-_SYSTEM = re.compile(r"(ICD10CM|ICD10PCS|ICD9CM|ICD9Proc|SNOMED|RxNorm|NDC|ATC|CPT4|HCPCS)//?(.+)", re.IGNORECASE)
+# ETHOS's own extraction of MIMIC-IV has names behind `HCPCS//`, not codes.
+_SYSTEM = re.compile(
+    r"(ICD10CM|ICD10PCS|ICD9CM|ICD9Proc|SNOMED|RxNorm|NDC|ATC|CPT4|HCPCS(?=//?[A-Z][0-9]{4}$))//?(.+)", re.IGNORECASE
+)
 _ICD = re.compile(r"(DIAGNOSIS|PROCEDURE)//ICD//(9|10)//(.+)")
 _ICD_SYSTEMS = {
     ("DIAGNOSIS", "9"): "ICD9CM",
