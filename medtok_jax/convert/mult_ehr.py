@@ -52,6 +52,9 @@ def convert(request: Request) -> None:
     width = int(request.options.get("width", WIDTH))
     records = open_records(request)
     visits = records.visits
+    missing = [kind for number, kind in enumerate(KINDS) if number not in visits.kind]
+    if missing:
+        raise InputError(f"{request.events} has no {missing[0]} code; MulT-EHR's graph needs {', '.join(KINDS)} codes.")
     unknown = UNKNOWN if request.unmapped == "unk" else None
     spelled = spelling.by_codes(records.tokenizer, visits, special=[UNKNOWN], unknown=unknown)
     matrix = spelled.initial_matrix(width, std=1.0)

@@ -1,0 +1,182 @@
+"""Histories for BEHRT, against those put together by hand; every rule of the reader broken once."""
+
+import json
+import pickle
+import shutil
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import small_visits
+
+from medtok_jax.convert import behrt
+from medtok_jax.convert.behrt_check import check_behrt
+from medtok_jax.convert.request import make_request
+from medtok_jax.tokenizer import MedTokTokenizer
+from preprocessing.errors import InputError
+
+
+def convert(request):
+    behrt.convert(request)
+    return request.output
+
+
+def rows(folder, name):
+    return pq.read_table(folder / f"{name}.parquet").to_pylist()
+
+
+def vocabulary(folder, name="vocabulary"):
+    return pickle.loads((folder / f"{name}.pkl").read_bytes())["token2idx"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(small_tokenizer_dir):
+    return MedTokTokenizer.from_pretrained(small_tokenizer_dir)
+
+
+@pytest.fixture(scope="module")
+def whole(small_tokenizer_dir, small_meds, tmp_path_factory):
+    output = tmp_path_factory.mktemp("whole") / "out"
+    return convert(make_request(output=output, tokenizer=small_tokenizer_dir, events=small_meds))
+
+
+def sentence(tokenizer, *codes, per_code=None):
+    """Tokens of one visit and its `SEP`: K = 2, so the first of each embedding, then the second, none twice."""
+    tokens = []
+    for code in codes:
+        if code in tokenizer:
+            ids = tokenizer.encode(code)
+            tokens += [f"MEDTOK//{i}" for i in dict.fromkeys(ids[[0, 2, 4, 6, 1, 3, 5, 7]].tolist())][:per_code]
+        else:
+            tokens.append(code)
+    return [*tokens, "SEP"]
+
+
+def test_the_training_patients_for_masked_tokens(whole, tokenizer):
+    kinds = small_visits.ALL_KINDS
+    first, second = rows(whole, "mlm")
+    assert [first["patid"], second["patid"]] == [1, 3]
+    visits = [
+        sentence(tokenizer, *kinds, "ICD9CM/250.00"),
+        sentence(tokenizer, *kinds, "ICD10CM/E10.9"),
+        sentence(tokenizer, *kinds, "SNOMED/44054006"),
+    ]
+    assert first["caliber_id"] == [*visits[0], *visits[1], *visits[2]]
+    # Born in June 1950, in hospital in January and March 2020.
+    assert first["age"] == ["834"] * len(visits[0]) + ["836"] * len(visits[1]) + ["837"] * len(visits[2])
+    assert set(second["age"]) == {"UNK"}
+
+
+def test_the_next_visit_labels_each_visit_before_it(whole, tokenizer):
+    first, second, third = rows(whole, "train")
+    assert [row["patid"] for row in (first, second, third)] == [1, 1, 3]
+    assert first["code"] == sentence(tokenizer, *small_visits.ALL_KINDS, "ICD9CM/250.00")
+    assert first["label"] == ["ICD10CM/E11.9", "ICD10CM/E10.9"]
+    assert second["code"][: len(first["code"])] == first["code"]
+    assert second["label"] == ["ICD10CM/E11.9", "SNOMED/44054006"]
+    assert third["label"] == ["ICD10CM/S72.001A"]
+    (tuning,) = rows(whole, "tuning")
+    assert tuning["code"] == sentence(tokenizer, "ICD10CM/E11.9", "ICD9CM/999.99")
+    assert tuning["label"] == ["ICD9CM/001.0"]
+    assert len(rows(whole, "test")) == 1
+    labels = vocabulary(whole, "label_vocabulary")
+    assert next(iter(labels)) == "UNK"
+    assert {"ICD9CM/999.99", "SNOMED/44054006"} < set(labels)
+    assert not {"NDC/00002143380", "ICD9Proc/00.10"} & set(labels)
+
+
+def test_unknown_codes_are_unknown_everywhere(ask, tokenizer):
+    folder = convert(ask("unk"))
+    (tuning,) = rows(folder, "tuning")
+    assert tuning["code"] == [*sentence(tokenizer, "ICD10CM/E11.9")[:-1], "UNK", "SEP"]
+    assert list(vocabulary(folder))[-1].startswith("MEDTOK//")
+    assert "ICD9CM/999.99" not in vocabulary(folder, "label_vocabulary")
+
+
+@pytest.mark.parametrize("per_code", [0, 1, 3])
+@pytest.mark.parametrize("max_len", [16, 22, 30, 64])
+def test_long_histories_lose_their_oldest_visits_and_then_whole_codes(ask, tokenizer, per_code, max_len):
+    folder = convert(ask(max_len=max_len, tokens_per_code=per_code))
+    assert json.loads((folder / "model_config.json").read_text())["max_len_seq"] == max_len
+    per_code = per_code or None
+    kinds = small_visits.ALL_KINDS
+    stays = [(*kinds, "ICD9CM/250.00"), (*kinds, "ICD10CM/E10.9"), (*kinds, "SNOMED/44054006")]
+    visits = [sentence(tokenizer, *codes, per_code=per_code) for codes in stays]
+    wanted = []
+    for visit in reversed(visits):
+        if len(wanted) + len(visit) > max_len - 1:
+            break
+        wanted = visit + wanted
+    if not wanted:
+        for count in range(1, 5):
+            shorter = sentence(tokenizer, *stays[-1][:count], per_code=per_code)
+            wanted = shorter if len(shorter) <= max_len - 1 else wanted
+    assert rows(folder, "mlm")[0]["caliber_id"] == wanted
+
+
+def test_the_embedding_begins_as_the_codebook(whole, tokenizer):
+    matrix, place = np.load(whole / "word_embeddings.npy"), vocabulary(whole)
+    assert matrix.shape == (len(place), 288)
+    ours = matrix[[place[f"MEDTOK//{i}"] for i in range(36)]]
+    book = tokenizer.directory.codebook
+    scale = np.linalg.norm(ours) / np.linalg.norm(book)
+    np.testing.assert_allclose(ours @ ours.T, book @ book.T * scale**2, atol=1e-5)
+    assert list(place)[:5] == ["PAD", "UNK", "SEP", "CLS", "MASK"]
+    assert list(place.values()) == list(range(len(place)))
+
+
+def change(name, column, value):
+    def damage(folder):
+        path = folder / f"{name}.parquet"
+        table = pq.read_table(path)
+        data = table.to_pydict()
+        data[column][0] = value(data[column][0]) if callable(value) else value
+        pq.write_table(pa.table(data, schema=table.schema), path)
+
+    return damage
+
+
+def change_vocabulary(folder):
+    path = folder / "vocabulary.pkl"
+    value = pickle.loads(path.read_bytes())
+    value["token2idx"]["MEDTOK//3"] = 10_000
+    path.write_bytes(pickle.dumps(value))
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (change("mlm", "age", lambda ages: ages[1:]), "tokens and"),
+        (change("mlm", "age", lambda ages: ["1320"] * len(ages)), "age '1320'"),
+        (change("train", "age", lambda ages: ["1", *ages[1:]]), "changes within a visit"),
+        (change("train", "code", lambda codes: ["SEP", *codes[1:]]), "must begin with a code"),
+        (change("train", "code", lambda codes: [*codes[:-1], "MEDTOK//1"]), "end with SEP"),
+        (change("train", "code", lambda codes: [codes[0], "SEP", "SEP", *codes[3:]]), "visit without codes"),
+        (change("mlm", "caliber_id", lambda codes: ["CLS", *codes[1:]]), "'CLS' is no token"),
+        (change("test", "code", lambda codes: ["E11.9", *codes[1:]]), r"'E11\.9' is no token"),
+        (change("test", "label", []), "label must be"),
+        (change("test", "label", ["MEDTOK//1"]), "label must be"),
+        (change_vocabulary, "numbered from 0"),
+        (lambda folder: np.save(folder / "word_embeddings.npy", np.zeros((3, 288), np.float32)), "there are"),
+    ],
+)
+def test_what_behrt_could_not_use_is_told(whole, tmp_path, damage, words):
+    folder = shutil.copytree(whole, tmp_path / "copy")
+    assert check_behrt(folder) == {"mlm": 2, "train": 3, "tuning": 1, "test": 1}
+    damage(folder)
+    with pytest.raises(InputError, match=words):
+        check_behrt(folder)
+
+
+def test_histories_that_are_too_long_are_told(whole, tmp_path):
+    folder = shutil.copytree(whole, tmp_path / "copy")
+    config = json.loads((folder / "model_config.json").read_text())
+    (folder / "model_config.json").write_text(json.dumps(config | {"max_len_seq": 20}))
+    with pytest.raises(InputError, match="there is room for 19"):
+        check_behrt(folder)
+
+
+def test_widths_that_do_not_fit_are_refused(ask):
+    with pytest.raises(InputError, match="multiple of 12"):
+        behrt.convert(ask(width=100))
