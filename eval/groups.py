@@ -28,6 +28,8 @@ FIT, TUNE = "fit", "tune"
 PARTS = {FIT: 0.5, TUNE: 0.1, "validation": 0.2, "test": 0.2}
 # Penalties as shares of the mean squared length of a code's features.
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)
+# Scores of groups, between -1 and 1, that differ by less are tied.
+_TIE = 1e-4
 
 
 def measure(context: Context) -> list[Measurement]:
@@ -41,7 +43,7 @@ def measure(context: Context) -> list[Measurement]:
             tuned, scored = (np.flatnonzero((part == p) & learned) for p in (TUNE, context.split))
             if len(np.unique(group[fitted])) < 2 or not len(tuned) or not len(scored):
                 continue
-            right = probe(features, group, fitted, tuned, scored)
+            shares = probe(features, group, fitted, tuned, scored)
             found.append(
                 Measurement(
                     family=FAMILY,
@@ -50,7 +52,7 @@ def measure(context: Context) -> list[Measurement]:
                     scope=name,
                     unit=f"codes in {len(np.unique(group[scored]))} groups",
                     items=context.items[scored],
-                    values=right.astype(float),
+                    values=shares,
                     clusters=context.labels.category[scored],
                     macro=group[scored],
                     given=context.given(context.labels.given.get("groups", "")),
@@ -105,7 +107,9 @@ def _balanced(context: Context, group: np.ndarray, rows: np.ndarray, count: int)
 def probe(
     features: np.ndarray | sp.csr_array, group: np.ndarray, fitted: np.ndarray, tuned: np.ndarray, scored: np.ndarray
 ) -> np.ndarray:
-    """Which of the rows `scored` a probe gives their own group: bool [scored].
+    """Probability that a probe gives each of the rows `scored` its own group: float64 [scored].
+
+    That is 0 or 1, but for groups that the probe holds for equally likely.
 
     Args:
         features: `[n, p]`.
@@ -120,10 +124,20 @@ def probe(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", LinAlgWarning)
             model.fit(used[fitted], group[fitted])
-        score = _macro(model.predict(used[tuned]) == group[tuned], group[tuned])
+        score = _macro(_own_share(model, used[tuned], group[tuned]), group[tuned])
         if score > best_score:
             best, best_score = model, score
-    return best.predict(used[scored]) == group[scored]
+    return _own_share(best, used[scored], group[scored])
+
+
+def _own_share(model: RidgeClassifier, features: np.ndarray | sp.csr_array, group: np.ndarray) -> np.ndarray:
+    """Whether a code's own group scores highest; groups that are tied share the code alike."""
+    scores = np.asarray(model.decision_function(features))
+    if scores.ndim == 1:  # Of two groups only the second gets a score, the first its opposite.
+        scores = np.stack([-scores, scores], axis=1)
+    first = scores >= scores.max(1, keepdims=True) - _TIE
+    own = model.classes_[None, :] == group[:, None]
+    return (first & own).sum(1) / first.sum(1)
 
 
 def _standard(features: np.ndarray | sp.csr_array, fitted: np.ndarray) -> np.ndarray | sp.csr_array:

@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from eval import codebook_use, identity
+from eval.context import Context
+from eval.identity import as_sets, collisions
+from eval.labels import Labels
+from eval.representation import Representation
+from medtok_jax.metrics import describe_usage
+from medtok_jax.regions import EMBEDDINGS, REGION_OF_EMBEDDING, REGIONS, Regions
+
+
+def context_of(representation: Representation) -> Context:
+    count, systems = len(representation), np.array([key.partition("/")[0] for key in representation.keys])
+    zeros = np.zeros(count, np.int32)
+    path = np.full((count, 1), -1, np.int32)
+    labels = Labels("d", "f", representation.keys, systems, zeros, path, {}, {}, {}, zeros.astype(np.int8))
+    return Context(representation, labels)
+
+
+def figures(measurements) -> dict[tuple[str, str], float]:
+    return {(m.metric, m.scope): m.value() for m in measurements}
+
+
+def plain(tokens, texts=None, systems=None, **fields) -> Representation:
+    tokens = np.array(tokens, np.int32)
+    systems = systems or ["X"] * len(tokens)
+    keys = np.array([f"{system}/{number:03d}" for number, system in enumerate(systems)])
+    texts = np.array(texts if texts is not None else [f"text {n}" for n in range(len(tokens))], object)
+    return Representation("plain", keys, texts, tokens=tokens, **fields)
+
+
+def test_codebook_by_hand():
+    """Region a has 4 rows; its tokens are 0 four times and 1 and 2 twice each. Region b has 2 rows, one in use."""
+    tokens = [[0, 1, 4], [0, 1, 4], [0, 2, 4], [0, 2, 4]]
+    found = figures(codebook_use.measure(context_of(plain(tokens, regions={"a": (0, 4), "b": (4, 6)}))))
+    assert found["utilisation", "a"] == 0.75
+    assert found["utilisation", "b"] == 0.5
+    assert found["perplexity", "a"] == pytest.approx(np.exp(stats.entropy([4, 2, 2])))
+    assert found["perplexity", "b"] == pytest.approx(1)
+    assert found["share of the commonest token", "a"] == 0.5
+    assert codebook_use.dead_rows(plain(tokens, regions={"a": (0, 4), "b": (4, 6)})) == {"a": 1, "b": 1}
+
+
+def test_codes_with_fewer_tokens_count_for_fewer():
+    tokens = [[0, 1, 2, -1], [0, -1, -1, -1], [3, 3, -1, -1]]
+    found = figures(codebook_use.measure(context_of(plain(tokens))))
+    assert found["perplexity", "all"] == pytest.approx(np.exp(stats.entropy([2, 1, 1, 2])))
+    assert found["share of the commonest token", "all"] == pytest.approx(2 / 6)
+    assert found["utilisation", "all"] == 1
+
+
+def test_codebook_against_what_training_reports():
+    rng = np.random.default_rng(0)
+    regions, k = Regions(text=12, graph=10, shared=14), 2
+    parts = [regions.bounds(REGION_OF_EMBEDDING[name]) for name in EMBEDDINGS]
+    tokens = np.concatenate([(a + (b - a) * rng.beta(1, 3, (50, k))).astype(int) for a, b in parts], axis=1)
+    bounds = {name: regions.bounds(name) for name in REGIONS}
+    found = figures(codebook_use.measure(context_of(plain(tokens, regions=bounds))))
+    wanted = describe_usage(np.bincount(tokens.reshape(-1), minlength=regions.size), regions)
+    for region in REGIONS:
+        assert found["utilisation", region] == pytest.approx(float(wanted[f"codebook_utilization_{region}"]))
+        assert found["perplexity", region] == pytest.approx(float(wanted[f"codebook_perplexity_{region}"]), rel=1e-5)
+
+
+def test_loss_of_quantization_by_hand():
+    """Embedding a is turned by 60 degrees, b is halved."""
+    before = np.array([[1, 0, 2, 0], [0, 1, 0, 2]], np.float32)
+    after = np.array([[0.5, np.sqrt(0.75), 1, 0], [np.sqrt(0.75), 0.5, 0, 1]], np.float32)
+    fields = {"embeddings": ("a", "b"), "region_of_embedding": {"a": "r", "b": "r"}, "regions": {"r": (0, 2)}}
+    one = plain([[0, 1], [1, 0]], vectors=after, unquantized=before, **fields)
+    found = figures(codebook_use.measure(context_of(one)))
+    assert found["cosine(e, ê)", "a"] == pytest.approx(0.5)
+    assert found["cosine(e, ê)", "b"] == pytest.approx(1)
+    assert found["reconstruction error", "a"] == pytest.approx(1)
+    assert found["reconstruction error", "b"] == pytest.approx(0.25)
+
+
+def test_collisions_by_hand():
+    """Codes 0 and 1 share tokens and text, 2 shares them with another text; 3 and 4 share tokens and text alone."""
+    tuples = np.array([[1, 2], [1, 2], [1, 2], [5, 6], [5, 6], [2, 1]])
+    text = np.array([0, 0, 1, 2, 2, 3])
+    made, duplicates = collisions(tuples, text)
+    assert made.tolist() == [True, True, True, False, False, False]
+    assert duplicates.tolist() == [False, False, False, True, True, False]
+    made, _ = collisions(as_sets(tuples), text)
+    assert made.tolist() == [True, True, True, False, False, True]
+
+
+def test_a_set_forgets_order_and_repeats():
+    rows = as_sets(np.array([[3, 1, 3, -1], [1, 3, -1, -1], [1, 1, 1, 3], [1, 2, 3, 4]]))
+    assert len(np.unique(rows[:3], axis=0)) == 1
+    assert rows[3].tolist() == [1, 2, 3, 4]
+
+
+def test_identity_by_system_and_by_first_tokens():
+    fields = {"embeddings": ("a", "b"), "region_of_embedding": {"a": "r", "b": "r"}, "regions": {"r": (0, 9)}}
+    tokens = [[1, 2, 5, 6], [1, 3, 5, 7], [1, 2, 5, 6], [4, 2, 5, 6]]
+    one = plain(tokens, texts=["p", "q", "r", "s"], systems=["X", "X", "Y", "Y"], **fields)
+    found = figures(identity.measure(context_of(one)))
+    assert found[identity.MODEL_MADE, "ordered tuple"] == 0.5
+    assert found[identity.MODEL_MADE, "ordered tuple, X"] == 0.5
+    assert found[identity.MODEL_MADE, "top-1"] == 0.75
+    assert found[identity.DUPLICATES, "top-1"] == 0
+    assert found[identity.MODEL_MADE, "top-1, Y"] == 0.5
