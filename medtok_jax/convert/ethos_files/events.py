@@ -217,7 +217,7 @@ def _spelled(df: pl.DataFrame) -> pl.DataFrame:
         .then(pl.concat_list(pl.lit(DEATH)))
         .otherwise(pl.concat_list("code"))
     )
-    return df.with_columns(code=words).explode("code").drop_nulls("code")
+    return df.with_columns(code=words).drop_nulls("code").explode("code")
 
 
 def _destination() -> pl.Expr:

@@ -1,0 +1,196 @@
+"""Events in the words of ETHOS: what its tasks count on, and codes in any spelling."""
+
+import ast
+import itertools
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import small_tokenizer
+from small_ethos import HOUR, MINUTE, at, frame
+
+from medtok_jax.convert import ethos_files
+from medtok_jax.convert.ethos_directory import Timelines
+from medtok_jax.convert.ethos_files import events
+from medtok_jax.convert.ethos_intervals import IntervalEstimates, interval_counts, with_intervals
+from medtok_jax.convert.event_codes import CodeMapper
+
+TOKENS = {"ICD10CM/E119": ["MEDTOK//1", "MEDTOK//2"], "NDC/00002143380": ["MEDTOK//3"]}
+
+
+def _words(*rows: tuple) -> list[str]:
+    stay = [{"subject_id": 1, "time": time, "code": code} for time, code in rows]
+    return events.with_words(frame(stay))["code"].to_list()
+
+
+def test_admission_is_three_tokens_and_discharge_ends_with_one_group():
+    words = _words(
+        (at(0), "HOSPITAL_ADMISSION//EW EMER.//EMERGENCY ROOM"),
+        (at(1), "HOSPITAL_DISCHARGE//HOME"),
+        (at(1), "ICD10CM/E11.9"),
+        (at(1), "DRG//APR//12//no"),
+        (at(2), "HOSPITAL_ADMISSION//ELECTIVE//UNK"),
+        (at(3), "DRG//HCFA//0470//JOINT"),
+        (at(3), "DRG//HCFA//471//ANOTHER"),
+        (at(3), "HOSPITAL_DISCHARGE//UNK"),
+        (at(3), "MEDS_DEATH"),
+    )
+    assert words == [
+        *("HOSPITAL_ADMISSION", "ADMISSION_TYPE//EMERGENCY", "INSURANCE//UNKNOWN"),
+        *("HOSPITAL_DISCHARGE", "DISCHARGE_LOCATION//HOME", "ICD10CM/E11.9", "DRG//UNKNOWN"),
+        *("HOSPITAL_ADMISSION", "ADMISSION_TYPE//SCHEDULED", "INSURANCE//UNKNOWN"),
+        *("MEDS_DEATH", "HOSPITAL_DISCHARGE", "DISCHARGE_LOCATION//UNKNOWN", "DRG//470"),
+    ]
+
+
+def test_stays_and_transfers():
+    assert _words(
+        (at(0), "ICU_ADMISSION//MICU"),
+        (at(0), "TRANSFER_TO//transfer//Medicine"),
+        (at(0), "TRANSFER_TO//discharge//UNK"),
+        (at(1), "ICU_DISCHARGE//MICU"),
+    ) == ["ICU_ADMISSION", "ICU_TYPE//MICU", "TRANSFER//Medicine", "ICU_DISCHARGE"]
+
+
+@pytest.mark.parametrize(
+    ("unmapped", "left"),
+    [("keep", ["ICD9CM/999.99"]), ("drop", []), ("unk", [events.UNK])],
+)
+def test_codes_become_their_tokens_in_place(unmapped, left):
+    df = frame(
+        [
+            {"subject_id": 1, "code": code, "hadm_id": number}
+            for number, code in enumerate(["A", "DIAGNOSIS//ICD//10//E119", "ICD9CM/999.99", "LAB//1"])
+        ]
+    )
+    found = events.look_up(df["code"], TOKENS)
+    out = events.replace_codes(df, found, unmapped)
+    assert out["code"].to_list() == ["A", "MEDTOK//1", "MEDTOK//2", *left, "LAB//1"]
+    assert out["hadm_id"].to_list() == [0, 1, 1, *[2] * len(left), 3]
+    assert out.columns == df.columns
+
+
+def test_drugs_by_name():
+    tokens = {"ATC/A10BA02": ["MEDTOK//7"], "ATC/B01AB01": ["MEDTOK//8"]}
+    drugs = {"metformin": ["A10BA02", "X99"], "water": ["V07AB"]}
+    names = ["MEDICATION//Metformin //Administered", "MEDICATION//Water//Administered", "MEDICATION//Metformin//Held"]
+    found = {row["code"]: row for row in events.look_up(pl.Series(names), tokens, drugs).iter_rows(named=True)}
+    assert found[names[0]]["tokens"] == ["MEDTOK//7"]
+    assert found[names[1]] == {"code": names[1], "medical": True, "tokens": None}
+    assert not found[names[2]]["medical"]
+
+
+def test_keys_are_those_of_the_mapper():
+    """The stage, which cannot use the mapper, finds the same codes in every spelling."""
+    mapper = CodeMapper(small_tokenizer.KEYS)
+    spellings = [
+        *small_tokenizer.KEYS,
+        *(key.replace(".", "") for key in small_tokenizer.KEYS),
+        *(key.replace("/", "//") for key in small_tokenizer.KEYS),
+        *("DIAGNOSIS//ICD//10//E119", "DIAGNOSIS//ICD//9//25000", "PROCEDURE//ICD//9//0010", "icd10cm/e11.9"),
+        *("PROCEDURE//ICD//10//0016070", "MEDICATION//00002143380//Administered", "MEDICATION//NDC//00002143380"),
+        *("GENDER//F", "HOSPITAL_ADMISSION//X//Y", "LAB//50912//mg/dL", "ICD9CM/888.88", "MEDS_BIRTH"),
+    ]
+    rows = mapper.rows(pl.Series(spellings))
+    of_key = {events.key_of(key): row for row, key in enumerate(small_tokenizer.KEYS)}
+    assert len(of_key) == len(small_tokenizer.KEYS)
+    assert [of_key.get(events.key_of(text), -1) for text in spellings] == rows.tolist()
+    assert [events.key_of(t) is not None for t in spellings] == mapper.is_medical(pl.Series(spellings)).tolist()
+
+
+def test_names_behind_hcpcs_are_no_codes():
+    assert events.key_of("HCPCS//Hospital observation per hr") is None
+    assert events.key_of("HCPCS/J1815") == "HCPCS/J1815"
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_codes_are_read_from_both_kinds_of_file(tmp_path, ending):
+    path = tmp_path / f"codes.{ending}"
+    if ending == "csv":
+        path.write_text("code,tokens\nICD10CM/E11.9,1 2\nNDC/00002143380,3\n")
+    else:
+        pl.DataFrame({"code": ["ICD10CM/E11.9", "NDC/00002143380"], "tokens": [[1, 2], [3]]}).write_parquet(path)
+    assert events.read_codes(path) == TOKENS
+
+
+def test_static_data():
+    rows = [
+        {"subject_id": 1, "code": "GENDER//F"},
+        {"subject_id": 1, "time": at(-9000), "code": "MEDS_BIRTH"},
+        {"subject_id": 1, "time": at(0), "code": "HOSPITAL_ADMISSION//A//B", "marital_status": "SINGLE"},
+        {"subject_id": 1, "time": at(9), "code": "HOSPITAL_ADMISSION//A//B", "marital_status": "MARRIED"},
+        {"subject_id": 2, "code": "GENDER//M"},
+        {"subject_id": 3, "time": at(-9000), "code": "MEDS_BIRTH"},
+        {"subject_id": 3, "code": "RACE//PATIENT DECLINED TO ANSWER"},
+        {"subject_id": 3, "code": "ETHNICITY", "text_value": "WHITE - RUSSIAN"},
+    ]
+    static = events.static_data(events.with_demographics(frame(rows)))
+    assert sorted(static) == [1, 3], "nobody knows the age of patient 2"
+    assert list(static[1]) == list(static[3]) == ["GENDER", "MARITAL", "MEDS_BIRTH", "RACE"]
+    assert static[1]["MARITAL"]["code"] == ["MARITAL//SINGLE", "MARITAL//MARRIED"]
+    assert static[1]["MARITAL"]["time"][1] - static[1]["MARITAL"]["time"][0] == 9 * 24 * HOUR
+    assert static[1]["RACE"] == {"code": ["RACE//UNKNOWN"], "time": None}
+    assert static[3]["RACE"] == {"code": ["RACE//WHITE"], "time": [None]}
+
+
+@pytest.mark.parametrize(
+    ("code", "token"), [("Foo, bar 1.5", "FOO_BAR_15"), ("Q12", "CODE//Q12"), ("123.4", "CODE//1234"), ("a\nb", "A_B")]
+)
+def test_spelling(code, token):
+    assert pl.DataFrame({"code": [code]}).select(events.spelled(pl.col("code"))).item() == token
+
+
+def _expected_intervals(gap: int) -> list[str]:
+    found = [name for name, minutes in events.INTERVALS.items() if gap >= minutes * MINUTE]
+    if not found:
+        return []
+    return [found[-1]] * (int(gap / (180 * 24 * HOUR) + 0.5) if found[-1] == "=6mt" else 1)
+
+
+def test_intervals():
+    rng = np.random.default_rng(0)
+    gaps = np.exp(rng.uniform(np.log(MINUTE), np.log(2000 * 24 * HOUR), 300)).astype(np.int64)
+    gaps = np.concatenate([gaps, [minutes * MINUTE for minutes in events.INTERVALS.values()]])
+    times, half = np.cumsum(gaps), len(gaps) // 2
+    times[half:] -= times[half] - 5
+    events_only = Timelines(
+        np.full(len(times), 100), times, np.array([7, 8]), np.array([0, half]), {"hadm_id": times.astype(float)}
+    )
+    out = with_intervals(events_only, range(len(events.INTERVALS)), 99)
+    names = list(events.INTERVALS)
+    expected, offsets = [], []
+    for start, stop in ((0, half), (half, len(times))):
+        offsets.append(len(expected))
+        for number in range(start, stop):
+            if number > start:
+                expected += [names.index(n) for n in _expected_intervals(int(times[number] - times[number - 1]))]
+            expected.append(100)
+        expected.append(99)
+    assert out.tokens.tolist() == expected
+    assert out.patient_offsets.tolist() == offsets
+    assert (np.diff(out.times)[np.flatnonzero(np.diff(out.patient_of()) == 0)] >= 0).all()
+    np.testing.assert_array_equal(out.stays["hadm_id"], out.times)
+
+
+def test_interval_estimates():
+    estimates = IntervalEstimates()
+    times = np.array([0, 36 * HOUR, 64 * HOUR, 64 * HOUR + 400 * 24 * HOUR])
+    estimates.add(Timelines(np.zeros(4, int), times, np.array([1]), np.array([0]), {}))
+    kind, counts = interval_counts(times, np.array([True, False, False, False]))
+    assert list(zip(kind[1:].tolist(), counts[1:].tolist(), strict=True)) == [(10, 1), (10, 1), (18, 2)]
+    found = estimates.statistics()
+    assert found["mean"]["1d-2d"] == 32 * HOUR
+    assert (found["min"]["1d-2d"], found["max"]["1d-2d"]) == pytest.approx((28 * HOUR, 36 * HOUR))
+    assert found["mean"]["=6mt"] == pytest.approx(200 * 24 * HOUR)
+    assert found["mean"]["2h-3h"] == 2.5 * HOUR, "never seen: the middle of its range"
+
+
+def test_what_ethos_gets_needs_nothing_of_ours():
+    allowed = {"polars", "ethos", "loguru", "functools", "json", "pickle", "pathlib", "re", "collections", None}
+    for name in ("events", "stages"):
+        tree = ast.parse(Path(ethos_files.__file__).with_name(f"{name}.py").read_text())
+        nodes = [n for n in ast.walk(tree) if isinstance(n, (ast.Import, ast.ImportFrom))]
+        names = [[a.name for a in n.names] if isinstance(n, ast.Import) else [n.module] for n in nodes]
+        roots = {module and module.split(".")[0] for module in itertools.chain.from_iterable(names)}
+        assert roots <= allowed
