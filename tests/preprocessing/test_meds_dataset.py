@@ -66,12 +66,12 @@ def test_stays_without_numbers_are_numbered_alike_in_every_file(tmp_path):
 
 def test_events_are_sorted_and_ties_keep_their_order(tmp_path):
     shard = frame(
-        subject_id=[2, 1, 2, 2, 1],
-        time=[NEXT, NOON, NOON, NOON, None],
-        code=["later", "x", "first", "second", "static"],
+        subject_id=[2, 1, *[2] * 4000, 1],
+        time=[NEXT, NOON, *[NOON] * 4000, None],
+        code=["later", "x", *map(str, range(4000)), "static"],
     )
     (only,) = MedsDataset.open(write(tmp_path, {"0": shard})).frames()
-    assert only["code"].to_list() == ["static", "x", "first", "second", "later"]
+    assert only["code"].to_list() == ["static", "x", *map(str, range(4000)), "later"]
 
 
 def test_splits_of_the_data_set_go_before_those_by_hash(tmp_path):
