@@ -16,6 +16,7 @@ Parameter names are those of the Flax model, so that weights go back and forth b
 
 import json
 import shutil
+import sys
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -535,7 +536,8 @@ class MedTok(nn.Module):
     def _wordpieces(self, texts: list[str], multiple_of: int) -> tuple[Tensor, Tensor]:
         if self.tokenizer is None:
             raise ValueError("the model has no text tokenizer; open it by MedTok.from_pretrained")
-        return pad_rows([encoding.ids for encoding in self.tokenizer.encode_batch(texts)], multiple_of)
+        rows = [encoding.ids for encoding in self.tokenizer.encode_batch(texts)]
+        return pad_rows(rows, multiple_of, most=self.text_encoder.bert.config.max_position_embeddings)
 
     @torch.inference_mode()
     def encode(self, codes: Sequence[dict], batch_size: int = 64) -> Output:
@@ -747,10 +749,10 @@ def _numbers(names: list[str]) -> dict[str, int]:
     return {_spelling(name): number for number, name in enumerate(names)}
 
 
-def pad_rows(rows: Sequence[Sequence[int]], multiple_of: int = 1) -> tuple[Tensor, Tensor]:
-    """Rows of numbers padded with zeros, `[rows, longest]` int64, and their mask; at least one column."""
+def pad_rows(rows: Sequence[Sequence[int]], multiple_of: int = 1, most: int | None = None) -> tuple[Tensor, Tensor]:
+    """Rows of numbers padded with zeros to 1 to `most` columns, `[rows, columns]` int64, and their mask."""
     longest = max([1, *(len(row) for row in rows)])
-    longest = -(-longest // multiple_of) * multiple_of
+    longest = min(-(-longest // multiple_of) * multiple_of, most or sys.maxsize)
     padded = torch.zeros(len(rows), longest, dtype=torch.int64)
     mask = torch.zeros(len(rows), longest, dtype=torch.bool)
     for place, row in enumerate(rows):

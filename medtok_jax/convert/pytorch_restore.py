@@ -35,8 +35,7 @@ def restore(source: Path, output: Path) -> None:
     Raises:
         InputError: `source` is no such directory, damaged, or of a configuration not known here.
     """
-    content = read_config(source / "config.json")
-    saved, about = read_model(content, source)
+    saved, about = read_model(read_config(source / "config.json"), source)
     state = to_state(saved, about, source)
     with whole_folder(output) as folder:
         checkpoints.save(folder, "best", state, about)
@@ -67,10 +66,10 @@ def read_config(path: Path) -> dict:
 
 
 def read_model(content: dict, source: Path) -> tuple[SavedModel, dict]:
-    """The model, its variables by Flax names, and the metadata of its checkpoint.
+    """The model, whose variables are still to be filled in, and the metadata of its checkpoint.
 
     Raises:
-        InputError: the configuration describes no model, or the weights are not its weights.
+        InputError: the configuration is damaged or not known, or the text encoder is another one.
     """
     try:
         about = dict(content["checkpoint"])
@@ -98,9 +97,6 @@ def read_model(content: dict, source: Path) -> tuple[SavedModel, dict]:
             f"{encoder_dir} is not the text encoder that the model came with. To train it, open the model with"
             " train_text_encoder=True: its weights are then saved with the model."
         )
-    names = flatten(_variables(saved, encoder_dir))
-    weights = pytorch_weights.read_weights(source / "model.safetensors")
-    saved.variables.update(pytorch_weights.to_flax(weights, names))
     return saved, {"first_step": 0, "last_step": about["step"], "best_total_loss": None} | about
 
 
@@ -112,18 +108,16 @@ def _whole_config(config: dict, model: dict) -> dict:
     return with_later_fields(whole | {"model": model}).to_dict()
 
 
-def _variables(saved: SavedModel, encoder_dir: Path) -> dict:
-    _, params, fixed = saved_model.structure(saved, saved.sizes, encoder_dir)
-    return {"params": nnx.to_pure_dict(params), "fixed": nnx.to_pure_dict(fixed)}
-
-
 def to_state(saved: SavedModel, about: dict, source: Path) -> TrainState:
-    """The state of a run that stands where the checkpoint stood, its optimizer fresh.
+    """The state of a run that stands where the checkpoint stood, its optimizer fresh; `saved` gets its variables.
 
     Raises:
-        InputError: a weight has another shape than the configuration calls for.
+        InputError: the weights are not those that the configuration calls for.
     """
     _, params, fixed = saved_model.structure(saved, saved.sizes, source / pytorch.ENCODER)
+    names = flatten({"params": nnx.to_pure_dict(params), "fixed": nnx.to_pure_dict(fixed)})
+    weights = pytorch_weights.read_weights(source / "model.safetensors")
+    saved.variables.update(pytorch_weights.to_flax(weights, names))
     params = saved_model.fill(params, saved.variables, "params")
     config = ConfigDict(about["config"])
     schedule = learning_rate(config, first_step=about["first_step"], last_step=about["last_step"])
