@@ -10,13 +10,14 @@ Source of the format: `ethos/tokenize/mimic/preprocessors.py` of github.com/ipol
 """
 
 import re
+import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from preprocessing import codes
 from preprocessing.errors import InputError
-from preprocessing.sources.tabular import read_tabular
+from preprocessing.sources.packages import package_file
 
 OTHER = 0
 CM_TITLE, CM_MIDDLE, CM_REST, PCS, ATC_TITLE, ATC_MIDDLE, ATC_REST = range(1, 8)
@@ -35,6 +36,7 @@ _CONTINUES = {CM_MIDDLE: CM_TITLE, CM_REST: CM_MIDDLE, ATC_MIDDLE: ATC_TITLE, AT
 _PCS_LENGTH = 7
 _PARTS = _PCS_LENGTH
 NO_PART = -1
+_TABULAR_LIST = ("simple_icd_10_cm", "data/*.xml")
 _OTHER_TITLES = {
     "ESTROGEN_RECEPTOR_STATUS": "Z17",
     "MAJOR_DEPRESSIVE_DISORDER_SINGLE_EPISODE": "F32",
@@ -63,10 +65,9 @@ def category_titles() -> dict[str, str]:
         InputError: the package that ships the tabular list is missing.
     """
     found: dict[str, str] = {}
-    for node in read_tabular().nodes:
-        if node.kind == "category":
-            title = title_form(node.description)
-            found[title] = node.code if found.get(title, node.code) == node.code else ""
+    for category in ET.parse(package_file(*_TABULAR_LIST)).getroot().iterfind("chapter/section/diag"):
+        title, code = title_form(category.findtext("desc", "")), category.findtext("name", "")
+        found[title] = code if found.get(title, code) == code else ""
     return {title: code for title, code in found.items() if code} | _OTHER_TITLES
 
 
