@@ -1,0 +1,79 @@
+import dataclasses
+import json
+
+import hand_world
+import numpy as np
+import pytest
+import small_tokenizer
+
+from eval import representation
+from eval.representation import Representation
+from medtok_jax.regions import EMBEDDINGS
+from medtok_jax.similarity import Similarity
+from medtok_jax.tokenizer_directory import TokenizerDirectory
+from preprocessing.errors import InputError
+
+
+def same(first: Representation, second: Representation) -> None:
+    for field in dataclasses.fields(Representation):
+        a, b = getattr(first, field.name), getattr(second, field.name)
+        assert np.array_equal(a, b) if isinstance(a, np.ndarray) else a == b, field.name
+
+
+@pytest.mark.parametrize("kind", ["top_k", "residual"])
+def test_a_tokenizer_directory(tmp_path, kind):
+    tokens = small_tokenizer.make_tokens(kind=kind, embeddings=True)
+    path = small_tokenizer.write(tmp_path / "run" / "tokenizer", tokens, kind=kind)
+    found = representation.load(tmp_path / "run")
+    directory = TokenizerDirectory.read(path)
+    rows = np.arange(len(found))
+    assert found.name == "run"
+    assert found.keys.tolist() == sorted(small_tokenizer.KEYS)
+    assert found.vectors == pytest.approx(Similarity(directory).quantized(rows).reshape(len(rows), -1))
+    assert found.unquantized == pytest.approx(directory.embeddings(rows).reshape(len(rows), -1))
+    assert np.array_equal(found.tokens, directory.ids)
+    assert found.num_ids == small_tokenizer.REGIONS.size
+    start = EMBEDDINGS.index("text_cross") * small_tokenizer.K
+    assert np.array_equal(found.part("tokens", "text_cross"), directory.ids[:, start : start + small_tokenizer.K])
+    assert found.about["data_set"]["name"] == "medtok_codes/hand_made"
+
+
+def test_saved_and_read_again(tmp_path):
+    whole = hand_world.representation(about={"graph": False})
+    same(representation.load(whole.save(tmp_path / "whole")), whole)
+    bare = dataclasses.replace(whole, tokens=None, weights=None, unquantized=None, codebook=None, embeddings=())
+    same(representation.load(bare.save(tmp_path / "bare")), bare)
+    assert representation.load(tmp_path / "bare", "other").name == "other"
+    # A folder is replaced as a whole.
+    bare.save(tmp_path / "whole")
+    same(representation.load(tmp_path / "whole"), bare)
+
+
+def test_some_codes():
+    whole = hand_world.representation()
+    some = whole.take(np.array([3, 5, 100]))
+    assert some.keys.tolist() == whole.keys[[3, 5, 100]].tolist()
+    assert np.array_equal(some.tokens, whole.tokens[[3, 5, 100]])
+    assert len(some.codebook) == len(whole.codebook)
+
+
+def test_what_does_not_fit_together_is_refused(tmp_path):
+    whole = hand_world.representation()
+    for change, what in (
+        ({"keys": whole.keys[::-1]}, "sorted"),
+        ({"vectors": whole.vectors[1:]}, "rows of vectors"),
+        ({"tokens": None, "weights": None, "vectors": None}, "nothing to judge"),
+        ({"weights": whole.weights[:, 1:]}, "one for each token"),
+        ({"tokens": whole.tokens[:, 1:], "weights": None}, "equal shares"),
+    ):
+        with pytest.raises(InputError, match=what):
+            dataclasses.replace(whole, **change)
+    with pytest.raises(InputError, match="neither a tokenizer directory"):
+        representation.load(tmp_path)
+    path = whole.save(tmp_path / "saved")
+    (path / representation.FILE).write_text(json.dumps({"format_version": 99}))
+    with pytest.raises(InputError, match="format version"):
+        representation.load(path)
+    (path / representation.FILE).write_text("{")
+    with pytest.raises(InputError, match="no readable representation"):
+        representation.load(path)
