@@ -222,7 +222,10 @@ class _Conversion:
     def _add(self, shards: Shards, table: Table, frame: "pl.DataFrame") -> None:
         events = pl.concat(table.events(frame, self.codes))
         path = self.files.path(table.name)
-        silent = ~known(frame["line"], np.unique(events["line"].to_numpy()))
+        first = frame["line"].min() or 0
+        told = np.zeros((frame["line"].max() or 0) - first + 1, bool)
+        told[events["line"].to_numpy() - first] = True
+        silent = pl.Series(~told[frame["line"].to_numpy() - first], dtype=pl.Boolean)
         set_aside(path, frame, silent, "no code", "the row has no code", self.rejects)
         timeless = events["time"].is_null() & ~events["code"].str.starts_with("GENDER//")
         events, _ = set_aside(path, events, timeless, "no time", "nothing tells when it happened", self.rejects)

@@ -140,8 +140,8 @@ def _typed(path: Path, block: Block, kinds: Mapping[str, Kind], rejects: Rejects
         for name, column in block.columns.items()
     }
     given = pl.DataFrame({"line": pl.Series(block.lines, dtype=pl.Int64), **texts})
-    absent = [pl.lit(None, pl.String).alias(name) for name in kinds if name not in texts]
-    frame = given.with_columns(absent).select("line", *(_parsed(name, kind) for name, kind in kinds.items()))
+    nothing = pl.Series([None], dtype=pl.String).new_from_index(0, len(given))
+    frame = given.select("line", *(_parsed(texts.get(name, nothing), kind).alias(name) for name, kind in kinds.items()))
     for name, kind in kinds.items():
         if name in texts and kind is not Kind.TEXT:
             bad = frame[name].is_null() & given[name].is_not_null()
@@ -154,24 +154,33 @@ def _typed(path: Path, block: Block, kinds: Mapping[str, Kind], rejects: Rejects
     return frame
 
 
-def _parsed(name: str, kind: Kind) -> "pl.Expr":
-    text = pl.col(name)
+def _parsed(text: "pl.Series", kind: Kind) -> "pl.Series":
+    """Values of a kind, null where the text is not of it."""
     if kind is Kind.TEXT:
         return text
     if kind is Kind.NUMBER:
         return text.cast(pl.Float64, strict=False)
     if kind is Kind.INTEGER:  # Copies that went through other programs write 145834.0.
         return text.str.strip_suffix(".0").cast(pl.Int64, strict=False)
-    # A letter T may stand between date and time, and fractions of a second behind it.
-    plain = text.str.replace("T", " ", literal=True).str.replace(r"\.[0-9]*$", "")
-    moment = plain.str.to_datetime("%Y-%m-%d %H:%M:%S", strict=False, time_unit="us")
-    day = plain.str.to_date("%Y-%m-%d", strict=False, exact=True).cast(pl.Datetime("us"))
-    if kind is Kind.DAY:
-        return pl.coalesce(moment, day).alias(name)
-    last = pl.duration(days=1, seconds=-1)
+    moment, end_of_day = _moments(text), pl.duration(days=1, seconds=-1)
     if kind is Kind.DATE:
-        moment = pl.when(moment.dt.time() == pl.time(0, 0, 0)).then(moment + last).otherwise(moment)
-    return pl.coalesce(moment, day + last).alias(name)
+        midnight = pl.col("moment").dt.time() == pl.time(0, 0, 0)
+        moment = moment.to_frame("moment").select(
+            pl.when(midnight).then(pl.col("moment") + end_of_day).otherwise("moment")
+        )["moment"]
+    if moment.null_count() == text.null_count():
+        return moment
+    day = text.str.to_date("%Y-%m-%d", strict=False).cast(pl.Datetime("us")).to_frame("day")
+    return moment.fill_null(day["day"] if kind is Kind.DAY else day.select(pl.col("day") + end_of_day)["day"])
+
+
+def _moments(text: "pl.Series") -> "pl.Series":
+    """Date and time; a letter T may stand between them, and fractions of a second behind."""
+    moment = text.str.to_datetime("%Y-%m-%d %H:%M:%S", strict=False, time_unit="us")
+    if moment.null_count() == text.null_count():
+        return moment
+    plain = text.str.replace("T", " ", literal=True).str.replace(r"\.[0-9]*$", "")
+    return plain.str.to_datetime("%Y-%m-%d %H:%M:%S", strict=False, time_unit="us")
 
 
 def set_aside(

@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -192,6 +193,29 @@ def test_spelling_and_compression_of_the_files_change_nothing(converted, version
     source = mimic_copies.write(tmp_path / "in" / "files", version, capitals=False, gzipped=True)
     done = run(source.parent, tmp_path / "out", also=("chartevents",))
     assert events_of(done.output).equals(events_of(converted[version].output))
+
+
+def test_values_that_went_through_other_programs_read_alike(converted, version, tmp_path):
+    """Dates without time or with a T and fractions, whole numbers with a point, Windows line ends."""
+    source = mimic_copies.write(tmp_path / "in", version)
+    for path in source.rglob("*.csv"):
+        text = re.sub(r"(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d)", r"\1T\2.000", path.read_text())
+        if path.stem in ("PRESCRIPTIONS", "CPTEVENTS", "PATIENTS"):
+            text = text.replace("T00:00:00.000", "")
+        text = re.sub(r"(?<=,)(10[123]|200001\d\d)(?=,)", r"\1.0", text)
+        path.write_text(text, newline="\r\n")
+    done = run(source, tmp_path / "out", also=("chartevents",))
+    assert events_of(done.output).equals(events_of(converted[version].output))
+
+
+def test_the_first_versions_of_mimic4_call_race_ethnicity(converted, tmp_path):
+    source = mimic_copies.write(tmp_path / "in", "mimic4")
+    (source / "core").mkdir()
+    for name in ("patients", "admissions", "transfers"):
+        path = (source / "hosp" / f"{name}.csv").rename(source / "core" / f"{name}.csv")
+        path.write_text(path.read_text().replace(",race,", ",ethnicity,"))
+    done = run(source, tmp_path / "out", also=("chartevents",))
+    assert events_of(done.output).equals(events_of(converted["mimic4"].output))
 
 
 def test_pieces_of_any_size_make_the_same(converted, version, copies, tmp_path, monkeypatch):
