@@ -388,7 +388,7 @@ class MedTokTokenizer(PreTrainedTokenizer):
         return self.pad(
             encoding,
             padding=padding,
-            max_length=max_length,
+            max_length=max_length if padding == "max_length" else None,
             padding_side=padding_side,
             pad_to_multiple_of=pad_to_multiple_of,
             return_attention_mask=return_attention_mask,

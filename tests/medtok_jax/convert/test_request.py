@@ -1,0 +1,111 @@
+"""What a conversion is asked for, and its command line: checked before any work, one sentence for what is wrong."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from medtok_jax.convert.__main__ import SOURCES, TARGETS
+from medtok_jax.convert.request import check_output, make_request
+from preprocessing.errors import InputError
+
+ROOT = Path(__file__).parents[3]
+
+
+def command(*arguments) -> tuple[int, str, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "medtok_jax.convert", *map(str, arguments)], cwd=ROOT, capture_output=True, text=True
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_where_the_tokenizer_is(small_tokenizer_dir, tmp_path):
+    output = tmp_path / "out"
+    assert make_request(output=output, tokenizer=small_tokenizer_dir).tokenizer == small_tokenizer_dir
+    workdir = small_tokenizer_dir.parent
+    request = make_request(output=output, workdir=workdir)
+    assert (request.workdir, request.tokenizer, request.events) == (workdir, workdir / "tokenizer", None)
+    request = make_request(output=output, tokenizer=workdir, workdir=tmp_path, unmapped="unk", options={"width": 3})
+    assert (request.workdir, request.tokenizer) == (tmp_path, workdir / "tokenizer")
+    assert (request.output, request.unmapped, request.options) == (output.resolve(), "unk", {"width": 3})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "Say what to convert"),
+        ({"workdir": "nowhere"}, "The work directory nowhere does not exist"),
+        ({"tokenizer": "nowhere"}, "The tokenizer directory nowhere does not exist"),
+        ({"workdir": "tests"}, "is no tokenizer directory"),
+        ({"workdir": "tests", "unmapped": "burn"}, "unmapped is 'burn'"),
+    ],
+)
+def test_refuses_what_is_not_there(options, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(InputError, match=message):
+        make_request(output=tmp_path / "out", **options)
+
+
+def test_output_is_empty_or_to_be_replaced(tmp_path, monkeypatch):
+    place = tmp_path / "out"
+    assert check_output(place, False, []) == place
+    place.mkdir()
+    assert check_output(place, False, []) == place
+    (place / "file").write_text("mine")
+    with pytest.raises(InputError, match="is not empty"):
+        check_output(place, False, [])
+    assert check_output(place, True, []) == place
+    with pytest.raises(InputError, match="is no directory"):
+        check_output(place / "file", True, [])
+    (tmp_path / "link").symlink_to(place)
+    with pytest.raises(InputError, match="is not empty"):
+        check_output(tmp_path / "link", False, [])
+    assert check_output(tmp_path / "link", True, []) == place
+    for other in (place, place / "deeper"):
+        with pytest.raises(InputError, match="which must stay"):
+            check_output(place, True, [other])
+    monkeypatch.chdir(place)
+    with pytest.raises(InputError, match="which must stay"):
+        check_output(tmp_path, True, [])
+    with pytest.raises(InputError, match="which must stay"):
+        check_output(".", True, [])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "Say what to do, by --to="),
+        (["--to=pytorch", "--from=pytorch"], "Say what to do, by --to="),
+        (["--to=pytorch"], "--output is missing"),
+        (["--to=pytorch", "--output=/tmp/none", "pytorch"], "'pytorch' is no flag"),
+        (["--to=tensorflow", "--output=/tmp/none"], "value should be one of"),
+        (["--from=pytorch", "--output=/tmp/none"], "--input is missing"),
+        (["--from=pytorch", "--input=nowhere", "--output=/tmp/none"], "The directory nowhere does not exist"),
+    ],
+)
+def test_wrong_commands_are_told_in_a_sentence(arguments, message):
+    status, _, error = command(*arguments)
+    assert (status, message in error, len(error.splitlines())) == (2, True, 1), error
+
+
+def test_help_shows_what_to_type():
+    status, text, _ = command("--help")
+    assert status == 0
+    assert "python -m medtok_jax.convert --workdir=DIR --to=pytorch --output=OUT" in text
+
+
+def test_every_target_has_its_module():
+    for name in (*TARGETS.values(), *SOURCES.values()):
+        assert (ROOT / f"{name.replace('.', '/')}.py").is_file(), name
+
+
+def test_from_the_command_line(small_tokenizer_dir, tmp_path):
+    arguments = ("--to=huggingface", f"--tokenizer={small_tokenizer_dir}", f"--output={tmp_path / 'out'}")
+    status, text, error = command(*arguments)
+    assert status == 0, error
+    assert f"hf upload TEAM/NAME {tmp_path / 'out'} ." in text
+    assert {path.name for path in tmp_path.iterdir()} == {"out"}
+    status, _, error = command(*arguments)
+    assert (status, "is not empty" in error) == (2, True)
+    assert command(*arguments, "--overwrite")[0] == 0
