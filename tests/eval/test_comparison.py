@@ -1,0 +1,120 @@
+"""Comparisons: the paired bootstrap against a case worked by hand, what is common, what is written, what is refused."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from eval import comparison_report
+from eval.comparison import BETTER, NOT_TOLD, WORSE, common_codes, compare
+from eval.headlines import HEADLINES
+from eval.measurement import Measurement
+from eval.representation import Representation
+from preprocessing.errors import InputError
+
+HEADLINE = HEADLINES[0]
+
+
+def representation(name: str, keys=("A/1", "A/2", "A/3")) -> Representation:
+    return Representation(name, np.array(keys), np.array(keys), tokens=np.zeros((len(keys), 1), np.int32))
+
+
+def measurement(values, *, items=None, better="higher", given="", metric=HEADLINE.metric) -> Measurement:
+    values = np.asarray(values, float)
+    items = np.arange(len(values)) if items is None else np.asarray(items)
+    return Measurement(
+        HEADLINE.family, metric, HEADLINE.view, HEADLINE.scope, "codes", items, values, better=better, given=given
+    )
+
+
+def compared(first: Measurement, second: Measurement):
+    figures = {"first": first, "second": second}
+    found = compare(
+        [representation("first"), representation("second")], None, lambda one, _: [figures[one.name]], seed=0
+    )
+    (difference,) = found.differences
+    return found, difference
+
+
+def test_the_paired_bootstrap_of_two_items_by_hand():
+    """Values (1, 0) and (0, 0): of the four draws of two items the difference is 0, 1/2, 1/2 and 1."""
+    _, found = compared(measurement([1, 0]), measurement([0, 0]))
+    assert found.interval == (0.5, 0.0, 1.0, 2)
+    assert found.verdict == NOT_TOLD
+
+
+def test_pairs_tell_apart_what_intervals_do_not():
+    """Items differ much, tokenizers always by 0.1: the difference is certain although both intervals overlap."""
+    values = np.arange(100) / 100
+    found, difference = compared(measurement(values + 0.1), measurement(values))
+    first, second = (found.intervals[name][HEADLINE.name] for name in ("first", "second"))
+    assert first.low < second.high
+    np.testing.assert_allclose(difference.interval[:3], 0.1, atol=1e-12)
+    assert difference.verdict == BETTER
+    _, lower = compared(measurement(values + 0.1, better="lower"), measurement(values, better="lower"))
+    assert lower.verdict == WORSE
+    _, neither = compared(measurement(values + 0.1, better=""), measurement(values, better=""))
+    assert neither.verdict == ""
+
+
+def test_only_items_that_both_have_are_compared():
+    """Item 3 of the first and item 9 of the second have no partner."""
+    _, found = compared(measurement([1, 1, 100], items=[1, 2, 3]), measurement([100, 0, 0], items=[9, 2, 1]))
+    assert found.interval.value == 1.0
+    assert found.interval.n == 2
+
+
+def test_a_figure_that_one_lacks_is_not_compared():
+    found = compare(
+        [representation("first"), representation("second")],
+        None,
+        lambda one, _: [measurement([1, 2])] if one.name == "first" else [measurement([1, 2], metric="other")],
+    )
+    assert found.differences == []
+    assert set(found.figures["second"]) != set(found.figures["first"])
+
+
+def test_all_search_among_the_codes_that_all_hold():
+    first, second = representation("first"), representation("second", ("A/0", "A/2", "A/3", "A/4"))
+    cut = common_codes([first, second])
+    assert [one.keys.tolist() for one in cut] == [["A/2", "A/3"]] * 2
+    with pytest.raises(InputError, match="two tokenizers are called first"):
+        common_codes([first, first])
+    with pytest.raises(InputError, match="no code in common"):
+        common_codes([first, representation("second", ("B/1",))])
+
+
+def test_the_report(tmp_path):
+    values = np.random.default_rng(0).random(50)
+    found, _ = compared(measurement(values + 0.1, given="GIVEN"), measurement(values, given="GIVEN"))
+    about = {"data_set": "medtok_codes/icd", "split": "test", "quick": False}
+    text = comparison_report.markdown(found, about, "comparison.png")
+    (row,) = [line for line in text.splitlines() if line.startswith(f"| {HEADLINE.title}")]
+    mean = values.mean()
+    assert row.startswith(f"| {HEADLINE.title} * | {mean + 0.1:.3f} [")
+    assert row.endswith("] ▲ |")
+    assert f"| {mean:.3f} [" in row
+    content = json.loads(json.dumps(comparison_report.as_values(found, about)))
+    assert content["codes"] == 3
+    assert [one["n"] for one in content["figures"]["first"]] == [50]
+    assert content["differences"][0]["verdict"] == BETTER
+    assert content["differences"][0]["value"] == pytest.approx(0.1)
+    comparison_report.draw(found, tmp_path / "comparison.png")
+    assert (tmp_path / "comparison.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--baseline=nonsense"], "--baseline=nonsense is none of bert, "),
+        ([], "there is nothing to compare first with"),
+    ],
+)
+def test_bad_input(tmp_path, arguments, sentence):
+    command = [sys.executable, "-m", "eval.compare", "--tokenizers=first", f"--output={tmp_path / 'out'}", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert not (tmp_path / "out").exists()
