@@ -1,0 +1,90 @@
+"""Codes encoded again with something dropped, by a small model as it is initialised: real texts, graphs and code."""
+
+import numpy as np
+import pytest
+from small_run import DATA_SET, small_config
+
+from eval import label_building, robustness
+from eval.context import Context
+from eval.intervals import interval
+from eval.representation import Representation
+from eval.robustness import FEWER_EDGES, NO_GRAPH, NO_TEXT, WHOLE
+from medtok_jax import run as runs
+from medtok_jax.ragged import take
+from medtok_jax.regions import EMBEDDINGS, REGION_OF_EMBEDDING, REGIONS
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def run(data_dir, tmp_path_factory):
+    return runs.set_up(small_config(data_dir), tmp_path_factory.mktemp("robustness"), progress=False)
+
+
+@pytest.fixture(scope="module")
+def table(run):
+    """The tokens of all codes, as the model gives them."""
+    data = run.data.table
+    order = np.argsort(data.key.astype(str))
+    model = run.structure.model(run.state.params, run.state.fixed)
+    width, regions = 4 * run.config.model.num_top_k_tokens, run.structure.regions
+    about = {
+        "name": "small",
+        "keys": data.key[order].astype(str),
+        "descriptions": data.description[order],
+        "codebook": np.asarray(model.quantizer.codebook()),
+        "regions": {region: regions.bounds(region) for region in REGIONS},
+        "embeddings": EMBEDDINGS,
+        "region_of_embedding": dict(REGION_OF_EMBEDDING),
+    }
+    empty = Representation(tokens=np.zeros((len(order), width), np.int32), **about)
+    ids, weights, vectors = robustness.encode(run, empty, np.arange(len(order)), lambda data, rows: data)
+    return Representation(tokens=ids, weights=weights, vectors=vectors, **about)
+
+
+def test_what_is_dropped(run):
+    data, rows = run.data, np.array([3, 50, 7])
+    textless = robustness.without_text(run, data, rows)
+    for row in rows:
+        states, _ = take(textless.cache.states, textless.cache.offsets, textless.text_id[[row]])
+        assert len(states) == len(take(textless.cache.token_ids, textless.cache.offsets, textless.text_id[[row]])[0])
+        own, _ = take(data.cache.states, data.cache.offsets, data.text_id[[row]])
+        assert states.shape != own.shape or not np.allclose(states, own)
+    graphless = robustness.without_graph(run, data, rows).table
+    assert graphless.num_nodes.max() == graphless.num_edges.max() == 0
+    assert (graphless.self_node == -1).all()
+    fewer = robustness.with_fewer_edges(run, data, rows).table
+    for row in rows:
+        kept, whole = (edges_of(table, row) for table in (fewer, data.table))
+        assert set(kept) < set(whole)
+        assert {(b, a) for a, b in kept} == set(kept)
+    before = sum(len(edges_of(data.table, row)) for row in rows)
+    assert 0.3 * before < sum(len(edges_of(fewer, row)) for row in rows) < 0.7 * before
+
+
+def edges_of(table, row) -> list[tuple[int, int]]:
+    ends = [
+        take(getattr(table, name), table.edge_offsets, np.array([row]))[0].tolist() for name in ("senders", "receivers")
+    ]
+    return list(zip(*ends, strict=True))
+
+
+def test_encoding_some_codes_gives_their_rows_of_the_table(run, table):
+    rows = np.array([5, 100, 101, 400])
+    ids, weights, vectors = robustness.encode(run, table, rows, lambda data, rows: data)
+    assert np.array_equal(ids, table.tokens[rows])
+    assert weights == pytest.approx(table.weights[rows], abs=1e-5)
+    assert vectors == pytest.approx(table.vectors[rows], abs=1e-5)
+
+
+def test_dropping_more_leaves_less(run, table, data_dir):
+    labels = label_building.open_labels(DATA_SET, data_dir, progress=False).for_keys(table.keys)
+    found = {(m.scope, m.metric, m.view): interval(m) for m in robustness.measure(Context(table, labels), run)}
+    assert {scope for scope, _, _ in found} == {WHOLE, NO_TEXT, NO_GRAPH, FEWER_EDGES}
+    for view in ("vectors", "tokens"):
+        likeness = {scope: found[scope, "likeness to the whole code", view].value for scope in robustness.CONDITIONS}
+        assert likeness[WHOLE] == pytest.approx(1, abs=1e-5)
+        assert likeness[WHOLE] > likeness[FEWER_EDGES] > max(likeness[NO_TEXT], likeness[NO_GRAPH])
+    itself = {scope: found[scope, "finds itself, R@1", "vectors"].value for scope in robustness.CONDITIONS}
+    assert itself[WHOLE] > 0.9
+    assert itself[NO_GRAPH] < 0.5 * itself[WHOLE]
