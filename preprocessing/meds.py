@@ -92,6 +92,7 @@ def convert(request: Request) -> Conversion:
     Raises:
         InputError: the input is no MIMIC, lacks a table or a column, or the output cannot be written.
     """
+    load("meds")  # Before any work.
     files = MimicFiles.find(request.input, request.version)
     tables = _chosen(files, request.also)
     options = {"also": sorted(request.also), "subjects_per_shard": request.subjects_per_shard}
@@ -293,7 +294,10 @@ def _inputs(files: MimicFiles, tables: Sequence[Table]) -> dict[str, list[int]]:
 
 def _release(root: Path) -> str | None:
     """The version of the data set, where the files were downloaded by `preprocessing.mimic`."""
-    versions = {entry["version"] for entry in Manifest.read(root).files.values()}
+    try:
+        versions = {entry["version"] for entry in Manifest.read(root).files.values()}
+    except InputError:  # Someone else's manifest.json.
+        return None
     return versions.pop() if len(versions) == 1 else None
 
 

@@ -6,6 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 import small_tokenizer
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from medtok_jax.convert.event_codes import MISSING, CodeMapper
 from medtok_jax.tokenizer import MedTokTokenizer
@@ -161,3 +163,27 @@ def test_asking_whether_counts_nothing(mapper):
 def test_an_unknown_way_with_unmapped_codes_is_refused():
     with pytest.raises(InputError, match="must be one of keep, drop, unk"):
         CodeMapper(KEYS, unmapped="guess")
+
+
+_PREFIX = st.sampled_from(
+    [f"{system}{separator}" for system in (*codes.SYSTEMS, "ICD10", "ICD9") for separator in ("/", ":", "//")]
+    + ["DIAGNOSIS//ICD//10//", "DIAGNOSIS//ICD//9//", "PROCEDURE//ICD//9//", "MEDICATION//", "LAB//", ""]
+)
+_CODE = st.one_of(
+    st.text(max_size=12), st.sampled_from([key.split("/")[1] for key in KEYS]), st.from_regex(r"[A-Z0-9.]+")
+)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(_PREFIX, _CODE), max_size=8))
+def test_whatever_stands_there_is_mapped_to_the_same_code_or_not_at_all(events):
+    mapper = CodeMapper(KEYS)
+    texts = [prefix + code for prefix, code in events]
+    rows = mapper.rows(pl.Series(texts, dtype=pl.String))
+    for (_, code), row in zip(events, rows, strict=True):
+        if row != MISSING:
+            given_code = codes.compact_code(code.rpartition("/")[2]).replace("-", "")
+            assert codes.compact_code(KEYS[row].split("/")[1]).endswith(given_code.strip())
+    report = mapper.report()
+    assert report["events"].sum() == len(texts)
+    assert report["mapped"].sum() == (rows != MISSING).sum()
