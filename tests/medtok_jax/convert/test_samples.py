@@ -30,6 +30,17 @@ def test_the_last_visit_labels_all_before_it(visits):
     assert samples.is_readmission(visits).tolist() == [False, False, True, False, False, False, True, False, True]
 
 
+@pytest.mark.parametrize(("hour", "readmitted"), [(16, True), (17, False)])
+def test_a_readmission_is_within_fifteen_days(tmp_path, hour, readmitted):
+    events = [
+        *small_visits.stay(1, 1, "2020-01-01", "2020-01-05", "ICD10CM/E11.9"),
+        (1, small_visits.at("2020-01-20", hour), "ICD10CM/E11.9", None),
+    ]
+    root = small_visits.write(tmp_path / "meds", events)
+    visits = read_visits(MedsDataset.open(root), CodeMapper(small_tokenizer.KEYS), progress=False)
+    assert samples.is_readmission(visits).tolist() == [False, readmitted]
+
+
 def write_labels(path, rows):
     schema = {"subject_id": pl.Int64, "prediction_time": pl.Datetime("us"), "boolean_value": pl.Boolean}
     pl.DataFrame(rows, schema=schema, orient="row").write_parquet(path)

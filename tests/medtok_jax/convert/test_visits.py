@@ -56,6 +56,11 @@ def test_stays_and_days_are_visits_of_distinct_codes_in_the_order_of_events(visi
 
 def test_what_a_visit_is_beside_its_codes(visits):
     assert visits.days.tolist() == [4, 20, 2, 0, 1, 0, 0, 2, 0]
+    of = visits.name.tolist().index
+    assert visits.start[of("11")] == np.datetime64("2020-01-01T08")
+    assert visits.end[of("11")] == np.datetime64("2020-01-05T16")
+    assert visits.start[of("3-20220202")] == np.datetime64("2022-02-02T09")
+    assert visits.end[of("3-20220202")] == np.datetime64("2022-02-02T11")
     assert visits.died.tolist() == [False, False, True, *[False] * 6]
     assert visits.is_first.tolist() == [True, False, False, True, False, True, False, True, False]
     assert visits.patient_offsets.tolist() == [0, 3, 5, 7, 9]
@@ -77,6 +82,32 @@ def test_keys_have_rows_and_kinds(visits):
         system = key.split("/")[0]
         wanted = {"ICD9CM": 0, "ICD10CM": 0, "SNOMED": 0, "NDC": 2, "RxNorm": 2, "ATC": 2}.get(system, 1)
         assert kind == wanted, (key, KINDS[kind])
+
+
+def test_death_is_told_by_the_discharge_or_by_its_day(tmp_path):
+    stay, code = small_visits.stay, "ICD10CM/E11.9"
+    events = [
+        *stay(1, 1, "2020-01-01", "2020-01-05", code, to="DEAD/EXPIRED"),
+        *stay(2, 2, "2020-01-01", "2020-01-05", code),
+        (2, small_visits.at("2020-01-03"), "MEDS_DEATH", None),
+        # In MIMIC the day alone is known of some deaths: midnight, before the discharge.
+        *stay(3, 3, "2020-01-01", "2020-01-05", code),
+        (3, small_visits.at("2020-01-05"), "MEDS_DEATH", None),
+        *stay(4, 4, "2020-01-01", "2020-01-05", code),
+        (4, small_visits.at("2020-01-06"), "MEDS_DEATH", None),
+    ]
+    assert read(small_visits.write(tmp_path / "meds", events)).died.tolist() == [True, True, True, False]
+
+
+def test_visits_are_in_the_order_of_admission_not_of_first_events(tmp_path):
+    events = [
+        (1, small_visits.at("2020-01-02"), "NDC/00002143380", 2),
+        *small_visits.stay(1, 1, "2020-01-05", "2020-01-06", "ICD10CM/E11.9"),
+        *small_visits.stay(1, 2, "2020-01-10", "2020-01-12", "ICD10CM/E10.9"),
+    ]
+    visits = read(small_visits.write(tmp_path / "meds", events))
+    assert visits.name.tolist() == ["1", "2"]
+    assert visits.start[1] == np.datetime64("2020-01-10T08")
 
 
 def test_unmapped_codes_are_dropped_where_asked(small_meds):
