@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from preprocessing.ehr_packages import load
-from preprocessing.meds_dataset import BIRTH, DEATH
+from preprocessing.meds_dataset import BIRTH, COLUMNS, DEATH
 from preprocessing.mimic_codes import MimicCodes
 from preprocessing.mimic_files import MIMIC4
 
@@ -28,12 +28,7 @@ pl = load("polars")
 
 # Columns of an event, with their types; `line` and `rank` serve to order and to reject, and are not kept.
 EVENT = {
-    "subject_id": pl.Int64,
-    "time": pl.Datetime("us"),
-    "code": pl.String,
-    "numeric_value": pl.Float32,
-    "text_value": pl.String,
-    "hadm_id": pl.Int64,
+    **COLUMNS,
     "icustay_id": pl.Int64,
     "seq_num": pl.Int64,
     "unit": pl.String,
