@@ -43,17 +43,8 @@ EVENT = {
 # Order of what happens at the same time.
 _ORDER = (
     *("GENDER", "BIRTH", "ED_REGISTRATION", "HOSPITAL_ADMISSION", "TRANSFER", "ICU_ADMISSION", "ED_OUT"),
-    *(
-        "MEASUREMENT",
-        "DRUG",
-        "PROCEDURE",
-        "SERVICE",
-        "ICU_DISCHARGE",
-        "HOSPITAL_DISCHARGE",
-        "DIAGNOSIS",
-        "DRG",
-        "DEATH",
-    ),
+    *("MEASUREMENT", "DRUG", "PROCEDURE", "SERVICE"),
+    *("ICU_DISCHARGE", "HOSPITAL_DISCHARGE", "DIAGNOSIS", "DRG", "DEATH"),
 )
 RANK = {name: place for place, name in enumerate(_ORDER)}
 # MIMIC-III puts the birth of patients older than 89 exactly 300 years before their first admission; MIMIC-IV gives
