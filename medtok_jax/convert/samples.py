@@ -54,7 +54,7 @@ def from_next_visits(visits: Visits, task: str) -> Samples:
 
 def is_readmission(visits: Visits) -> np.ndarray:
     """`[visits]` bool, whether a visit begins 15 days or less after the end of the same patient's visit before it."""
-    gap = np.full(len(visits), np.timedelta64(1000, "D"))
+    gap = np.zeros(len(visits), "timedelta64[us]")
     gap[1:] = visits.start[1:] - visits.end[:-1]
     return ~visits.is_first & (gap <= np.timedelta64(READMISSION_DAYS, "D"))
 
