@@ -3,6 +3,7 @@
     python -m medtok_jax.convert --workdir=DIR --to=pytorch --output=OUT
     python -m medtok_jax.convert --workdir=DIR --to=huggingface --output=OUT
     python -m medtok_jax.convert --workdir=DIR --to=ethos --events=MEDS --output=OUT [--unmapped=keep|drop|unk]
+    python -m medtok_jax.convert --workdir=DIR --to=gt_behrt|behrt|transformehr|mult_ehr --events=MEDS --output=OUT
     python -m medtok_jax.convert --from=pytorch --input=DIR --output=WORKDIR
 
 --tokenizer=TOK stands for --workdir where only a tokenizer directory is at hand. docs/integration_guide.md goes from
