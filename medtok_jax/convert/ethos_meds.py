@@ -78,7 +78,7 @@ class MeasuredValues:
         """Breaks between the quantiles of the most frequent measurements, without those that are equal."""
         most = sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))[: events.MAX_MEASUREMENTS]
         places = np.linspace(0, 1, events.NUM_QUANTILES + 1)[1:-1]
-        return {code: np.unique(np.quantile(self._values[code], places)) for code, _ in most}
+        return {code: np.unique(np.quantile(self._values[code], places, method="nearest")) for code, _ in most}
 
 
 class Speller:
@@ -99,10 +99,10 @@ class Speller:
         found = self._look_up(frame["code"])
         frame = events.with_demographics(frame)
         static = events.static_data(frame)
-        frame = frame.filter(~events.is_static() & pl.col("time").is_not_null())
+        frame = frame.filter(~events.is_static(frame) & pl.col("time").is_not_null())
         medical = pl.col("code").is_in(found.filter("medical")["code"].to_list())
         frame = events.with_words(frame)
-        frame = frame.with_columns(measured=events.is_measurement(medical))
+        frame = frame.with_columns(measured=events.is_measurement(frame, medical))
         frame = events.replace_codes(frame, found, self._mapper.unmapped)
         is_token = pl.col("code").str.starts_with(events.MEDTOK)
         frame = frame.with_columns(
@@ -240,6 +240,8 @@ class _Encoder:
         told = ~pl.col("measured") | pl.col("code").is_in(list(self.breaks))
         self.left_out.measurements_not_among_the_most_frequent += len(frame) - int(frame.select(told.sum()).item())
         frame = frame.filter(told)
+        if not self.breaks:
+            return frame
         measured = frame["measured"].to_numpy()
         quantile = np.zeros(len(frame), np.int64)
         values, codes = frame["numeric_value"].to_numpy(), frame["code"]

@@ -6,7 +6,7 @@ conversion that writes it uses it too, so both spell alike. A frame of events ha
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import polars as pl
@@ -148,36 +148,53 @@ def part(number: int) -> pl.Expr:
     return pl.when(~text.is_in(["", "UNK"])).then(text)
 
 
+def of_kind(df: pl.DataFrame, *kinds: str) -> pl.Expr:
+    """Whether a code of these events begins with one of some words, in capitals."""
+    unique = df["code"].unique().to_list()
+    return pl.col("code").is_in([code for code in unique if code.split("//")[0].upper() in kinds])
+
+
+def revised(df: pl.DataFrame, mask: pl.Expr, revise: Callable[[pl.DataFrame], pl.DataFrame]) -> pl.DataFrame:
+    """The frame with what `revise` makes of some of its rows in their places; the others, most of all, stay."""
+    df = df.with_row_index("__row")
+    some = revise(df.filter(mask)).select(df.columns)
+    return pl.concat([df.filter(~mask), some]).sort("__row", maintain_order=True).drop("__row")
+
+
 def with_words(df: pl.DataFrame) -> pl.DataFrame:
     """Admissions, discharges, stays in intensive care and diagnosis-related groups as ETHOS writes them.
 
     An admission is always three tokens: ETHOS predicts mortality from the third. A discharge is two, then comes what
-    stands behind it at the same time, and then exactly one group, from which ETHOS predicts readmission; a death at
-    that time stands before.
+    stands behind it at the same time, and then exactly one group, from which ETHOS predicts readmission; a death then
+    stands before.
 
     Args:
         df: events sorted by subject and time.
     """
     df = _with_columns(df, insurance=pl.String)
-    code, kind = pl.col("code"), part(0)
-    df = df.filter((kind != "DRG") | (part(1).is_in(["HCFA", "MS"]) & part(2).is_not_null()) | (code == "DRG//UNKNOWN"))
-    when = ["subject_id", "time"]
+    told = part(1).is_in(["HCFA", "MS"]) & part(2).is_not_null()
+    df = revised(df, of_kind(df, "DRG"), lambda rows: rows.filter(told | (pl.col("code") == "DRG//UNKNOWN")))
+    df = revised(df, of_kind(df, DISCHARGE).any().over("subject_id", "time"), _ordered)
+    words = (ADMISSION, DISCHARGE, DEATH, "ICU_ADMISSION", "ICU_DISCHARGE", "TRANSFER_TO", "DRG")
+    return revised(df, of_kind(df, *words), _spelled)
+
+
+def _ordered(df: pl.DataFrame) -> pl.DataFrame:
+    """Events at the times of discharges, in their order: a death before, one group last; all at one place."""
+    kind, when = part(0), ["subject_id", "time"]
     behind = (kind == DISCHARGE).cast(pl.Int32).cum_sum().over(when) > 0
     order = pl.when(kind == DEATH).then(1).when(kind == DISCHARGE).then(2).when(kind == "DRG").then(4)
     df = df.with_columns(
+        pl.col("__row").min().over(when),
         __order=order.when(behind).then(3).otherwise(0),
-        __discharged=(kind == DISCHARGE).any().over(when) & pl.col("time").is_not_null(),
         __grouped=(kind == "DRG").any().over(when),
     )
-    # One group for each discharge.
     first = pl.int_range(pl.len()).over([*when, "__order"]) == 0
     df = df.filter((kind != "DRG") | first)
     lone = df.filter((kind == DISCHARGE) & ~pl.col("__grouped") & first)
-    lone = lone.with_columns(code=pl.lit("DRG//UNKNOWN"), __order=pl.lit(4))
-    df = pl.concat([df, lone.select(df.columns)])
-    order = pl.when(pl.col("__discharged")).then("__order").otherwise(0)
-    df = df.sort("subject_id", "time", order, nulls_last=False, maintain_order=True)
-    return _spelled(df).drop("__order", "__discharged", "__grouped")
+    lone = lone.with_columns(code=pl.lit("DRG//UNKNOWN"), __order=pl.lit(4, pl.Int32))
+    df = pl.concat([df.with_columns(pl.col("__order").cast(pl.Int32)), lone.select(df.columns)])
+    return df.sort("__row", "__order", maintain_order=True)
 
 
 def _spelled(df: pl.DataFrame) -> pl.DataFrame:
@@ -192,29 +209,23 @@ def _spelled(df: pl.DataFrame) -> pl.DataFrame:
         .then(arrival)
         .otherwise(pl.lit("OBSERVATION"))
     )
+    insurance = pl.lit("INSURANCE//") + pl.col("insurance").fill_null("UNKNOWN")
+    transfer = (kind == "TRANSFER_TO") & part(1).str.to_lowercase().is_in(["transfer", "admit"])
     words = (
         pl.when(kind == ADMISSION)
-        .then(
-            pl.concat_list(
-                pl.lit(ADMISSION),
-                pl.lit("ADMISSION_TYPE//") + admission_type,
-                pl.lit("INSURANCE//") + pl.col("insurance").fill_null("UNKNOWN"),
-            )
-        )
+        .then(pl.concat_list(pl.lit(ADMISSION), pl.lit("ADMISSION_TYPE//") + admission_type, insurance))
         .when(kind == DISCHARGE)
         .then(pl.concat_list(pl.lit(DISCHARGE), pl.lit("DISCHARGE_LOCATION//") + _destination()))
         .when(kind == "ICU_ADMISSION")
         .then(pl.concat_list(kind, pl.lit("ICU_TYPE//") + part(1).fill_null("UNKNOWN")))
-        .when(kind == "ICU_DISCHARGE")
+        .when(kind.is_in(["ICU_DISCHARGE", DEATH]))
         .then(pl.concat_list(kind))
         .when((kind == "DRG") & part(2).is_not_null())
         .then(pl.concat_list(pl.lit("DRG//") + part(2).str.strip_chars_start("0")))
-        .when((kind == "TRANSFER_TO") & part(1).str.to_lowercase().is_in(["transfer", "admit"]))
+        .when(transfer)
         .then(pl.concat_list(pl.lit("TRANSFER//") + part(2).fill_null("UNKNOWN")))
         .when(kind == "TRANSFER_TO")
         .then(pl.lit(None, pl.List(pl.String)))
-        .when(kind == DEATH)
-        .then(pl.concat_list(pl.lit(DEATH)))
         .otherwise(pl.concat_list("code"))
     )
     return df.with_columns(code=words).drop_nulls("code").explode("code")
@@ -230,21 +241,26 @@ def _destination() -> pl.Expr:
 def with_demographics(df: pl.DataFrame) -> pl.DataFrame:
     """`RACE//` and `MARITAL//` as events of their own, from codes or from columns of admissions."""
     df = _with_columns(df, race=pl.String, marital_status=pl.String, text_value=pl.String)
+    return revised(df, of_kind(df, ADMISSION, "RACE", "ETHNICITY", "MARITAL", "MARITAL_STATUS"), _told)
+
+
+def _told(df: pl.DataFrame) -> pl.DataFrame:
     kind = part(0).str.to_uppercase()
     value = pl.coalesce(part(1), pl.col("text_value"))
-    df = df.with_columns(
-        code=pl.when(kind.is_in(["RACE", "ETHNICITY"]))
-        .then(pl.lit("RACE//") + _race(value))
+    admitted = kind == ADMISSION
+    words = (
+        pl.when(kind.is_in(["RACE", "ETHNICITY"]))
+        .then(pl.concat_list(pl.lit("RACE//") + _race(value)))
         .when(kind.is_in(["MARITAL", "MARITAL_STATUS"]))
-        .then(pl.lit("MARITAL//") + value)
-        .otherwise("code")
-    ).drop_nulls("code")
-    told = pl.concat_list(
-        "code",
-        pl.when(kind == ADMISSION).then(pl.lit("RACE//") + _race(pl.col("race"))),
-        pl.when(kind == ADMISSION).then(pl.lit("MARITAL//") + pl.col("marital_status")),
+        .then(pl.concat_list(pl.lit("MARITAL//") + value))
+        .when(admitted)
+        .then(
+            pl.concat_list(
+                "code", pl.lit("RACE//") + _race(pl.col("race")), pl.lit("MARITAL//") + pl.col("marital_status")
+            )
+        )
     )
-    return df.with_columns(code=told).explode("code").drop_nulls("code")
+    return df.with_columns(code=words).explode("code").drop_nulls("code")
 
 
 def _race(value: pl.Expr) -> pl.Expr:
@@ -268,35 +284,38 @@ def static_data(df: pl.DataFrame, prefixes: tuple[str, ...] = STATIC_PREFIXES) -
 
     Subjects without a birth are left out: ETHOS cannot tell their age. Of one prefix, codes at one time are one.
     """
-    kind = part(0)
-    df = df.filter(kind.is_in([BIRTH, *prefixes])).select("subject_id", kind.alias("prefix"), "code", "time")
-    spelled = pl.when(pl.col("prefix") == BIRTH).then(pl.lit(BIRTH)).otherwise(unified(pl.col("code")))
-    df = df.with_columns(pl.col("time").cast(pl.Int64), spelled.alias("code"))
+    df = df.filter(of_kind(df, BIRTH, *prefixes)).select("subject_id", part(0).alias("prefix"), "code", "time")
+    code = pl.when(pl.col("prefix") == BIRTH).then(pl.lit(BIRTH)).otherwise(unified(pl.col("code")))
+    df = df.with_columns(pl.col("time").cast(pl.Int64), code.alias("code"))
+    of = ["subject_id", "prefix"]
+    timed = df.drop_nulls("time").unique([*of, "time"], keep="first", maintain_order=True)
+    timed = timed.sort([*of, "time"]).group_by(of, maintain_order=True).agg("code", "time")
+    once = (pl.col("prefix") == BIRTH) | (pl.col("code").list.n_unique() == 1)
+    timed = timed.with_columns(
+        pl.when(once).then(pl.col(name).list.head(1)).otherwise(name).alias(name) for name in ("code", "time")
+    )
+    rest = df.filter(pl.col("prefix") != BIRTH).unique(of, keep="first", maintain_order=True)
+    rest = rest.join(timed, on=of, how="anti").select(*of, pl.concat_list("code"), pl.concat_list("time"))
     static: dict[int, dict] = {}
-    for (subject, prefix), rows in df.group_by("subject_id", "prefix", maintain_order=True):
-        known = rows.drop_nulls("time").unique("time", keep="first", maintain_order=True).sort("time")
-        rows = known if len(known) else rows.head(1)
-        if prefix == BIRTH and not len(known):
-            continue
-        rows = rows.head(1) if prefix == BIRTH or rows["code"].n_unique() == 1 else rows
-        static.setdefault(subject, {})[prefix] = {"code": rows["code"].to_list(), "time": rows["time"].to_list()}
+    for subject, prefix, codes, times in pl.concat([timed, rest]).iter_rows():
+        static.setdefault(subject, {})[prefix] = {"code": codes, "time": times}
     unknown = {prefix: {"code": [f"{prefix}//UNKNOWN"], "time": None} for prefix in prefixes}
     return {
         subject: {prefix: (unknown | told)[prefix] for prefix in sorted([*prefixes, BIRTH])}
-        for subject, told in static.items()
+        for subject, told in sorted(static.items())
         if BIRTH in told
     }
 
 
-def is_static(prefixes: tuple[str, ...] = STATIC_PREFIXES) -> pl.Expr:
+def is_static(df: pl.DataFrame) -> pl.Expr:
     """Whether an event is told ahead of the timeline."""
-    return part(0).is_in([BIRTH, *prefixes])
+    return of_kind(df, BIRTH, *STATIC_PREFIXES)
 
 
-def is_measurement(medical: pl.Expr) -> pl.Expr:
+def is_measurement(df: pl.DataFrame, medical: pl.Expr) -> pl.Expr:
     """Whether the value of an event is told: of laboratory tests and vital signs, not of doses and stays."""
-    words = ["MEDICATION", "DRG", "TRANSFER", "TRANSFER_TO", BIRTH, DEATH, ADMISSION, DISCHARGE]
-    return pl.col("numeric_value").is_finite().fill_null(False) & ~medical & ~part(0).is_in(words).fill_null(False)
+    words = ("MEDICATION", "DRG", "TRANSFER", "TRANSFER_TO", BIRTH, DEATH, ADMISSION, DISCHARGE)
+    return pl.col("numeric_value").is_finite().fill_null(False) & ~medical & ~of_kind(df, *words)
 
 
 def quantile_code(code: pl.Expr) -> pl.Expr:

@@ -85,13 +85,13 @@ class Meds:
     def words(df: pl.DataFrame, vocab=None) -> pl.DataFrame:
         """Patients, stays and diagnosis-related groups as ETHOS writes them."""
         df = events.with_words(events.with_demographics(df).sort("subject_id", "time", maintain_order=True))
-        return df.filter(pl.col("time").is_null() | (pl.col("time").cast(pl.Int64) >= 0) | events.is_static())
+        return df.filter(pl.col("time").is_null() | (pl.col("time").cast(pl.Int64) >= 0) | events.is_static(df))
 
     @staticmethod
     def spelled(df: pl.DataFrame, vocab=None) -> pl.DataFrame:
         """Codes in the spelling of ETHOS's vocabulary."""
         fixed = (
-            events.is_static()
+            events.is_static(df)
             | pl.col("code").str.starts_with(events.MEDTOK)
             | pl.col("code").str.contains("^Q[0-9]+$")
         )
@@ -100,7 +100,7 @@ class Meds:
     @staticmethod
     def measurements(df: pl.DataFrame, *, counts: str, vocab=None) -> pl.DataFrame:
         """The most frequent measurements, each followed by what becomes its quantile; others are left out."""
-        measured = events.is_measurement(_is_medical(df))
+        measured = events.is_measurement(df, _is_medical(df))
         known = (
             list(vocab) if vocab is not None else pl.read_csv(counts)["code"].head(events.MAX_MEASUREMENTS).to_list()
         )
@@ -120,7 +120,7 @@ class Meds:
     @staticmethod
     def timed(df: pl.DataFrame, vocab=None) -> pl.DataFrame:
         """Events of the timeline: those that have a time and are not told ahead of it."""
-        return df.filter(~events.is_static() & pl.col("time").is_not_null())
+        return df.filter(~events.is_static(df) & pl.col("time").is_not_null())
 
 
 def _is_medical(df: pl.DataFrame) -> pl.Expr:
@@ -132,7 +132,7 @@ class _MeasurementCounter(ScanAndAggregate):
     """Counts the events of each measurement."""
 
     def __call__(self, df: pl.DataFrame, **_) -> pl.DataFrame:
-        df = df.filter(events.is_measurement(_is_medical(df)))
+        df = df.filter(events.is_measurement(df, _is_medical(df)))
         return df.select(events.spelled(pl.col("code")).alias("code").value_counts()).unnest("code")
 
     def agg(self, in_fps: list, out_fp: str | Path) -> None:
@@ -144,7 +144,7 @@ class _StaticData(ScanAndAggregate):
     """ETHOS's own collector, for records in which nothing may be known of some patients."""
 
     def __call__(self, df: pl.DataFrame, **_) -> pl.DataFrame:
-        return df.filter(events.is_static()).select("subject_id", "time", "code")
+        return df.filter(events.is_static(df)).select("subject_id", "time", "code")
 
     def agg(self, in_fps: list, out_fp: str | Path) -> None:
         static = events.static_data(pl.concat([pl.read_parquet(path) for path in in_fps]))
