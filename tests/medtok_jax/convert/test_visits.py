@@ -110,6 +110,13 @@ def test_visits_are_in_the_order_of_admission_not_of_first_events(tmp_path):
     assert visits.start[1] == np.datetime64("2020-01-10T08")
 
 
+def test_omop_tells_the_type_of_a_visit_in_its_own_way(tmp_path):
+    events = [(1, small_visits.at("2020-01-02"), "Visit/IP", 7), (1, small_visits.at("2020-01-03"), "CPT4/99213", 7)]
+    visits = read(small_visits.write(tmp_path / "meds", events))
+    assert visits.admission_type.tolist() == ["IP"]
+    assert visits.start[0] == np.datetime64("2020-01-02")
+
+
 def test_unmapped_codes_are_dropped_where_asked(small_meds):
     visits = read(small_meds, "drop")
     assert (visits.row >= 0).all()
