@@ -5,7 +5,7 @@
     OUT/ethos_stage                  what lets ETHOS write MedTok tokens itself (see `ethos_stage`)
     OUT/vocabulary/vocab_t{N}.csv    all MedTok tokens and what ETHOS needs beside them, where there are no --events
     OUT/medtok_vocab_t{N}.pkl        vocabulary of ETHOS's first release
-    OUT/unmapped.json                codes in the records that the tokenizer does not hold, with counts
+    OUT/unmapped_codes.json          codes in the records that the tokenizer does not hold, with counts
     OUT/medtok.json                  which tokenizer this is of
     OUT/meds                         the records as MEDS, where --events are MIMIC's own files
 
@@ -36,7 +36,7 @@ from preprocessing.errors import InputError
 from preprocessing.meds_dataset import open_events
 from preprocessing.whole_folder import whole_folder
 
-ABOUT, UNMAPPED = "medtok.json", "unmapped.json"
+ABOUT, UNMAPPED = "medtok.json", "unmapped_codes.json"
 MODEL = Path("models") / "medtok"
 # Share of the timelines that ETHOS validates on, where the records set nobody apart for it.
 VALIDATION = 0.05

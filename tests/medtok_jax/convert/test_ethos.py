@@ -106,7 +106,7 @@ def test_timelines_are_those_made_by_hand(world, unmapped):
 
 
 def test_losses_are_told(world):
-    told = json.loads((world / "keep" / "unmapped.json").read_text())
+    told = json.loads((world / "keep" / "unmapped_codes.json").read_text())
     system = next(system for system in told["systems"] if system["name"] == "ICD9CM")
     assert (system["mapped"], system["unmapped"]) == (15, 15)
     assert system["unmapped_codes"][0]["code"] == "ICD9CM/999.99"
