@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from medtok_jax.convert import behrt_check, spelling
 from medtok_jax.convert.behrt_check import MAX_MONTHS, SEP, SPECIAL, UNKNOWN
-from medtok_jax.convert.records import Records, open_records
+from medtok_jax.convert.records import Records, check_width, open_records
 from medtok_jax.convert.request import Request
 from medtok_jax.convert.spelling import Spelling
 from medtok_jax.convert.visits import DAYS_A_YEAR, DIAGNOSIS, KINDS, Visits
@@ -58,6 +58,7 @@ def convert(request: Request) -> None:
     width = int(request.options.get("width", WIDTH))
     if width % HEADS:
         raise InputError(f"--width={width} must be a multiple of {HEADS}, the number of attention heads of BEHRT.")
+    check_width(request, width)
     records = open_records(request)
     visits = records.visits
     spelled = spelling.by_tokens(

@@ -31,6 +31,7 @@ from medtok_jax.convert.records import Records, open_records
 from medtok_jax.convert.request import Request
 from medtok_jax.convert.spelling import Spelling
 from medtok_jax.convert.visits import DAYS_A_YEAR, KINDS, Visits
+from medtok_jax.tokenizer_config import read_config
 from preprocessing.errors import InputError
 from preprocessing.whole_folder import whole_folder
 
@@ -56,6 +57,12 @@ def convert(request: Request) -> None:
     hidden_size = int(options.get("width", HIDDEN_SIZE))
     if hidden_size % 60:
         raise InputError(f"--width={hidden_size} must be a multiple of 60: GT-BEHRT has 5 embeddings and 12 heads.")
+    dim = read_config(request.tokenizer).embedding_dim
+    if hidden_size // 5 < dim:
+        raise InputError(
+            f"--width={hidden_size} leaves {hidden_size // 5} numbers for a node, but the tokenizer's vectors have"
+            f" {dim}; give --width={-(-dim // 12) * 60} or more."
+        )
     records = open_records(request)
     spelled = spell(records, options.get("nodes", "tokens"), request.unmapped, options.get("tokens_per_code"))
     matrix = spelled.initial_matrix(hidden_size // 5, std=STD)

@@ -27,7 +27,7 @@ import numpy as np
 
 from medtok_jax.convert import mult_ehr_check, spelling
 from medtok_jax.convert.mult_ehr_check import NAME, RELATIONS
-from medtok_jax.convert.records import open_records
+from medtok_jax.convert.records import check_width, open_records
 from medtok_jax.convert.request import Request
 from medtok_jax.convert.spelling import Spelling
 from medtok_jax.convert.visits import KINDS, PRESCRIPTION, Visits
@@ -50,6 +50,7 @@ def convert(request: Request) -> None:
         InputError: something given cannot be used.
     """
     width = int(request.options.get("width", WIDTH))
+    check_width(request, width)
     records = open_records(request)
     visits = records.visits
     missing = [kind for number, kind in enumerate(KINDS) if number not in visits.kind]

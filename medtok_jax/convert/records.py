@@ -4,9 +4,11 @@ import dataclasses
 from pathlib import Path
 
 from medtok_jax.convert.event_codes import CodeMapper
+from medtok_jax.convert.projection import projection
 from medtok_jax.convert.request import Request
 from medtok_jax.convert.visits import Visits, read_visits
 from medtok_jax.tokenizer import MedTokTokenizer
+from medtok_jax.tokenizer_config import read_config
 from preprocessing.errors import InputError
 from preprocessing.meds_dataset import MedsDataset, open_events
 
@@ -42,6 +44,15 @@ def open_records(request: Request) -> Records:
     mapper = CodeMapper(tokenizer.directory.table["key"], request.unmapped)
     dataset = open_events(request.events, meds_directory(request))
     return Records(tokenizer, dataset, mapper, read_visits(dataset, mapper))
+
+
+def check_width(request: Request, width: int) -> None:
+    """Refuses, before events are read, a width that the codebook cannot be projected to.
+
+    Raises:
+        InputError: it is less than that of the codebook.
+    """
+    projection(read_config(request.tokenizer).embedding_dim, width)
 
 
 def meds_directory(request: Request) -> Path:

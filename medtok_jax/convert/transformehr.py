@@ -24,7 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 from medtok_jax.convert import spelling, transformehr_check
-from medtok_jax.convert.records import Records, open_records
+from medtok_jax.convert.records import Records, check_width, open_records
 from medtok_jax.convert.request import Request
 from medtok_jax.convert.spelling import Spelling
 from medtok_jax.convert.transformehr_check import PARTS, SPECIAL, UNKNOWN
@@ -48,6 +48,7 @@ def convert(request: Request) -> None:
     width = int(request.options.get("width", WIDTH))
     if width % HEADS:
         raise InputError(f"--width={width} must be a multiple of {HEADS}, the number of attention heads of BART.")
+    check_width(request, width)
     records = open_records(request)
     spelled = spelling.by_tokens(
         records.tokenizer,

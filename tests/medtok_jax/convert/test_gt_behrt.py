@@ -1,6 +1,7 @@
 """Visit graphs: batched as GT-BEHRT's notebook does, against plain loops, and every rule of the reader broken."""
 
 import copy
+import dataclasses
 import itertools
 import json
 import pickle
@@ -9,6 +10,7 @@ import shutil
 import numpy as np
 import polars as pl
 import pytest
+import small_tokenizer
 import small_visits
 
 torch = pytest.importorskip("torch")
@@ -143,9 +145,15 @@ def test_labels_of_a_file_replace_the_next_visit(ask, tmp_path):
     assert [patient[0].label for patient in patients] == [1, 0]
 
 
-def test_widths_that_do_not_fit_are_refused(ask):
+def test_widths_that_do_not_fit_are_refused(ask, tmp_path):
     with pytest.raises(InputError, match="multiple of 60"):
         gt_behrt.convert(ask(width=100))
+    # A node's vector is a fifth of it; with 60 that is 12, and the codebook is made as wide as 13.
+    wide = small_tokenizer.make_tokens()
+    wide = dataclasses.replace(wide, codebook=np.ones((len(wide.codebook), 13), np.float32))
+    tokenizer = small_tokenizer.write(tmp_path / "wide", wide)
+    with pytest.raises(InputError, match="give --width=120 or more"):
+        gt_behrt.convert(dataclasses.replace(ask(width=60), tokenizer=tokenizer))
     assert not ask().output.exists()
 
 
