@@ -2,22 +2,31 @@
 
 import dataclasses
 import json
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+import small_tokenizer
 from flax import nnx
 from ml_collections import ConfigDict
+from safetensors.numpy import save_file
 
 torch = pytest.importorskip("torch")
 
 from medtok_jax import checkpoints, saved_model  # noqa: E402
 from medtok_jax.convert import pytorch, pytorch_check, pytorch_restore, pytorch_weights  # noqa: E402
+from medtok_jax.convert.request import make_request  # noqa: E402
 from medtok_jax.model_directory import flatten  # noqa: E402
 from medtok_jax.models.medtok import Sizes  # noqa: E402
 from medtok_jax.new_codes import NewCodeEncoder  # noqa: E402
 from medtok_jax.saved_model import Neighbourhood, SavedModel  # noqa: E402
 from medtok_jax.text_model import encoder_identity  # noqa: E402
 from preprocessing.errors import InputError, UserError  # noqa: E402
+
+# Models of one shape are compiled once.
+pytestmark = pytest.mark.usefixtures("compiled_once")
 
 HIDDEN = 16
 # Together they take every road through the model.
@@ -298,6 +307,69 @@ def test_fine_tuned_weights_come_back(default_folder, tmp_path):
         model.save_pretrained(tmp_path / "tuned")
 
 
+@pytest.fixture(scope="module")
+def tokenizer_dir(pairs, encoder_dir, tmp_path_factory):
+    """A tokenizer directory with a model, whose codes are nodes of its graph or hang on some."""
+    saved, _ = pairs["hierarchical"]
+    config = saved.config.to_dict()
+    config["model"]["text_encoder_model"] = str(encoder_dir)
+
+    def add_model(folder) -> None:
+        save_file(saved.variables, folder / saved_model.VARIABLES)
+        saved.graph.save(folder / saved_model.GRAPH)
+        digests = {
+            saved_model.VARIABLES: saved_model.digest([folder / saved_model.VARIABLES]),
+            saved_model.GRAPH: saved_model.digest(sorted((folder / saved_model.GRAPH).iterdir())),
+        }
+        named = {name: getattr(saved, name) for name in ("node_types", "relation_names", "reverse", "encoder")}
+        named |= {"fingerprint": saved.fingerprint, "learned_missing_graph": True, "step": 7, "config": config}
+        parts = {name: dataclasses.asdict(getattr(saved, name)) for name in ("sizes", "neighbourhood")}
+        content = {"format_version": saved_model.FORMAT_VERSION, "sha256": digests} | named | parts
+        (folder / saved_model.CONFIG).write_text(json.dumps(content))
+
+    keys = [f"X/{number}" for number in range(8)] + ["ICD10CM/E11.9", "ICD10CM/I10"]
+    path = tmp_path_factory.mktemp("source") / "tok"
+    return small_tokenizer.write(path, small_tokenizer.make_tokens(keys), add=add_model)
+
+
+def test_conversion_from_end_to_end(tokenizer_dir, tmp_path, capsys, monkeypatch):
+    pytorch.convert(make_request(output=tmp_path / "out", tokenizer=tokenizer_dir))
+    told = capsys.readouterr().out
+    assert "10 codes through both models: embeddings within" in told
+    assert "100.000% of token ids identical" in told
+    assert f"--from=pytorch --input={tmp_path / 'out'}" in told
+    content = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert content["checkpoint"]["step"] == 7
+    assert not {"data_dir", "cache_dir"} & content["checkpoint"]["config"]["data"].keys()
+    pytorch_restore.restore(tmp_path / "out", tmp_path / "run")
+    config = checkpoints.find(tmp_path / "run", prefer="best").about()["config"]
+    assert config["augment"]["edge_dropout"] == 0.1, "what the directory does not keep is as in configs/default.py"
+    monkeypatch.setattr(pytorch_weights, "to_torch", lambda variables: {n: -x for n, x in to_torch(variables).items()})
+    with pytest.raises(UserError, match="does not compute"):
+        pytorch.convert(make_request(output=tmp_path / "wrong", tokenizer=tokenizer_dir))
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "run"}
+
+
+to_torch = pytorch_weights.to_torch
+
+ELSEWHERE = """
+import json, sys
+for name in ("jax", "jaxlib", "flax", "medtok_jax", "preprocessing", "pyarrow", "torch_geometric"):
+    sys.modules[name] = None  # As if it were not installed.
+sys.path.insert(0, sys.argv[1])
+from modeling_medtok import MedTok
+print(MedTok.from_pretrained(sys.argv[1]).encode(json.loads(sys.argv[2])).token_ids.tolist())
+"""
+
+
+def test_runs_where_neither_jax_nor_this_package_is(default_folder, tmp_path):
+    command = [sys.executable, "-I", "-B", "-c", ELSEWHERE, str(default_folder), json.dumps(CODES)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    _, model = open_model(default_folder)
+    assert json.loads(done.stdout) == model.encode(CODES).token_ids.tolist()
+
+
 @pytest.mark.parametrize(
     ("graph", "message"),
     [
@@ -328,8 +400,6 @@ def test_refuses_a_configuration_that_it_does_not_know(base, table, encoder_dir)
 
 
 def test_refuses_to_restore_what_does_not_belong_together(default_folder, tmp_path):
-    import shutil
-
     def broken(change) -> None:
         shutil.rmtree(tmp_path / "broken", ignore_errors=True)
         shutil.copytree(default_folder, tmp_path / "broken")
@@ -349,8 +419,6 @@ def test_refuses_to_restore_what_does_not_belong_together(default_folder, tmp_pa
     broken(lambda folder: (folder / "model.safetensors").write_bytes(b"none"))
     broken(lambda folder: (folder / "text_encoder" / "config.json").write_text("{}"))
     weights = pytorch_weights.read_weights(default_folder / "model.safetensors")
-    from safetensors.numpy import save_file
-
     less = {name: array for name, array in weights.items() if name != "text_head.bias"}
     broken(lambda folder: save_file(less, folder / "model.safetensors"))
     broken(lambda folder: save_file(weights | {"more": weights["text_head.bias"]}, folder / "model.safetensors"))
