@@ -18,15 +18,18 @@ UTILISATION, COSINE, SECONDS = "least utilisation of a region", "cosine(e, ê)",
 
 def figures_of(result: dict) -> dict[str, float]:
     """The headline figures of one result, utilisation, cosine and time, by title."""
-    found = {
-        (one["family"], one["metric"], one["view"], one["scope"]): one["value"] for one in result["quality"]["figures"]
-    }
+    found = {_name(one): one["value"] for one in result["quality"]["figures"]}
     figures = {one.title: found[one.name] for one in HEADLINES if one.name in found}
     metrics = result["summary"]["all_codes"]
     figures[UTILISATION] = min(metrics[f"codebook_utilization_{region}"] for region in ("text", "graph", "shared"))
     figures[COSINE] = metrics["cosine"]
     figures[SECONDS] = result["seconds"]
     return figures
+
+
+def _name(figure: dict) -> tuple[str, str, str, str]:
+    """As `Measurement.name`."""
+    return figure["family"], figure["metric"], figure["view"], figure["scope"]
 
 
 def by_cell(results: list[dict]) -> dict[str, dict[str, np.ndarray]]:
@@ -39,12 +42,35 @@ def by_cell(results: list[dict]) -> dict[str, dict[str, np.ndarray]]:
 
 
 def markdown(results: list[dict]) -> str:
-    """Means over seeds, and standard deviations where there are several."""
+    """Means over seeds, and standard deviations where there are several; what the graph was given is starred."""
+    quality = results[0]["quality"]
+    machines = ", ".join(dict.fromkeys(f"{result['date']} on {result['machine']}" for result in results))
+    done = {result["cell"] for result in results}
+    changes = {
+        cell: ", ".join(f"`{name}={value}`" for name, value in changed.items()) or "`configs/ablation.py`"
+        for cell, changed in ablation.cells().items()
+        if cell in done
+    }
+    parts = [
+        "# Ablations",
+        f"{quality['codes']:,} codes of `{quality['labels']['data_set']}`, {quality['split']} items; mean ± standard"
+        f" deviation over seeds; measured {machines}. The graph was given something of what starred figures ask for.",
+        _table(results),
+        f"![ablations]({PICTURE})",
+        "## What each cell changes",
+        "\n".join(f"- `{cell}`: {change}" for cell, change in changes.items()),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(results: list[dict]) -> str:
     cells = by_cell(results)
-    titles = [title for title in (*(one.title for one in HEADLINES), UTILISATION, COSINE, SECONDS)]
+    titles = [*(one.title for one in HEADLINES), UTILISATION, COSINE, SECONDS]
     titles = [title for title in titles if any(title in of for of in cells.values())]
-    one = results[0]
-    lines = [["cell", "seeds", *titles], ["---"] * (2 + len(titles))]
+    given = {_name(figure) for figure in results[0]["quality"]["figures"] if figure["given"]}
+    starred = {one.title for one in HEADLINES if one.name in given}
+    header = [title + (" *" if title in starred else "") for title in titles]
+    lines = [["cell", "seeds", *header], ["---"] * (2 + len(titles))]
     for group, members in ablation.CELLS.items():
         there = [cell for cell in members if cell in cells]
         if there and group != "reference":
@@ -52,18 +78,7 @@ def markdown(results: list[dict]) -> str:
         for cell in there:
             count = max(len(values) for values in cells[cell].values())
             lines.append([f"`{cell}`", str(count), *(_shown(cells[cell].get(title)) for title in titles)])
-    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    machines = ", ".join(dict.fromkeys(f"{result['date']} on {result['machine']}" for result in results))
-    changes = "\n".join(
-        f"- `{cell}`: " + (", ".join(f"`{name}={value}`" for name, value in changed.items()) or "`configs/ablation.py`")
-        for cell, changed in ablation.cells().items()
-        if cell in cells
-    )
-    return (
-        f"# Ablations\n\n{one['quality']['codes']:,} codes of `{one['quality']['labels']['data_set']}`,"
-        f" {one['quality']['split']} items; mean ± standard deviation over seeds; measured {machines}.\n\n"
-        f"{table}\n\n![ablations]({PICTURE})\n\n## What each cell changes\n\n{changes}\n"
-    )
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _shown(values: np.ndarray | None) -> str:

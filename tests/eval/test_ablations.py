@@ -33,7 +33,9 @@ def test_cells_by_name():
 def finished(runner: Runner, cell: str, seed: int, value: float, **settings) -> None:
     """A result as the runner writes it."""
     figures = [
-        dict(zip(("family", "metric", "view", "scope"), one.name, strict=True)) | {"value": value} for one in HEADLINES
+        dict(zip(("family", "metric", "view", "scope"), one.name, strict=True))
+        | {"value": value, "given": "the code tree" if one.family == "tree" else ""}
+        for one in HEADLINES
     ]
     metrics = {f"codebook_utilization_{region}": 0.9 for region in ("text", "graph", "shared")} | {"cosine": 0.8}
     result = {
@@ -67,6 +69,8 @@ def test_what_is_finished_is_skipped(tmp_path):
     assert "| `default` | 2 | 0.550 ± 0.071 |" in table
     assert "| `no_kl` | 2 | 0.400 ± 0.000 |" in table
     assert "- `no_kl`: `loss.kl_weight=0.0`" in table
+    assert "same-category 1-NN, vectors * |" in table
+    assert "R@1, vectors * |" not in table
     assert table.index("`default`") < table.index("*losses*") < table.index("`no_kl`")
     assert (tmp_path / "ablations.png").stat().st_size > 10_000
 
