@@ -1,9 +1,10 @@
 """Subgraphs that come from outside, as node-link JSON (networkx's `node_link_data`).
 
 A node has an `id` and may have a `name`, a `type` and a `hop`; `"self": true` marks the node that is the code itself,
-`"anchor": true` (or hop 0) a node that the code hangs on. Where the id is a key of the knowledge graph, such as
-`ICD10CM/E11.9`, what is missing is taken from there. An edge, under `links` or `edges`, has `source`, `target` and may
-have a `relation`, which tells how the source stands to the target, as in the data set.
+as does `self_node` in the JSON's `graph` (`preprocessing.json_export`); `"anchor": true` (or hop 0) marks a node that
+the code hangs on. Where the id is a key of the knowledge graph, such as `ICD10CM/E11.9`, what is missing is taken from
+there. An edge, under `links` or `edges`, has `source`, `target` and may have a `relation`, which tells how the source
+stands to the target, as in the data set.
 """
 
 import dataclasses
@@ -85,7 +86,7 @@ def from_node_link(graph: dict, key: str, index: GraphIndex) -> CodeGraph | None
     if not draft.nodes:
         return None
     draft.read_edges(_list_of_objects(graph, ("links", "edges"), key))
-    self_node = draft.find_self()
+    self_node = draft.find_self(graph.get("graph"))
     anchors = draft.find_anchors(self_node)
     hops = draft.hops(anchors)
     order = [place for place in range(len(hops)) if hops[place] <= MAX_HOP]
@@ -162,8 +163,11 @@ class _Draft:
                 f"An edge of the graph of {self.key} has the {name} {describe(edge[name])}; give the id of a node."
             ) from error
 
-    def find_self(self) -> int:
+    def find_self(self, about: object) -> int:
+        """Place of the node that is the code itself, -1 for none; `about` is what the JSON says of the whole graph."""
         marked = [place for place, node in enumerate(self.nodes) if node.get("self") is True]
+        if not marked and isinstance(about, dict) and isinstance(about.get("self_node"), str | int):
+            marked = [self.place[about["self_node"]]] if about["self_node"] in self.place else []
         if not marked:
             wanted = {compact_code(self.key), compact_code(self.key.partition("/")[2])}
             ids = [node["id"] for node in self.nodes]

@@ -630,9 +630,10 @@ def read_graph(graph: dict, key: str, config: dict) -> Graph:
     """The subgraph that node-link JSON (networkx's `node_link_data`) describes.
 
     A node has an `id` and should have a `name` and a `type`; it may have a `hop`. `"self": true` marks the node that is
-    the code itself, as does an id that is the code or its key; `"anchor": true` or hop 0 mark nodes that the code hangs
-    on; without any, that is the node with most edges. An edge, under `links` or `edges`, has `source`, `target` and a
-    `relation`; one direction is enough. Nodes farther than two hops, and the farthest beyond `max_nodes`, are left out.
+    the code itself, as do `self_node` in the JSON's `graph` and an id that is the code or its key; `"anchor": true` or
+    hop 0 mark nodes that the code hangs on; without any, that is the node with most edges. An edge, under `links` or
+    `edges`, has `source`, `target` and a `relation`; one direction is enough. Nodes farther than two hops, and the
+    farthest beyond `max_nodes`, are left out.
 
     Args:
         graph: the parsed JSON.
@@ -647,7 +648,7 @@ def read_graph(graph: dict, key: str, config: dict) -> Graph:
         relation = _facts(graph["links"] if "links" in graph else graph["edges"], place)
         if not nodes:
             return MISSING_GRAPH
-        own = _own_place(nodes, key)
+        own = _own_place(nodes, key, graph.get("graph"))
         hops = _hops(nodes, relation, own)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
@@ -699,9 +700,11 @@ def _facts(edges: list[dict], place: dict) -> dict[tuple[int, int], str | None]:
     return relation
 
 
-def _own_place(nodes: list[dict], key: str) -> int:
+def _own_place(nodes: list[dict], key: str, about: object) -> int:
     """Place of the node that is the code itself, -1 for none."""
     marked = [place for place, node in enumerate(nodes) if node.get("self") is True]
+    if not marked and isinstance(about, dict) and about.get("self_node") is not None:
+        marked = [place for place, node in enumerate(nodes) if node["id"] == about["self_node"]]
     if len(marked) > 1:
         raise ValueError(f'the graph of {key} marks {len(marked)} nodes with "self": true; mark one')
     compact = lambda text: text.strip().upper().replace(".", "")  # noqa: E731

@@ -52,6 +52,13 @@ def test_a_subgraph_of_the_data_set_comes_back(table, index, row):
     np.testing.assert_array_equal(found.relations[1::2], index.reverse[found.relations[::2]])
 
 
+def test_the_graph_may_name_the_node_that_is_the_code(index):
+    graph = {"nodes": [{"id": 4}, {"id": 5}], "links": [{"source": 4, "target": 5}]}
+    for about, wanted in (({"self_node": 5}, 0), ({"self_node": None}, -1), ({"self_node": 6}, -1), ("text", -1)):
+        found = from_node_link(graph | {"graph": about}, "X/99", index)
+        assert (found.self_node, found.names[0]) == (wanted, "5" if wanted == 0 else "4")
+
+
 def test_networkx_writes_what_is_read(index):
     graph = nx.gnp_random_graph(30, 0.06, seed=1)
     nx.set_node_attributes(graph, {node: f"node {node}" for node in graph}, "name")

@@ -3,9 +3,11 @@
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 
+import guide_examples
 import numpy as np
 import pytest
 import small_tokenizer
@@ -283,22 +285,25 @@ def test_refuses_a_damaged_table(folder, tmp_path):
         make_request(output=tmp_path / "out", tokenizer=tmp_path)
 
 
-ELSEWHERE = """
+# In front of the guide's example and behind it.
+BEFORE = """
 import sys
 for name in ("jax", "jaxlib", "flax", "medtok_jax", "preprocessing", "pyarrow", "torch"):
     sys.modules[name] = None  # As if it were not installed.
-from transformers import AutoTokenizer
-tokenizer = AutoTokenizer.from_pretrained(sys.argv[1], trust_remote_code=True)
-tokenizer.save_pretrained(sys.argv[2])
-again = AutoTokenizer.from_pretrained(sys.argv[2], trust_remote_code=True)
+"""
+AFTER = """
+tokenizer.save_pretrained("again")
+again = AutoTokenizer.from_pretrained("again", trust_remote_code=True)
 assert again("E11.9")["input_ids"] == tokenizer("E11.9")["input_ids"]
 print(tokenizer.decode(again.encode("E11.65")), again.embed("E11.65").shape, *again.encode("E11.65"))
 """
 
 
 def test_opens_where_neither_jax_nor_this_package_is(folder, original, tmp_path):
+    shutil.copytree(folder, tmp_path / "medtok-icd")
+    example = "".join(guide_examples.examples("Hugging Face", "python"))
     done = subprocess.run(
-        [sys.executable, "-I", "-c", ELSEWHERE, str(folder), str(tmp_path / "saved")],
+        [sys.executable, "-I", "-c", BEFORE + example + AFTER],
         cwd=tmp_path,
         env=os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"},
         capture_output=True,

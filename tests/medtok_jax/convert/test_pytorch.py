@@ -5,7 +5,9 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
+import guide_examples
 import numpy as np
 import pytest
 import small_tokenizer
@@ -78,12 +80,14 @@ STAR = {
     "nodes": [{"id": f"leaf {number}", "type": "phenotype"} for number in range(9)] + [{"id": "hub", "type": "code"}],
     "links": [{"source": "hub", "target": f"leaf {number}", "relation": "has_phenotype"} for number in range(9)],
 }
+NAMED = {"graph": {"self_node": 5}, "nodes": [{"id": 5}, {"id": 6}], "links": [{"source": 6, "target": 5}]}
 CODES = [
     {"system": "X", "code": "1", "description": "a disease of the heart", "graph": GRAPH},
     {"system": "X", "code": "none", "description": "a heart " * 30, "graph": STRANGE},
     {"system": "X", "code": "7.7", "description": "a disease", "graph": STAR},
     {"system": "X", "code": "1", "description": None, "graph": GRAPH},
     {"system": "X", "code": "5", "description": "the heart of a disease", "graph": None},
+    {"system": "X", "code": "6", "description": "phenotype", "graph": NAMED},
 ]
 
 
@@ -360,6 +364,22 @@ sys.path.insert(0, sys.argv[1])
 from modeling_medtok import MedTok
 print(MedTok.from_pretrained(sys.argv[1]).encode(json.loads(sys.argv[2])).token_ids.tolist())
 """
+
+
+def test_examples_of_the_guide(default_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.delitem(sys.modules, "modeling_medtok", raising=False)
+    shutil.copytree(default_folder, "medtok_pytorch")
+    names: dict = {}
+    for example in guide_examples.examples("PyTorch", "python"):
+        exec(compile(example, "docs/integration_guide.md", "exec"), names)
+    assert names["tokens"].shape == (1, 4, 2)
+    kinds = names["model"].collate([names["code"]]).node_kind.tolist()
+    assert kinds == [[1, 0]], "the code's own node comes first"
+    assert {path.name for path in Path().iterdir()} == {"medtok_pytorch", "medtok_tuned"}
+    monkeypatch.delitem(sys.modules, "modeling_medtok")
 
 
 def test_runs_where_neither_jax_nor_this_package_is(default_folder, tmp_path):
