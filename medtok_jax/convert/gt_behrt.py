@@ -35,7 +35,8 @@ from medtok_jax.tokenizer_config import read_config
 from preprocessing.errors import InputError
 from preprocessing.whole_folder import whole_folder
 
-READOUT, UNKNOWN = "[READOUT]", "[UNK]"
+READOUT, UNKNOWN = SPECIAL = ("[READOUT]", "[UNK]")
+UNKNOWN_ID = SPECIAL.index(UNKNOWN)
 HIDDEN_SIZE = 540
 # The notebook initialises embeddings by normal numbers of this deviation (`initializer_range`).
 STD = 0.02
@@ -88,7 +89,7 @@ def convert(request: Request) -> None:
 
 def spell(records: Records, nodes: str, unmapped: str, tokens_per_code: int | None) -> Spelling:
     """What stands for each code among the nodes."""
-    special = [READOUT, UNKNOWN]
+    special = list(SPECIAL)
     unknown = UNKNOWN if unmapped == "unk" else None
     if nodes == "codes":
         return spelling.by_codes(records.tokenizer, records.visits, special=special, unknown=unknown)
@@ -172,11 +173,18 @@ class Graphs:
         codes = self.visits.codes_of(visit)
         # In the order of kinds, so that more visits are of the same make-up.
         codes = codes[np.argsort(self.visits.kind[codes], kind="stable")]
+        codes = self._with_one_unknown(codes)
         parts = [self.spelled.of(code) for code in codes]
         x = np.concatenate([[0], *parts]).astype(np.int64)
         counts = np.array([len(part) for part in parts], np.int32)
         edge_index, edge_attr = self._edges_of(self.visits.kind[codes].tobytes(), counts.tobytes())
         return {"x": self._tensor(x), "edge_index": edge_index, "edge_attr": edge_attr}
+
+    def _with_one_unknown(self, codes: np.ndarray) -> np.ndarray:
+        """Codes of which those that the unknown node stands for are there once for each kind: it says no more twice."""
+        unknown = self.spelled.ids[self.spelled.offsets[codes]] == UNKNOWN_ID
+        _, first = np.unique(self.visits.kind[codes[unknown]], return_index=True)
+        return codes[np.sort(np.concatenate([np.flatnonzero(~unknown), np.flatnonzero(unknown)[first]]))]
 
     def _edges(self, kinds: bytes, counts: bytes) -> tuple:
         edges = visit_edges(np.frombuffer(kinds, np.int8), np.frombuffer(counts, np.int32))

@@ -103,6 +103,14 @@ def test_unmapped_codes_become_what_was_asked(ask, unmapped, nodes):
     assert ("ICD9CM/999.99" in names) == (unmapped == "keep")
 
 
+def test_the_unknown_node_stands_once_for_each_kind(ask, tmp_path):
+    drugs = [f"NDC/0000000000{number}" for number in range(5)]
+    events = small_visits.stay(1, 1, "2020-01-01", "2020-01-05", "ICD10CM/E11.9", "ICD9CM/999.99", *drugs)
+    events += small_visits.stay(1, 2, "2020-02-01", "2020-02-05", "ICD10CM/E11.9")
+    patients, names, _ = read(convert(ask("unk", events=small_visits.write(tmp_path / "meds", events), nodes="codes")))
+    assert [names[i] for i in patients[0][0].x.tolist()] == ["[READOUT]", "ICD10CM/E11.9", "[UNK]", "[UNK]"]
+
+
 def test_the_notebook_batches_it(ask):
     """What cells 3 and 9 of the notebook do to a batch, up to the look-ups in embeddings."""
     patients, names, _ = read(convert(ask()))
