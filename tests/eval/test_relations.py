@@ -15,10 +15,11 @@ def world():
     return hand_world.representation(), hand_world.labels()
 
 
-def test_auc_of_one_edge_against_scikit_learn(world):
+@pytest.mark.parametrize("relation", ["excludes1", "code_first"])
+def test_auc_of_one_edge_against_scikit_learn(world, relation):
     """Wrong codes are never of the query's category and never known to be right."""
     representation, labels = world
-    queries = labels.relations["excludes1"].of_split("test")
+    queries = labels.relations[relation].of_split("test")
     right, wrong = relations._sample(queries, labels.category, np.random.default_rng(0))
     scorer = cosine_scorer("v", representation.unquantized)
     wins = relations._wins(scorer, queries, right, wrong)
