@@ -1,6 +1,7 @@
 """A data set opened for a run: its codes, their frozen texts, and which of them are in use."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -93,20 +94,28 @@ class Data:
         )
 
 
-def load_data(config, *, encoder_dir: Path, progress: bool = True) -> Data:
+def load_data(
+    config, *, encoder_dir: Path, progress: bool = True, encode: Callable[..., TextCache] = text_cache.open_or_encode
+) -> Data:
     """Builds the data set if it is absent, packs it, encodes its texts if that was not done, and opens it all.
 
     Of several processes the first goes ahead, so that those that share its files find everything done.
+
+    Args:
+        config: the whole configuration.
+        encoder_dir: of the text encoder.
+        progress: whether to show bars.
+        encode: opens the text states; takes what `text_cache.open_or_encode` does.
     """
     if jax.process_index() > 0:
         multihost_utils.sync_global_devices("data ready")
-    data = _load_data(config, encoder_dir, progress)
+    data = _load_data(config, encoder_dir, progress, encode)
     if jax.process_index() == 0 and jax.process_count() > 1:
         multihost_utils.sync_global_devices("data ready")
     return data
 
 
-def _load_data(config, encoder_dir: Path, progress: bool) -> Data:
+def _load_data(config, encoder_dir: Path, progress: bool, encode: Callable[..., TextCache]) -> Data:
     data_dir = configuration.data_dir(config)
     builder = medtok_codes.prepare(config.data.name, str(data_dir), progress=progress)
     table = code_table.load(builder, configuration.cache_dir(config), progress=progress)
@@ -119,7 +128,7 @@ def _load_data(config, encoder_dir: Path, progress: bool) -> Data:
     names, name_of_used = np.unique(all_names[used_nodes].astype(str), return_inverse=True)
     node_name = np.zeros(len(all_names), np.int32)
     node_name[used_nodes] = name_of_used + 1
-    cache = text_cache.open_or_encode(
+    cache = encode(
         encoder_dir,
         configuration.cache_dir(config),
         texts.tolist(),

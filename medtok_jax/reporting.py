@@ -11,8 +11,10 @@ from flax import nnx
 from rich.console import Console
 from rich.table import Table
 from tensorboardX import SummaryWriter
+from tqdm import tqdm
 
 from medtok_jax.code_table import SPLITS
+from medtok_jax.compiled_step import StepMemory, device_memory
 from medtok_jax.metrics import describe_usage
 from medtok_jax.regions import EMBEDDINGS, REGIONS
 
@@ -31,6 +33,22 @@ def say(text: str) -> None:
     """Prints a line, from the first process only."""
     if jax.process_index() == 0:
         Console().print(text, highlight=False)
+
+
+def say_memory(run) -> None:
+    """What the newest training step needs, where no step before it needed as much."""
+    newest = StepMemory.of(list(run.train_step.executables.values())[-1])
+    if newest is None or newest != run.train_step.memory:
+        return
+    gib = lambda size: f"{size / 2**30:.2f} GiB"  # noqa: E731
+    device = next(iter(run.mesh.local_mesh.devices.flat))
+    limit = device_memory(device)
+    of = f" of {gib(limit)}" if limit else ""
+    with tqdm.external_write_mode():
+        say(
+            f"A step needs {gib(newest.total)}{of} a {device.device_kind}: arguments {gib(newest.arguments)}, results"
+            f" {gib(newest.outputs)}, scratch {gib(newest.scratch)}."
+        )
 
 
 def print_start(run) -> None:

@@ -15,6 +15,7 @@ from medtok_jax import checkpoints, sharding, steps
 from medtok_jax import config as configuration
 from medtok_jax.batch import NodeTables
 from medtok_jax.checkpoints import Found
+from medtok_jax.compiled_step import CompiledStep
 from medtok_jax.dataset import Data, load_data
 from medtok_jax.fine_tuning import start_from
 from medtok_jax.input_pipeline import BatchBuilder, Budgets, EvalSource, TrainSource, eval_batches
@@ -57,7 +58,7 @@ class Run:
     last_step: int
     kmeans_step: int
     about: dict
-    train_step: object = None
+    train_step: CompiledStep | None = None
     eval_step: object = None
     tokenize_step: object = None
     encode_step: object = None
@@ -66,8 +67,12 @@ class Run:
     def __post_init__(self):
         whole, cut = sharding.replicated(self.mesh), sharding.spread(self.mesh)
         bind = lambda name: functools.partial(getattr(steps, name), structure=self.structure)  # noqa: E731
-        self.train_step = jax.jit(
-            bind("train_step"), donate_argnums=(0, 1), in_shardings=(whole, whole, cut, whole), out_shardings=whole
+        self.train_step = CompiledStep(
+            bind("train_step"),
+            batch_place=2,
+            donate_argnums=(0, 1),
+            in_shardings=(whole, whole, cut, whole),
+            out_shardings=whole,
         )
         for name, inputs in (("eval_step", 2), ("tokenize_step", 2), ("encode_step", 2), ("term_gradient_norms", 1)):
             layout = (*(whole,) * inputs, cut, whole)
@@ -174,7 +179,7 @@ def set_up(config, workdir: Path, *, progress: bool = True) -> Run:
     mesh = sharding.make_mesh(devices)
     first_step = about["first_step"] if found else about["step"] if about else 0
     last_step = first_step + configuration.total_steps(config, len(data.rows("train")))
-    return _assemble(config, workdir, data, mesh, encoder_dir, source, first_step, last_step, identity)
+    return assemble(config, workdir, data, mesh, encoder_dir, source, first_step, last_step, identity)
 
 
 def open_trained(
@@ -207,10 +212,10 @@ def open_trained(
     identity = {"fingerprint": data.table.fingerprint, "encoder": encoder_identity(encoder_dir)}
     _check_identity(source, about, identity)
     steps = (about["first_step"], about["last_step"])
-    return _assemble(config, workdir, data, sharding.make_mesh(devices), encoder_dir, source, *steps, identity)
+    return assemble(config, workdir, data, sharding.make_mesh(devices), encoder_dir, source, *steps, identity)
 
 
-def _assemble(
+def assemble(
     config,
     workdir: Path,
     data: Data,
@@ -221,6 +226,15 @@ def _assemble(
     last_step: int,
     identity: dict,
 ) -> Run:
+    """A run on data that is open.
+
+    Args:
+        config, workdir, data, mesh: see `Run`.
+        encoder_dir: of the text encoder, read only where it is trained.
+        source: checkpoint to go on from, if any.
+        first_step, last_step: see `Run`.
+        identity: fingerprint of the data set, and identity of the text encoder.
+    """
     schedule = learning_rate(config, first_step=first_step, last_step=last_step)
     optimizer = create_optimizer(config, schedule)
     graphdef, state = create_state(config, data.sizes(), encoder_dir, optimizer, mesh)

@@ -58,6 +58,8 @@ def train(run: Run, log: "reporting.Log") -> None:
             placed = sharding.place_batch(batch, run.mesh)
             if config.gradient_norms_every and step % config.gradient_norms_every == 0:
                 log.scalars(step, run.term_gradient_norms(run.state, placed, run.tables))
+            if run.train_step.compile(run.state, window, placed, run.tables):
+                reporting.say_memory(run)
             with jax.profiler.StepTraceAnnotation("train", step_num=step):
                 run.state, window, checked = run.train_step(run.state, window, placed, run.tables)
             pending.append((step, checked))

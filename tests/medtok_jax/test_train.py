@@ -121,7 +121,7 @@ def test_no_recompilation_after_warm_up(config, tmp_path):
     ready = run.set_up(config, tmp_path, progress=False)
     log = train.reporting.Log(ready)
     train.train(ready, log)
-    assert ready.train_step._cache_size() == 1
+    assert len(ready.train_step.executables) == 1
     assert ready.eval_step._cache_size() == 1
     log.close()
 

@@ -1,0 +1,100 @@
+"""A jitted function that is compiled ahead of its calls, once a batch shape, so that what it needs can be told."""
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable
+
+import jax
+
+
+@dataclasses.dataclass(frozen=True)
+class StepMemory:
+    """What a compiled function needs on one device, in bytes, as XLA planned it.
+
+    Attributes:
+        arguments: state, batch and tables. outputs: results that take no argument's place. scratch: what is held only
+            while it runs. code: the program.
+    """
+
+    arguments: int
+    outputs: int
+    scratch: int
+    code: int
+
+    @classmethod
+    def of(cls, compiled: jax.stages.Compiled) -> "StepMemory | None":
+        """That of a compiled function; None where the backend does not tell."""
+        stats = compiled.memory_analysis()
+        if stats is None:
+            return None
+        return cls(
+            arguments=stats.argument_size_in_bytes,
+            outputs=stats.output_size_in_bytes - stats.alias_size_in_bytes,
+            scratch=stats.temp_size_in_bytes,
+            code=stats.generated_code_size_in_bytes,
+        )
+
+    @property
+    def total(self) -> int:
+        """All of it together."""
+        return self.arguments + self.outputs + self.scratch + self.code
+
+
+def device_memory(device: jax.Device) -> int | None:
+    """Bytes that a device has for arrays; those of the host for a CPU, None where it is not known."""
+    if device.platform == "cpu":
+        names = ("SC_PAGE_SIZE", "SC_PHYS_PAGES")
+        return os.sysconf(names[0]) * os.sysconf(names[1]) if set(names) <= os.sysconf_names.keys() else None
+    return (device.memory_stats() or {}).get("bytes_limit")
+
+
+class CompiledStep:
+    """`jax.jit` whose executables are at hand.
+
+    Args:
+        function: pure.
+        batch_place: position of the one argument whose shapes change from call to call.
+        options: of `jax.jit`.
+
+    Attributes:
+        executables: by batch shape, in the order in which they were needed.
+        compile_seconds: time that each took.
+    """
+
+    def __init__(self, function: Callable, *, batch_place: int, **options):
+        self._jitted, self._batch_place = jax.jit(function, **options), batch_place
+        self.executables: dict[tuple, jax.stages.Compiled] = {}
+        self.compile_seconds: list[float] = []
+
+    def _key(self, arguments: tuple) -> tuple:
+        leaves, structure = jax.tree.flatten(arguments[self._batch_place])
+        return structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+
+    def lower(self, *arguments) -> jax.stages.Lowered:
+        """As that of `jax.jit`; arguments may be `jax.ShapeDtypeStruct`s."""
+        return self._jitted.lower(*arguments)
+
+    def compile(self, *arguments) -> bool:
+        """Compiles for the batch shape of these arguments; whether that had not been done before."""
+        key = self._key(arguments)
+        if key in self.executables:
+            return False
+        start = time.perf_counter()
+        self.executables[key] = self._jitted.lower(*arguments).compile()
+        self.compile_seconds.append(time.perf_counter() - start)
+        return True
+
+    @property
+    def memory(self) -> StepMemory | None:
+        """That of the executable that needs most."""
+        known = [memory for memory in map(StepMemory.of, self.executables.values()) if memory]
+        return max(known, key=lambda memory: memory.total, default=None)
+
+    def executable(self, *arguments) -> jax.stages.Compiled:
+        """The executable for the batch shape of these arguments, which must be compiled."""
+        return self.executables[self._key(arguments)]
+
+    def __call__(self, *arguments):
+        self.compile(*arguments)
+        return self.executable(*arguments)(*arguments)
