@@ -4,10 +4,10 @@ import contextlib
 import resource
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import NamedTuple
 
-from rich.table import Table
+from eval.timing import Timing
 
 
 class Phase(NamedTuple):
@@ -40,28 +40,12 @@ class Phases:
         self.phases.append(Phase(name, time.perf_counter() - start, items, unit, peak_memory()))
 
     def report(self) -> dict:
-        """All of it, for JSON."""
-        phases = []
+        """Facts, and a row for each phase, for `speed_report`."""
+        rows = []
         for phase in self.phases:
-            entry = {"name": phase.name, "seconds": round(phase.seconds, 3), "peak_bytes": phase.peak_bytes}
-            if phase.items:
-                entry |= {"items": phase.items, "unit": phase.unit, "per_second": round(phase.items / phase.seconds, 1)}
-            phases.append(entry)
-        return {"facts": self.facts, "phases": phases}
-
-    @staticmethod
-    def table(report: Mapping) -> Table:
-        """A report for the terminal."""
-        facts = ", ".join(
-            f"{name} {value:,}" if isinstance(value, int) else value for name, value in report["facts"].items()
-        )
-        table = Table(title=f"{report['benchmark']}: {facts}", title_justify="left", title_style="bold")
-        for position, header in enumerate(("phase", "seconds", "rate", "peak memory")):
-            table.add_column(header, justify="right" if position else "left")
-        for phase in report["phases"]:
-            rate = f"{phase['per_second']:,.0f} {phase['unit']}/s" if "items" in phase else ""
-            table.add_row(phase["name"], f"{phase['seconds']:.1f}", rate, f"{phase['peak_bytes'] / 2**30:.2f} GiB")
-        return table
+            timing = Timing(phase.name, (phase.seconds,), phase.items, phase.unit, {"peak_bytes": phase.peak_bytes})
+            rows.append(timing.report())
+        return {"facts": self.facts, "rows": rows}
 
 
 def peak_memory() -> int:

@@ -1,62 +1,124 @@
 """Measures how fast parts of the project are on this machine.
 
-    python -m eval.speed subgraphs --scale=primekg --output=DIR
+    python -m eval.speed train --output=DIR [--scale=primekg] [--config=configs/default.py --config.FIELD=VALUE ...]
+    python -m eval.speed all --output=DIR
+    python -m eval.speed memory --config=configs/pipeline.py --output=DIR
 
-prints a table and writes `DIR/speed_subgraphs_primekg.json`. Benchmarks:
+prints a table and writes `DIR/speed_BENCHMARK_SCALE.json` and `.md`. Benchmarks:
 
-- `subgraphs`: a neighbourhood for every code, in a generated graph of the size of PrimeKG or of the ICD graph.
+- `train`: a training step taken apart, and PyTorch doing the same work;
+- `tokenize`: from the text of codes to their tokens;
+- `subgraphs`: a neighbourhood for every code, in a generated graph of the size of PrimeKG or of the ICD graph;
+- `dataset`: building, packing and opening the data set;
+- `lookup`: tokens of codes from a table;
+- `memory`: what a training step needs on its device, planned without training.
+
+`--scale=icd` takes the embedded data set (or `--config.data.name`); `primekg` and `release` generate data of the
+published sizes, 617,490 codes, in `--folder`. Text states are random, so that no texts have to be encoded before;
+`--encoder=bert-base` takes an encoder of that shape with random weights. Each measurement has a process of its own.
 """
 
-import json
-import os
-import platform
 from collections.abc import Callable
 from pathlib import Path
 
 from absl import flags
+from ml_collections import config_flags
 from rich.console import Console
 
-from eval import speed_subgraphs
-from eval.phases import Phases
+from eval import speed_report
+from medtok_jax import config_file
+from medtok_jax.huge_pages import restart_with_huge_pages
 from preprocessing import command_line
 from preprocessing.errors import InputError
 
-# Name -> what runs the benchmark with the flags and returns its phases.
-BENCHMARKS: dict[str, Callable[[flags.FlagValues], Phases]] = {"subgraphs": speed_subgraphs.run}
+SCALES = ("icd", "primekg", "release")
+EXAMPLE = "python -m eval.speed train --output=DIR"
+
+
+def _subgraphs(given: flags.FlagValues) -> dict:
+    from eval import speed_subgraphs
+
+    return speed_subgraphs.run(given)
+
+
+def _of_setting(name: str) -> Callable[[flags.FlagValues], dict]:
+    """A benchmark whose module has `run(setting)`."""
+
+    def run_it(given: flags.FlagValues) -> dict:
+        # Imported here, so that a wrong flag is told at once.
+        import importlib
+
+        return importlib.import_module(f"eval.speed_{name}").run(_setting(given))
+
+    return run_it
+
+
+def _lookup(given: flags.FlagValues) -> dict:
+    from eval import speed_lookup
+
+    return speed_lookup.run(_setting(given), given.tokenizer)
+
+
+# Name -> what runs the benchmark with the flags and returns its facts and rows.
+BENCHMARKS: dict[str, Callable[[flags.FlagValues], dict]] = {
+    "train": _of_setting("train"),
+    "tokenize": _of_setting("tokenize"),
+    "subgraphs": _subgraphs,
+    "dataset": _of_setting("dataset"),
+    "lookup": _lookup,
+    "memory": _of_setting("memory"),
+}
+
+
+def _setting(given: flags.FlagValues):
+    from eval.speed_setup import Setting
+
+    folder = given.folder or (Path(given.output) / "data" if given.output else Path("~/.cache/medtok_speed"))
+    return Setting(
+        config=given.config,
+        scale=given.scale,
+        folder=Path(folder).expanduser().resolve(),
+        codes=given.codes or 0,
+        repeats=2 if given.quick else given.repeats,
+        steps=2 if given.quick else given.steps,
+        encoder=given.encoder or "",
+        quick=given.quick,
+    )
 
 
 def run(name: str, given: flags.FlagValues) -> dict:
-    """Runs one benchmark: its phases, and the machine they ran on.
+    """Runs one benchmark: its facts and rows, and the machine they were measured on.
 
     Raises:
         InputError: there is no such benchmark.
     """
     if name not in BENCHMARKS:
-        raise InputError(f"there is no benchmark {name!r}; the benchmarks are: {', '.join(BENCHMARKS)}.")
-    phases = BENCHMARKS[name](given)
-    machine = {
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-    }
-    return {"benchmark": name, "machine": machine, **phases.report()}
+        raise InputError(f"there is no benchmark {name!r}; the benchmarks are: {', '.join(BENCHMARKS)}, all.")
+    machine = speed_report.machine()
+    return {"benchmark": name, "machine": machine, **BENCHMARKS[name](given)}
 
 
 def main(argv: list[str]) -> None:
-    """Runs the benchmark that the first argument names."""
-    (name,) = command_line.expect_arguments(argv, 1, "python -m eval.speed subgraphs --scale=primekg --output=DIR")
-    report = run(name, flags.FLAGS)
-    Console().print(Phases.table(report))
-    if flags.FLAGS.output is not None:
-        scale = f"_{report['facts']['scale']}" if "scale" in report["facts"] else ""
-        path = Path(flags.FLAGS.output) / f"speed_{name}{scale}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        print(f"wrote {path}")
+    """Runs the benchmark that the first argument names, or all of them one after another."""
+    (name,) = command_line.expect_arguments(argv, 1, EXAMPLE)
+    given = flags.FLAGS
+    for one in BENCHMARKS if name == "all" else (name,):
+        report = run(one, given)
+        Console().print(speed_report.table(report))
+        if given.output is not None:
+            print(f"wrote {speed_report.write(report, Path(given.output).expanduser())}")
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("output", None, "folder for the report as JSON; nothing is written without it")
-    flags.DEFINE_enum("scale", "primekg", list(speed_subgraphs.SCALES), "subgraphs: size of the generated graph")
-    flags.DEFINE_integer("codes", None, "subgraphs: number of codes, if fewer than the scale has", lower_bound=1)
-    command_line.run(main)
+    config_flags.DEFINE_config_file("config", None, f"configuration to measure, FILE[:VARIANT] ({config_file.DEFAULT})")
+    flags.DEFINE_string("output", None, "folder for the reports; none are written without it")
+    flags.DEFINE_string("folder", None, "folder for generated data; OUTPUT/data, else ~/.cache/medtok_speed")
+    flags.DEFINE_enum("scale", "icd", SCALES, "the embedded data set, or generated data of a published size")
+    flags.DEFINE_integer("codes", None, "number of codes, if fewer than the scale has", lower_bound=1)
+    flags.DEFINE_integer("repeats", 5, "repetitions of each timing, after one that does not count", lower_bound=1)
+    flags.DEFINE_integer("steps", 8, "train: batches of one repetition", lower_bound=1)
+    flags.DEFINE_enum("encoder", None, ["bert-base", "tiny"], "a text encoder of this shape with random weights")
+    flags.DEFINE_string("tokenizer", None, "lookup: tokenizer directory; one with random tokens without it")
+    flags.DEFINE_bool("quick", False, "few repetitions, to see that it works")
+    restart_with_huge_pages()
+    command_line.run(main, check=config_file.check_arguments)

@@ -1,14 +1,20 @@
 import json
+import os
 import subprocess
 import sys
+import time
 
 import networkx as nx
 import numpy as np
 import pytest
 
+from eval import speed_report
+from eval.isolation import in_child
 from eval.phases import Phases
 from eval.speed_subgraphs import SCALES, Scale, measure
 from eval.synthetic_graph import power_law_graph
+from eval.timing import Timing, repeat
+from preprocessing.errors import UserError
 
 RELATIONS = ("common", "rare", "rarer")
 
@@ -45,10 +51,10 @@ def test_it_is_the_same_every_time(graph):
 
 def test_measure():
     report = measure("tiny", Scale(500, 4000, 300, 3, RELATIONS, RELATIONS[:1]), progress=False).report()
-    assert [phase["name"] for phase in report["phases"]] == ["generate the graph", "rank neighbours", "subgraphs"]
-    last = report["phases"][-1]
+    assert [row["name"] for row in report["rows"]] == ["generate the graph", "rank neighbours", "subgraphs"]
+    last = report["rows"][-1]
     assert last["items"] == 300
-    assert last["per_second"] == pytest.approx(300 / last["seconds"], rel=0.1)
+    assert last["per_second"] == pytest.approx(300 / last["median_seconds"])
     assert 10**7 < last["peak_bytes"] < 10**11
     assert 300 <= report["facts"]["nodes_of_all_subgraphs"] <= 300 * 64
 
@@ -59,11 +65,9 @@ def test_phases_count_what_they_are_told():
         pass
     with phases.phase("b"):
         pass
-    first, second = phases.report()["phases"]
-    assert first["unit"] == "things"
-    assert "items" not in second
-    table = Phases.table({"benchmark": "x", **phases.report()})
-    assert table.row_count == 2
+    first, second = phases.report()["rows"]
+    assert (first["items"], first["unit"]) == (10, "things")
+    assert second["items"] == 0
 
 
 def test_command_line(tmp_path):
@@ -78,4 +82,41 @@ def test_command_line(tmp_path):
     assert "codes/s" in done.stdout
     unknown = subprocess.run([*command, "everything"], capture_output=True, text=True)
     assert unknown.returncode == 2
-    assert "the benchmarks are: subgraphs" in unknown.stderr
+    assert "the benchmarks are: train, tokenize, subgraphs" in unknown.stderr
+    assert (tmp_path / "speed_subgraphs_icd.md").read_text().startswith("## subgraphs")
+
+
+def test_repetitions_leave_the_warm_up_out():
+    calls = []
+    seconds = repeat(lambda: calls.append(time.sleep(0.05 if not calls else 0.0)), 3, warm_up=1)
+    assert len(calls) == 4
+    assert len(seconds) == 3
+    assert max(seconds) < 0.05
+
+
+def test_a_timing_is_told_by_its_median():
+    report = Timing("x", (1.0, 4.0, 2.0), 10, more={"flops": 8.0}).report(matmul_flops=16.0)
+    assert (report["median_seconds"], report["least_seconds"], report["most_seconds"]) == (2.0, 1.0, 4.0)
+    assert report["per_second"] == 5.0
+    assert report["flops_per_second"] == 4.0
+    assert report["share_of_matmul"] == 0.25
+
+
+def test_reports_say_what_failed_and_leave_empty_columns_out(tmp_path):
+    rows = [Timing("fast", (0.5, 0.25), 100).report(), {"name": "none", "failed": "no compiler"}]
+    report = {"benchmark": "x", "machine": {"cores": 2}, "facts": {"scale": "icd", "codes": 1000}, "rows": rows}
+    path = speed_report.write(report, tmp_path / "new")
+    assert json.loads(path.read_text()) == report
+    text = path.with_suffix(".md").read_text()
+    assert "| fast | 375 ms | 250 ms to 500 ms | 267 codes/s |" in text
+    assert "failed: no compiler" in text
+    assert "codes 1,000" in text
+    assert "FLOP/s" not in text
+    assert speed_report.table(report).row_count == 2
+
+
+def test_a_child_gets_its_environment_and_its_death_is_told():
+    assert in_child(os.getenv, "MARK", MARK="x") == "x"
+    assert "MARK" not in os.environ
+    with pytest.raises(UserError, match="died"):
+        in_child(os._exit, 9)

@@ -1,0 +1,157 @@
+"""Source files of a given size, to build data sets from that are as large as the published ones.
+
+Codes by system as in Su et al. (2025), PrimeKG's numbers of nodes and edges. Descriptions are words of one wordpiece
+each, so that they are exactly as long as was drawn; lengths follow what real descriptions measure. Nothing of it means
+anything.
+"""
+
+import csv
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from eval.synthetic_graph import power_law_graph
+from medtok_jax.text_model import EMBEDDED, resolve_text_encoder
+from preprocessing import primekg
+from preprocessing.dataset_name import PRIMEKG, RELEASE
+from preprocessing.dataset_sources import DESCRIPTIONS, GRAPH, KG, LINKS
+from preprocessing.knowledge_graph import KnowledgeGraph
+from preprocessing.linking import LINK_SCHEMA
+from preprocessing.release import FILE as RELEASE_FILE
+from preprocessing.subgraphs import neighbour_table, subgraphs
+from preprocessing.whole_folder import whole_folder
+
+NODES, EDGES = 129_375, 8_100_498
+
+
+class Texts(NamedTuple):
+    """Codes of a system, and wordpieces of their descriptions: median, 95th percentile, most."""
+
+    codes: int
+    median: int
+    high: int
+    most: int
+
+
+# Lengths of ICD and NDC are measured on the official files; those of the others are guesses.
+SYSTEMS = {
+    "SNOMED": Texts(303_325, 11, 24, 60),
+    "ICD10CM": Texts(81_184, 16, 28, 57),
+    "RxNorm": Texts(81_151, 18, 40, 120),
+    "ICD10PCS": Texts(61_644, 17, 26, 39),
+    "NDC": Texts(54_560, 50, 107, 2243),
+    "ICD9CM": Texts(18_365, 12, 28, 52),
+    "CPT4": Texts(10_602, 20, 50, 120),
+    "ATC": Texts(6_659, 5, 9, 20),
+}
+# Share of codes without any node, and most anchors of the others.
+UNLINKED, MOST_ANCHORS = 0.1, 4
+NAME_WORDS, BLOCK = 4, 250_000
+
+
+def write_source(source: str, folder: Path, *, codes: int | None = None, seed: int = 0, progress: bool = True) -> Path:
+    """Writes the files that `medtok_codes/primekg` or `medtok_codes/release` is built from, unless they are there.
+
+    Args:
+        source: `primekg` or `release`.
+        folder: the source directory; it appears when it is whole.
+        codes: how many, if not all 617,490; nodes and edges shrink with them.
+        seed: of all that is drawn.
+        progress: whether to show bars.
+    """
+    if folder.is_dir():
+        return folder
+    total = sum(texts.codes for texts in SYSTEMS.values())
+    share = 1.0 if codes is None else min(codes / total, 1.0)
+    rng, words = np.random.default_rng(seed), _words()
+    nodes = max(int(NODES * share), 200)
+    graph = power_law_graph(nodes, max(int(EDGES * share) // 2 * 2, 4 * nodes), primekg.PRIORITY, seed=seed)
+    names = pa.array([" ".join(words[row]) for row in rng.integers(len(words), size=(nodes, NAME_WORDS))])
+    graph = KnowledgeGraph(**vars(graph) | {"nodes": graph.nodes.set_column(2, "name", names)})
+    described = [row for system, texts in SYSTEMS.items() for row in _codes(rng, words, system, texts, share)]
+    anchors = rng.integers(nodes, size=(len(described), MOST_ANCHORS)).astype(np.int32)
+    counts = rng.integers(1, MOST_ANCHORS + 1, len(described)) * (rng.random(len(described)) >= UNLINKED)
+    anchors[np.arange(MOST_ANCHORS) >= counts[:, None]] = -1
+    with whole_folder(folder) as partial:
+        if source == PRIMEKG:
+            _write_primekg(partial, described, graph, anchors)
+        else:
+            _write_release(partial, described, graph, anchors, progress)
+    return folder
+
+
+def _words() -> np.ndarray:
+    """Words that are one wordpiece of the embedded encoder (and of bert-base-uncased)."""
+    content = json.loads((resolve_text_encoder(EMBEDDED) / "tokenizer.json").read_text(encoding="utf-8"))
+    vocabulary = content["model"]["vocab"]
+    return np.array(sorted(word for word in vocabulary if word.isascii() and word.isalpha() and len(word) > 2))
+
+
+def _codes(rng: np.random.Generator, words: np.ndarray, system: str, texts: Texts, share: float) -> list[tuple]:
+    """(system, code, description) of one system; a lognormal number of words through median and 95th percentile."""
+    count = max(int(texts.codes * share), 1)
+    spread = np.log(texts.high / texts.median) / 1.645
+    # [CLS] and [SEP] are two wordpieces.
+    lengths = np.clip(texts.median * np.exp(spread * rng.standard_normal(count)) - 2, 1, texts.most - 2).astype(int)
+    drawn = words[rng.integers(len(words), size=lengths.sum())]
+    parts = np.split(drawn, np.cumsum(lengths)[:-1])
+    return [(system, f"{number:06d}", " ".join(part)) for number, part in enumerate(parts)]
+
+
+def _write_primekg(folder: Path, described: list[tuple], graph: KnowledgeGraph, anchors: np.ndarray) -> None:
+    with (folder / DESCRIPTIONS).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("system", "code", "description"))
+        writer.writerows(described)
+    graph.save(folder / GRAPH)
+    row, rank = np.nonzero(anchors >= 0)
+    keys = pa.array([f"{system}/{code}" for system, code, _ in described]).take(pa.array(row))
+    columns = {
+        "key": keys,
+        "node_id": anchors[row, rank],
+        "method": np.full(len(row), "generated"),
+        "confidence": np.ones(len(row), np.float32),
+        "rank": rank.astype(np.uint8),
+        "exact": rank == 0,
+        "via": np.full(len(row), ""),
+    }
+    (folder / LINKS).parent.mkdir()
+    pq.write_table(pa.table(columns, schema=LINK_SCHEMA), folder / LINKS)
+
+
+def _write_release(
+    folder: Path, described: list[tuple], graph: KnowledgeGraph, anchors: np.ndarray, progress: bool
+) -> None:
+    """The mapping table, its node lists the neighbourhoods that `primekg` would cut, and `kg.csv`, edge by edge."""
+    table = neighbour_table(graph, hub_cap=16, priority=primekg.PRIORITY, first_kept=primekg.FIRST_KEPT)
+    found = tqdm(subgraphs(table, anchors, max_nodes=64), "cutting subgraphs", len(described), disable=not progress)
+    columns = {
+        "med_code": [code for _, code, _ in described],
+        "desc": [text for _, _, text in described],
+        "code_system": [system for system, _, _ in described],
+        "pkg_index_list": [subgraph.nodes for subgraph in found],
+        "med_code_node_mapping": [row[row >= 0] for row in anchors],
+    }
+    pq.write_table(pa.table(columns), folder / RELEASE_FILE)
+    sources, nodes = graph.sources(), graph.nodes
+    parts = {"index": "node_id", "id": "source_id", "type": "type", "name": "name", "source": "source"}
+    with (folder / KG).open("wb") as file:
+        for start in tqdm(range(0, graph.num_edges, BLOCK), "writing edges", disable=not progress):
+            edges = slice(start, start + BLOCK)
+            relation = pa.array(graph.relation_names).take(pa.array(graph.relation[edges].astype(np.int32)))
+            block = {"relation": relation, "display_relation": relation}
+            for end, ids in (("x", sources[edges]), ("y", graph.indices[edges])):
+                rows = nodes.take(pa.array(np.asarray(ids)))
+                block |= {f"{end}_{name}": rows[column] for name, column in parts.items()}
+            order = ["relation", "display_relation", *(f"{e}_{n}" for e in "xy" for n in parts)]
+            options = pyarrow.csv.WriteOptions(include_header=start == 0)
+            pyarrow.csv.write_csv(pa.table({name: block[name] for name in order}), file, options)
+
+
+SOURCES = (PRIMEKG, RELEASE)

@@ -1,0 +1,55 @@
+"""Text states of a given width filled with random numbers, in files as large as real ones: speed sees no values."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+
+from medtok_jax.text_cache import DTYPES, TextCache
+from medtok_jax.text_model import TextTokenizer
+
+# Rows drawn; longer files repeat them.
+BLOCK = 16_384
+
+
+def random_states(
+    encoder_dir: Path,
+    cache_dir: Path,
+    texts: list[str],
+    names: list[str],
+    *,
+    max_length: int,
+    dtype: str = "bfloat16",
+    progress: bool = True,
+    width: int,
+    folder: Path,
+) -> TextCache:
+    """As `text_cache.open_or_encode` without the encoder: its wordpieces, random states.
+
+    Args:
+        encoder_dir, texts, names, max_length, dtype: as there. cache_dir, progress: not used.
+        width: of the states.
+        folder: where their file lies.
+    """
+    del cache_dir, progress
+    kind = DTYPES[dtype]
+    token_ids, offsets, num_cut = TextTokenizer(encoder_dir, max_length)(texts)
+    drawn = np.random.default_rng(0).standard_normal((BLOCK, width), np.float32).astype(kind)
+    key = hashlib.sha256(json.dumps([len(token_ids), width, dtype]).encode()).hexdigest()
+    path = folder / f"random-{key[:16]}.bin"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.partial")
+        with partial.open("wb") as file:
+            for start in range(0, len(token_ids), BLOCK):
+                file.write(drawn[: len(token_ids) - start].tobytes())
+        partial.rename(path)
+    rows = np.arange(len(names) + 1) % BLOCK
+    return TextCache(
+        states=np.memmap(path, kind, "r", shape=(len(token_ids), width)),
+        offsets=offsets,
+        token_ids=token_ids,
+        name_embedding=drawn[rows],
+        num_cut=num_cut,
+    )

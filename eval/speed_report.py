@@ -1,0 +1,104 @@
+"""Reports of the benchmarks: JSON with every figure, and one table for the terminal and for Markdown."""
+
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+
+from rich.table import Table
+
+HEADERS = ("what", "median", "least to most", "rate", "FLOP/s", "of matmul", "memory", "compiled", "slower")
+
+
+def machine() -> dict[str, str | int]:
+    """What it was measured on, and when."""
+    return {
+        "date": date.today().isoformat(),
+        "system": platform.platform(),
+        "processor": _processor(),
+        "python": platform.python_version(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else -1,
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+
+
+def cells(row: Mapping) -> list[str]:
+    """A row of a report as text, in the order of `HEADERS`."""
+    if "failed" in row:
+        return [row["name"], f"failed: {row['failed']}", *[""] * (len(HEADERS) - 2)]
+    memory = row.get("peak_bytes") or row.get("planned_bytes")
+    rate, slower = row.get("flops_per_second"), row.get("we are faster by")
+    least, most = row.get("least_seconds", 0.0), row.get("most_seconds", 0.0)
+    return [
+        row["name"],
+        seconds(row["median_seconds"]) if row.get("repeats") and row["name"] != "matmul" else "",
+        f"{seconds(least)} to {seconds(most)}" if row.get("repeats", 1) > 1 else "",
+        f"{row['per_second']:,.0f} {row['unit']}/s" if row.get("items") else "",
+        f"{rate / 1e9:,.1f} G" if rate else "",
+        f"{row['share_of_matmul']:.0%}" if "share_of_matmul" in row else "",
+        f"{memory / 2**30:.2f} GiB" if memory else "",
+        f"{row['compile_count']} in {row['compile_seconds']:.1f} s" if "compile_count" in row else "",
+        f"{slower:.1f} x" if slower else "",
+    ]
+
+
+def seconds(value: float) -> str:
+    """A duration with three digits."""
+    return f"{value * 1e3:.3g} ms" if value < 1 else f"{value:.3g} s"
+
+
+def _used(rows: Sequence[Sequence[str]]) -> list[int]:
+    """Columns that say something."""
+    return [column for column in range(len(HEADERS)) if column == 0 or any(row[column] for row in rows)]
+
+
+def title(report: Mapping) -> str:
+    """What a report is of."""
+    facts = (
+        f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}" for name, value in report["facts"].items()
+    )
+    return f"{report['benchmark']}: {', '.join(facts)}"
+
+
+def table(report: Mapping) -> Table:
+    """A report for the terminal."""
+    rows = [cells(row) for row in report["rows"]]
+    made = Table(title=title(report), title_justify="left", title_style="bold")
+    for column in _used(rows):
+        made.add_column(HEADERS[column], justify="right" if column else "left")
+    for row in rows:
+        made.add_row(*(row[column] for column in _used(rows)))
+    return made
+
+
+def markdown(report: Mapping) -> str:
+    """A report as Markdown."""
+    rows = [cells(row) for row in report["rows"]]
+    used = _used(rows)
+    line = lambda parts: f"| {' | '.join(parts)} |"  # noqa: E731
+    lines = [line([HEADERS[column] for column in used]), line(["---"] + ["---:"] * (len(used) - 1))]
+    lines += [line([row[column] for column in used]) for row in rows]
+    told = ", ".join(f"{name} {value}" for name, value in report["machine"].items())
+    return f"## {report['benchmark']}\n\n{title(report)}\n\nMeasured on: {told}\n\n" + "\n".join(lines) + "\n"
+
+
+def write(report: Mapping, folder: Path) -> Path:
+    """Writes `speed_BENCHMARK[_SCALE].json` and `.md` into a folder; returns the first."""
+    scale = f"_{report['facts']['scale']}" if "scale" in report["facts"] else ""
+    path = folder / f"speed_{report['benchmark']}{scale}.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    for target, text in ((path, json.dumps(report, indent=1) + "\n"), (path.with_suffix(".md"), markdown(report))):
+        partial = target.with_name(f"{target.name}.partial")
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(target)
+    return path

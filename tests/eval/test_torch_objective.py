@@ -1,0 +1,84 @@
+"""The PyTorch step that speed is compared with computes the loss and the gradients that the Flax step does."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import jax  # noqa: E402
+import small_run  # noqa: E402
+from flax import nnx  # noqa: E402
+from ml_collections import ConfigDict  # noqa: E402
+
+from eval import speed_torch  # noqa: E402
+from eval.speed_setup import Setting, open_run  # noqa: E402
+from eval.torch_objective import Objective, to_arrays  # noqa: E402
+from medtok_jax import sharding, steps  # noqa: E402
+from medtok_jax.convert import pytorch_weights  # noqa: E402
+from medtok_jax.losses import totals  # noqa: E402
+from medtok_jax.model_directory import flatten  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def ready(data_dir, tmp_path_factory):
+    config = ConfigDict(small_run.small_config(data_dir, model__graph_encoder_type="hierarchical").to_dict())
+    # What is drawn at random differs between the two.
+    config.augment = {"token_dropout": 0.0, "feature_dropout": 0.0, "edge_dropout": 0.0}
+    setting = Setting(config, "icd", tmp_path_factory.mktemp("speed")).prepared()
+    opened = open_run(setting, progress=False)
+    # So few codes have no small shape of their own.
+    opened.builder.budgets = dataclasses.replace(opened.builder.budgets, small=(40, 48))
+    return opened
+
+
+@pytest.fixture(scope="module")
+def flax_side(ready):
+    """The batch, the loss and the gradients by Flax."""
+    batch = ready.train_source()[0]
+    placed = sharding.place_batch(batch, ready.mesh)
+
+    def loss(params):
+        model = ready.structure.model(params, ready.state.fixed)
+        terms, _ = steps.score(model, placed, ready.tables, jax.random.key(0), ready.config)
+        return totals(terms)["total_loss"]
+
+    value, gradients = jax.jit(jax.value_and_grad(loss))(ready.state.params)
+    named = flatten({"params": nnx.to_pure_dict(gradients)})
+    return batch, float(value), pytorch_weights.to_torch({name: np.asarray(x) for name, x in named.items()})
+
+
+@pytest.mark.parametrize("tiers", [False, True])
+def test_loss_and_gradients(ready, flax_side, tiers):
+    batch, value, gradients = flax_side
+    assert batch.small == (40, 48)
+    model = speed_torch.build(ready, with_encoder=False)
+    tables, most = ready.data.node_tables(), ready.data.sizes().max_nodes
+    arrays = to_arrays(batch, tables, most, torch.device("cpu"))
+    loss = Objective(model, ready.config, tiers=tiers)(arrays)
+    loss.backward()
+    assert loss.item() == pytest.approx(value, rel=1e-4)
+    own = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert own.keys() <= gradients.keys()
+    for name, gradient in own.items():
+        np.testing.assert_allclose(gradient, gradients[name], atol=2e-4 * np.abs(gradients[name]).max() + 1e-6)
+    for name in gradients.keys() - own.keys():
+        assert not gradients[name].any(), name
+
+
+def test_padded_batch_holds_wordpieces(ready):
+    batch = ready.train_source()[0]
+    wide = speed_torch.padded(ready, batch, 8)
+    assert wide.text.shape == (8, 512)
+    assert (wide.index == batch.index[:8]).all()
+    assert (wide.text_mask.sum(1) == ready.data.num_tokens(batch.index[:8])).all()
+    assert wide.small is None
+
+
+def test_what_it_does_not_know_is_not_compared(ready, tmp_path):
+    setting = Setting(ready.config, "icd", tmp_path)
+    assert speed_torch.EAGER in speed_torch.variants(setting)
+    other = ConfigDict(ready.config.to_dict())
+    other.model.quantizer_kind = "residual"
+    assert speed_torch.variants(dataclasses.replace(setting, config=other)) == []
