@@ -152,8 +152,9 @@ def test_intervals():
     rng = np.random.default_rng(0)
     gaps = np.exp(rng.uniform(np.log(MINUTE), np.log(2000 * 24 * HOUR), 300)).astype(np.int64)
     gaps = np.concatenate([gaps, [minutes * MINUTE for minutes in events.INTERVALS.values()]])
+    # The second patient begins long after the first ends: that is no interval.
     times, half = np.cumsum(gaps), len(gaps) // 2
-    times[half:] -= times[half] - 5
+    times[half:] += 900 * 24 * HOUR
     events_only = Timelines(
         np.full(len(times), 100), times, np.array([7, 8]), np.array([0, half]), {"hadm_id": times.astype(float)}
     )

@@ -121,6 +121,15 @@ def test_timelines_without_codes(tokenizer):
     assert after.tokens.tolist() == before.tokens.tolist()
 
 
+def test_no_code_reaches_into_the_next_patient(tokenizer):
+    cut = ([("ICD//CM//TYPE_2_DIABETES_MELLITUS", 0)], [("ICD//CM//3-6//9", 0), ("TIMELINE_END", 0)])
+    rewriter, _, after, _ = _rewritten(tokenizer, "drop", cut)
+    keys, ids = tokenizer
+    of_category = [f"MEDTOK//{number}" for number in ids[keys.index("ICD10CM/E11")]]
+    assert [rewriter.vocabulary[number] for number in after.tokens] == [*of_category, "TIMELINE_END"]
+    assert after.patient_offsets.tolist() == [0, len(of_category)]
+
+
 def test_titles_are_those_of_the_official_list():
     if importlib.util.find_spec("simple_icd_10_cm") is None:
         pytest.skip("the official list is in the package simple-icd-10-cm")
