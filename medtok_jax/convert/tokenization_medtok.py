@@ -103,7 +103,8 @@ def read_table(path: str | Path) -> tuple[dict[str, np.ndarray], dict]:
         ValueError: it is no such file.
     """
     try:
-        content = np.memmap(path, mode="r")
+        # As a plain array: every slice of a memmap costs microseconds.
+        content = np.asarray(np.memmap(path, mode="r"))
         start = 8 + int(content[:8].view("<u8")[0])
         header = json.loads(content[8:start].tobytes())
         about = json.loads(header.pop("__metadata__")["medtok"])
@@ -255,7 +256,7 @@ class MedTokTokenizer(PreTrainedTokenizer):
             asked = self.systems_named(system)
             named = asked if named is None else tuple(name for name in named if name in asked)
         rows = self._spelled(_upper(bare), named)
-        if rows or "." in bare:
+        if rows:
             return rows
         for name, normal in (("NDC", _ndc(bare)), ("ATC", _atc(bare))):
             if normal and name in (self.systems if named is None else named):
