@@ -26,7 +26,7 @@ pl = load("polars")
 # Directory -> splits of MEDS in it, in their order: ETHOS validates on the end of what it trains on.
 SPLITS = {"train": ("train", "tuning"), "test": ("held_out",)}
 # Values of a measurement that its quantiles are taken of, drawn evenly over all its values.
-SAMPLED_VALUES = 100_000
+SAMPLED_VALUES = 20_000
 _COLUMNS = ("subject_id", "time", "code", "numeric_value", "hadm_id", "icustay_id")
 _FURTHER = ("icustay_id", "stay_id", "insurance", "race", "marital_status")
 
@@ -227,7 +227,7 @@ class _Encoder:
             return None
         subjects = frame["subject_id"].to_numpy()
         starts = np.flatnonzero(np.diff(subjects, prepend=subjects[0] - 1))
-        stays = {name: frame[name].cast(pl.Float64).fill_null(np.nan).to_numpy() for name in ethos_directory.STAYS}
+        stays = {name: frame[name].cast(pl.Float64, strict=False).fill_null(np.nan).to_numpy() for name in ethos_directory.STAYS}
         timelines = Timelines(
             frame["token"].to_numpy(), frame["time"].cast(pl.Int64).to_numpy(), subjects[starts], starts, stays
         )
