@@ -227,7 +227,8 @@ class _Encoder:
             return None
         subjects = frame["subject_id"].to_numpy()
         starts = np.flatnonzero(np.diff(subjects, prepend=subjects[0] - 1))
-        stays = {name: frame[name].cast(pl.Float64, strict=False).fill_null(np.nan).to_numpy() for name in ethos_directory.STAYS}
+        numbers = frame.select(pl.col(ethos_directory.STAYS).cast(pl.Float64, strict=False).fill_null(np.nan))
+        stays = {name: numbers[name].to_numpy() for name in ethos_directory.STAYS}
         timelines = Timelines(
             frame["token"].to_numpy(), frame["time"].cast(pl.Int64).to_numpy(), subjects[starts], starts, stays
         )
