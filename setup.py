@@ -57,7 +57,7 @@ setup(
         "pyg": PYG,
         "ehr": EHR,
         "report": [*REPORT, "umap-learn>=0.5.7"],
-        "eval": ["scikit-learn>=1.5", "tensorboard>=2.18"],
+        "eval": ["scikit-learn>=1.5", "scipy>=1.13", "tensorboard>=2.18"],
         "test": DATA
         + TEXT_ENCODER
         + PYG

@@ -44,6 +44,9 @@ def markdown(report: dict, plots: list[str] | None = None) -> str:
     if counts := labels["counts"]:
         parts.append("## Labels")
         parts.append("\n".join(f"- {name}: {count:,}" for name, count in counts.items()))
+    if report["notes"]:
+        parts.append("## Not measured, or not held out")
+        parts.append("\n".join(f"- {note}" for note in report["notes"]))
     parts += [f"![{name}]({name})" for name in plots or []]
     return "\n\n".join(parts) + "\n"
 

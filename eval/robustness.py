@@ -28,6 +28,7 @@ from medtok_jax.similarity import quantize
 from medtok_jax.text_cache import DTYPES
 from medtok_jax.text_model import TextTokenizer, resolve_text_encoder
 from medtok_jax.text_states import TextStates
+from preprocessing.errors import InputError
 
 FAMILY = "robustness"
 WHOLE, NO_TEXT, NO_GRAPH, FEWER_EDGES = "nothing dropped", "text dropped", "graph dropped", "half of the edges dropped"
@@ -42,7 +43,17 @@ def measure(context: Context, run: Run) -> list[Measurement]:
     Args:
         context: of the tokenizer that the run wrote.
         run: opened with `medtok_jax.run.open_trained`.
+
+    Raises:
+        InputError: the tokenizer is not the run's.
     """
+    codebook = np.asarray(run.structure.model(run.state.params, run.state.fixed).quantizer.codebook())
+    theirs = context.representation.codebook
+    if theirs is None or theirs.shape != codebook.shape or not np.allclose(theirs, codebook, atol=1e-5):
+        raise InputError(
+            f"{context.representation.name} is not the tokenizer of the best checkpoint of {run.workdir}; give a "
+            "--workdir and its own tokenizer."
+        )
     in_use = run.data.table.key[run.data.selected].astype(str)
     known = np.isin(context.representation.keys, in_use)
     queries = _crosswalk_queries(context, known)

@@ -115,8 +115,29 @@ def describe(
         "seed": seed,
         "labels": {"data_set": labels.data_set, "fingerprint": labels.fingerprint, "counts": labels.counts},
         "dead_rows": codebook_use.dead_rows(representation),
+        "notes": _notes(representation, labels, measurements),
         "figures": [figure(measurement, seed=seed) for measurement in measurements],
     }
+
+
+def _notes(representation: Representation, labels: Labels, measurements: Sequence[Measurement]) -> list[str]:
+    """What was not measured and what would be needed, one sentence each."""
+    measured, notes = {measurement.family for measurement in measurements}, []
+    if codebook_use.FAMILY in measured and representation.embeddings and representation.unquantized is None:
+        notes.append(
+            "cosine(e, ê) and reconstruction error need the embeddings before quantization: "
+            "python -m medtok_jax.tokenize vocabulary --workdir=RUN --output=TOK --embeddings."
+        )
+    if representation.about.get("graph", True) and any(q.given for q in labels.relations.values()):
+        notes.append(
+            "The graph holds the note edges: for held-out relations build and train on a data set with "
+            "-holdout_note_30_eval in its name."
+        )
+    if "robustness" not in measured:
+        notes.append("Robustness was not measured: it runs the model, --workdir=RUN.")
+    if seed_stability.FAMILY not in measured:
+        notes.append("Stability was not measured: it compares tokenizers of other seeds, --other_seeds=TOK,TOK.")
+    return notes
 
 
 def figure(measurement: Measurement, *, seed: int = 0) -> dict:

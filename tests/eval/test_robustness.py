@@ -1,5 +1,7 @@
 """Codes encoded again with something dropped, by a small model as it is initialised: real texts, graphs and code."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from small_run import DATA_SET, small_config
@@ -12,6 +14,7 @@ from eval.robustness import FEWER_EDGES, NO_GRAPH, NO_TEXT, WHOLE
 from medtok_jax import run as runs
 from medtok_jax.ragged import take
 from medtok_jax.regions import EMBEDDINGS, REGION_OF_EMBEDDING, REGIONS
+from preprocessing.errors import InputError
 
 pytestmark = pytest.mark.slow
 
@@ -75,6 +78,13 @@ def test_encoding_some_codes_gives_their_rows_of_the_table(run, table):
     assert np.array_equal(ids, table.tokens[rows])
     assert weights == pytest.approx(table.weights[rows], abs=1e-5)
     assert vectors == pytest.approx(table.vectors[rows], abs=1e-5)
+
+
+def test_the_tokenizer_of_another_run_is_refused(run, table, data_dir):
+    labels = label_building.open_labels(DATA_SET, data_dir, progress=False).for_keys(table.keys)
+    other = dataclasses.replace(table, codebook=table.codebook[::-1])
+    with pytest.raises(InputError, match="not the tokenizer of the best checkpoint"):
+        robustness.measure(Context(other, labels), run)
 
 
 def test_dropping_more_leaves_less(run, table, data_dir):
