@@ -39,58 +39,32 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "ethos": ("width", "n_layer", "n_head", "n_positions", "paper_vocabulary"),
 }
 
-TO = flags.DEFINE_enum("to", None, list(TARGETS), "What to convert to.")
-FROM = flags.DEFINE_enum("from", None, list(SOURCES), "What --input is, to turn it back into a work directory.")
-INPUT = flags.DEFINE_string("input", None, "With --from: the directory to read.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Work directory of a finished training run.")
-TOKENIZER = flags.DEFINE_string("tokenizer", None, "Tokenizer directory, if not the one in the work directory.")
-EVENTS = flags.DEFINE_string("events", None, "Patient records: a MEDS data set, or a MIMIC-III or MIMIC-IV directory.")
-OUTPUT = flags.DEFINE_string("output", None, "Directory to write; it must be absent or empty.")
-OVERWRITE = flags.DEFINE_bool("overwrite", False, "Whether an --output that is not empty is replaced, as a whole.")
-UNMAPPED = flags.DEFINE_enum(
-    "unmapped", "keep", list(request.UNMAPPED), "What becomes of codes in --events that the tokenizer does not hold."
-)
-NODES = flags.DEFINE_enum("nodes", None, ["tokens", "codes"], "Nodes of a visit graph: tokens by default.")
-TOKENS_PER_CODE = flags.DEFINE_integer(
-    "tokens_per_code", None, "Tokens that stand for a code at most; 0 for all.", lower_bound=0
-)
-WIDTH = flags.DEFINE_integer("width", None, "Hidden size of the model; its own by default.", lower_bound=1)
-TASK = flags.DEFINE_enum("task", None, ["mortality", "readmission"], "Label of a history, from the visit behind it.")
-LABELS = flags.DEFINE_string("labels", None, "Labels of histories instead: a parquet file in MEDS form.")
-N_LAYER = flags.DEFINE_integer("n_layer", None, "ETHOS: layers of the model; 6 by default.", lower_bound=1)
-N_HEAD = flags.DEFINE_integer("n_head", None, "ETHOS: attention heads; 12 by default.", lower_bound=1)
-N_POSITIONS = flags.DEFINE_integer("n_positions", None, "ETHOS: tokens of a timeline; 2048 by default.", lower_bound=8)
-PAPER_VOCABULARY = flags.DEFINE_string(
-    "paper_vocabulary", None, "ETHOS: vocabulary of its first release (.pkl) to put MedTok tokens behind."
-)
-MAX_LEN = flags.DEFINE_integer("max_len", None, "Tokens of a history at most.", lower_bound=16)
-
 
 def main(arguments: list[str]) -> None:
     """Runs one conversion."""
     if arguments[1:]:
         raise InputError(f"{arguments[1]!r} is no flag; see --help for an example.")
-    if bool(TO.value) == bool(FROM.value):
+    if bool(flags.FLAGS.to) == bool(flags.FLAGS["from"].value):
         raise InputError(f"Say what to do, by --to={'|'.join(TARGETS)} or --from={'|'.join(SOURCES)}.")
-    if not OUTPUT.value:
+    if not flags.FLAGS.output:
         raise InputError("--output is missing: say which directory to write.")
-    if TO.value:
+    if flags.FLAGS.to:
         asked = request.make_request(
-            output=OUTPUT.value,
-            workdir=WORKDIR.value,
-            tokenizer=TOKENIZER.value,
-            events=EVENTS.value,
-            unmapped=UNMAPPED.value,
-            overwrite=OVERWRITE.value,
+            output=flags.FLAGS.output,
+            workdir=flags.FLAGS.workdir,
+            tokenizer=flags.FLAGS.tokenizer,
+            events=flags.FLAGS.events,
+            unmapped=flags.FLAGS.unmapped,
+            overwrite=flags.FLAGS.overwrite,
             options=_options(),
         )
-        importlib.import_module(TARGETS[TO.value]).convert(asked)
+        importlib.import_module(TARGETS[flags.FLAGS.to]).convert(asked)
         return
-    if not INPUT.value:
-        raise InputError(f"--input is missing: say which directory --from={FROM.value} reads.")
-    source = request.existing(INPUT.value, "directory")
-    output = request.check_output(OUTPUT.value, OVERWRITE.value, [source])
-    importlib.import_module(SOURCES[FROM.value]).restore(source, output)
+    if not flags.FLAGS.input:
+        raise InputError(f"--input is missing: say which directory --from={flags.FLAGS['from'].value} reads.")
+    source = request.existing(flags.FLAGS.input, "directory")
+    output = request.check_output(flags.FLAGS.output, flags.FLAGS.overwrite, [source])
+    importlib.import_module(SOURCES[flags.FLAGS["from"].value]).restore(source, output)
 
 
 def _options() -> dict:
@@ -102,13 +76,44 @@ def _options() -> dict:
     given = {}
     for name in sorted({name for names in OPTIONS.values() for name in names}):
         flag = flags.FLAGS[name]
-        if name in OPTIONS.get(TO.value, ()):
+        if name in OPTIONS.get(flags.FLAGS.to, ()):
             given |= {name: flag.value} if flag.value is not None else {}
         elif flag.present:
             takers = [target for target, names in OPTIONS.items() if name in names]
-            raise InputError(f"--{name} is of --to={'|'.join(takers)}; --to={TO.value} does not take it.")
+            raise InputError(f"--{name} is of --to={'|'.join(takers)}; --to={flags.FLAGS.to} does not take it.")
     return given
 
 
+def define_flags() -> None:
+    """All flags of the command line."""
+    flags.DEFINE_enum("to", None, list(TARGETS), "What to convert to.")
+    flags.DEFINE_enum("from", None, list(SOURCES), "What --input is, to turn it back into a work directory.")
+    flags.DEFINE_string("input", None, "With --from: the directory to read.")
+    flags.DEFINE_string("workdir", None, "Work directory of a finished training run.")
+    flags.DEFINE_string("tokenizer", None, "Tokenizer directory, if not the one in the work directory.")
+    flags.DEFINE_string("events", None, "Patient records: a MEDS data set, or a MIMIC-III or MIMIC-IV directory.")
+    flags.DEFINE_string("output", None, "Directory to write; it must be absent or empty.")
+    flags.DEFINE_bool("overwrite", False, "Whether an --output that is not empty is replaced, as a whole.")
+    flags.DEFINE_enum(
+        "unmapped",
+        "keep",
+        list(request.UNMAPPED),
+        "What becomes of codes in --events that the tokenizer does not hold.",
+    )
+    flags.DEFINE_enum("nodes", None, ["tokens", "codes"], "Nodes of a visit graph: tokens by default.")
+    flags.DEFINE_integer("tokens_per_code", None, "Tokens that stand for a code at most; 0 for all.", lower_bound=0)
+    flags.DEFINE_integer("width", None, "Hidden size of the model; its own by default.", lower_bound=1)
+    flags.DEFINE_enum("task", None, ["mortality", "readmission"], "Label of a history, from the visit behind it.")
+    flags.DEFINE_string("labels", None, "Labels of histories instead: a parquet file in MEDS form.")
+    flags.DEFINE_integer("n_layer", None, "ETHOS: layers of the model; 6 by default.", lower_bound=1)
+    flags.DEFINE_integer("n_head", None, "ETHOS: attention heads; 12 by default.", lower_bound=1)
+    flags.DEFINE_integer("n_positions", None, "ETHOS: tokens of a timeline; 2048 by default.", lower_bound=8)
+    flags.DEFINE_string(
+        "paper_vocabulary", None, "ETHOS: vocabulary of its first release (.pkl) to put MedTok tokens behind."
+    )
+    flags.DEFINE_integer("max_len", None, "Tokens of a history at most.", lower_bound=16)
+
+
 if __name__ == "__main__":
+    define_flags()
     command_line.run(main)
