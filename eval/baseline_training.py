@@ -8,6 +8,8 @@ import optax
 from flax import nnx
 from tqdm import tqdm
 
+from medtok_jax.steps import NonFiniteLoss
+
 
 class Trainer:
     """Trains a module step by step.
@@ -55,7 +57,7 @@ class Trainer:
         """Trains on all batches; `before_step` maps steps to what is called before them. Losses go to `history`.
 
         Raises:
-            FloatingPointError: a loss is no number.
+            NonFiniteLoss: a loss is no number.
         """
         pending = []
         for number, batch in enumerate(tqdm(batches, desc=f"Training {name}", unit=" steps", disable=not progress)):
@@ -67,4 +69,4 @@ class Trainer:
             jax.block_until_ready(pending[max(len(pending) - 4, 0)])
         self.history += [{key: float(value) for key, value in terms.items()} for terms in pending]
         if not all(np.isfinite(list(terms.values())).all() for terms in self.history):
-            raise FloatingPointError(f"the loss of {name} is no number")
+            raise NonFiniteLoss(f"the loss of {name} is no number any more; try another --seed.")
