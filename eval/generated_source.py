@@ -19,6 +19,7 @@ from tqdm import tqdm
 from eval.synthetic_graph import power_law_graph
 from medtok_jax.text_model import EMBEDDED, resolve_text_encoder
 from preprocessing import primekg
+from preprocessing.codes import is_wellformed
 from preprocessing.dataset_name import PRIMEKG, RELEASE
 from preprocessing.dataset_sources import DESCRIPTIONS, GRAPH, KG, LINKS
 from preprocessing.knowledge_graph import KnowledgeGraph
@@ -53,6 +54,7 @@ SYSTEMS = {
 # Share of codes without any node, and most anchors of the others.
 UNLINKED, MOST_ANCHORS = 0.1, 4
 NAME_WORDS, BLOCK = 4, 250_000
+_LETTERS, _DIGITS = "ABCDGHJLMN", {"ICD10PCS": 7, "NDC": 11, "CPT4": 5}
 
 
 def write_source(source: str, folder: Path, *, codes: int | None = None, seed: int = 0, progress: bool = True) -> Path:
@@ -101,7 +103,25 @@ def _codes(rng: np.random.Generator, words: np.ndarray, system: str, texts: Text
     lengths = np.clip(texts.median * np.exp(spread * rng.standard_normal(count)) - 2, 1, texts.most - 2).astype(int)
     drawn = words[rng.integers(len(words), size=lengths.sum())]
     parts = np.split(drawn, np.cumsum(lengths)[:-1])
-    return [(system, f"{number:06d}", " ".join(part)) for number, part in enumerate(parts)]
+    return [(system, _code(system, number), " ".join(part)) for number, part in enumerate(parts)]
+
+
+def _code(system: str, number: int) -> str:
+    """A code in the form of its system."""
+    match system:
+        case "SNOMED":
+            digits = f"{100_000 + number}00"
+            return next(digits + check for check in "0123456789" if is_wellformed(system, digits + check))
+        case "RxNorm":
+            return str(100_000 + number)
+        case "ICD10CM":
+            return f"{_LETTERS[number // 100_000]}{number // 1000 % 100:02d}.{number % 1000:03d}"
+        case "ICD9CM":
+            return f"{number // 100:03d}.{number % 100:02d}"
+        case "ATC":
+            return f"{_LETTERS[number // 1000]}{number // 100 % 10:02d}AA{number % 100:02d}"
+        case _:
+            return f"{number:0{_DIGITS[system]}d}"
 
 
 def _write_primekg(folder: Path, described: list[tuple], graph: KnowledgeGraph, anchors: np.ndarray) -> None:
