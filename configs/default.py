@@ -117,6 +117,7 @@ def _train() -> ConfigDict:
     train.grad_accum_steps = 1  # Batches summed up before parameters move.
     train.mixed_precision = False  # Whether activations are bfloat16; parameters, distances and losses stay float32.
     train.num_devices = 0  # Devices to use; 0 for all.
+    train.model_parallel = 1  # Devices that share one codebook and one table of node ids, a part each.
     train.log_every = 20  # Steps between logged metrics.
     train.eval_every = 500  # Steps between validations; there is always one at the end.
     train.eval_codes = 8192  # Validation codes of one such validation; 0 for all.

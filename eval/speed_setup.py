@@ -77,7 +77,7 @@ def open_run(setting: Setting, *, progress: bool = True) -> Run:
     encoder_dir, width = setting.encoder_and_width()
     encode = functools.partial(random_states, width=width, folder=setting.folder)
     data = load_data(config, encoder_dir=encoder_dir, progress=progress, encode=encode)
-    mesh = sharding.make_mesh(sharding.use_devices(config.train.num_devices))
+    mesh = sharding.make_mesh(sharding.use_devices(config.train.num_devices), config.train.model_parallel)
     identity = {"fingerprint": data.table.fingerprint, "encoder": ""}
     workdir = setting.folder / "no run"
     return runs.assemble(config, workdir, data, mesh, encoder_dir, None, 0, 10**6, identity)

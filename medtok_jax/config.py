@@ -41,6 +41,7 @@ POSITIVE = (
     "train.lr",
     "train.clip_norm",
     "train.grad_accum_steps",
+    "train.model_parallel",
     "train.log_every",
     "train.eval_every",
     "train.checkpoint_every",
@@ -75,6 +76,7 @@ LATER_FIELDS = {
     "model.shared_search": "region",
     "loss.shared_weight": 1.0,
     "loss.specific_weight": 1.0,
+    "train.model_parallel": 1,
 }
 
 # Fields that must agree for a checkpoint to be trained on; the rest (training length, logging) may change.
@@ -184,10 +186,13 @@ def _validate_widths(model: ConfigDict) -> None:
 
 def _validate_training(config: ConfigDict, num_devices: int) -> None:
     train, buckets = config.train, tuple(config.data.length_buckets)
-    if train.batch_size % num_devices:
+    _validate_model_parallel(config, num_devices)
+    stacks = num_devices // train.model_parallel
+    if train.batch_size % stacks:
+        over = f" in groups of train.model_parallel={train.model_parallel}" if train.model_parallel > 1 else ""
         raise InputError(
-            f"train.batch_size={train.batch_size} is not divisible by the {num_devices} devices in use;"
-            f" take a multiple of {num_devices}, or fewer devices by train.num_devices."
+            f"train.batch_size={train.batch_size} is not divisible by the {num_devices} devices in use{over};"
+            f" take a multiple of {stacks}, or fewer devices by train.num_devices."
         )
     if config.loss.graph_positives and train.batch_size % 2:
         raise InputError(f"train.batch_size={train.batch_size} must be even with loss.graph_positives=True.")
@@ -198,6 +203,17 @@ def _validate_training(config: ConfigDict, num_devices: int) -> None:
     if config.data.max_length > buckets[-1]:
         raise InputError(
             f"data.max_length={config.data.max_length} does not fit the largest of data.length_buckets={buckets}."
+        )
+
+
+def _validate_model_parallel(config: ConfigDict, num_devices: int) -> None:
+    parts = config.train.model_parallel
+    if num_devices % parts:
+        raise InputError(f"train.model_parallel={parts} does not divide the {num_devices} devices in use.")
+    if config.model.codebook_size % parts:
+        raise InputError(
+            f"model.codebook_size={config.model.codebook_size} cannot be cut into train.model_parallel={parts} equal"
+            f" parts; take a multiple of {parts}."
         )
 
 

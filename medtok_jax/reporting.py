@@ -13,6 +13,7 @@ from rich.table import Table
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from medtok_jax import sharding
 from medtok_jax.code_table import SPLITS
 from medtok_jax.compiled_step import StepMemory, device_memory
 from medtok_jax.metrics import describe_usage
@@ -53,6 +54,7 @@ def say_memory(run) -> None:
 
 def print_start(run) -> None:
     """What is about to be trained, on what."""
+    params = sharding.whole(run.state.params, run.mesh)
     if jax.process_index() != 0:
         return
     data, config, devices = run.data, run.config, run.mesh.devices.size
@@ -70,10 +72,10 @@ def print_start(run) -> None:
         "Codebook": f"{model.codebook_size:,} x {model.embedding_dim}, {model.num_top_k_tokens} tokens an embedding",
         "Parameters": f"{parameters:,}, listed in {run.workdir / PARAMETERS}",
         "Devices": f"{devices} x {jax.devices()[0].device_kind}, {jax.process_count()} processes",
-        "Batch": f"{train.batch_size} codes, {train.batch_size // devices} a device",
+        "Batch": f"{train.batch_size} codes, {train.batch_size // run.mesh.shape['data']} a device",
         "Steps": f"{int(run.state.step):,} to {run.last_step:,}",
     }
-    (run.workdir / PARAMETERS).write_text(get_parameter_overview(nnx.to_pure_dict(run.state.params)) + "\n")
+    (run.workdir / PARAMETERS).write_text(get_parameter_overview(nnx.to_pure_dict(params)) + "\n")
     table = Table(title="MedTok", show_header=False)
     for name, value in rows.items():
         table.add_row(name, value)
@@ -131,8 +133,9 @@ class Log:
         """Logs a validation and draws the codebook."""
         self.scalars(step, scalars, "validation")
         self._keep(self.validations, {"kind": "validation", "step": step} | scalars)
+        state = sharding.whole(self.run.state, self.run.mesh)
         if self.writer:
-            figure = draw_codebook(self.run)
+            figure = draw_codebook(self.run, state)
             self.writer.add_figure("codebook", figure, step, close=False)
             figure.savefig(self.run.workdir / "codebook.png", dpi=110)
             plt.close(figure)
@@ -150,10 +153,15 @@ class Log:
             self.writer.close()
 
 
-def draw_codebook(run) -> plt.Figure:
-    """The codebook's rows on their two principal axes, coloured by region, beside each region's singular values."""
+def draw_codebook(run, state) -> plt.Figure:
+    """The codebook's rows on their two principal axes, coloured by region, beside each region's singular values.
+
+    Args:
+        run: the run.
+        state: its state, whole on every device.
+    """
     structure = run.structure
-    rows = np.asarray(structure.model(run.state.params, run.state.fixed).quantizer.codebook())
+    rows = np.asarray(structure.model(state.params, state.fixed).quantizer.codebook())
     centred = rows - rows.mean(0)
     _, _, axes = np.linalg.svd(centred, full_matrices=False)
     points = centred @ axes[:2].T
@@ -163,7 +171,7 @@ def draw_codebook(run) -> plt.Figure:
         left.scatter(*points[part].T, s=3, alpha=0.5, color=COLOURS[region], label=f"{region} ({len(rows[part]):,})")
         values = np.linalg.svd(rows[part] - rows[part].mean(0), compute_uv=False)
         right.plot(np.arange(1, len(values) + 1), values / values.sum(), color=COLOURS[region], label=region)
-    left.set(title=f"Codebook at step {int(run.state.step):,}", xlabel="first principal axis", ylabel="second")
+    left.set(title=f"Codebook at step {int(state.step):,}", xlabel="first principal axis", ylabel="second")
     left.legend(markerscale=4, loc="best")
     right.set(title="Spread over directions", xlabel="direction", ylabel="share of singular values", yscale="log")
     right.legend()

@@ -66,17 +66,19 @@ class Run:
 
     def __post_init__(self):
         whole, cut = sharding.replicated(self.mesh), sharding.spread(self.mesh)
+        state = sharding.layout(self.mesh, self.state)
         bind = lambda name: functools.partial(getattr(steps, name), structure=self.structure)  # noqa: E731
         self.train_step = CompiledStep(
             bind("train_step"),
             batch_place=2,
             donate_argnums=(0, 1),
-            in_shardings=(whole, whole, cut, whole),
-            out_shardings=whole,
+            in_shardings=(state, whole, cut, whole),
+            out_shardings=(state, whole, whole),
         )
-        for name, inputs in (("eval_step", 2), ("tokenize_step", 2), ("encode_step", 2), ("term_gradient_norms", 1)):
-            layout = (*(whole,) * inputs, cut, whole)
-            setattr(self, name, jax.jit(bind(name), in_shardings=layout, out_shardings=whole))
+        variables = (state.params, state.fixed)
+        inputs = dict.fromkeys(("eval_step", "tokenize_step", "encode_step"), variables)
+        for name, first in (inputs | {"term_gradient_norms": (state,)}).items():
+            setattr(self, name, jax.jit(bind(name), in_shardings=(*first, cut, whole), out_shardings=whole))
 
     def train_source(self) -> TrainSource:
         """Training batches by step."""
@@ -136,7 +138,7 @@ class Run:
         forget = lambda path, x: jnp.zeros_like(x) if _names_rows(path) else x  # noqa: E731
         opt_state = jax.tree_util.tree_map_with_path(forget, self.state.opt_state)
         state = TrainState(self.state.step, params, fixed, opt_state)
-        return jax.device_put(state, sharding.replicated(self.mesh))
+        return sharding.lay_out(state, self.mesh)
 
     def evaluate(self, rows: np.ndarray, wrap=lambda batches: batches) -> Window:
         """Metrics over some rows; `wrap` may put a progress bar around the batches."""
@@ -176,7 +178,7 @@ def set_up(config, workdir: Path, *, progress: bool = True) -> Run:
     identity = {"fingerprint": data.table.fingerprint, "encoder": encoder_identity(encoder_dir)}
     if about:
         _check_identity(source, about, identity)
-    mesh = sharding.make_mesh(devices)
+    mesh = sharding.make_mesh(devices, config.train.model_parallel)
     first_step = about["first_step"] if found else about["step"] if about else 0
     last_step = first_step + configuration.total_steps(config, len(data.rows("train")))
     return assemble(config, workdir, data, mesh, encoder_dir, source, first_step, last_step, identity)
@@ -200,7 +202,7 @@ def open_trained(
     source = checkpoints.find(workdir, prefer="best")
     about = source.about()
     config = configuration.with_later_fields(about["config"])
-    config.train.num_devices = 0
+    config.train.num_devices, config.train.model_parallel = 0, 1
     config.data.data_dir = data_dir or config.data.data_dir
     config.train.batch_size = batch_size or config.train.batch_size
     if whole:

@@ -1,4 +1,8 @@
-"""The mesh, and where things lie on it: batches over `data`, everything else on every device."""
+"""The mesh, and where things lie on it.
+
+Batches are cut over `data`; the codebook and the table of node ids are cut over `model` where that is more than one
+device; everything else is on every device.
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -8,6 +12,10 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from medtok_jax.batch import Batch
 from preprocessing.errors import InputError
+
+# Last keys of the paths of what is cut over `model`.
+CODEBOOK = (["rows"], ["ema_count"], ["ema_sum"])
+NODE_IDS = ["ids", "embedding"]
 
 
 def use_devices(num_devices: int) -> list[jax.Device]:
@@ -26,14 +34,52 @@ def use_devices(num_devices: int) -> list[jax.Device]:
     return devices[:num_devices]
 
 
-def make_mesh(devices: Sequence[jax.Device]) -> Mesh:
-    """A `("data", "model")` mesh of all given devices along `data`, with axes that XLA is free to use."""
-    return jax.make_mesh((len(devices), 1), ("data", "model"), devices=devices, axis_types=(AxisType.Auto,) * 2)
+def make_mesh(devices: Sequence[jax.Device], model_parallel: int = 1) -> Mesh:
+    """A `("data", "model")` mesh of all given devices, with axes that XLA is free to use.
+
+    Args:
+        devices: all in use.
+        model_parallel: devices along `model`, a divisor of their number.
+    """
+    shape = (len(devices) // model_parallel, model_parallel)
+    return jax.make_mesh(shape, ("data", "model"), devices=devices, axis_types=(AxisType.Auto,) * 2)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
     """The same array on every device."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def layout(mesh: Mesh, tree):
+    """Where the leaves of a training state lie: rows of the codebook and of the table of node ids cut over `model`.
+
+    Moments of the optimizer lie as what they are of. A table whose rows cannot be cut evenly is on every device.
+
+    Args:
+        mesh: devices.
+        tree: of arrays or their shapes.
+    """
+    parts = mesh.shape["model"]
+    cut = NamedSharding(mesh, PartitionSpec("model"))
+
+    def place(path: tuple, leaf) -> NamedSharding:
+        names = [part.key for part in path if hasattr(part, "key")]
+        is_table = names[-1:] in CODEBOOK or names[-2:] == NODE_IDS
+        return cut if is_table and parts > 1 and leaf.ndim and leaf.shape[0] % parts == 0 else replicated(mesh)
+
+    return jax.tree_util.tree_map_with_path(place, tree)
+
+
+def lay_out(tree, mesh: Mesh):
+    """A training state laid out as `layout` tells."""
+    return jax.jit(lambda x: x, out_shardings=layout(mesh, tree))(tree)
+
+
+def whole(tree, mesh: Mesh):
+    """A training state on every device, to be read by the host. All processes must call it."""
+    if mesh.shape["model"] == 1:
+        return tree
+    return jax.jit(lambda x: x, out_shardings=replicated(mesh))(tree)
 
 
 def spread(mesh: Mesh) -> NamedSharding:
@@ -69,7 +115,7 @@ def top_k(mesh: Mesh) -> Callable:
 
     XLA cannot cut the operation itself: it would gather the whole matrix on every device.
     """
-    if mesh.shape["data"] == 1:
+    if mesh.devices.size == 1:
         return jax.lax.top_k
     rows = PartitionSpec("data")
     return lambda x, k: jax.shard_map(lambda part: jax.lax.top_k(part, k), mesh=mesh, in_specs=rows, out_specs=rows)(x)

@@ -61,7 +61,7 @@ def create_optimizer(config, schedule: optax.Schedule) -> optax.GradientTransfor
 
 
 def create_state(config, sizes: Sizes, encoder_dir, optimizer, mesh: Mesh) -> tuple[nnx.GraphDef, TrainState]:
-    """A fresh state, born on every device of the mesh, and the structure that turns it back into a model.
+    """A fresh state, born where it lies on the mesh, and the structure that turns it back into a model.
 
     A text encoder that is trained too starts from its pretrained weights.
     """
@@ -79,4 +79,5 @@ def create_state(config, sizes: Sizes, encoder_dir, optimizer, mesh: Mesh) -> tu
         return TrainState(jnp.zeros((), jnp.int32), params, fixed, optimizer.init(params))
 
     graphdef, _, _ = nnx.split(nnx.eval_shape(build, bert_state), nnx.Param, ...)
-    return graphdef, jax.jit(init, out_shardings=sharding.replicated(mesh))(bert_state)
+    laid_out = sharding.layout(mesh, jax.eval_shape(init, bert_state))
+    return graphdef, jax.jit(init, out_shardings=laid_out)(bert_state)

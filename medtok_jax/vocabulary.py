@@ -51,7 +51,7 @@ def write_tokenizer(
     parts = Parts(output, _plan(run, found.step, embeddings))
     rows = _ordered(run)
     _tokenize_parts(run, state, rows, parts, embeddings, progress)
-    arrays = parts.read()
+    arrays, state = parts.read(), sharding.whole(state, run.mesh)
     if jax.process_index() == 0:
         add = (lambda folder: model_directory.export(run, folder, state)) if with_model else None
         tokenizer_directory.write(output, _to_tokens(run, state, arrays), _about(run, found.step), add)

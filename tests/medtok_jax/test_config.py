@@ -147,6 +147,15 @@ def test_batches_are_divisible_by_devices(config):
     assert "train.num_devices" in sentence
 
 
+def test_devices_that_share_a_codebook_see_the_same_codes(config):
+    change(config, **{"train.batch_size": 12, "train.model_parallel": 2})
+    validate(config, 8)
+    assert "does not divide the 9 devices" in refusal(config, 9)
+    assert "in groups of train.model_parallel=2" in refusal(config, 16)
+    config.model.codebook_size = 601
+    assert "model.codebook_size=601" in refusal(config, 8)
+
+
 @pytest.mark.parametrize("size", [5, 7, 10, 23, 101])
 @pytest.mark.parametrize("ratios", [(0.3, 0.3, 0.4), (0.25, 0.25, 0.5), (0.34, 0.33, 0.33)])
 def test_k_is_held_against_the_regions_that_the_quantizer_has(config, size, ratios):
@@ -213,6 +222,7 @@ def test_training_length_and_directories_may_change(config):
             "train.lr": 0.1,
             "train.log_every": 1,
             "train.num_devices": 1,
+            "train.model_parallel": 2,
             "data.data_dir": "/else",
             "data.cache_dir": "/where",
             "resume_from": "x",

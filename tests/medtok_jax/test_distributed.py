@@ -22,23 +22,25 @@ def environment(devices: int = 1) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def steps(data_dir, tmp_path_factory) -> dict[int, dict]:
-    """`topology.py` on one and on eight devices."""
+def steps(data_dir, tmp_path_factory) -> dict[str, dict]:
+    """`topology.py` on one device, on eight, and on eight of which two share a codebook."""
     found = {}
-    for devices in (1, 8):
+    for name, devices, parts in (("one", 1, 1), ("eight", 8, 1), ("four by two", 8, 2)):
         command = [sys.executable, str(HERE / "topology.py"), str(data_dir), str(tmp_path_factory.mktemp("run"))]
+        command.append(str(parts))
         done = subprocess.run(command, env=environment(devices), capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        found[devices] = json.loads(done.stdout.splitlines()[-1])
+        found[name] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
 @pytest.mark.parametrize("what", ["terms", "later", "norms"])
-def test_eight_devices_equal_one(steps, what):
-    one, eight = steps[1], steps[8]
+@pytest.mark.parametrize(("name", "stacks"), [("eight", 8), ("four by two", 4)])
+def test_eight_devices_equal_one(steps, what, name, stacks):
+    one, eight = steps["one"], steps[name]
     assert (one["devices"], eight["devices"]) == (1, 8)
     assert one["codes"] == eight["codes"]
-    assert eight["graph"][0][0] == 8
+    assert eight["graph"][0][0] == stacks
     for name, value in one[what].items():
         np.testing.assert_allclose(eight[what][name], value, rtol=1e-5, err_msg=name)
 
@@ -46,11 +48,25 @@ def test_eight_devices_equal_one(steps, what):
 def test_only_embeddings_are_gathered(steps):
     """All-gathers of the compiled step: vectors of the batch and its embeddings, no graph, token or codebook tensor."""
     batch, width = 64, 16
-    gathered = [tuple(int(size) for size in shape.split(",") if size) for shape in steps[8]["gathered"]]
+    gathered = [tuple(int(size) for size in shape.split(",") if size) for shape in steps["eight"]["gathered"]]
     assert gathered, "InfoNCE over the global batch must gather the embeddings"
     for shape in gathered:
         assert shape == (batch,) or set(shape) <= {batch, width, 2 * width}, shape
         assert np.prod(shape) <= 2 * batch * width
+
+
+def test_a_shared_codebook_is_cut(steps):
+    """Rows of the codebook and of node ids, and their moments, lie in halves; no graph or text is gathered."""
+    whole, halves = steps["one"]["cut"], steps["four by two"]["cut"]
+    assert whole.keys() == halves.keys()
+    assert len(halves) == 6
+    for name, shape in halves.items():
+        assert shape == [whole[name][0] // 2, whole[name][1]], name
+    codebook = max(shape[0] for name, shape in whole.items() if "rows" in name)
+    batch, width = 64, 16
+    for shape in steps["four by two"]["gathered"]:
+        sizes = [int(size) for size in shape.split(",") if size]
+        assert np.prod(sizes) <= max(batch * codebook, 2 * batch * width), shape
 
 
 def test_two_processes_reach_the_loss_of_one(data_dir, tmp_path):

@@ -13,9 +13,10 @@ from medtok_jax import run, sharding
 from medtok_jax.steps import CHECKED
 
 
-def main(data_dir: str, workdir: str) -> None:
+def main(data_dir: str, workdir: str, model_parallel: str) -> None:
     # Warm-up would make the first update zero.
-    config = small_config(Path(data_dir), train__warmup_steps=1, train__lr=1e-2)
+    options = {"train__warmup_steps": 1, "train__lr": 1e-2, "train__model_parallel": int(model_parallel)}
+    config = small_config(Path(data_dir), model__node_id_features=True, **options)
     training = run.set_up(config, Path(workdir), progress=False)
     batch = sharding.place_batch(training.train_source()[5], training.mesh)
     arguments = (training.state, training.empty_window(), batch, training.tables)
@@ -32,8 +33,16 @@ def main(data_dir: str, workdir: str) -> None:
         "gathered": re.findall(r"= \(?\w+\[([\d,]*)\][^=]*? all-gather(?:-start)?\(", text),
         "graph": [list(batch.graph.senders.shape), list(batch.graph.nodes["hop"].shape)],
         "text": list(batch.text.shape),
+        "cut": {name: list(leaf.sharding.shard_shape(leaf.shape)) for name, leaf in tables_of(state)},
     }
     print(json.dumps(found))
+
+
+def tables_of(state) -> list:
+    """The codebook and the table of node ids, with their moments."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    named = [(jax.tree_util.keystr(path), leaf) for path, leaf in leaves]
+    return [(name, leaf) for name, leaf in named if "rows" in name or "'ids'" in name]
 
 
 if __name__ == "__main__":
