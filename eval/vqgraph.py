@@ -8,9 +8,9 @@ must tell the node's attributes and which nodes are joined. What is done here:
   encoder, a node that is the code itself does not see its own name: the baseline is to know the graph alone. It must
   still foretell that name, as every node its attributes.
 - The graph network is this package's GCN, so that both see the same graph with the same eyes.
-- The losses are the paper's. Its published code scores nodes by a squared error and edges by a min-max scaled product
-  instead of cosine and sigmoid, moves rows by a moving average, and adds the classification loss of its task; codes
-  carry no labels.
+- The losses are the paper's but for the scaling of edges, which is that of its published code. That code also scores
+  nodes by a squared error, moves rows by a moving average, and adds the classification loss of its task; codes carry
+  no labels.
 - Rows start from k-means after a warm-up. Started at random, most of them are never used; that would be too weak an
   opponent.
 """
@@ -40,6 +40,7 @@ class Options:
         codebook_size: N. width: d, also of the node states.
         num_layers: layers of the graph network.
         node_weight, edge_weight: of the two reconstruction terms.
+        edge_scaling: `minmax` or `sigmoid`, see `edge_reconstruction`.
         commitment_weight: of the commitment term beside the codebook term; the published code has 0.25.
         gamma: power of the scaled cosine error, at least 1.
         steps, batch_size: training steps, and codes whose subgraphs make one.
@@ -52,6 +53,7 @@ class Options:
     num_layers: int = 2
     node_weight: float = 1.0
     edge_weight: float = 1.0
+    edge_scaling: str = "minmax"
     commitment_weight: float = 0.25
     gamma: float = 1.0
     steps: int = 1500
@@ -92,17 +94,27 @@ def node_reconstruction(attributes: jax.Array, decoded: jax.Array, known: jax.Ar
     return masked_mean(error**gamma, known)
 
 
-def edge_reconstruction(adjacency: jax.Array, decoded: jax.Array, mask: jax.Array) -> jax.Array:
-    """`|| A - sigma(X X^T) ||^2` as a mean over pairs of different nodes of one subgraph.
+def edge_reconstruction(
+    adjacency: jax.Array, decoded: jax.Array, mask: jax.Array, *, scaling: str = "minmax"
+) -> jax.Array:
+    """`|| A - f(X X^T) ||^2` as a mean over pairs of different nodes of one subgraph.
 
     The mean instead of the sum makes the weight of the term independent of the size of the graph.
 
     Args:
         adjacency: `[batch, nodes, nodes]`. decoded: `[batch, nodes, width]`. mask: `[batch, nodes]` bool.
+        scaling: f. `minmax` brings the products of the batch to 0 to 1, as the published code does; `sigmoid` is the
+            paper's. Many nodes cannot all have negative products, so that under a sigmoid hardly a pair comes out as
+            not joined, and the term stays near 1/4.
     """
-    probability = jax.nn.sigmoid(jnp.einsum("bid,bjd->bij", decoded, decoded))
-    different = ~jnp.eye(mask.shape[1], dtype=bool)
-    return masked_mean((adjacency - probability) ** 2, mask[:, :, None] & mask[:, None, :] & different)
+    product = jnp.einsum("bid,bjd->bij", decoded, decoded)
+    pairs = mask[:, :, None] & mask[:, None, :] & ~jnp.eye(mask.shape[1], dtype=bool)
+    if scaling == "sigmoid":
+        scaled = jax.nn.sigmoid(product)
+    else:
+        low, high = jnp.min(product, where=pairs, initial=jnp.inf), jnp.max(product, where=pairs, initial=-jnp.inf)
+        scaled = jnp.where(pairs, (product - low) / jnp.maximum(high - low, 1e-6), 0.0)
+    return masked_mean((adjacency - scaled) ** 2, pairs)
 
 
 def _nearest(similarity: jax.Array, _: int) -> tuple[jax.Array, jax.Array]:
@@ -179,7 +191,8 @@ class VQGraph(nnx.Module):
         quantized = self.quantizer(flat, "graph")
         output = quantized.output.reshape(nodes.states.shape)
         node = node_reconstruction(nodes.attributes, self.node_decoder(output), nodes.known, gamma=options.gamma)
-        edge = edge_reconstruction(nodes.adjacency, self.edge_decoder(output), nodes.mask)
+        x = self.edge_decoder(output)
+        edge = edge_reconstruction(nodes.adjacency, x, nodes.mask, scaling=options.edge_scaling)
         quantization = quantization_loss(
             flat, quantized, nodes.mask.reshape(-1), commitment_weight=options.commitment_weight, alpha=1.0
         )

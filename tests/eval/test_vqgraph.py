@@ -82,18 +82,22 @@ def test_node_reconstruction(gamma):
     assert found == pytest.approx(np.mean(errors), rel=1e-5)
 
 
-def test_edge_reconstruction():
+@pytest.mark.parametrize("scaling", ["minmax", "sigmoid"])
+def test_edge_reconstruction(scaling):
     nodes, rng = random_nodes()
     decoded = rng.normal(size=(3, 4, 5))
-    errors = [
-        (nodes.adjacency[b, i, j] - 1 / (1 + np.exp(-decoded[b, i] @ decoded[b, j]))) ** 2
+    pairs = [
+        (nodes.adjacency[b, i, j], decoded[b, i] @ decoded[b, j])
         for b in range(3)
         for i in range(4)
         for j in range(4)
         if i != j and nodes.mask[b, i] and nodes.mask[b, j]
     ]
-    found = edge_reconstruction(jnp.asarray(nodes.adjacency), jnp.asarray(decoded), jnp.asarray(nodes.mask))
-    assert found == pytest.approx(np.mean(errors), rel=1e-5)
+    low, high = min(product for _, product in pairs), max(product for _, product in pairs)
+    scale = {"minmax": lambda x: (x - low) / (high - low), "sigmoid": lambda x: 1 / (1 + np.exp(-x))}[scaling]
+    wanted = np.mean([(joined - scale(product)) ** 2 for joined, product in pairs])
+    inputs = (jnp.asarray(array) for array in (nodes.adjacency, decoded, nodes.mask))
+    assert edge_reconstruction(*inputs, scaling=scaling) == pytest.approx(wanted, rel=1e-5)
 
 
 def test_all_losses_by_loops(model):
@@ -112,8 +116,10 @@ def test_all_losses_by_loops(model):
     cosine = (back * nodes.attributes).sum(-1) / np.linalg.norm(back, axis=-1)
     cosine /= np.linalg.norm(nodes.attributes, axis=-1)
     x = rows @ weights["edge"][0] + weights["edge"][1]
-    squared = (nodes.adjacency - 1 / (1 + np.exp(-np.einsum("bid,bjd->bij", x, x)))) ** 2
     pairs = nodes.mask[:, :, None] & nodes.mask[:, None] & ~np.eye(4, dtype=bool)
+    product = np.einsum("bid,bjd->bij", x, x)
+    low, high = product[pairs].min(), product[pairs].max()
+    squared = (nodes.adjacency - (product - low) / (high - low)) ** 2
     distance = ((rows - nodes.states) ** 2).sum(-1)[nodes.mask].mean()
     found = model.losses(jax.tree.map(jnp.asarray, nodes), options)
     assert found["node"] == pytest.approx(0.7 * (1 - cosine)[nodes.known].mean(), rel=1e-4)
