@@ -28,7 +28,7 @@ def run(setting: Setting) -> dict:
 
 def measure(setting: Setting) -> tuple[dict, list[dict]]:
     """Facts of what is planned, and a row for each shape."""
-    ready = open_run(setting)
+    ready = open_run(setting, on_disk=False)
     first = ready.train_source()[0]
     rows = []
     lengths = [n for n in ready.builder.budgets.lengths if n < setting.config.data.max_length]

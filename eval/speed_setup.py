@@ -71,11 +71,17 @@ class Setting:
         return path, json.loads((path / "config.json").read_text(encoding="utf-8"))["hidden_size"]
 
 
-def open_run(setting: Setting, *, progress: bool = True) -> Run:
-    """A fresh run on random text states; `setting` must be prepared."""
+def open_run(setting: Setting, *, progress: bool = True, on_disk: bool = True) -> Run:
+    """A fresh run on random text states.
+
+    Args:
+        setting: prepared.
+        progress: whether to show bars.
+        on_disk: whether states lie in a file as large as a real one; not needed where nothing is computed.
+    """
     config = setting.config
     encoder_dir, width = setting.encoder_and_width()
-    encode = functools.partial(random_states, width=width, folder=setting.folder)
+    encode = functools.partial(random_states, width=width, folder=setting.folder if on_disk else None)
     data = load_data(config, encoder_dir=encoder_dir, progress=progress, encode=encode)
     mesh = sharding.make_mesh(sharding.use_devices(config.train.num_devices), config.train.model_parallel)
     identity = {"fingerprint": data.table.fingerprint, "encoder": ""}

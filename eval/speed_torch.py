@@ -11,6 +11,7 @@ import dataclasses
 
 import numpy as np
 
+from eval.matmul import torch_flops
 from eval.phases import peak_memory
 from eval.speed_setup import WIDTHS, Setting, open_run
 from eval.timing import Timing, repeat
@@ -101,6 +102,7 @@ def _measure(setting: Setting, variant: str, name: str) -> Timing:
     seconds = repeat(run, repeats, warm_up=1)
     peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else peak_memory()
     more = {"peak_bytes": peak, "torch": torch.__version__, "first_seconds": first}
+    more["matmul_flops_per_second"] = torch_flops(device, torch.bfloat16 if mixed else torch.float32)
     return Timing(name, seconds, sum(len(batch.valid) for batch in batches), more=more)
 
 
@@ -122,6 +124,7 @@ def build(ready: Run, *, with_encoder: bool):
     import torch
     from flax import nnx
     from transformers import BertModel
+    from transformers.utils import logging
 
     from medtok_jax.convert import pytorch_weights
     from medtok_jax.convert.modeling_medtok import FORMAT_VERSION, MedTok
@@ -141,6 +144,8 @@ def build(ready: Run, *, with_encoder: bool):
     }
     if with_encoder:
         path = resolve_text_encoder(model.text_encoder_model)
+        # It would list the weights of the pooler as unexpected.
+        logging.set_verbosity_error()
         bert = BertModel.from_pretrained(path, add_pooling_layer=False, dtype=torch.float32).eval()
     else:
         bert = _placeholder(ready.data.sizes().text_width)

@@ -12,7 +12,7 @@ import pytest
 import small_run
 from ml_collections import ConfigDict
 
-from eval import speed_memory, speed_setup, speed_tokenize, speed_train
+from eval import speed_dataset, speed_memory, speed_setup, speed_tokenize, speed_train
 from eval.generated_source import SYSTEMS, write_source
 from eval.random_encoder import write_encoder
 from eval.random_states import random_states
@@ -122,6 +122,15 @@ def test_generated_data_sets(scale, tmp_path):
     assert np.median(named["SNOMED"]) == pytest.approx(SYSTEMS["SNOMED"].median, abs=2)
     assert np.median(named["ICD10CM"]) == pytest.approx(SYSTEMS["ICD10CM"].median, abs=3)
     assert named["NDC"].mean() > 2 * named["ICD10CM"].mean()
+
+
+def test_data_sets_are_built_packed_and_removed_again(setting, tmp_path):
+    found = speed_dataset.run(dataclasses.replace(setting, scale="primekg", codes=300, folder=tmp_path))
+    rows = by_name(found["rows"])
+    assert list(rows) == ["generate the source files", "build", "read and pack", "open"]
+    assert rows["build"]["items"] == found["facts"]["codes"] > 280
+    assert found["facts"]["bytes of data"] > found["facts"]["bytes of source"] > 10_000
+    assert not list(tmp_path.iterdir())
 
 
 def test_command_line_of_look_up(data_dir, tmp_path):
