@@ -44,7 +44,10 @@ def flax_side(ready):
         terms, _ = steps.score(model, placed, ready.tables, jax.random.key(0), ready.config)
         return totals(terms)["total_loss"]
 
-    value, gradients = jax.jit(jax.value_and_grad(loss))(ready.state.params)
+    # Run once: well optimized code would take longer to make than it saves.
+    quickly = {"xla_llvm_disable_expensive_passes": True, "xla_backend_optimization_level": 0}
+    params = ready.state.params
+    value, gradients = jax.jit(jax.value_and_grad(loss)).lower(params).compile(quickly)(params)
     named = flatten({"params": nnx.to_pure_dict(gradients)})
     return batch, float(value), pytorch_weights.to_torch({name: np.asarray(x) for name, x in named.items()})
 
