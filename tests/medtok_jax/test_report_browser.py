@@ -83,7 +83,7 @@ def wide(browser, whole):
 
 
 def hover(page, key: str):
-    """Moves the mouse to the mark of a code."""
+    """Moves the mouse to the mark of a code, and waits until the map has seen it."""
     row = sorted(KEYS_SHOWN).index(key)
     place = page.evaluate(
         """row => {
@@ -101,6 +101,7 @@ def hover(page, key: str):
     )
     page.mouse.move(place[0] - 40, place[1] - 40)
     page.mouse.move(*place, steps=4)
+    page.locator("#code-map .hoverlayer .hovertext").get_by_text(key.split("/")[1]).first.wait_for()
     return place
 
 
