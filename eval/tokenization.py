@@ -16,25 +16,27 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
-from eval import (
-    codebook_use,
-    cross_system,
-    groups,
-    identity,
-    quality_plots,
-    relations,
-    seed_stability,
-    tree_metrics,
-)
-from eval.context import Context
-from eval.intervals import interval
-from eval.label_building import open_labels
-from eval.labels import SPLITS, Labels
-from eval.measurement import Measurement
-from eval.quality_report import by_row, markdown, number, views_of
-from eval.representation import Representation, load
 from preprocessing import command_line
 from preprocessing.errors import InputError
+
+with command_line.importing(__name__):
+    from eval import (
+        codebook_use,
+        cross_system,
+        groups,
+        identity,
+        quality_plots,
+        relations,
+        seed_stability,
+        tree_metrics,
+    )
+    from eval.context import Context
+    from eval.intervals import interval
+    from eval.label_building import open_labels
+    from eval.labels import SPLITS, Labels
+    from eval.measurement import Measurement
+    from eval.quality_report import by_row, markdown, number, views_of
+    from eval.representation import Representation, load
 
 JSON, MARKDOWN = "quality.json", "quality.md"
 # Families with figures of each system beside those of all codes.

@@ -4,14 +4,29 @@ Exit status: 0 done, 2 something given cannot be used, 1 another failure told in
 143 by SIGTERM.
 """
 
+import contextlib
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 from absl import app, flags, logging
 
 from preprocessing.errors import InputError, UserError
+
+# Extra of this project that installs a package which not every command needs.
+EXTRAS = {
+    "polars": "ehr",
+    "meds": "ehr",
+    "scipy": "eval",
+    "sklearn": "eval",
+    "torch": "pytorch",
+    "torch_geometric": "pyg",
+    "apache_beam": "beam",
+    "openTSNE": "report",
+    "plotly": "report",
+    "umap": "report",
+}
 
 
 class Terminated(KeyboardInterrupt):
@@ -26,6 +41,33 @@ def run(main: Callable[[list[str]], None], *, check: Callable[[list[str]], None]
         check: called with the raw arguments before flags are parsed; may raise `InputError`.
     """
     app.run(lambda argv: _guarded(main, argv), flags_parser=lambda argv: _parse(argv, check))
+
+
+@contextlib.contextmanager
+def importing(module: str) -> Iterator[None]:
+    """Around imports at the top of a command that need an extra: told in a sentence where the command is what runs.
+
+    Args:
+        module: `__name__` of the module that imports.
+    """
+    try:
+        yield
+    except (UserError, ModuleNotFoundError) as error:
+        told = missing_package(error) if isinstance(error, ModuleNotFoundError) else error
+        if module != "__main__" or told is None:
+            raise
+        _fail(told, told.exit_status)
+
+
+def missing_package(error: ModuleNotFoundError) -> InputError | None:
+    """What to say of a package of an extra that is not installed; None of any other module."""
+    package = (error.name or "").partition(".")[0]
+    if package not in EXTRAS:
+        return None
+    return InputError(
+        f"this needs the Python package {package}, which is not installed; run: pip install"
+        f" 'medtok_jax[{EXTRAS[package]}]'"
+    )
 
 
 def expect_arguments(argv: list[str], count: int, example: str) -> list[str]:
@@ -52,6 +94,11 @@ def _guarded(main: Callable[[list[str]], None], argv: list[str]) -> None:
         main(argv)
     except UserError as error:
         _fail(error, error.exit_status)
+    except ModuleNotFoundError as error:
+        told = missing_package(error)
+        if told is None:
+            raise
+        _fail(told, told.exit_status)
     except KeyboardInterrupt as interrupt:
         number = signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT
         # Shell convention: 128 + number of the signal.

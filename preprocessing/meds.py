@@ -27,18 +27,21 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table as Listing
 
-from preprocessing import command_line, meds_metadata
+from preprocessing import command_line
 from preprocessing.ehr_packages import load
 from preprocessing.errors import InputError
 from preprocessing.manifest import Manifest
-from preprocessing.meds_dataset import METADATA
-from preprocessing.meds_shards import Shards
-from preprocessing.mimic_codes import MimicCodes
-from preprocessing.mimic_events import EVENT, patients_of
-from preprocessing.mimic_files import VERSIONS, MimicFiles, known, set_aside
-from preprocessing.mimic_tables import TABLES, Table
 from preprocessing.rejects import Rejects
 from preprocessing.whole_folder import whole_folder
+
+with command_line.importing(__name__):
+    from preprocessing import meds_metadata
+    from preprocessing.meds_dataset import METADATA
+    from preprocessing.meds_shards import Shards
+    from preprocessing.mimic_codes import MimicCodes
+    from preprocessing.mimic_events import EVENT, patients_of
+    from preprocessing.mimic_files import VERSIONS, MimicFiles, known, set_aside
+    from preprocessing.mimic_tables import TABLES, Table
 
 pl = load("polars")
 
