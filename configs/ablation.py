@@ -34,7 +34,14 @@ CELLS: dict[str, dict[str, dict]] = {
         "no_alignment": {"loss.beta": 0.0},
         "no_specific_contrast": {"loss.specific_weight": 0.0},
         "no_orthogonality": {"loss.lambda_val": 0.0},
-        "graph_positives": {"loss.graph_positives": True},
+        "quantized_contrast": {"loss.contrasted": "quantized"},
+        "no_joint_contrast": {"loss.joint_weight": 0.0},
+        "no_distillation": {"loss.distillation_weight": 0.0},
+        "no_positives": {"loss.positive_relations": ()},
+    },
+    "what is concealed": {
+        "positives_shown": {"augment.conceal_positives": 0.0},
+        "modalities_shown": {"augment.conceal_modality": 0.0},
     },
     "codebook size": {
         "codebook_3000": {"model.codebook_size": 3000},
@@ -44,12 +51,14 @@ CELLS: dict[str, dict[str, dict]] = {
     "tokens an embedding": {
         "k_1": {"model.num_top_k_tokens": 1},
         "k_2": {"model.num_top_k_tokens": 2},
+        "k_4": {"model.num_top_k_tokens": 4},
         "k_8": {"model.num_top_k_tokens": 8},
     },
     "width": {
         "d_16": {"model.embedding_dim": 16},
         "d_32": {"model.embedding_dim": 32},
-        "d_128": {"model.embedding_dim": 128},
+        "d_64": {"model.embedding_dim": 64},
+        "d_256": {"model.embedding_dim": 256},
     },
     "codebook health": {
         "random_init": {"model.kmeans_init": False},
@@ -59,7 +68,10 @@ CELLS: dict[str, dict[str, dict]] = {
         "ema": {"model.ema_decay": 0.99},
         "not_normalized": {"model.normalize": False},
         "weight_temperature_1": {"model.weight_temperature": 1.0},
+        "top_k": {"model.quantizer_kind": "top_k"},
         "residual": {"model.quantizer_kind": "residual"},
+        "one_nearest": {"model.num_nearest_tokens": 1},
+        "all_nearest": {"model.num_nearest_tokens": 6},
         "search_the_book": {"model.shared_search": "book"},
     },
     "encoders": {

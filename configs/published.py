@@ -45,5 +45,10 @@ def get_config(variant: str = "21000") -> ConfigDict:
     config.loss.lambda_val = 0.1  # Orthogonality.
     config.loss.infonce_temperature = 0.07  # InfoNCE.
     config.loss.kl_weight = 0.0  # The code has no KL term.
-    config.loss.graph_positives = False  # Nor extra positives.
+    config.loss.positive_relations = ()  # Not in it.
+    config.loss.contrasted = "quantized"  # As in the paper.
+    config.loss.joint_weight = 0.0  # Likewise.
+    config.loss.distillation_weight = 0.0  # Likewise.
+    config.augment.conceal_positives = 0.0  # Likewise.
+    config.augment.conceal_modality = 0.0  # Likewise.
     return config.lock()

@@ -42,7 +42,9 @@ def variants(setting: Setting) -> list[str]:
         "text_encoder_trainable": False,
         "graph_encoder_type": "hierarchical",
     }
-    if any(model[name] != value for name, value in known.items()) or setting.config.loss.graph_positives:
+    loss = setting.config.loss
+    beyond = len(loss.positive_relations) or loss.joint_weight or loss.distillation_weight
+    if any(model[name] != value for name, value in known.items()) or beyond:
         return []
     if setting.quick:
         return [EAGER]

@@ -1,6 +1,7 @@
 """A jitted function that is compiled ahead of its calls, once a batch shape, so that what it needs can be told."""
 
 import dataclasses
+import functools
 import os
 import time
 from collections.abc import Callable
@@ -49,6 +50,23 @@ def device_memory(device: jax.Device) -> int | None:
     return (device.memory_stats() or {}).get("bytes_limit")
 
 
+# XLA's library of fused loops for CPUs takes 30 times as long as XLA's own loops to sum a short leading axis, such as
+# that of the two views. Its matmuls stay.
+CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}
+
+
+@functools.cache
+def compiler_options(backend: str) -> dict[str, str]:
+    """Options to compile with for a backend: empty where it needs none, or where this jax does not know them."""
+    if backend != "cpu":
+        return {}
+    try:
+        jax.jit(lambda: 0).lower().compile(compiler_options=CPU_OPTIONS)
+    except jax.errors.JaxRuntimeError:
+        return {}
+    return CPU_OPTIONS
+
+
 class CompiledStep:
     """`jax.jit` whose executables are at hand.
 
@@ -81,7 +99,8 @@ class CompiledStep:
         if key in self.executables:
             return False
         start = time.perf_counter()
-        self.executables[key] = self._jitted.lower(*arguments).compile()
+        options = compiler_options(jax.default_backend())
+        self.executables[key] = self._jitted.lower(*arguments).compile(compiler_options=options)
         self.compile_seconds.append(time.perf_counter() - start)
         return True
 

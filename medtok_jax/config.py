@@ -14,9 +14,10 @@ from preprocessing.errors import InputError
 CHOICES = {
     "model.text_encoder_type": ("weighted_pooling", "default"),
     "model.graph_encoder_type": ("hierarchical", "gat", "default"),
-    "model.quantizer_kind": ("top_k", "residual"),
+    "model.quantizer_kind": ("top_k", "residual", "pursuit"),
     "model.gradient_estimator": ("straight_through", "rotation"),
     "model.shared_search": ("region", "book"),
+    "loss.contrasted": ("unquantized", "quantized"),
     "data.cache_dtype": ("bfloat16", "float32"),
     "data.modalities": ("both", "text", "graph"),
 }
@@ -37,6 +38,7 @@ POSITIVE = (
     "model.kmeans_iterations",
     "loss.infonce_temperature",
     "loss.kl_temperature",
+    "loss.distillation_temperature",
     "train.batch_size",
     "train.lr",
     "train.clip_norm",
@@ -50,6 +52,7 @@ POSITIVE = (
 NOT_NEGATIVE = (
     "data.sample_size",
     "model.kmeans_step",
+    "model.num_nearest_tokens",
     "loss.alpha",
     "loss.commitment_weight",
     "loss.beta",
@@ -59,6 +62,8 @@ NOT_NEGATIVE = (
     "loss.packing_weight",
     "loss.shared_weight",
     "loss.specific_weight",
+    "loss.joint_weight",
+    "loss.distillation_weight",
     "train.epochs",
     "train.steps",
     "train.warmup_steps",
@@ -68,14 +73,28 @@ NOT_NEGATIVE = (
     "train.gradient_norms_every",
 )
 
-RATES = ("augment.token_dropout", "augment.feature_dropout", "augment.edge_dropout", "model.ema_decay")
+RATES = (
+    "augment.token_dropout",
+    "augment.feature_dropout",
+    "augment.edge_dropout",
+    "augment.conceal_modality",
+    "model.ema_decay",
+)
 
 # Fields that older checkpoints lack, and what those were trained with.
 LATER_FIELDS = {
     "data.modalities": "both",
     "model.shared_search": "region",
+    "model.num_nearest_tokens": 0,
     "loss.shared_weight": 1.0,
     "loss.specific_weight": 1.0,
+    "loss.joint_weight": 0.0,
+    "loss.distillation_weight": 0.0,
+    "loss.distillation_temperature": 0.1,
+    "loss.positive_relations": (),
+    "loss.contrasted": "quantized",
+    "augment.conceal_positives": 0.0,
+    "augment.conceal_modality": 0.0,
     "train.model_parallel": 1,
 }
 
@@ -145,6 +164,15 @@ def validate(config: ConfigDict, num_devices: int) -> None:
     for name in RATES:
         if not 0.0 <= get_field(config, name) < 1.0:
             raise InputError(f"{name} is {get_field(config, name)}; it must be at least 0 and less than 1.")
+    if not 0.0 <= config.augment.conceal_positives <= 1.0:
+        raise InputError(
+            f"augment.conceal_positives is {config.augment.conceal_positives}; it must be between 0 and 1."
+        )
+    if config.augment.conceal_modality > 0.5:
+        raise InputError(
+            f"augment.conceal_modality is {config.augment.conceal_modality}; it must be at most 0.5, as it is the share"
+            " of codes without a graph, and again that of codes without a text."
+        )
     _validate_codebook(config.model)
     _validate_modalities(config)
     _validate_widths(config.model)
@@ -163,6 +191,16 @@ def _validate_codebook(model: ConfigDict) -> None:
                 f"model.num_top_k_tokens is {model.num_top_k_tokens}, but the {name} region has only {rows} rows"
                 f" (model.codebook_size={model.codebook_size} x {ratio:g}); lower the one or raise the other."
             )
+    if model.quantizer_kind == "pursuit" and model.shared_search == "book":
+        raise InputError(
+            "model.shared_search='book' is not for model.quantizer_kind='pursuit', whose tokens have a part of a region"
+            " each; choose region, or another kind."
+        )
+    if model.num_nearest_tokens > model.num_top_k_tokens:
+        raise InputError(
+            f"model.num_nearest_tokens={model.num_nearest_tokens} must be at most the"
+            f" {model.num_top_k_tokens} tokens of model.num_top_k_tokens."
+        )
     if model.simvq and model.ema_decay:
         raise InputError(
             f"model.simvq=True trains a map of frozen rows while model.ema_decay={model.ema_decay} moves the rows;"
@@ -194,8 +232,12 @@ def _validate_training(config: ConfigDict, num_devices: int) -> None:
             f"train.batch_size={train.batch_size} is not divisible by the {num_devices} devices in use{over};"
             f" take a multiple of {stacks}, or fewer devices by train.num_devices."
         )
-    if config.loss.graph_positives and train.batch_size % 2:
-        raise InputError(f"train.batch_size={train.batch_size} must be even with loss.graph_positives=True.")
+    positives = tuple(config.loss.positive_relations)
+    if positives and train.batch_size % 2:
+        raise InputError(
+            f"train.batch_size={train.batch_size} must be even, as half of a batch are positives of the other half by"
+            f" loss.positive_relations={positives}."
+        )
     if not train.steps and not train.epochs:
         raise InputError("train.steps and train.epochs are both 0; one of them must be more.")
     if not buckets or list(buckets) != sorted(set(buckets)) or buckets[0] < 2:

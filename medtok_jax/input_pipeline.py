@@ -11,7 +11,9 @@ import numpy as np
 from medtok_jax.batch import TIER, Batch
 from medtok_jax.dataset import Data
 from medtok_jax.models.node_features import MISSING, ORDINARY, SELF
+from medtok_jax.positives import Positives, both_directions
 from medtok_jax.ragged import positions
+from medtok_jax.subgraphs import Concealed, Subgraphs
 
 PREFETCH = 4
 
@@ -101,50 +103,70 @@ class BatchBuilder:
         num_stacks: devices along the `data` axis of the mesh, over all processes.
         local_stacks: which of them are this process's.
         token_ids: whether the text is wordpieces (a trained encoder) instead of cached states.
+        positive_relations: names of the relations that positives are drawn from, which may be concealed.
     """
 
     def __init__(
-        self, data: Data, budgets: Budgets, *, num_stacks: int, local_stacks: Sequence[int], token_ids: bool = False
+        self,
+        data: Data,
+        budgets: Budgets,
+        *,
+        num_stacks: int,
+        local_stacks: Sequence[int],
+        token_ids: bool = False,
+        positive_relations: Sequence[str] = (),
     ):
         self.data, self.budgets = data, budgets
         self.num_stacks, self.local_stacks = num_stacks, tuple(local_stacks)
         self.text_source = data.cache.token_ids if token_ids else data.cache.states
+        self.positive_relations = both_directions(data.table.graph, positive_relations)
 
-    def __call__(self, rows: np.ndarray, valid: np.ndarray, partner: np.ndarray) -> Batch:
+    def __call__(
+        self, rows: np.ndarray, valid: np.ndarray, partner: np.ndarray, concealed: Concealed | None = None
+    ) -> Batch:
         """This process's part of a batch, its codes arranged so that the large ones have the slots for them.
 
         Args:
             rows: `[batch]` table rows of the global batch; `valid`, `partner`: `[batch]`, see `Batch`.
+            concealed: what is kept from the model; None for nothing.
         """
         table = self.data.table
-        rows, valid, partner, small = self._arrange(rows, valid, partner)
+        rows, valid, partner, order, small = self._arrange(rows, valid, partner)
+        concealed = Concealed.nothing(len(rows)) if concealed is None else concealed.take(order)
         stacks = rows.reshape(self.num_stacks, -1)
         text = self.data.text_id[rows]
         length = self.budgets.length(int(self.data.num_tokens(rows).max()))
         nodes = np.maximum(table.num_nodes[stacks], 1).sum(1).max()
         shape = self.budgets.graph(int(nodes), int(table.num_edges[stacks].sum(1).max()))
         mine = (np.array(self.local_stacks)[:, None] * stacks.shape[1] + np.arange(stacks.shape[1])).reshape(-1)
-        states, mask = self._texts(text[mine], length)
+        states, mask = self._texts(text[mine], concealed.text[mine], length)
+        of_stack = np.arange(len(rows)).reshape(stacks.shape)
+        graphs = [self._graph(stacks[n], concealed.take(of_stack[n]), shape) for n in self.local_stacks]
         return Batch(
             text=states,
             text_mask=mask,
-            graph=_stack([self._graph(stacks[number], shape) for number in self.local_stacks]),
+            graph=_stack(graphs),
             valid=valid[mine],
             index=rows[mine].astype(np.int32),
-            text_id=text[mine].astype(np.int32),
-            graph_id=table.graph_id[rows[mine]],
+            # Codes of which nothing is shown look alike.
+            text_id=np.where(concealed.text[mine], -1, text[mine]).astype(np.int32),
+            graph_id=np.where(concealed.graph[mine], -1, table.graph_id[rows[mine]]).astype(np.int32),
             partner=partner[mine].astype(np.int32),
             small=small,
         )
 
     def _arrange(self, rows: np.ndarray, valid: np.ndarray, partner: np.ndarray) -> tuple:
-        """Moves codes that exceed the small shape into every `TIER`th slot, where they fit there."""
-        small = self.budgets.small
+        """Moves codes that exceed the small shape into every `TIER`th slot, where they fit there.
+
+        Returns:
+            rows, valid and partner in their new order, that order, and the small shape where it holds.
+        """
+        small, as_they_are = self.budgets.small, np.arange(len(rows))
         if small is None:
-            return rows, valid, partner, None
+            return rows, valid, partner, as_they_are, None
         large = (self.data.num_tokens(rows) > small[0]) | (self.data.table.num_nodes[rows] > small[1])
         if large.sum() > len(rows) // TIER:
-            return rows, valid, partner, None
+            return rows, valid, partner, as_they_are, None
         # Large codes first: as many slots take the codes next in line as there are too few of them.
         order = np.argsort(~large, kind="stable")
         slots = np.arange(len(rows)).reshape(-1, TIER)
@@ -152,39 +174,42 @@ class BatchBuilder:
         source[slots[:, -1]] = order[: len(slots)]
         source[slots[:, :-1].reshape(-1)] = order[len(slots) :]
         place = np.argsort(source)
-        return rows[source], valid[source], np.where(partner >= 0, place[partner], -1)[source], small
+        partner = np.where(partner >= 0, place[partner], -1)[source]
+        return rows[source], valid[source], partner, source, small
 
-    def _texts(self, texts: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+    def _texts(self, texts: np.ndarray, concealed: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
         where, counts = positions(self.data.cache.offsets, texts)
         mask = np.arange(length) < counts[:, None]
         padded = np.zeros((*mask.shape, *self.text_source.shape[1:]), self.text_source.dtype)
         padded[mask] = self.text_source[where]
+        # What has no description is one token of zeros.
+        padded[concealed] = 0
+        mask[concealed] = np.arange(length) < 1
         return padded, mask
 
-    def _graph(self, rows: np.ndarray, shape: tuple[int, int]) -> jraph.GraphsTuple:
-        table = self.data.table
-        n_node, n_edge = table.num_nodes[rows], table.num_edges[rows]
+    def _graph(self, rows: np.ndarray, concealed: Concealed, shape: tuple[int, int]) -> jraph.GraphsTuple:
+        part = Subgraphs.of(self.data.table, rows)
+        if concealed.positives.any() or concealed.graph.any():
+            part = part.without(concealed, self.positive_relations)
+        n_node = np.bincount(part.of_node, minlength=len(rows))
+        n_edge = np.bincount(part.of_edge, minlength=len(rows))
         missing = n_node == 0
-        n_node = np.where(missing, 1, n_node)
-        starts = np.cumsum(n_node) - n_node
-        where, _ = positions(table.node_offsets, rows)
+        # A code without a subgraph has one node, that stands for just that.
+        starts = np.cumsum(n_node + missing) - n_node - missing
+        shift = starts - (np.cumsum(n_node) - n_node)
+        place = np.arange(len(part.nodes)) + shift[part.of_node]
         node_id, hop, kind = (np.zeros(shape[0], np.int32) for _ in range(3))
-        present = np.ones(n_node.sum(), bool)
-        present[starts[missing]] = False
-        node_id[: len(present)][present] = table.nodes[where]
-        hop[: len(present)][present] = table.hops[where]
+        node_id[place], hop[place] = part.nodes, part.hops
         kind[:] = ORDINARY
         kind[starts[missing]] = MISSING
-        self_node = table.self_node[rows]
-        kind[(starts + self_node)[self_node >= 0]] = SELF
-        edges, counts = positions(table.edge_offsets, rows)
-        shift = np.repeat(starts, counts)
-        spare = shape[0] - 1
-        senders, receivers = (np.full(shape[1], spare, np.int32) for _ in range(2))
-        senders[: len(edges)] = table.senders[edges] + shift
-        receivers[: len(edges)] = table.receivers[edges] + shift
+        known = part.self_node >= 0
+        kind[place[part.self_node[known]]] = SELF
+        senders, receivers = (np.full(shape[1], shape[0] - 1, np.int32) for _ in range(2))
         relation = np.zeros(shape[1], np.int32)
-        relation[: len(edges)] = table.relations[edges]
+        edges = len(part.senders)
+        senders[:edges], receivers[:edges] = place[part.senders], place[part.receivers]
+        relation[:edges] = part.relations
+        n_node = n_node + missing
         return jraph.GraphsTuple(
             nodes={"node_id": node_id, "kind": kind, "hop": hop},
             edges=relation,
@@ -212,6 +237,8 @@ class TrainSource:
         rows: training rows of the table.
         seed, batch_size, steps: of the run.
         graph_positives: whether half of each batch are graph neighbours of the other half.
+        conceal_positives: share of codes whose relations to positives are concealed.
+        conceal_modality: share of codes whose graph is concealed, and as large a share whose text is.
     """
 
     def __init__(
@@ -223,11 +250,13 @@ class TrainSource:
         batch_size: int,
         steps: int,
         graph_positives: bool = False,
+        conceal_positives: float = 0.0,
+        conceal_modality: float = 0.0,
     ):
         self.builder, self.rows, self.seed = builder, rows, seed
-        self.batch_size, self.steps, self.graph_positives = batch_size, steps, graph_positives
-        self.is_train = np.zeros(len(builder.data.table), bool)
-        self.is_train[rows] = True
+        self.batch_size, self.steps = batch_size, steps
+        self.conceal_positives, self.conceal_modality = conceal_positives, conceal_modality
+        self.positives = Positives(builder.data, rows, builder.positive_relations) if graph_positives else None
 
     def __repr__(self) -> str:
         return f"TrainSource(seed={self.seed}, batch_size={self.batch_size}, codes={len(self.rows)})"
@@ -237,34 +266,26 @@ class TrainSource:
 
     def __getitem__(self, step: int) -> Batch:
         rows, partner = self.batch_rows(step)
-        return self.builder(rows, np.ones(len(rows), bool), partner)
+        return self.builder(rows, np.ones(len(rows), bool), partner, self.concealed(step))
+
+    def concealed(self, step: int) -> Concealed:
+        """What a step does not see of the codes of its batch."""
+        rng = np.random.default_rng([self.seed, step, 2])
+        shares = {"positives": self.conceal_positives, "modality": self.conceal_modality}
+        return Concealed.draw(rng, self.batch_size, **shares)
 
     def batch_rows(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Global batch of a step: `[batch_size]` rows and the slot of each one's partner (-1 for none)."""
-        if not self.graph_positives:
+        if self.positives is None:
             rows = self.rows[draw(self.seed, step, self.batch_size, len(self.rows))]
             return rows, np.full(self.batch_size, -1)
         half = self.batch_size // 2
         anchors = self.rows[draw(self.seed, step, half, len(self.rows))]
-        neighbours, found = self._neighbours(anchors, np.random.default_rng([self.seed, step, 1]))
+        neighbours, found = self.positives.draw(anchors, np.random.default_rng([self.seed, step, 1]))
         slots = np.arange(half)
         rows = np.stack([anchors, neighbours], axis=1).reshape(-1)
         partner = np.stack([np.where(found, 2 * slots + 1, -1), np.where(found, 2 * slots, -1)], axis=1).reshape(-1)
         return rows, partner
-
-    def _neighbours(self, anchors: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """A random training code one hop from each anchor; where there is none, any training code."""
-        data = self.builder.data
-        where, counts = positions(data.table.node_offsets, anchors)
-        row = data.row_of_node[data.table.nodes[where]]
-        usable = (data.table.hops[where] == 1) & (row >= 0) & self.is_train[row]
-        owner = np.repeat(np.arange(len(anchors)), counts)[usable]
-        order = np.lexsort((rng.random(len(owner)), owner))
-        first = np.searchsorted(owner[order], np.arange(len(anchors)))
-        found = np.bincount(owner, minlength=len(anchors)) > 0
-        neighbours = self.rows[rng.integers(len(self.rows), size=len(anchors))]
-        neighbours[found] = row[usable][order[first[found]]]
-        return neighbours, found
 
 
 def train_batches(source: TrainSource, start: int) -> Iterator[Batch]:

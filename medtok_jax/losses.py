@@ -1,4 +1,8 @@
-"""Training objective: quantization, agreement of the shared tokens, token packing (paper section 3.3, eq. 5-9)."""
+"""Training objective: quantization, agreement of the shared tokens, token packing (paper section 3.3, eq. 5-9).
+
+Two terms are not in the paper: the contrast of all four embeddings together, and distillation of the text encoder's
+similarities (Park et al. 2019, "Relational knowledge distillation").
+"""
 
 import flax.struct
 import jax
@@ -107,23 +111,67 @@ def orthogonality(specific: jax.Array, shared: jax.Array, valid: jax.Array) -> j
 
 
 def specific_contrast(
-    first: Quantized,
-    second: Quantized,
-    first_shared: Quantized,
-    second_shared: Quantized,
+    first: jax.Array,
+    second: jax.Array,
+    first_shared: jax.Array,
+    second_shared: jax.Array,
     valid: jax.Array,
     *,
     temperature: float,
     excluded: jax.Array,
     partners: jax.Array | None = None,
 ) -> jax.Array:
-    """InfoNCE([ê^s ; sg ê^c], [ê^s' ; sg ê^c']) of eq. 8-9, primes from the augmented view.
+    """InfoNCE([ê^s ; sg ê^c], [ê^s' ; sg ê^c']) of eq. 8-9, primes from the augmented view; each `[batch, width]`.
 
     ê^c is stop-gradiented in both views: trainable on both sides it would solve the task without ê^s.
     """
-    anchors = jnp.concatenate([first.output, jax.lax.stop_gradient(first_shared.output)], axis=-1)
-    candidates = jnp.concatenate([second.output, jax.lax.stop_gradient(second_shared.output)], axis=-1)
+    anchors = jnp.concatenate([first, jax.lax.stop_gradient(first_shared)], axis=-1)
+    candidates = jnp.concatenate([second, jax.lax.stop_gradient(second_shared)], axis=-1)
     return info_nce(anchors, candidates, valid, temperature=temperature, excluded=excluded, partners=partners)
+
+
+def contrasted(view: View, config) -> Embeddings:
+    """What is contrasted of a view: quantized embeddings, as in the paper, or those before quantization.
+
+    The gradient goes to the embeddings in both cases.
+    """
+    if config.contrasted == "unquantized":
+        return view.embeddings
+    return Embeddings(
+        text_specific=view.text_specific.output,
+        graph_specific=view.graph_specific.output,
+        text_cross=view.text_cross.output,
+        graph_cross=view.graph_cross.output,
+    )
+
+
+def joined(embeddings: Embeddings) -> jax.Array:
+    """The four embeddings end to end, `[batch, 4 width]`."""
+    parts = (embeddings.text_specific, embeddings.graph_specific, embeddings.text_cross, embeddings.graph_cross)
+    return jnp.concatenate(parts, axis=-1)
+
+
+def similarity_distillation(
+    student: jax.Array, teacher: jax.Array, valid: jax.Array, *, temperature: float
+) -> jax.Array:
+    """KL(softmax(cos(teacher) / tau) || softmax(cos(student) / tau)) of each code with the others of the batch, mean.
+
+    Args:
+        student: `[batch, width]`.
+        teacher: `[batch, other width]`; codes whose teacher is zero have none, and are left out.
+        valid: `[batch]` bool.
+        temperature: tau of both.
+    """
+    valid = valid & jnp.any(teacher != 0, axis=-1)
+    others = valid[None, :] & ~jnp.eye(valid.shape[0], dtype=bool)
+
+    def log_share(vectors: jax.Array) -> jax.Array:
+        unit = l2_normalize(vectors)
+        # A large number instead of infinity: 0 times it is 0.
+        return jax.nn.log_softmax(jnp.where(others, unit @ unit.T / temperature, -1e9), axis=-1)
+
+    wanted = log_share(jax.lax.stop_gradient(teacher))
+    return masked_mean(jnp.sum(jnp.exp(wanted) * (wanted - log_share(student)), axis=-1), valid)
 
 
 def loss_terms(
@@ -133,12 +181,12 @@ def loss_terms(
     *,
     excluded: jax.Array,
     partners: jax.Array | None,
+    teacher: jax.Array,
     config,
 ) -> dict[str, jax.Array]:
     """Every term of the objective, weighted by the coefficients of its own equation.
 
-    `quantization_loss + kl_loss + packing_loss`, each times its config weight, is the training loss; the terms returned
-    add up to it.
+    The terms returned add up to the training loss.
 
     Args:
         view: the clean view; quantization and agreement are scored on it.
@@ -146,41 +194,51 @@ def loss_terms(
         valid: `[batch]` bool.
         excluded: `[batch, batch]` bool, pairs that are no negatives.
         partners: `[batch, batch]` bool, extra positives, or None.
+        teacher: `[batch, text width]`, pooled states of the frozen text encoder, zero where there is no text.
         config: the `loss` section of the configuration.
 
     Returns:
         Scalars by name: quantization, kl, shared_contrast, alignment, text_contrast, graph_contrast,
-        text_orthogonality, graph_orthogonality.
+        text_orthogonality, graph_orthogonality, joint_contrast, distillation. The last two are 0 where their weight is.
     """
     contrast = {"temperature": config.infonce_temperature, "excluded": excluded, "partners": partners}
-    text_shared, graph_shared = view.text_cross, view.graph_cross
     quantization = sum(
         quantization_loss(e, q, valid, commitment_weight=config.commitment_weight, alpha=config.alpha)
         for e, q in view.pairs()
     )
-    e = view.embeddings
+    e, clean, other = view.embeddings, contrasted(view, config), contrasted(augmented, config)
     agreement = jnp.sum(l2_normalize(e.text_cross) * l2_normalize(e.graph_cross), axis=-1)
     packing = {
         "shared_contrast": config.shared_weight
         * (
-            info_nce(text_shared.output, graph_shared.output, valid, **contrast)
-            + info_nce(graph_shared.output, text_shared.output, valid, **contrast)
+            info_nce(clean.text_cross, clean.graph_cross, valid, **contrast)
+            + info_nce(clean.graph_cross, clean.text_cross, valid, **contrast)
         ),
         "alignment": -2.0 * config.beta * masked_mean(agreement, valid),
         "text_contrast": config.specific_weight
         * specific_contrast(
-            view.text_specific, augmented.text_specific, graph_shared, augmented.graph_cross, valid, **contrast
+            clean.text_specific, other.text_specific, clean.graph_cross, other.graph_cross, valid, **contrast
         ),
         "graph_contrast": config.specific_weight
         * specific_contrast(
-            view.graph_specific, augmented.graph_specific, text_shared, augmented.text_cross, valid, **contrast
+            clean.graph_specific, other.graph_specific, clean.text_cross, other.text_cross, valid, **contrast
         ),
-        "text_orthogonality": config.lambda_val * orthogonality(view.text_specific.output, e.text_cross, valid),
-        "graph_orthogonality": config.lambda_val * orthogonality(view.graph_specific.output, e.graph_cross, valid),
+        "text_orthogonality": config.lambda_val * orthogonality(clean.text_specific, e.text_cross, valid),
+        "graph_orthogonality": config.lambda_val * orthogonality(clean.graph_specific, e.graph_cross, valid),
     }
     terms = {name: config.packing_weight * value for name, value in packing.items()}
     terms["quantization"] = config.quantization_weight * quantization
-    terms["kl"] = config.kl_weight * kl_loss(text_shared, graph_shared, valid, temperature=config.kl_temperature)
+    terms["kl"] = config.kl_weight * kl_loss(
+        view.text_cross, view.graph_cross, valid, temperature=config.kl_temperature
+    )
+    terms["joint_contrast"] = terms["distillation"] = jnp.zeros(())
+    whole = joined(clean)
+    if config.joint_weight:
+        terms["joint_contrast"] = config.joint_weight * info_nce(whole, joined(other), valid, **contrast)
+    if config.distillation_weight:
+        terms["distillation"] = config.distillation_weight * similarity_distillation(
+            whole, teacher, valid, temperature=config.distillation_temperature
+        )
     return terms
 
 
@@ -193,11 +251,13 @@ PACKING_TERMS = (
     "graph_orthogonality",
 )
 
+BEYOND_THE_PAPER = ("joint_contrast", "distillation")
+
 
 def totals(terms: dict[str, jax.Array]) -> dict[str, jax.Array]:
     """total_loss, quantization_loss, kl_loss and packing_loss of a dictionary of terms."""
     packing = sum(terms[name] for name in PACKING_TERMS)
-    total = terms["quantization"] + terms["kl"] + packing
+    total = terms["quantization"] + terms["kl"] + packing + sum(terms[name] for name in BEYOND_THE_PAPER)
     return {
         "total_loss": total,
         "quantization_loss": terms["quantization"],

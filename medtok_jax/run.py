@@ -88,7 +88,9 @@ class Run:
             seed=self.config.seed,
             batch_size=self.config.train.batch_size,
             steps=self.last_step,
-            graph_positives=self.config.loss.graph_positives,
+            graph_positives=bool(len(self.config.loss.positive_relations)),
+            conceal_positives=self.config.augment.conceal_positives,
+            conceal_modality=self.config.augment.conceal_modality,
         )
 
     def eval_source(self, rows: np.ndarray) -> EvalSource:
@@ -254,6 +256,7 @@ def assemble(
         num_stacks=mesh.shape["data"],
         local_stacks=sharding.local_stacks(mesh),
         token_ids=config.model.text_encoder_trainable,
+        positive_relations=tuple(config.loss.positive_relations),
     )
     fits = config.model.kmeans_init and not config.init_from
     best = checkpoints.latest(workdir / "checkpoints" / "best")

@@ -16,7 +16,7 @@ from medtok_jax.regions import Regions
 from medtok_jax.state import TrainState
 from preprocessing.errors import UserError
 
-TERMS = ("quantization", "kl", *losses.PACKING_TERMS)
+TERMS = ("quantization", "kl", *losses.PACKING_TERMS, *losses.BEYOND_THE_PAPER)
 # What must stay finite: a gradient that is no number spoils the parameters before it shows in the next loss.
 CHECKED = (*TERMS, "gradient_norm")
 NORMS = ("learning_rate", "gradient_norm", "parameter_norm", "update_norm")
@@ -62,16 +62,24 @@ class Structure(NamedTuple):
 def score(model: MedTok, batch: Batch, tables: NodeTables, key: jax.Array, config) -> tuple[dict[str, jax.Array], View]:
     """Loss terms of a batch and its clean view; the augmented view is drawn from `key`."""
     view, augmented = model.two_views(batch, tables, augment=config.augment, key=key)
-    partners = batch.partner[:, None] == jnp.arange(batch.partner.shape[0]) if config.loss.graph_positives else None
+    slots = jnp.arange(batch.partner.shape[0])
+    partners = batch.partner[:, None] == slots if len(config.loss.positive_relations) else None
     terms = losses.loss_terms(
         view,
         augmented,
         batch.valid,
         excluded=losses.not_negatives(batch.text_id, batch.graph_id),
         partners=partners,
+        teacher=mean_states(batch) if config.loss.distillation_weight else None,
         config=config.loss,
     )
     return terms, view
+
+
+def mean_states(batch: Batch) -> jax.Array:
+    """`[batch, text width]` float32, mean of the frozen encoder's states over a description; 0 where there is none."""
+    weights = batch.text_mask / jnp.maximum(jnp.sum(batch.text_mask, axis=1, keepdims=True), 1)
+    return jnp.einsum("bl,blh->bh", weights.astype(batch.text.dtype), batch.text, preferred_element_type=jnp.float32)
 
 
 def train_step(

@@ -29,7 +29,8 @@ class TokenizerConfig:
         regions: of the codebook; N is their sum.
         num_top_k_tokens: K; a code has 4K tokens.
         embedding_dim: d.
-        quantizer_kind: `top_k` (the K rows are mixed by their weights) or `residual` (they are added up).
+        quantizer_kind: `top_k` (the K rows are mixed by weights that sum to one), `residual` (they are added up) or
+            `pursuit` (they are added up, times their weights).
         special_tokens: ids of the special tokens, behind the codebook: `[PAD]` is N.
         prefer: code systems in the order in which a bare code of several is looked up; empty to refuse such a code.
         data_set: name and fingerprint of the data set.

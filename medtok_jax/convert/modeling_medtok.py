@@ -14,6 +14,7 @@ transformers and safetensors, nothing else.
 Parameter names are those of the Flax model, so that weights go back and forth bit for bit.
 """
 
+import itertools
 import json
 import shutil
 import sys
@@ -386,13 +387,27 @@ def rotation_trick(embedding: Tensor, vector: Tensor) -> Tensor:
     return rotated + (vector - rotated).detach()
 
 
+def mixing_weights(products: Tensor, rows: Tensor, ridge: float = 1e-2) -> Tensor:
+    """Weights [B, k], none negative, of the mixture of rows [B, k, d] closest to what has these products with them."""
+    gram = rows @ rows.transpose(1, 2)
+    eye = torch.eye(rows.shape[1], dtype=rows.dtype, device=rows.device)
+    positive = torch.linalg.solve(gram + ridge * eye, products).clamp(min=0.0)
+    along = (positive * products).sum(-1, keepdim=True)
+    squared = torch.einsum("bk,bkl,bl->b", positive, gram, positive)[:, None]
+    return positive * along / squared.clamp(min=1e-12)
+
+
 class Quantizer(nn.Module):
-    """One codebook in three regions, K tokens an embedding (paper section 3.2): `top_k` or `residual`. Float32."""
+    """One codebook in three regions, K tokens an embedding (paper section 3.2). Float32.
+
+    Its kind is `top_k`, `residual` or `pursuit`.
+    """
 
     def __init__(self, config: dict):
         super().__init__()
         model, size, width = config["model"], config["model"]["codebook_size"], config["model"]["embedding_dim"]
         self.kind, self.num_tokens = model["quantizer_kind"], model["num_top_k_tokens"]
+        self.num_nearest = model["num_nearest_tokens"] or -(-self.num_tokens // 2)
         self.normalize, self.temperature = model["normalize"], model["weight_temperature"]
         self.estimate = rotation_trick if model["gradient_estimator"] == "rotation" else straight_through
         self.searched = [config["searched"][name] for name in EMBEDDINGS]
@@ -409,13 +424,15 @@ class Quantizer(nn.Module):
     def codebook(self) -> Tensor:
         """All rows as they are searched, [N, d]."""
         rows = self.rows.float() if self.projection is None else self.rows.float() @ self.projection.float()
-        return l2_normalize(rows) if self.normalize and self.kind == "top_k" else rows
+        unit = self.kind == "pursuit" or (self.normalize and self.kind == "top_k")
+        return l2_normalize(rows) if unit else rows
 
     def forward(self, embeddings: Tensor) -> Output:
         """Quantizes each of the four embeddings [B, 4, d] with the rows that it searches."""
         with torch.autocast(embeddings.device.type, enabled=False):
             embeddings = l2_normalize(embeddings) if self.normalize else embeddings.float()
-            codebook, search = self.codebook(), self._residual if self.kind == "residual" else self._top_k
+            kinds = {"top_k": self._top_k, "residual": self._residual, "pursuit": self._pursuit}
+            codebook, search = self.codebook(), kinds[self.kind]
             found = []
             for embedding, (start, stop) in zip(embeddings.unbind(1), self.searched, strict=True):
                 ids, weights, vector = search(embedding, codebook[start:stop])
@@ -437,6 +454,20 @@ class Quantizer(nn.Module):
             left = left - rows.detach()[chosen[-1]]
         ids = torch.stack(chosen, 1)
         return ids, torch.ones_like(ids, dtype=rows.dtype), rows[ids].sum(1)
+
+    def _pursuit(self, embedding: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        left, fixed = embedding.detach(), rows.detach()
+        counts = (0, *range(self.num_nearest, self.num_tokens + 1))
+        bounds = [len(rows) * count // self.num_tokens for count in counts]
+        products, ids = (left @ fixed[: bounds[1]].T).topk(self.num_nearest)
+        weights = mixing_weights(products, fixed[ids])
+        left = left - torch.einsum("bk,bkd->bd", weights, fixed[ids])
+        for begin, end in itertools.pairwise(bounds[1:]):
+            product, local = (left @ fixed[begin:end].T).max(-1, keepdim=True)
+            product = product.clamp(min=0.0)
+            left = left - product * fixed[begin:end][local[:, 0]]
+            ids, weights = torch.cat([ids, local + begin], 1), torch.cat([weights, product], 1)
+        return ids, weights, torch.einsum("bk,bkd->bd", weights, rows[ids])
 
 
 class MedTok(nn.Module):

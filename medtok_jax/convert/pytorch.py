@@ -41,7 +41,14 @@ KNOWN = (
     *("text_encoder_model", "text_encoder_type", "text_encoder_trainable"),
     *("graph_encoder_type", "graph_width", "graph_layers", "graph_heads", "node_name_features", "node_id_features"),
     *("cross_width", "cross_layers", "cross_heads"),
-    *("num_top_k_tokens", "quantizer_kind", "normalize", "weight_temperature", "gradient_estimator"),
+    *(
+        "num_top_k_tokens",
+        "num_nearest_tokens",
+        "quantizer_kind",
+        "normalize",
+        "weight_temperature",
+        "gradient_estimator",
+    ),
     *("simvq", "ema_decay", "kmeans_init", "kmeans_step", "kmeans_samples", "kmeans_iterations"),
 )
 # Of no meaning on another machine.

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from medtok_jax.graph_index import GraphIndex
+from medtok_jax.models.quantizer import num_nearest
 from medtok_jax.new_codes import NewCode, NewCodeEncoder
 from medtok_jax.regions import EMBEDDINGS
 from medtok_jax.saved_model import SavedModel
@@ -97,24 +98,35 @@ def compare(
     embeddings = torch.cat([part.embeddings for part in parts]).numpy()
     codebook = model.quantizer.codebook().detach().numpy()
     keys = [f"{code['system']}/{code['code']}" for code in codes]
-    return judge(keys, flax.ids.reshape(ids.shape), flax.unquantized, ids, embeddings, codebook, saved.config.model)
+    ours = (flax.ids.reshape(ids.shape), flax.weights.reshape(ids.shape), flax.unquantized)
+    return judge(keys, ours, (ids, embeddings), codebook, saved.config.model)
 
 
-def judge(keys, flax_ids, flax_embeddings, ids, embeddings, codebook, model) -> Comparison:
-    """Compares ids `[n, 4, K]` and embeddings `[n, 4, d]` of both models.
+def judge(keys, flax, torch, codebook, model) -> Comparison:
+    """Compares both models.
+
+    Args:
+        keys: of the codes.
+        flax: ids and weights `[n, 4, K]` and embeddings `[n, 4, d]`.
+        torch: ids and embeddings.
+        codebook: `[N, d]`.
+        model: the `model` section of the configuration.
 
     Raises:
         UserError: they differ by more than rounding explains.
     """
+    (flax_ids, weights, flax_embeddings), (ids, embeddings) = flax, torch
     difference = float(np.abs(flax_embeddings - embeddings).max())
     ties, wrong = [], flax_ids != ids
-    if model.quantizer_kind == "residual":
+    if model.quantizer_kind != "top_k":
         # What follows another choice refines something else.
         wrong &= np.cumsum(wrong, -1) == 1
     for code, number, place in np.argwhere(wrong):
-        left = flax_embeddings[code, number]
-        if model.quantizer_kind == "residual":
-            left = left - codebook[flax_ids[code, number, :place]].sum(0)
+        # Tokens that look at what those before them leave.
+        refines = model.quantizer_kind == "residual" or place >= num_nearest(model)
+        before = place if refines and model.quantizer_kind != "top_k" else 0
+        taken = codebook[flax_ids[code, number, :before]]
+        left = flax_embeddings[code, number] - weights[code, number, :before] @ taken
         rows = (int(flax_ids[code, number, place]), int(ids[code, number, place]))
         near, far = (np.linalg.norm(left - codebook[row]) for row in rows)
         ties.append(Tie(keys[code], EMBEDDINGS[number], int(place), *rows, float(abs(near - far))))

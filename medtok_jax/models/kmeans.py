@@ -1,28 +1,35 @@
 """k-means initialisation of the codebook, by Lloyd's iterations as matmuls."""
 
 import functools
+import itertools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
-from medtok_jax.models.quantizer import Quantizer, l2_normalize
+from medtok_jax.models.quantizer import Quantizer, l2_normalize, mixing_weights, pairwise_distance
 from medtok_jax.regions import REGIONS
 
 CHUNK = 4096
 
 
 def _assign(points: jax.Array, centroids: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Nearest centroid of each point and the squared distance to it, in chunks so that memory stays flat."""
+    """Nearest centroid of each point and the squared distance to it."""
 
     def one(chunk: jax.Array) -> tuple[jax.Array, jax.Array]:
         squared = jnp.sum(centroids * centroids, -1)[None, :] - 2.0 * chunk @ centroids.T
         nearest = jnp.argmin(squared, axis=-1)
         return nearest, jnp.min(squared, axis=-1) + jnp.sum(chunk * chunk, -1)
 
+    return _in_chunks(one, points)
+
+
+def _in_chunks(function: Callable, points: jax.Array):
+    """`function` of all points, so many at a time that memory stays flat."""
     padded = -(-points.shape[0] // CHUNK) * CHUNK
     chunks = jnp.pad(points, ((0, padded - points.shape[0]), (0, 0))).reshape(-1, CHUNK, points.shape[1])
-    nearest, squared = jax.lax.map(one, chunks)
-    return nearest.reshape(-1)[: points.shape[0]], squared.reshape(-1)[: points.shape[0]]
+    together = lambda x: x.reshape(-1, *x.shape[2:])[: points.shape[0]]  # noqa: E731
+    return jax.tree.map(together, jax.lax.map(function, chunks))
 
 
 @functools.partial(jax.jit, static_argnames=("num_centroids", "iterations", "spherical"))
@@ -68,18 +75,34 @@ def kmeans(
 def fit_region(key: jax.Array, points: jax.Array, quantizer: Quantizer, region: str, iterations: int) -> jax.Array:
     """Rows of one region fitted to prepared embeddings `[points, width]`.
 
-    A residual region is fitted in K equal parts, each to what the rows before it leave over.
+    Rows of refining tokens are fitted to what the rows before them leave over.
     """
     start, stop = quantizer.regions.bounds(region)
     size = stop - start
     if quantizer.kind == "top_k":
         return kmeans(key, points, num_centroids=size, iterations=iterations, spherical=quantizer.normalize)
-    parts, left, levels = [], points, quantizer.num_tokens
-    for level in range(levels):
-        rows = size * (level + 1) // levels - size * level // levels
-        parts.append(kmeans(jax.random.fold_in(key, level), left, num_centroids=rows, iterations=iterations))
-        left = left - parts[-1][_assign(left, parts[-1])[0]]
+    pursuit = quantizer.kind == "pursuit"
+    bounds = quantizer.parts(size)
+    parts, left = [], points
+    for level, (begin, end) in enumerate(itertools.pairwise(bounds)):
+        fold = jax.random.fold_in(key, level)
+        rows = kmeans(fold, left, num_centroids=end - begin, iterations=iterations, spherical=pursuit)
+        rows = l2_normalize(rows) if pursuit else rows
+        left = _left_over(left, rows, quantizer.num_nearest if pursuit and not level else 1, pursuit)
+        parts.append(rows)
     return jnp.concatenate(parts)
+
+
+def _left_over(points: jax.Array, rows: jax.Array, count: int, mixed: bool) -> jax.Array:
+    """Points `[points, width]` less their nearest row, or less the mixture of their `count` nearest, where `mixed`."""
+
+    def one(chunk: jax.Array) -> jax.Array:
+        if not mixed:
+            return chunk - rows[jnp.argmin(pairwise_distance(chunk, rows), axis=-1)]
+        products, ids = jax.lax.top_k(chunk @ rows.T, count)
+        return chunk - jnp.einsum("bk,bkd->bd", mixing_weights(products, rows[ids]), rows[ids])
+
+    return _in_chunks(one, points)
 
 
 def fit_codebook(

@@ -15,7 +15,7 @@ from medtok_jax.models.bert import Bert
 from medtok_jax.models.cross_attention import CrossAttention
 from medtok_jax.models.graph_encoder import GraphEncoder
 from medtok_jax.models.node_features import NodeFeatures
-from medtok_jax.models.quantizer import Quantizer
+from medtok_jax.models.quantizer import Quantizer, num_nearest
 from medtok_jax.models.text_encoder import TextEncoder
 from medtok_jax.regions import Regions
 
@@ -144,6 +144,7 @@ class MedTok(nnx.Module):
             Regions.from_ratios(config.codebook_size, config.text_specific_ratio, config.graph_specific_ratio),
             dim,
             num_tokens=config.num_top_k_tokens,
+            num_nearest=num_nearest(config),
             kind=config.quantizer_kind,
             shared_search=config.shared_search,
             normalize=config.normalize,

@@ -1,10 +1,15 @@
 """Vector quantizer: one codebook in three regions, K tokens an embedding (paper section 3.2, eq. 3-5).
 
 The rows `0..N-1` of the codebook are cut into the contiguous regions text | graph | shared; token ids are global row
-numbers. Two kinds stand behind one interface: `top_k`, the paper's K nearest rows mixed by softmax weights, and
-`residual`, K searches that refine one another.
+numbers. Three kinds stand behind one interface:
+
+- `top_k`, the paper's K nearest rows mixed by softmax weights;
+- `residual`, K searches that refine one another;
+- `pursuit`, the best mixture of the nearest rows, then searches that refine it, each row at a length of its own (after
+  Mallat and Zhang 1993, "Matching pursuits with time-frequency dictionaries").
 """
 
+import itertools
 from collections.abc import Callable
 
 import flax.struct
@@ -75,6 +80,33 @@ def rotation_trick(embedding: jax.Array, vector: jax.Array) -> jax.Array:
     return rotated + jax.lax.stop_gradient(vector - rotated)
 
 
+def num_nearest(config) -> int:
+    """How many of a code's K tokens `pursuit` gives to the nearest rows, by the `model` section of a configuration."""
+    return config.num_nearest_tokens or -(-config.num_top_k_tokens // 2)
+
+
+def mixing_weights(products: jax.Array, rows: jax.Array, ridge: float = 1e-2) -> jax.Array:
+    """Weights of the mixture of some rows that comes closest to an embedding; none is negative.
+
+    Least squares with a small ridge, as near rows are nearly alike; what would be negative is 0, and the others are
+    scaled so that the mixture is the embedding's projection onto their direction.
+
+    Args:
+        products: `[batch, k]`, inner product of the embedding with each row.
+        rows: `[batch, k, width]`.
+        ridge: added to the diagonal of the rows' inner products.
+
+    Returns:
+        `[batch, k]`.
+    """
+    gram = jnp.einsum("bkd,bld->bkl", rows, rows)
+    solved = jnp.linalg.solve(gram + ridge * jnp.eye(rows.shape[1]), products[..., None])[..., 0]
+    positive = jnp.maximum(solved, 0.0)
+    along = jnp.sum(positive * products, axis=-1, keepdims=True)
+    squared = jnp.einsum("bk,bkl,bl->b", positive, gram, positive)[:, None]
+    return positive * along / jnp.maximum(squared, 1e-12)
+
+
 GRADIENT_ESTIMATORS = {"straight_through": straight_through, "rotation": rotation_trick}
 
 
@@ -93,9 +125,10 @@ class Quantizer(nnx.Module):
         regions: sizes of the three regions; `regions.size` is N.
         width: d.
         num_tokens: K.
-        kind: `top_k` (paper eq. 3-4) or `residual`.
-        normalize: whether embeddings and, for `top_k`, rows are l2-normalised. Residual rows keep their length, since
-            what is left after a step is shorter than a unit vector.
+        num_nearest: how many of them `pursuit` gives to the nearest rows; the others refine.
+        kind: `top_k` (paper eq. 3-4), `residual` or `pursuit`.
+        normalize: whether embeddings and, but for `residual`, rows are l2-normalised. Residual rows keep their length,
+            since what is left after a step is shorter than a unit vector. Rows of `pursuit` are unit vectors always.
         weight_temperature: softmax temperature of eq. 4.
         gradient: `straight_through` or `rotation`.
         simvq: rows = frozen basis x one learned `[d, d]` map (Zhu et al., "SimVQ", 2024).
@@ -111,6 +144,7 @@ class Quantizer(nnx.Module):
         width: int,
         *,
         num_tokens: int,
+        num_nearest: int = 1,
         kind: str = "top_k",
         shared_search: str = "region",
         normalize: bool = True,
@@ -122,7 +156,7 @@ class Quantizer(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.regions, self.width, self.num_tokens, self.kind = regions, width, num_tokens, kind
-        self.shared_search = shared_search
+        self.shared_search, self.num_nearest = shared_search, num_nearest
         self.normalize, self.weight_temperature = normalize, weight_temperature
         self.estimate_gradient = GRADIENT_ESTIMATORS[gradient]
         self.ema_decay, self.top_k = ema_decay, top_k
@@ -135,7 +169,8 @@ class Quantizer(nnx.Module):
     def codebook(self) -> jax.Array:
         """All rows as they are searched: `[N, width]` float32."""
         rows = self.rows[...] if self.projection is None else self.rows[...] @ self.projection[...]
-        return l2_normalize(rows) if self.normalize and self.kind == "top_k" else rows
+        unit = self.kind == "pursuit" or (self.normalize and self.kind == "top_k")
+        return l2_normalize(rows) if unit else rows
 
     def prepare(self, embedding: jax.Array) -> jax.Array:
         """The form in which an embedding is searched and scored: float32, of unit length where `normalize`."""
@@ -150,9 +185,8 @@ class Quantizer(nnx.Module):
         """Quantizes prepared embeddings `[batch, width]` with the rows that their region searches."""
         start, stop = self.searched(region)
         rows = self.codebook()[start:stop]
-        if self.kind == "residual":
-            return self._residual(embedding, rows, start)
-        return self._top_k(embedding, rows, start)
+        search = {"top_k": self._top_k, "residual": self._residual, "pursuit": self._pursuit}[self.kind]
+        return search(embedding, rows, start)
 
     def _top_k(self, embedding: jax.Array, rows: jax.Array, start: int) -> Quantized:
         if self.normalize:
@@ -180,6 +214,36 @@ class Quantizer(nnx.Module):
         weights = jnp.ones(ids.shape, jnp.float32)
         return Quantized(ids, weights, vector, output, pairwise_distance(embedding, rows))
 
+    def _pursuit(self, embedding: jax.Array, rows: jax.Array, start: int) -> Quantized:
+        """The nearest rows, mixed as close to the embedding as they come, then one row after another for what is left.
+
+        Each of the latter has the largest inner product with what is left, and that product as its weight, or 0.
+        """
+        fixed = jax.lax.stop_gradient(rows)
+        parts = self.parts(rows.shape[0])
+        first = jax.lax.stop_gradient(embedding)
+        products, ids = self.top_k(first @ fixed[: parts[1]].T, self.num_nearest)
+        weights = mixing_weights(products, fixed[ids])
+        left = first - jnp.einsum("bk,bkd->bd", weights, fixed[ids])
+        for begin, end in itertools.pairwise(parts[1:]):
+            product, local = self.top_k(left @ fixed[begin:end].T, 1)
+            product = jnp.maximum(product, 0.0)
+            left = left - product * fixed[begin:end][local[:, 0]]
+            ids = jnp.concatenate([ids, local + begin], axis=1)
+            weights = jnp.concatenate([weights, product], axis=1)
+        vector = jnp.einsum("bk,bkd->bd", weights, rows[ids])
+        output = self.estimate_gradient(embedding, jax.lax.stop_gradient(vector))
+        return Quantized((ids + start).astype(jnp.int32), weights, vector, output, pairwise_distance(embedding, rows))
+
+    def parts(self, size: int) -> tuple[int, ...]:
+        """Bounds of the parts that `size` rows are fitted in: that of the nearest rows, then one for each token more.
+
+        Rows are shared out by tokens. `pursuit` looks for a token in its own part only, `residual` everywhere.
+        """
+        first = self.num_nearest if self.kind == "pursuit" else 1
+        tokens = (0, *range(first, self.num_tokens + 1))
+        return tuple(size * count // self.num_tokens for count in tokens)
+
     def ema_update(self, embedding: jax.Array, ids: jax.Array, weights: jax.Array, valid: jax.Array) -> None:
         """Moves the rows in use towards the embeddings assigned to them (van den Oord et al. 2017, appendix A.1).
 
@@ -190,8 +254,8 @@ class Quantizer(nnx.Module):
         """
         share = (weights * valid[:, None]).reshape(-1)
         targets = jnp.broadcast_to(embedding[:, None], (*ids.shape, self.width))
-        if self.kind == "residual":
-            taken = jax.lax.stop_gradient(self.codebook())[ids]
+        if self.kind != "top_k":
+            taken = weights[:, :, None] * jax.lax.stop_gradient(self.codebook())[ids]
             targets = targets - (jnp.cumsum(taken, axis=1) - taken)
         count = jax.ops.segment_sum(share, ids.reshape(-1), self.regions.size)
         total = jax.ops.segment_sum(

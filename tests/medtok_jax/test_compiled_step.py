@@ -2,7 +2,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from medtok_jax.compiled_step import CompiledStep, StepMemory, device_memory
+from medtok_jax import compiled_step
+from medtok_jax.compiled_step import CompiledStep, StepMemory, compiler_options, device_memory
 
 
 def make() -> CompiledStep:
@@ -52,3 +53,17 @@ def test_memory_is_told_from_shapes_alone():
 
 def test_device_memory():
     assert 2**28 < device_memory(jax.devices("cpu")[0]) < 2**50
+
+
+def test_an_option_that_jax_does_not_know_is_left_out(monkeypatch):
+    assert compiler_options("gpu") == {}
+    compiler_options.cache_clear()
+    monkeypatch.setattr(compiled_step, "CPU_OPTIONS", {"xla_cpu_no_such_option": "1"})
+    assert compiler_options("cpu") == {}
+    compiler_options.cache_clear()
+
+
+def test_the_option_does_not_change_what_is_computed():
+    views = jax.random.normal(jax.random.key(0), (2, 2, 300, 32))
+    summed = jax.jit(lambda x, y: (x * y).sum(0)).lower(*views).compile(compiler_options=compiler_options("cpu"))
+    np.testing.assert_allclose(summed(*views), np.sum(np.asarray(views[0]) * np.asarray(views[1]), axis=0), rtol=1e-6)

@@ -66,6 +66,10 @@ def test_documented_values():
     assert pipeline.get_config().model.text_encoder_model == "bert-base-uncased"
     published = paper.get_config()
     assert (published.model.codebook_size, published.model.embedding_dim) == (12000, 64)
+    assert (published.model.quantizer_kind, published.model.num_top_k_tokens) == ("top_k", 4)
+    assert published.loss.contrasted == "quantized"
+    assert not any((published.loss.joint_weight, published.loss.distillation_weight, published.loss.positive_relations))
+    assert not any((published.augment.conceal_positives, published.augment.conceal_modality))
     assert published.loss.beta == published.loss.lambda_val == 0.1
     assert published.loss.infonce_temperature == published.loss.kl_temperature == 1.0
     assert (published.train.steps, published.train.batch_size) == (3000, 1024)
@@ -121,7 +125,11 @@ def test_numbers(config, names, values, allowed):
         ({"model.simvq": True, "model.ema_decay": 0.9}, ["model.simvq=True", "model.ema_decay=0.9", "one of the two"]),
         ({"model.graph_width": 130}, ["model.graph_width=130", "not divisible", "model.graph_heads=4"]),
         ({"model.cross_heads": 5}, ["model.cross_width=64", "not divisible", "model.cross_heads=5"]),
-        ({"train.batch_size": 9, "loss.graph_positives": True}, ["train.batch_size=9", "even", "graph_positives"]),
+        ({"train.batch_size": 9, "loss.positive_relations": ("is_a",)}, ["train.batch_size=9", "even", "('is_a',)"]),
+        ({"augment.conceal_positives": 1.1}, ["augment.conceal_positives is 1.1", "between 0 and 1"]),
+        ({"augment.conceal_modality": 0.6}, ["augment.conceal_modality is 0.6", "at most 0.5"]),
+        ({"model.num_nearest_tokens": 9}, ["model.num_nearest_tokens=9", "model.num_top_k_tokens"]),
+        ({"model.shared_search": "book"}, ["model.shared_search='book'", "model.quantizer_kind='pursuit'"]),
         ({"train.epochs": 0}, ["train.steps", "train.epochs", "both 0"]),
         ({"data.length_buckets": ()}, ["data.length_buckets=()", "rising"]),
         ({"data.length_buckets": (32, 16)}, ["data.length_buckets=(32, 16)", "rising"]),

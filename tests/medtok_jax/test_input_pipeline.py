@@ -6,6 +6,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from conftest import FACTS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,6 +23,7 @@ from medtok_jax.input_pipeline import (
 )
 from medtok_jax.models.node_features import MISSING, ORDINARY, SELF
 from medtok_jax.ragged import offsets_of
+from medtok_jax.subgraphs import Concealed
 
 ONE_SHAPE = Budgets((12,), ((256, 256),))
 
@@ -215,8 +217,8 @@ def test_the_parts_of_the_processes_are_the_whole(data, parts, small):
     assert_equal(jax.tree.map(lambda *leaves: np.concatenate(leaves), *pieces), whole)
 
 
-def make_source(data, **options) -> TrainSource:
-    builder = BatchBuilder(data, ONE_SHAPE, num_stacks=1, local_stacks=[0])
+def make_source(data, relations=(), **options) -> TrainSource:
+    builder = BatchBuilder(data, ONE_SHAPE, num_stacks=1, local_stacks=[0], positive_relations=relations)
     return TrainSource(builder, data.rows("train"), **{"seed": 0, "batch_size": 4, "steps": 9} | options)
 
 
@@ -245,17 +247,16 @@ def test_a_sample_leaves_the_other_codes_out(data):
     np.testing.assert_array_equal(sampled.rows("validation"), [7])
 
 
-def test_partners_are_neighbours_in_the_graph(data):
-    source, graph = make_source(data, graph_positives=True, batch_size=8, steps=60), data.table.graph
+@pytest.mark.parametrize("relations", [("is_a", "maps_to"), ("parent_of",), ("maps_to", "no such relation")])
+def test_partners_are_joined_by_a_relation_that_counts(data, relations):
+    source = make_source(data, relations, graph_positives=True, batch_size=8, steps=60)
     train = set(data.rows("train").tolist())
-    # Training codes joined to each training code's anchor: the code's own node, or node 12 for code 11.
-    joined = {}
-    for row in train:
-        anchor = 12 if row == 11 else row
-        neighbours = set(graph.indices[graph.indptr[anchor] : graph.indptr[anchor + 1]].tolist())
-        joined[row] = neighbours & train & set(range(10))
-    assert joined[9] == set()
-    assert joined[2] == {0, 6}, "7 is held out"
+    both = {"parent_of": "is_a"}
+    facts = {fact for name in relations for fact in FACTS.get(both.get(name, name), [])}
+    joined = {row: {b for a, b in facts | {(b, a) for a, b in facts} if a == row} & train for row in train}
+    assert joined[9] == joined[11] == set(), "11 is no node of the graph"
+    if "maps_to" not in relations:
+        assert joined[2] == {0, 6}, "7 is held out"
     met = collections.defaultdict(set)
     for step in range(60):
         rows, partner = source.batch_rows(step)
@@ -271,8 +272,41 @@ def test_partners_are_neighbours_in_the_graph(data):
     assert {row: found for row, found in joined.items() if found} == met, (
         "all neighbours, sooner or later, and no others"
     )
-    again = make_source(data, graph_positives=True, batch_size=8, steps=60)
+    again = make_source(data, relations, graph_positives=True, batch_size=8, steps=60)
     np.testing.assert_array_equal(again.batch_rows(7)[0], source.batch_rows(7)[0])
+
+
+def test_what_is_concealed_is_not_in_the_batch(data):
+    """Whole batches against the table; what is left of a subgraph is tested in test_subgraphs.py."""
+    rows = np.arange(12)
+    hidden = Concealed(np.zeros(12, bool), rows % 3 == 0, rows % 3 == 1)
+    for small in (None, (8, 9)):
+        rows = np.arange(12) if small is None else np.resize(np.array([8, 9]), 12)
+        budgets = dataclasses.replace(ONE_SHAPE, small=small)
+        builder = BatchBuilder(data, budgets, num_stacks=2, local_stacks=range(2))
+        batch = builder(np.resize(rows, 16), np.ones(16, bool), np.full(16, -1), hidden.take(np.resize(rows, 16)))
+        for slot, row in enumerate(batch.index):
+            found, wanted = read_code(batch, slot), reference_code(data, row)
+            if hidden.graph[row]:
+                wanted |= {"node_id": [0], "hop": [0], "kind": [MISSING], "edges": []}
+            if hidden.text[row]:
+                wanted["states"] = [np.zeros_like(data.cache.states[0])]
+            np.testing.assert_array_equal(found.pop("states"), wanted.pop("states"))
+            assert found == wanted
+            assert (batch.text_id[slot] == -1) == hidden.text[row]
+            assert (batch.graph_id[slot] == -1) == hidden.graph[row]
+
+
+def test_how_much_is_concealed(data):
+    source = make_source(data, ("maps_to",), batch_size=4000, conceal_positives=0.7, conceal_modality=0.1)
+    positives, graph, text = source.concealed(3)
+    assert abs(positives.mean() - 0.7) < 0.03
+    assert abs(graph.mean() - 0.1) < 0.02
+    assert abs(text.mean() - 0.1) < 0.02
+    assert not (graph & text).any()
+    np.testing.assert_array_equal(source.concealed(3), (positives, graph, text))
+    assert (source.concealed(4).positives != positives).any()
+    assert not np.any(make_source(data).concealed(3))
 
 
 @pytest.mark.parametrize("batch_size", [5, 6, 16])

@@ -30,8 +30,14 @@ CONFIG = ConfigDict(
         "packing_weight": 1.2,
         "shared_weight": 0.9,
         "specific_weight": 1.1,
+        "joint_weight": 0.6,
+        "distillation_weight": 0.4,
+        "distillation_temperature": 0.3,
+        "contrasted": "quantized",
     }
 )
+# Of the fifth code no text is known.
+TEACHER = np.random.default_rng(4).normal(size=(BATCH, 7)).astype(np.float32) * (np.arange(BATCH) != 4)[:, None]
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +55,19 @@ def make_view(quantizer: Quantizer, raw: dict) -> View:
     return View(Embeddings(**prepared), **{name: quantizer(prepared[name], REGION[name]) for name in NAMES})
 
 
-@pytest.fixture(scope="module")
-def scored(quantizer):
-    """`f(raw, raw_augmented, valid, excluded, partners, config) -> terms`, compiled, by raw embeddings."""
+@pytest.fixture(scope="module", params=["quantized", "unquantized"])
+def config(request):
+    return ConfigDict(CONFIG.to_dict() | {"contrasted": request.param})
 
-    def terms(raw, augmented, valid, excluded, partners):
+
+@pytest.fixture(scope="module")
+def scored(quantizer, config):
+    """`f(raw, raw_augmented, valid, excluded, partners, teacher) -> terms`, compiled, by raw embeddings."""
+
+    def terms(raw, augmented, valid, excluded, partners, teacher=TEACHER):
         views = make_view(quantizer, raw), make_view(quantizer, augmented)
-        return losses.loss_terms(*views, valid, excluded=excluded, partners=partners, config=CONFIG)
+        given = {"excluded": excluded, "partners": partners, "teacher": teacher}
+        return losses.loss_terms(*views, valid, **given, config=config)
 
     return jax.jit(terms)
 
@@ -180,10 +192,10 @@ def test_the_specific_contrast_trains_the_specific_tokens_alone(quantizer):
 
     def contrast(specific, shared, specific_augmented, shared_augmented):
         return losses.specific_contrast(
-            quantizer(specific, "text"),
-            quantizer(specific_augmented, "text"),
-            quantizer(shared, "shared"),
-            quantizer(shared_augmented, "shared"),
+            quantizer(specific, "text").output,
+            quantizer(specific_augmented, "text").output,
+            quantizer(shared, "shared").output,
+            quantizer(shared_augmented, "shared").output,
             VALID,
             temperature=0.2,
             excluded=excluded,
@@ -199,12 +211,25 @@ def test_the_specific_contrast_trains_the_specific_tokens_alone(quantizer):
     assert [bool(np.any(g)) for g in gradients] == [True, False, True, False]
 
 
-def reference_terms(quantizer, raw, augmented, valid, excluded, partners) -> dict[str, float]:
+def reference_distillation(student, teacher, valid, *, temperature) -> float:
+    """Mean over codes of the relative entropy of their likeness to the others."""
+    known = [i for i in np.flatnonzero(valid) if np.any(teacher[i])]
+    found = []
+    for i in known:
+        others = [j for j in known if j != i]
+        p, q = (softmax([cosine(x[i], x[j]) / temperature for j in others]) for x in (teacher, student))
+        found.append(rel_entr(p, q).sum())
+    return float(np.mean(found))
+
+
+def reference_terms(quantizer, config, raw, augmented, valid, excluded, partners) -> dict[str, float]:
     """All of sections 3-4, each written down once more."""
     view, second = make_view(quantizer, raw), make_view(quantizer, augmented)
-    e = {name: np.asarray(getattr(view.embeddings, name), np.float64) for name in NAMES}
-    out = {name: np.asarray(getattr(view, name).vector, np.float64) for name in NAMES}
-    out_2 = {name: np.asarray(getattr(second, name).vector, np.float64) for name in NAMES}
+    e, e_2 = ({name: np.asarray(getattr(v.embeddings, name), np.float64) for name in NAMES} for v in (view, second))
+    vector = {name: np.asarray(getattr(view, name).vector, np.float64) for name in NAMES}
+    vector_2 = {name: np.asarray(getattr(second, name).vector, np.float64) for name in NAMES}
+    out, out_2 = (vector, vector_2) if config.contrasted == "quantized" else (e, e_2)
+    whole, whole_2 = (np.concatenate([x[name] for name in NAMES], axis=1) for x in (out, out_2))
     contrast = {"temperature": CONFIG.infonce_temperature, "excluded": excluded, "partners": partners}
     mean = lambda x: x[valid].mean()  # noqa: E731
     join = lambda a, b: np.concatenate([a, b], axis=1)  # noqa: E731
@@ -241,19 +266,22 @@ def reference_terms(quantizer, raw, augmented, valid, excluded, partners) -> dic
         "text_orthogonality": CONFIG.lambda_val * overlap(out["text_specific"], e["text_cross"]),
         "graph_orthogonality": CONFIG.lambda_val * overlap(out["graph_specific"], e["graph_cross"]),
     }
-    distance = sum(mean(((out[name] - e[name]) ** 2).sum(1)) for name in NAMES)
+    distance = sum(mean(((vector[name] - e[name]) ** 2).sum(1)) for name in NAMES)
     return {name: CONFIG.packing_weight * value for name, value in packing.items()} | {
         "quantization": CONFIG.quantization_weight * (CONFIG.commitment_weight + CONFIG.alpha) * distance,
         "kl": CONFIG.kl_weight * mean(rel_entr(p, q).sum(1)),
+        "joint_contrast": CONFIG.joint_weight * reference_info_nce(whole, whole_2, valid, **contrast),
+        "distillation": CONFIG.distillation_weight
+        * reference_distillation(whole, TEACHER, valid, temperature=CONFIG.distillation_temperature),
     }
 
 
 @pytest.mark.parametrize("with_partners", [False, True])
-def test_all_terms_by_loops(quantizer, scored, with_partners):
+def test_all_terms_by_loops(quantizer, config, scored, with_partners):
     raw, augmented = random_raw(0), random_raw(1)
     excluded, partners = relations()
     arguments = (raw, augmented, VALID, excluded, partners if with_partners else None)
-    found, wanted = scored(*arguments), reference_terms(quantizer, *arguments)
+    found, wanted = scored(*arguments), reference_terms(quantizer, config, *arguments)
     assert found.keys() == wanted.keys()
     for name, value in wanted.items():
         np.testing.assert_allclose(found[name], value, rtol=2e-4, atol=1e-6, err_msg=name)
@@ -264,11 +292,19 @@ def test_the_total_is_the_sum_of_its_terms(scored):
     terms = scored(random_raw(0), random_raw(1), VALID, excluded, partners)
     totals = losses.totals(terms)
     np.testing.assert_allclose(totals["total_loss"], sum(terms.values()), rtol=1e-6)
-    np.testing.assert_allclose(
-        totals["packing_loss"], sum(terms.values()) - terms["quantization"] - terms["kl"], rtol=1e-5
-    )
+    np.testing.assert_allclose(totals["packing_loss"], sum(terms[name] for name in losses.PACKING_TERMS), rtol=1e-5)
+    others = {"quantization", "kl", *losses.PACKING_TERMS, *losses.BEYOND_THE_PAPER}
+    assert terms.keys() == others
     assert totals["quantization_loss"] == terms["quantization"]
     assert totals["kl_loss"] == terms["kl"]
+
+
+def test_terms_beyond_the_paper_are_left_out_at_weight_zero(quantizer):
+    config = ConfigDict(CONFIG.to_dict() | {"joint_weight": 0.0, "distillation_weight": 0.0})
+    views = make_view(quantizer, random_raw(0)), make_view(quantizer, random_raw(1))
+    given = {"excluded": relations()[0], "partners": None, "teacher": None}
+    terms = losses.loss_terms(*views, jnp.asarray(VALID), **given, config=config)
+    assert [float(terms[name]) for name in losses.BEYOND_THE_PAPER] == [0.0, 0.0]
 
 
 def test_invalid_rows_change_nothing(scored):
@@ -300,7 +336,7 @@ def test_the_order_of_a_batch_does_not_matter(scored):
     shuffle = lambda tree: {name: value[order] for name, value in tree.items()}  # noqa: E731
     square = np.ix_(order, order)
     there = scored(raw, augmented, VALID, excluded, partners)
-    back = scored(shuffle(raw), shuffle(augmented), VALID[order], excluded[square], partners[square])
+    back = scored(shuffle(raw), shuffle(augmented), VALID[order], excluded[square], partners[square], TEACHER[order])
     for name in there:
         np.testing.assert_allclose(there[name], back[name], rtol=1e-5, atol=1e-6, err_msg=name)
 

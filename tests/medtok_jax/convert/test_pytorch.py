@@ -448,7 +448,7 @@ def test_refuses_to_restore_what_does_not_belong_together(default_folder, tmp_pa
 
 def test_a_difference_is_told_from_a_tie():
     class Model:
-        quantizer_kind = "top_k"
+        quantizer_kind, num_nearest_tokens, num_top_k_tokens = "top_k", 0, 1
 
     codebook = np.array([[1, 0], [0, 1], [-1, 0]], np.float32)
     embedding = np.zeros((1, 4, 2), np.float32) + np.float32(0.5)
@@ -457,12 +457,14 @@ def test_a_difference_is_told_from_a_tie():
     tie = np.zeros((1000, 4, 1), int)
     tie[:1] = other
     many = np.repeat(embedding, 1000, 0)
-    result = pytorch_check.judge(["X/1"] * 1000, np.zeros_like(tie), many, tie, many, codebook, Model)
+    ours = np.zeros_like(tie), np.ones_like(tie, np.float32), many
+    result = pytorch_check.judge(["X/1"] * 1000, ours, (tie, many), codebook, Model)
     assert [(t.embedding, t.flax, t.torch) for t in result.ties] == [("graph_specific", 0, 1)]
     assert "at ties" in result.describe()
     other[0, 1] = 2
     tie[:1] = other
     with pytest.raises(UserError, match="does not compute"):
-        pytorch_check.judge(["X/1"] * 1000, np.zeros_like(tie), many, tie, many, codebook, Model)
+        pytorch_check.judge(["X/1"] * 1000, ours, (tie, many), codebook, Model)
+    one = flax, np.ones_like(flax, np.float32), embedding
     with pytest.raises(UserError, match="embeddings within 1"):
-        pytorch_check.judge(["X/1"], flax, embedding, flax, embedding + np.float32(1e-3), codebook, Model)
+        pytorch_check.judge(["X/1"], one, (flax, embedding + np.float32(1e-3)), codebook, Model)

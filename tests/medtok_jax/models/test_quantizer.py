@@ -7,12 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from scipy.optimize import nnls
 
 from medtok_jax.models.quantizer import (
     EmaState,
     FrozenBasis,
     Quantizer,
     l2_normalize,
+    mixing_weights,
     rotation_trick,
     straight_through,
 )
@@ -53,6 +55,26 @@ def reference_residual(e, book, region, *, k):
         ids.append(min(rows, key=lambda row: (((left - book[row]) ** 2).sum(), row)))
         left = left - book[ids[-1]]
     return ids, e - left
+
+
+def reference_pursuit(e, book, region, *, k, nearest):
+    """By loops and scipy: the mixture of the nearest rows of the first part, then a row of each part that follows."""
+    start, stop = SIZES.bounds(region)
+    size = stop - start
+    bounds = [start + size * count // k for count in (0, *range(nearest, k + 1))]
+    ids = sorted(range(bounds[0], bounds[1]), key=lambda row: (-e @ book[row], row))[:nearest]
+    rows = book[ids]
+    mixed = np.linalg.solve(rows @ rows.T + 1e-2 * np.eye(nearest), rows @ e)
+    mixed = np.maximum(mixed, 0) @ rows
+    weights = list(np.maximum(np.linalg.solve(rows @ rows.T + 1e-2 * np.eye(nearest), rows @ e), 0))
+    scale = (mixed @ e) / (mixed @ mixed) if np.any(mixed) else 0.0
+    weights = [scale * weight for weight in weights]
+    left = e - scale * mixed
+    for begin, end in itertools.pairwise(bounds[1:]):
+        ids.append(max(range(begin, end), key=lambda row: (left @ book[row], -row)))
+        weights.append(max(left @ book[ids[-1]], 0.0))
+        left = left - weights[-1] * book[ids[-1]]
+    return ids, weights, e - left
 
 
 def split_loss(quantizer: Quantizer, region: str, loss):
@@ -127,9 +149,52 @@ def test_residual_by_brute_force(region, normalize):
     np.testing.assert_allclose(found.output, found.vector, atol=1e-6)
 
 
-def test_only_top_k_searches_unit_rows():
+@pytest.mark.parametrize(
+    ("region", "k", "nearest"), [("text", 3, 1), ("shared", 3, 2), ("graph", 2, 2), ("text", 1, 1)]
+)
+def test_pursuit_by_brute_force(region, k, nearest):
+    quantizer = make(kind="pursuit", num_tokens=k, num_nearest=nearest)
+    quantizer.set_codebook(jnp.asarray(np.random.default_rng(3).normal(size=(SIZES.size, WIDTH)), jnp.float32))
+    book = unit(np.asarray(quantizer.rows[...], np.float64))
+    e = embeddings(quantizer)
+    found = quantizer(jnp.asarray(e), region)
+    for row in range(BATCH):
+        ids, weights, vector = reference_pursuit(e[row].astype(np.float64), book, region, k=k, nearest=nearest)
+        np.testing.assert_array_equal(found.ids[row], ids)
+        np.testing.assert_allclose(found.weights[row], weights, atol=1e-5)
+        np.testing.assert_allclose(found.vector[row], vector, atol=1e-5)
+        start, stop = SIZES.bounds(region)
+        np.testing.assert_allclose(found.distances[row], np.linalg.norm(e[row] - book[start:stop], axis=1), atol=1e-5)
+    np.testing.assert_allclose(found.output, found.vector, atol=1e-6)
+
+
+def test_mixing_weights_are_those_of_least_squares_that_are_not_negative():
+    rng = np.random.default_rng(0)
+    rows, e = unit(rng.normal(size=(50, 3, WIDTH)) + 1.5), unit(rng.normal(size=(50, WIDTH)) + 1.5)
+    products = np.einsum("bkd,bd->bk", rows, e)
+    found = np.asarray(mixing_weights(jnp.asarray(products, jnp.float32), jnp.asarray(rows, jnp.float32), 0.0))
+    assert (found >= 0).all()
+    exact = 0
+    for number in range(50):
+        best, _ = nnls(rows[number].T, e[number])
+        error = np.linalg.norm(e[number] - found[number] @ rows[number])
+        if np.all(np.linalg.lstsq(rows[number].T, e[number], rcond=None)[0] > 0):
+            np.testing.assert_allclose(found[number], best, atol=1e-3)
+            exact += 1
+        assert np.linalg.norm(e[number] - best @ rows[number]) - 1e-5 <= error <= 1.0
+        # No scaling of the mixture comes closer.
+        left = e[number] - found[number] @ rows[number]
+        np.testing.assert_allclose(left @ (found[number] @ rows[number]), 0.0, atol=1e-4)
+    assert 5 < exact < 50
+    assert not np.any(mixing_weights(jnp.zeros((1, 2)), jnp.zeros((1, 2, WIDTH))))
+
+
+def test_which_kinds_search_unit_rows():
     rows = 3.0 * np.random.default_rng(0).normal(size=(SIZES.size, WIDTH)).astype(np.float32)
-    for kind, normalize, wanted in (("top_k", True, unit(rows)), ("top_k", False, rows), ("residual", True, rows)):
+    for kind, normalize, wanted in (
+        *(("top_k", True, unit(rows)), ("top_k", False, rows), ("residual", True, rows)),
+        *(("pursuit", True, unit(rows)), ("pursuit", False, unit(rows))),
+    ):
         quantizer = make(kind=kind, normalize=normalize)
         quantizer.set_codebook(jnp.asarray(rows))
         np.testing.assert_allclose(quantizer.codebook(), wanted, atol=1e-6)
@@ -138,7 +203,7 @@ def test_only_top_k_searches_unit_rows():
         np.testing.assert_allclose(prepared, unit(rows) if normalize else rows, rtol=0.02, atol=0.01)
 
 
-@pytest.mark.parametrize("kind", ["top_k", "residual"])
+@pytest.mark.parametrize("kind", ["top_k", "residual", "pursuit"])
 @pytest.mark.parametrize("normalize", [True, False])
 def test_the_output_passes_its_gradient_to_the_embedding_unchanged(kind, normalize):
     quantizer = make(kind=kind, normalize=normalize)
@@ -149,7 +214,7 @@ def test_the_output_passes_its_gradient_to_the_embedding_unchanged(kind, normali
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(to_params))
 
 
-@pytest.mark.parametrize("kind", ["top_k", "residual"])
+@pytest.mark.parametrize("kind", ["top_k", "residual", "pursuit"])
 @pytest.mark.parametrize("normalize", [True, False])
 def test_the_vector_passes_its_gradient_to_its_rows_alone(kind, normalize):
     quantizer = make(kind=kind, normalize=normalize)
@@ -165,14 +230,14 @@ def test_the_vector_passes_its_gradient_to_its_rows_alone(kind, normalize):
     for row in range(BATCH):
         for token, weight in zip(found.ids[row], found.weights[row], strict=True):
             wanted[token] += weight * direction[row]
-    if normalize and kind == "top_k":  # Through the normalisation r / |r| of each row.
+    if kind == "pursuit" or (normalize and kind == "top_k"):  # Through the normalisation r / |r| of each row.
         for token, row in enumerate(book):
             length = np.linalg.norm(row)
             wanted[token] = (np.eye(WIDTH) - np.outer(row, row) / length**2) @ wanted[token] / length
     np.testing.assert_allclose(to_params["rows"][...], wanted, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["top_k", "residual"])
+@pytest.mark.parametrize("kind", ["top_k", "residual", "pursuit"])
 def test_weights_carry_no_gradient_and_distances_do(kind):
     quantizer = make(kind=kind)
     direction = np.random.default_rng(5).normal(size=(BATCH, 3)).astype(np.float32)
@@ -185,7 +250,7 @@ def test_weights_carry_no_gradient_and_distances_do(kind):
 
 
 @pytest.mark.parametrize("gradient", ["straight_through", "rotation"])
-@pytest.mark.parametrize("kind", ["top_k", "residual"])
+@pytest.mark.parametrize("kind", ["top_k", "residual", "pursuit"])
 @pytest.mark.parametrize("normalize", [True, False])
 def test_gradients_are_finite_at_distance_zero(gradient, kind, normalize):
     quantizer = make(gradient=gradient, kind=kind, normalize=normalize)
@@ -266,7 +331,7 @@ def test_simvq_learns_a_map_of_a_frozen_basis():
     assert np.abs(gradient).max() > 1e-3
 
 
-@pytest.mark.parametrize("kind", ["top_k", "residual"])
+@pytest.mark.parametrize("kind", ["top_k", "residual", "pursuit"])
 def test_ema_update_by_hand(kind):
     quantizer = make(kind=kind, ema_decay=0.9)
     assert isinstance(quantizer.rows, EmaState)
@@ -280,10 +345,11 @@ def test_ema_update_by_hand(kind):
         new_count, new_total = np.zeros(SIZES.size), np.zeros((SIZES.size, WIDTH))
         for row in np.flatnonzero(valid):
             left = e[row].astype(np.float64)
+            unit_or_not = unit(before) if kind == "pursuit" else before
             for token, weight in zip(np.asarray(found.ids[row]), np.asarray(found.weights[row]), strict=True):
                 new_count[token] += weight
                 new_total[token] += weight * left
-                left = left - before[token] if kind == "residual" else left
+                left = left - weight * unit_or_not[token] if kind != "top_k" else left
         for token in np.flatnonzero(new_count):
             count[token] = 0.9 * count[token] + 0.1 * new_count[token]
             total[token] = 0.9 * total[token] + 0.1 * new_total[token]

@@ -1,0 +1,78 @@
+"""What is left of a subgraph against networkx."""
+
+import networkx as nx
+import numpy as np
+import pytest
+
+from medtok_jax.positives import both_directions
+from medtok_jax.subgraphs import Concealed, Subgraphs
+
+ROWS = np.array([3, 8, 0, 10, 4, 11, 1, 9])
+
+
+def read(part: Subgraphs, code: int) -> dict:
+    """One code's subgraph with knowledge-graph ids: nodes with hops, edges in order, and the code's own node."""
+    mine = part.of_node == code
+    edges = part.of_edge == code
+    assert (part.of_node[part.senders[edges]] == code).all()
+    assert (part.of_node[part.receivers[edges]] == code).all()
+    ends = part.nodes[part.senders[edges]], part.nodes[part.receivers[edges]], part.relations[edges]
+    own = part.self_node[code]
+    return {
+        "hops": dict(zip(part.nodes[mine].tolist(), part.hops[mine].tolist(), strict=True)),
+        "edges": list(zip(*(end.tolist() for end in ends), strict=True)),
+        "self": int(part.nodes[own]) if own >= 0 else None,
+    }
+
+
+def from_table(table, row: int) -> dict:
+    nodes = table.nodes[table.node_offsets[row] : table.node_offsets[row + 1]]
+    hops = table.hops[table.node_offsets[row] : table.node_offsets[row + 1]]
+    edges = range(table.edge_offsets[row], table.edge_offsets[row + 1])
+    ends = [(int(nodes[table.senders[e]]), int(nodes[table.receivers[e]]), int(table.relations[e])) for e in edges]
+    own = int(nodes[table.self_node[row]]) if table.self_node[row] >= 0 else None
+    return {"hops": dict(zip(nodes.tolist(), hops.tolist(), strict=True)), "edges": ends, "self": own}
+
+
+def test_they_are_those_of_the_table(table):
+    part = Subgraphs.of(table, ROWS)
+    for code, row in enumerate(ROWS):
+        assert read(part, code) == from_table(table, row)
+
+
+@pytest.mark.parametrize("names", [("maps_to",), ("is_a",), ("parent_of", "has_phenotype")])
+def test_concealed_relations_and_what_only_they_lead_to_are_gone(table, names):
+    relations = both_directions(table.graph, names)
+    rng = np.random.default_rng(0)
+    concealed = Concealed(rng.random(len(ROWS)) < 0.6, np.arange(len(ROWS)) == 4, np.zeros(len(ROWS), bool))
+    assert concealed.positives.any()
+    assert not concealed.positives.all()
+    part = Subgraphs.of(table, ROWS).without(concealed, relations)
+    for code, row in enumerate(ROWS):
+        found, whole = read(part, code), from_table(table, row)
+        if concealed.graph[code]:
+            assert found == {"hops": {}, "edges": [], "self": None}
+        elif not concealed.positives[code]:
+            assert found == whole
+        else:
+            shown = [edge for edge in whole["edges"] if not relations[edge[2]]]
+            graph = nx.Graph([edge[:2] for edge in shown])
+            if whole["self"] is not None:
+                graph.add_node(whole["self"])
+                wanted = nx.single_source_shortest_path_length(graph, whole["self"], max(whole["hops"].values()))
+            else:
+                wanted = {}
+            assert found["hops"] == dict(wanted)
+            assert found["edges"] == [edge for edge in shown if edge[0] in wanted and edge[1] in wanted]
+            assert found["self"] == whole["self"]
+
+
+def test_both_directions(table):
+    named = lambda *names: [  # noqa: E731
+        name
+        for name, counts in zip(table.graph.relation_names, both_directions(table.graph, names), strict=True)
+        if counts
+    ]
+    assert sorted(named("is_a")) == sorted(named("parent_of")) == ["is_a", "parent_of"]
+    assert named("maps_to", "none") == ["maps_to"]
+    assert named() == []
