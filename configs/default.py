@@ -64,9 +64,7 @@ def _model() -> ConfigDict:
     model.graph_specific_ratio = 0.3  # Share of the codebook for graph-specific tokens.
     model.shared_ratio = 0.4  # Share of the codebook for tokens of both modalities.
     model.shared_search = "region"  # What cross-modal embeddings search: the shared region, or the whole book.
-    model.num_nearest_tokens = (
-        0  # Of `pursuit`: how many of the K are nearest rows, shared by like codes; 0: half.
-    )
+    model.num_nearest_tokens = 0  # Of `pursuit`: how many of the K are nearest rows, shared by like codes; 0: half.
     model.quantizer_kind = "pursuit"  # pursuit, top_k (the paper) or residual.
     model.normalize = True  # Whether embeddings and rows are searched at unit length.
     model.weight_temperature = 0.07  # Softmax temperature of a code's K token weights.
@@ -75,6 +73,7 @@ def _model() -> ConfigDict:
     model.ema_decay = 0.0  # Rows follow their embeddings by a moving average of this decay; 0 trains them by gradient.
     model.kmeans_init = True  # Whether rows start from k-means of embeddings instead of at random.
     model.kmeans_step = 500  # Step at which that is done: the encoders warm up before it. At most a third of a run.
+    model.kmeans_refit = True  # Whether it is done once more after the last step, to the trained embeddings.
     model.kmeans_samples = 32768  # Training codes it is fitted on.
     model.kmeans_iterations = 10  # Lloyd iterations.
     return model
@@ -89,7 +88,7 @@ def _loss() -> ConfigDict:
     loss.lambda_val = 0.1  # Weight of the orthogonality of specific and shared tokens.
     loss.infonce_temperature = 0.07  # Temperature of every InfoNCE.
     loss.kl_temperature = 0.07  # Temperature of the two distributions over shared rows.
-    loss.quantization_weight = 1.0  # Weight of the quantization loss in the total.
+    loss.quantization_weight = 0.25  # Weight of the quantization loss in the total.
     loss.kl_weight = 1.0  # Weight of the KL loss in the total.
     loss.packing_weight = 1.0  # Weight of the packing losses in the total.
     loss.shared_weight = 1.0  # Weight, within packing, of the contrast of the two cross-modal embeddings.

@@ -34,7 +34,6 @@ def variants(setting: Setting) -> list[str]:
         return []
     model, text = setting.config.model, setting.config.model.text_encoder_model
     known = {
-        "quantizer_kind": "top_k",
         "normalize": True,
         "gradient_estimator": "straight_through",
         "simvq": False,
@@ -42,9 +41,7 @@ def variants(setting: Setting) -> list[str]:
         "text_encoder_trainable": False,
         "graph_encoder_type": "hierarchical",
     }
-    loss = setting.config.loss
-    beyond = len(loss.positive_relations) or loss.joint_weight or loss.distillation_weight
-    if any(model[name] != value for name, value in known.items()) or beyond:
+    if model.quantizer_kind == "residual" or any(model[name] != value for name, value in known.items()):
         return []
     if setting.quick:
         return [EAGER]

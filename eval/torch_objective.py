@@ -1,14 +1,13 @@
 """A training step of MedTok in PyTorch, as `medtok_jax.steps` takes it: the converter's modules on the same arrays.
 
 Two views, the whole objective and AdamW, so that a comparison of speed compares the same work. Only what the default
-configuration needs: `top_k` on unit vectors, a frozen text encoder, no partners.
+configuration and the paper's need: `pursuit` and `top_k` on unit vectors, a frozen text encoder.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medtok_jax.batch import TIER, Batch, NodeTables
@@ -31,6 +30,7 @@ class Arrays(NamedTuple):
     edges: Edges  # [e]
     fact: Tensor  # [e] number of the fact, which both directions of an edge share
     excluded: Tensor  # [B, B] pairs that are no negatives
+    partners: Tensor  # [B, B] further positives
     small: tuple[int, int] | None  # see `Batch.small`
 
     @property
@@ -65,6 +65,7 @@ def to_arrays(batch: Batch, tables: NodeTables, max_nodes: int, device: torch.de
         # The facts of a graph begin at an even edge.
         fact=put(number // 2),
         excluded=put(same),
+        partners=put(batch.partner[:, None] == np.arange(len(batch.partner))),
         small=batch.small,
     )
 
@@ -115,8 +116,13 @@ class Objective(nn.Module):
         features = self.model.node_features(arrays, arrays.names)
         view = self._quantize(self._encode(arrays, features, None), codebook)
         keep = augmentation(arrays, self.config.augment, text.shape[-1])
-        augmented = self._quantize(self._encode(arrays, features, keep), codebook)
-        return total_loss(view, augmented, arrays.excluded, self.config.loss)
+        augmented = self._encode(arrays, features, keep)
+        loss = self.config.loss
+        if loss.contrasted == "quantized":
+            clean, other = [q.output for q in view], [q.output for q in self._quantize(augmented, codebook)]
+        else:
+            clean, other = [q.embedding for q in view], augmented
+        return total_loss(view, clean, other, mean_states(text, arrays.text_mask), arrays, loss)
 
     def _encode(self, arrays: Arrays, features: Tensor, keep: Keep | None) -> list[Tensor]:
         """The four embeddings [B, d], of unit length; as `MedTok.forward`, on nodes that lie end to end."""
@@ -154,7 +160,7 @@ class Objective(nn.Module):
     def _quantize(self, embeddings: list[Tensor], codebook: Tensor) -> list["Quantized"]:
         quantizer = self.model.quantizer
         return [
-            quantize(embedding, codebook[start:stop], quantizer.num_tokens, quantizer.temperature)
+            quantize(embedding, codebook[start:stop], quantizer)
             for embedding, (start, stop) in zip(embeddings, quantizer.searched, strict=True)
         ]
 
@@ -168,13 +174,16 @@ class Quantized(NamedTuple):
     distances: Tensor
 
 
-def quantize(embedding: Tensor, rows: Tensor, num_tokens: int, temperature: float) -> Quantized:
-    """The nearest rows mixed by their closeness; distances and search share one matmul."""
+def quantize(embedding: Tensor, rows: Tensor, quantizer) -> Quantized:
+    """The tokens of unit vectors; for `top_k`, distances and search share one matmul."""
     similarity = embedding @ rows.T
     distances = euclidean(2.0 - 2.0 * similarity)
-    best, ids = similarity.detach().topk(num_tokens)
-    weights = (-euclidean(2.0 - 2.0 * best) / temperature).softmax(-1)
-    vector = torch.einsum("bk,bkd->bd", weights, rows[ids])
+    if quantizer.kind == "pursuit":
+        _, _, vector = quantizer._pursuit(embedding, rows)
+    else:
+        best, ids = similarity.detach().topk(quantizer.num_tokens)
+        weights = (-euclidean(2.0 - 2.0 * best) / quantizer.temperature).softmax(-1)
+        vector = torch.einsum("bk,bkd->bd", weights, rows[ids])
     return Quantized(embedding, vector, embedding + (vector - embedding).detach(), distances)
 
 
@@ -183,44 +192,77 @@ def euclidean(squared: Tensor) -> Tensor:
     return (squared.clamp(min=0.0) + 1e-12).sqrt()
 
 
-def total_loss(view: list[Quantized], augmented: list[Quantized], excluded: Tensor, loss) -> Tensor:
-    """The whole objective (`medtok_jax.losses.loss_terms`), all codes valid."""
-    text, graph, text_shared, graph_shared = view
+def mean_states(text: Tensor, mask: Tensor) -> Tensor:
+    """Mean of the text encoder's states [B, hidden], 0 where there is no text."""
+    weights = mask / mask.sum(1, keepdim=True).clamp(min=1)
+    return torch.einsum("bl,blh->bh", weights.to(text.dtype), text).detach()
+
+
+def total_loss(
+    view: list[Quantized], clean: list[Tensor], other: list[Tensor], teacher: Tensor, arrays: Arrays, loss
+) -> Tensor:
+    """The whole objective (`medtok_jax.losses.loss_terms`), all codes valid; `clean` and `other` are contrasted."""
     squared = lambda a, b: (a - b).square().sum(-1).mean()  # noqa: E731
     quantization = sum(
         loss.commitment_weight * squared(q.vector.detach(), q.embedding)
         + loss.alpha * squared(q.vector, q.embedding.detach())
         for q in view
     )
-    logs = [(-q.distances / loss.kl_temperature).log_softmax(-1) for q in (text_shared, graph_shared)]
+    logs = [(-q.distances / loss.kl_temperature).log_softmax(-1) for q in view[2:]]
     kl = (logs[0].exp() * (logs[0] - logs[1])).sum(-1).mean()
-    contrast = lambda a, b: info_nce(a, b, excluded, loss.infonce_temperature)  # noqa: E731
-    agreement = (l2_normalize(text_shared.embedding) * l2_normalize(graph_shared.embedding)).sum(-1).mean()
-    other = dict(zip(EMBEDDINGS, augmented, strict=True))
+    partners = arrays.partners if len(loss.positive_relations) else None
+    contrast = lambda a, b: info_nce(a, b, arrays.excluded, partners, loss.infonce_temperature)  # noqa: E731
+    total = loss.quantization_weight * quantization + loss.kl_weight * kl
+    total = total + loss.packing_weight * _packing(view, clean, other, contrast, loss)
+    if loss.joint_weight:
+        total = total + loss.joint_weight * contrast(torch.cat(clean, -1), torch.cat(other, -1))
+    if loss.distillation_weight:
+        likeness = distillation(torch.cat(clean, -1), teacher, loss.distillation_temperature)
+        total = total + loss.distillation_weight * likeness
+    return total
+
+
+def _packing(view: list[Quantized], clean: list[Tensor], other: list[Tensor], contrast, loss) -> Tensor:
+    text, graph, text_shared, graph_shared = clean
+    other_text, other_graph, other_text_shared, other_graph_shared = other
+    embedded = dict(zip(EMBEDDINGS, (q.embedding for q in view), strict=True))
+    agreement = (l2_normalize(embedded["text_cross"]) * l2_normalize(embedded["graph_cross"])).sum(-1).mean()
     specific = sum(
-        contrast(torch.cat([q.output, shared.output.detach()], -1), torch.cat([a.output, shared_a.output.detach()], -1))
+        contrast(torch.cat([q, shared.detach()], -1), torch.cat([a, shared_a.detach()], -1))
         for q, shared, a, shared_a in (
-            (text, graph_shared, other["text_specific"], other["graph_cross"]),
-            (graph, text_shared, other["graph_specific"], other["text_cross"]),
+            (text, graph_shared, other_text, other_graph_shared),
+            (graph, text_shared, other_graph, other_text_shared),
         )
     )
     orthogonality = sum(
-        (q.output.T @ shared.embedding / len(q.output)).square().sum()
-        for q, shared in ((text, text_shared), (graph, graph_shared))
+        (q.T @ embedded[name] / len(q)).square().sum() for q, name in ((text, "text_cross"), (graph, "graph_cross"))
     )
-    shared = contrast(text_shared.output, graph_shared.output) + contrast(graph_shared.output, text_shared.output)
+    shared = contrast(text_shared, graph_shared) + contrast(graph_shared, text_shared)
     packing = loss.shared_weight * shared - 2.0 * loss.beta * agreement
-    packing = packing + loss.specific_weight * specific + loss.lambda_val * orthogonality
-    return loss.quantization_weight * quantization + loss.kl_weight * kl + loss.packing_weight * packing
+    return packing + loss.specific_weight * specific + loss.lambda_val * orthogonality
 
 
-def info_nce(anchors: Tensor, candidates: Tensor, excluded: Tensor, temperature: float) -> Tensor:
-    """InfoNCE over cosines; row i of the candidates is the positive of anchor i."""
+def info_nce(anchors: Tensor, candidates: Tensor, excluded: Tensor, partners: Tensor | None, temperature: float):
+    """InfoNCE over cosines; row i of the candidates is a positive of anchor i, and so are those of its partners."""
     logits = l2_normalize(anchors) @ l2_normalize(candidates).T / temperature
-    own = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
-    return F.cross_entropy(
-        logits.masked_fill(excluded & ~own, -torch.inf), torch.arange(len(logits), device=logits.device)
-    )
+    positive = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
+    positive = positive if partners is None else positive | partners
+    logs = logits - logits.masked_fill(excluded & ~positive, -torch.inf).logsumexp(-1, keepdim=True)
+    return -(torch.where(positive, logs, 0.0).sum(-1) / positive.sum(-1)).mean()
+
+
+def distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Relative entropy of each code's likeness to the others, by the frozen text encoder and by the student."""
+    known = (teacher != 0).any(-1)
+    others = known[None, :] & ~torch.eye(len(known), dtype=torch.bool, device=known.device)
+
+    def log_share(vectors: Tensor) -> Tensor:
+        unit = l2_normalize(vectors)
+        return (unit @ unit.T / temperature).masked_fill(~others, -1e9).log_softmax(-1)
+
+    wanted = log_share(teacher)
+    entropy = (wanted.exp() * (wanted - log_share(student))).sum(-1)
+    return torch.where(known, entropy, 0.0).sum() / known.sum().clamp(min=1)
 
 
 def _split(x: Tensor | None) -> tuple[Tensor | None, Tensor | None]:

@@ -15,6 +15,7 @@ from eval.representation import Representation
 from eval.vqgraph import Options, VQGraph
 from medtok_jax.batch import NodeTables
 from medtok_jax.input_pipeline import BatchBuilder, Budgets, EvalSource, TrainSource, eval_batches, train_batches
+from medtok_jax.sampling import Sampler
 
 # Codes at once where nothing is trained.
 EVAL_BATCH = 256
@@ -38,8 +39,8 @@ class Graphs:
 
     def training(self, batch_size: int, steps: int, seed: int) -> Iterator:
         """`steps` batches of training codes."""
-        rows = self.data.rows("train")
-        source = TrainSource(self._builder(batch_size), rows, seed=seed, batch_size=batch_size, steps=steps)
+        sampler = Sampler(self.data, self.data.rows("train"), seed=seed, batch_size=batch_size)
+        source = TrainSource(self._builder(batch_size), sampler, steps)
         return ((first_stack(batch.graph), self.tables) for batch in train_batches(source, 0))
 
     def all(self, progress: bool) -> Iterator[tuple]:

@@ -86,6 +86,7 @@ LATER_FIELDS = {
     "data.modalities": "both",
     "model.shared_search": "region",
     "model.num_nearest_tokens": 0,
+    "model.kmeans_refit": False,
     "loss.shared_weight": 1.0,
     "loss.specific_weight": 1.0,
     "loss.joint_weight": 0.0,

@@ -1,7 +1,6 @@
 """Data set to static-shape batches. Which codes a step sees is a pure function of (seed, step)."""
 
 import dataclasses
-import functools
 from collections.abc import Iterator, Sequence
 
 import grain
@@ -11,25 +10,12 @@ import numpy as np
 from medtok_jax.batch import TIER, Batch
 from medtok_jax.dataset import Data
 from medtok_jax.models.node_features import MISSING, ORDINARY, SELF
-from medtok_jax.positives import Positives, both_directions
+from medtok_jax.positives import both_directions
 from medtok_jax.ragged import positions
+from medtok_jax.sampling import Sampler, Sizes
 from medtok_jax.subgraphs import Concealed, Subgraphs
 
 PREFETCH = 4
-
-
-@functools.lru_cache(maxsize=4)
-def _permutation(seed: int, epoch: int, count: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch]).permutation(count)
-
-
-def draw(seed: int, step: int, batch_size: int, count: int) -> np.ndarray:
-    """Places `[batch_size]` in 0..count-1 that a step sees: passes over a fresh permutation each, end to end."""
-    where = step * batch_size + np.arange(batch_size)
-    epochs = where // count
-    return np.concatenate(
-        [_permutation(seed, int(epoch), count)[where[epochs == epoch] % count] for epoch in np.unique(epochs)]
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,15 +33,32 @@ class Budgets:
     small: tuple[int, int] | None = None
 
     @classmethod
-    def fit(cls, data: Data, batch_size: int, num_devices: int, lengths: Sequence[int]) -> "Budgets":
-        """Budgets from the sizes of the codes in use: mean + 4 standard errors first, then half as much again."""
+    def fit(
+        cls,
+        data: Data,
+        batch_size: int,
+        num_devices: int,
+        lengths: Sequence[int],
+        sizes: Sizes | None = None,
+    ) -> "Budgets":
+        """Budgets from the sizes of the codes: mean + 4 standard errors first, then half as much again.
+
+        Args:
+            data: its codes in use are what a batch may hold.
+            batch_size: codes of a batch over all devices.
+            num_devices: devices that share it.
+            lengths: token lengths.
+            sizes: of codes as batches draw and show them; None where that is each whole, as often as any other.
+        """
         table, rows, codes_a_device = data.table, data.selected, batch_size // num_devices
-        nodes = _ladder(np.maximum(table.num_nodes[rows], 1), codes_a_device)
-        edges = _ladder(table.num_edges[rows], codes_a_device)
+        most = max(int(table.num_nodes[rows].max()), 1), int(table.num_edges[rows].max())
+        sizes = Sizes.whole(data, rows) if sizes is None else sizes
+        nodes = _ladder(np.maximum(sizes.nodes, 1), most[0], codes_a_device)
+        edges = _ladder(sizes.edges, most[1], codes_a_device)
         steps = max(len(nodes), len(edges))
         graphs = tuple((nodes[min(i, len(nodes) - 1)], edges[min(i, len(edges) - 1)]) for i in range(steps))
         tiers = codes_a_device % TIER == 0
-        return cls(tuple(lengths), graphs, _small_shape(data, batch_size) if tiers else None)
+        return cls(tuple(lengths), graphs, _small_shape(sizes, batch_size) if tiers else None)
 
     def length(self, longest: int) -> int:
         """Smallest token length that holds `longest`."""
@@ -66,9 +69,9 @@ class Budgets:
         return next((n, e) for n, e in self.graphs if n > nodes and e >= edges)
 
 
-def _small_shape(data: Data, batch_size: int) -> tuple[int, int] | None:
+def _small_shape(sizes: Sizes, batch_size: int) -> tuple[int, int] | None:
     """The cheapest (tokens, nodes) that at most a `TIER`th of a batch exceeds, but for 4 standard errors."""
-    tokens, nodes = data.num_tokens(data.selected), data.table.num_nodes[data.selected]
+    tokens, nodes = sizes.tokens, sizes.nodes
     share = 1 / TIER - 4 * np.sqrt((1 / TIER) * (1 - 1 / TIER) / batch_size)
     best = None
     for length in range(8, _multiple(tokens.max(), 8) + 1, 8):
@@ -85,9 +88,9 @@ def _multiple(x: int, of: int) -> int:
     return int(-(-x // of) * of)
 
 
-def _ladder(counts: np.ndarray, codes: int, multiple: int = 64) -> list[int]:
+def _ladder(counts: np.ndarray, largest: int, codes: int, multiple: int = 64) -> list[int]:
     up = lambda x: _multiple(int(x) + 1, multiple)  # noqa: E731
-    most = up(codes * counts.max())
+    most = up(codes * largest)
     levels = [min(up(codes * counts.mean() + 4 * counts.std() * np.sqrt(codes)), most)]
     while levels[-1] < most:
         levels.append(min(up(levels[-1] * 1.5), most))
@@ -130,14 +133,15 @@ class BatchBuilder:
             rows: `[batch]` table rows of the global batch; `valid`, `partner`: `[batch]`, see `Batch`.
             concealed: what is kept from the model; None for nothing.
         """
-        table = self.data.table
-        rows, valid, partner, order, small = self._arrange(rows, valid, partner)
-        concealed = Concealed.nothing(len(rows)) if concealed is None else concealed.take(order)
-        stacks = rows.reshape(self.num_stacks, -1)
-        text = self.data.text_id[rows]
-        length = self.budgets.length(int(self.data.num_tokens(rows).max()))
-        nodes = np.maximum(table.num_nodes[stacks], 1).sum(1).max()
-        shape = self.budgets.graph(int(nodes), int(table.num_edges[stacks].sum(1).max()))
+        concealed = Concealed.nothing(len(rows)) if concealed is None else concealed
+        sizes = Sizes.shown(self.data, rows, concealed, self.positive_relations)
+        order, small = self._arrange(sizes)
+        rows, valid, concealed, sizes = rows[order], valid[order], concealed.take(order), sizes.take(order)
+        partner = np.where(partner >= 0, np.argsort(order)[partner], -1)[order]
+        table, text, stacks = self.data.table, self.data.text_id[rows], rows.reshape(self.num_stacks, -1)
+        length = self.budgets.length(int(sizes.tokens.max()))
+        a_stack = lambda counts: int(counts.reshape(stacks.shape).sum(1).max())  # noqa: E731
+        shape = self.budgets.graph(a_stack(np.maximum(sizes.nodes, 1)), a_stack(sizes.edges))
         mine = (np.array(self.local_stacks)[:, None] * stacks.shape[1] + np.arange(stacks.shape[1])).reshape(-1)
         states, mask = self._texts(text[mine], concealed.text[mine], length)
         of_stack = np.arange(len(rows)).reshape(stacks.shape)
@@ -155,27 +159,25 @@ class BatchBuilder:
             small=small,
         )
 
-    def _arrange(self, rows: np.ndarray, valid: np.ndarray, partner: np.ndarray) -> tuple:
-        """Moves codes that exceed the small shape into every `TIER`th slot, where they fit there.
+    def _arrange(self, sizes: Sizes) -> tuple[np.ndarray, tuple[int, int] | None]:
+        """Order in which codes that exceed the small shape stand in every `TIER`th slot, where they fit there.
 
         Returns:
-            rows, valid and partner in their new order, that order, and the small shape where it holds.
+            That order, and the small shape where it holds.
         """
-        small, as_they_are = self.budgets.small, np.arange(len(rows))
+        small, count = self.budgets.small, len(sizes.nodes)
         if small is None:
-            return rows, valid, partner, as_they_are, None
-        large = (self.data.num_tokens(rows) > small[0]) | (self.data.table.num_nodes[rows] > small[1])
-        if large.sum() > len(rows) // TIER:
-            return rows, valid, partner, as_they_are, None
+            return np.arange(count), None
+        large = (sizes.tokens > small[0]) | (sizes.nodes > small[1])
+        if large.sum() > count // TIER:
+            return np.arange(count), None
         # Large codes first: as many slots take the codes next in line as there are too few of them.
         order = np.argsort(~large, kind="stable")
-        slots = np.arange(len(rows)).reshape(-1, TIER)
-        source = np.empty(len(rows), np.int64)
+        slots = np.arange(count).reshape(-1, TIER)
+        source = np.empty(count, np.int64)
         source[slots[:, -1]] = order[: len(slots)]
         source[slots[:, :-1].reshape(-1)] = order[len(slots) :]
-        place = np.argsort(source)
-        partner = np.where(partner >= 0, place[partner], -1)[source]
-        return rows[source], valid[source], partner, source, small
+        return source, small
 
     def _texts(self, texts: np.ndarray, concealed: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
         where, counts = positions(self.data.cache.offsets, texts)
@@ -234,58 +236,23 @@ class TrainSource:
 
     Args:
         builder: makes a batch of rows.
-        rows: training rows of the table.
-        seed, batch_size, steps: of the run.
-        graph_positives: whether half of each batch are graph neighbours of the other half.
-        conceal_positives: share of codes whose relations to positives are concealed.
-        conceal_modality: share of codes whose graph is concealed, and as large a share whose text is.
+        sampler: which rows a step sees, and what of them.
+        steps: of the run.
     """
 
-    def __init__(
-        self,
-        builder: BatchBuilder,
-        rows: np.ndarray,
-        *,
-        seed: int,
-        batch_size: int,
-        steps: int,
-        graph_positives: bool = False,
-        conceal_positives: float = 0.0,
-        conceal_modality: float = 0.0,
-    ):
-        self.builder, self.rows, self.seed = builder, rows, seed
-        self.batch_size, self.steps = batch_size, steps
-        self.conceal_positives, self.conceal_modality = conceal_positives, conceal_modality
-        self.positives = Positives(builder.data, rows, builder.positive_relations) if graph_positives else None
+    def __init__(self, builder: BatchBuilder, sampler: Sampler, steps: int):
+        self.builder, self.sampler, self.steps = builder, sampler, steps
 
     def __repr__(self) -> str:
-        return f"TrainSource(seed={self.seed}, batch_size={self.batch_size}, codes={len(self.rows)})"
+        sampler = self.sampler
+        return f"TrainSource(seed={sampler.seed}, batch_size={sampler.batch_size}, codes={len(sampler.rows)})"
 
     def __len__(self) -> int:
         return self.steps
 
     def __getitem__(self, step: int) -> Batch:
-        rows, partner = self.batch_rows(step)
-        return self.builder(rows, np.ones(len(rows), bool), partner, self.concealed(step))
-
-    def concealed(self, step: int) -> Concealed:
-        """What a step does not see of the codes of its batch."""
-        rng = np.random.default_rng([self.seed, step, 2])
-        shares = {"positives": self.conceal_positives, "modality": self.conceal_modality}
-        return Concealed.draw(rng, self.batch_size, **shares)
-
-    def batch_rows(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Global batch of a step: `[batch_size]` rows and the slot of each one's partner (-1 for none)."""
-        if self.positives is None:
-            rows = self.rows[draw(self.seed, step, self.batch_size, len(self.rows))]
-            return rows, np.full(self.batch_size, -1)
-        half = self.batch_size // 2
-        anchors = self.rows[draw(self.seed, step, half, len(self.rows))]
-        neighbours, found = self.positives.draw(anchors, np.random.default_rng([self.seed, step, 1]))
-        slots = np.arange(half)
-        rows = np.stack([anchors, neighbours], axis=1).reshape(-1)
-        partner = np.stack([np.where(found, 2 * slots + 1, -1), np.where(found, 2 * slots, -1)], axis=1).reshape(-1)
-        return rows, partner
+        rows, partner = self.sampler.batch_rows(step)
+        return self.builder(rows, np.ones(len(rows), bool), partner, self.sampler.concealed(step))
 
 
 def train_batches(source: TrainSource, start: int) -> Iterator[Batch]:

@@ -21,6 +21,7 @@ from medtok_jax.fine_tuning import start_from
 from medtok_jax.input_pipeline import BatchBuilder, Budgets, EvalSource, TrainSource, eval_batches
 from medtok_jax.metrics import CodebookUsage, WeightedSums, Window
 from medtok_jax.models.kmeans import fit_codebook
+from medtok_jax.sampling import Sampler
 from medtok_jax.state import TrainState, create_optimizer, create_state, learning_rate
 from medtok_jax.steps import Structure
 from medtok_jax.text_model import encoder_identity, resolve_text_encoder
@@ -42,6 +43,7 @@ class Run:
         state: where the run stands.
         first_step, last_step: the run trains steps `first_step` to `last_step - 1`.
         kmeans_step: step before which the codebook is fitted, -1 for never.
+        refits: whether the codebook is fitted once more after the last step.
         about: metadata of its checkpoints.
         train_step, eval_step, tokenize_step, encode_step, term_gradient_norms: compiled functions of `steps`.
     """
@@ -57,6 +59,7 @@ class Run:
     first_step: int
     last_step: int
     kmeans_step: int
+    refits: bool
     about: dict
     train_step: CompiledStep | None = None
     eval_step: object = None
@@ -82,16 +85,7 @@ class Run:
 
     def train_source(self) -> TrainSource:
         """Training batches by step."""
-        return TrainSource(
-            self.builder,
-            self.data.rows("train"),
-            seed=self.config.seed,
-            batch_size=self.config.train.batch_size,
-            steps=self.last_step,
-            graph_positives=bool(len(self.config.loss.positive_relations)),
-            conceal_positives=self.config.augment.conceal_positives,
-            conceal_modality=self.config.augment.conceal_modality,
-        )
+        return TrainSource(self.builder, make_sampler(self.config, self.data), self.last_step)
 
     def eval_source(self, rows: np.ndarray) -> EvalSource:
         """Batches that pass once over some rows."""
@@ -120,9 +114,9 @@ class Run:
         Moments of the optimizer belong to the old rows and are forgotten.
         """
         source, points = self.train_source(), []
-        wanted = min(self.config.model.kmeans_samples, len(source.rows))
-        for step in range(-(-wanted // source.batch_size)):
-            rows, partner = source.batch_rows(step)
+        wanted = min(self.config.model.kmeans_samples, len(source.sampler.rows))
+        for step in range(-(-wanted // source.sampler.batch_size)):
+            rows, partner = source.sampler.batch_rows(step)
             batch = sharding.place_batch(self.builder(rows, np.ones(len(rows), bool), partner), self.mesh)
             points.append(self.encode_step(self.state.params, self.state.fixed, batch, self.tables))
         everything = jax.tree.map(lambda *parts: jnp.concatenate(parts), *points)
@@ -219,6 +213,19 @@ def open_trained(
     return assemble(config, workdir, data, sharding.make_mesh(devices), encoder_dir, source, *steps, identity)
 
 
+def make_sampler(config, data: Data) -> Sampler:
+    """What draws the training batches of a configuration."""
+    return Sampler(
+        data,
+        data.rows("train"),
+        seed=config.seed,
+        batch_size=config.train.batch_size,
+        positive_relations=tuple(config.loss.positive_relations),
+        conceal_positives=config.augment.conceal_positives,
+        conceal_modality=config.augment.conceal_modality,
+    )
+
+
 def assemble(
     config,
     workdir: Path,
@@ -249,7 +256,8 @@ def assemble(
     elif config.init_from:
         state = start_from(config.init_from, state, names, config)
     train = config.train
-    budgets = Budgets.fit(data, train.batch_size, mesh.shape["data"], config.data.length_buckets)
+    sizes = make_sampler(config, data).sizes()
+    budgets = Budgets.fit(data, train.batch_size, mesh.shape["data"], config.data.length_buckets, sizes)
     builder = BatchBuilder(
         data,
         budgets,
@@ -273,6 +281,7 @@ def assemble(
         state=state,
         first_step=first_step,
         last_step=last_step,
+        refits=config.model.kmeans_refit and not config.init_from,
         kmeans_step=min(config.model.kmeans_step, (last_step - first_step) // 3) if fits else -1,
         about=about | identity | names,
     )

@@ -67,7 +67,8 @@ class Similarity:
     def shares(self, weights: np.ndarray) -> np.ndarray:
         """Weights `[codes, 4K]` scaled so that those of each embedding sum to one."""
         grouped = weights.reshape(len(weights), 4, self.num_tokens)
-        return (grouped / grouped.sum(-1, keepdims=True)).reshape(weights.shape)
+        # An embedding that no row points along has no share of any.
+        return (grouped / np.maximum(grouped.sum(-1, keepdims=True), 1e-12)).reshape(weights.shape)
 
     def overlap(self, ids: np.ndarray, weights: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Weighted Jaccard overlap of a bag of tokens with every code that shares one: sum(min) / sum(max).

@@ -69,6 +69,9 @@ def train(run: Run, log: "reporting.Log") -> None:
             bar.update(config.batch_size)
             last = step == run.last_step
             _profile(run, step)
+            if last and run.refits:
+                _check_finite(pending)
+                run.state = run.fit_codebook()
             if step % config.log_every == 0 or last:
                 _check_finite(pending)
                 seconds, clock = time.monotonic() - clock, time.monotonic()

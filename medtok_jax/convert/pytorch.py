@@ -49,7 +49,7 @@ KNOWN = (
         "weight_temperature",
         "gradient_estimator",
     ),
-    *("simvq", "ema_decay", "kmeans_init", "kmeans_step", "kmeans_samples", "kmeans_iterations"),
+    *("simvq", "ema_decay", "kmeans_init", "kmeans_step", "kmeans_refit", "kmeans_samples", "kmeans_iterations"),
 )
 # Of no meaning on another machine.
 MACHINE_FIELDS = ("data_dir", "cache_dir")

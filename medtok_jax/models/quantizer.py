@@ -26,7 +26,7 @@ class Quantized:
 
     Attributes:
         ids: `[batch, K]` int32, global rows, nearest (or coarsest) first.
-        weights: `[batch, K]` float32, the share of each row in `vector`; no gradient.
+        weights: `[batch, K]` float32, what each row is multiplied by in `vector`, not negative; no gradient.
         vector: `[batch, width]` float32, the quantized embedding; gradient to the codebook only.
         output: `[batch, width]` float32, same value as `vector`; gradient to the embedding only.
         distances: `[batch, region]` float32, Euclidean distance to every row of the region.

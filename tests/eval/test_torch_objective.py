@@ -12,6 +12,7 @@ import small_run  # noqa: E402
 from flax import nnx  # noqa: E402
 from ml_collections import ConfigDict  # noqa: E402
 
+from configs import paper  # noqa: E402
 from eval import speed_torch  # noqa: E402
 from eval.speed_setup import Setting, open_run  # noqa: E402
 from eval.torch_objective import Objective, to_arrays  # noqa: E402
@@ -21,11 +22,16 @@ from medtok_jax.losses import totals  # noqa: E402
 from medtok_jax.model_directory import flatten  # noqa: E402
 
 
-@pytest.fixture(scope="module")
-def ready(data_dir, tmp_path_factory):
+@pytest.fixture(scope="module", params=["default", "paper"])
+def ready(request, data_dir, tmp_path_factory):
     config = ConfigDict(small_run.small_config(data_dir, model__graph_encoder_type="hierarchical").to_dict())
+    if request.param == "paper":
+        config.model.quantizer_kind = "top_k"
+        for section, field in (("loss", "contrasted"), ("loss", "joint_weight"), ("loss", "distillation_weight")):
+            config[section][field] = paper.get_config()[section][field]
+        config.loss.positive_relations = ()
     # What is drawn at random differs between the two.
-    config.augment = {"token_dropout": 0.0, "feature_dropout": 0.0, "edge_dropout": 0.0}
+    config.augment.update(token_dropout=0.0, feature_dropout=0.0, edge_dropout=0.0)
     setting = Setting(config, "icd", tmp_path_factory.mktemp("speed")).prepared()
     opened = open_run(setting, progress=False)
     # So few codes have no small shape of their own.

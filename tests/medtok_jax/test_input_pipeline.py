@@ -17,12 +17,12 @@ from medtok_jax.input_pipeline import (
     Budgets,
     EvalSource,
     TrainSource,
-    draw,
     eval_batches,
     train_batches,
 )
 from medtok_jax.models.node_features import MISSING, ORDINARY, SELF
 from medtok_jax.ragged import offsets_of
+from medtok_jax.sampling import Sampler, Sizes, draw
 from medtok_jax.subgraphs import Concealed
 
 ONE_SHAPE = Budgets((12,), ((256, 256),))
@@ -219,7 +219,9 @@ def test_the_parts_of_the_processes_are_the_whole(data, parts, small):
 
 def make_source(data, relations=(), **options) -> TrainSource:
     builder = BatchBuilder(data, ONE_SHAPE, num_stacks=1, local_stacks=[0], positive_relations=relations)
-    return TrainSource(builder, data.rows("train"), **{"seed": 0, "batch_size": 4, "steps": 9} | options)
+    options = {"seed": 0, "batch_size": 4, "positive_relations": relations} | options
+    steps = options.pop("steps", 9)
+    return TrainSource(builder, Sampler(data, data.rows("train"), **options), steps)
 
 
 def test_random_access_is_iteration(data):
@@ -249,7 +251,7 @@ def test_a_sample_leaves_the_other_codes_out(data):
 
 @pytest.mark.parametrize("relations", [("is_a", "maps_to"), ("parent_of",), ("maps_to", "no such relation")])
 def test_partners_are_joined_by_a_relation_that_counts(data, relations):
-    source = make_source(data, relations, graph_positives=True, batch_size=8, steps=60)
+    source = make_source(data, relations, batch_size=8, steps=60)
     train = set(data.rows("train").tolist())
     both = {"parent_of": "is_a"}
     facts = {fact for name in relations for fact in FACTS.get(both.get(name, name), [])}
@@ -259,9 +261,9 @@ def test_partners_are_joined_by_a_relation_that_counts(data, relations):
         assert joined[2] == {0, 6}, "7 is held out"
     met = collections.defaultdict(set)
     for step in range(60):
-        rows, partner = source.batch_rows(step)
+        rows, partner = source.sampler.batch_rows(step)
         assert set(rows.tolist()) <= train
-        np.testing.assert_array_equal(rows[::2], source.rows[draw(0, step, 4, len(source.rows))])
+        np.testing.assert_array_equal(rows[::2], source.sampler.rows[draw(0, step, 4, len(source.sampler.rows))])
         for anchor in range(0, 8, 2):
             row = int(rows[anchor])
             if not joined[row]:
@@ -272,8 +274,8 @@ def test_partners_are_joined_by_a_relation_that_counts(data, relations):
     assert {row: found for row, found in joined.items() if found} == met, (
         "all neighbours, sooner or later, and no others"
     )
-    again = make_source(data, relations, graph_positives=True, batch_size=8, steps=60)
-    np.testing.assert_array_equal(again.batch_rows(7)[0], source.batch_rows(7)[0])
+    again = make_source(data, relations, batch_size=8, steps=60)
+    np.testing.assert_array_equal(again.sampler.batch_rows(7)[0], source.sampler.batch_rows(7)[0])
 
 
 def test_what_is_concealed_is_not_in_the_batch(data):
@@ -297,16 +299,34 @@ def test_what_is_concealed_is_not_in_the_batch(data):
             assert (batch.graph_id[slot] == -1) == hidden.graph[row]
 
 
+def test_sizes_are_those_of_what_is_shown(data):
+    sampler = make_source(data, ("maps_to",), batch_size=12, conceal_positives=0.6, conceal_modality=0.2).sampler
+    rows, hidden = sampler.batch_rows(5)[0], sampler.concealed(5)
+    sizes = Sizes.shown(data, rows, hidden, sampler.relations)
+    whole = Sizes.whole(data, rows)
+    assert (sizes.nodes < whole.nodes).any()
+    batch = BatchBuilder(data, ONE_SHAPE, num_stacks=1, local_stacks=[0], positive_relations=("maps_to",))(
+        rows, np.ones(12, bool), np.full(12, -1), hidden
+    )
+    np.testing.assert_array_equal(batch.graph.n_node[0, :-1], np.maximum(sizes.nodes, 1))
+    np.testing.assert_array_equal(batch.graph.n_edge[0, :-1], sizes.edges)
+    np.testing.assert_array_equal(whole.nodes, data.table.num_nodes[rows])
+    several = sampler.sizes()
+    np.testing.assert_array_equal(several.nodes[60:72], sizes.nodes)
+    alike = make_source(data).sampler.sizes()
+    np.testing.assert_array_equal(alike.edges, data.table.num_edges)
+
+
 def test_how_much_is_concealed(data):
     source = make_source(data, ("maps_to",), batch_size=4000, conceal_positives=0.7, conceal_modality=0.1)
-    positives, graph, text = source.concealed(3)
+    positives, graph, text = source.sampler.concealed(3)
     assert abs(positives.mean() - 0.7) < 0.03
     assert abs(graph.mean() - 0.1) < 0.02
     assert abs(text.mean() - 0.1) < 0.02
     assert not (graph & text).any()
-    np.testing.assert_array_equal(source.concealed(3), (positives, graph, text))
-    assert (source.concealed(4).positives != positives).any()
-    assert not np.any(make_source(data).concealed(3))
+    np.testing.assert_array_equal(source.sampler.concealed(3), (positives, graph, text))
+    assert (source.sampler.concealed(4).positives != positives).any()
+    assert not np.any(make_source(data).sampler.concealed(3))
 
 
 @pytest.mark.parametrize("batch_size", [5, 6, 16])
