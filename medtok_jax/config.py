@@ -99,6 +99,15 @@ LATER_FIELDS = {
     "train.model_parallel": 1,
 }
 
+# What fields are called elsewhere, or were called once.
+OTHER_NAMES = {
+    "learning_rate": "train.lr",
+    "num_epochs": "train.epochs",
+    "num_steps": "train.steps",
+    "num_tokens": "model.num_top_k_tokens",
+    "graph_positives": "loss.positive_relations",
+}
+
 # Fields that must agree for a checkpoint to be trained on; the rest (training length, logging) may change.
 FIXED_SECTIONS = ("data", "model", "loss", "augment")
 FREE_FIELDS = ("data.data_dir", "data.cache_dir")
@@ -140,6 +149,7 @@ def check_overrides(arguments: list[str], config: ConfigDict) -> None:
             near = difflib.get_close_matches(name, known, 1, 0.0)
             near_leaf = difflib.get_close_matches(name.rsplit(".", 1)[-1], leaf_to_name, 1, 0.75)
             nearest = leaf_to_name[near_leaf[0]] if near_leaf else near[0]
+            nearest = OTHER_NAMES.get(name.rsplit(".", 1)[-1], nearest)
             raise InputError(f"--config.{name} is not a field of the configuration; the nearest is --config.{nearest}.")
 
 

@@ -44,10 +44,10 @@ def say_memory(run) -> None:
     gib = lambda size: f"{size / 2**30:.2f} GiB"  # noqa: E731
     device = next(iter(run.mesh.local_mesh.devices.flat))
     limit = device_memory(device)
-    of = f" of {gib(limit)}" if limit else ""
+    of = f" of the {gib(limit)} of" if limit else " of"
     with tqdm.external_write_mode():
         say(
-            f"A step needs {gib(newest.total)}{of} a {device.device_kind}: arguments {gib(newest.arguments)}, results"
+            f"A step needs {gib(newest.total)}{of} each {device.device_kind}: arguments {gib(newest.arguments)}, results"
             f" {gib(newest.outputs)}, scratch {gib(newest.scratch)}."
         )
 

@@ -186,6 +186,8 @@ def test_k_is_held_against_the_regions_that_the_quantizer_has(config, size, rati
         ("loss.lambda", "loss.lambda_val"),
         ("train.alpha", "loss.alpha"),
         ("sed", "seed"),
+        ("train.learning_rate", "train.lr"),
+        ("loss.graph_positives", "loss.positive_relations"),
     ],
 )
 def test_unknown_fields_and_the_nearest(config, given, nearest):

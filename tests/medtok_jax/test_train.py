@@ -126,6 +126,14 @@ def test_no_recompilation_after_warm_up(config, tmp_path):
     log.close()
 
 
+def test_the_last_codebook_is_fitted_to_the_trained_embeddings(finished, config):
+    ready = run.set_up(config, finished[0], progress=False)
+    assert (int(ready.state.step), ready.refits) == (12, True)
+    name = "['params']['quantizer']['rows']"
+    again = parameters(ready.fit_codebook())[name]
+    np.testing.assert_allclose(parameters(ready.state)[name], again, atol=1e-5)
+
+
 def test_more_epochs_from_another_run(finished, config, tmp_path):
     longer = config.copy_and_resolve_references()
     longer.unlock()
@@ -145,7 +153,7 @@ def test_fine_tuning_starts_from_the_weights(finished, data_dir, tmp_path):
     )
     ready = run.set_up(config, tmp_path, progress=False)
     assert int(ready.state.step) == 0
-    assert ready.kmeans_step == -1
+    assert (ready.kmeans_step, ready.refits) == (-1, False)
     saved = variables(finished[0], "best")
     fresh = parameters(ready.state)
     np.testing.assert_array_equal(fresh["['params']['quantizer']['rows']"], saved["['params']['quantizer']['rows']"])

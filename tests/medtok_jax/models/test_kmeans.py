@@ -93,8 +93,8 @@ def test_fewer_points_than_centroids_give_distinct_rows_near_the_points(spherica
     assert owners.max() - owners.min() <= 1, "the points share the centroids evenly"
 
 
-def make(kind: str, regions: Regions, num_tokens: int = 3) -> Quantizer:
-    return Quantizer(regions, WIDTH, num_tokens=num_tokens, kind=kind, rngs=nnx.Rngs(0))
+def make(kind: str, regions: Regions, num_tokens: int = 3, **options) -> Quantizer:
+    return Quantizer(regions, WIDTH, num_tokens=num_tokens, kind=kind, rngs=nnx.Rngs(0), **options)
 
 
 def test_a_codebook_is_fitted_region_by_region():
@@ -131,3 +131,25 @@ def test_a_residual_fit_refines_level_by_level(size, levels):
     assert ((points - searched) ** 2).sum(-1).mean() <= 1.3 * errors[-1]
     if size > levels:
         assert errors[-1] < 0.5 * errors[1]
+
+
+@pytest.mark.parametrize(("levels", "nearest"), [(4, 1), (4, 2), (3, 3)])
+def test_a_fit_of_pursuit_refines_what_the_nearest_rows_leave(levels, nearest, monkeypatch):
+    monkeypatch.setattr(module, "CHUNK", 64)
+    quantizer = make("pursuit", Regions(text=40, graph=8, shared=8), levels, num_nearest=nearest)
+    points = quantizer.prepare(jnp.asarray(blobs(300)))
+    rows = fit_region(jax.random.key(0), points, quantizer, "text", 10)
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1.0, atol=1e-5)
+    quantizer.set_codebook(jnp.concatenate([rows, jnp.ones((16, WIDTH))]))
+    found = quantizer(points, "text")
+    bounds = quantizer.parts(40)
+    assert bounds == (0, *(40 * count // levels for count in range(nearest, levels + 1)))
+    # Every row of every part is some point's token.
+    assert set(np.asarray(found.ids).ravel()) == set(range(40))
+    taken = np.asarray(found.weights)[..., None] * np.asarray(quantizer.codebook())[np.asarray(found.ids)]
+    left = np.asarray(points)[:, None] - np.cumsum(taken, axis=1)[:, nearest - 1 :]
+    errors = (left**2).sum(-1).mean(0)
+    assert len(errors) == levels - nearest + 1
+    assert all(after < before for before, after in itertools.pairwise(errors))
+    random = make("pursuit", quantizer.regions, levels, num_nearest=nearest)(points, "text")
+    assert errors[-1] < 0.6 * ((np.asarray(points) - np.asarray(random.vector)) ** 2).sum(-1).mean()
