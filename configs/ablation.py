@@ -73,7 +73,7 @@ CELLS: dict[str, dict[str, dict]] = {
         "residual": {"model.quantizer_kind": "residual"},
         "one_nearest": {"model.num_nearest_tokens": 1},
         "all_nearest": {"model.num_nearest_tokens": 6},
-        "search_the_book": {"model.shared_search": "book"},
+        "top_k_of_the_book": {"model.quantizer_kind": "top_k", "model.shared_search": "book"},
     },
     "encoders": {
         "gat": {"model.graph_encoder_type": "gat"},

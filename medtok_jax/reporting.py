@@ -47,8 +47,8 @@ def say_memory(run) -> None:
     of = f" of the {gib(limit)} of" if limit else " of"
     with tqdm.external_write_mode():
         say(
-            f"A step needs {gib(newest.total)}{of} each {device.device_kind}: arguments {gib(newest.arguments)}, results"
-            f" {gib(newest.outputs)}, scratch {gib(newest.scratch)}."
+            f"A step needs {gib(newest.total)}{of} each {device.device_kind}: arguments {gib(newest.arguments)},"
+            f" results {gib(newest.outputs)}, scratch {gib(newest.scratch)}."
         )
 
 

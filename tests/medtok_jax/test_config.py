@@ -57,9 +57,9 @@ def test_variants(module, variant):
 
 
 def test_documented_values():
-    """model.md: the three configurations."""
+    """The three configurations."""
     model, loss = default.get_config().model, default.get_config().loss
-    assert (model.codebook_size, model.embedding_dim, model.num_top_k_tokens) == (12000, 64, 4)
+    assert (model.codebook_size, model.embedding_dim, model.num_top_k_tokens) == (12000, 128, 6)
     assert (model.text_specific_ratio, model.graph_specific_ratio, model.shared_ratio) == (0.3, 0.3, 0.4)
     assert (loss.alpha, loss.beta, loss.lambda_val) == (0.25, 0.2, 0.1)
     assert pipeline.get_config().model.embedding_dim == 768
@@ -78,6 +78,8 @@ def test_documented_values():
 
 @pytest.mark.parametrize("name", configuration.CHOICES)
 def test_choices(config, name):
+    if name == "model.shared_search":
+        change(config, **{"model.quantizer_kind": "top_k"})
     for allowed in configuration.CHOICES[name]:
         change(config, **{name: allowed})
         validate(config, 1)
@@ -126,6 +128,7 @@ def test_numbers(config, names, values, allowed):
         ({"model.graph_width": 130}, ["model.graph_width=130", "not divisible", "model.graph_heads=4"]),
         ({"model.cross_heads": 5}, ["model.cross_width=64", "not divisible", "model.cross_heads=5"]),
         ({"train.batch_size": 9, "loss.positive_relations": ("is_a",)}, ["train.batch_size=9", "even", "('is_a',)"]),
+        ({"model.text_encoder_trainable": True}, ["loss.distillation_weight=1.0", "model.text_encoder_trainable=True"]),
         ({"augment.conceal_positives": 1.1}, ["augment.conceal_positives is 1.1", "between 0 and 1"]),
         ({"augment.conceal_modality": 0.6}, ["augment.conceal_modality is 0.6", "at most 0.5"]),
         ({"model.num_nearest_tokens": 9}, ["model.num_nearest_tokens=9", "model.num_top_k_tokens"]),
@@ -216,7 +219,7 @@ def test_a_checkpoint_of_other_fields_is_told(config):
         "train.batch_size: 512 -> 256",
         "data.name: medtok_codes/icd -> other",
         "loss.beta: 0.2 -> 0.1",
-        "model.embedding_dim: 64 -> 32",
+        "model.embedding_dim: 128 -> 32",
     ]
 
 
@@ -247,7 +250,7 @@ def test_a_field_that_the_checkpoint_does_not_know(config):
     del saved["augment"]
     found = differences(saved, config)
     assert "model.simvq: None -> False" in found
-    assert len(found) == 4
+    assert len(found) == 6
 
 
 def test_directories(config, monkeypatch, tmp_path):

@@ -46,13 +46,14 @@ def test_eight_devices_equal_one(steps, what, name, stacks):
 
 
 def test_only_embeddings_are_gathered(steps):
-    """All-gathers of the compiled step: vectors of the batch and its embeddings, no graph, token or codebook tensor."""
-    batch, width = 64, 16
+    """All-gathers of the compiled step: vectors of the batch, its embeddings and pooled texts, which are compared over
+    the whole batch; no graph, token or codebook tensor."""
+    batch, width, text = 64, 16, 384
     gathered = [tuple(int(size) for size in shape.split(",") if size) for shape in steps["eight"]["gathered"]]
     assert gathered, "InfoNCE over the global batch must gather the embeddings"
     for shape in gathered:
-        assert shape == (batch,) or set(shape) <= {batch, width, 2 * width}, shape
-        assert np.prod(shape) <= 2 * batch * width
+        assert shape == (batch,) or set(shape) <= {batch, width, 2 * width, text}, shape
+        assert np.prod(shape) <= max(4 * batch * width, batch * text)
 
 
 def test_a_shared_codebook_is_cut(steps):
@@ -63,10 +64,10 @@ def test_a_shared_codebook_is_cut(steps):
     for name, shape in halves.items():
         assert shape == [whole[name][0] // 2, whole[name][1]], name
     codebook = max(shape[0] for name, shape in whole.items() if "rows" in name)
-    batch, width = 64, 16
+    batch, text = 64, 384
     for shape in steps["four by two"]["gathered"]:
         sizes = [int(size) for size in shape.split(",") if size]
-        assert np.prod(sizes) <= max(batch * codebook, 2 * batch * width), shape
+        assert np.prod(sizes) <= batch * max(codebook, text), shape
 
 
 def test_two_processes_reach_the_loss_of_one(data_dir, tmp_path):

@@ -75,10 +75,11 @@ def test_embeddings_are_those_that_were_quantized(opened, tmp_path):
     for place, region in enumerate(("text", "graph", "shared", "shared")):
         start, stop = regions.bounds(region)
         similarity = before[:, place] @ tokenizer.directory.codebook[start:stop].T
-        nearest = start + np.argsort(-similarity, axis=1)[:, :k]
-        ids = tokenizer.directory.ids[:, place * k : (place + 1) * k]
+        # Half of the tokens are the nearest of half of the rows.
+        nearest = start + np.argsort(-similarity[:, : (stop - start) // 2], axis=1)[:, : k // 2]
+        ids = tokenizer.directory.ids[:, place * k : place * k + k // 2]
         # Half precision may swap rows that are equally near.
-        assert np.mean([len(set(a) & set(b)) for a, b in zip(nearest, ids, strict=True)]) > 0.98 * k
+        assert np.mean([len(set(a) & set(b)) for a, b in zip(nearest, ids, strict=True)]) > 0.98 * (k // 2)
     cosine = (before * after).sum(-1) / np.linalg.norm(after, axis=-1) / np.linalg.norm(before, axis=-1)
     assert cosine.mean() > 0.5
 

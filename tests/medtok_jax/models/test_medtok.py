@@ -14,6 +14,7 @@ from ml_collections import FrozenConfigDict
 from medtok_jax import losses
 from medtok_jax.models.bert import Bert, BertConfig
 from medtok_jax.models.medtok import MedTok, augmentation
+from medtok_jax.steps import mean_states
 
 NO_GRAPH, NO_SELF = 10, 11
 ROWS = np.array([1, 3, 4, NO_GRAPH, 6, 7, 9, NO_SELF])
@@ -56,7 +57,9 @@ def _gradients(graphdef, loss, params, rest, batch, tables):
         model = nnx.merge(graphdef, params, rest)
         views = model.two_views(batch, tables, augment=MILD, key=jax.random.key(0))
         excluded = losses.not_negatives(batch.text_id, batch.graph_id)
-        terms = losses.loss_terms(*views, batch.valid, excluded=excluded, partners=None, config=loss)
+        teacher = mean_states(batch) if loss.distillation_weight else None
+        given = {"excluded": excluded, "partners": None, "teacher": teacher}
+        terms = losses.loss_terms(*views, batch.valid, **given, config=loss)
         return sum(terms.values()), terms
 
     return jax.grad(total, has_aux=True)(params)
@@ -253,6 +256,7 @@ KINDS = {
 def test_every_kind_trains_all_its_parameters(config, data, build, tables, kind):
     config.model.update(KINDS[kind])
     trained = config.model.text_encoder_trainable
+    config.loss.distillation_weight *= not trained
     bert = Bert(TINY_BERT, rngs=nnx.Rngs(1)) if trained else None
     model = MedTok(config.model, data.sizes(), bert=bert, rngs=nnx.Rngs(0))
     terms, found = gradients(model, config, build(ROWS, token_ids=trained), tables)
