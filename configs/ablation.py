@@ -62,7 +62,7 @@ CELLS: dict[str, dict[str, dict]] = {
     },
     "codebook health": {
         "random_init": {"model.kmeans_init": False},
-        "no_refit": {"model.kmeans_refit": False},
+        "refit": {"model.kmeans_refit": True},
         "kmeans_at_start": {"model.kmeans_step": 0},
         "rotation_trick": {"model.gradient_estimator": "rotation"},
         "simvq": {"model.simvq": True},

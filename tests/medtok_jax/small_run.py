@@ -22,6 +22,7 @@ def small_config(data_dir: Path, **overrides):
     config.model.graph_layers = 1
     config.model.cross_layers = 1
     config.model.kmeans_step = 3
+    config.model.kmeans_refit = True
     config.model.kmeans_samples = 200
     config.train.batch_size = 64
     config.train.steps = 12
