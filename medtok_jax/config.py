@@ -220,15 +220,15 @@ def _validate_codebook(model: ConfigDict) -> None:
 
 
 def _validate_modalities(config: ConfigDict) -> None:
-    if config.loss.distillation_weight and config.model.text_encoder_trainable:
-        raise InputError(
-            f"loss.distillation_weight={config.loss.distillation_weight} distills a frozen text encoder, but"
-            " model.text_encoder_trainable=True trains it; set one of the two otherwise."
-        )
     if config.data.modalities == "graph" and config.model.text_encoder_trainable:
         raise InputError(
             "data.modalities='graph' leaves no text to train the encoder of model.text_encoder_trainable=True on;"
             " set one of the two otherwise."
+        )
+    if config.loss.distillation_weight and config.model.text_encoder_trainable:
+        raise InputError(
+            f"loss.distillation_weight={config.loss.distillation_weight} distills a frozen text encoder, but"
+            " model.text_encoder_trainable=True trains it; set one of the two otherwise."
         )
 
 
