@@ -20,7 +20,6 @@ def get_config(variant: str = "12000") -> ConfigDict:
     config.model.codebook_size = int(variant)  # N.
     config.model.embedding_dim = 64  # d.
     config.model.num_top_k_tokens = 4  # K.
-    config.model.quantizer_kind = "top_k"  # The paper's K nearest rows.
     config.model.weight_temperature = 1.0  # The paper has no temperatures.
     config.model.kmeans_init = False  # The paper starts from random rows.
     config.loss.alpha = 0.25  # Quantization.
@@ -28,15 +27,21 @@ def get_config(variant: str = "12000") -> ConfigDict:
     config.loss.lambda_val = 0.1  # Likewise.
     config.loss.infonce_temperature = 1.0  # The paper has no temperatures.
     config.loss.kl_temperature = 1.0  # Likewise.
-    config.model.kmeans_refit = False  # Rows stay as they were trained.
-    config.loss.positive_relations = ()  # Not in it.
-    config.loss.quantization_weight = 1.0  # As printed.
-    config.loss.contrasted = "quantized"  # As in the paper.
-    config.loss.joint_weight = 0.0  # Likewise.
-    config.loss.distillation_weight = 0.0  # Likewise.
-    config.augment.conceal_positives = 0.0  # Likewise.
-    config.augment.conceal_modality = 0.0  # Likewise.
+    leave_additions_out(config)
     config.train.batch_size = 1024  # Codes a step over all devices.
     config.train.epochs = 0  # Steps count.
     config.train.steps = 3000  # Steps.
     return config.lock()
+
+
+def leave_additions_out(config: ConfigDict) -> None:
+    """Sets the fields of what `configs/default.py` adds to the paper's objective to what leaves it out."""
+    config.model.quantizer_kind = "top_k"  # The K nearest rows.
+    config.model.kmeans_refit = False  # Rows stay as they were trained.
+    config.loss.quantization_weight = 1.0  # As printed.
+    config.loss.contrasted = "quantized"  # As printed.
+    config.loss.positive_relations = ()  # None.
+    config.loss.joint_weight = 0.0  # None.
+    config.loss.distillation_weight = 0.0  # None.
+    config.augment.conceal_positives = 0.0  # Nothing.
+    config.augment.conceal_modality = 0.0  # Nothing.

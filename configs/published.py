@@ -10,7 +10,7 @@ tokenizers are compared at equal cost; the code has 50 epochs at a learning rate
 
 from ml_collections import ConfigDict
 
-from configs import default
+from configs import default, paper
 
 CODEBOOK_SIZES = ("21000", "12000")
 
@@ -35,7 +35,6 @@ def get_config(variant: str = "21000") -> ConfigDict:
     config.model.graph_specific_ratio = 1 / 3  # The last third.
     config.model.shared_ratio = 1 / 3  # What is left is searched by the cross-modal embeddings alone.
     config.model.shared_search = "book"  # These search the two others too.
-    config.model.quantizer_kind = "top_k"  # As in the paper.
     config.model.normalize = True  # Cosine search.
     config.model.weight_temperature = 1.0  # The code has none.
     config.model.kmeans_init = False  # Random rows.
@@ -45,12 +44,5 @@ def get_config(variant: str = "21000") -> ConfigDict:
     config.loss.lambda_val = 0.1  # Orthogonality.
     config.loss.infonce_temperature = 0.07  # InfoNCE.
     config.loss.kl_weight = 0.0  # The code has no KL term.
-    config.model.kmeans_refit = False  # Rows stay as they were trained.
-    config.loss.positive_relations = ()  # Not in it.
-    config.loss.quantization_weight = 1.0  # As printed.
-    config.loss.contrasted = "quantized"  # As in the paper.
-    config.loss.joint_weight = 0.0  # Likewise.
-    config.loss.distillation_weight = 0.0  # Likewise.
-    config.augment.conceal_positives = 0.0  # Likewise.
-    config.augment.conceal_modality = 0.0  # Likewise.
+    paper.leave_additions_out(config)  # Nor anything else that the paper has not.
     return config.lock()
