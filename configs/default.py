@@ -73,7 +73,7 @@ def _model() -> ConfigDict:
     model.ema_decay = 0.0  # Rows follow their embeddings by a moving average of this decay; 0 trains them by gradient.
     model.kmeans_init = True  # Whether rows start from k-means of embeddings instead of at random.
     model.kmeans_step = 500  # Step at which that is done: the encoders warm up before it. At most a third of a run.
-    model.kmeans_refit = False  # Whether it is done once more after the last step, to the trained embeddings.
+    model.kmeans_refit = False  # Whether it is done once more after the last step, which then makes the tokenizer.
     model.kmeans_samples = 32768  # Training codes it is fitted on.
     model.kmeans_iterations = 10  # Lloyd iterations.
     return model

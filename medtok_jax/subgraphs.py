@@ -93,16 +93,19 @@ class Subgraphs:
             concealed: of each code.
             relations: `[relations of the graph]` bool, those that positives are drawn from, in both directions.
         """
-        open_edge = ~(relations[self.relations] & concealed.positives[self.of_edge])
+        # A code without such a relation has nothing to conceal.
+        has_any = np.bincount(self.of_edge[relations[self.relations]], minlength=len(self.self_node)) > 0
+        cut = concealed.positives & has_any
+        open_edge = ~(relations[self.relations] & cut[self.of_edge])
         hops = self._hops(open_edge)
-        kept = (hops >= 0) | ~concealed.positives[self.of_node]
+        kept = (hops >= 0) | ~cut[self.of_node]
         kept &= ~concealed.graph[self.of_node]
         edge = open_edge & kept[self.senders] & kept[self.receivers]
         place = np.cumsum(kept) - 1
         known = (self.self_node >= 0) & ~concealed.graph
         return Subgraphs(
             nodes=self.nodes[kept],
-            hops=np.where(hops >= 0, hops, self.hops)[kept],
+            hops=np.where(cut[self.of_node], hops, self.hops)[kept],
             of_node=self.of_node[kept],
             senders=place[self.senders[edge]],
             receivers=place[self.receivers[edge]],
@@ -112,9 +115,8 @@ class Subgraphs:
         )
 
     def _hops(self, open_edge: np.ndarray) -> np.ndarray:
-        """`[nodes]` distance from the code along open edges, -1 for what is further away than any node was."""
-        hops = np.full(len(self.nodes), -1, np.int64)
-        hops[self.self_node[self.self_node >= 0]] = 0
+        """`[nodes]` distance from the anchors along open edges, -1 for what is further away than any node was."""
+        hops = np.where(self.hops == 0, 0, -1)
         senders, receivers = self.senders[open_edge], self.receivers[open_edge]
         for distance in range(int(self.hops.max(initial=0))):
             reached = receivers[hops[senders] == distance]

@@ -79,7 +79,7 @@ def train(run: Run, log: "reporting.Log") -> None:
                 window = run.empty_window()
             if step % config.eval_every == 0 or last:
                 _check_finite(pending)
-                _validate(run, log, step)
+                _validate(run, log, step, replace=last and run.refits)
                 clock = time.monotonic()
             stopping = interruption.asked(step, config.log_every)
             if step % config.checkpoint_every == 0 or last or stopping:
@@ -126,8 +126,11 @@ def _check_finite(pending: list[tuple[int, jax.Array]]) -> None:
     pending.clear()
 
 
-def _validate(run: Run, log: "reporting.Log", step: int) -> None:
-    """Validation metrics; a new best total loss is saved, but never one from before the codebook was fitted."""
+def _validate(run: Run, log: "reporting.Log", step: int, *, replace: bool) -> None:
+    """Validation metrics; a new best total loss is saved, but never one from before the codebook was fitted.
+
+    With `replace` the state is saved as the best whatever its loss: it has the codebook that the tokens are to be of.
+    """
     rows = run.data.rows("validation")
     if not len(rows):
         return
@@ -143,7 +146,7 @@ def _validate(run: Run, log: "reporting.Log", step: int) -> None:
     if (
         np.isfinite(scalars["total_loss"])
         and step > run.first_step + run.kmeans_step
-        and (best is None or scalars["total_loss"] < best)
+        and (replace or best is None or scalars["total_loss"] < best)
     ):
         run.about["best_total_loss"] = scalars["total_loss"]
         save(run, "best")

@@ -132,6 +132,8 @@ def test_the_last_codebook_is_fitted_to_the_trained_embeddings(finished, config)
     name = "['params']['quantizer']['rows']"
     again = parameters(ready.fit_codebook())[name]
     np.testing.assert_allclose(parameters(ready.state)[name], again, atol=1e-5)
+    # The tokenizer is made of it, whatever its loss.
+    assert checkpoints.find(finished[0], prefer="best").step == 12
 
 
 def test_more_epochs_from_another_run(finished, config, tmp_path):
