@@ -82,9 +82,9 @@ def encode(
     table_rows = order[np.searchsorted(run.data.table.key.astype(str)[order], wanted)]
     builder = BatchBuilder(
         change(run.data, table_rows),
-        run.builder.budgets,
-        num_stacks=run.builder.num_stacks,
-        local_stacks=run.builder.local_stacks,
+        run.whole_builder.budgets,
+        num_stacks=run.whole_builder.num_stacks,
+        local_stacks=run.whole_builder.local_stacks,
         token_ids=run.config.model.text_encoder_trainable,
     )
     parts = []

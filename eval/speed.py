@@ -102,7 +102,11 @@ def main(argv: list[str]) -> None:
     """Runs the benchmark that the first argument names, or all of them one after another."""
     (name,) = command_line.expect_arguments(argv, 1, EXAMPLE)
     given = flags.FLAGS
-    for one in BENCHMARKS if name == "all" else (name,):
+    names = list(BENCHMARKS) if name == "all" else [name]
+    for number, one in enumerate(names, start=1):
+        Console(stderr=True).print(
+            f"[{number} of {len(names)}] measuring {one}: minutes, on an idle machine", style="dim"
+        )
         report = run(one, given)
         Console().print(speed_report.table(report))
         if given.output is not None:

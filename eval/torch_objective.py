@@ -179,7 +179,7 @@ def quantize(embedding: Tensor, rows: Tensor, quantizer) -> Quantized:
     similarity = embedding @ rows.T
     distances = euclidean(2.0 - 2.0 * similarity)
     if quantizer.kind == "pursuit":
-        _, _, vector = quantizer._pursuit(embedding, rows)
+        _, _, vector = quantizer.pursuit(embedding, rows)
     else:
         best, ids = similarity.detach().topk(quantizer.num_tokens)
         weights = (-euclidean(2.0 - 2.0 * best) / quantizer.temperature).softmax(-1)

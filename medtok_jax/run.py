@@ -21,7 +21,7 @@ from medtok_jax.fine_tuning import start_from
 from medtok_jax.input_pipeline import BatchBuilder, Budgets, EvalSource, TrainSource, eval_batches
 from medtok_jax.metrics import CodebookUsage, WeightedSums, Window
 from medtok_jax.models.kmeans import fit_codebook
-from medtok_jax.sampling import Sampler
+from medtok_jax.sampling import Sampler, Sizes
 from medtok_jax.state import TrainState, create_optimizer, create_state, learning_rate
 from medtok_jax.steps import Structure
 from medtok_jax.text_model import encoder_identity, resolve_text_encoder
@@ -37,7 +37,7 @@ class Run:
         config, workdir: as asked for.
         data: codes, texts, graphs.
         mesh: devices.
-        builder: makes batches.
+        builder: makes training batches. whole_builder: those of codes of which nothing is concealed.
         tables: node facts on the devices.
         structure: static facts of the compiled functions.
         state: where the run stands.
@@ -53,6 +53,7 @@ class Run:
     data: Data
     mesh: Mesh
     builder: BatchBuilder
+    whole_builder: BatchBuilder
     tables: NodeTables
     structure: Structure
     state: TrainState
@@ -89,7 +90,7 @@ class Run:
 
     def eval_source(self, rows: np.ndarray) -> EvalSource:
         """Batches that pass once over some rows."""
-        return EvalSource(self.builder, rows, self.config.train.batch_size)
+        return EvalSource(self.whole_builder, rows, self.config.train.batch_size)
 
     def empty_window(self) -> Window:
         """A window without batches, shaped as those of `train_step`."""
@@ -117,7 +118,8 @@ class Run:
         wanted = min(self.config.model.kmeans_samples, len(source.sampler.rows))
         for step in range(-(-wanted // source.sampler.batch_size)):
             rows, partner = source.sampler.batch_rows(step)
-            batch = sharding.place_batch(self.builder(rows, np.ones(len(rows), bool), partner), self.mesh)
+            batch = self.whole_builder(rows, np.ones(len(rows), bool), partner)
+            batch = sharding.place_batch(batch, self.mesh)
             points.append(self.encode_step(self.state.params, self.state.fixed, batch, self.tables))
         everything = jax.tree.map(lambda *parts: jnp.concatenate(parts), *points)
         regions = {
@@ -226,6 +228,19 @@ def make_sampler(config, data: Data) -> Sampler:
     )
 
 
+def make_builder(config, data: Data, mesh: Mesh, sizes: Sizes | None = None) -> BatchBuilder:
+    """What makes batches of a configuration, in shapes for codes of these sizes; None for each code whole."""
+    devices = mesh.shape["data"]
+    return BatchBuilder(
+        data,
+        Budgets.fit(data, config.train.batch_size, devices, config.data.length_buckets, sizes),
+        num_stacks=devices,
+        local_stacks=sharding.local_stacks(mesh),
+        token_ids=config.model.text_encoder_trainable,
+        positive_relations=tuple(config.loss.positive_relations),
+    )
+
+
 def assemble(
     config,
     workdir: Path,
@@ -255,17 +270,6 @@ def assemble(
         state = source.restore(state)
     elif config.init_from:
         state = start_from(config.init_from, state, names, config)
-    train = config.train
-    sizes = make_sampler(config, data).sizes()
-    budgets = Budgets.fit(data, train.batch_size, mesh.shape["data"], config.data.length_buckets, sizes)
-    builder = BatchBuilder(
-        data,
-        budgets,
-        num_stacks=mesh.shape["data"],
-        local_stacks=sharding.local_stacks(mesh),
-        token_ids=config.model.text_encoder_trainable,
-        positive_relations=tuple(config.loss.positive_relations),
-    )
     fits = config.model.kmeans_init and not config.init_from
     best = checkpoints.latest(workdir / "checkpoints" / "best")
     score = best.about()["best_total_loss"] if best and best.step <= int(state.step) else None
@@ -275,7 +279,8 @@ def assemble(
         workdir=workdir,
         data=data,
         mesh=mesh,
-        builder=builder,
+        builder=make_builder(config, data, mesh, make_sampler(config, data).sizes()),
+        whole_builder=make_builder(config, data, mesh),
         tables=sharding.place_everywhere(data.node_tables(), mesh),
         structure=Structure(graphdef, optimizer, schedule, config),
         state=state,

@@ -2,6 +2,7 @@
 
 The cache is ragged and memory-mapped: `states.bin` holds `[tokens, hidden]` of all descriptions one after the other.
 It is keyed by the encoder's identity, the strings, the cut and the dtype, so that it never serves the wrong data.
+What another cache of the same encoder, cut and dtype holds already is copied instead of encoded.
 """
 
 import dataclasses
@@ -13,6 +14,7 @@ import ml_dtypes
 import numpy as np
 from tqdm import tqdm
 
+from medtok_jax import text_reuse
 from medtok_jax.models.bert import Bert, load_bert
 from medtok_jax.text_model import TextTokenizer, encoder_identity
 from medtok_jax.text_states import compile_encoder, pad, plan
@@ -69,15 +71,16 @@ def open_or_encode(
     Raises:
         InputError: where the cache directory cannot be written.
     """
-    key = _cache_key(encoder_identity(encoder_dir), texts, names, max_length, dtype)
+    settings = [1, encoder_identity(encoder_dir), max_length, dtype]
+    key = _cache_key(settings, texts, names)
     folder = cache_dir / f"text-{key[:16]}"
     if not (folder / "about.json").exists():
-        _encode(encoder_dir, folder, texts, names, max_length, dtype, progress)
+        _encode(encoder_dir, folder, texts, names, settings, progress)
     return _open(folder)
 
 
-def _cache_key(encoder: str, texts: list[str], names: list[str], max_length: int, dtype: str) -> str:
-    digest = hashlib.sha256(json.dumps([1, encoder, max_length, dtype, len(texts), len(names)]).encode())
+def _cache_key(settings: list, texts: list[str], names: list[str]) -> str:
+    digest = hashlib.sha256(json.dumps([*settings, len(texts), len(names)]).encode())
     for strings in (texts, names):
         digest.update("\0".join(strings).encode())
     return digest.hexdigest()
@@ -139,9 +142,10 @@ class _Store:
 
 
 def _encode(
-    encoder_dir: Path, folder: Path, texts: list[str], names: list[str], max_length: int, dtype: str, progress: bool
+    encoder_dir: Path, folder: Path, texts: list[str], names: list[str], settings: list, progress: bool
 ) -> None:
     """Encodes what is missing; `about.json`, written last, marks a whole cache."""
+    *_, max_length, dtype = settings
     strings = list(dict.fromkeys([*texts, *names]))
     tokens, offsets, _ = TextTokenizer(encoder_dir, max_length)(strings)
     name_row = np.zeros(len(strings), np.int64)
@@ -153,13 +157,16 @@ def _encode(
         store = _Store.open(folder, DTYPES[dtype], bert.config.hidden_size, text_offsets, name_row)
     except OSError as error:
         raise InputError(f"The text cache {folder} cannot be written ({error}); set data.cache_dir.") from error
-    bar = tqdm(total=len(strings), unit=" texts", disable=not progress)
+    missing = _missing(store, folder, strings, settings)
+    bar = tqdm(total=len(strings), initial=len(strings) - len(missing), unit=" texts", disable=not progress)
     bar.set_description(f"Encoding {len(texts):,} descriptions, {len(names):,} node names")
-    _encode_batches(bert, store, tokens, offsets, folder / "batches_done", bar)
+    _encode_batches(bert, store, tokens, offsets, missing, folder / "batches_done", bar)
     bar.close()
     np.save(folder / "offsets.npy", text_offsets)
     np.save(folder / "token_ids.npy", tokens[: text_offsets[-1]])
+    text_reuse.write_digests(folder, texts, names)
     about = {
+        "settings": settings,
         "dtype": dtype,
         "hidden": bert.config.hidden_size,
         "tokens": int(text_offsets[-1]),
@@ -168,15 +175,43 @@ def _encode(
     temporary = folder / "about.json.partial"
     temporary.write_text(json.dumps(about))
     temporary.rename(folder / "about.json")
-    (folder / "batches_done").unlink(missing_ok=True)
+    for name in ("batches_done", "missing.npy"):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _missing(store: _Store, folder: Path, strings: list[str], settings: list) -> np.ndarray:
+    """Numbers of the strings that no other cache of these settings holds, the states of all others being copied.
+
+    They are kept beside the states: caches that come later must not change what an interrupted encoding goes on with.
+    """
+    kept = folder / "missing.npy"
+    if kept.exists():
+        return np.load(kept)
+    wanted = text_reuse.digests(strings)
+    missing_states, missing_mean = np.ones(len(store.offsets) - 1, bool), store.name_row > 0
+    for other in sorted(folder.parent.glob("text-*/about.json")):
+        if json.loads(other.read_text()).get("settings") == settings:
+            cache = _open(other.parent)
+            text_reuse.copy_states(cache, other.parent, store, wanted, (missing_states, missing_mean))
+    store.flush()
+    missing_mean[: len(missing_states)] |= missing_states
+    np.save(kept, np.flatnonzero(missing_mean))
+    return np.flatnonzero(missing_mean)
 
 
 def _encode_batches(
-    bert: Bert, store: _Store, tokens: np.ndarray, offsets: np.ndarray, done_file: Path, bar: tqdm
+    bert: Bert,
+    store: _Store,
+    tokens: np.ndarray,
+    offsets: np.ndarray,
+    missing: np.ndarray,
+    done_file: Path,
+    bar: tqdm,
 ) -> None:
-    """Encodes batch after batch, keeping in `done_file` how many are stored for good."""
+    """Encodes batch after batch of the missing, keeping in `done_file` how many are stored for good."""
     lengths = np.diff(offsets)
-    run, batches = compile_encoder(bert), plan(lengths, _buckets(lengths), TOKENS_A_BATCH)
+    batches = plan(lengths[missing], _buckets(lengths), TOKENS_A_BATCH)
+    run, batches = compile_encoder(bert), [(length, missing[members]) for length, members in batches]
     done = int(done_file.read_text()) if done_file.exists() else 0
     bar.update(sum(len(members) for _, members in batches[:done]))
     pending = []

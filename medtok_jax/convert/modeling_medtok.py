@@ -431,7 +431,7 @@ class Quantizer(nn.Module):
         """Quantizes each of the four embeddings [B, 4, d] with the rows that it searches."""
         with torch.autocast(embeddings.device.type, enabled=False):
             embeddings = l2_normalize(embeddings) if self.normalize else embeddings.float()
-            kinds = {"top_k": self._top_k, "residual": self._residual, "pursuit": self._pursuit}
+            kinds = {"top_k": self._top_k, "residual": self._residual, "pursuit": self.pursuit}
             codebook, search = self.codebook(), kinds[self.kind]
             found = []
             for embedding, (start, stop) in zip(embeddings.unbind(1), self.searched, strict=True):
@@ -455,7 +455,7 @@ class Quantizer(nn.Module):
         ids = torch.stack(chosen, 1)
         return ids, torch.ones_like(ids, dtype=rows.dtype), rows[ids].sum(1)
 
-    def _pursuit(self, embedding: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def pursuit(self, embedding: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         left, fixed = embedding.detach(), rows.detach()
         counts = (0, *range(self.num_nearest, self.num_tokens + 1))
         bounds = [len(rows) * count // self.num_tokens for count in counts]

@@ -32,7 +32,7 @@ def test_the_table_equals_the_model_on_the_spot(opened, trained):
     for start in range(0, len(order), size):
         rows = np.resize(order[start : start + size], size)
         valid = np.arange(size) < len(order) - start
-        batch = sharding.place_batch(opened.builder(rows, valid, np.full(size, -1)), opened.mesh)
+        batch = sharding.place_batch(opened.whole_builder(rows, valid, np.full(size, -1)), opened.mesh)
         index, ids, weights, *_ = opened.tokenize_step(opened.state.params, opened.state.fixed, batch, opened.tables)
         index = np.asarray(index)
         kept = np.flatnonzero(index >= 0)
