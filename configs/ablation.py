@@ -52,7 +52,7 @@ CELLS: dict[str, dict[str, dict]] = {
         "k_1": {"model.num_top_k_tokens": 1},
         "k_2": {"model.num_top_k_tokens": 2},
         "k_4": {"model.num_top_k_tokens": 4},
-        "k_8": {"model.num_top_k_tokens": 8},
+        "k_6": {"model.num_top_k_tokens": 6},
     },
     "width": {
         "d_16": {"model.embedding_dim": 16},
@@ -61,8 +61,8 @@ CELLS: dict[str, dict[str, dict]] = {
         "d_256": {"model.embedding_dim": 256},
     },
     "codebook health": {
-        "random_init": {"model.kmeans_init": False},
-        "refit": {"model.kmeans_refit": True},
+        "random_init": {"model.kmeans_init": False, "model.kmeans_refit": False},
+        "no_refit": {"model.kmeans_refit": False},
         "kmeans_at_start": {"model.kmeans_step": 0},
         "rotation_trick": {"model.gradient_estimator": "rotation"},
         "simvq": {"model.simvq": True},
@@ -72,7 +72,7 @@ CELLS: dict[str, dict[str, dict]] = {
         "top_k": {"model.quantizer_kind": "top_k"},
         "residual": {"model.quantizer_kind": "residual"},
         "one_nearest": {"model.num_nearest_tokens": 1},
-        "all_nearest": {"model.num_nearest_tokens": 6},
+        "all_nearest": {"model.num_nearest_tokens": 8},
         "top_k_of_the_book": {"model.quantizer_kind": "top_k", "model.shared_search": "book"},
     },
     "encoders": {

@@ -59,7 +59,7 @@ def _model() -> ConfigDict:
     model.cross_width = 64  # Width of token x node cross-attention.
     model.cross_layers = 2  # Layers of cross-attention, each in both directions.
     model.cross_heads = 4  # Heads of cross-attention.
-    model.num_top_k_tokens = 6  # K, tokens an embedding; a code has 4K.
+    model.num_top_k_tokens = 8  # K, tokens an embedding; a code has 4K.
     model.text_specific_ratio = 0.3  # Share of the codebook for text-specific tokens.
     model.graph_specific_ratio = 0.3  # Share of the codebook for graph-specific tokens.
     model.shared_ratio = 0.4  # Share of the codebook for tokens of both modalities.
@@ -73,8 +73,8 @@ def _model() -> ConfigDict:
     model.ema_decay = 0.0  # Rows follow their embeddings by a moving average of this decay; 0 trains them by gradient.
     model.kmeans_init = True  # Whether rows start from k-means of embeddings instead of at random.
     model.kmeans_step = 500  # Step at which that is done: the encoders warm up before it. At most a third of a run.
-    model.kmeans_refit = False  # Whether it is done once more after the last step, which then makes the tokenizer.
-    model.kmeans_samples = 32768  # Training codes it is fitted on.
+    model.kmeans_refit = True  # Whether it is done once more after the last step, which then makes the tokenizer.
+    model.kmeans_samples = 65536  # Training codes it is fitted on.
     model.kmeans_iterations = 10  # Lloyd iterations.
     return model
 
@@ -121,7 +121,7 @@ def _train() -> ConfigDict:
     """The optimizer and the loop."""
     train = ConfigDict()
     train.batch_size = 512  # Codes a step over all devices.
-    train.epochs = 4  # Passes over the training codes.
+    train.epochs = 8  # Passes over the training codes.
     train.steps = 0  # Steps instead of epochs; 0 to go by epochs.
     train.lr = 1e-3  # Peak learning rate.
     train.warmup_steps = 200  # Linear warm-up; cut to a tenth of short runs.

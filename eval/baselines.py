@@ -13,7 +13,7 @@ writes a folder that `eval.tokenization` and `eval.compare` read like a tokenize
 - `published`: MedTok with the settings of the published PyTorch code (`configs/published.py`).
 
 Rows are fitted to the training codes, texts are read from the text cache, and all codes of the data set are tokenized.
-Tokens a code are `--tokens`, as many as MedTok's 4K = 16, where the kind leaves a choice.
+Tokens a code are `--tokens`, as many as the 4K of `configs/default.py`, where the kind leaves a choice.
 """
 
 from collections.abc import Callable
@@ -21,12 +21,13 @@ from pathlib import Path
 
 from absl import flags
 
+from configs import default
 from preprocessing import command_line
 from preprocessing.errors import InputError
 
 KINDS = ("raw_text", "text_vq", "kmeans_text", "wordpieces", "vqgraph", "random", "one_token", "published")
 DEFAULT_DATASET = "medtok_codes/icd-holdout_gem_30_eval"
-SIZE, TOKENS = 12_000, 16
+SIZE, TOKENS = 12_000, 4 * default.get_config().model.num_top_k_tokens
 
 
 def make(kind: str, codes, *, size: int = SIZE, tokens: int = TOKENS, seed: int = 0, steps: int = 0, **options):

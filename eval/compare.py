@@ -33,8 +33,15 @@ def open_named(given: str):
     return load(path, name) if separator and name and "/" not in name else load(given)
 
 
-def add_baseline(name: str, data_set: str, data_dir: str, folder: Path, size: int):
-    """A baseline of `BASELINES`, read where it lies in `folder` already and made otherwise."""
+def add_baseline(name: str, data_set: str, data_dir: str, folder: Path, first):
+    """A baseline of `BASELINES`, read where it lies in `folder` already and made otherwise.
+
+    Args:
+        name: of the baseline.
+        data_set, data_dir: of the codes.
+        folder: where baselines are kept.
+        first: representation that it is to compare with; it gets as many rows and tokens as that has.
+    """
     from eval.baseline_data import Codes
     from eval.baselines import make
     from eval.representation import FILE, load
@@ -45,7 +52,8 @@ def add_baseline(name: str, data_set: str, data_dir: str, folder: Path, size: in
         if found.about.get("data_set", {}).get("name") == data_set:
             return found
     codes = Codes.open(data_set, data_dir)
-    made = make(BASELINES[name], codes, size=size)
+    as_many = {} if first.tokens is None else {"size": first.num_ids, "tokens": first.tokens.shape[1]}
+    made = make(BASELINES[name], codes, **as_many)
     made.save(path)
     return load(path, name)
 
@@ -83,9 +91,9 @@ def run(given: flags.FlagValues, output: Path) -> None:
     if not data_set:
         raise InputError(f"{representations[0].name} does not tell its data set; give --dataset=medtok_codes/icd-...")
     labels = open_labels(data_set, given.data_dir)
-    size = representations[0].num_ids if representations[0].tokens is not None else 12_000
+    first = representations[0]
     for name in given.baseline:
-        representations.append(add_baseline(name, data_set, given.data_dir or "", output / "baselines", size))
+        representations.append(add_baseline(name, data_set, given.data_dir or "", output / "baselines", first))
     measured = functools.partial(
         tokenization.measure,
         split=given.split,
