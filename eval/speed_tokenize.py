@@ -26,9 +26,9 @@ from medtok_jax.input_pipeline import eval_batches
 from medtok_jax.models.bert import load_bert
 from medtok_jax.ragged import take
 from medtok_jax.run import Run
-from medtok_jax.text_cache import ENCODE_LENGTHS, TOKENS_A_BATCH
+from medtok_jax.text_cache import DTYPES, ENCODE_LENGTHS
 from medtok_jax.text_model import TextTokenizer, resolve_text_encoder
-from medtok_jax.text_states import compile_encoder, pad, plan
+from medtok_jax.text_states import activations, compile_encoder, pad, plan, tokens_a_batch
 
 # Codes measured, unless --codes says how many.
 CODES = 8192
@@ -45,7 +45,7 @@ def measure(setting: Setting) -> tuple[dict, list[dict]]:
     """Facts of what is measured on, and the rows."""
     ready = open_run(setting)
     texts, names = _strings(ready, setting.codes or CODES)
-    encoder = Encoder(resolve_text_encoder(setting.config.model.text_encoder_model), setting.config.data.max_length)
+    encoder = Encoder(resolve_text_encoder(setting.config.model.text_encoder_model), setting.config.data)
     repeats = min(setting.repeats, 3)
     codes, rate = len(texts), jax_flops(activation_dtype(setting.config), repeats=setting.repeats)
     cut, cut_names = encoder.cut(texts), encoder.cut(names)
@@ -89,12 +89,12 @@ class Encoder:
     """The frozen text encoder as the text cache runs it.
 
     Args:
-        directory: of the encoder. max_length: wordpieces a text is cut at.
+        directory: of the encoder. data: section of the configuration.
     """
 
-    def __init__(self, directory, max_length: int):
-        self.cut = TextTokenizer(directory, max_length)
-        bert = load_bert(directory)
+    def __init__(self, directory, data):
+        self.cut = TextTokenizer(directory, data.max_length)
+        bert = load_bert(directory, dtype=activations(DTYPES[data.cache_dtype]))
         self.encode = compile_encoder(bert)
         config = bert.config
         width, inner = config.hidden_size, config.intermediate_size
@@ -106,12 +106,13 @@ class Encoder:
         tokens, offsets, _ = cut
         lengths = np.diff(offsets)
         buckets = [length for length in ENCODE_LENGTHS if length < lengths.max()] + [int(lengths.max())]
-        batches = plan(lengths, buckets, TOKENS_A_BATCH)
+        size = tokens_a_batch()
+        batches = plan(lengths, buckets, size)
 
         def encode() -> None:
             last = None
             for length, members in batches:
-                states = self.encode(*pad(tokens, offsets, members, length, TOKENS_A_BATCH))
+                states = self.encode(*pad(tokens, offsets, members, length, size))
                 if last is not None:
                     np.asarray(last[0])
                 last = states

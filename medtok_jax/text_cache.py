@@ -17,12 +17,11 @@ from tqdm import tqdm
 from medtok_jax import text_reuse
 from medtok_jax.models.bert import Bert, load_bert
 from medtok_jax.text_model import TextTokenizer, encoder_identity
-from medtok_jax.text_states import compile_encoder, pad, plan
+from medtok_jax.text_states import activations, compile_encoder, pad, plan, tokens_a_batch
 from preprocessing.errors import InputError
 
 DTYPES = {"bfloat16": ml_dtypes.bfloat16, "float32": np.float32}
 ENCODE_LENGTHS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384)
-TOKENS_A_BATCH = 8192
 FLUSH_EVERY = 64
 
 
@@ -151,7 +150,7 @@ def _encode(
     name_row = np.zeros(len(strings), np.int64)
     place = {string: number for number, string in enumerate(strings)}
     name_row[[place[name] for name in names]] = np.arange(1, len(names) + 1)
-    bert = load_bert(encoder_dir)
+    bert = load_bert(encoder_dir, dtype=activations(DTYPES[dtype]))
     text_offsets = offsets[: len(texts) + 1]
     try:
         store = _Store.open(folder, DTYPES[dtype], bert.config.hidden_size, text_offsets, name_row)
@@ -209,14 +208,16 @@ def _encode_batches(
     bar: tqdm,
 ) -> None:
     """Encodes batch after batch of the missing, keeping in `done_file` how many are stored for good."""
-    lengths = np.diff(offsets)
-    batches = plan(lengths[missing], _buckets(lengths), TOKENS_A_BATCH)
+    lengths, size = np.diff(offsets), tokens_a_batch()
+    batches = plan(lengths[missing], _buckets(lengths), size)
     run, batches = compile_encoder(bert), [(length, missing[members]) for length, members in batches]
-    done = int(done_file.read_text()) if done_file.exists() else 0
+    # Another device may go on with batches of another size, which begin anew.
+    done, of_size = map(int, done_file.read_text().split()) if done_file.exists() else (0, size)
+    done = done if of_size == size else 0
     bar.update(sum(len(members) for _, members in batches[:done]))
     pending = []
     for number, (length, members) in enumerate(batches[done:], start=done + 1):
-        pending.append((members, run(*pad(tokens, offsets, members, length, TOKENS_A_BATCH))))
+        pending.append((members, run(*pad(tokens, offsets, members, length, size))))
         # The batch before is stored while the device works on this one.
         if len(pending) > 1:
             store.put(*pending.pop(0))
@@ -225,7 +226,7 @@ def _encode_batches(
             while pending:
                 store.put(*pending.pop(0))
             store.flush()
-            done_file.write_text(str(number))
+            done_file.write_text(f"{number} {size}")
 
 
 def _count_cut(encoder_dir: Path, texts: list[str], lengths: np.ndarray, max_length: int) -> int:

@@ -21,6 +21,17 @@ TOKENS_ON_THE_SPOT = 512
 REMEMBERED_NAMES = 100_000
 
 
+def activations(kept) -> type:
+    """Dtype that the frozen encoder computes in: what is kept of it, but float32 on CPUs, where bfloat16 is slow."""
+    on_cpu = jax.default_backend() == "cpu"
+    return jnp.bfloat16 if np.dtype(kept) == jnp.bfloat16 and not on_cpu else jnp.float32
+
+
+def tokens_a_batch() -> int:
+    """Padded tokens that many strings are encoded by: enough to fill the device."""
+    return 8192 if jax.default_backend() == "cpu" else 65536
+
+
 def plan(lengths: np.ndarray, buckets: Sequence[int], tokens_a_batch: int) -> list[tuple[int, np.ndarray]]:
     """Which strings are encoded together: (padded length, members), shortest first.
 
@@ -63,7 +74,8 @@ def compile_encoder(bert: Bert) -> Callable:
     @jax.jit
     def run(state, ids, mask):
         states = nnx.merge(graphdef, state)(ids, mask)
-        mean = jnp.einsum("blh,bl->bh", states, mask.astype(states.dtype)) / mask.sum(-1, keepdims=True)
+        total = jnp.einsum("blh,bl->bh", states, mask.astype(states.dtype), preferred_element_type=jnp.float32)
+        mean = total / mask.sum(-1, keepdims=True)
         return states, mean
 
     def call(ids: np.ndarray, mask: np.ndarray):
@@ -88,7 +100,7 @@ class TextStates:
         self.tokenizer = TextTokenizer(directory, max_length)
         self.lengths = [length for length in LENGTHS_ON_THE_SPOT if length < max_length] + [max_length]
         self.dtype = np.dtype(dtype)
-        bert = load_bert(directory)
+        bert = load_bert(directory, dtype=activations(dtype))
         self.width = bert.config.hidden_size
         self._run = compile_encoder(bert)
         self._names: OrderedDict[str, np.ndarray] = OrderedDict()

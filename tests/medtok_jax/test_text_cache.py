@@ -33,7 +33,7 @@ NAMES = ["Abnormality of the eye", BOTH, "Seizure", LONG + " with a name", *(f"f
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch):
     """Many batches of few strings at two padded lengths."""
-    monkeypatch.setattr(text_cache, "TOKENS_A_BATCH", 48)
+    monkeypatch.setattr(text_cache, "tokens_a_batch", lambda: 48)
     monkeypatch.setattr(text_cache, "ENCODE_LENGTHS", (8, 16))
 
 

@@ -70,7 +70,7 @@ def test_other_settings_share_nothing(marked, options):
 def test_an_interrupted_encoding_does_not_take_over_later_ones(tmp_path, monkeypatch, tmp_path_factory):
     """Its count of batches is of what was missing when it began."""
     monkeypatch.setattr(text_cache, "FLUSH_EVERY", 1)
-    monkeypatch.setattr(text_cache, "TOKENS_A_BATCH", 48)
+    monkeypatch.setattr(text_cache, "tokens_a_batch", lambda: 48)
     put, calls = text_cache._Store.put, []
 
     def stop_at_the_third(store, members, outputs):

