@@ -28,6 +28,7 @@ def _views(title: str, family: str, metric: str, scope: str) -> list[Headline]:
 HEADLINES = (
     *_views("ICD-9 to ICD-10 R@1", cross_system.FAMILY, "R@1", FORWARD),
     *_views("ICD-9 to ICD-10 R@10", cross_system.FAMILY, "R@10", FORWARD),
+    *_views("same-category 1-NN", tree_metrics.FAMILY, tree_metrics.SAME_CATEGORY, tree_metrics.ALL),
     *_views("ICD-10-CM same-category 1-NN", tree_metrics.FAMILY, tree_metrics.SAME_CATEGORY, "ICD10CM"),
     *_views("CCSR probe", groups.FAMILY, groups.MACRO_ACCURACY, "CCSR"),
     *_views("CCS probe", groups.FAMILY, groups.MACRO_ACCURACY, "CCS"),

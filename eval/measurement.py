@@ -6,6 +6,7 @@ them: the perplexity is the exponential of a mean, and a rank correlation the me
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -59,3 +60,14 @@ class Measurement:
             _, group = np.unique(self.macro, return_inverse=True)
             mean = float(np.mean(np.bincount(group, self.values) / np.bincount(group))) if len(group) else float("nan")
         return float(np.exp(mean)) if self.transform == EXPONENTIAL else mean
+
+
+def together(figures: Sequence[Measurement], scope: str) -> list[Measurement]:
+    """The figure over several scopes, each item counting alike; none where there is but one."""
+    if len(figures) < 2:
+        return []
+    first, counts = figures[0], [len(figure.values) for figure in figures]
+    chances = [figure.chance for figure in figures]
+    joined = {name: np.concatenate([getattr(f, name) for f in figures]) for name in ("items", "values", "clusters")}
+    chance = None if None in chances else float(np.average(chances, weights=counts))
+    return [dataclasses.replace(first, scope=scope, chance=chance, **joined)]

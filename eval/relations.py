@@ -11,7 +11,7 @@ import numpy as np
 from eval import retrieval
 from eval.context import Context
 from eval.labels import Queries
-from eval.measurement import Measurement
+from eval.measurement import Measurement, together
 from eval.retrieval import Scorer
 from preprocessing.hashing import mix
 
@@ -41,23 +41,13 @@ def measure(context: Context) -> list[Measurement]:
             for metric, values, chance in ((AUC, _wins(scorer, queries, *sampled), 0.5), (HITS, hits, None)):
                 figure = Measurement(metric=metric, values=values, chance=chance, **where)
                 by_relation.setdefault((metric, scorer.name), []).append(figure)
-    return [figure for figures in by_relation.values() for figure in [*figures, *_together(figures)]]
+    return [figure for figures in by_relation.values() for figure in [*figures, *together(figures, ALL)]]
 
 
 def _edge_numbers(context: Context, queries: Queries, number: int) -> np.ndarray:
     """A number for each edge, by its query, its first target and its relation."""
     first = context.items[queries.targets[queries.offsets[:-1]]]
     return mix(context.items[queries.query] ^ mix(first + np.uint64(number)))
-
-
-def _together(figures: list[Measurement]) -> list[Measurement]:
-    """The figure of all relations, each edge counting alike."""
-    if len(figures) < 2:
-        return []
-    first = figures[0]
-    joined = {n: np.concatenate([getattr(f, n) for f in figures]) for n in ("items", "values", "clusters")}
-    where = {n: getattr(first, n) for n in ("family", "metric", "view", "unit", "given", "chance")}
-    return [Measurement(scope=ALL, **where, **joined)]
 
 
 def _sample(queries: Queries, category: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -5,20 +5,20 @@ from scipy.stats import rankdata
 
 from eval import retrieval
 from eval.context import NEIGHBOUR_QUERIES, Context
-from eval.measurement import Measurement
+from eval.measurement import Measurement, together
 
 FAMILY = "tree"
 SAME_CATEGORY, RANK_CORRELATION, SIBLINGS = "same-category 1-NN", "Spearman with closeness", "sibling above random"
+ALL = "all systems"
 SIBLING_OVERLAP, RANDOM_OVERLAP = "token overlap of siblings", "token overlap of random codes"
 
 
 def measure(context: Context) -> list[Measurement]:
-    """Neighbours, rank correlation and siblings in each system that has a tree."""
-    found = []
-    for system in context.systems:
-        found += _neighbours(context, system)
-        found += _closeness(context, system)
-    return found
+    """Neighbours, rank correlation and siblings in each system that has a tree; neighbours over all systems too."""
+    neighbours = [figure for system in context.systems for figure in _neighbours(context, system)]
+    closeness = [figure for system in context.systems for figure in _closeness(context, system)]
+    views = [[one for one in neighbours if one.view == scorer.name] for scorer in context.scorers]
+    return neighbours + [one for figures in views for one in together(figures, ALL)] + closeness
 
 
 def _neighbours(context: Context, system: str) -> list[Measurement]:
