@@ -10,6 +10,8 @@ from ml_collections import ConfigDict
 
 from configs import default
 
+HELD_OUT = "medtok_codes/icd-holdout_gem_30_eval-holdout_note_30_eval"
+
 # Chapters of diseases in both ICD revisions, so that a sample of 20,000 codes holds pairs that mean the same: drawn at
 # random over all codes it would hold forty held-out pairs, instead of two thousand.
 SAMPLE = (
@@ -97,7 +99,7 @@ def get_config(variant: str = "default") -> ConfigDict:
         raise ValueError(f"configs/ablation.py has no variant {variant!r}; there are {', '.join(known)}")
     config = default.get_config().copy_and_resolve_references()
     config.unlock()
-    config.data.name = "medtok_codes/icd-holdout_gem_30_eval"  # Crosswalk edges of 30 % of ICD-9-CM are held out.
+    config.data.name = HELD_OUT  # The graph lacks the crosswalks of 30 % of ICD-9-CM, and 30 % of the notes.
     config.data.sample_size = 20000  # Codes, the same in every cell.
     config.data.include = SAMPLE  # Which.
     config.data.length_buckets = (64,)  # One shape: compiling for more would take longer than it saves.

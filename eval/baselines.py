@@ -1,6 +1,6 @@
 """Makes the tokenizers that MedTok is compared with.
 
-    python -m eval.baselines --kind=text_vq --dataset=medtok_codes/icd-holdout_gem_30_eval --output=baselines/text_vq
+    python -m eval.baselines --kind=text_vq --output=baselines/text_vq
 
 writes a folder that `eval.tokenization` and `eval.compare` read like a tokenizer directory. Kinds:
 
@@ -21,12 +21,12 @@ from pathlib import Path
 
 from absl import flags
 
-from configs import default
+from configs import ablation, default
 from preprocessing import command_line
 from preprocessing.errors import InputError
 
 KINDS = ("raw_text", "text_vq", "kmeans_text", "wordpieces", "vqgraph", "random", "one_token", "published")
-DEFAULT_DATASET = "medtok_codes/icd-holdout_gem_30_eval"
+DEFAULT_DATASET = ablation.HELD_OUT
 SIZE, TOKENS = 12_000, 4 * default.get_config().model.num_top_k_tokens
 
 
