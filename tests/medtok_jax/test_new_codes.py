@@ -142,7 +142,7 @@ def test_few_programs_and_no_more_for_more_codes(encoder):
 
 def test_no_codes(encoder):
     tokens = encoder.encode([])
-    assert (tokens.ids.shape, tokens.embeddings.shape, tokens.road) == ((0, 24), (0, 4, 16), [])
+    assert (tokens.ids.shape, tokens.embeddings.shape, tokens.road) == ((0, 32), (0, 4, 16), [])
 
 
 @pytest.mark.parametrize("text", ["", "  ", "\x00\x01", "\u200b"])

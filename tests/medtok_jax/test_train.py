@@ -53,13 +53,13 @@ def finished(finished_run):
 def test_every_code_is_tokenized(finished):
     workdir, _ = finished
     tokens = TokenizerDirectory.read(workdir / "tokenizer", verify=True)
-    ids = tokens.ids.reshape(-1, 4, 6)
+    ids = tokens.ids.reshape(-1, 4, 8)
     assert len(ids) == len(set(tokens.table["key"].to_pylist())) > 500
     for place, (low, high) in enumerate([(0, 36), (36, 72), (72, 120), (72, 120)]):
         assert ids[:, place].min() >= low
         assert ids[:, place].max() < high
     # Within one embedding the K tokens are K different rows.
-    assert all(len(set(row)) == 6 for row in ids.reshape(-1, 6))
+    assert all(len(set(row)) == 8 for row in ids.reshape(-1, 8))
 
 
 def test_every_metric_is_logged(finished):
