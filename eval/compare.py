@@ -101,7 +101,7 @@ def run(given: flags.FlagValues, output: Path) -> None:
         seed=given.seed,
         metrics=given.metrics or tuple(tokenization.FAMILIES),
     )
-    comparison = compare(representations, labels, measured, seed=given.seed)
+    comparison = compare(representations, labels, measured, seed=given.seed, progress=True)
     about = {"data_set": data_set, "split": given.split, "quick": given.quick, "seed": given.seed}
     about |= {"tokenizers": {one.name: one.about for one in representations}}
     picture = output / FILES[2]

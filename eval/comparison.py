@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from tqdm import tqdm
 
 from eval.intervals import Interval, difference, interval
 from eval.labels import Labels
@@ -77,6 +78,7 @@ def compare(
     measure: Callable[[Representation, Labels], list[Measurement]],
     *,
     seed: int = 0,
+    progress: bool = False,
 ) -> Comparison:
     """Measures all and takes the differences of the first from the others, item by item.
 
@@ -85,10 +87,15 @@ def compare(
         labels: of a data set that holds their codes.
         measure: the figures of a representation, `eval.tokenization.measure`.
         seed: of the bootstrap.
+        progress: whether to show a bar.
     """
     cut = common_codes(representations)
-    figures = {one.name: {found.name: found for found in measure(one, labels)} for one in cut}
-    intervals = {name: {key: interval(found, seed=seed) for key, found in of.items()} for name, of in figures.items()}
+    figures, intervals = {}, {}
+    bar = tqdm(cut, unit=" tokenizers", disable=not progress)
+    for one in bar:
+        bar.set_description(f"Measuring {one.name}")
+        figures[one.name] = {found.name: found for found in measure(one, labels)}
+        intervals[one.name] = {key: interval(found, seed=seed) for key, found in figures[one.name].items()}
     first = cut[0].name
     differences = [
         _difference(found, figures[other][key], other, seed)
