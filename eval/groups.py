@@ -145,7 +145,8 @@ def _standard(features: np.ndarray | sp.csr_array, fitted: np.ndarray) -> np.nda
     if sp.issparse(features):
         used = np.unique(features[fitted].indices)
         ones = sp.csr_array(np.ones((features.shape[0], 1), np.float32))
-        return sp.hstack([features[:, used], ones], format="csr")
+        # In float32 tokens that always come together make a system that cannot be solved.
+        return sp.hstack([features[:, used], ones], format="csr").astype(np.float64)
     centred = features - features[fitted].mean(0)
     return np.concatenate([centred, np.ones((len(features), 1), np.float32)], axis=1)
 

@@ -82,3 +82,17 @@ def test_features_that_tell_nothing_share_each_code_among_all_groups():
     for features in (np.ones((60, 4), np.float32), sp.csr_array(np.ones((60, 4), np.float32))):
         share = groups.probe(features, group, np.arange(30), np.arange(30, 45), np.arange(45, 60))
         assert share == pytest.approx(1 / 3)
+
+
+def test_bags_whose_tokens_hang_together():
+    """A token of each of many levels: each level sums to the same, which float32 takes for a singular system."""
+    rng, codes, levels, rows = np.random.default_rng(0), 12000, 32, 24
+    group = rng.integers(40, size=codes)
+    tokens = rng.integers(rows, size=(codes, levels))
+    tokens[:, 0] = group % rows
+    tokens[:, 1] = group // rows
+    columns = (tokens + rows * np.arange(levels)).reshape(-1)
+    values = np.full(codes * levels, 1 / levels, np.float32)
+    bags = sp.csr_array((values, columns, np.arange(codes + 1) * levels), shape=(codes, rows * levels))
+    parts = np.split(np.arange(codes), [9000, 10500])
+    assert groups.probe(bags, group, *parts).mean() > 0.99
