@@ -86,13 +86,13 @@ def test_features_that_tell_nothing_share_each_code_among_all_groups():
 
 def test_bags_whose_tokens_hang_together():
     """A token of each of many levels: each level sums to the same, which float32 takes for a singular system."""
-    rng, codes, levels, rows = np.random.default_rng(0), 12000, 32, 24
-    group = rng.integers(40, size=codes)
+    rng, codes, levels, rows = np.random.default_rng(0), 40000, 32, 8
+    share = 1 / np.arange(1, 41)
+    group = rng.choice(40, size=codes, p=share / share.sum())
     tokens = rng.integers(rows, size=(codes, levels))
-    tokens[:, 0] = group % rows
-    tokens[:, 1] = group // rows
+    tokens[:, 0], tokens[:, 1] = group % rows, group // rows
     columns = (tokens + rows * np.arange(levels)).reshape(-1)
     values = np.full(codes * levels, 1 / levels, np.float32)
     bags = sp.csr_array((values, columns, np.arange(codes + 1) * levels), shape=(codes, rows * levels))
-    parts = np.split(np.arange(codes), [9000, 10500])
+    parts = np.split(np.arange(codes), [30000, 35000])
     assert groups.probe(bags, group, *parts).mean() > 0.99
