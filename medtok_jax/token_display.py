@@ -39,12 +39,13 @@ def show_code(
 
 
 def _by_embedding(tokenizer: MedTokTokenizer, tokens: CodeTokens) -> Table:
-    table = Table("embedding", "region", *(f"token {n + 1}" for n in range(tokenizer.config.num_top_k_tokens)))
+    table = Table("embedding", *map(str, range(1, tokenizer.config.num_top_k_tokens + 1)))
     groups = zip(EMBEDDINGS, tokens.ids.reshape(4, -1), tokens.weights.reshape(4, -1), strict=True)
     for name, ids, weights in groups:
-        # Without the zero in front, five digits and a weight fit a terminal of 80 columns.
-        cells = (f"{number} ({f'{weight:.2f}'.removeprefix('0')})" for number, weight in zip(ids, weights, strict=True))
-        table.add_row(_label(name), REGION_OF_EMBEDDING[name], *cells)
+        # Without the zero in front, eight tokens of five digits and their weights fit a terminal of 80 columns.
+        shown = (f"({weight:.2f})".replace("0.", ".", 1) for weight in weights)
+        cells = (f"{number}\n{weight}" for number, weight in zip(ids, shown, strict=True))
+        table.add_row(f"{_label(name)} ({REGION_OF_EMBEDDING[name]})", *cells)
     return table
 
 

@@ -29,8 +29,11 @@ def shown(tokenizer: MedTokTokenizer, code: str, **options) -> str:
 def test_tokens_and_neighbors(tokenizer):
     text = shown(tokenizer, "e119", neighbors=3)
     assert "ICD10CM/E11.9  what ICD10CM/E11.9 means" in text
-    for number, weight in zip(tokenizer.encode("E11.9"), tokenizer.look_up("E11.9").weights, strict=True):
-        assert f"{number} ({weight:.2f})".replace("(0.", "(.") in text
+    # A row of ids and one of weights for each embedding, after its name.
+    cells = [re.split(r" *│ *", line)[2:-1] for line in text.splitlines() if line.startswith("│")][:8]
+    assert [int(number) for row in cells[::2] for number in row] == tokenizer.encode("E11.9").tolist()
+    weights = [f"({weight:.2f})".replace("(0.", "(.") for weight in tokenizer.look_up("E11.9").weights]
+    assert [weight for row in cells[1::2] for weight in row] == weights
     neighbors = tokenizer.neighbors("E11.9", 3)
     table = [re.split(r" *│ *", line)[1:3] for line in text.splitlines() if "means" in line and "│" in line]
     assert table == [[f"{neighbor.score:.2f}", neighbor.key] for neighbor in neighbors]
