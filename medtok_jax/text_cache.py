@@ -194,8 +194,11 @@ def _missing(store: _Store, folder: Path, strings: list[str], settings: list) ->
             text_reuse.copy_states(cache, other.parent, store, wanted, (missing_states, missing_mean))
     store.flush()
     missing_mean[: len(missing_states)] |= missing_states
-    np.save(kept, np.flatnonzero(missing_mean))
-    return np.flatnonzero(missing_mean)
+    missing = np.flatnonzero(missing_mean)
+    partial = folder / "partial-missing.npy"
+    np.save(partial, missing)
+    partial.rename(kept)
+    return missing
 
 
 def _encode_batches(
@@ -212,8 +215,8 @@ def _encode_batches(
     batches = plan(lengths[missing], _buckets(lengths), size)
     run, batches = compile_encoder(bert), [(length, missing[members]) for length, members in batches]
     # Another device may go on with batches of another size, which begin anew.
-    done, of_size = map(int, done_file.read_text().split()) if done_file.exists() else (0, size)
-    done = done if of_size == size else 0
+    done, *of_size = done_file.read_text().split() if done_file.exists() else ("0",)
+    done = int(done) if of_size == [str(size)] else 0
     bar.update(sum(len(members) for _, members in batches[:done]))
     pending = []
     for number, (length, members) in enumerate(batches[done:], start=done + 1):

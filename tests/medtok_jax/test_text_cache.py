@@ -121,6 +121,17 @@ def test_an_interrupted_encoding_goes_on(folder, tmp_path, monkeypatch):
     assert len(plain.offsets) == len(TEXTS) + 1
 
 
+def test_batches_of_another_size_begin_anew(folder, tmp_path):
+    """As where another device, or a version that did not write the size, was interrupted."""
+    plain = encode(folder)
+    (whole,) = [path for path in folder.iterdir() if files(path)["states.bin"] == plain.states.tobytes()]
+    for told in ("3", "3 8192"):
+        place = tmp_path / told.replace(" ", "_")
+        (place / whole.name).mkdir(parents=True)
+        (place / whole.name / "batches_done").write_text(told)
+        np.testing.assert_array_equal(encode(place).states, plain.states)
+
+
 def test_encoded_once(folder, monkeypatch):
     encode(folder)
     monkeypatch.setattr(text_cache, "load_bert", lambda *_: pytest.fail("the encoder was loaded again"))
