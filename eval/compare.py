@@ -46,13 +46,13 @@ def add_baseline(name: str, data_set: str, data_dir: str, folder: Path, first):
     from eval.baselines import make
     from eval.representation import FILE, load
 
-    path = folder / name
+    as_many = {} if first.tokens is None else {"size": first.num_ids, "tokens": first.tokens.shape[1]}
+    path = folder / "-".join([name, *map(str, as_many.values())])
     if (path / FILE).is_file():
         found = load(path, name)
         if found.about.get("data_set", {}).get("name") == data_set:
             return found
     codes = Codes.open(data_set, data_dir)
-    as_many = {} if first.tokens is None else {"size": first.num_ids, "tokens": first.tokens.shape[1]}
     made = make(BASELINES[name], codes, **as_many)
     made.save(path)
     return load(path, name)
