@@ -39,6 +39,7 @@ def _data() -> ConfigDict:
     data.max_length = 64  # Wordpieces a description is cut at; what is cut is counted.
     data.length_buckets = (16, 32, 64, 128)  # Lengths a batch of token states is padded to: the smallest that holds it.
     data.cache_dtype = "bfloat16"  # Of cached token states: bfloat16 or float32.
+    data.states_on_device = "auto"  # Keep token states on the device: yes, no, or auto (accelerators with room).
     return data
 
 

@@ -68,6 +68,7 @@ def _measure(setting: Setting, variant: str, name: str) -> Timing:
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
+    setting.config.data.states_on_device = "no"  # PyTorch gets its states with the batches.
     ready, steps = open_run(setting, progress=False), setting.steps
     batches = [ready.train_source()[number] for number in range(steps)]
     if variant == PADDED:
@@ -75,7 +76,7 @@ def _measure(setting: Setting, variant: str, name: str) -> Timing:
         batches = [padded(ready, batches[0], PADDED_BATCH)]
     config, dtype = setting.config, torch.float32
     model = build(ready, with_encoder=variant == PADDED).to(device)
-    tables = ready.data.node_tables()
+    tables = ready.data.tables()
     arrays = [to_arrays(batch, tables, ready.data.sizes().max_nodes, device, dtype) for batch in batches]
     objective = Objective(model, config, tiers=variant == TIERS).train()
     parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]

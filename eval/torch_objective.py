@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medtok_jax.batch import TIER, Batch, NodeTables
+from medtok_jax.batch import TIER, Batch, Tables
 from medtok_jax.convert.modeling_medtok import Edges, MedTok, l2_normalize, with_mean_row
 from medtok_jax.regions import EMBEDDINGS
 
@@ -39,7 +39,7 @@ class Arrays(NamedTuple):
         return slice(None)
 
 
-def to_arrays(batch: Batch, tables: NodeTables, max_nodes: int, device: torch.device, dtype=torch.float32) -> Arrays:
+def to_arrays(batch: Batch, tables: Tables, max_nodes: int, device: torch.device, dtype=torch.float32) -> Arrays:
     """A host batch of one device in PyTorch. `batch.text` keeps its dtype where it is wordpieces."""
     put = lambda x: torch.from_numpy(np.ascontiguousarray(x)).to(device)  # noqa: E731
     graph = batch.graph

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import jraph
 from flax import nnx
 
-from medtok_jax.batch import NodeTables
+from medtok_jax.batch import Tables
 from medtok_jax.losses import masked_mean, quantization_loss
 from medtok_jax.models.graph_encoder import GraphEncoder
 from medtok_jax.models.medtok import Sizes
@@ -146,7 +146,7 @@ class VQGraph(nnx.Module):
         self.node_decoder = nnx.Linear(width, sizes.text_width, rngs=rngs)
         self.edge_decoder = nnx.Linear(width, width, rngs=rngs)
 
-    def nodes(self, graph: jraph.GraphsTuple, tables: NodeTables) -> NodeBatch:
+    def nodes(self, graph: jraph.GraphsTuple, tables: Tables) -> NodeBatch:
         """Encodes one padded stack of subgraphs, see `medtok_jax.batch.Batch.graph` without its leading axis."""
         node_id, kind, hop = graph.nodes["node_id"], graph.nodes["kind"], graph.nodes["hop"]
         attributes = tables.name_embedding[tables.node_name[node_id]].astype(jnp.float32)

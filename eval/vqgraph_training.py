@@ -13,7 +13,7 @@ from eval.baseline_training import Trainer
 from eval.nearest_rows import fit_rows, nearest_rows
 from eval.representation import Representation
 from eval.vqgraph import Options, VQGraph
-from medtok_jax.batch import NodeTables
+from medtok_jax.batch import Tables
 from medtok_jax.input_pipeline import BatchBuilder, Budgets, EvalSource, TrainSource, eval_batches, train_batches
 from medtok_jax.sampling import Sampler
 
@@ -31,7 +31,7 @@ class Graphs:
 
     def __init__(self, codes: Codes):
         self.codes, self.data = codes, codes.data.without("text")
-        self.tables: NodeTables = jax.device_put(self.data.node_tables())
+        self.tables: Tables = jax.device_put(self.data.tables())
 
     def _builder(self, batch_size: int) -> BatchBuilder:
         budgets = Budgets.fit(self.data, batch_size, 1, LENGTHS)

@@ -4,6 +4,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import jraph
+import numpy as np
 
 
 @flax.struct.dataclass
@@ -11,8 +12,8 @@ class Batch:
     """A batch of codes; arrays lie host-local before and sharded over the `data` axis after they are placed.
 
     Attributes:
-        text: `[batch, length, hidden]` cached token states, or `[batch, length]` int32 token ids where the text encoder
-            is trained.
+        text: `[batch, length, hidden]` cached token states; `[batch, length]` int32 rows of `Tables.token_states` where
+            those lie on the device; `[batch, length]` int32 token ids where the text encoder is trained.
         text_mask: `[batch, length]` bool, real tokens.
         graph: per-device padded subgraphs stacked on a leading axis. `nodes` holds `node_id` (row of the node tables),
             `kind` (`models.node_features`) and `hop`, each `[devices, nodes]` int32; `edges` is the `[devices, edges]`
@@ -54,16 +55,30 @@ def join_tiers(small: jax.Array, large: jax.Array) -> jax.Array:
     return jnp.concatenate([groups, large[:, None]], axis=1).reshape(-1, *small.shape[1:])
 
 
+# In place of a row of `Tables.token_states`: a state of zeros.
+NO_STATE = np.iinfo(np.int32).max
+
+
 @flax.struct.dataclass
-class NodeTables:
-    """Frozen facts of the knowledge graph's nodes, kept on the device.
+class Tables:
+    """Frozen facts of the knowledge graph's nodes and of descriptions, kept on the device.
 
     Attributes:
         node_type: `[nodes]` int32.
         node_name: `[nodes]` int32, row of the node's name in `name_embedding`; row 0 is for nodes not in use.
         name_embedding: `[names, hidden]` mean-pooled text embedding of each distinct name.
+        token_states: `[tokens, hidden]` of all descriptions, one after the other; None where batches bring theirs.
     """
 
     node_type: jax.Array
     node_name: jax.Array
     name_embedding: jax.Array
+    token_states: jax.Array | None = None
+
+
+def with_states(batch: Batch, tables: Tables) -> Batch:
+    """The batch with its token states, looked up where they lie on the device."""
+    if tables.token_states is None or batch.text.ndim > 2:
+        return batch
+    states = jnp.take(tables.token_states, batch.text, axis=0, mode="fill", fill_value=0)
+    return batch.replace(text=states)

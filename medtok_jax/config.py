@@ -20,6 +20,7 @@ CHOICES = {
     "loss.contrasted": ("unquantized", "quantized"),
     "data.cache_dtype": ("bfloat16", "float32"),
     "data.modalities": ("both", "text", "graph"),
+    "data.states_on_device": ("auto", "yes", "no"),
 }
 
 POSITIVE = (
@@ -84,6 +85,7 @@ RATES = (
 # Fields that older checkpoints lack, and what those were trained with.
 LATER_FIELDS = {
     "data.modalities": "both",
+    "data.states_on_device": "auto",
     "model.shared_search": "region",
     "model.num_nearest_tokens": 0,
     "model.kmeans_refit": False,
@@ -110,7 +112,7 @@ OTHER_NAMES = {
 
 # Fields that must agree for a checkpoint to be trained on; the rest (training length, logging) may change.
 FIXED_SECTIONS = ("data", "model", "loss", "augment")
-FREE_FIELDS = ("data.data_dir", "data.cache_dir")
+FREE_FIELDS = ("data.data_dir", "data.cache_dir", "data.states_on_device")
 FIXED_FIELDS = ("seed", "train.batch_size", "train.grad_accum_steps")
 
 

@@ -10,7 +10,7 @@ from jax.experimental import multihost_utils
 
 from medtok_jax import code_table, text_cache
 from medtok_jax import config as configuration
-from medtok_jax.batch import NodeTables
+from medtok_jax.batch import Tables
 from medtok_jax.code_table import CodeTable
 from medtok_jax.models.medtok import Sizes
 from medtok_jax.ragged import take
@@ -85,12 +85,13 @@ class Data:
             max_nodes=max(int(self.table.num_nodes.max()), 1),
         )
 
-    def node_tables(self) -> NodeTables:
-        """Frozen node facts, on the host."""
-        return NodeTables(
+    def tables(self, *, with_states: bool = False) -> Tables:
+        """What the device keeps, on the host; the token states only where asked for."""
+        return Tables(
             node_type=self.table.graph.node_type_ids(),
             node_name=self.node_name,
             name_embedding=self.cache.name_embedding,
+            token_states=self.cache.states if with_states else None,
         )
 
 

@@ -7,7 +7,7 @@ import grain
 import jraph
 import numpy as np
 
-from medtok_jax.batch import TIER, Batch
+from medtok_jax.batch import NO_STATE, TIER, Batch
 from medtok_jax.dataset import Data
 from medtok_jax.models.node_features import MISSING, ORDINARY, SELF
 from medtok_jax.positives import both_directions
@@ -106,6 +106,7 @@ class BatchBuilder:
         num_stacks: devices along the `data` axis of the mesh, over all processes.
         local_stacks: which of them are this process's.
         token_ids: whether the text is wordpieces (a trained encoder) instead of cached states.
+        states_on_device: whether cached states lie on the device, so that a batch has but their rows.
         positive_relations: names of the relations that positives are drawn from, which may be concealed.
     """
 
@@ -117,11 +118,13 @@ class BatchBuilder:
         num_stacks: int,
         local_stacks: Sequence[int],
         token_ids: bool = False,
+        states_on_device: bool = False,
         positive_relations: Sequence[str] = (),
     ):
         self.data, self.budgets = data, budgets
         self.num_stacks, self.local_stacks = num_stacks, tuple(local_stacks)
         self.text_source = data.cache.token_ids if token_ids else data.cache.states
+        self.states_on_device = states_on_device
         self.positive_relations = both_directions(data.table.graph, positive_relations)
 
     def __call__(
@@ -182,10 +185,14 @@ class BatchBuilder:
     def _texts(self, texts: np.ndarray, concealed: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
         where, counts = positions(self.data.cache.offsets, texts)
         mask = np.arange(length) < counts[:, None]
-        padded = np.zeros((*mask.shape, *self.text_source.shape[1:]), self.text_source.dtype)
-        padded[mask] = self.text_source[where]
+        if self.states_on_device:
+            nothing, padded = NO_STATE, np.full(mask.shape, NO_STATE, np.int32)
+            padded[mask] = where
+        else:
+            nothing, padded = 0, np.zeros((*mask.shape, *self.text_source.shape[1:]), self.text_source.dtype)
+            padded[mask] = self.text_source[where]
         # What has no description is one token of zeros.
-        padded[concealed] = 0
+        padded[concealed] = nothing
         mask[concealed] = np.arange(length) < 1
         return padded, mask
 

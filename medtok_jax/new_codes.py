@@ -12,7 +12,7 @@ from flax import nnx
 from tqdm import tqdm
 
 from medtok_jax import graph_input, neighbour_lists, saved_model
-from medtok_jax.batch import Batch, NodeTables
+from medtok_jax.batch import Batch, Tables
 from medtok_jax.graph_index import GraphIndex
 from medtok_jax.graph_input import CodeGraph
 from medtok_jax.hierarchy import ancestors
@@ -252,7 +252,7 @@ class NewCodeEncoder:
             padded[row, : len(state)], mask[row, : len(state)] = state, True
         return padded, mask
 
-    def _tables(self, graphs: list[CodeGraph | None], node_ids: np.ndarray, names: np.ndarray) -> NodeTables:
+    def _tables(self, graphs: list[CodeGraph | None], node_ids: np.ndarray, names: np.ndarray) -> Tables:
         """Facts of the nodes of one batch, each at its number; the padded number of nodes is that of `node_ids`."""
         places = np.flatnonzero(node_ids >= 0)
         types = np.concatenate([g.types if g else np.zeros(1, np.int32) for g in graphs])
@@ -262,7 +262,7 @@ class NewCodeEncoder:
         node_name[node_ids[places]] = places
         embedding = np.zeros((len(node_ids), names.shape[-1]), names.dtype)
         embedding[places[has_name]] = names
-        return NodeTables(node_type=node_type, node_name=node_name, name_embedding=embedding)
+        return Tables(node_type=node_type, node_name=node_name, name_embedding=embedding)
 
 
 def _checked_key(code: NewCode) -> str:
@@ -291,7 +291,7 @@ def _with_unknown_rows(saved: SavedModel) -> tuple[Sizes, dict[str, np.ndarray]]
     return dataclasses.replace(saved.sizes, **more), variables
 
 
-def _tokenize(graphdef: nnx.GraphDef, params: nnx.State, fixed: nnx.State, batch: Batch, tables: NodeTables):
+def _tokenize(graphdef: nnx.GraphDef, params: nnx.State, fixed: nnx.State, batch: Batch, tables: Tables):
     """Token ids and weights `[batch, 4K]`; embeddings quantized and as they were searched, `[batch, 4, d]`."""
     pairs = nnx.merge(graphdef, params, fixed)(batch, tables).pairs()
     ids = jnp.concatenate([quantized.ids for _, quantized in pairs], axis=1)

@@ -62,12 +62,14 @@ def print_start(run) -> None:
     counts = {split: len(data.rows(split)) for split in SPLITS}
     parameters = sum(x.size for x in jax.tree.leaves(run.state.params))
     no_graph, no_text = missing_parts(data)
+    kept = run.tables.token_states
     rows = {
         "Data set": f"{config.data.name}, {len(data.selected):,} of {len(data.table):,} codes",
         "Splits": ", ".join(f"{split} {count:,}" for split, count in counts.items()),
         "Descriptions": f"{data.num_texts:,} distinct, {data.cache.num_cut:,} cut at {config.data.max_length} tokens",
         "Missing parts": f"{no_graph:,} codes without a subgraph, {no_text:,} without a description",
-        "Text encoder": f"{model.text_encoder_model}, {'trained' if model.text_encoder_trainable else 'frozen'}",
+        "Text encoder": f"{model.text_encoder_model}, {'trained' if model.text_encoder_trainable else 'frozen'}"
+        + (f", states on the device ({kept.nbytes / 2**30:.2f} GiB)" if kept is not None else ""),
         "Graph encoder": model.graph_encoder_type,
         "Codebook": f"{model.codebook_size:,} x {model.embedding_dim}, {model.num_top_k_tokens} tokens an embedding",
         "Parameters": f"{parameters:,}, listed in {run.workdir / PARAMETERS}",

@@ -13,9 +13,9 @@ from jax.sharding import Mesh
 
 from medtok_jax import checkpoints, sharding, steps
 from medtok_jax import config as configuration
-from medtok_jax.batch import NodeTables
+from medtok_jax.batch import NO_STATE, Tables
 from medtok_jax.checkpoints import Found
-from medtok_jax.compiled_step import CompiledStep
+from medtok_jax.compiled_step import CompiledStep, device_memory
 from medtok_jax.dataset import Data, load_data
 from medtok_jax.fine_tuning import start_from
 from medtok_jax.input_pipeline import BatchBuilder, Budgets, EvalSource, TrainSource, eval_batches
@@ -28,6 +28,9 @@ from medtok_jax.text_model import encoder_identity, resolve_text_encoder
 from preprocessing import medtok_codes
 from preprocessing.errors import InputError
 
+# Share of an accelerator's memory that token states may take where the configuration leaves it open.
+STATES_SHARE = 0.4
+
 
 @dataclasses.dataclass
 class Run:
@@ -38,7 +41,7 @@ class Run:
         data: codes, texts, graphs.
         mesh: devices.
         builder: makes training batches. whole_builder: those of codes of which nothing is concealed.
-        tables: node facts on the devices.
+        tables: facts of nodes, and of descriptions where there is room, on the devices.
         structure: static facts of the compiled functions.
         state: where the run stands.
         first_step, last_step: the run trains steps `first_step` to `last_step - 1`.
@@ -54,7 +57,7 @@ class Run:
     mesh: Mesh
     builder: BatchBuilder
     whole_builder: BatchBuilder
-    tables: NodeTables
+    tables: Tables
     structure: Structure
     state: TrainState
     first_step: int
@@ -228,8 +231,36 @@ def make_sampler(config, data: Data) -> Sampler:
     )
 
 
-def make_builder(config, data: Data, mesh: Mesh, sizes: Sizes | None = None) -> BatchBuilder:
-    """What makes batches of a configuration, in shapes for codes of these sizes; None for each code whole."""
+def keeps_states(config, data: Data, device: jax.Device) -> bool:
+    """Whether token states lie on each device, so that a step's are not sent to it: `data.states_on_device`.
+
+    Raises:
+        InputError: they are to, but do not fit.
+    """
+    asked, states = config.data.states_on_device, data.cache.states
+    if config.model.text_encoder_trainable or asked == "no":
+        return False
+    limit = device_memory(device)
+    fits = len(states) < NO_STATE and (limit is None or states.nbytes < limit)
+    if asked == "yes" and not fits:
+        raise InputError(
+            f"data.states_on_device is 'yes', but {len(states):,} token states of {states.nbytes / 2**30:.1f} GiB do"
+            f" not fit a device of {(limit or 0) / 2**30:.1f} GiB; set auto or no."
+        )
+    spare = device.platform != "cpu" and limit is not None and states.nbytes <= STATES_SHARE * limit
+    return fits and (asked == "yes" or spare)
+
+
+def make_builder(
+    config, data: Data, mesh: Mesh, sizes: Sizes | None = None, *, states_on_device: bool = False
+) -> BatchBuilder:
+    """What makes batches of a configuration.
+
+    Args:
+        config, data, mesh: see `Run`.
+        sizes: of codes that the batches' shapes are for; None for each code whole.
+        states_on_device: whether token states are there, see `keeps_states`.
+    """
     devices = mesh.shape["data"]
     return BatchBuilder(
         data,
@@ -237,6 +268,7 @@ def make_builder(config, data: Data, mesh: Mesh, sizes: Sizes | None = None) -> 
         num_stacks=devices,
         local_stacks=sharding.local_stacks(mesh),
         token_ids=config.model.text_encoder_trainable,
+        states_on_device=states_on_device,
         positive_relations=tuple(config.loss.positive_relations),
     )
 
@@ -273,15 +305,16 @@ def assemble(
     fits = config.model.kmeans_init and not config.init_from
     best = checkpoints.latest(workdir / "checkpoints" / "best")
     score = best.about()["best_total_loss"] if best and best.step <= int(state.step) else None
+    on_device = keeps_states(config, data, mesh.local_mesh.devices.flat[0])
     about = {"config": config.to_dict(), "first_step": first_step, "last_step": last_step, "best_total_loss": score}
     return Run(
         config=config,
         workdir=workdir,
         data=data,
         mesh=mesh,
-        builder=make_builder(config, data, mesh, make_sampler(config, data).sizes()),
-        whole_builder=make_builder(config, data, mesh),
-        tables=sharding.place_everywhere(data.node_tables(), mesh),
+        builder=make_builder(config, data, mesh, make_sampler(config, data).sizes(), states_on_device=on_device),
+        whole_builder=make_builder(config, data, mesh, states_on_device=on_device),
+        tables=sharding.place_everywhere(data.tables(with_states=on_device), mesh),
         structure=Structure(graphdef, optimizer, schedule, config),
         state=state,
         first_step=first_step,

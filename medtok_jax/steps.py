@@ -8,7 +8,7 @@ import optax
 from flax import nnx
 
 from medtok_jax import losses
-from medtok_jax.batch import Batch, NodeTables
+from medtok_jax.batch import Batch, Tables, with_states
 from medtok_jax.losses import Embeddings, View
 from medtok_jax.metrics import QUANTIZATION_METRICS, CodebookUsage, WeightedSums, Window, quantization_metrics
 from medtok_jax.models.medtok import MedTok
@@ -59,8 +59,9 @@ class Structure(NamedTuple):
         return nnx.merge(self.graphdef, params, fixed)
 
 
-def score(model: MedTok, batch: Batch, tables: NodeTables, key: jax.Array, config) -> tuple[dict[str, jax.Array], View]:
+def score(model: MedTok, batch: Batch, tables: Tables, key: jax.Array, config) -> tuple[dict[str, jax.Array], View]:
     """Loss terms of a batch and its clean view; the augmented view is drawn from `key`."""
+    batch = with_states(batch, tables)
     view, augmented = model.two_views(batch, tables, augment=config.augment, key=key)
     slots = jnp.arange(batch.partner.shape[0])
     partners = batch.partner[:, None] == slots if len(config.loss.positive_relations) else None
@@ -83,7 +84,7 @@ def mean_states(batch: Batch) -> jax.Array:
 
 
 def train_step(
-    state: TrainState, window: Window, batch: Batch, tables: NodeTables, *, structure: Structure
+    state: TrainState, window: Window, batch: Batch, tables: Tables, *, structure: Structure
 ) -> tuple[TrainState, Window, jax.Array]:
     """One batch: gradient, update, metrics.
 
@@ -134,7 +135,7 @@ def summarize(
     return Window(scalars=WeightedSums.of(scalars, valid), usage=CodebookUsage.of(view, valid, codebook_size))
 
 
-def eval_step(params: nnx.State, fixed: nnx.State, batch: Batch, tables: NodeTables, *, structure: Structure) -> Window:
+def eval_step(params: nnx.State, fixed: nnx.State, batch: Batch, tables: Tables, *, structure: Structure) -> Window:
     """Metrics of one batch without an update; its augmented view is the same in every validation."""
     config = structure.config
     key = jax.random.fold_in(jax.random.key(config.seed), batch.index[0])
@@ -143,7 +144,7 @@ def eval_step(params: nnx.State, fixed: nnx.State, batch: Batch, tables: NodeTab
 
 
 def term_gradient_norms(
-    state: TrainState, batch: Batch, tables: NodeTables, *, structure: Structure
+    state: TrainState, batch: Batch, tables: Tables, *, structure: Structure
 ) -> dict[str, jax.Array]:
     """Norm of the parameters' gradient of each loss term alone."""
     config = structure.config
@@ -159,14 +160,14 @@ def term_gradient_norms(
 
 
 def encode_step(
-    params: nnx.State, fixed: nnx.State, batch: Batch, tables: NodeTables, *, structure: Structure
+    params: nnx.State, fixed: nnx.State, batch: Batch, tables: Tables, *, structure: Structure
 ) -> Embeddings:
     """The four embeddings of a batch."""
-    return structure.model(params, fixed).encode(batch, tables)
+    return structure.model(params, fixed).encode(with_states(batch, tables), tables)
 
 
 def tokenize_step(
-    params: nnx.State, fixed: nnx.State, batch: Batch, tables: NodeTables, *, structure: Structure
+    params: nnx.State, fixed: nnx.State, batch: Batch, tables: Tables, *, structure: Structure
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, Window]:
     """What is kept of a batch of codes.
 
@@ -174,7 +175,7 @@ def tokenize_step(
         Table rows `[batch]`, -1 where invalid; token ids and weights `[batch, 4K]`; embeddings before quantization
         `[batch, 4, width]`; metrics of quantization.
     """
-    view = structure.model(params, fixed)(batch, tables)
+    view = structure.model(params, fixed)(with_states(batch, tables), tables)
     ids = jnp.concatenate([quantized.ids for _, quantized in view.pairs()], axis=1)
     weights = jnp.concatenate([quantized.weights for _, quantized in view.pairs()], axis=1)
     scalars = WeightedSums.of(quantization_metrics(view, batch.valid), batch.valid)

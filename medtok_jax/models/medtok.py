@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import jraph
 from flax import nnx
 
-from medtok_jax.batch import Batch, NodeTables, join_tiers, split_tiers
+from medtok_jax.batch import Batch, Tables, join_tiers, split_tiers
 from medtok_jax.losses import Embeddings, View
 from medtok_jax.models.bert import Bert
 from medtok_jax.models.cross_attention import CrossAttention
@@ -156,7 +156,7 @@ class MedTok(nnx.Module):
             rngs=rngs,
         )
 
-    def encode(self, batch: Batch, tables: NodeTables, keep: Keep | None = None) -> Embeddings:
+    def encode(self, batch: Batch, tables: Tables, keep: Keep | None = None) -> Embeddings:
         """The four prepared embeddings of a batch.
 
         Args:
@@ -207,11 +207,11 @@ class MedTok(nnx.Module):
             graph_cross=jax.tree.map(lambda x: x[1], shared),
         )
 
-    def __call__(self, batch: Batch, tables: NodeTables) -> View:
+    def __call__(self, batch: Batch, tables: Tables) -> View:
         """Encodes and quantizes a batch."""
         return self.quantize(self.encode(batch, tables))
 
-    def two_views(self, batch: Batch, tables: NodeTables, *, augment, key: jax.Array) -> tuple[View, View]:
+    def two_views(self, batch: Batch, tables: Tables, *, augment, key: jax.Array) -> tuple[View, View]:
         """The clean view of a batch and one augmented by the `augment` section of the configuration.
 
         Both are encoded in one vmapped pass, which computes what the augmentation does not touch only once.
@@ -223,7 +223,7 @@ class MedTok(nnx.Module):
         return self.quantize(clean), self.quantize(augmented)
 
     def _encode_graphs(
-        self, graph: jraph.GraphsTuple, tables: NodeTables, edge_keep: jax.Array | None
+        self, graph: jraph.GraphsTuple, tables: Tables, edge_keep: jax.Array | None
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Node states `[batch, max_nodes, width]`, their mask, and pooled graphs `[batch, width]`.
 
@@ -235,7 +235,7 @@ class MedTok(nnx.Module):
         return flat(nodes), flat(mask), flat(pooled)
 
     def _encode_stack(
-        self, graph: jraph.GraphsTuple, tables: NodeTables, edge_keep: jax.Array
+        self, graph: jraph.GraphsTuple, tables: Tables, edge_keep: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         node_id, hop = graph.nodes["node_id"], graph.nodes["hop"]
         of_node, _ = _graph_members(graph)

@@ -65,7 +65,7 @@ def test_loss_and_gradients(ready, flax_side, tiers):
     batch, value, gradients = flax_side
     assert batch.small == (40, 48)
     model = speed_torch.build(ready, with_encoder=False)
-    tables, most = ready.data.node_tables(), ready.data.sizes().max_nodes
+    tables, most = ready.data.tables(), ready.data.sizes().max_nodes
     arrays = to_arrays(batch, tables, most, torch.device("cpu"))
     loss = Objective(model, ready.config, tiers=tiers)(arrays)
     loss.backward()

@@ -23,11 +23,13 @@ def environment(devices: int = 1) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def steps(data_dir, tmp_path_factory) -> dict[str, dict]:
-    """`topology.py` on one device, on eight, and on eight of which two share a codebook."""
+    """`topology.py` on one device, on eight, on eight that hold all token states, and where two share a codebook."""
     found = {}
-    for name, devices, parts in (("one", 1, 1), ("eight", 8, 1), ("four by two", 8, 2)):
+    settings = [("one", 1, 1, "no"), ("eight", 8, 1, "no")]
+    settings += [("eight with states", 8, 1, "yes"), ("four by two", 8, 2, "no")]
+    for name, devices, parts, on_device in settings:
         command = [sys.executable, str(HERE / "topology.py"), str(data_dir), str(tmp_path_factory.mktemp("run"))]
-        command.append(str(parts))
+        command += [str(parts), on_device]
         done = subprocess.run(command, env=environment(devices), capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         found[name] = json.loads(done.stdout.splitlines()[-1])
@@ -35,7 +37,7 @@ def steps(data_dir, tmp_path_factory) -> dict[str, dict]:
 
 
 @pytest.mark.parametrize("what", ["terms", "later", "norms"])
-@pytest.mark.parametrize(("name", "stacks"), [("eight", 8), ("four by two", 4)])
+@pytest.mark.parametrize(("name", "stacks"), [("eight", 8), ("eight with states", 8), ("four by two", 4)])
 def test_eight_devices_equal_one(steps, what, name, stacks):
     one, eight = steps["one"], steps[name]
     assert (one["devices"], eight["devices"]) == (1, 8)
@@ -45,11 +47,12 @@ def test_eight_devices_equal_one(steps, what, name, stacks):
         np.testing.assert_allclose(eight[what][name], value, rtol=1e-5, err_msg=name)
 
 
-def test_only_embeddings_are_gathered(steps):
+@pytest.mark.parametrize("name", ["eight", "eight with states"])
+def test_only_embeddings_are_gathered(steps, name):
     """All-gathers of the compiled step: vectors of the batch, its embeddings and pooled texts, which are compared over
     the whole batch; no graph, token or codebook tensor."""
     batch, width, text = 64, 16, 384
-    gathered = [tuple(int(size) for size in shape.split(",") if size) for shape in steps["eight"]["gathered"]]
+    gathered = [tuple(int(size) for size in shape.split(",") if size) for shape in steps[name]["gathered"]]
     assert gathered, "InfoNCE over the global batch must gather the embeddings"
     for shape in gathered:
         assert shape == (batch,) or set(shape) <= {batch, width, 2 * width, text}, shape

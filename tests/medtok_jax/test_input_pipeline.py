@@ -10,7 +10,7 @@ from conftest import FACTS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medtok_jax.batch import TIER, join_tiers, split_tiers
+from medtok_jax.batch import TIER, join_tiers, split_tiers, with_states
 from medtok_jax.dataset import by_length
 from medtok_jax.input_pipeline import (
     BatchBuilder,
@@ -297,6 +297,22 @@ def test_what_is_concealed_is_not_in_the_batch(data):
             assert found == wanted
             assert (batch.text_id[slot] == -1) == hidden.text[row]
             assert (batch.graph_id[slot] == -1) == hidden.graph[row]
+
+
+def test_states_on_the_device_make_the_same_batch(data):
+    sampler = make_source(data, ("maps_to",), batch_size=12, conceal_positives=0.6, conceal_modality=0.3).sampler
+    arguments = (sampler.batch_rows(5)[0], np.ones(12, bool), np.full(12, -1), sampler.concealed(5))
+    assert arguments[-1].text.any()
+    make = lambda on_device: BatchBuilder(  # noqa: E731
+        data, ONE_SHAPE, num_stacks=1, local_stacks=[0], states_on_device=on_device
+    )(*arguments)
+    whole, places = make(False), make(True)
+    assert places.text.dtype == np.int32
+    assert places.text.shape == whole.text.shape[:2]
+    looked_up = with_states(places, data.tables(with_states=True))
+    assert_equal(looked_up, whole)
+    assert with_states(whole, data.tables(with_states=True)) is whole
+    assert with_states(places, data.tables()) is places
 
 
 def test_sizes_are_those_of_what_is_shown(data):

@@ -13,9 +13,10 @@ from medtok_jax import run, sharding
 from medtok_jax.steps import CHECKED
 
 
-def main(data_dir: str, workdir: str, model_parallel: str) -> None:
+def main(data_dir: str, workdir: str, model_parallel: str, states_on_device: str) -> None:
     # Warm-up would make the first update zero.
     options = {"train__warmup_steps": 1, "train__lr": 1e-2, "train__model_parallel": int(model_parallel)}
+    options["data__states_on_device"] = states_on_device
     config = small_config(Path(data_dir), model__node_id_features=True, **options)
     training = run.set_up(config, Path(workdir), progress=False)
     batch = sharding.place_batch(training.train_source()[5], training.mesh)

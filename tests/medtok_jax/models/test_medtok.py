@@ -97,7 +97,7 @@ def model(config, data):
 
 @pytest.fixture(scope="session")
 def tables(data):
-    return jax.tree.map(jnp.asarray, data.node_tables())
+    return jax.tree.map(jnp.asarray, data.tables())
 
 
 @pytest.mark.parametrize("graph_encoder_type", ["default", "gat", "hierarchical"])
