@@ -33,29 +33,24 @@ def open_named(given: str):
     return load(path, name) if separator and name and "/" not in name else load(given)
 
 
-def add_baseline(name: str, data_set: str, data_dir: str, folder: Path, first):
-    """A baseline of `BASELINES`, read where it lies in `folder` already and made otherwise.
+def make_baseline(name: str, data_set: str, data_dir: str, folder: Path, as_many: dict[str, int]) -> Path:
+    """The folder of a baseline of `BASELINES`, which is made where it does not lie there already.
 
     Args:
         name: of the baseline.
         data_set, data_dir: of the codes.
         folder: where baselines are kept.
-        first: representation that it is to compare with; it gets as many rows and tokens as that has.
+        as_many: `size` and `tokens` that it is to have, as what it is compared with; empty for its own.
     """
     from eval.baseline_data import Codes
     from eval.baselines import make
     from eval.representation import FILE, load
 
-    as_many = {} if first.tokens is None else {"size": first.num_ids, "tokens": first.tokens.shape[1]}
     path = folder / "-".join([name, *map(str, as_many.values())])
-    if (path / FILE).is_file():
-        found = load(path, name)
-        if found.about.get("data_set", {}).get("name") == data_set:
-            return found
-    codes = Codes.open(data_set, data_dir)
-    made = make(BASELINES[name], codes, **as_many)
-    made.save(path)
-    return load(path, name)
+    if (path / FILE).is_file() and load(path).about.get("data_set", {}).get("name") == data_set:
+        return path
+    made = make(BASELINES[name], Codes.open(data_set, data_dir), **as_many)
+    return made.save(path)
 
 
 def main(argv: list[str]) -> None:
@@ -85,15 +80,19 @@ def run(given: flags.FlagValues, output: Path) -> None:
     from eval.comparison import compare
     from eval.headlines import HEADLINES
     from eval.label_building import open_labels
+    from eval.representation import load
 
-    representations = [open_named(name) for name in given.tokenizers]
-    data_set = given.dataset or (representations[0].about.get("data_set") or {}).get("name")
+    first = open_named(given.tokenizers[0])
+    data_set = given.dataset or (first.about.get("data_set") or {}).get("name")
     if not data_set:
-        raise InputError(f"{representations[0].name} does not tell its data set; give --dataset=medtok_codes/icd-...")
+        raise InputError(f"{first.name} does not tell its data set; give --dataset=medtok_codes/icd-...")
     labels = open_labels(data_set, given.data_dir)
-    first = representations[0]
+    as_many = {} if first.tokens is None else {"size": first.num_ids, "tokens": first.tokens.shape[1]}
+    del first
+    openers = [functools.partial(open_named, name) for name in given.tokenizers]
     for name in given.baseline:
-        representations.append(add_baseline(name, data_set, given.data_dir or "", output / "baselines", first))
+        path = make_baseline(name, data_set, given.data_dir or "", output / "baselines", as_many)
+        openers.append(functools.partial(load, path, name))
     measured = functools.partial(
         tokenization.measure,
         split=given.split,
@@ -101,9 +100,9 @@ def run(given: flags.FlagValues, output: Path) -> None:
         seed=given.seed,
         metrics=given.metrics or tuple(tokenization.FAMILIES),
     )
-    comparison = compare(representations, labels, measured, seed=given.seed, progress=True)
+    comparison = compare(openers, labels, measured, seed=given.seed, progress=True)
     about = {"data_set": data_set, "split": given.split, "quick": given.quick, "seed": given.seed}
-    about |= {"tokenizers": {one.name: one.about for one in representations}}
+    about |= {"tokenizers": comparison.about}
     picture = output / FILES[2]
     comparison_report.draw(comparison, picture)
     _write(output / FILES[0], json.dumps(comparison_report.as_values(comparison, about), indent=1) + "\n")

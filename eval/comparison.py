@@ -1,6 +1,7 @@
 """Tokenizers measured on the same codes and items, and the differences between them."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -39,6 +40,7 @@ class Comparison:
 
     Attributes:
         names: of the tokenizers; the first is what the others are compared with.
+        about: name of a tokenizer -> what made it.
         codes: number of codes that all of them hold.
         figures: name of a tokenizer -> name of a figure -> the measurement.
         intervals: likewise, with its interval.
@@ -46,34 +48,34 @@ class Comparison:
     """
 
     names: list[str]
+    about: dict[str, dict]
     codes: int
     figures: dict[str, dict[tuple, Measurement]]
     intervals: dict[str, dict[tuple, Interval]]
     differences: list[Difference]
 
 
-def common_codes(representations: Sequence[Representation]) -> list[Representation]:
-    """The representations cut to the codes that all of them hold, so that all search among the same.
+def common_codes(names: Sequence[str], codes: Sequence[np.ndarray]) -> np.ndarray:
+    """The codes that all tokenizers hold, so that all search among the same: rising keys.
+
+    Args:
+        names: of the tokenizers.
+        codes: keys of the codes of each, rising.
 
     Raises:
         InputError: two have one name, or there is no code that all hold.
     """
-    names = [representation.name for representation in representations]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise InputError(f"two tokenizers are called {min(twice)}; name one by --tokenizers=NAME=PATH.")
-    keys = representations[0].keys
-    for representation in representations[1:]:
-        keys = np.intersect1d(keys, representation.keys, assume_unique=True)
+    keys = functools.reduce(functools.partial(np.intersect1d, assume_unique=True), codes)
     if not len(keys):
         raise InputError(f"{', '.join(names)} hold no code in common; compare tokenizers of the same data set.")
-    return [
-        one if len(one) == len(keys) else one.take(np.flatnonzero(np.isin(one.keys, keys))) for one in representations
-    ]
+    return keys
 
 
 def compare(
-    representations: Sequence[Representation],
+    openers: Sequence[Callable[[], Representation]],
     labels: Labels,
     measure: Callable[[Representation, Labels], list[Measurement]],
     *,
@@ -82,28 +84,43 @@ def compare(
 ) -> Comparison:
     """Measures all and takes the differences of the first from the others, item by item.
 
+    Each is opened twice, once for its codes, and none is held while another one is.
+
     Args:
-        representations: at least one; the first is what the others are compared with.
+        openers: at least one, each opens a tokenizer; the first is what the others are compared with.
         labels: of a data set that holds their codes.
         measure: the figures of a representation, `eval.tokenization.measure`.
         seed: of the bootstrap.
-        progress: whether to show a bar.
+        progress: whether to show bars.
     """
-    cut = common_codes(representations)
+    bar = tqdm(openers, "Opening", unit=" tokenizers", disable=not progress)
+    names, codes, about = zip(*(_what_it_is(open_it) for open_it in bar), strict=True)
+    keys = common_codes(names, codes)
     figures, intervals = {}, {}
-    bar = tqdm(cut, unit=" tokenizers", disable=not progress)
-    for one in bar:
-        bar.set_description(f"Measuring {one.name}")
-        figures[one.name] = {found.name: found for found in measure(one, labels)}
-        intervals[one.name] = {key: interval(found, seed=seed) for key, found in figures[one.name].items()}
-    first = cut[0].name
+    bar = tqdm(openers, unit=" tokenizers", disable=not progress)
+    for name, open_it in zip(names, bar, strict=True):
+        bar.set_description(f"Measuring {name}")
+        figures[name] = {found.name: found for found in measure(_cut(open_it(), keys), labels)}
+        intervals[name] = {key: interval(found, seed=seed) for key, found in figures[name].items()}
+    first = names[0]
     differences = [
         _difference(found, figures[other][key], other, seed)
         for other in list(figures)[1:]
         for key, found in figures[first].items()
         if key in figures[other]
     ]
-    return Comparison(list(figures), len(cut[0]), figures, intervals, differences)
+    return Comparison(list(names), dict(zip(names, about, strict=True)), len(keys), figures, intervals, differences)
+
+
+def _what_it_is(open_it: Callable[[], Representation]) -> tuple[str, np.ndarray, dict]:
+    """Name, codes and making of a tokenizer that is not kept open."""
+    opened = open_it()
+    return opened.name, opened.keys, opened.about
+
+
+def _cut(opened: Representation, keys: np.ndarray) -> Representation:
+    """Of a representation the codes of some of its keys, both rising."""
+    return opened if len(opened) == len(keys) else opened.take(np.flatnonzero(np.isin(opened.keys, keys)))
 
 
 def _difference(first: Measurement, second: Measurement, other: str, seed: int) -> Difference:

@@ -5,6 +5,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from eval.timing import Timing
@@ -46,6 +47,11 @@ class Phases:
             timing = Timing(phase.name, (phase.seconds,), phase.items, phase.unit, {"peak_bytes": phase.peak_bytes})
             rows.append(timing.report())
         return {"facts": self.facts, "rows": rows}
+
+
+def folder_size(folder: Path) -> int:
+    """Bytes of all files under a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def peak_memory() -> int:

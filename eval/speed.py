@@ -11,10 +11,11 @@ prints a table and writes `DIR/speed_BENCHMARK_SCALE.json` and `.md`. Benchmarks
 - `subgraphs`: a neighbourhood for every code, in a generated graph of the size of PrimeKG or of the ICD graph;
 - `dataset`: building, packing and opening the data set;
 - `lookup`: tokens of codes from a table;
-- `memory`: what a training step needs on its device, planned without training.
+- `memory`: what a training step needs on its device, planned without training;
+- `run`: a whole training run, texts and compilation included; it takes as long as that and is no part of `all`.
 
 `--scale=icd` takes the embedded data set (or `--config.data.name`); `primekg` and `release` generate data of the
-published sizes, 617,490 codes, in `--folder`. Text states are random, so that no texts have to be encoded before;
+published sizes, 617,490 codes, in `--folder`. Text states are random but in `run`, so that no texts have to be encoded;
 `--encoder=bert-base` takes an encoder of that shape with random weights. Each measurement has a process of its own.
 """
 
@@ -67,7 +68,10 @@ BENCHMARKS: dict[str, Callable[[flags.FlagValues], dict]] = {
     "dataset": _of_setting("dataset"),
     "lookup": _lookup,
     "memory": _of_setting("memory"),
+    "run": _of_setting("run"),
 }
+# Not part of `all`.
+LONG = ("run",)
 
 
 def _setting(given: flags.FlagValues):
@@ -102,7 +106,7 @@ def main(argv: list[str]) -> None:
     """Runs the benchmark that the first argument names, or all of them one after another."""
     (name,) = command_line.expect_arguments(argv, 1, EXAMPLE)
     given = flags.FLAGS
-    names = list(BENCHMARKS) if name == "all" else [name]
+    names = [one for one in BENCHMARKS if one not in LONG] if name == "all" else [name]
     for number, one in enumerate(names, start=1):
         Console(stderr=True).print(
             f"[{number} of {len(names)}] measuring {one}: minutes, on an idle machine", style="dim"

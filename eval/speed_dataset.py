@@ -9,7 +9,7 @@ from pathlib import Path
 
 from eval.generated_source import SOURCES, write_source
 from eval.isolation import in_child
-from eval.phases import peak_memory
+from eval.phases import folder_size, peak_memory
 from eval.speed_setup import Setting
 from eval.timing import Timing, repeat
 
@@ -27,7 +27,7 @@ def run(setting: Setting) -> dict:
             name += f"-sample_{setting.codes}"
         for part in (build, pack, open_again):
             rows.append(in_child(part, name, str(folder)))
-        sizes = {part.name: _size(part) for part in sorted(folder.iterdir()) if part.is_dir()}
+        sizes = {part.name: folder_size(part) for part in sorted(folder.iterdir()) if part.is_dir()}
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     bytes_of = {f"bytes of {name}": size for name, size in sizes.items()}
@@ -74,7 +74,3 @@ def _once(name: str, function, items: int | None) -> dict:
     done = []
     seconds = repeat(lambda: done.append(function()), 1, warm_up=0)
     return Timing(name, seconds, done[0] if items is None else items, more={"peak_bytes": peak_memory()}).report()
-
-
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

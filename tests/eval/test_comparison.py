@@ -1,8 +1,10 @@
 """Comparisons: the paired bootstrap against a case worked by hand, what is common, what is written, what is refused."""
 
+import functools
 import json
 import subprocess
 import sys
+import weakref
 
 import numpy as np
 import pytest
@@ -29,11 +31,13 @@ def measurement(values, *, items=None, better="higher", given="", metric=HEADLIN
     )
 
 
+def openers(*names: str) -> list:
+    return [functools.partial(representation, name) for name in names]
+
+
 def compared(first: Measurement, second: Measurement):
     figures = {"first": first, "second": second}
-    found = compare(
-        [representation("first"), representation("second")], None, lambda one, _: [figures[one.name]], seed=0
-    )
+    found = compare(openers("first", "second"), None, lambda one, _: [figures[one.name]], seed=0)
     (difference,) = found.differences
     return found, difference
 
@@ -68,7 +72,7 @@ def test_only_items_that_both_have_are_compared():
 
 def test_a_figure_that_one_lacks_is_not_compared():
     found = compare(
-        [representation("first"), representation("second")],
+        openers("first", "second"),
         None,
         lambda one, _: [measurement([1, 2])] if one.name == "first" else [measurement([1, 2], metric="other")],
     )
@@ -78,12 +82,29 @@ def test_a_figure_that_one_lacks_is_not_compared():
 
 def test_all_search_among_the_codes_that_all_hold():
     first, second = representation("first"), representation("second", ("A/0", "A/2", "A/3", "A/4"))
-    cut = common_codes([first, second])
-    assert [one.keys.tolist() for one in cut] == [["A/2", "A/3"]] * 2
+    seen = []
+    measure = lambda one, _: seen.append(one.keys.tolist()) or []  # noqa: E731
+    found = compare([lambda: first, lambda: second], None, measure)
+    assert seen == [["A/2", "A/3"]] * 2
+    assert found.codes == 2
     with pytest.raises(InputError, match="two tokenizers are called first"):
-        common_codes([first, first])
+        common_codes(["first", "first"], [first.keys, first.keys])
     with pytest.raises(InputError, match="no code in common"):
-        common_codes([first, representation("second", ("B/1",))])
+        common_codes(["first", "second"], [first.keys, np.array(["B/1"])])
+
+
+def test_one_is_held_at_a_time():
+    """What was opened before is gone when the next one is opened."""
+    alive = []
+
+    def open_it(name):
+        assert not [ref for ref in alive if ref() is not None]
+        opened = representation(name)
+        alive.append(weakref.ref(opened))
+        return opened
+
+    compare([functools.partial(open_it, name) for name in "abc"], None, lambda one, _: [measurement([1, 2])])
+    assert len(alive) == 6
 
 
 def test_the_report(tmp_path):

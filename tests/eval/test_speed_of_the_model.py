@@ -12,7 +12,7 @@ import pytest
 import small_run
 from ml_collections import ConfigDict
 
-from eval import speed_dataset, speed_memory, speed_setup, speed_tokenize, speed_train
+from eval import speed_dataset, speed_memory, speed_run, speed_setup, speed_tokenize, speed_train
 from eval.generated_source import SYSTEMS, write_source
 from eval.random_encoder import write_encoder
 from eval.random_states import random_states
@@ -131,6 +131,19 @@ def test_data_sets_are_built_packed_and_removed_again(setting, tmp_path):
     assert rows["build"]["items"] == found["facts"]["codes"] > 280
     assert found["facts"]["bytes of data"] > found["facts"]["bytes of source"] > 10_000
     assert not list(tmp_path.iterdir())
+
+
+def test_a_whole_run(setting, tmp_path):
+    found = speed_run.run(dataclasses.replace(setting, folder=tmp_path))
+    facts, rows = found["facts"], by_name(found["rows"])
+    *phases, whole = rows
+    assert phases == ["read and pack the data set", "encode the texts", "set up", "train", "tokens of all codes"]
+    assert rows[whole]["median_seconds"] == pytest.approx(sum(rows[name]["median_seconds"] for name in phases))
+    assert rows["train"]["items"] == setting.config.train.steps * setting.config.train.batch_size
+    assert rows["tokens of all codes"]["items"] == facts["codes"] == 128
+    assert facts["compilations"] >= 1
+    assert min(facts[f"bytes of {name}"] for name in ("caches", "workdir", "the data set")) > 10_000
+    assert [path.name for path in tmp_path.iterdir()] == ["encoders"]
 
 
 def test_command_line_of_look_up(data_dir, tmp_path):
