@@ -22,7 +22,7 @@ def measure(context: Context) -> list[Measurement]:
     if representation.embeddings:
         firsts = [representation.part("tokens", name)[:, :1] for name in representation.embeddings]
         tuples["top-1"] = np.concatenate(firsts, axis=1)
-    _, text = np.unique(representation.descriptions.astype(str), return_inverse=True)
+    _, text = np.unique(representation.descriptions.astype(object), return_inverse=True)
     found = []
     for scope, tokens in tuples.items():
         made, duplicate = collisions(tokens, text)

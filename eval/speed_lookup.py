@@ -48,7 +48,7 @@ def write_random(setting: Setting) -> str:
     bounds = [regions.bounds(REGION_OF_EMBEDDING[name]) for name in EMBEDDINGS]
     k = model.num_top_k_tokens
     ids = np.concatenate([rng.integers(*bound, (len(rows), k), np.int32) for bound in bounds], axis=1)
-    strings = {name: getattr(table, name)[rows].astype(str) for name in code_table.STRINGS}
+    strings = {name: getattr(table, name)[rows] for name in code_table.STRINGS}
     tokens = Tokens(
         strings=strings | {"split": np.array(code_table.SPLITS)[table.split[rows]]},
         ids=ids,

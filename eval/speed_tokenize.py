@@ -74,8 +74,8 @@ def _strings(ready: Run, count: int) -> tuple[list[str], list[str]]:
     """Descriptions of the codes measured, and the distinct names of the nodes of their subgraphs."""
     table, rows = ready.data.table, _rows(ready, count)
     nodes = np.unique(take(table.nodes, table.node_offsets, rows)[0])
-    names = np.unique(table.graph.nodes["name"].to_numpy(zero_copy_only=False)[nodes].astype(str))
-    return table.description[rows].astype(str).tolist(), names.tolist()
+    names = np.unique(table.graph.nodes["name"].to_numpy(zero_copy_only=False)[nodes])
+    return table.description[rows].tolist(), names.tolist()
 
 
 def _rows(ready: Run, count: int) -> np.ndarray:

