@@ -59,6 +59,15 @@ def test_only_embeddings_are_gathered(steps, name):
         assert np.prod(shape) <= max(4 * batch * width, batch * text)
 
 
+def test_gradients_are_reduced_once(steps):
+    """All-reduces of the compiled step hold as many numbers as there are parameters, but for the few that losses over
+    the whole batch and metrics need: no gradient is reduced twice."""
+    batch, codebook, losses = 64, 120, 6
+    sizes = [int(np.prod([int(size) for size in shape.split(",") if size])) for shape in steps["eight"]["reduced"]]
+    parameters = sum(int(np.prod(shape)) for shape in steps["eight"]["parameters"])
+    assert parameters <= sum(sizes) <= parameters + losses * batch * batch + codebook + 200
+
+
 def test_a_shared_codebook_is_cut(steps):
     """Rows of the codebook and of node ids, and their moments, lie in halves; no graph or text is gathered."""
     whole, halves = steps["one"]["cut"], steps["four by two"]["cut"]

@@ -32,6 +32,8 @@ def main(data_dir: str, workdir: str, model_parallel: str, states_on_device: str
         "later": dict(zip(CHECKED, np.asarray(later).tolist(), strict=True)),
         "norms": {name: float(value) for name, value in norms.items()},
         "gathered": re.findall(r"= \(?\w+\[([\d,]*)\][^=]*? all-gather(?:-start)?\(", text),
+        "reduced": re.findall(r"f32\[([\d,]*)\]", " ".join(re.findall(r"= (.*?) all-reduce(?:-start)?\(", text))),
+        "parameters": [list(leaf.shape) for leaf in jax.tree.leaves(state.params)],
         "graph": [list(batch.graph.senders.shape), list(batch.graph.nodes["hop"].shape)],
         "text": list(batch.text.shape),
         "cut": {name: list(leaf.sharding.shard_shape(leaf.shape)) for name, leaf in tables_of(state)},
