@@ -21,14 +21,13 @@ from absl import flags
 from rich.console import Console
 
 from configs import ablation
+from medtok_jax.config import FREE_FIELDS
 from preprocessing import command_line
 from preprocessing.errors import InputError, UserError
 
 EXAMPLE = "python -m eval.ablations --output=DIR"
 CONFIG_FILE = Path(ablation.__file__).resolve()
 ROOT = CONFIG_FILE.parent.parent
-# Fields that say where things lie, and nothing of what a cell is.
-PLACES = ("data_dir", "cache_dir")
 
 
 def chosen_cells(names: list[str]) -> list[str]:
@@ -74,8 +73,9 @@ class Runner:
     def settings(self, cell: str, seed: int) -> dict:
         """What a result must have been made with to be kept."""
         config = ablation.get_config(cell).to_dict()
-        for name in PLACES:
-            del config["data"][name]
+        for name in FREE_FIELDS:
+            section, field = name.split(".")
+            del config[section][field]
         judged = {"split": self.split, "quick": self.quick}
         return json.loads(json.dumps({"config": config, "seed": seed, "overrides": self.overrides} | judged))
 

@@ -112,6 +112,7 @@ OTHER_NAMES = {
 
 # Fields that must agree for a checkpoint to be trained on; the rest (training length, logging) may change.
 FIXED_SECTIONS = ("data", "model", "loss", "augment")
+# Where things lie.
 FREE_FIELDS = ("data.data_dir", "data.cache_dir", "data.states_on_device")
 FIXED_FIELDS = ("seed", "train.batch_size", "train.grad_accum_steps")
 
