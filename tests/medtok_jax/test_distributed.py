@@ -82,30 +82,57 @@ def test_a_shared_codebook_is_cut(steps):
         assert np.prod(sizes) <= batch * max(codebook, text), shape
 
 
-def test_two_processes_reach_the_loss_of_one(data_dir, tmp_path):
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
-    fields = {"data.data_dir": data_dir, "data.name": DATA_SET, "data.length_buckets": "(64,)"}
-    fields |= {"data.cache_dtype": "float32", "model.embedding_dim": 16, "model.graph_width": 16}
-    fields |= {"model.cross_width": 16, "model.cross_layers": 1, "model.codebook_size": 120, "model.kmeans_step": 3}
-    fields |= {"train.batch_size": 64, "train.steps": 6, "train.log_every": 2}
-    overrides = [f"--config.{name}={value}" for name, value in fields.items()]
-    base = [sys.executable, "-m", "medtok_jax.main", "--config=configs/default.py", *overrides]
-    together = ["--distributed", f"--coordinator_address={address}", "--num_processes=2"]
-    commands = [[*base, f"--workdir={tmp_path / 'two'}", *together, f"--process_id={number}"] for number in (0, 1)]
-    commands.append([*base, f"--workdir={tmp_path / 'one'}"])
-    running = [
-        subprocess.Popen(
-            command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        for command in commands
-    ]
+def train(data_dir, runs: dict[Path, int], **fields) -> list[dict]:
+    """Trains in each work directory, all at once, with so many processes; returns the summaries."""
+    small = {"data.data_dir": data_dir, "data.name": DATA_SET, "data.length_buckets": "(64,)"}
+    small |= {"data.cache_dtype": "float32", "model.embedding_dim": 16, "model.graph_width": 16}
+    small |= {"model.cross_width": 16, "model.cross_layers": 1, "model.codebook_size": 120, "model.kmeans_step": 3}
+    small |= {"train.batch_size": 64, "train.steps": 6, "train.log_every": 2}
+    base = [sys.executable, "-m", "medtok_jax.main", "--config=configs/default.py"]
+    commands = []
+    for workdir, processes in runs.items():
+        of_run = small | {name.replace("__", "."): value[workdir] for name, value in fields.items()}
+        command = [*base, *(f"--config.{name}={value}" for name, value in of_run.items()), f"--workdir={workdir}"]
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            address = f"localhost:{free.getsockname()[1]}"
+        together = ["--distributed", f"--coordinator_address={address}", f"--num_processes={processes}"]
+        several = [[*command, *together, f"--process_id={number}"] for number in range(processes)]
+        commands += several if processes > 1 else [command]
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    running = [subprocess.Popen(command, cwd=ROOT, env=environment(), **output) for command in commands]
     for process in running:
-        output, _ = process.communicate(timeout=600)
-        assert process.returncode == 0, output
-    one, two = (json.loads((tmp_path / name / "summary.json").read_text()) for name in ("one", "two"))
-    for name, trend in one["losses"].items():
-        np.testing.assert_allclose(two["losses"][name]["last"], trend["last"], rtol=1e-4, err_msg=name)
+        told, _ = process.communicate(timeout=600)
+        assert process.returncode == 0, told
+    return [json.loads((workdir / "summary.json").read_text()) for workdir in runs]
+
+
+def assert_same_losses(first: dict, second: dict) -> None:
+    for name, trend in first["losses"].items():
+        np.testing.assert_allclose(second["losses"][name]["last"], trend["last"], rtol=1e-4, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def by_processes(data_dir, tmp_path_factory) -> dict[Path, dict]:
+    """Work directories of one process and of two, and their summaries."""
+    folder = tmp_path_factory.mktemp("processes")
+    runs = {folder / "one": 1, folder / "two": 2}
+    return dict(zip(runs, train(data_dir, runs), strict=True))
+
+
+def test_two_processes_reach_the_loss_of_one(by_processes):
+    one, two = by_processes.values()
+    assert_same_losses(one, two)
     for name, value in one["all_codes"].items():
         np.testing.assert_allclose(two["all_codes"][name], value, rtol=2e-2, err_msg=name)
+
+
+def test_a_run_goes_on_with_another_number_of_processes(by_processes, data_dir, tmp_path):
+    """What one process began two end, and what two began one ends, alike."""
+    one, two = by_processes
+    runs = {tmp_path / "one then two": 2, tmp_path / "two then one": 1}
+    first, second = train(data_dir, runs, resume_from=dict(zip(runs, (one, two), strict=True)))
+    assert first["step"] == second["step"] == 12
+    assert_same_losses(first, second)
+    before = by_processes[one]["losses"]["total_loss"]["last"]
+    assert first["losses"]["total_loss"]["last"] != pytest.approx(before, rel=1e-3)
