@@ -90,14 +90,21 @@ def _setting(given: flags.FlagValues):
     )
 
 
-def run(name: str, given: flags.FlagValues) -> dict:
-    """Runs one benchmark: its facts and rows, and the machine they were measured on.
+def named(name: str) -> list[str]:
+    """The benchmarks that a name means.
 
     Raises:
         InputError: there is no such benchmark.
     """
+    if name == "all":
+        return [one for one in BENCHMARKS if one not in LONG]
     if name not in BENCHMARKS:
         raise InputError(f"there is no benchmark {name!r}; the benchmarks are: {', '.join(BENCHMARKS)}, all.")
+    return [name]
+
+
+def run(name: str, given: flags.FlagValues) -> dict:
+    """Runs one benchmark: its facts and rows, and the machine they were measured on."""
     machine = speed_report.machine()
     return {"benchmark": name, "machine": machine, **BENCHMARKS[name](given)}
 
@@ -106,7 +113,7 @@ def main(argv: list[str]) -> None:
     """Runs the benchmark that the first argument names, or all of them one after another."""
     (name,) = command_line.expect_arguments(argv, 1, EXAMPLE)
     given = flags.FLAGS
-    names = [one for one in BENCHMARKS if one not in LONG] if name == "all" else [name]
+    names = named(name)
     for number, one in enumerate(names, start=1):
         Console(stderr=True).print(
             f"[{number} of {len(names)}] measuring {one}: minutes, on an idle machine", style="dim"
