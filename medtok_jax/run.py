@@ -21,7 +21,7 @@ from medtok_jax.fine_tuning import start_from
 from medtok_jax.input_pipeline import BatchBuilder, Budgets, EvalSource, TrainSource, eval_batches
 from medtok_jax.metrics import CodebookUsage, WeightedSums, Window
 from medtok_jax.models.kmeans import fit_codebook
-from medtok_jax.sampling import Sampler, Sizes
+from medtok_jax.sampling import Sampler, Sizes, draw
 from medtok_jax.state import TrainState, create_optimizer, create_state, learning_rate
 from medtok_jax.steps import Structure
 from medtok_jax.text_model import encoder_identity, resolve_text_encoder
@@ -113,15 +113,16 @@ class Run:
         return sharding.place_everywhere(window, self.mesh)
 
     def fit_codebook(self) -> TrainState:
-        """The state with its codebook fitted by k-means to embeddings of training codes, drawn as the first steps are.
+        """The state with its codebook fitted by k-means to embeddings of training codes, each as often as any other.
 
         Moments of the optimizer belong to the old rows and are forgotten.
         """
         source, points = self.train_source(), []
-        wanted = min(self.config.model.kmeans_samples, len(source.sampler.rows))
-        for step in range(-(-wanted // source.sampler.batch_size)):
-            rows, partner = source.sampler.batch_rows(step)
-            batch = self.whole_builder(rows, np.ones(len(rows), bool), partner)
+        size, codes = source.sampler.batch_size, source.sampler.rows
+        wanted = min(self.config.model.kmeans_samples, len(codes))
+        for step in range(-(-wanted // size)):
+            rows = codes[draw(self.config.seed, step, size, len(codes))]
+            batch = self.whole_builder(rows, np.ones(size, bool), np.full(size, -1))
             batch = sharding.place_batch(batch, self.mesh)
             points.append(self.encode_step(self.state.params, self.state.fixed, batch, self.tables))
         everything = jax.tree.map(lambda *parts: jnp.concatenate(parts), *points)

@@ -14,7 +14,6 @@ transformers and safetensors, nothing else.
 Parameter names are those of the Flax model, so that weights go back and forth bit for bit.
 """
 
-import itertools
 import json
 import shutil
 import sys
@@ -457,16 +456,15 @@ class Quantizer(nn.Module):
 
     def pursuit(self, embedding: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         left, fixed = embedding.detach(), rows.detach()
-        counts = (0, *range(self.num_nearest, self.num_tokens + 1))
-        bounds = [len(rows) * count // self.num_tokens for count in counts]
-        products, ids = (left @ fixed[: bounds[1]].T).topk(self.num_nearest)
+        first = len(rows) * self.num_nearest // self.num_tokens
+        products, ids = (left @ fixed[:first].T).topk(self.num_nearest)
         weights = mixing_weights(products, fixed[ids])
         left = left - torch.einsum("bk,bkd->bd", weights, fixed[ids])
-        for begin, end in itertools.pairwise(bounds[1:]):
-            product, local = (left @ fixed[begin:end].T).max(-1, keepdim=True)
+        for _ in range(self.num_tokens - self.num_nearest):
+            product, local = (left @ fixed[first:].T).max(-1, keepdim=True)
             product = product.clamp(min=0.0)
-            left = left - product * fixed[begin:end][local[:, 0]]
-            ids, weights = torch.cat([ids, local + begin], 1), torch.cat([weights, product], 1)
+            left = left - product * fixed[first:][local[:, 0]]
+            ids, weights = torch.cat([ids, local + first], 1), torch.cat([weights, product], 1)
         return ids, weights, torch.einsum("bk,bkd->bd", weights, rows[ids])
 
 

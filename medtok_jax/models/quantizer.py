@@ -9,7 +9,6 @@ numbers. Three kinds stand behind one interface:
   Mallat and Zhang 1993, "Matching pursuits with time-frequency dictionaries").
 """
 
-import itertools
 from collections.abc import Callable
 
 import flax.struct
@@ -220,16 +219,16 @@ class Quantizer(nnx.Module):
         Each of the latter has the largest inner product with what is left, and that product as its weight, or 0.
         """
         fixed = jax.lax.stop_gradient(rows)
-        parts = self.parts(rows.shape[0])
-        first = jax.lax.stop_gradient(embedding)
-        products, ids = self.top_k(first @ fixed[: parts[1]].T, self.num_nearest)
+        first = self.parts(rows.shape[0])[1]
+        left = jax.lax.stop_gradient(embedding)
+        products, ids = self.top_k(left @ fixed[:first].T, self.num_nearest)
         weights = mixing_weights(products, fixed[ids])
-        left = first - jnp.einsum("bk,bkd->bd", weights, fixed[ids])
-        for begin, end in itertools.pairwise(parts[1:]):
-            product, local = self.top_k(left @ fixed[begin:end].T, 1)
+        left = left - jnp.einsum("bk,bkd->bd", weights, fixed[ids])
+        for _ in range(self.num_tokens - self.num_nearest):
+            product, local = self.top_k(left @ fixed[first:].T, 1)
             product = jnp.maximum(product, 0.0)
-            left = left - product * fixed[begin:end][local[:, 0]]
-            ids = jnp.concatenate([ids, local + begin], axis=1)
+            left = left - product * fixed[first:][local[:, 0]]
+            ids = jnp.concatenate([ids, local + first], axis=1)
             weights = jnp.concatenate([weights, product], axis=1)
         vector = jnp.einsum("bk,bkd->bd", weights, rows[ids])
         output = self.estimate_gradient(embedding, jax.lax.stop_gradient(vector))
@@ -238,7 +237,8 @@ class Quantizer(nnx.Module):
     def parts(self, size: int) -> tuple[int, ...]:
         """Bounds of the parts that `size` rows are fitted in: that of the nearest rows, then one for each token more.
 
-        Rows are shared out by tokens. `pursuit` looks for a token in its own part only, `residual` everywhere.
+        Rows are shared out by tokens. `pursuit` looks for the nearest rows in the first part and for those that refine
+        in all others together, `residual` everywhere.
         """
         first = self.num_nearest if self.kind == "pursuit" else 1
         tokens = (0, *range(first, self.num_tokens + 1))

@@ -136,6 +136,25 @@ def test_the_last_codebook_is_fitted_to_the_trained_embeddings(finished, config)
     assert checkpoints.find(finished[0], prefer="best").step == 12
 
 
+def test_the_codebook_is_fitted_to_each_training_code_alike(finished, config):
+    ready = run.set_up(config, finished[0], progress=False)
+    assert config.loss.positive_relations, "a step draws codes with positives more often"
+    size, wanted, seen = config.train.batch_size, config.model.kmeans_samples, []
+
+    def whole_builder(rows, valid, partner):
+        assert valid.all()
+        assert (partner == -1).all()
+        seen.append(rows)
+        return ready.whole_builder(rows, valid, partner)
+
+    dataclasses.replace(ready, whole_builder=whole_builder).fit_codebook()
+    codes, seen = ready.data.rows("train"), np.concatenate(seen)
+    assert wanted < len(codes)
+    assert wanted <= len(seen) < wanted + size
+    assert set(seen) <= set(codes)
+    assert len(np.unique(seen)) == len(seen)
+
+
 def test_more_epochs_from_another_run(finished, config, tmp_path):
     longer = config.copy_and_resolve_references()
     longer.unlock()

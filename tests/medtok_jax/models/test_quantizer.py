@@ -58,11 +58,10 @@ def reference_residual(e, book, region, *, k):
 
 
 def reference_pursuit(e, book, region, *, k, nearest):
-    """By loops and scipy: the mixture of the nearest rows of the first part, then a row of each part that follows."""
+    """By loops: the mixture of the nearest rows of the first part, then one row after another of all the others."""
     start, stop = SIZES.bounds(region)
-    size = stop - start
-    bounds = [start + size * count // k for count in (0, *range(nearest, k + 1))]
-    ids = sorted(range(bounds[0], bounds[1]), key=lambda row: (-e @ book[row], row))[:nearest]
+    first = start + (stop - start) * nearest // k
+    ids = sorted(range(start, first), key=lambda row: (-e @ book[row], row))[:nearest]
     rows = book[ids]
     mixed = np.linalg.solve(rows @ rows.T + 1e-2 * np.eye(nearest), rows @ e)
     mixed = np.maximum(mixed, 0) @ rows
@@ -70,8 +69,8 @@ def reference_pursuit(e, book, region, *, k, nearest):
     scale = (mixed @ e) / (mixed @ mixed) if np.any(mixed) else 0.0
     weights = [scale * weight for weight in weights]
     left = e - scale * mixed
-    for begin, end in itertools.pairwise(bounds[1:]):
-        ids.append(max(range(begin, end), key=lambda row: (left @ book[row], -row)))
+    for _ in range(k - nearest):
+        ids.append(max(range(first, stop), key=lambda row: (left @ book[row], -row)))
         weights.append(max(left @ book[ids[-1]], 0.0))
         left = left - weights[-1] * book[ids[-1]]
     return ids, weights, e - left
