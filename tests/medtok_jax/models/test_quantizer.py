@@ -14,6 +14,7 @@ from medtok_jax.models.quantizer import (
     FrozenBasis,
     Quantizer,
     l2_normalize,
+    largest,
     mixing_weights,
     rotation_trick,
     straight_through,
@@ -165,6 +166,13 @@ def test_pursuit_by_brute_force(region, k, nearest):
         start, stop = SIZES.bounds(region)
         np.testing.assert_allclose(found.distances[row], np.linalg.norm(e[row] - book[start:stop], axis=1), atol=1e-5)
     np.testing.assert_allclose(found.output, found.vector, atol=1e-6)
+
+
+def test_the_largest_of_equals_is_the_first():
+    x = np.random.default_rng(0).integers(-5, 5, size=(200, 17)).astype(np.float32)
+    value, place = largest(jnp.asarray(x))
+    np.testing.assert_array_equal(place[:, 0], x.argmax(1))
+    np.testing.assert_array_equal(value[:, 0], x.max(1))
 
 
 def test_mixing_weights_are_those_of_least_squares_that_are_not_negative():
