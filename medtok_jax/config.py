@@ -207,8 +207,8 @@ def _validate_codebook(model: ConfigDict) -> None:
             )
     if model.quantizer_kind == "pursuit" and model.shared_search == "book":
         raise InputError(
-            "model.shared_search='book' is not for model.quantizer_kind='pursuit', whose nearest and refining tokens have"
-            " a part of a region each; choose region, or another kind."
+            "model.shared_search='book' is not for model.quantizer_kind='pursuit', whose nearest and refining tokens"
+            " have a part of a region each; choose region, or another kind."
         )
     if model.num_nearest_tokens > model.num_top_k_tokens:
         raise InputError(
