@@ -461,7 +461,8 @@ class Quantizer(nn.Module):
         weights = mixing_weights(products, fixed[ids])
         left = left - torch.einsum("bk,bkd->bd", weights, fixed[ids])
         for _ in range(self.num_tokens - self.num_nearest):
-            product, local = (left @ fixed[first:].T).max(-1, keepdim=True)
+            taken = ids[:, self.num_nearest :] - first
+            product, local = (left @ fixed[first:].T).scatter(1, taken, float("-inf")).max(-1, keepdim=True)
             product = product.clamp(min=0.0)
             left = left - product * fixed[first:][local[:, 0]]
             ids, weights = torch.cat([ids, local + first], 1), torch.cat([weights, product], 1)

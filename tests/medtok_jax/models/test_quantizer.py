@@ -71,7 +71,8 @@ def reference_pursuit(e, book, region, *, k, nearest):
     weights = [scale * weight for weight in weights]
     left = e - scale * mixed
     for _ in range(k - nearest):
-        ids.append(max(range(first, stop), key=lambda row: (left @ book[row], -row)))
+        free = set(range(first, stop)) - set(ids)
+        ids.append(max(free, key=lambda row: (left @ book[row], -row)))
         weights.append(max(left @ book[ids[-1]], 0.0))
         left = left - weights[-1] * book[ids[-1]]
     return ids, weights, e - left
@@ -150,7 +151,7 @@ def test_residual_by_brute_force(region, normalize):
 
 
 @pytest.mark.parametrize(
-    ("region", "k", "nearest"), [("text", 3, 1), ("shared", 3, 2), ("graph", 2, 2), ("text", 1, 1)]
+    ("region", "k", "nearest"), [("text", 3, 1), ("shared", 3, 2), ("shared", 6, 2), ("graph", 2, 2), ("text", 1, 1)]
 )
 def test_pursuit_by_brute_force(region, k, nearest):
     quantizer = make(kind="pursuit", num_tokens=k, num_nearest=nearest)
@@ -170,7 +171,16 @@ def test_pursuit_by_brute_force(region, k, nearest):
 
 def test_the_largest_of_equals_is_the_first():
     x = np.random.default_rng(0).integers(-5, 5, size=(200, 17)).astype(np.float32)
-    value, place = largest(jnp.asarray(x))
+    value, place = largest(jnp.asarray(x), jnp.zeros((200, 0), jnp.int32))
+    np.testing.assert_array_equal(place[:, 0], x.argmax(1))
+    np.testing.assert_array_equal(value[:, 0], x.max(1))
+
+
+def test_the_largest_is_not_one_that_is_taken():
+    x = np.random.default_rng(0).integers(-5, 5, size=(200, 17)).astype(np.float32)
+    taken = np.argsort(-x, axis=1)[:, :3]
+    value, place = largest(jnp.asarray(x), jnp.asarray(taken))
+    np.put_along_axis(x, taken, -np.inf, axis=1)
     np.testing.assert_array_equal(place[:, 0], x.argmax(1))
     np.testing.assert_array_equal(value[:, 0], x.max(1))
 
