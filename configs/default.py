@@ -98,10 +98,7 @@ def _loss() -> ConfigDict:
     loss.joint_weight = 1.0  # Weight of the contrast of all four embeddings together; 0 in the paper.
     loss.distillation_weight = 1.0  # Weight of distilling the text encoder's similarities; 0 in the paper.
     loss.distillation_temperature = 0.1  # Temperature of these similarities.
-    loss.positive_relations = (
-        "gem_exact",
-        "gem_approximate",
-    )  # Half of a batch are so joined to the other half; () off.
+    loss.positive_relations = ("gem_exact", "gem_approximate")  # Half of a batch are so joined to the other; () off.
     return loss
 
 
@@ -112,9 +109,7 @@ def _augment() -> ConfigDict:
     augment.feature_dropout = 0.1  # Share of text features dropped in it.
     augment.edge_dropout = 0.1  # Share of graph edges dropped in it.
     augment.conceal_positives = 0.8  # Share of codes whose relations to positives neither view shows.
-    augment.conceal_modality = (
-        0.05  # Share of codes without their graph in either view; as many are without their text.
-    )
+    augment.conceal_modality = 0.05  # Share of codes without their graph in either view; as many without their text.
     return augment
 
 
