@@ -39,6 +39,7 @@ CELLS: dict[str, dict[str, dict]] = {
         "quantized_contrast": {"loss.contrasted": "quantized"},
         "no_joint_contrast": {"loss.joint_weight": 0.0},
         "no_distillation": {"loss.distillation_weight": 0.0},
+        "more_distillation": {"loss.distillation_weight": 3.0},
         "no_positives": {"loss.positive_relations": ()},
     },
     "what is concealed": {
@@ -46,8 +47,8 @@ CELLS: dict[str, dict[str, dict]] = {
         "modalities_shown": {"augment.conceal_modality": 0.0},
     },
     "codebook size": {
-        "codebook_3000": {"model.codebook_size": 3000},
         "codebook_6000": {"model.codebook_size": 6000},
+        "codebook_12000": {"model.codebook_size": 12000},
         "codebook_24000": {"model.codebook_size": 24000},
     },
     "tokens an embedding": {
@@ -103,11 +104,12 @@ def get_config(variant: str = "default") -> ConfigDict:
     config.data.sample_size = 20000  # Codes, the same in every cell.
     config.data.include = SAMPLE  # Which.
     config.data.length_buckets = (64,)  # One shape: compiling for more would take longer than it saves.
+    config.model.codebook_size = 3000  # Codes a row: 7; of all codes, 14 have one of 12,000.
     config.train.epochs = 0  # Steps count.
-    config.train.steps = 200  # Of 512 codes: six passes over the sample.
-    config.train.warmup_steps = 20  # A tenth.
-    config.train.eval_every = 200  # Only at the end.
-    config.train.checkpoint_every = 200  # Likewise.
+    config.train.steps = 100  # Of 512 codes: three passes over the sample.
+    config.train.warmup_steps = 10  # A tenth.
+    config.train.eval_every = 100  # Only at the end.
+    config.train.checkpoint_every = 100  # Likewise.
     config.train.gradient_norms_every = 0  # Takes long to compile.
     for name, value in known[variant].items():
         section, field = name.split(".")

@@ -125,8 +125,12 @@ class Runner:
         command = [sys.executable, "-m", "medtok_jax.main", f"--config={CONFIG_FILE}:{cell}", f"--workdir={workdir}"]
         command += [f"--config.{name}={value}" for name, value in fields.items()]
         log = self.output / "logs" / f"{cell}-{seed}.log"
+        # Much is compiled alike in every cell.
+        environment = {"JAX_COMPILATION_CACHE_DIR": str(self.output / "compiled")} | os.environ
         with log.open("w", encoding="utf-8") as file:
-            done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, cwd=ROOT, check=False)
+            done = subprocess.run(
+                command, stdout=file, stderr=subprocess.STDOUT, cwd=ROOT, env=environment, check=False
+            )
         if done.returncode:
             lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
             raise CellFailed(f"{cell}, seed {seed}, failed ({lines[-1] if lines else 'no output'}); see {log}")

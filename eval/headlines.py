@@ -32,6 +32,7 @@ HEADLINES = (
     *_views("ICD-10-CM same-category 1-NN", tree_metrics.FAMILY, tree_metrics.SAME_CATEGORY, "ICD10CM"),
     *_views("CCSR probe", groups.FAMILY, groups.MACRO_ACCURACY, "CCSR"),
     *_views("CCS probe", groups.FAMILY, groups.MACRO_ACCURACY, "CCS"),
-    *_views("held-out relations AUC", relations.FAMILY, "AUC", relations.ALL),
+    *_views("held-out relations AUC", relations.FAMILY, relations.AUC, relations.ALL),
+    *_views("held-out relations Hits@10", relations.FAMILY, relations.HITS, relations.ALL),
     Headline("collisions of the ordered tuple", identity.FAMILY, identity.MODEL_MADE, "ordered tuple", "tokens"),
 )
