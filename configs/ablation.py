@@ -8,7 +8,7 @@ compared are short runs; a difference here is a reason to try it at full length,
 
 from ml_collections import ConfigDict
 
-from configs import default
+from configs import default, paper, published
 
 HELD_OUT = "medtok_codes/icd-holdout_gem_30_eval-holdout_note_30_eval"
 
@@ -19,9 +19,28 @@ SAMPLE = (
     *(f"ICD9CM/{digit}" for digit in "0123457"),
 )
 
+# What cells have in common though recipes differ in it.
+COMMON = ("model.codebook_size", "model.text_encoder_model")
+
+
+def _recipe(config: ConfigDict) -> dict:
+    """Fields of model, loss and augmentation in which a configuration differs from the default, but for `COMMON`."""
+    plain = default.get_config()
+    return {
+        f"{section}.{name}": value
+        for section in ("model", "loss", "augment")
+        for name, value in config[section].items()
+        if value != plain[section][name] and f"{section}.{name}" not in COMMON
+    }
+
+
 # Cell -> what differs from `default`. Groups of cells, in the order of the table.
 CELLS: dict[str, dict[str, dict]] = {
     "reference": {"default": {}},
+    "recipes": {
+        "paper": _recipe(paper.get_config()),
+        "published": _recipe(published.get_config()),
+    },
     "modalities": {
         "text_off": {"data.modalities": "graph"},
         "graph_off": {"data.modalities": "text"},
@@ -105,11 +124,12 @@ def get_config(variant: str = "default") -> ConfigDict:
     config.data.include = SAMPLE  # Which.
     config.data.length_buckets = (64,)  # One shape: compiling for more would take longer than it saves.
     config.model.codebook_size = 3000  # Codes a row: 7; of all codes, 14 have one of 12,000.
+    config.train.batch_size = 256  # Codes a step: more steps in the same time.
     config.train.epochs = 0  # Steps count.
-    config.train.steps = 100  # Of 512 codes: three passes over the sample.
-    config.train.warmup_steps = 10  # A tenth.
-    config.train.eval_every = 100  # Only at the end.
-    config.train.checkpoint_every = 100  # Likewise.
+    config.train.steps = 120  # Two passes over the sample.
+    config.train.warmup_steps = 12  # A tenth.
+    config.train.eval_every = 120  # Only at the end.
+    config.train.checkpoint_every = 120  # Likewise.
     config.train.gradient_norms_every = 0  # Takes long to compile.
     for name, value in known[variant].items():
         section, field = name.split(".")
