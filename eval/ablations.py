@@ -125,8 +125,11 @@ class Runner:
         command = [sys.executable, "-m", "medtok_jax.main", f"--config={CONFIG_FILE}:{cell}", f"--workdir={workdir}"]
         command += [f"--config.{name}={value}" for name, value in fields.items()]
         log = self.output / "logs" / f"{cell}-{seed}.log"
-        # Much is compiled alike in every cell.
-        environment = {"JAX_COMPILATION_CACHE_DIR": str(self.output / "compiled")} | os.environ
+        # Much is compiled alike in every cell, small things too.
+        environment = {
+            "JAX_COMPILATION_CACHE_DIR": str(self.output / "compiled"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        } | os.environ
         with log.open("w", encoding="utf-8") as file:
             done = subprocess.run(
                 command, stdout=file, stderr=subprocess.STDOUT, cwd=ROOT, env=environment, check=False
