@@ -197,14 +197,13 @@ class MedTok(nnx.Module):
 
     def quantize(self, embeddings: Embeddings) -> View:
         """Quantizes each embedding with its region (paper section 3.2)."""
-        both = jnp.stack([embeddings.text_cross, embeddings.graph_cross])
-        shared = jax.vmap(lambda embedding: self.quantizer(embedding, "shared"))(both)
+        # Not one vmapped call: XLA then takes some `top_k` for a sort of all rows, which on a CPU takes most of a step.
         return View(
             embeddings=embeddings,
             text_specific=self.quantizer(embeddings.text_specific, "text"),
             graph_specific=self.quantizer(embeddings.graph_specific, "graph"),
-            text_cross=jax.tree.map(lambda x: x[0], shared),
-            graph_cross=jax.tree.map(lambda x: x[1], shared),
+            text_cross=self.quantizer(embeddings.text_cross, "shared"),
+            graph_cross=self.quantizer(embeddings.graph_cross, "shared"),
         )
 
     def __call__(self, batch: Batch, tables: Tables) -> View:

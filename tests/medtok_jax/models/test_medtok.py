@@ -13,7 +13,7 @@ from ml_collections import FrozenConfigDict
 
 from medtok_jax import losses
 from medtok_jax.models.bert import Bert, BertConfig
-from medtok_jax.models.medtok import MedTok, augmentation
+from medtok_jax.models.medtok import Embeddings, MedTok, augmentation
 from medtok_jax.steps import mean_states
 
 NO_GRAPH, NO_SELF = 10, 11
@@ -264,6 +264,17 @@ def test_every_kind_trains_all_its_parameters(config, data, build, tables, kind)
     still = [name for name, value in found.items() if not np.any(value)]
     assert not still, "parameters that nothing moves"
     assert any("rows" in name for name in found) == (not config.model.simvq and not config.model.ema_decay)
+
+
+@pytest.mark.parametrize("shared_search", ["region", "book"])
+def test_tokens_are_found_without_sorting_all_rows(config, data, shared_search):
+    config.model.update(quantizer_kind="top_k", shared_search=shared_search)
+    graphdef, state = nnx.split(MedTok(config.model, data.sizes(), rngs=nnx.Rngs(0)))
+    random = jax.random.normal(jax.random.key(0), (4, 64, config.model.embedding_dim))
+    quantize = jax.jit(lambda state, embeddings: nnx.merge(graphdef, state).quantize(embeddings))
+    text = quantize.lower(state, Embeddings(*random)).compile().as_text()
+    assert "TopK" in text
+    assert " sort(" not in text
 
 
 def test_a_batch_of_codes_without_graphs_has_finite_gradients(config, model, build, tables):
