@@ -185,11 +185,7 @@ def main(argv: list[str]) -> None:
     overrides = dict(item.split("=", 1) for item in given.override if "=" in item)
     if len(overrides) < len(given.override):
         raise InputError("--override takes FIELD=VALUE, such as train.steps=50.")
-    output = Path(given.output).expanduser().resolve()
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{output} cannot be written ({error.strerror}); give another --output.") from error
+    output = command_line.output_folder(given.output).resolve()
     options = {"split": given.split, "quick": given.quick, "keep_runs": given.keep_runs}
     runner = Runner(output, data_dir=given.data_dir, overrides=overrides, **options)
     failed = run(runner, cells, given.seeds, Console())

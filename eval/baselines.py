@@ -99,6 +99,7 @@ def main(argv: list[str]) -> None:
     output = Path(given.output).expanduser()
     if output.exists() and not (output / FILE).is_file():
         raise InputError(f"{output} exists and is no representation; choose another place.")
+    command_line.output_folder(output.parent)
     if given.kind == "published":
         representation = train_published(given)
     else:

@@ -62,11 +62,7 @@ def main(argv: list[str]) -> None:
         raise InputError(f"--baseline={strange[0]} is none of {', '.join(BASELINES)}.")
     if len(given.tokenizers) + len(given.baseline) < 2:
         raise InputError(f"there is nothing to compare {', '.join(given.tokenizers)} with; for example: {EXAMPLE}")
-    output = Path(given.output).expanduser()
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{output} cannot be written ({error.strerror}); give another --output.") from error
+    output = command_line.output_folder(given.output)
     run(given, output)
     print(f"wrote {', '.join(str(output / name) for name in FILES)}")
 

@@ -194,6 +194,7 @@ def _open(given: flags.FlagValues) -> tuple:
     data_set = given.data_set or (representation.about.get("data_set") or {}).get("name")
     if not data_set:
         raise InputError(f"{representation.name} does not tell its data set; give --data_set=medtok_codes/icd-...")
+    command_line.output_folder(given.output)
     labels = open_labels(data_set, given.data_dir)
     run = None
     if given.workdir:

@@ -40,7 +40,7 @@ def write(
     Raises:
         InputError: something given cannot be used, or a package of the `report` extra is missing.
     """
-    _make_directory(output)
+    output = command_line.output_folder(output)
     opened = MedTokTokenizer.from_pretrained(tokenizer)
     selection = select(opened, codes, max_codes)
     _tell_rejected(selection)
@@ -81,15 +81,6 @@ def _vectors(tokenizer: MedTokTokenizer, rows: np.ndarray) -> np.ndarray:
     """The four quantized embeddings of each code end to end: `[rows, 4d]` float32."""
     parts = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
     return np.concatenate([tokenizer.similarity.quantized(part).reshape(len(part), -1) for part in parts])
-
-
-def _make_directory(output: Path) -> None:
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        if not os.access(output, os.W_OK):
-            raise PermissionError("permission denied")
-    except OSError as error:
-        raise InputError(f"The directory {output} cannot be written ({error}); choose another --output.") from error
 
 
 def _tell_rejected(selection: Selection) -> None:

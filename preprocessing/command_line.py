@@ -5,9 +5,11 @@ Exit status: 0 done, 2 something given cannot be used, 1 another failure told in
 """
 
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NoReturn
 
 from absl import app, flags, logging
@@ -83,6 +85,23 @@ def expect_arguments(argv: list[str], count: int, example: str) -> list[str]:
             f"the number of arguments beside the flags must be {count}, but {given}; for example: {example}"
         )
     return arguments
+
+
+def output_folder(path: str | Path) -> Path:
+    """A folder to write to, made where it is absent; to be asked for before the work, so that no result is lost.
+
+    Raises:
+        InputError: it cannot be made, or not be written to.
+    """
+    folder = Path(path).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError("permission denied")
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"the folder {folder} cannot be written ({reason}); give another --output.") from error
+    return folder
 
 
 def _guarded(main: Callable[[list[str]], None], argv: list[str]) -> None:

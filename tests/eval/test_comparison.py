@@ -131,6 +131,7 @@ def test_the_report(tmp_path):
     [
         (["--baseline=nonsense"], "--baseline=nonsense is none of bert, "),
         ([], "there is nothing to compare first with"),
+        (["--tokenizers=first,second", "--output=/dev/null/x"], "the folder /dev/null/x cannot be written"),
     ],
 )
 def test_bad_input(tmp_path, arguments, sentence):

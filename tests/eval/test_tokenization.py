@@ -60,11 +60,17 @@ def test_the_command(tokenizer, data_dir, tmp_path):
 
 def test_bad_input_is_told_in_a_sentence(tokenizer, data_dir, tmp_path):
     flags = {"tokenizer": tokenizer, "data_dir": data_dir, "output": tmp_path / "out"}
-    for change, told in (({"output": None}, "--output is missing"), ({"data_dir": tmp_path}, "build it with")):
+    (tmp_path / "file").touch()
+    for change, told in (
+        ({"output": None}, "--output is missing"),
+        ({"data_dir": tmp_path}, "build it with"),
+        ({"output": tmp_path / "file" / "out"}, "cannot be written"),
+    ):
         given = {name: value for name, value in (flags | change).items() if value is not None}
         done = run(*(f"--{name}={value}" for name, value in given.items()))
         assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
         assert told in done.stderr
+        assert "measuring" not in done.stdout
     with pytest.raises(InputError, match="'identiy', which is not known"):
         tokenization._metrics(["identiy"])
 
