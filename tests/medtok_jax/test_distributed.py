@@ -15,14 +15,21 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 
 
-def environment(devices: int = 1) -> dict[str, str]:
-    path = os.pathsep.join([str(HERE), str(ROOT)])
-    flags = f"--xla_force_host_platform_device_count={devices}"
-    return os.environ | {"PYTHONPATH": path, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """`environment(devices)` of a process; all share compiled programs, which are most of their time."""
+    given = {"PYTHONPATH": os.pathsep.join([str(HERE), str(ROOT)]), "JAX_PLATFORMS": "cpu"}
+    given |= {"JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("xla"))}
+    given |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+
+    def of(devices: int) -> dict[str, str]:
+        return os.environ | given | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+
+    return of
 
 
 @pytest.fixture(scope="module")
-def steps(data_dir, tmp_path_factory) -> dict[str, dict]:
+def steps(data_dir, environment, tmp_path_factory) -> dict[str, dict]:
     """`topology.py` on one device, on eight, on eight that hold all token states, and where two share a codebook."""
     found = {}
     settings = [("one", 1, 1, "no"), ("eight", 8, 1, "no")]
@@ -82,29 +89,41 @@ def test_a_shared_codebook_is_cut(steps):
         assert np.prod(sizes) <= batch * max(codebook, text), shape
 
 
-def train(data_dir, runs: dict[Path, int], **fields) -> list[dict]:
-    """Trains in each work directory, all at once, with so many processes; returns the summaries."""
+@pytest.fixture(scope="module")
+def train(data_dir, environment):
+    """`train(runs, **fields)`: trains in each work directory with so many processes, all at once; the summaries.
+
+    Fields of the configuration are given by work directory.
+    """
     small = {"data.data_dir": data_dir, "data.name": DATA_SET, "data.length_buckets": "(64,)"}
     small |= {"data.cache_dtype": "float32", "model.embedding_dim": 16, "model.graph_width": 16}
     small |= {"model.cross_width": 16, "model.cross_layers": 1, "model.codebook_size": 120, "model.kmeans_step": 3}
     small |= {"train.batch_size": 64, "train.steps": 6, "train.log_every": 2}
     base = [sys.executable, "-m", "medtok_jax.main", "--config=configs/default.py"]
-    commands = []
-    for workdir, processes in runs.items():
-        of_run = small | {name.replace("__", "."): value[workdir] for name, value in fields.items()}
-        command = [*base, *(f"--config.{name}={value}" for name, value in of_run.items()), f"--workdir={workdir}"]
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+
+    def commands(workdir: Path, processes: int, fields: dict) -> list[list[str]]:
+        command = [*base, *(f"--config.{name}={value}" for name, value in fields.items()), f"--workdir={workdir}"]
+        if processes == 1:
+            return [command]
         with socket.socket() as free:
             free.bind(("localhost", 0))
             address = f"localhost:{free.getsockname()[1]}"
-        together = ["--distributed", f"--coordinator_address={address}", f"--num_processes={processes}"]
-        several = [[*command, *together, f"--process_id={number}"] for number in range(processes)]
-        commands += several if processes > 1 else [command]
-    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    running = [subprocess.Popen(command, cwd=ROOT, env=environment(), **output) for command in commands]
-    for process in running:
-        told, _ = process.communicate(timeout=600)
-        assert process.returncode == 0, told
-    return [json.loads((workdir / "summary.json").read_text()) for workdir in runs]
+        command += ["--distributed", f"--coordinator_address={address}", f"--num_processes={processes}"]
+        return [[*command, f"--process_id={number}"] for number in range(processes)]
+
+    def run(runs: dict[Path, int], **fields: dict[Path, object]) -> list[dict]:
+        running = []
+        for workdir, processes in runs.items():
+            of_run = small | {name: value[workdir] for name, value in fields.items()}
+            for command in commands(workdir, processes, of_run):
+                running.append(subprocess.Popen(command, cwd=ROOT, env=environment(1), **output))
+        for process in running:
+            told, _ = process.communicate(timeout=600)
+            assert process.returncode == 0, told
+        return [json.loads((workdir / "summary.json").read_text()) for workdir in runs]
+
+    return run
 
 
 def assert_same_losses(first: dict, second: dict) -> None:
@@ -113,11 +132,11 @@ def assert_same_losses(first: dict, second: dict) -> None:
 
 
 @pytest.fixture(scope="module")
-def by_processes(data_dir, tmp_path_factory) -> dict[Path, dict]:
+def by_processes(train, tmp_path_factory) -> dict[Path, dict]:
     """Work directories of one process and of two, and their summaries."""
     folder = tmp_path_factory.mktemp("processes")
     runs = {folder / "one": 1, folder / "two": 2}
-    return dict(zip(runs, train(data_dir, runs), strict=True))
+    return dict(zip(runs, train(runs), strict=True))
 
 
 def test_two_processes_reach_the_loss_of_one(by_processes):
@@ -127,11 +146,11 @@ def test_two_processes_reach_the_loss_of_one(by_processes):
         np.testing.assert_allclose(two["all_codes"][name], value, rtol=2e-2, err_msg=name)
 
 
-def test_a_run_goes_on_with_another_number_of_processes(by_processes, data_dir, tmp_path):
+def test_a_run_goes_on_with_another_number_of_processes(by_processes, train, tmp_path):
     """What one process began two end, and what two began one ends, alike."""
     one, two = by_processes
     runs = {tmp_path / "one then two": 2, tmp_path / "two then one": 1}
-    first, second = train(data_dir, runs, resume_from=dict(zip(runs, (one, two), strict=True)))
+    first, second = train(runs, resume_from=dict(zip(runs, (one, two), strict=True)))
     assert first["step"] == second["step"] == 12
     assert_same_losses(first, second)
     before = by_processes[one]["losses"]["total_loss"]["last"]
