@@ -96,7 +96,7 @@ def _loss() -> ConfigDict:
     loss.specific_weight = 1.0  # Weight, within packing, of the contrasts of specific embeddings with their other view.
     loss.contrasted = "unquantized"  # What the contrasts see: quantized embeddings (the paper), or unquantized.
     loss.joint_weight = 1.0  # Weight of the contrast of all four embeddings together; 0 in the paper.
-    loss.distillation_weight = 1.0  # Distillation of text similarities: for words, at the tree's cost; 0 in the paper.
+    loss.distillation_weight = 1.0  # Weight of distilling text similarities: favours words over tree; 0 in the paper.
     loss.distillation_temperature = 0.1  # Temperature of these similarities.
     loss.positive_relations = ("gem_exact", "gem_approximate")  # Half of a batch are so joined to the other; () off.
     return loss

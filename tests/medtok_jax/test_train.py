@@ -222,7 +222,6 @@ def test_the_text_encoder_can_be_trained_in_bfloat16(data_dir, compiled_once, tm
         model__text_encoder_trainable=True,
         loss__distillation_weight=0.0,
         train__mixed_precision=True,
-        model__kmeans_refit=False,
         train__batch_size=8,
         train__steps=2,
     )
