@@ -22,8 +22,8 @@ from rich.console import Console
 
 from configs import ablation
 from medtok_jax.config import FREE_FIELDS
-from preprocessing import command_line
-from preprocessing.errors import InputError, UserError
+from preprocessing.common import command_line
+from preprocessing.common.errors import InputError, UserError
 
 EXAMPLE = "python -m eval.ablations --output=DIR"
 CONFIG_FILE = Path(ablation.__file__).resolve()

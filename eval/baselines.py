@@ -22,8 +22,8 @@ from pathlib import Path
 from absl import flags
 
 from configs import ablation, default
-from preprocessing import command_line
-from preprocessing.errors import InputError
+from preprocessing.common import command_line
+from preprocessing.common.errors import InputError
 
 KINDS = ("raw_text", "text_vq", "kmeans_text", "wordpieces", "vqgraph", "random", "one_token", "published")
 DEFAULT_DATASET = ablation.HELD_OUT
@@ -93,7 +93,7 @@ def main(argv: list[str]) -> None:
     if given.residual and given.kind != "kmeans_text":
         raise InputError(f"--residual is for --kind=kmeans_text, not for {given.kind}.")
     from eval.representation import FILE
-    from preprocessing.dataset_name import parse_name
+    from preprocessing.dataset.name import parse_name
 
     parse_name(given.dataset)
     output = Path(given.output).expanduser()

@@ -17,8 +17,8 @@ from pathlib import Path
 from absl import flags
 
 from eval.baselines import KINDS
-from preprocessing import command_line
-from preprocessing.errors import InputError
+from preprocessing.common import command_line
+from preprocessing.common.errors import InputError
 
 BASELINES = {"bert": "wordpieces"} | {kind: kind for kind in KINDS if kind != "published"}
 FILES = ("comparison.json", "comparison.md", "comparison.png")

@@ -11,7 +11,7 @@ from eval.intervals import Interval, difference, interval
 from eval.labels import Labels
 from eval.measurement import Measurement
 from eval.representation import Representation
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 
 BETTER, WORSE, NOT_TOLD = "better", "worse", "not told apart"
 

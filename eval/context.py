@@ -9,7 +9,7 @@ from eval import retrieval
 from eval.labels import SPLITS, Labels
 from eval.representation import Representation
 from eval.retrieval import Scorer
-from preprocessing.hashing import hash_strings
+from preprocessing.common.hashing import hash_strings
 
 # Codes a system that look for neighbours, and codes that a probe is fitted on: (in full, quick).
 NEIGHBOUR_QUERIES = (6000, 1500)

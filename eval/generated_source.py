@@ -20,13 +20,13 @@ from eval.synthetic_graph import power_law_graph
 from medtok_jax.text_model import EMBEDDED, resolve_text_encoder
 from preprocessing import primekg
 from preprocessing.codes import is_wellformed
-from preprocessing.dataset_name import PRIMEKG, RELEASE
-from preprocessing.dataset_sources import DESCRIPTIONS, GRAPH, KG, LINKS
-from preprocessing.knowledge_graph import KnowledgeGraph
-from preprocessing.linking import LINK_SCHEMA
-from preprocessing.release import FILE as RELEASE_FILE
-from preprocessing.subgraphs import neighbour_table, subgraphs
-from preprocessing.whole_folder import whole_folder
+from preprocessing.common.atomic import whole_folder
+from preprocessing.dataset.inputs import DESCRIPTIONS, GRAPH, KG, LINKS
+from preprocessing.dataset.name import PRIMEKG, RELEASE
+from preprocessing.dataset.release import FILE as RELEASE_FILE
+from preprocessing.graph.knowledge_graph import KnowledgeGraph
+from preprocessing.graph.neighbourhoods import neighbour_table, subgraphs
+from preprocessing.linking.links import LINK_SCHEMA
 
 NODES, EDGES = 129_375, 8_100_498
 

@@ -19,7 +19,7 @@ from sklearn.linear_model import RidgeClassifier
 from eval.bags import bags_of
 from eval.context import PROBE_BAGS, PROBE_CODES, Context
 from eval.measurement import Measurement
-from preprocessing.hashing import hash_strings, uniform
+from preprocessing.common.hashing import hash_strings, uniform
 
 FAMILY = "groups"
 MACRO_ACCURACY = "macro accuracy"

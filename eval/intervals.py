@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from eval.measurement import EXPONENTIAL, Measurement
-from preprocessing.hashing import mix
+from preprocessing.common.hashing import mix
 
 DRAWS = 1000
 BLOCKS = 2000

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
-from preprocessing.errors import UserError
+from preprocessing.common.errors import UserError
 
 
 def in_child(function: Callable, *arguments, **environment: str):

@@ -20,10 +20,11 @@ from eval.labels import SPLITS, Labels, Queries
 from medtok_jax import code_table
 from medtok_jax.code_table import CodeTable
 from medtok_jax.ragged import offsets_of, take
-from preprocessing import icd_graph, medtok_codes
+from preprocessing import medtok_codes
 from preprocessing.codes import ICD9CM, ICD10CM, CodeRecord, category_of
-from preprocessing.hashing import hash_strings, uniform
-from preprocessing.holdout import Holdout, hold_out
+from preprocessing.common.hashing import hash_strings, uniform
+from preprocessing.graph import icd_graph
+from preprocessing.graph.holdout import Holdout, hold_out
 from preprocessing.sources import icd
 
 FORWARD, BACKWARD = f"{ICD9CM} to {ICD10CM}", f"{ICD10CM} to {ICD9CM}"

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from medtok_jax.ragged import offsets_of, positions
-from preprocessing.errors import InputError
-from preprocessing.whole_folder import whole_folder
+from preprocessing.common.atomic import whole_folder
+from preprocessing.common.errors import InputError
 
 SPLITS = ("validation", "test")
 FORMAT_VERSION = 1

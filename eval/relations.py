@@ -13,7 +13,7 @@ from eval.context import Context
 from eval.labels import Queries
 from eval.measurement import Measurement, together
 from eval.retrieval import Scorer
-from preprocessing.hashing import mix
+from preprocessing.common.hashing import mix
 
 FAMILY = "relations"
 AUC, HITS = "AUC", "Hits@10"

@@ -22,8 +22,8 @@ from medtok_jax.regions import EMBEDDINGS, REGION_OF_EMBEDDING, REGIONS
 from medtok_jax.similarity import quantize
 from medtok_jax.tokenizer_config import CONFIG
 from medtok_jax.tokenizer_directory import EMBEDDING_FILE, TokenizerDirectory
-from preprocessing.errors import InputError
-from preprocessing.whole_folder import whole_folder
+from preprocessing.common.atomic import whole_folder
+from preprocessing.common.errors import InputError
 
 FILE = "representation.json"
 TABLE = "table.parquet"

@@ -28,7 +28,7 @@ from medtok_jax.similarity import quantize
 from medtok_jax.text_cache import DTYPES
 from medtok_jax.text_model import TextTokenizer, resolve_text_encoder
 from medtok_jax.text_states import TextStates
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 
 FAMILY = "robustness"
 WHOLE, NO_TEXT, NO_GRAPH, FEWER_EDGES = "nothing dropped", "text dropped", "graph dropped", "half of the edges dropped"

@@ -13,7 +13,7 @@ from eval import retrieval
 from eval.context import Context
 from eval.measurement import Measurement
 from eval.representation import Representation
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 
 FAMILY = "seeds"
 NEIGHBOURS = 10

@@ -29,8 +29,8 @@ from rich.console import Console
 from eval import speed_report
 from medtok_jax import config_file
 from medtok_jax.huge_pages import restart_with_huge_pages
-from preprocessing import command_line
-from preprocessing.errors import InputError
+from preprocessing.common import command_line
+from preprocessing.common.errors import InputError
 
 SCALES = ("icd", "primekg", "release")
 EXAMPLE = "python -m eval.speed train --output=DIR"

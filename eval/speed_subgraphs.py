@@ -8,10 +8,10 @@ from tqdm import tqdm
 
 from eval.phases import Phases
 from eval.synthetic_graph import power_law_graph
-from preprocessing.icd_graph import FIRST_KEPT as ICD_FIRST
-from preprocessing.icd_graph import PRIORITY as ICD_PRIORITY
+from preprocessing.graph.icd_graph import FIRST_KEPT as ICD_FIRST
+from preprocessing.graph.icd_graph import PRIORITY as ICD_PRIORITY
+from preprocessing.graph.neighbourhoods import neighbour_table, subgraphs
 from preprocessing.primekg import FIRST_KEPT, PRIORITY
-from preprocessing.subgraphs import neighbour_table, subgraphs
 
 HUB_CAP, MAX_NODES = 16, 64
 

@@ -18,7 +18,7 @@ from eval.timing import Timing, repeat
 from medtok_jax.batch import Batch
 from medtok_jax.run import Run
 from medtok_jax.text_model import resolve_text_encoder
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 
 EAGER, COMPILED, TIERS, PADDED = "eager", "compiled", "eager, tiers", "padded to 512"
 PADDED_LENGTH = 512

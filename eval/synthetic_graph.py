@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
-from preprocessing.knowledge_graph import NODE_SCHEMA, KnowledgeGraph, from_facts
+from preprocessing.graph.knowledge_graph import NODE_SCHEMA, KnowledgeGraph, from_facts
 
 _KINDS = 10
 

@@ -16,8 +16,8 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
-from preprocessing import command_line
-from preprocessing.errors import InputError
+from preprocessing.common import command_line
+from preprocessing.common.errors import InputError
 
 with command_line.importing(__name__):
     from eval import (

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from medtok_jax.code_names import shown
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 
 PADDINGS = (False, True, "longest", "max_length")
 SIDES = ("left", "right")

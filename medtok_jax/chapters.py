@@ -4,7 +4,7 @@ import bisect
 import dataclasses
 
 from preprocessing.codes import ICD9CM, ICD9PROC, ICD10CM, ICD10PCS, compact_code, is_wellformed, stem_length
-from preprocessing.icd_trees import ICD9CM_CHAPTERS, ICD9PROC_CHAPTERS, ICD10PCS_SECTIONS
+from preprocessing.graph.icd_trees import ICD9CM_CHAPTERS, ICD9PROC_CHAPTERS, ICD10PCS_SECTIONS
 
 ATC = "ATC"
 # Chapters of ICD-10-CM (NCHS tabular list): first and last category, title.

@@ -12,7 +12,7 @@ import orbax.checkpoint as ocp
 from flax import nnx
 
 from medtok_jax.state import TrainState
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 
 KINDS = ("last", "best")
 

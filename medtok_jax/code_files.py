@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from medtok_jax.code_names import shown
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 
 # Names that columns go by, in small letters, the likeliest first.
 COLUMNS = {

@@ -5,7 +5,7 @@ The last is the form of MIMIC-IV in MEDS: https://github.com/Medical-Event-Data-
 
 import re
 
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 
 # Order in which the paper names its eight systems (section 4), each with the OMOP vocabularies it covers.
 PAPER_ORDER = ("ICD9CM", "ICD9Proc", "ICD10CM", "ICD10PCS", "SNOMED", "ATC", "NDC", "CPT4", "HCPCS", "RxNorm")

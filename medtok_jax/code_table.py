@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from medtok_jax.ragged import offsets_of
-from preprocessing.errors import InputError
-from preprocessing.knowledge_graph import KnowledgeGraph
+from preprocessing.common.errors import InputError
+from preprocessing.graph.knowledge_graph import KnowledgeGraph
 from preprocessing.medtok_codes import fingerprint, graph_path
 
 SPLITS = ("train", "validation", "test")

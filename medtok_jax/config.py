@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from medtok_jax.regions import Regions
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 
 CHOICES = {
     "model.text_encoder_type": ("weighted_pooling", "default"),

@@ -5,7 +5,7 @@ import itertools
 from pathlib import Path
 
 from medtok_jax.config import check_overrides
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 
 DEFAULT = "configs/default.py"
 HELP = ("--help", "-h", "--helpfull", "--helpshort")

@@ -10,7 +10,7 @@ from medtok_jax.code_files import CodeRow
 from medtok_jax.lookup import UnknownCodeError
 from medtok_jax.token_files import Format
 from medtok_jax.tokenizer import MedTokTokenizer
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 
 # Distinct codes whose written form is kept at once; when there are more, all are forgotten.
 REMEMBERED = 100_000

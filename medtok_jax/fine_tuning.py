@@ -7,7 +7,7 @@ from flax import nnx
 from medtok_jax import checkpoints
 from medtok_jax.config import with_later_fields
 from medtok_jax.state import TrainState
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 
 # Embedding tables whose rows are named by the data set, and the list in a checkpoint's metadata that names them.
 NAMED_ROWS = {"type": "node_types", "relation": "relation_names"}

@@ -7,9 +7,9 @@ import pyarrow.compute as pc
 
 from medtok_jax.saved_model import SavedModel
 from preprocessing.codes import compact_code
-from preprocessing.errors import InputError
-from preprocessing.naming import by_normal_form, normal_form
-from preprocessing.subgraphs import NeighbourTable, neighbour_table
+from preprocessing.common.errors import InputError
+from preprocessing.graph.names import by_normal_form, normal_form
+from preprocessing.graph.neighbourhoods import NeighbourTable, neighbour_table
 
 SHOWN_CANDIDATES = 5
 

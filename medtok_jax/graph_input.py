@@ -16,7 +16,7 @@ import numpy as np
 
 from medtok_jax.graph_index import GraphIndex
 from preprocessing.codes import compact_code
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 
 MAX_HOP = 2
 EXPECTED = (

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from medtok_jax.tokenizer_config import CODEBOOK, CONFIG, TOKENS
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 
 PATTERNS = (CONFIG, TOKENS, CODEBOOK, "embeddings.safetensors", "model.safetensors", "model_config.json", "graph/*")
 _NAME = re.compile(r"[\w.-]+/[\w.-]+")

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from medtok_jax import hierarchy
 from medtok_jax.code_names import CodeNames, shown
 from preprocessing import codes
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 
 UNKNOWN, AMBIGUOUS = -1, -2
 

@@ -9,7 +9,7 @@ from ml_collections import config_flags
 
 from medtok_jax import config_file
 from medtok_jax.huge_pages import restart_with_huge_pages
-from preprocessing import command_line
+from preprocessing.common import command_line
 
 CONFIG = config_flags.DEFINE_config_file("config", None, f"Configuration file, FILE[:VARIANT] ({config_file.DEFAULT}).")
 WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints, logs, tokens and the summary go.")

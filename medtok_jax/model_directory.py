@@ -18,10 +18,11 @@ from medtok_jax.models.medtok import MedTok, Sizes
 from medtok_jax.run import Run
 from medtok_jax.saved_model import CONFIG, FORMAT_VERSION, GRAPH, SECTIONS, VARIABLES, Neighbourhood, digest
 from medtok_jax.state import TrainState
-from preprocessing import icd_graph, medtok_codes, primekg
-from preprocessing.dataset_name import parse_name
-from preprocessing.errors import InputError
-from preprocessing.knowledge_graph import KnowledgeGraph
+from preprocessing import medtok_codes, primekg
+from preprocessing.common.errors import InputError
+from preprocessing.dataset.name import parse_name
+from preprocessing.graph import icd_graph
+from preprocessing.graph.knowledge_graph import KnowledgeGraph
 
 MACHINE_PATHS = ("data_dir", "cache_dir")
 # Modules that say in which order the subgraphs of their graph keep neighbours.

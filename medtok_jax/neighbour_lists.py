@@ -12,8 +12,8 @@ import numpy as np
 from medtok_jax.graph_index import GraphIndex
 from medtok_jax.graph_input import CodeGraph, describe
 from preprocessing.codes import compact_code
-from preprocessing.errors import InputError
-from preprocessing.subgraphs import NeighbourTable, Subgraph, subgraphs
+from preprocessing.common.errors import InputError
+from preprocessing.graph.neighbourhoods import NeighbourTable, Subgraph, subgraphs
 
 FRESH = -1
 

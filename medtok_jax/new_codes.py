@@ -23,7 +23,7 @@ from medtok_jax.text_cache import DTYPES
 from medtok_jax.text_model import encoder_identity, resolve_text_encoder
 from medtok_jax.text_states import TextStates
 from preprocessing.codes import SYSTEMS, display_code, is_wellformed
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 
 # Codes a batch: one alone, or many. Each is compiled when it is first needed.
 BATCH_SIZES = (1, 32)

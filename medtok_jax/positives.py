@@ -6,7 +6,7 @@ import numpy as np
 
 from medtok_jax.dataset import Data
 from medtok_jax.ragged import positions
-from preprocessing.knowledge_graph import KnowledgeGraph
+from preprocessing.graph.knowledge_graph import KnowledgeGraph
 
 
 def both_directions(graph: KnowledgeGraph, names: Sequence[str]) -> np.ndarray:

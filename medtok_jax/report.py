@@ -17,8 +17,8 @@ from medtok_jax import report_data, report_maps, report_page
 from medtok_jax.report_codes import Selection, select
 from medtok_jax.similarity import CHUNK
 from medtok_jax.tokenizer import MedTokTokenizer
-from preprocessing import command_line
-from preprocessing.errors import InputError
+from preprocessing.common import command_line
+from preprocessing.common.errors import InputError
 
 FILE = "report.html"
 USAGE = "python -m medtok_jax.report --tokenizer=TOK --output=DIR [--codes=FILE]"

@@ -8,7 +8,7 @@ import numpy as np
 from medtok_jax import code_files
 from medtok_jax.code_files import CodeRow
 from medtok_jax.tokenizer import MedTokTokenizer
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 
 COLUMNS = {"code": None, "system": None}
 

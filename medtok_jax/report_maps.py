@@ -5,7 +5,7 @@ from types import ModuleType
 
 import numpy as np
 
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 
 METHODS = ("tsne", "umap", "pca")
 # Fewer points have no neighbourhoods to keep; their principal components are shown.

@@ -26,7 +26,7 @@ from medtok_jax.state import TrainState, create_optimizer, create_state, learnin
 from medtok_jax.steps import Structure
 from medtok_jax.text_model import encoder_identity, resolve_text_encoder
 from preprocessing import medtok_codes
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 
 # Share of an accelerator's memory that token states may take where the configuration leaves it open.
 STATES_SHARE = 0.4

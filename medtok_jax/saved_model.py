@@ -21,8 +21,8 @@ from safetensors.numpy import load_file
 from medtok_jax.config import with_later_fields
 from medtok_jax.models.bert import Bert, BertConfig
 from medtok_jax.models.medtok import MedTok, Sizes
-from preprocessing.errors import InputError
-from preprocessing.knowledge_graph import KnowledgeGraph
+from preprocessing.common.errors import InputError
+from preprocessing.graph.knowledge_graph import KnowledgeGraph
 
 FORMAT_VERSION = 1
 # Sections and fields of the training configuration that are kept.
@@ -32,7 +32,7 @@ VARIABLES, CONFIG, GRAPH = "model.safetensors", "model_config.json", "graph"
 
 @dataclasses.dataclass(frozen=True)
 class Neighbourhood:
-    """How the subgraphs of the training data were drawn; see `preprocessing.subgraphs`.
+    """How the subgraphs of the training data were drawn; see `preprocessing.graph.neighbourhoods`.
 
     `codes_are_nodes` tells whether codes are nodes of the graph or only hang on some.
     """

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from medtok_jax.batch import Batch
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 
 # Last keys of the paths of what is cut over `model`.
 CODEBOOK = (["rows"], ["ema_count"], ["ema_sum"])

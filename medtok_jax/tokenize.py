@@ -16,8 +16,8 @@ from pathlib import Path
 from absl import flags
 from rich.console import Console
 
-from preprocessing import command_line
-from preprocessing.errors import InputError
+from preprocessing.common import command_line
+from preprocessing.common.errors import InputError
 
 TOKENIZER = flags.DEFINE_string("tokenizer", None, "Tokenizer directory, or its name on the Hugging Face hub.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Work directory of a finished training run; its tokenizer is used.")

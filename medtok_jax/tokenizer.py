@@ -22,7 +22,7 @@ from medtok_jax.lookup import AMBIGUOUS, UNKNOWN, CodeIndex, UnknownCodeError, i
 from medtok_jax.similarity import Neighbor, Similarity, best
 from medtok_jax.tokenizer_config import CONFIG, TokenizerConfig
 from medtok_jax.tokenizer_directory import TokenizerDirectory
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 
 
 class MedTokTokenizer:

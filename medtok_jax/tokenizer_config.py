@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from medtok_jax.regions import REGION_OF_EMBEDDING, Regions
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 
 FORMAT_VERSION = 1
 CONFIG = "tokenizer_config.json"

@@ -38,7 +38,7 @@ from medtok_jax.tokenizer_config import (
     sha256_of,
     special_token_ids,
 )
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 
 EMBEDDING_FILE = "embeddings.safetensors"
 IDENTITY = "identity"

@@ -8,8 +8,7 @@ diagnosis in ICD9CM and a procedure in ICD9Proc. ICD codes are stored with their
 import dataclasses
 import re
 
-from preprocessing.errors import InputError
-from preprocessing.verhoeff import has_check_digit
+from preprocessing.common.errors import InputError
 
 ICD9CM = "ICD9CM"
 ICD9PROC = "ICD9Proc"
@@ -145,7 +144,7 @@ def _icd(system: str, code: str) -> str | None:
 def _concept_id(code: str) -> tuple[str | None, str]:
     if _CONCEPT_ID.fullmatch(code) is None:
         return None, " (a concept identifier of 6 to 18 digits)"
-    return (code, "") if has_check_digit(code) else (None, " (its check digit is wrong)")
+    return (code, "") if _has_check_digit(code) else (None, " (its check digit is wrong)")
 
 
 def _ndc(code: str) -> tuple[str | None, str]:
@@ -161,3 +160,33 @@ def _ndc(code: str) -> tuple[str | None, str]:
     if len(code) == 10:
         return None, " (10 digits without hyphens may be 4-4-2, 5-3-2 or 5-4-1; write the hyphens or all 11 digits)"
     return None, f" ({len(code)} digits without hyphens, where a package has 11 and a product 9)"
+
+
+# Verhoeff's check digit (1969), which ends every SNOMED CT identifier: a calculation in the dihedral group D5.
+def _dihedral_product(a: int, b: int) -> int:
+    """Return the product in D5, whose rotations are 0 to 4 and reflections 5 to 9."""
+    if a < 5:
+        return (a + b) % 5 if b < 5 else 5 + (a + b) % 5
+    return 5 + (a - b) % 5 if b < 5 else (a - b) % 5
+
+
+_PRODUCT = tuple(tuple(_dihedral_product(a, b) for b in range(10)) for a in range(10))
+_SHUFFLE = (1, 5, 7, 6, 2, 8, 3, 0, 9, 4)
+
+
+def _permutations() -> tuple[tuple[int, ...], ...]:
+    rows = [tuple(range(10))]
+    while len(rows) < 8:
+        rows.append(tuple(rows[-1][digit] for digit in _SHUFFLE))
+    return tuple(rows)
+
+
+_PERMUTATION = _permutations()
+
+
+def _has_check_digit(digits: str) -> bool:
+    """Return whether the last of `digits` (ASCII digits only) is the check digit of those before it."""
+    check = 0
+    for position, digit in enumerate(reversed(digits)):
+        check = _PRODUCT[check][_PERMUTATION[position % 8][int(digit)]]
+    return check == 0

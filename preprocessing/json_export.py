@@ -25,11 +25,11 @@ from pathlib import Path
 from absl import flags
 from tqdm import tqdm
 
-from preprocessing import command_line
-from preprocessing.errors import InputError
-from preprocessing.knowledge_graph import KnowledgeGraph
+from preprocessing.common import command_line
+from preprocessing.common.errors import InputError
+from preprocessing.dataset.splits import SPLITS
+from preprocessing.graph.knowledge_graph import KnowledgeGraph
 from preprocessing.medtok_codes import MedtokCodes, graph_path, open_prepared
-from preprocessing.splits import SPLITS
 
 LISTS = {"train": "train.json", "validation": "val.json", "test": "test.json"}
 LINES = "graphs.jsonl"

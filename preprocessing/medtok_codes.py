@@ -28,15 +28,15 @@ from tensorflow_datasets.core import file_adapters, writer
 from tensorflow_datasets.proto import tf_example_pb2
 from tqdm import tqdm
 
-from preprocessing import command_line
-from preprocessing.beam import BeamPipeline, beam_examples
-from preprocessing.dataset_name import NAME, DatasetOptions, parse_name
-from preprocessing.dataset_sources import check_source, read_source, source_files
-from preprocessing.errors import InputError, UserError
-from preprocessing.examples import examples, open_plan, write_plan
-from preprocessing.guarded_build import only_builder, quiet_tfds, writable
-from preprocessing.knowledge_graph import KnowledgeGraph
-from preprocessing.splits import SPLITS
+from preprocessing.common import command_line
+from preprocessing.common.errors import InputError, UserError
+from preprocessing.dataset.beam import BeamPipeline, beam_examples
+from preprocessing.dataset.build_lock import only_builder, quiet_tfds, writable
+from preprocessing.dataset.examples import examples, open_plan, write_plan
+from preprocessing.dataset.inputs import check_source, read_source, source_files
+from preprocessing.dataset.name import NAME, DatasetOptions, parse_name
+from preprocessing.dataset.splits import SPLITS
+from preprocessing.graph.knowledge_graph import KnowledgeGraph
 
 _DESCRIPTIONS = {
     "icd": """\
@@ -348,7 +348,7 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("name", f"{NAME}/icd", "data set, with options: see preprocessing/dataset_name.py")
+    flags.DEFINE_string("name", f"{NAME}/icd", "data set, with options: see preprocessing/dataset/name.py")
     flags.DEFINE_string("data_dir", None, "TFDS data directory; TFDS's own default when not given")
     flags.DEFINE_string(
         "source_dir",

@@ -23,16 +23,18 @@ from absl import flags
 from rich.console import Console
 from tqdm import tqdm
 
-from preprocessing import command_line, wget
-from preprocessing.archives import member_names, unzip
-from preprocessing.collecting import copy_file
-from preprocessing.ehr_packages import PACKAGES, load
-from preprocessing.errors import InputError
-from preprocessing.fetching import Patience
-from preprocessing.manifest import Manifest, sha256_of
-from preprocessing.physionet import (
+from preprocessing.common import command_line
+from preprocessing.common.errors import InputError
+from preprocessing.common.extras import PACKAGES, load
+from preprocessing.download import wget
+from preprocessing.download.archives import member_names, unzip
+from preprocessing.download.collect import copy_file
+from preprocessing.download.fetch import Patience
+from preprocessing.download.manifest import Manifest, sha256_of
+from preprocessing.download.physionet import (
     BASE_URL,
     CHECKSUMS,
+    PROJECTS,
     Project,
     credentials,
     fetch_checksums,
@@ -40,14 +42,6 @@ from preprocessing.physionet import (
     read_checksums,
 )
 
-_CREDENTIALED = "PhysioNet Credentialed Health Data License 1.5.0"
-_ODBL = "Open Data Commons Open Database License 1.0"
-PROJECTS = {
-    ("mimic3", False): Project("MIMIC-III", "mimiciii", "1.4", _CREDENTIALED, is_open=False),
-    ("mimic3", True): Project("MIMIC-III demo", "mimiciii-demo", "1.4", _ODBL, is_open=True),
-    ("mimic4", False): Project("MIMIC-IV", "mimiciv", "3.1", _CREDENTIALED, is_open=False),
-    ("mimic4", True): Project("MIMIC-IV demo", "mimic-iv-demo", "2.2", _ODBL, is_open=True),
-}
 # As `folder/table` without ending; plain and gzipped tables both count.
 TABLES = {
     "mimic3": (
@@ -302,10 +296,10 @@ def main(argv: list[str]) -> None:
 
 def prepare(request: Request) -> None:
     """Makes patient records of what was fetched; see `preprocessing.meds`."""
-    from preprocessing import meds  # Its packages are an extra.
+    from preprocessing.meds import convert  # Its packages are an extra.
 
-    asked = meds.Request(request.output, request.output / MEDS, request.version, progress=request.progress)
-    meds.show(meds.convert(asked), Console())
+    asked = convert.Request(request.output, request.output / MEDS, request.version, progress=request.progress)
+    convert.show(convert.convert(asked), Console())
 
 
 if __name__ == "__main__":

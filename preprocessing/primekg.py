@@ -24,12 +24,12 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from preprocessing import command_line
-from preprocessing.errors import InputError
-from preprocessing.knowledge_graph import NODE_SCHEMA, KnowledgeGraph, from_facts
-from preprocessing.rejects import Rejects
-from preprocessing.screened_csv import BLOCK_BYTES, Block, read_blocks
-from preprocessing.whole_folder import whole_folder
+from preprocessing.common import command_line
+from preprocessing.common.atomic import whole_folder
+from preprocessing.common.errors import InputError
+from preprocessing.common.large_csv import BLOCK_BYTES, Block, read_blocks
+from preprocessing.common.rejects import Rejects
+from preprocessing.graph.knowledge_graph import NODE_SCHEMA, KnowledgeGraph, from_facts
 
 # Table 2 of the paper: nodes of each type; and directed rows of each relation in the official file.
 NODE_COUNTS = {

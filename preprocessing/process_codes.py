@@ -23,10 +23,10 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from preprocessing import command_line
 from preprocessing.codes import ATC, CPT4, HCPCS, ICD9CM, ICD9PROC, ICD10CM, ICD10PCS, NDC, RXNORM, SNOMED, SYSTEMS
-from preprocessing.errors import InputError
-from preprocessing.rejects import Rejects
+from preprocessing.common import command_line
+from preprocessing.common.errors import InputError
+from preprocessing.common.rejects import Rejects
 from preprocessing.sources.atc import read_atc
 from preprocessing.sources.code_entries import CodeEntries
 from preprocessing.sources.cpt import read_cpt

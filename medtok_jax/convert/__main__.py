@@ -15,8 +15,8 @@ import importlib
 from absl import flags
 
 from medtok_jax.convert import request
-from preprocessing import command_line
-from preprocessing.errors import InputError
+from preprocessing.common import command_line
+from preprocessing.common.errors import InputError
 
 # Modules with `convert(request: Request) -> None`, imported when they are asked for.
 TARGETS = {

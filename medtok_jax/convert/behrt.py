@@ -35,9 +35,9 @@ from medtok_jax.convert.request import Request
 from medtok_jax.convert.spelling import Spelling
 from medtok_jax.convert.visits import DAYS_A_YEAR, DIAGNOSIS, KINDS, Visits
 from medtok_jax.ragged import offsets_of
-from preprocessing.errors import InputError
-from preprocessing.subject_splits import HELD_OUT, SPLITS, TRAIN, TUNING
-from preprocessing.whole_folder import whole_folder
+from preprocessing.common.atomic import whole_folder
+from preprocessing.common.errors import InputError
+from preprocessing.meds.splits import HELD_OUT, SPLITS, TRAIN, TUNING
 
 WIDTH, HEADS = 288, 12
 # The default length holds this share of the histories, but is no longer than the second number.

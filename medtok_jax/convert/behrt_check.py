@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from medtok_jax.convert import unpickling
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 
 PAD, UNKNOWN, SEP, CLS, MASK = SPECIAL = ("PAD", "UNK", "SEP", "CLS", "MASK")
 # model/utils.py: `age_vocab(max_age=110, mon=1)` knows as many months.

@@ -32,9 +32,9 @@ from medtok_jax.convert.event_codes import CodeMapper
 from medtok_jax.convert.projection import projection
 from medtok_jax.convert.request import Request
 from medtok_jax.tokenizer_directory import TokenizerDirectory
-from preprocessing.errors import InputError
-from preprocessing.meds_dataset import open_events
-from preprocessing.whole_folder import whole_folder
+from preprocessing.common.atomic import whole_folder
+from preprocessing.common.errors import InputError
+from preprocessing.meds.open import open_events
 
 ABOUT, UNMAPPED = "medtok.json", "unmapped_codes.json"
 MODEL = Path("models") / "medtok"

@@ -15,7 +15,7 @@ from medtok_jax.convert import ethos_checkpoint, ethos_directory, ethos_vocabula
 from medtok_jax.convert.ethos_checkpoint import ModelSize, config_state, shapes
 from medtok_jax.convert.ethos_directory import INTERVALS, QUANTILES, STAYS, Timelines
 from medtok_jax.convert.ethos_files import events
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 
 _STATISTICS = ("min", "q1", "mean", "median", "q3", "max")
 _CHECKPOINT_KEYS = {

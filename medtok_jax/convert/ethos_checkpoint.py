@@ -13,7 +13,7 @@ import numpy as np
 
 from medtok_jax.convert.ethos_vocabulary import medtok_token
 from medtok_jax.convert.projection import project
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 
 FILE = "recent_model.pt"
 # Initial standard deviation of all weights of ETHOS; its embeddings also set the scale of the logits.

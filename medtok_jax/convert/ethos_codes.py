@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from preprocessing import codes
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 from preprocessing.sources.packages import package_file
 
 OTHER = 0

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from medtok_jax.convert import unpickling
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 
 STATIC = "static_data.pickle"
 INTERVALS = "interval_estimates.json"

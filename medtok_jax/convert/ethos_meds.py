@@ -17,9 +17,9 @@ from medtok_jax.convert.ethos_directory import ShardWriter, Timelines
 from medtok_jax.convert.ethos_files import events
 from medtok_jax.convert.ethos_intervals import IntervalEstimates, with_intervals
 from medtok_jax.convert.event_codes import CodeMapper
-from preprocessing.ehr_packages import load
-from preprocessing.errors import InputError
-from preprocessing.meds_dataset import MedsDataset
+from preprocessing.common.errors import InputError
+from preprocessing.common.extras import load
+from preprocessing.meds.dataset import MedsDataset
 
 pl = load("polars")
 

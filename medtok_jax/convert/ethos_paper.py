@@ -13,7 +13,7 @@ import numpy as np
 
 from medtok_jax.convert import unpickling
 from medtok_jax.convert.ethos_vocabulary import UNK, medtok_token
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 
 # Timelines are stored as 16-bit numbers.
 MOST_TOKENS = 1 << 16

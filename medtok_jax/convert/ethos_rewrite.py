@@ -15,8 +15,8 @@ from medtok_jax.convert import ethos_codes, ethos_directory, ethos_vocabulary
 from medtok_jax.convert.ethos_codes import OTHER
 from medtok_jax.convert.ethos_directory import ShardWriter, Timelines
 from medtok_jax.convert.event_codes import CodeMapper
-from preprocessing.ehr_packages import load
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
+from preprocessing.common.extras import load
 
 pl = load("polars")
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from medtok_jax.convert.ethos_files import events
-from preprocessing.ehr_packages import load
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
+from preprocessing.common.extras import load
 
 pl = load("polars")
 

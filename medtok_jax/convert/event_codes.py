@@ -19,8 +19,8 @@ from medtok_jax.code_names import CodeNames
 from medtok_jax.convert.request import UNMAPPED
 from medtok_jax.lookup import AmbiguousCodeError, CodeIndex, UnknownCodeError
 from preprocessing import codes
-from preprocessing.ehr_packages import load
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
+from preprocessing.common.extras import load
 
 pl = load("polars")
 

@@ -32,8 +32,8 @@ from medtok_jax.convert.request import Request
 from medtok_jax.convert.spelling import Spelling
 from medtok_jax.convert.visits import DAYS_A_YEAR, KINDS, Visits
 from medtok_jax.tokenizer_config import read_config
-from preprocessing.errors import InputError
-from preprocessing.whole_folder import whole_folder
+from preprocessing.common.atomic import whole_folder
+from preprocessing.common.errors import InputError
 
 READOUT, UNKNOWN = SPECIAL = ("[READOUT]", "[UNK]")
 UNKNOWN_ID = SPECIAL.index(UNKNOWN)

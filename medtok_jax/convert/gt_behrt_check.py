@@ -11,7 +11,7 @@ from types import ModuleType
 import numpy as np
 
 from medtok_jax.convert import unpickling
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 
 NUM_VISITS = 50
 # Rows of the model's embeddings: numbers must be below.

@@ -23,8 +23,8 @@ from medtok_jax.lookup import AmbiguousCodeError, SortedStrings
 from medtok_jax.regions import REGIONS
 from medtok_jax.tokenizer import MedTokTokenizer
 from medtok_jax.tokenizer_directory import TokenizerDirectory
-from preprocessing.errors import UserError
-from preprocessing.whole_folder import whole_folder
+from preprocessing.common.atomic import whole_folder
+from preprocessing.common.errors import UserError
 
 MODULE = "tokenization_medtok.py"
 TABLE = "tokens.safetensors"

@@ -32,8 +32,8 @@ from medtok_jax.convert.request import Request
 from medtok_jax.convert.spelling import Spelling
 from medtok_jax.convert.visits import KINDS, PRESCRIPTION, Visits
 from preprocessing.codes import ATC, NDC
-from preprocessing.errors import InputError
-from preprocessing.whole_folder import whole_folder
+from preprocessing.common.atomic import whole_folder
+from preprocessing.common.errors import InputError
 
 WIDTH = 128
 UNKNOWN = "[UNK]"

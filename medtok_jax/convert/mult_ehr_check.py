@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from medtok_jax.convert import unpickling
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 
 NAME = "medtok"
 # Relation -> types of the nodes it goes from and to.

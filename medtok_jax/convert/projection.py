@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 
 
 def projection(dim: int, width: int, *, seed: int = 0) -> np.ndarray:

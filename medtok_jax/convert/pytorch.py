@@ -29,8 +29,8 @@ from medtok_jax.text_model import (
     encoder_identity,
     resolve_text_encoder,
 )
-from preprocessing.errors import InputError
-from preprocessing.whole_folder import whole_folder
+from preprocessing.common.atomic import whole_folder
+from preprocessing.common.errors import InputError
 
 FORMAT_VERSION = 1
 MODULE = "modeling_medtok.py"

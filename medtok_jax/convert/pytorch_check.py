@@ -15,8 +15,8 @@ from medtok_jax.new_codes import NewCode, NewCodeEncoder
 from medtok_jax.regions import EMBEDDINGS
 from medtok_jax.saved_model import SavedModel
 from medtok_jax.tokenizer_directory import TokenizerDirectory
-from preprocessing.errors import UserError
-from preprocessing.subgraphs import subgraphs
+from preprocessing.common.errors import UserError
+from preprocessing.graph.neighbourhoods import subgraphs
 
 SAMPLE = 64
 # Most an embedding may differ in a place.

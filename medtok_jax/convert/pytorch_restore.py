@@ -21,8 +21,8 @@ from medtok_jax.models.medtok import Sizes
 from medtok_jax.saved_model import Neighbourhood, SavedModel
 from medtok_jax.state import TrainState, create_optimizer, learning_rate
 from medtok_jax.text_model import encoder_identity
-from preprocessing.errors import InputError, UserError
-from preprocessing.whole_folder import whole_folder
+from preprocessing.common.atomic import whole_folder
+from preprocessing.common.errors import InputError, UserError
 
 
 def restore(source: Path, output: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 
 # Flax collections in front of every name; which one a variable is of is told by the configuration.
 COLLECTIONS = ("params.", "fixed.")

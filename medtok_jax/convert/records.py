@@ -9,8 +9,9 @@ from medtok_jax.convert.request import Request
 from medtok_jax.convert.visits import Visits, read_visits
 from medtok_jax.tokenizer import MedTokTokenizer
 from medtok_jax.tokenizer_config import read_config
-from preprocessing.errors import InputError
-from preprocessing.meds_dataset import MedsDataset, open_events
+from preprocessing.common.errors import InputError
+from preprocessing.meds.dataset import MedsDataset
+from preprocessing.meds.open import open_events
 
 UNMAPPED_FILE = "unmapped_codes.json"
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from medtok_jax.tokenizer_config import CONFIG
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 
 UNMAPPED = ("keep", "drop", "unk")
 
@@ -19,7 +19,7 @@ class Request:
         tokenizer: the tokenizer directory.
         events: MEDS data set or MIMIC directory, or None.
         output: directory to write: empty, absent, or to be replaced as a whole. Whoever converts writes it through
-            `preprocessing.whole_folder.whole_folder`, so that it appears only when it is whole.
+            `preprocessing.common.atomic.whole_folder`, so that it appears only when it is whole.
         unmapped: `keep`, `drop` or `unk`: what becomes of codes that the tokenizer does not hold.
         options: the flags that only this target takes, by name; absent where they were not given.
     """

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from medtok_jax.convert.visits import Visits
-from preprocessing.ehr_packages import load
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
+from preprocessing.common.extras import load
 
 pl = load("polars")
 

@@ -13,7 +13,7 @@ from medtok_jax.convert.projection import project
 from medtok_jax.convert.visits import Visits
 from medtok_jax.ragged import offsets_of
 from medtok_jax.tokenizer import MedTokTokenizer
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 
 PREFIX = "MEDTOK//"
 # Codes whose embeddings are computed at once.

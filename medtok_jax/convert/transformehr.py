@@ -29,8 +29,8 @@ from medtok_jax.convert.request import Request
 from medtok_jax.convert.spelling import Spelling
 from medtok_jax.convert.transformehr_check import PARTS, SPECIAL, UNKNOWN
 from medtok_jax.convert.visits import Visits
-from preprocessing.errors import InputError
-from preprocessing.whole_folder import whole_folder
+from preprocessing.common.atomic import whole_folder
+from preprocessing.common.errors import InputError
 
 WIDTH, HEADS = 768, 12
 MAX_POSITIONS = 1024

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from medtok_jax.convert import unpickling
-from preprocessing.errors import InputError
-from preprocessing.subject_splits import HELD_OUT, TRAIN, TUNING
+from preprocessing.common.errors import InputError
+from preprocessing.meds.splits import HELD_OUT, TRAIN, TUNING
 
 PARTS = {"train": TRAIN, "dev": TUNING, "test": HELD_OUT}
 UNKNOWN = "[UNK]"

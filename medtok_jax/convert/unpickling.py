@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 
 # What a pickle of lists, tuples, dicts, text and numbers asks for.
 NOTHING: Mapping[str, object] = {}

@@ -15,9 +15,10 @@ from medtok_jax.code_names import CodeNames
 from medtok_jax.convert.event_codes import MISSING, CodeMapper
 from medtok_jax.ragged import offsets_of
 from preprocessing import codes
-from preprocessing.ehr_packages import load
-from preprocessing.errors import InputError
-from preprocessing.meds_dataset import BIRTH, DEATH, MedsDataset
+from preprocessing.common.errors import InputError
+from preprocessing.common.extras import load
+from preprocessing.meds.dataset import MedsDataset
+from preprocessing.meds.layout import BIRTH, DEATH
 
 pl = load("polars")
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from safetensors import SafetensorError, safe_open
 
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 
 ACTIVATIONS = {
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),

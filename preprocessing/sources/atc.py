@@ -7,12 +7,12 @@ of several names, and often one row for every defined daily dose. RxNorm's full 
 from pathlib import Path
 
 from preprocessing.codes import ATC, display_code, is_wellformed
-from preprocessing.errors import InputError
-from preprocessing.rejects import Rejects
+from preprocessing.common.errors import InputError
+from preprocessing.common.rejects import Rejects
+from preprocessing.common.text_tables import Row, table
 from preprocessing.sources.code_entries import CodeEntries
 from preprocessing.sources.release_files import find_release
 from preprocessing.sources.rxnorm import atc_name, find_conso, read_atc_names
-from preprocessing.text_tables import Row, table
 
 _COLUMNS = {
     "code": ("atc code", "atc", "class id", "atc5"),

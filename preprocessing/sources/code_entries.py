@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from preprocessing.codes import display_code
-from preprocessing.errors import InputError
-from preprocessing.rejects import Rejects
+from preprocessing.common.errors import InputError
+from preprocessing.common.rejects import Rejects
 
 # The one kind of rejected row whose code is kept as it would be without the fault.
 EMPTY_DESCRIPTION = "empty description"

@@ -9,11 +9,11 @@ import re
 from pathlib import Path
 
 from preprocessing.codes import CPT4, is_wellformed
-from preprocessing.errors import InputError
-from preprocessing.rejects import Rejects
+from preprocessing.common.errors import InputError
+from preprocessing.common.rejects import Rejects
+from preprocessing.common.text_tables import lines, table
 from preprocessing.sources.code_entries import CodeEntries
 from preprocessing.sources.release_files import find_release
-from preprocessing.text_tables import lines, table
 
 _COLUMNS = {
     "code": ("cpt code", "cpt4 code", "cpt", "cpt4", "concept code"),

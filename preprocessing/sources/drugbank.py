@@ -7,8 +7,8 @@ Accession Numbers, Common name, CAS, UNII, Synonyms and Standard InChI Key; valu
 from pathlib import Path
 from typing import NamedTuple
 
-from preprocessing.rejects import Rejects
-from preprocessing.text_tables import table
+from preprocessing.common.rejects import Rejects
+from preprocessing.common.text_tables import table
 
 _COLUMNS = dict.fromkeys(("DrugBank ID", "Accession Numbers", "Common name", "Synonyms"), ())
 

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from preprocessing.codes import HCPCS
-from preprocessing.errors import InputError
-from preprocessing.rejects import Rejects
+from preprocessing.common.errors import InputError
+from preprocessing.common.rejects import Rejects
+from preprocessing.common.text_tables import lines, table
 from preprocessing.sources.code_entries import CodeEntries
 from preprocessing.sources.release_files import find_release
-from preprocessing.text_tables import lines, table
 
 _FIXED = r"HCPC(\d{4})?(?!.*(?:trans|correct|note|layout|noc)).*ANWEB(?!.*(?:trans|correct|note|layout|noc)).*\.txt"
 _TABLE = r"(?!.*(?:trans|correct|note|layout|noc)).*\.(?:csv|tsv)"

@@ -20,8 +20,8 @@ import pyarrow.compute as pc
 from pyarrow import csv
 
 from preprocessing.codes import ICD9CM, ICD9PROC, ICD10CM, ICD10PCS, CodeRecord, display_code, is_wellformed
-from preprocessing.errors import InputError
-from preprocessing.rejects import Rejects
+from preprocessing.common.errors import InputError
+from preprocessing.common.rejects import Rejects
 from preprocessing.sources import icd_files
 from preprocessing.sources.code_entries import EMPTY_DESCRIPTION, CodeEntries
 from preprocessing.sources.icd_files import official_count

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from preprocessing.codes import ICD9CM, ICD9PROC, ICD10CM, ICD10PCS
-from preprocessing.rejects import Rejects
+from preprocessing.common.rejects import Rejects
+from preprocessing.common.text_tables import lines
 from preprocessing.sources.code_entries import CodeEntries
 from preprocessing.sources.release_files import find_release, need_release
-from preprocessing.text_tables import lines
 
 # Published totals of releases: ICD-9-CM v32 (CMS), ICD-10-CM and ICD-10-PCS of fiscal year 2024 (CMS).
 ICD9_COUNTS = {(ICD9CM, "32"): 14_567, (ICD9PROC, "32"): 3_882}

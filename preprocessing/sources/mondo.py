@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from preprocessing.errors import InputError
-from preprocessing.rejects import Rejects
-from preprocessing.text_tables import Line, lines
+from preprocessing.common.errors import InputError
+from preprocessing.common.rejects import Rejects
+from preprocessing.common.text_tables import Line, lines
 
 EXACT, CLOSE, NARROW, BROAD, RELATED, XREF = "exact", "close", "narrow", "broad", "related", "xref"
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from preprocessing.codes import NDC, display_code, is_wellformed
-from preprocessing.rejects import Rejects
+from preprocessing.common.rejects import Rejects
+from preprocessing.common.text_tables import Row, table
 from preprocessing.sources.code_entries import CodeEntries
 from preprocessing.sources.release_files import find_release, need_release
 from preprocessing.sources.rxnorm import read_ndc_concepts
-from preprocessing.text_tables import Row, table
 
 _PRODUCT_COLUMNS = {
     name: ()

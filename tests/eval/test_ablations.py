@@ -11,7 +11,7 @@ from eval import ablation_report, ablations
 from eval.ablations import Runner, chosen_cells
 from eval.headlines import HEADLINES
 from medtok_jax.config import field_names, get_field, validate
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 
 
 @pytest.mark.parametrize("cell", ablation.cells())

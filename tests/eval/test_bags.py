@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
-import small_tokenizer
 from sklearn.metrics import jaccard_score
 
 from eval.bags import OverlapBlocks, bags_of, overlaps
 from eval.representation import Representation, from_tokenizer
 from medtok_jax.similarity import Similarity
 from medtok_jax.tokenizer_directory import TokenizerDirectory
+from tests.helpers import small_tokenizer
 
 
 def plain(tokens, weights=None, **fields) -> Representation:

@@ -7,7 +7,6 @@ import sys
 import numpy as np
 import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
-from small_run import DATA_SET, small_config
 
 from eval import text_vq
 from eval.baseline_data import Codes
@@ -18,6 +17,7 @@ from eval.representation import load
 from eval.tokenization import measure
 from medtok_jax.dataset import load_data
 from medtok_jax.text_model import TextTokenizer, resolve_text_encoder
+from tests.helpers.small_run import DATA_SET, small_config
 
 SIZE, TOKENS = 60, 4
 

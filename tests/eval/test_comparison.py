@@ -14,7 +14,7 @@ from eval.comparison import BETTER, NOT_TOLD, WORSE, common_codes, compare
 from eval.headlines import HEADLINES
 from eval.measurement import Measurement
 from eval.representation import Representation
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 
 HEADLINE = HEADLINES[0]
 

@@ -1,4 +1,3 @@
-import hand_world
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -8,6 +7,7 @@ from sklearn.metrics import balanced_accuracy_score
 from eval import groups
 from eval.bags import bags_of
 from eval.context import Context
+from tests.helpers import hand_world
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,10 @@ import numpy as np
 from eval.label_building import BACKWARD, FORWARD, GIVEN_CROSSWALK, GIVEN_NOTES, build_labels, parts_of
 from medtok_jax.code_table import CodeTable
 from medtok_jax.ragged import offsets_of
-from preprocessing.holdout import Holdout, hold_out
-from preprocessing.icd_graph import EDGE_TYPES, REVERSE
-from preprocessing.knowledge_graph import from_facts, node_table
-from preprocessing.subgraphs import neighbour_table, subgraphs
+from preprocessing.graph.holdout import Holdout, hold_out
+from preprocessing.graph.icd_graph import EDGE_TYPES, REVERSE
+from preprocessing.graph.knowledge_graph import from_facts, node_table
+from preprocessing.graph.neighbourhoods import neighbour_table, subgraphs
 
 # The official crosswalk has all three pairs.
 PAIRS = [("ICD9CM/250.00", "ICD10CM/E11.9"), ("ICD9CM/401.9", "ICD10CM/I10"), ("ICD9CM/493.90", "ICD10CM/J45.909")]

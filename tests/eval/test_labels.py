@@ -9,9 +9,9 @@ from eval.label_building import BACKWARD, FORWARD, NOT_EVALUATED
 from eval.labels import SPLITS, Labels
 from medtok_jax import code_table
 from preprocessing import medtok_codes
-from preprocessing.errors import InputError
-from preprocessing.icd_graph import EDGE_TYPES, REVERSE
-from preprocessing.knowledge_graph import KnowledgeGraph
+from preprocessing.common.errors import InputError
+from preprocessing.graph.icd_graph import EDGE_TYPES, REVERSE
+from preprocessing.graph.knowledge_graph import KnowledgeGraph
 from preprocessing.sources import icd
 
 HELD_OUT = "medtok_codes/icd-holdout_gem_30_eval-holdout_note_30_eval-nodes_32-sample_8000"

@@ -1,6 +1,5 @@
 import dataclasses
 
-import hand_world
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
@@ -8,6 +7,7 @@ from sklearn.metrics import roc_auc_score
 from eval import relations
 from eval.context import Context
 from eval.retrieval import cosine_scorer
+from tests.helpers import hand_world
 
 
 @pytest.fixture(scope="module")

@@ -1,17 +1,16 @@
 import dataclasses
 import json
 
-import hand_world
 import numpy as np
 import pytest
-import small_tokenizer
 
 from eval import representation
 from eval.representation import Representation
 from medtok_jax.regions import EMBEDDINGS
 from medtok_jax.similarity import Similarity
 from medtok_jax.tokenizer_directory import TokenizerDirectory
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
+from tests.helpers import hand_world, small_tokenizer
 
 
 def same(first: Representation, second: Representation) -> None:

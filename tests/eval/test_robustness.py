@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-from small_run import DATA_SET, small_config
 
 from eval import label_building, robustness
 from eval.context import Context
@@ -14,7 +13,8 @@ from eval.robustness import FEWER_EDGES, NO_GRAPH, NO_TEXT, WHOLE
 from medtok_jax import run as runs
 from medtok_jax.ragged import take
 from medtok_jax.regions import EMBEDDINGS, REGION_OF_EMBEDDING, REGIONS
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
+from tests.helpers.small_run import DATA_SET, small_config
 
 pytestmark = pytest.mark.slow
 

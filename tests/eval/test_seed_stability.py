@@ -1,6 +1,5 @@
 import dataclasses
 
-import hand_world
 import numpy as np
 import pytest
 from sklearn.neighbors import NearestNeighbors
@@ -9,7 +8,8 @@ from eval import seed_stability
 from eval.context import Context
 from eval.retrieval import cosine_scorer
 from eval.seed_stability import mates, membership, shared_neighbours
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
+from tests.helpers import hand_world
 
 
 def test_mates_by_hand():

@@ -14,7 +14,7 @@ from eval.phases import Phases
 from eval.speed_subgraphs import SCALES, Scale, measure
 from eval.synthetic_graph import power_law_graph
 from eval.timing import Timing, repeat
-from preprocessing.errors import UserError
+from preprocessing.common.errors import UserError
 
 RELATIONS = ("common", "rare", "rarer")
 

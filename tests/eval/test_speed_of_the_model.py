@@ -4,12 +4,10 @@ import dataclasses
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-import small_run
 from ml_collections import ConfigDict
 
 from eval import speed_dataset, speed_memory, speed_run, speed_setup, speed_tokenize, speed_train
@@ -21,8 +19,9 @@ from medtok_jax import code_table
 from medtok_jax.models.bert import load_bert
 from medtok_jax.text_model import EMBEDDED, TextTokenizer, resolve_text_encoder
 from preprocessing import medtok_codes
+from tests.helpers import small_run
+from tests.helpers.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 CODES = 400
 
 

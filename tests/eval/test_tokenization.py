@@ -4,15 +4,14 @@ import json
 import subprocess
 import sys
 
-import hand_world
 import pytest
-import small_tokenizer
 
 from eval import tokenization
 from eval.quality_report import markdown
 from medtok_jax import tokenizer_directory
 from preprocessing import medtok_codes
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
+from tests.helpers import hand_world, small_tokenizer
 
 
 @pytest.fixture(scope="module")

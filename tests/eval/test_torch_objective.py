@@ -8,7 +8,6 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import jax  # noqa: E402
-import small_run  # noqa: E402
 from flax import nnx  # noqa: E402
 from ml_collections import ConfigDict  # noqa: E402
 
@@ -20,6 +19,7 @@ from medtok_jax import sharding, steps  # noqa: E402
 from medtok_jax.convert import pytorch_weights  # noqa: E402
 from medtok_jax.losses import totals  # noqa: E402
 from medtok_jax.model_directory import flatten  # noqa: E402
+from tests.helpers import small_run  # noqa: E402
 
 
 @pytest.fixture(scope="module", params=["default", "paper"])

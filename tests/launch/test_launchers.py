@@ -6,12 +6,12 @@ import re
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[2]
+from tests.helpers.paths import ROOT
+
 LAUNCH = ROOT / "launch"
 # Parses a command line of the training program as it does itself.
 PARSE = """

@@ -5,7 +5,6 @@ import itertools
 import jax
 import numpy as np
 import pytest
-from small_run import small_config
 
 from configs import default
 from medtok_jax.code_table import CodeTable
@@ -13,7 +12,8 @@ from medtok_jax.dataset import Data
 from medtok_jax.input_pipeline import BatchBuilder, Budgets
 from medtok_jax.ragged import offsets_of
 from medtok_jax.text_cache import TextCache
-from preprocessing.knowledge_graph import from_facts, node_table
+from preprocessing.graph.knowledge_graph import from_facts, node_table
+from tests.helpers.small_run import small_config
 
 TEXT_WIDTH = 8
 VOCABULARY = 30

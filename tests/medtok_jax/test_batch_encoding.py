@@ -6,10 +6,10 @@ import jax
 import numpy as np
 import pytest
 import torch
-from small_tokenizer import KEYS, K, write
 
 from medtok_jax import AmbiguousCodeError, MedTokTokenizer, UnknownCodeError
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
+from tests.helpers.small_tokenizer import KEYS, K, write
 
 WIDTH = 4 * K
 

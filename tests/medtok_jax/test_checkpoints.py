@@ -7,7 +7,7 @@ from flax import nnx
 
 from medtok_jax import checkpoints
 from medtok_jax.state import TrainState
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from medtok_jax import code_table
 from medtok_jax.code_table import RAGGED, SPLITS, STRINGS, load, sample
 from preprocessing import medtok_codes
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 
 NAME = "medtok_codes/icd-sample_600"
 

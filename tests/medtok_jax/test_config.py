@@ -9,7 +9,7 @@ from configs import default, paper, pipeline
 from medtok_jax import config as configuration
 from medtok_jax.config import check_overrides, differences, field_names, get_field, total_steps, validate
 from medtok_jax.regions import REGIONS, Regions
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 
 CONFIGS = Path(default.__file__).parent
 

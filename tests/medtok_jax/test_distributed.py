@@ -9,16 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_run import DATA_SET
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
+from tests.helpers.paths import ROOT
+from tests.helpers.small_run import DATA_SET
 
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
     """`environment(devices)` of a process; all share compiled programs, which are most of their time."""
-    given = {"PYTHONPATH": os.pathsep.join([str(HERE), str(ROOT)]), "JAX_PLATFORMS": "cpu"}
+    given = {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     given |= {"JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("xla"))}
     given |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
 
@@ -35,7 +34,12 @@ def steps(data_dir, environment, tmp_path_factory) -> dict[str, dict]:
     settings = [("one", 1, 1, "no"), ("eight", 8, 1, "no")]
     settings += [("eight with states", 8, 1, "yes"), ("four by two", 8, 2, "no")]
     for name, devices, parts, on_device in settings:
-        command = [sys.executable, str(HERE / "topology.py"), str(data_dir), str(tmp_path_factory.mktemp("run"))]
+        command = [
+            sys.executable,
+            str(ROOT / "tests" / "helpers" / "topology.py"),
+            str(data_dir),
+            str(tmp_path_factory.mktemp("run")),
+        ]
         command += [str(parts), on_device]
         done = subprocess.run(command, env=environment(devices), capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr

@@ -8,11 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from small_tokenizer import KEYS, write
 
 from medtok_jax import MedTokTokenizer, file_tokenizer
 from medtok_jax.code_files import read_codes
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
+from tests.helpers.small_tokenizer import KEYS, write
 
 ANY = {"code": None, "system": None, "description": None}
 KINDS = ("csv", "json", "jsonl", "parquet")

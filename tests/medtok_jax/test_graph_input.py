@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_graph import facts, small_index
 
 from medtok_jax.graph_input import from_node_link, read_json
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
+from tests.helpers.small_graph import facts, small_index
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from small_tokenizer import KEYS, K, make_tokens, write
 
 from medtok_jax import MedTokTokenizer
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
+from tests.helpers.small_tokenizer import KEYS, K, make_tokens, write
 
 WIDTH = 4 * K
 ROW = {key: row for row, key in enumerate(KEYS)}

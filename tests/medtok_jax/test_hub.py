@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from local_hub import Hub, run_python, serve
-from small_tokenizer import KEYS, make_tokens, write
 
 from medtok_jax import MedTokTokenizer
+from tests.helpers.local_hub import Hub, run_python, serve
+from tests.helpers.small_tokenizer import KEYS, make_tokens, write
 
 NAME, TOKENIZER = "team/tiny-bert", "team/medtok"
 FILES = {

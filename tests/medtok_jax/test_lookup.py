@@ -5,11 +5,11 @@ import random
 import numpy as np
 import pyarrow as pa
 import pytest
-from small_tokenizer import KEYS
 
 from medtok_jax.code_names import PAPER_ORDER, CodeNames
 from medtok_jax.lookup import AMBIGUOUS, UNKNOWN, AmbiguousCodeError, CodeIndex, UnknownCodeError
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
+from tests.helpers.small_tokenizer import KEYS
 
 SORTED = sorted([*KEYS, "ICD9CM/E84", "Custom/a.1", "Custom/A1", "Custom/ä.1", "RxNorm/99213"])
 

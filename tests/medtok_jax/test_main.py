@@ -3,15 +3,13 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from configs import default
 from medtok_jax import config_file
-from preprocessing.errors import InputError
-
-ROOT = Path(__file__).parents[2]
+from preprocessing.common.errors import InputError
+from tests.helpers.paths import ROOT
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess:

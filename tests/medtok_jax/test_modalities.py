@@ -5,14 +5,14 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from small_run import small_config
 
 from medtok_jax.config import LATER_FIELDS, differences, get_field, validate, with_later_fields
 from medtok_jax.dataset import load_data
 from medtok_jax.input_pipeline import BatchBuilder, Budgets
 from medtok_jax.models.node_features import MISSING
 from medtok_jax.text_model import resolve_text_encoder
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
+from tests.helpers.small_run import small_config
 
 ROWS = np.array([3, 4, 5, 8])
 

@@ -8,7 +8,7 @@ import pytest
 
 from medtok_jax import checkpoints, model_directory, saved_model
 from medtok_jax.saved_model import CONFIG, GRAPH, VARIABLES
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 
 
 @pytest.fixture(scope="module")

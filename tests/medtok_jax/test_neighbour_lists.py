@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from small_graph import facts, small_index
 
 from medtok_jax.neighbour_lists import from_neighbours
-from preprocessing.errors import InputError
-from preprocessing.knowledge_graph import from_facts, node_table
+from preprocessing.common.errors import InputError
+from preprocessing.graph.knowledge_graph import from_facts, node_table
+from tests.helpers.small_graph import facts, small_index
 
 
 @pytest.fixture(scope="module")

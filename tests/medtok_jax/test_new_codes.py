@@ -12,7 +12,7 @@ from medtok_jax import code_table, config, model_directory, saved_model
 from medtok_jax.models.quantizer import Regions
 from medtok_jax.new_codes import NewCode, NewCodeEncoder
 from preprocessing import medtok_codes
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 
 SHOWN = 12
 TEXT = "Type 2 diabetes mellitus with something that no list names"

@@ -9,13 +9,13 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from small_tokenizer import KEYS, REGIONS, make_tokens, write
 
 from medtok_jax import report, report_data, report_maps, report_page
 from medtok_jax.regions import Regions
 from medtok_jax.report_codes import read_codes, sample_evenly, select
 from medtok_jax.tokenizer import MedTokTokenizer
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
+from tests.helpers.small_tokenizer import KEYS, REGIONS, make_tokens, write
 
 HOSTILE = "</script><script>x</script><!-- \u2028\u2029 & \" ' <b> ${script} \x07"
 

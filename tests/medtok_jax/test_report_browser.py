@@ -8,10 +8,10 @@ import shutil
 import numpy as np
 import pytest
 from matplotlib.image import imread
-from small_tokenizer import KEYS, REGIONS, make_tokens, write
 
 from medtok_jax import report
 from medtok_jax.tokenizer import MedTokTokenizer
+from tests.helpers.small_tokenizer import KEYS, REGIONS, make_tokens, write
 
 sync_api = pytest.importorskip("playwright.sync_api")
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

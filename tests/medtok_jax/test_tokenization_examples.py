@@ -14,8 +14,8 @@ import pytest
 from medtok_jax import tokenizer_directory
 from medtok_jax.saved_model import load
 from medtok_jax.tokenizer_directory import TokenizerDirectory, Tokens
+from tests.helpers.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "tokenization_examples.md"
 # Codes that the page names; the data set of the tests may lack them.
 NAMED = ("ICD10CM/E11.8", "ICD10CM/E11.9", "ICD10CM/E11.65", "ICD10CM/I10", "ICD10CM/N18.6", "ICD9CM/250.00")

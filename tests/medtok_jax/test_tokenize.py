@@ -7,12 +7,12 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 from rich.console import Console
-from small_tokenizer import write
 
 from medtok_jax import tokenize
 from medtok_jax.token_display import show_code
 from medtok_jax.tokenizer import MedTokTokenizer
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
+from tests.helpers.small_tokenizer import write
 
 
 @pytest.fixture(scope="module")

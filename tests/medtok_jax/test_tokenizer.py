@@ -4,20 +4,19 @@ import pickle
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
-from small_tokenizer import KEYS, REGIONS, K, make_tokens, write
 
 import medtok_jax
 from medtok_jax import MedTokTokenizer, UnknownCodeError
 from medtok_jax.code_names import PAPER_ORDER
 from medtok_jax.regions import EMBEDDINGS, REGION_OF_EMBEDDING
 from medtok_jax.tokenizer_config import CONFIG
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
+from tests.helpers.paths import ROOT
+from tests.helpers.small_tokenizer import KEYS, REGIONS, K, make_tokens, write
 
-ROOT = Path(__file__).parents[2]
 ROW = {key: row for row, key in enumerate(KEYS)}
 
 

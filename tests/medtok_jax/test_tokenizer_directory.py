@@ -8,12 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save_file
-from small_tokenizer import KEYS, REGIONS, K, about, make_tokens, write
 
 from medtok_jax import tokenizer_directory
 from medtok_jax.tokenizer_config import CODEBOOK, CONFIG, TOKENS
 from medtok_jax.tokenizer_directory import EMBEDDING_FILE, TokenizerDirectory
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
+from tests.helpers.small_tokenizer import KEYS, REGIONS, K, about, make_tokens, write
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from small_run import small_config
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from medtok_jax import checkpoints, run, train
@@ -17,7 +16,8 @@ from medtok_jax.interruption import Interrupted
 from medtok_jax.metrics import QUANTIZATION_METRICS
 from medtok_jax.steps import TERMS, NonFiniteLoss
 from medtok_jax.tokenizer_directory import TokenizerDirectory
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
+from tests.helpers.small_run import small_config
 
 
 def variables(workdir, kind="last") -> dict[str, np.ndarray]:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from preprocessing import icd_graph, knowledge_graph, medtok_codes
+from preprocessing import medtok_codes
+from preprocessing.graph import icd_graph, knowledge_graph
 from preprocessing.sources import icd
 from preprocessing.sources.tabular import read_tabular
 

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preprocessing.codes import SYSTEMS, CodeRecord, category_of, compact_code, display_code, is_wellformed
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 
 
 @pytest.mark.parametrize(

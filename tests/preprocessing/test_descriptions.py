@@ -4,10 +4,9 @@ import sys
 
 import pytest
 
-from preprocessing.composition import compose
-from preprocessing.descriptions import Counts, describe
-from preprocessing.errors import InputError
-from preprocessing.rejects import Rejects
+from preprocessing.common.errors import InputError
+from preprocessing.common.rejects import Rejects
+from preprocessing.descriptions import Counts, compose, describe
 
 CODES = (
     "system,code,description,attributes\n"

@@ -3,18 +3,17 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import networkx as nx
 import pytest
 
 from preprocessing import medtok_codes
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
+from preprocessing.graph.knowledge_graph import KnowledgeGraph
 from preprocessing.json_export import LISTS, export_json, file_name
-from preprocessing.knowledge_graph import KnowledgeGraph
+from tests.helpers.paths import ROOT
 
 SMALL = "medtok_codes/icd-sample_400"
-ROOT = Path(medtok_codes.__file__).parents[1]
 
 
 @pytest.fixture(scope="module")

@@ -13,13 +13,13 @@ import pytest
 import tensorflow_datasets as tfds
 
 from preprocessing import medtok_codes
-from preprocessing.errors import InputError
-from preprocessing.icd_graph import EDGE_TYPES, FIRST_KEPT, PRIORITY
-from preprocessing.knowledge_graph import KnowledgeGraph
-from preprocessing.subgraphs import neighbour_table, subgraphs
+from preprocessing.common.errors import InputError
+from preprocessing.graph.icd_graph import EDGE_TYPES, FIRST_KEPT, PRIORITY
+from preprocessing.graph.knowledge_graph import KnowledgeGraph
+from preprocessing.graph.neighbourhoods import neighbour_table, subgraphs
+from tests.helpers.paths import ROOT
 
 SMALL = "medtok_codes/icd-sample_400"
-ROOT = Path(medtok_codes.__file__).parents[1]
 
 
 def command(*arguments, **environment):

@@ -11,16 +11,17 @@ import subprocess
 import sys
 import zipfile
 
-import mimic_copies
 import pytest
-from file_server import FileServer, Served
 
-from preprocessing import mimic, physionet
-from preprocessing.errors import InputError
-from preprocessing.fetching import Patience
-from preprocessing.http_session import FetchError
-from preprocessing.manifest import FILE_NAME, Manifest
-from preprocessing.meds_dataset import MedsDataset
+from preprocessing import mimic
+from preprocessing.common.errors import InputError
+from preprocessing.download import physionet
+from preprocessing.download.fetch import Patience
+from preprocessing.download.http_session import FetchError
+from preprocessing.download.manifest import FILE_NAME, Manifest
+from preprocessing.meds.dataset import MedsDataset
+from tests.helpers import mimic_copies
+from tests.helpers.file_server import FileServer, Served
 
 USER, PASSWORD = "ada", "correct horse"
 TABLES = {

@@ -3,14 +3,14 @@ import io
 import subprocess
 import sys
 
-import kg_csv
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocessing.errors import InputError, UserError
-from preprocessing.knowledge_graph import KnowledgeGraph
+from preprocessing.common.errors import InputError, UserError
+from preprocessing.common.rejects import Rejects
+from preprocessing.graph.knowledge_graph import KnowledgeGraph
 from preprocessing.primekg import (
     COLUMNS,
     NODE_COUNTS,
@@ -20,7 +20,7 @@ from preprocessing.primekg import (
     read_primekg,
     write_primekg,
 )
-from preprocessing.rejects import Rejects
+from tests.helpers import kg_csv
 
 
 def read(path, **options):

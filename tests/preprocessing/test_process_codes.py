@@ -3,13 +3,13 @@ import json
 import subprocess
 import sys
 
-import official_files as files
 import pytest
 
 from preprocessing.codes import SYSTEMS
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
+from preprocessing.common.rejects import Rejects
 from preprocessing.process_codes import process_codes
-from preprocessing.rejects import Rejects
+from tests.helpers import official_files as files
 
 
 def process(source, output, **options):

@@ -1,10 +1,9 @@
 """A tokenizer and patients made by hand, written once."""
 
 import pytest
-import small_tokenizer
-import small_visits
 
 from medtok_jax.convert.request import make_request
+from tests.helpers import small_tokenizer, small_visits
 
 
 @pytest.fixture(scope="session")

@@ -8,13 +8,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import small_visits
 
 from medtok_jax.convert import behrt
 from medtok_jax.convert.behrt_check import check_behrt
 from medtok_jax.convert.request import make_request
 from medtok_jax.tokenizer import MedTokTokenizer
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
+from tests.helpers import small_visits
 
 
 def convert(request):

@@ -8,14 +8,14 @@ import sys
 import numpy as np
 import polars as pl
 import pytest
-import small_tokenizer
-from small_ethos import at, frame, patient, write_meds
 
 from medtok_jax.convert import ethos, ethos_check, ethos_directory, ethos_meds, ethos_paper, ethos_vocabulary
 from medtok_jax.convert.ethos_files import events
 from medtok_jax.convert.request import make_request
 from medtok_jax.tokenizer_directory import TokenizerDirectory
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
+from tests.helpers import small_tokenizer
+from tests.helpers.small_ethos import at, frame, patient, write_meds
 
 pytest.importorskip("torch")
 
@@ -220,7 +220,7 @@ def test_patients_that_cannot_be_told(tmp_path):
     rows.sort("subject_id", "time", maintain_order=True, nulls_last=False).write_parquet(path)
     small_tokenizer.write(tmp_path / "tok")
     directory = TokenizerDirectory.read(tmp_path / "tok")
-    from preprocessing.meds_dataset import MedsDataset
+    from preprocessing.meds.dataset import MedsDataset
 
     speller = ethos_meds.Speller(ethos.CodeMapper(directory.table["key"]), directory.ids)
     (tmp_path / "out").mkdir()

@@ -7,11 +7,11 @@ import shutil
 
 import numpy as np
 import pytest
-from small_ethos import DAY, write_tokenized
 
 from medtok_jax.convert import ethos_check, ethos_checkpoint, ethos_directory, ethos_paper, ethos_vocabulary
 from medtok_jax.convert.ethos_checkpoint import ModelSize
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
+from tests.helpers.small_ethos import DAY, write_tokenized
 
 torch = pytest.importorskip("torch")
 

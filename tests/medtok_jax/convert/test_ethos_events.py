@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-import small_tokenizer
-from small_ethos import HOUR, MINUTE, at, frame
 
 from medtok_jax.convert import ethos_files
 from medtok_jax.convert.ethos_directory import Timelines
 from medtok_jax.convert.ethos_files import events
 from medtok_jax.convert.ethos_intervals import IntervalEstimates, interval_counts, with_intervals
 from medtok_jax.convert.event_codes import CodeMapper
+from tests.helpers import small_tokenizer
+from tests.helpers.small_ethos import HOUR, MINUTE, at, frame
 
 TOKENS = {"ICD10CM/E119": ["MEDTOK//1", "MEDTOK//2"], "NDC/00002143380": ["MEDTOK//3"]}
 

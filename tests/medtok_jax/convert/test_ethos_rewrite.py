@@ -4,13 +4,13 @@ import importlib.util
 
 import numpy as np
 import pytest
-import small_tokenizer
-from small_ethos import DAY, timelines, write_tokenized
 
 from medtok_jax.convert import ethos_check, ethos_codes, ethos_directory, ethos_rewrite, ethos_vocabulary
 from medtok_jax.convert.ethos_rewrite import Rewriter
 from medtok_jax.convert.event_codes import CodeMapper
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
+from tests.helpers import small_tokenizer
+from tests.helpers.small_ethos import DAY, timelines, write_tokenized
 
 N = small_tokenizer.REGIONS.size
 TITLES = {"TYPE_2_DIABETES_MELLITUS": "E11", "FRACTURE_OF_FEMUR": "S72", "TYPE_1_DIABETES_MELLITUS": "E10"}

@@ -5,14 +5,14 @@ import json
 import numpy as np
 import polars as pl
 import pytest
-import small_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medtok_jax.convert.event_codes import MISSING, CodeMapper
 from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing import codes
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
+from tests.helpers import small_tokenizer
 
 KEYS = small_tokenizer.KEYS
 

@@ -10,8 +10,8 @@ import shutil
 import numpy as np
 import polars as pl
 import pytest
-import small_tokenizer
-import small_visits
+
+from tests.helpers import small_tokenizer, small_visits
 
 torch = pytest.importorskip("torch")
 geometric = pytest.importorskip("torch_geometric.data")
@@ -19,7 +19,7 @@ geometric = pytest.importorskip("torch_geometric.data")
 from medtok_jax.convert import gt_behrt  # noqa: E402
 from medtok_jax.convert.gt_behrt_check import check_gt_behrt  # noqa: E402
 from medtok_jax.tokenizer import MedTokTokenizer  # noqa: E402
-from preprocessing.errors import InputError  # noqa: E402
+from preprocessing.common.errors import InputError  # noqa: E402
 
 
 def convert(request):

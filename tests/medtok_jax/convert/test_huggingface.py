@@ -7,17 +7,16 @@ import shutil
 import subprocess
 import sys
 
-import guide_examples
 import numpy as np
 import pytest
-import small_tokenizer
 import yaml
-from small_tokenizer import KEYS, REGIONS, K
 
 from medtok_jax import MedTokTokenizer
 from medtok_jax.convert import huggingface
 from medtok_jax.convert.request import make_request
-from preprocessing.errors import InputError, UserError
+from preprocessing.common.errors import InputError, UserError
+from tests.helpers import guide_examples, small_tokenizer
+from tests.helpers.small_tokenizer import KEYS, REGIONS, K
 
 # Two codes of one set of tokens, and what only an alias, a MEDS code or another spelling finds.
 SPELLINGS = [

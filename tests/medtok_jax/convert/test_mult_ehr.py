@@ -7,13 +7,13 @@ import sys
 
 import numpy as np
 import pytest
-import small_visits
 
 from medtok_jax.convert import mult_ehr
 from medtok_jax.convert.mult_ehr_check import RELATIONS, check_mult_ehr
 from medtok_jax.convert.request import make_request
 from medtok_jax.tokenizer import MedTokTokenizer
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
+from tests.helpers import small_visits
 
 
 def convert(request):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from medtok_jax.convert.projection import project, projection
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 
 
 @pytest.mark.parametrize(("dim", "width"), [(4, 4), (4, 16), (64, 108)])

@@ -7,13 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import guide_examples
 import numpy as np
 import pytest
-import small_tokenizer
 from flax import nnx
 from ml_collections import ConfigDict
 from safetensors.numpy import save_file
+
+from tests.helpers import guide_examples, small_tokenizer
 
 torch = pytest.importorskip("torch")
 
@@ -25,7 +25,7 @@ from medtok_jax.models.medtok import Sizes  # noqa: E402
 from medtok_jax.new_codes import NewCodeEncoder  # noqa: E402
 from medtok_jax.saved_model import Neighbourhood, SavedModel  # noqa: E402
 from medtok_jax.text_model import encoder_identity  # noqa: E402
-from preprocessing.errors import InputError, UserError  # noqa: E402
+from preprocessing.common.errors import InputError, UserError  # noqa: E402
 
 # Models of one shape are compiled once.
 pytestmark = pytest.mark.usefixtures("compiled_once")

@@ -2,15 +2,13 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from medtok_jax.convert.__main__ import SOURCES, TARGETS
 from medtok_jax.convert.request import check_output, make_request
-from preprocessing.errors import InputError
-
-ROOT = Path(__file__).parents[3]
+from preprocessing.common.errors import InputError
+from tests.helpers.paths import ROOT
 
 
 def command(*arguments) -> tuple[int, str, str]:

@@ -5,14 +5,13 @@ import datetime
 import numpy as np
 import polars as pl
 import pytest
-import small_tokenizer
-import small_visits
 
 from medtok_jax.convert import samples
 from medtok_jax.convert.event_codes import CodeMapper
 from medtok_jax.convert.visits import read_visits
-from preprocessing.errors import InputError
-from preprocessing.meds_dataset import MedsDataset
+from preprocessing.common.errors import InputError
+from preprocessing.meds.dataset import MedsDataset
+from tests.helpers import small_tokenizer, small_visits
 
 
 @pytest.fixture(scope="module")

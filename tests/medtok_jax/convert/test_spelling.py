@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-import small_tokenizer
 
 from medtok_jax.convert import spelling
 from medtok_jax.convert.event_codes import CodeMapper
 from medtok_jax.convert.visits import read_visits
 from medtok_jax.tokenizer import MedTokTokenizer
-from preprocessing.errors import InputError
-from preprocessing.meds_dataset import MedsDataset
+from preprocessing.common.errors import InputError
+from preprocessing.meds.dataset import MedsDataset
+from tests.helpers import small_tokenizer
 
 SPECIAL = ["PAD", "UNK"]
 

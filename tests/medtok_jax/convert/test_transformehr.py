@@ -6,13 +6,13 @@ import shutil
 
 import numpy as np
 import pytest
-import small_visits
 
 from medtok_jax.convert import transformehr
 from medtok_jax.convert.request import make_request
 from medtok_jax.convert.transformehr_check import check_transformehr
 from medtok_jax.tokenizer import MedTokTokenizer
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
+from tests.helpers import small_visits
 
 
 def convert(request):

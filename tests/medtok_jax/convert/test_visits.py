@@ -4,19 +4,19 @@ import collections
 import csv
 import datetime
 import random
-from pathlib import Path
 
 import numpy as np
 import pytest
-import small_tokenizer
-import small_visits
 
 from medtok_jax.convert.event_codes import CodeMapper
 from medtok_jax.convert.visits import KINDS, read_visits
-from preprocessing.errors import InputError
-from preprocessing.meds_dataset import MedsDataset, open_events
+from preprocessing.common.errors import InputError
+from preprocessing.meds.dataset import MedsDataset
+from preprocessing.meds.open import open_events
+from tests.helpers import small_tokenizer, small_visits
+from tests.helpers.paths import SHARED
 
-DEMO = Path(__file__).parents[4] / "shared" / "data" / "mimic3demo"
+DEMO = SHARED / "data" / "mimic3demo"
 
 
 def read(root, unmapped="keep"):

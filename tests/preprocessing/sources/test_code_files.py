@@ -2,11 +2,10 @@
 
 import json
 
-import official_files as files
 import pytest
 
-from preprocessing.errors import InputError
-from preprocessing.rejects import Rejects
+from preprocessing.common.errors import InputError
+from preprocessing.common.rejects import Rejects
 from preprocessing.sources.atc import read_atc
 from preprocessing.sources.cpt import read_cpt
 from preprocessing.sources.hcpcs import read_hcpcs
@@ -14,6 +13,7 @@ from preprocessing.sources.icd_files import official_count, read_icd9, read_icd1
 from preprocessing.sources.ndc import read_ndc
 from preprocessing.sources.rxnorm import read_rxnorm
 from preprocessing.sources.snomed import read_snomed
+from tests.helpers import official_files as files
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-from preprocessing.rejects import Rejects
+from preprocessing.common.rejects import Rejects
 from preprocessing.sources.drugbank import Drug, read_vocabulary
 
 TEXT = """\

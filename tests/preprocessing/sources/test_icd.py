@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from preprocessing.errors import InputError
+from preprocessing.common.errors import InputError
 from preprocessing.sources import icd, packages
 from preprocessing.sources.packages import package_file
 

@@ -1,7 +1,7 @@
 import pytest
 
-from preprocessing.errors import InputError
-from preprocessing.rejects import Rejects
+from preprocessing.common.errors import InputError
+from preprocessing.common.rejects import Rejects
 from preprocessing.sources.mondo import read_obo, read_sssom
 
 SSSOM = """\

@@ -1,0 +1,155 @@
+"""How all command lines start and how they fail: one sentence on stderr and an exit status, no traceback.
+
+Exit status: 0 done, 2 something given cannot be used, 1 another failure told in one sentence, 130 stopped by Ctrl-C,
+143 by SIGTERM.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NoReturn
+
+from absl import app, flags, logging
+from rich.console import Console
+
+from preprocessing.common.errors import InputError, UserError
+
+# Extra of this project that installs a package which not every command needs.
+EXTRAS = {
+    "polars": "ehr",
+    "meds": "ehr",
+    "scipy": "eval",
+    "sklearn": "eval",
+    "torch": "pytorch",
+    "torch_geometric": "pyg",
+    "apache_beam": "beam",
+    "openTSNE": "report",
+    "plotly": "report",
+    "umap": "report",
+}
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, handled like Ctrl-C, so that what was being written is cleaned up."""
+
+
+def run(main: Callable[[list[str]], None], *, check: Callable[[list[str]], None] | None = None) -> NoReturn:
+    """Parses absl flags and calls `main` with the program name and the arguments that are not flags.
+
+    Args:
+        main: the command.
+        check: called with the raw arguments before flags are parsed; may raise `InputError`.
+    """
+    app.run(lambda argv: _guarded(main, argv), flags_parser=lambda argv: _parse(argv, check))
+
+
+@contextlib.contextmanager
+def importing(module: str) -> Iterator[None]:
+    """Around imports at the top of a command that need an extra: told in a sentence where the command is what runs.
+
+    Args:
+        module: `__name__` of the module that imports.
+    """
+    try:
+        yield
+    except (UserError, ModuleNotFoundError) as error:
+        told = missing_package(error) if isinstance(error, ModuleNotFoundError) else error
+        if module != "__main__" or told is None:
+            raise
+        _fail(told, told.exit_status)
+
+
+def missing_package(error: ModuleNotFoundError) -> InputError | None:
+    """What to say of a package of an extra that is not installed; None of any other module."""
+    package = (error.name or "").partition(".")[0]
+    if package not in EXTRAS:
+        return None
+    return InputError(
+        f"this needs the Python package {package}, which is not installed; run: pip install"
+        f" 'medtok_jax[{EXTRAS[package]}]'"
+    )
+
+
+def expect_arguments(argv: list[str], count: int, example: str) -> list[str]:
+    """The `count` arguments behind the program name.
+
+    Raises:
+        InputError: more or fewer were given; the sentence shows `example`.
+    """
+    arguments = argv[1:]
+    if len(arguments) != count:
+        given = f"got {len(arguments)}: {' '.join(arguments)}" if arguments else "got none"
+        raise InputError(
+            f"the number of arguments beside the flags must be {count}, but {given}; for example: {example}"
+        )
+    return arguments
+
+
+def table_console(width: int = 130) -> Console:
+    """Return a console that prints tables in full: `width` characters where output is not a terminal."""
+    console = Console()
+    return console if console.is_terminal else Console(width=width)
+
+
+def output_folder(path: str | Path) -> Path:
+    """A folder to write to, made where it is absent; to be asked for before the work, so that no result is lost.
+
+    Raises:
+        InputError: it cannot be made, or not be written to.
+    """
+    folder = Path(path).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError("permission denied")
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"the folder {folder} cannot be written ({reason}); give another --output.") from error
+    return folder
+
+
+def _guarded(main: Callable[[list[str]], None], argv: list[str]) -> None:
+    signal.signal(signal.SIGTERM, _terminate)
+    if not flags.FLAGS["verbosity"].present:
+        # Libraries tell every file they write at the level that absl's `app` starts with.
+        logging.set_verbosity(logging.WARNING)
+    try:
+        main(argv)
+    except UserError as error:
+        _fail(error, error.exit_status)
+    except ModuleNotFoundError as error:
+        told = missing_package(error)
+        if told is None:
+            raise
+        _fail(told, told.exit_status)
+    except KeyboardInterrupt as interrupt:
+        number = signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT
+        # Shell convention: 128 + number of the signal.
+        _fail("interrupted; nothing was left half-written, run the same command again to go on.", 128 + number)
+
+
+def _terminate(*_) -> NoReturn:
+    raise Terminated
+
+
+def _parse(argv: list[str], check: Callable[[list[str]], None] | None) -> list[str]:
+    try:
+        if check:
+            check(argv)
+        return flags.FLAGS(argv)
+    except UserError as error:
+        _fail(error, error.exit_status)
+    except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+        # Flags of configuration fields raise what their conversion raises.
+        _fail(" ".join(str(error).split()) or type(error).__name__, 2)
+    except SystemExit:
+        # absl exits with status 1 after --help, although nothing failed.
+        sys.exit(0)
+
+
+def _fail(error: Exception | str, status: int) -> NoReturn:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(status)

@@ -1,0 +1,262 @@
+"""The three sources of a data set: each gives its knowledge graph, its codes and the nodes that they stand on.
+
+| source | codes | graph | subgraphs |
+|---|---|---|---|
+| `icd` | ICD systems, from Python packages | hierarchies, crosswalks, notes, HPO | hub-capped, 2 hops |
+| `primekg` | `processed_descriptions.csv` | PrimeKG: `graph/` | hub-capped, 2 hops of the nodes in `links/` |
+| `release` | `all_codes_mappings.parquet` | PrimeKG: `kg.csv` | its node lists, and all edges among them |
+
+The last two are built from the files of a source directory (`FILES`). There too a node may be the code itself, whose
+name the model never sees: for `primekg` links tell, for `release` that its name is the code's description.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from preprocessing import primekg
+from preprocessing.codes import CodeRecord, category_of
+from preprocessing.common.errors import InputError
+from preprocessing.common.rejects import Rejects
+from preprocessing.common.text_tables import table
+from preprocessing.dataset.examples import anchor_lists, codes_table
+from preprocessing.dataset.name import ICD, NAME, PRIMEKG, RELEASE, DatasetOptions
+from preprocessing.dataset.release import FILE as RELEASE_FILE
+from preprocessing.dataset.release import Release, read_release
+from preprocessing.dataset.splits import sample
+from preprocessing.graph import icd_graph
+from preprocessing.graph.holdout import hold_out, write_held_out
+from preprocessing.graph.knowledge_graph import KnowledgeGraph, from_facts, node_table
+from preprocessing.graph.names import normal_form
+from preprocessing.graph.neighbourhoods import NeighbourTable, PairTable, neighbour_table, pair_table
+from preprocessing.linking.links import anchors_of, link_by_key
+from preprocessing.sources.icd import official_counts, vocabulary
+
+LINKS = "links/links.parquet"
+COVERAGE = "links/coverage.json"
+DESCRIPTIONS = "processed_descriptions.csv"
+GRAPH = "graph"
+KG = "kg.csv"
+# Files of a source directory that a data set is made from, and the command that makes them.
+FILES = {
+    PRIMEKG: ((DESCRIPTIONS, f"{GRAPH}/graph.json", LINKS), "python -m preprocessing.pipeline --output={} --full"),
+    RELEASE: ((RELEASE_FILE, KG), "python -m preprocessing.download release --output={}"),
+}
+_ORIGINS = {PRIMEKG: "the official files of all code systems and PrimeKG", RELEASE: "files of doi:10.7910/DVN/7XNT3M"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What a data set is made of.
+
+    Attributes:
+        codes: `examples.CODES_SCHEMA` table.
+        table: what subgraphs are cut from.
+    """
+
+    codes: pa.Table
+    table: NeighbourTable | PairTable
+
+
+def check_source(name: str, options: DatasetOptions, source_dir: Path | None, data_dir: object = None) -> None:
+    """Checks that the data set `name` could be built.
+
+    Raises:
+        InputError: it needs a source directory, or one that is given lacks a file; the sentence tells the commands.
+    """
+    if options.source == ICD:
+        if source_dir is not None:
+            raise InputError(f"{name} is built from Python packages; leave --source_dir={source_dir} out.")
+        return
+    files, command = FILES[options.source]
+    if source_dir is None:
+        where = "" if data_dir is None else f" --data_dir={data_dir}"
+        raise InputError(
+            f"{name} is not there yet and is built from {_ORIGINS[options.source]}: {command.format('DIR')} brings "
+            f"them, and python -m preprocessing.medtok_codes --name={name} --source_dir=DIR{where} builds it "
+            f"('{NAME}/{ICD}' needs no files)."
+        )
+    for file in files:
+        if not (source_dir / file).is_file():
+            raise InputError(
+                f"{source_dir} lacks {file}, from which {name} is built; make it with: {command.format(source_dir)}"
+            )
+
+
+def source_files(options: DatasetOptions, source_dir: Path | None) -> dict[str, dict[str, str | int]]:
+    """Size and SHA-256 of the files that a data set is made from, by their name in the source directory."""
+    found = {}
+    for name in FILES.get(options.source, ((), ""))[0]:
+        with (source_dir / name).open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+        found[name] = {"bytes": (source_dir / name).stat().st_size, "sha256": digest}
+    return found
+
+
+def read_source(options: DatasetOptions, source_dir: Path | None, folder: Path, progress: bool = True) -> Source:
+    """Reads what a data set is made of, and writes its graph into `folder`, with the counts of what was read.
+
+    `folder` then holds the graph, `report.json`, `holdout.parquet` where edges are held out, and `rejects.csv` where
+    there is a source directory.
+    """
+    if options.source == ICD:
+        return _icd(options, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with Rejects(folder / "rejects.csv") as rejects:
+        read = {PRIMEKG: _primekg, RELEASE: _release}[options.source]
+        source, counts = read(options, source_dir, folder, rejects, progress)
+    counts |= {f"{outcome}: {file}: {kind}": count for file, kind, outcome, count in rejects.summary()}
+    report = {
+        "code_lists": [],
+        "counts": counts,
+        "links": _link_coverage(source_dir),
+        "rejected": rejects.counts.total(),
+        "sources": source_files(options, source_dir),
+    }
+    _write_report(folder, report)
+    return source
+
+
+def _icd(options: DatasetOptions, folder: Path) -> Source:
+    source = icd_graph.icd_facts(options.groups)
+    facts, keys, held = source.facts, list(source.ids), {}
+    for holdout in options.holdouts:
+        facts, left_out = hold_out(facts, keys, icd_graph.EDGE_TYPES[holdout.edge_type], holdout)
+        held |= left_out
+    graph = from_facts(node_table(source.rows), facts, icd_graph.REVERSE)
+    graph.save(folder)
+    if options.holdouts:
+        write_held_out(folder / "holdout.parquet", held, keys)
+    lists = [dict(zip(row.dtype.names, row.item(), strict=True)) for row in official_counts()]
+    _write_report(folder, {"code_lists": lists, "counts": source.counts})
+    records = _sampled(vocabulary(), options)[0]
+    nodes, counts = anchor_lists(link_by_key(records, source.ids)[0])
+    codes = codes_table(records, nodes, counts, np.where(counts > 0, 0, -1))
+    return Source(codes, _neighbours(graph, options, icd_graph.PRIORITY, icd_graph.FIRST_KEPT))
+
+
+def _primekg(
+    options: DatasetOptions, source_dir: Path, folder: Path, rejects: Rejects, progress: bool
+) -> tuple[Source, dict[str, int]]:
+    described = _described_codes(source_dir / DESCRIPTIONS, rejects)
+    records, _ = _sampled(described, options)
+    graph = KnowledgeGraph.load(source_dir / GRAPH)
+    graph.save(folder)
+    anchors, self_nodes = anchors_of(records, source_dir / LINKS)
+    nodes, counts = anchor_lists(anchors[:, : options.max_nodes])
+    codes = codes_table(records, nodes, counts, np.where(self_nodes < counts, self_nodes, -1))
+    counted = {"codes": len(described), "codes_with_nodes": int((counts > 0).sum())}
+    return Source(codes, _neighbours(graph, options, primekg.PRIORITY, primekg.FIRST_KEPT)), counted
+
+
+def _release(
+    options: DatasetOptions, source_dir: Path, folder: Path, rejects: Rejects, progress: bool
+) -> tuple[Source, dict[str, int]]:
+    found = primekg.read_primekg(source_dir / KG, rejects, progress=progress)
+    found.graph.save(folder)
+    path = source_dir / RELEASE_FILE
+    release = read_release(path, rejects, progress=progress)
+    nodes, anchors, cut = _known_nodes(release, found.index, options.max_nodes, rejects, path)
+    records, chosen = _sampled(release.records, options)
+    nodes, anchors = nodes.take(pa.array(chosen)), anchors[chosen]
+    codes = codes_table(records, nodes, anchors, _self_nodes(records, nodes, anchors, found.graph))
+    counted = {
+        "codes": len(release.records),
+        "codes_with_nodes": int((anchors > 0).sum()),
+        "node_lists_cut_at_the_cap": cut,
+    }
+    return Source(codes, pair_table(found.graph, priority=primekg.PRIORITY)), counted
+
+
+def _link_coverage(source_dir: Path) -> dict[str, dict[str, int]]:
+    """Codes by system and method of linking, as `preprocessing.linking` counted them; empty where it did not."""
+    path = source_dir / COVERAGE
+    return json.loads(path.read_text(encoding="utf-8"))["systems"] if path.is_file() else {}
+
+
+def _described_codes(path: Path, rejects: Rejects) -> list[CodeRecord]:
+    """The codes of `processed_descriptions.csv`; one without a text is described by its system and code."""
+    records = {}
+    columns = dict.fromkeys(("system", "code", "description"), ())
+    for line, (system, code, text), row in table(path, rejects, columns=columns, separators=",", quoted=True):
+        record = CodeRecord(system, code, text.strip() or f"{system} {code}")
+        if not code or not system:
+            rejects.add(path, line, "no code", "the row names no code; left out", row)
+        elif records.setdefault(record.key, record) != record:
+            rejects.add(path, line, "duplicate code with different text", "the first text is kept", row)
+    if not records:
+        raise InputError(f"{path} holds no code; make it with: python -m preprocessing.descriptions")
+    return list(records.values())
+
+
+def _neighbours(
+    graph: KnowledgeGraph, options: DatasetOptions, priority: Sequence[str], first_kept: Sequence[str]
+) -> NeighbourTable:
+    return neighbour_table(graph, hub_cap=options.hub_cap, priority=priority, first_kept=first_kept)
+
+
+def _known_nodes(
+    release: Release, index: np.ndarray, max_nodes: int, rejects: Rejects, path: Path
+) -> tuple[pa.ListArray, np.ndarray, int]:
+    """Node lists of the release's codes in node ids, at most `max_nodes` each; number of anchors; lists that were cut.
+
+    Where the release does not say which node is the code's own, the first of its list counts as that.
+    """
+    lengths = np.array([len(numbers) for numbers in release.index], dtype=np.int64)
+    flat = np.concatenate(release.index) if len(lengths) else np.empty(0, np.int64)
+    row = np.repeat(np.arange(len(lengths)), lengths)
+    place = np.minimum(np.searchsorted(index, flat), len(index) - 1)
+    known = index[place] == flat
+    for position in np.flatnonzero(~known):
+        key = release.records[row[position]].key
+        reason = f"PrimeKG has no node of index {flat[position]}; the other nodes of {key} are kept"
+        rejects.add(path, int(release.lines[row[position]]), "node not in the graph", reason, key)
+    own = np.arange(len(flat)) - (np.cumsum(lengths) - lengths)[row] < release.anchors[row]
+    anchors = np.bincount(row[known & own], minlength=len(lengths))
+    row, nodes = row[known], place[known]
+    counts = np.bincount(row, minlength=len(lengths))
+    kept = np.arange(len(row)) - (np.cumsum(counts) - counts)[row] < max_nodes
+    capped = np.minimum(counts, max_nodes)
+    offsets = np.concatenate([[0], np.cumsum(capped)]).astype(np.int32)
+    lists = pa.ListArray.from_arrays(pa.array(offsets), pa.array(nodes[kept].astype(np.int32)))
+    anchors = np.minimum(np.where(anchors > 0, anchors, counts > 0), capped)
+    return lists, anchors, int((counts > max_nodes).sum())
+
+
+def _self_nodes(
+    records: Sequence[CodeRecord], nodes: pa.ListArray, anchors: np.ndarray, graph: KnowledgeGraph
+) -> np.ndarray:
+    """Position of the anchor that is named as the code is described, -1 for none: int32 [n]."""
+    names = graph.nodes["name"].to_pylist()
+    forms: dict[int, str] = {}
+    found = np.full(len(records), -1, dtype=np.int32)
+    starts = nodes.offsets.to_numpy()
+    flat = nodes.values.to_numpy()
+    for row in np.flatnonzero(anchors):
+        form = normal_form(records[row].description)
+        for position in range(anchors[row]):
+            node = int(flat[starts[row] + position])
+            if node not in forms:
+                forms[node] = normal_form(names[node])
+            if forms[node] == form:
+                found[row] = position
+                break
+    return found
+
+
+def _sampled(records: Sequence[CodeRecord], options: DatasetOptions) -> tuple[list[CodeRecord], np.ndarray]:
+    """The codes that the option `sample` leaves, and their positions int64 [n]."""
+    if options.sample is None or options.sample >= len(records):
+        return list(records), np.arange(len(records))
+    systems = [record.system for record in records]
+    chosen = sample(systems, [category_of(record) for record in records], options.sample)
+    return [records[position] for position in chosen], chosen
+
+
+def _write_report(folder: Path, report: dict) -> None:
+    (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,167 @@
+"""Reads a data set name: everything that makes one data set differ from another is in its name.
+
+`medtok_codes/<source>`, where the source is
+
+- `icd`: the ICD code systems over the graph of their official files, from Python packages;
+- `primekg`: the codes of all coding systems linked to PrimeKG, from files that `preprocessing.pipeline` made;
+- `release`: the authors' published codes with their neighbourhoods in PrimeKG, from the files of the release;
+
+followed by any of these options, joined by `-`, each at most once but for `holdout`:
+
+- `groups`: CCSR and CCS groups as nodes of the graph (labels of the evaluation, so off by default); `icd` only;
+- `holdout_<edge type>_<percent>_<name>`: leaves that part of the edge type out, `holdout_gem_30_eval`; `icd` only; may
+  be given several times, for edge types that have no relation in common (`holdout_gem_30_eval-holdout_note_30_eval`);
+- `nodes_<n>`: at most n nodes in a subgraph (64);
+- `hubs_<n>`: at most n neighbours offered by a node (16); not for `release`, which comes with its neighbourhoods;
+- `sample_<n>`: about n codes, whole categories only. The graph stays whole, so every example is the same as in the
+  full data set.
+"""
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Iterable
+
+from preprocessing.common.errors import InputError
+from preprocessing.graph.holdout import Holdout
+from preprocessing.graph.icd_graph import EDGE_TYPES
+
+NAME = "medtok_codes"
+ICD, PRIMEKG, RELEASE = "icd", "primekg", "release"
+SOURCES = (ICD, PRIMEKG, RELEASE)
+_FORMS = {
+    "groups": re.compile(r"groups"),
+    "holdout": re.compile(r"holdout_([a-z][a-z0-9_]*)_([0-9]{1,2})_([a-z0-9]+)"),
+    "nodes": re.compile(r"nodes_([1-9][0-9]{0,3})"),
+    "hubs": re.compile(r"hubs_([1-9][0-9]{0,2})"),
+    "sample": re.compile(r"sample_([1-9][0-9]{0,7})"),
+}
+_EXAMPLES = {
+    "groups": "groups",
+    "holdout": "holdout_gem_30_eval",
+    "nodes": "nodes_32",
+    "hubs": "hubs_8",
+    "sample": "sample_1000",
+}
+_NOT_FOR = {
+    "groups": {
+        PRIMEKG: "PrimeKG holds no CCSR or CCS groups",
+        RELEASE: "PrimeKG holds no CCSR or CCS groups",
+    },
+    "holdout": {
+        PRIMEKG: "PrimeKG holds no edges between codes",
+        RELEASE: "PrimeKG holds no edges between codes",
+    },
+    "hubs": {RELEASE: "the authors' release comes with the neighbourhood of every code"},
+}
+_DEFAULT_NODES = 64
+_DEFAULT_HUBS = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetOptions:
+    """What a data set name says; see the module's docstring."""
+
+    source: str = ICD
+    groups: bool = False
+    holdouts: tuple[Holdout, ...] = ()
+    max_nodes: int = _DEFAULT_NODES
+    hub_cap: int = _DEFAULT_HUBS
+    sample: int | None = None
+
+    @property
+    def config_name(self) -> str:
+        """The one spelling of these options: fixed order, defaults left out."""
+        parts = [self.source]
+        if self.groups:
+            parts.append("groups")
+        for holdout in _in_order(self.holdouts):
+            parts.append(f"holdout_{holdout.edge_type}_{round(holdout.fraction * 100)}_{holdout.name}")
+        if self.max_nodes != _DEFAULT_NODES:
+            parts.append(f"nodes_{self.max_nodes}")
+        if self.hub_cap != _DEFAULT_HUBS:
+            parts.append(f"hubs_{self.hub_cap}")
+        if self.sample:
+            parts.append(f"sample_{self.sample}")
+        return "-".join(parts)
+
+
+def parse_name(name: str) -> DatasetOptions:
+    """Options of `medtok_codes/<config>`.
+
+    Raises:
+        InputError: anything in the name is not understood; the sentence gives the nearest spelling.
+    """
+    dataset, _, config = name.partition("/")
+    if dataset != NAME or not config:
+        raise InputError(f"{name!r} is not a data set of this package; did you mean '{NAME}/{config or ICD}'?")
+    source, *options = config.split("-")
+    if source not in SOURCES:
+        raise InputError(
+            f"{name!r} names the source {source!r}, which is not known; did you mean "
+            f"'{NAME}/{_nearest(source, SOURCES)}'? (sources: {', '.join(SOURCES)})"
+        )
+    values: dict[str, tuple[str, ...]] = {}
+    holdouts: list[Holdout] = []
+    for option in options:
+        kind, groups = _parse_option(name, option)
+        if kind in values and kind != "holdout":
+            raise InputError(f"{name!r} gives the option {kind} twice; give it once.")
+        if reason := _NOT_FOR.get(kind, {}).get(source):
+            raise InputError(f"{name!r} has the option {kind}, but {reason}; leave {option!r} out.")
+        values[kind] = groups
+        if kind == "holdout":
+            holdouts.append(_parse_holdout(name, *groups))
+    _check_holdouts(name, holdouts)
+    if any(holdout.edge_type == "in_group" for holdout in holdouts) and "groups" not in values:
+        raise InputError(f"{name!r} holds out edges to groups, but its graph has none; add the option 'groups'.")
+    return DatasetOptions(
+        source=source,
+        groups="groups" in values,
+        holdouts=_in_order(holdouts),
+        max_nodes=int(values.get("nodes", (_DEFAULT_NODES,))[0]),
+        hub_cap=int(values.get("hubs", (_DEFAULT_HUBS,))[0]),
+        sample=int(values["sample"][0]) if "sample" in values else None,
+    )
+
+
+def _parse_option(name: str, option: str) -> tuple[str, tuple[str, ...]]:
+    for kind, form in _FORMS.items():
+        if match := form.fullmatch(option):
+            return kind, match.groups()
+    kind = _nearest(option.partition("_")[0], _FORMS)
+    raise InputError(
+        f"{name!r} has the option {option!r}, which is not understood; the nearest is written like "
+        f"{_EXAMPLES[kind]!r} (options: {', '.join(_EXAMPLES.values())})."
+    )
+
+
+def _parse_holdout(name: str, edge_type: str, percent: str, label: str) -> Holdout:
+    if edge_type not in EDGE_TYPES:
+        raise InputError(
+            f"{name!r} holds out the edge type {edge_type!r}, which is not known; did you mean "
+            f"{_nearest(edge_type, EDGE_TYPES)!r}? (edge types: {', '.join(EDGE_TYPES)})"
+        )
+    if int(percent) == 0:
+        raise InputError(f"{name!r} holds out 0 percent of {edge_type!r}; give 1 to 99, or leave the option out.")
+    return Holdout(edge_type, int(percent) / 100, label)
+
+
+def _in_order(holdouts: Iterable[Holdout]) -> tuple[Holdout, ...]:
+    return tuple(sorted(holdouts, key=lambda holdout: list(EDGE_TYPES).index(holdout.edge_type)))
+
+
+def _check_holdouts(name: str, holdouts: list[Holdout]) -> None:
+    held: dict[str, str] = {}
+    for holdout in holdouts:
+        for relation in EDGE_TYPES[holdout.edge_type]:
+            if relation in held:
+                raise InputError(
+                    f"{name!r} holds out {relation!r} twice, by {held[relation]!r} and {holdout.edge_type!r}; give one."
+                )
+            held[relation] = holdout.edge_type
+
+
+def _nearest(word: str, known) -> str:
+    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.0)
+    return matches[0] if matches else next(iter(known))

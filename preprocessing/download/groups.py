@@ -1,0 +1,134 @@
+"""Download the sources of a group, and say what became of each."""
+
+import contextlib
+import fcntl
+import os
+import sys
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from preprocessing.common.errors import InputError, UserError
+from preprocessing.download.catalogue import select
+from preprocessing.download.collect import Outcome, Settings, collect, tidy
+from preprocessing.download.manifest import Manifest
+from preprocessing.download.physionet import PROJECTS
+from preprocessing.download.source import Source
+
+_NEEDS = {"open": "nothing", "umls": "UMLS_API_KEY", "hand": "--from_dir"}
+_SHOWN = {
+    "fetched": "fetched",
+    "by hand": "taken from --from_dir",
+    "there": "there already",
+    "not needed": "not needed",
+    "missing": "needs you",
+    "failed": "FAILED",
+}
+
+
+def download(
+    group: str, settings: Settings, *, only: Sequence[str] = (), sources: Iterable[Source] | None = None
+) -> list[Outcome]:
+    """Collects the sources of a group, each whatever became of the others.
+
+    Args:
+        group: one of `GROUPS`.
+        settings: where to, and how.
+        only: names of sources; empty is all of the group.
+        sources: another catalogue.
+
+    Returns:
+        What became of each source, in the catalogue's order.
+
+    Raises:
+        InputError: the group or a name is not known, or the output cannot be written.
+    """
+    chosen = select(group, only, sources)
+    if settings.from_dir and not settings.from_dir.is_dir():
+        raise InputError(f"--from_dir={settings.from_dir} is not a folder.")
+    outcomes: list[Outcome] = []
+    with _only_writer(settings.output):
+        manifest = Manifest.read(settings.output)
+        for source in tqdm(chosen, desc=group, unit=" sources", disable=None if settings.progress else True):
+            if source.name in {outcome.source.replaces for outcome in outcomes if _is_here(outcome)}:
+                outcomes.append(Outcome(source, "not needed"))
+            else:
+                outcomes.append(collect(source, manifest, settings))
+        tidy(outcomes, settings.output)
+    return outcomes
+
+
+def _is_here(outcome: Outcome) -> bool:
+    return outcome.state in ("fetched", "by hand", "there")
+
+
+def complain(outcomes: Collection[Outcome], only: Sequence[str] = ()) -> None:
+    """Raises one sentence when something that was asked for is not there.
+
+    What needs the user's licence is no failure, unless it was asked for by name.
+
+    Raises:
+        UserError: naming the sources that failed.
+        InputError: naming the sources that only the user can get.
+    """
+    failed = [outcome.source.name for outcome in outcomes if outcome.state == "failed"]
+    if failed:
+        raise UserError(
+            f"{len(failed)} of the sources failed: {', '.join(failed)} (see above); what was fetched stays, so run the "
+            "same command again."
+        )
+    asked = {name.lower() for name in only}
+    missing = [outcome.source.name for outcome in outcomes if outcome.state == "missing"]
+    missing = [name for name in missing if name.lower() in asked]
+    if missing:
+        raise InputError(f"only you can get {', '.join(missing)} (see above).")
+
+
+def catalogue_table(sources: Iterable[Source]) -> Table:
+    """All sources, and the data sets of `preprocessing.mimic`, with licence, address and what they need."""
+    table = Table(title="What can be downloaded", title_justify="left", title_style="bold", expand=True)
+    for header in ("group", "source", "needs"):
+        table.add_column(header, no_wrap=True)
+    for header, ratio in (("version", 2), ("licence", 3), ("from", 6)):
+        table.add_column(header, overflow="fold", ratio=ratio)
+    for source in sources:
+        where = [download.url for download in source.downloads if download.url] or [source.listing or source.how]
+        more = f" (and {len(where) - 1} more)" if len(where) > 1 else ""
+        needs = _NEEDS[source.access]
+        table.add_row(source.group, source.name, needs, source.version, source.licence, where[0] + more)
+    for project in PROJECTS.values():
+        needs = "nothing" if project.is_open else "PhysioNet account"
+        table.add_row("(mimic)", project.name, needs, project.version, project.licence, project.page)
+    return table
+
+
+def print_outcomes(outcomes: Collection[Outcome], console: Console) -> None:
+    """One line a source, and a sentence for each that is not there."""
+    for outcome in outcomes:
+        colour = {"failed": "red", "missing": "yellow"}.get(outcome.state, "green")
+        console.print(f"  {outcome.source.name:<14} [{colour}]{_SHOWN[outcome.state]}[/{colour}]", highlight=False)
+    for outcome in outcomes:
+        if outcome.reason:
+            console.print(outcome.reason, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def _only_writer(folder: Path) -> Iterator[None]:
+    """Makes the folder, and lets one process at a time write into it; the others wait."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise InputError(f"--output={folder} cannot be written ({error.strerror}); choose another folder.") from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"waiting for another process that writes into {folder}", file=sys.stderr)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

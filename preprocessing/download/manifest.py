@@ -1,0 +1,139 @@
+"""`manifest.json`: where each file of a folder of downloads came from, and how to tell that it is still that file.
+
+    {"format": 1, "files": {"ICD10CM/icd10cm_order_2026.txt": {"source": "https://...", "version": "FY2026", ...}}}
+
+Names are relative to the folder, with forward slashes. Keys are sorted, so equal contents are equal bytes.
+"""
+
+import datetime
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+from preprocessing.common.errors import InputError
+
+FILE_NAME = "manifest.json"
+_FORMAT = 1
+_FIELDS = {"source": str, "version": str, "licence": str, "date": str, "size": int, "sha256": str}
+
+
+class Manifest:
+    """The files of one folder.
+
+    Attributes:
+        folder: the folder.
+        files: relative name -> fields: source (URL, or the name of the file given by hand), version, licence, date
+            (ISO, UTC, when it was fetched or taken), size (bytes), sha256 (hex); where known also `catalogue` (name
+            of the source in the catalogue), `by_hand`, `verified` (against a published checksum), and of the archive
+            that it was unpacked from `archive` and `archive_sha256`.
+    """
+
+    def __init__(self, folder: Path, files: dict[str, dict] | None = None):
+        self.folder = Path(folder)
+        self.files = files or {}
+
+    @classmethod
+    def read(cls, folder: str | os.PathLike) -> "Manifest":
+        """The manifest of `folder`; empty where there is none.
+
+        Raises:
+            InputError: the file is there but is no manifest of this format.
+        """
+        path = Path(folder) / FILE_NAME
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return cls(Path(folder))
+        except (ValueError, OSError) as error:
+            raise InputError(f"{path} cannot be read ({error}); delete it and download again.") from error
+        files = content.get("files") if isinstance(content, dict) and content.get("format") == _FORMAT else None
+        if not isinstance(files, dict) or not all(_is_entry(name, entry) for name, entry in files.items()):
+            raise InputError(f"{path} is not a manifest of this version; delete it and download again.")
+        return cls(Path(folder), files)
+
+    def write(self) -> None:
+        """Writes `manifest.json` into the folder, under its final name only when it is complete."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / FILE_NAME
+        text = json.dumps({"format": _FORMAT, "files": self.files}, indent=1, sort_keys=True, ensure_ascii=False)
+        partial = path.with_name(FILE_NAME + ".partial")
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+
+    def record(
+        self, name: str, *, source: str, version: str, licence: str, size: int, sha256: str, **known: str | bool
+    ) -> None:
+        """Adds or replaces the entry of one file; `write` makes it last.
+
+        Args:
+            name: path relative to the folder, with forward slashes.
+            source, version, licence, size, sha256: see the class.
+            known: `date` (today where not given), `catalogue`, `by_hand`, `verified`, `archive`, `archive_sha256`.
+        """
+        entry = {"source": source, "version": version, "licence": licence, "size": size, "sha256": sha256, **known}
+        entry.setdefault("date", datetime.datetime.now(datetime.UTC).date().isoformat())
+        if not _is_entry(name, entry):
+            raise ValueError(f"{name!r} cannot be recorded with {entry}.")
+        self.files[name] = entry
+
+    def remove(self, name: str) -> None:
+        """Takes the entry of one file out."""
+        del self.files[name]
+
+    def names(self, catalogue: str) -> list[str]:
+        """Names recorded for one source of the catalogue, sorted."""
+        return sorted(name for name, entry in self.files.items() if entry.get("catalogue") == catalogue)
+
+    def problem(self, name: str) -> str | None:
+        """What is wrong with one recorded file: a sentence without its full stop, or None."""
+        entry, path = self.files[name], self.folder / name
+        if not path.is_file():
+            return f"{path} is missing"
+        if (size := path.stat().st_size) != entry["size"]:
+            return f"{path} has {size:,} bytes where {entry['size']:,} are recorded"
+        if sha256_of(path) != entry["sha256"]:
+            return f"{path} has changed since it was recorded (its sha256 differs)"
+        return None
+
+    def verify(self, folder: str | os.PathLike | None = None, names: Iterable[str] | None = None) -> None:
+        """Compares recorded files with what is on disk: they exist, with their size and sha256.
+
+        Args:
+            folder: where the files are; None is the manifest's own folder.
+            names: which of them; None is all.
+
+        Raises:
+            InputError: a file is missing or differs, or one of `names` is not recorded.
+        """
+        where = self if folder is None else Manifest(Path(folder), self.files)
+        chosen = sorted(self.files if names is None else names)
+        unknown = [name for name in chosen if name not in self.files]
+        if unknown:
+            raise InputError(f"{where.folder / FILE_NAME} does not record {unknown[0]}; download it again.")
+        problems = [problem for name in chosen if (problem := where.problem(name))]
+        if problems:
+            others = f" (and {len(problems) - 1} more like it)" if len(problems) > 1 else ""
+            raise InputError(f"{problems[0]}{others}; download it again.")
+
+
+def sha256_of(path: str | os.PathLike) -> str:
+    """SHA-256 (hex) of a file."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_entry(name: str, entry: object) -> bool:
+    """Whether the name stays inside the folder and all fields are there with their types."""
+    path = PurePosixPath(name)
+    inside = bool(name) and not path.is_absolute() and ".." not in path.parts and "\\" not in name
+    return (
+        inside
+        and isinstance(entry, dict)
+        and all(type(entry.get(field)) is kind for field, kind in _FIELDS.items())
+        and len(entry["sha256"]) == 64
+    )

@@ -1,0 +1,202 @@
+"""PhysioNet: the user's credentials, which go nowhere else, and the files of a project with their checksums.
+
+PhysioNet takes a user name and password only from programs that it knows (browsers excepted), of which its own
+instructions use wget. Files that need them are therefore fetched with the user's wget; open ones need no other program.
+"""
+
+import contextlib
+import dataclasses
+import getpass
+import netrc
+import os
+import re
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+from preprocessing.common.errors import InputError
+from preprocessing.download import wget
+from preprocessing.download.fetch import Expected, Patience, fetch
+from preprocessing.download.http_session import FetchError, check_url, is_loopback
+
+BASE_URL = "https://physionet.org/files"
+HOST = "physionet.org"
+CHECKSUMS = "SHA256SUMS.txt"
+USER_VARIABLE, PASSWORD_VARIABLE = "PHYSIONET_USERNAME", "PHYSIONET_PASSWORD"
+_CHECKSUM_LINE = re.compile(r"([0-9a-fA-F]{64})[ \t]+\*?(.+)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Project:
+    """One version of a PhysioNet project.
+
+    Attributes:
+        name: as people call it.
+        slug, version: as in its address.
+        licence: as recorded in the manifest.
+        is_open: whether anybody may download it.
+    """
+
+    name: str
+    slug: str
+    version: str
+    licence: str
+    is_open: bool
+
+    @property
+    def page(self) -> str:
+        return f"https://{HOST}/content/{self.slug}/{self.version}/"
+
+    def url(self, name: str, base_url: str = BASE_URL) -> str:
+        """Address of one of its files."""
+        return f"{base_url.rstrip('/')}/{self.slug}/{self.version}/{name}"
+
+
+# The projects that this one reads: (version of MIMIC, whether its open demo) -> project.
+_CREDENTIALED = "PhysioNet Credentialed Health Data License 1.5.0"
+_ODBL = "Open Data Commons Open Database License 1.0"
+PROJECTS = {
+    ("mimic3", False): Project("MIMIC-III", "mimiciii", "1.4", _CREDENTIALED, is_open=False),
+    ("mimic3", True): Project("MIMIC-III demo", "mimiciii-demo", "1.4", _ODBL, is_open=True),
+    ("mimic4", False): Project("MIMIC-IV", "mimiciv", "3.1", _CREDENTIALED, is_open=False),
+    ("mimic4", True): Project("MIMIC-IV demo", "mimic-iv-demo", "2.2", _ODBL, is_open=True),
+}
+
+
+def credentials(base_url: str = BASE_URL) -> tuple[str, str]:
+    """User name and password: of the environment, else of the netrc file, else asked for at the terminal.
+
+    Raises:
+        InputError: there are none, the netrc file is readable by others, or `base_url` is not PhysioNet's.
+    """
+    check_url(base_url)
+    host = urlsplit(base_url).hostname or ""
+    if not (host == HOST or host.endswith(f".{HOST}") or is_loopback(base_url)):
+        raise InputError(f"credentials of PhysioNet are not sent to {host}.")
+    user, password = os.environ.get(USER_VARIABLE), os.environ.get(PASSWORD_VARIABLE)
+    if user and password:
+        return user, password
+    if (found := _from_netrc(HOST)) and user in (None, "", found[0]):
+        return found
+    if sys.stdin.isatty():
+        if not user:
+            print("PhysioNet user name: ", end="", file=sys.stderr, flush=True)
+            user = sys.stdin.readline().strip()
+        password = getpass.getpass("PhysioNet password: ")
+        if user and password:
+            return user, password
+    raise InputError(
+        f"PhysioNet asks for credentials: set {USER_VARIABLE} and {PASSWORD_VARIABLE} in the environment, or add a "
+        f"line 'machine {HOST} login USER password PASSWORD' to ~/.netrc (readable by you alone)."
+    )
+
+
+def _from_netrc(host: str) -> tuple[str, str] | None:
+    """The entry of the host in NETRC or ~/.netrc, which nobody else may be able to read."""
+    path = Path(os.environ.get("NETRC") or Path("~/.netrc").expanduser())
+    try:
+        mode = path.stat().st_mode
+        found = netrc.netrc(path).hosts.get(host)
+    except FileNotFoundError:
+        return None
+    except netrc.NetrcParseError as error:
+        # Not the error's own text, which may quote a password.
+        raise InputError(f"{path} cannot be read: line {error.lineno} is not understood.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read ({type(error).__name__}).") from None
+    if not found or not found[2]:
+        return None
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise InputError(f"{path} holds a password but others can read it; run: chmod 600 {path}")
+    return found[0], found[2]
+
+
+def fetch_checksums(
+    project: Project, folder: Path, login: tuple[str, str] | None, patience: Patience, base_url: str = BASE_URL
+) -> dict[str, str]:
+    """SHA-256 (lower-case hex) of each file of a project by its name, as the project publishes them.
+
+    Raises:
+        FetchError: they cannot be had; where the account has no access, the sentence says how to get it.
+        InputError: the file is not in the format of `sha256sum`, or wget is missing.
+    """
+    fetch_file(project, CHECKSUMS, folder, login, patience, base_url, progress=False)
+    return read_checksums(folder / CHECKSUMS)
+
+
+def fetch_file(
+    project: Project,
+    name: str,
+    folder: Path,
+    login: tuple[str, str] | None,
+    patience: Patience,
+    base_url: str = BASE_URL,
+    *,
+    sha256: str | None = None,
+    progress: bool = True,
+) -> str:
+    """Fetches one file of a project into `folder/name`: without `login`, or by wget with it.
+
+    Args:
+        sha256: hex, to compare.
+
+    Returns:
+        sha256 of the file (hex).
+
+    Raises:
+        FetchError: it cannot be had, or has another checksum; where the account has no access, the sentence says how
+            to get it.
+        InputError: it cannot be written, or wget is missing.
+    """
+    url, path = project.url(name, base_url), folder / name
+    with _refusals_told(project):
+        if login:
+            return wget.fetch(url, path, login, sha256=sha256, patience=patience, progress=progress)
+        return fetch(url, path, expected=Expected(sha256=sha256), patience=patience, progress=progress).sha256
+
+
+def read_checksums(path: Path) -> dict[str, str]:
+    """Reads a file in the format of `sha256sum`.
+
+    Raises:
+        InputError: it is not in that format, or names a file outside its folder.
+    """
+    checksums = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+        if not line.strip():
+            continue
+        match = _CHECKSUM_LINE.fullmatch(line.rstrip())
+        name = PurePosixPath(match[2]) if match else PurePosixPath("/")
+        if name.is_absolute() or ".." in name.parts:
+            raise InputError(f"{path}, line {number}: not a checksum and the name of a file; get the file again.")
+        checksums[str(name)] = match[1].lower()
+    if not checksums:
+        raise InputError(f"{path} is empty; get the file again.")
+    return checksums
+
+
+@contextlib.contextmanager
+def _refusals_told(project: Project) -> Iterator[None]:
+    """Turns a refusal (401, 403) into what the user can do about it."""
+    try:
+        yield
+    except FetchError as error:
+        if error.status not in (401, 403):
+            raise
+        raise FetchError(_refusal(project, error.status), error.status) from None
+
+
+def _refusal(project: Project, status: int) -> str:
+    if project.is_open:
+        return (
+            f"PhysioNet refuses {project.name} {project.version} ({status}), although it is open; see {project.page}."
+        )
+    if status == 401:
+        return f"PhysioNet does not accept this user name and password (401); try them at https://{HOST}/login/."
+    return (
+        f"this PhysioNet account may not see {project.name} {project.version} (403): it must be credentialed "
+        f"(https://{HOST}/settings/credentialing/) and have signed the data use agreement at the bottom of "
+        f"{project.page}."
+    )

@@ -1,0 +1,336 @@
+"""Fetches a file that needs a password with the user's own GNU Wget, for servers that let in only programs they know.
+
+The password reaches wget through a `.netrc` file in a folder that only this user can open, which is wget's HOME and is
+removed when wget ends. It is in no argument, no environment variable and no log. What a killed process leaves there
+(in `$XDG_RUNTIME_DIR`, else the folder for temporary files) is removed by the next call.
+
+Bytes arrive in `NAME.partial`, from which a later call goes on; `NAME` itself appears by a rename, after its checksum
+was compared.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urljoin, urlsplit
+
+from preprocessing.common.errors import InputError, UserError
+from preprocessing.download.fetch import Patience
+from preprocessing.download.http_session import FetchError, check_url, is_loopback
+from preprocessing.download.manifest import sha256_of
+
+_FOLDER = "medtok_jax-login-"
+# A run that brought this much was no failure: a long transfer may break off any number of times.
+_ENOUGH = 1 << 20
+_REDIRECTS = 5
+_RETRIED = "408,425,429,500,502,503,504"
+# What of the environment wget gets; the user's own variables may hold passwords.
+_KEPT = re.compile(r"PATH|LANG|LC_\w+|TERM|COLUMNS|(DY)?LD_LIBRARY_PATH|SSL_CERT_(FILE|DIR)|(OPENSSL|GNUTLS)_\w+")
+_STATUS_LINE = re.compile(r"\s*HTTP/[\d.]+ (\d{3})\b ?(.*)")
+_LOCATION = re.compile(r"\s*Location: *(\S+)", re.IGNORECASE)
+# https://www.gnu.org/software/wget/manual/html_node/Exit-Status.html
+_FILE_ERROR, _NETWORK_FAILURE, _TLS_FAILURE, _LOGIN_FAILURE, _SERVER_ERROR = 3, 4, 5, 6, 8
+
+
+@dataclasses.dataclass(frozen=True)
+class _Outcome:
+    """How one run of wget ended.
+
+    Attributes:
+        code: exit status.
+        statuses: of all answers of the server, such as `(403, "Forbidden")`.
+        location: where the last answer redirects to.
+    """
+
+    code: int
+    statuses: list[tuple[int, str]]
+    location: str | None
+
+
+def executable() -> str:
+    """Path of GNU Wget 1, also where `wget` is its successor Wget2, whose options and name differ.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    for name in ("wget", "wget1"):
+        path = shutil.which(name)
+        if path and _version(path).startswith("GNU Wget 1."):
+            return os.path.abspath(path)
+    raise InputError(
+        "files that need a password are fetched with GNU Wget 1, which is not on PATH; install it (for example: apt "
+        "install wget), or fetch the files by hand and give their folder as --from_dir."
+    )
+
+
+def fetch(
+    url: str,
+    path: str | os.PathLike,
+    login: tuple[str, str],
+    *,
+    sha256: str | None = None,
+    patience: Patience | None = None,
+    progress: bool = True,
+) -> str:
+    """Fetches `url` into the file `path`, which it replaces.
+
+    Args:
+        url: https, or http on this machine.
+        path: its folder is made where it does not exist.
+        login: user name and password, sent to the URL's own host only, and when it asks for them.
+        sha256: hex, to compare; a transfer goes on from a partial file only where it is given.
+        patience: attempts, the longest wait between them, timeouts.
+        progress: show wget's progress bar, where stderr is a terminal.
+
+    Returns:
+        sha256 of the file (hex).
+
+    Raises:
+        FetchError: the server refuses or does not answer, or what it sends is not what is expected (nothing is kept
+            then).
+        InputError: wget is missing, the URL cannot be used, the file cannot be written or is being fetched already.
+    """
+    path, patience = Path(path), patience or Patience()
+    check_url(url)
+    program = executable()
+    partial = path.with_name(path.name + ".partial")
+    with _only_writer(partial) as lock:
+
+        def transfer() -> bool:
+            return _transfer(program, url, partial, login, patience, progress and sys.stderr.isatty(), lock)
+
+        if sha256 is None:
+            _empty(partial)
+        joined = transfer()
+        found = sha256_of(partial)
+        if sha256 and found != sha256.lower() and joined:  # The part that was there before may be what is wrong.
+            _empty(partial)
+            transfer()
+            found = sha256_of(partial)
+        size = partial.stat().st_size
+        if not size or (sha256 and found != sha256.lower()):
+            _empty(partial)
+            wrong = f"has the sha256 {found} where {sha256} is expected" if size else "is empty"
+            raise FetchError(f"{url} {wrong}; nothing was kept.")
+        os.fsync(lock)
+        partial.replace(path)
+    return found
+
+
+def _version(path: str) -> str:
+    try:
+        command = [path, "--version"]
+        environment = {**_environment(), "LC_ALL": "C"}
+        return subprocess.run(
+            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        ).stdout
+    except OSError:
+        return ""
+
+
+@contextlib.contextmanager
+def _only_writer(partial: Path) -> Iterator[int]:
+    """Makes the partial file and locks it; an empty one is removed in the end.
+
+    Yields:
+        Descriptor that holds the lock. wget inherits it, so that one that outlives this process keeps others out.
+    """
+    try:
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(partial, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise InputError(f"{partial} cannot be written ({error.strerror}); choose another folder.") from error
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{partial} is being fetched by another process; wait until it ends.") from None
+        try:
+            yield lock
+        finally:
+            if partial.is_file() and not partial.stat().st_size:
+                partial.unlink()
+    finally:
+        os.close(lock)
+
+
+def _empty(partial: Path) -> None:
+    partial.write_bytes(b"")
+
+
+def _transfer(
+    program: str, url: str, partial: Path, login: tuple[str, str], patience: Patience, progress: bool, lock: int
+) -> bool:
+    """Runs wget until the partial file is complete; returns whether it was put together from parts."""
+    address, redirects, joined = url, 0, partial.stat().st_size > 0
+    while True:
+        before = partial.stat().st_size
+        with _login(urlsplit(url).hostname, login) as (folder, environment):
+            log = folder / "log"
+            command = _command(program, address, partial, log, patience, progress)
+            outcome = _read_log(_run(command, partial.parent, environment, progress, lock), log)
+        joined = joined or any(status == 206 for status, _ in outcome.statuses)
+        if outcome.code == 0:
+            return joined
+        if outcome.location and redirects < _REDIRECTS:
+            address, redirects = _redirected(address, outcome.location), redirects + 1
+        elif outcome.code != _NETWORK_FAILURE or partial.stat().st_size - before < _ENOUGH:
+            raise _failure(outcome, address, partial)
+
+
+def _run(command: list[str], folder: Path, environment: dict[str, str], progress: bool, lock: int) -> int:
+    """Exit status of wget, which does not outlive an interruption; it shows names as seen from `folder`."""
+    with subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        # Messages go into the log, and only the progress bar here.
+        stderr=None if progress else subprocess.DEVNULL,
+        pass_fds=(lock,),
+    ) as process:
+        try:
+            return process.wait()
+        except BaseException:
+            process.kill()
+            process.wait()  # `subprocess` itself would wait for a quarter of a second.
+            raise
+
+
+def _command(program: str, url: str, partial: Path, log: Path, patience: Patience, progress: bool) -> list[str]:
+    options = [
+        "--quiet",
+        "--server-response",
+        f"--output-file={log}",
+        "--continue",
+        f"--output-document={partial.name}",
+        f"--tries={patience.attempts}",
+        f"--timeout={patience.read_timeout:g}",
+        f"--connect-timeout={patience.connect_timeout:g}",
+        f"--waitretry={patience.longest_wait:g}",
+        f"--retry-on-http-error={_RETRIED}",
+        # They are followed here, as wget would also go from https to http.
+        "--max-redirect=0",
+    ]
+    if progress:
+        options.append("--show-progress")
+    # As requests does.
+    if authorities := os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE"):
+        kind = "directory" if os.path.isdir(authorities) else "certificate"
+        options.append(f"--ca-{kind}={os.path.abspath(authorities)}")
+    return [program, *options, "--", url]
+
+
+@contextlib.contextmanager
+def _login(host: str, login: tuple[str, str]) -> Iterator[tuple[Path, dict[str, str]]]:
+    """A folder with a netrc file for one host, and an environment in which wget reads it, but no settings of the user.
+
+    wget looks for both in HOME, and where NETRC and WGETRC say.
+
+    Raises:
+        InputError: the folder cannot be made, or a netrc file cannot hold the user name or password.
+    """
+    entry = f"machine {host} login {_quoted(login[0])} password {_quoted(login[1])}\n"
+    base = _base()
+    _remove_left_over(base)
+    try:
+        temporary = tempfile.TemporaryDirectory(prefix=f"{_FOLDER}{os.getpid()}-", dir=base)
+    except OSError as error:
+        raise InputError(f"{base} cannot be written ({error.strerror}); set TMPDIR to another folder.") from error
+    with temporary as name:
+        folder = Path(name)
+        netrc = folder / ".netrc"
+        with open(os.open(netrc, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            file.write(entry)
+        yield folder, {**_environment(), "HOME": name, "NETRC": str(netrc)}
+
+
+def _base() -> Path:
+    """Where others cannot look, if there is such a place, and never the folder of the output."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    usable = runtime and os.path.isdir(runtime) and os.access(runtime, os.W_OK | os.X_OK)
+    return Path(runtime if usable else tempfile.gettempdir()).absolute()
+
+
+def _remove_left_over(base: Path) -> None:
+    """Removes the folders of processes that were killed."""
+    for folder in base.glob(f"{_FOLDER}*"):
+        process = folder.name.removeprefix(_FOLDER).partition("-")[0]
+        if not process.isdigit():
+            continue
+        try:
+            os.kill(int(process), 0)
+        except ProcessLookupError:
+            shutil.rmtree(folder, ignore_errors=True)
+        except (OSError, OverflowError):  # Another user's.
+            continue
+
+
+def _quoted(text: str) -> str:
+    """As wget reads a value in a netrc file."""
+    if any(ord(character) < 32 for character in text):
+        raise InputError("the user name or password holds a line break or control character; set it anew.")
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if _KEPT.fullmatch(name)}
+    for name in ("http_proxy", "https_proxy", "no_proxy"):
+        # wget knows the names in lower case only.
+        if value := os.environ.get(name) or os.environ.get(name.upper()):
+            kept[name] = value
+    return kept
+
+
+def _read_log(code: int, log: Path) -> _Outcome:
+    statuses, location = [], None
+    text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+    for line in text.splitlines():
+        if match := _STATUS_LINE.fullmatch(line):
+            statuses.append((int(match[1]), match[2].strip()))
+            location = None
+        elif match := _LOCATION.fullmatch(line):
+            location = match[1]
+    redirects = code == _SERVER_ERROR and statuses and 300 <= statuses[-1][0] < 400
+    return _Outcome(code, statuses, location if redirects else None)
+
+
+def _redirected(url: str, location: str) -> str:
+    target = urljoin(url, location)
+    if urlsplit(target).scheme != "https" and not (is_loopback(target) and is_loopback(url)):
+        raise FetchError(f"{url} redirects to an address that is not https; it is not followed.")
+    check_url(target)
+    return target
+
+
+def _failure(outcome: _Outcome, url: str, partial: Path) -> UserError:
+    """What to tell; never the text of the log, where wget quotes what it does not understand of a netrc file."""
+    host = urlsplit(url).hostname
+    status, reason = outcome.statuses[-1] if outcome.statuses else (None, "")
+    if outcome.code == _FILE_ERROR:
+        return InputError(f"{partial} cannot be written; make room or choose another folder.")
+    if outcome.code == _TLS_FAILURE:
+        return FetchError(
+            f"the certificate of {host} is not trusted here, so nothing is fetched from it; behind a proxy that "
+            "replaces certificates, set REQUESTS_CA_BUNDLE to the file of its authority."
+        )
+    if outcome.code == _LOGIN_FAILURE or (status and status >= 300):
+        status = status or 401
+        return FetchError(f"{url} cannot be fetched: the server answers {f'{status} {reason}'.strip()}.", status)
+    if outcome.code == _NETWORK_FAILURE and status:
+        have = partial.stat().st_size
+        return FetchError(
+            f"{url} could not be fetched: the connection broke off after {have:,} bytes; run the same command again to "
+            "go on from there."
+        )
+    if outcome.code == _NETWORK_FAILURE:
+        return FetchError(f"{url} could not be fetched: {host} does not answer (is there a network?).")
+    return FetchError(f"{url} could not be fetched: wget ended with status {outcome.code}.")

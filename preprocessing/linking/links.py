@@ -1,0 +1,234 @@
+"""Link codes to the nodes of a knowledge graph: the anchors of their subgraphs."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from rich.table import Table
+from tqdm import tqdm
+
+from preprocessing.codes import CodeRecord
+from preprocessing.common.atomic import whole_folder
+from preprocessing.common.errors import InputError
+from preprocessing.common.rejects import Rejects
+from preprocessing.common.text_tables import table
+from preprocessing.graph.knowledge_graph import KnowledgeGraph
+from preprocessing.linking.evidence import METHODS, Evidence, gather
+from preprocessing.linking.rules import (
+    INHERITED,
+    Code,
+    Link,
+    best,
+    from_evidence,
+    inherit,
+    members_of_atc_classes,
+    own_links,
+)
+from preprocessing.linking.targets import LinkTargets
+
+MOST_ANCHORS = 4
+LINKS = "links.parquet"
+LINK_SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("node_id", pa.int32()),
+        ("method", pa.string()),
+        ("confidence", pa.float32()),
+        ("rank", pa.uint8()),
+        ("exact", pa.bool_()),
+        ("via", pa.string()),
+    ]
+)
+
+
+def link_by_key(records: Iterable[CodeRecord], ids: Mapping[str, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Anchors each code at the node that has its key, for graphs whose nodes are the codes themselves.
+
+    Args:
+        records: n codes.
+        ids: node key -> node id.
+
+    Returns:
+        anchors: int32 [n, 1], -1 where the graph has no such node.
+        self_node: int32 [n], column of `anchors` that holds the node which is the code itself (0), or -1.
+    """
+    anchors = np.array([ids.get(record.key, -1) for record in records], dtype=np.int32).reshape(-1, 1)
+    return anchors, np.where(anchors[:, 0] >= 0, 0, -1).astype(np.int32)
+
+
+def anchors_of(records: Iterable[CodeRecord], links: pa.Table | Path) -> tuple[np.ndarray, np.ndarray]:
+    """Anchors of codes by their links.
+
+    A node that is the code itself must not show its name, which is, or means the same as, the description that the text
+    side reads. `exact` links lead to such nodes: those of equal name, of an exact match, of a shared UMLS concept. Only
+    one node of a subgraph can be marked so; the other exact ones of a code are therefore no anchors.
+
+    Args:
+        records: n codes.
+        links: `LINK_SCHEMA` table, or the path of `links.parquet`.
+
+    Returns:
+        anchors: int32 [n, A], best first, -1 beyond a code's last; A is the most anchors of any of the codes, and at
+            least 1.
+        self_node: int32 [n], column of `anchors` that holds the node which is the code itself, or -1.
+
+    Raises:
+        InputError: the file cannot be read or lacks a column.
+    """
+    if not isinstance(links, pa.Table):
+        links = _read_links(links)
+    of_key: dict[str, list[tuple[int, bool]]] = {}
+    ordered = links.sort_by([("key", "ascending"), ("rank", "ascending")])
+    columns = (ordered[name].to_pylist() for name in ("key", "node_id", "exact"))
+    for key, node, exact in zip(*columns, strict=True):
+        known = of_key.setdefault(key, [])
+        if not (exact and any(is_exact for _, is_exact in known)):
+            known.append((node, exact))
+    found = [of_key.get(record.key, []) for record in records]
+    anchors = np.full((len(found), max(map(len, found), default=1) or 1), -1, dtype=np.int32)
+    self_node = np.full(len(found), -1, dtype=np.int32)
+    for row, own in enumerate(found):
+        for place, (node, exact) in enumerate(own):
+            anchors[row, place] = node
+            if exact:
+                self_node[row] = place
+    return anchors, self_node
+
+
+def _read_links(path: Path) -> pa.Table:
+    try:
+        return pq.read_table(path, schema=LINK_SCHEMA)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(
+            f"{path} does not hold links ({str(error).splitlines()[0]}); make it with: python -m preprocessing.linking"
+        ) from error
+
+
+def link_codes(
+    codes: Sequence[Code],
+    targets: LinkTargets,
+    evidence: Evidence,
+    *,
+    most: int = MOST_ANCHORS,
+    progress: bool = True,
+) -> pa.Table:
+    """Links every code to at most `most` nodes, best first: `LINK_SCHEMA` table in the order of `codes`.
+
+    The result depends on the arguments alone, and not on the order of codes or files.
+    """
+    own = {
+        code.record.key: own_links(code, targets, evidence)
+        for code in tqdm(codes, desc="linking", unit=" codes", unit_scale=True, disable=not progress, leave=False)
+    }
+    # Categories of a classification need not be in the vocabulary to hand down what is known of them.
+    for key in evidence.links.keys() - own.keys():
+        own[key] = from_evidence(evidence.links[key], targets)
+    members = members_of_atc_classes(own)
+    rows: list[tuple] = []
+    for code in codes:
+        key = code.record.key
+        links = best([*own[key], *inherit(code, own, evidence.rxcuis, members)], most)
+        rows += [(key, *_row(link, rank)) for rank, link in enumerate(links)]
+    columns = zip(*rows, strict=True) if rows else [[] for _ in LINK_SCHEMA]
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, LINK_SCHEMA, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=LINK_SCHEMA)
+
+
+def _row(link: Link, rank: int) -> tuple:
+    return link.node, link.method, link.confidence, rank, link.exact, link.via
+
+
+def read_codes(path: Path, rejects: Rejects) -> list[Code]:
+    """Codes of `codes.csv` (`process_codes`), in file order; the column `attributes` may be absent.
+
+    Raises:
+        InputError: the file cannot be read, is empty or lacks a column.
+    """
+    codes = []
+    columns = dict.fromkeys(("system", "code", "description"), ())
+    for line, (system, code, description, attributes), text in table(
+        path, rejects, columns=columns, optional={"attributes": ()}, separators=",", quoted=True
+    ):
+        try:
+            told = json.loads(attributes) if attributes else {}
+        except ValueError:
+            told = None
+        if not isinstance(told, dict):
+            rejects.add(path, line, "attributes not understood", "they are no JSON object and were left out", text)
+            told = {}
+        codes.append(Code(CodeRecord(system, code, description), told))
+    return codes
+
+
+def coverage(codes: Sequence[Code], links: pa.Table) -> dict[str, dict[str, int]]:
+    """System -> `codes`, `linked`, and the number of codes whose best link is by each method that occurs."""
+    first = links.filter(pc.equal(links["rank"], 0))
+    best_method = dict(zip(first["key"].to_pylist(), first["method"].to_pylist(), strict=True))
+    found: dict[str, Counter[str]] = {}
+    for record, _ in codes:
+        counts = found.setdefault(record.system, Counter(codes=0, linked=0))
+        counts["codes"] += 1
+        if method := best_method.get(record.key):
+            counts["linked"] += 1
+            counts[method] += 1
+    order = ["codes", "linked", *METHODS, *INHERITED]
+    return {system: {name: counts[name] for name in order if name in counts} for system, counts in found.items()}
+
+
+def coverage_table(found: Mapping[str, Mapping[str, int]]) -> Table:
+    """`coverage` for the terminal: a row a method, a column a system."""
+    report = Table(title="Codes by the method of their best link", title_justify="left", title_style="bold")
+    report.add_column("")
+    for system in found:
+        report.add_column(system, justify="right")
+    report.add_column("all", justify="right")
+    for name in ["codes", "linked", *METHODS, *INHERITED]:
+        counts = [counts.get(name, 0) for counts in found.values()]
+        if any(counts):
+            report.add_row(name, *(f"{count:,}" for count in (*counts, sum(counts))))
+    return report
+
+
+def write_links(
+    codes_file: Path,
+    graph: Path,
+    folders: Sequence[Path],
+    output: Path,
+    *,
+    most: int = MOST_ANCHORS,
+    progress: bool = True,
+) -> tuple[dict, Rejects]:
+    """Links the codes of a file, and writes `links.parquet`, `coverage.json` and `rejects.csv` into `output`.
+
+    Args:
+        codes_file: `codes.csv` of `process_codes`. graph: directory of the graph.
+        folders: where cross-references are looked for.
+        output: folder, which is replaced when all is complete.
+        most: nodes that a code is linked to. progress: show bars.
+
+    Returns:
+        What `coverage.json` says (`systems`, `references`, `files`, `links`), and the rejects.
+
+    Raises:
+        InputError: a file cannot be read, is empty or lacks a column; or the folder cannot be written.
+    """
+    with whole_folder(output) as folder:
+        with Rejects(folder / "rejects.csv") as rejects:
+            codes = read_codes(codes_file, rejects)
+            targets = LinkTargets(KnowledgeGraph.load(graph))
+            evidence = gather(folders, targets, rejects, progress=progress)
+            links = link_codes(codes, targets, evidence, most=most, progress=progress)
+        pq.write_table(links, folder / LINKS, compression="zstd")
+        report = {
+            "systems": coverage(codes, links),
+            "references": dict(sorted(evidence.counts.items())),
+            "files": [path.name for path in evidence.files],
+            "links": len(links),
+        }
+        (folder / "coverage.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return report, rejects

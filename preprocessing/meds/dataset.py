@@ -1,0 +1,242 @@
+"""Reads patient records in the Medical Event Data Standard, whoever wrote them.
+
+Understood are MEDS 0.4 and 0.3 (https://github.com/Medical-Event-Data-Standard/meds), so also the MEDS releases of
+EHRSHOT and of MIMIC-IV: `data/**/*.parquet`, one row an event, a patient in one file only; `metadata/dataset.json` and
+`metadata/subject_splits.parquet` may be absent. Columns that other versions name or type differently are brought into
+one form; further columns come as they are.
+"""
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from preprocessing.common.errors import InputError
+from preprocessing.common.extras import load
+from preprocessing.common.hashing import hash_strings
+from preprocessing.meds import splits as subject_splits
+from preprocessing.meds.layout import BIRTH, CODES, COLUMNS, DATA, DATASET, DEATH, METADATA, SPLITS
+
+pl = load("polars")
+
+# Columns that a data set must have, and those that may go by another name: MEDS before 0.3.3 numbered patients, and
+# EHRSHOT and the ETL for OMOP number visits.
+_REQUIRED = ("subject_id", "time", "code")
+_OTHER_NAMES = {"subject_id": ("patient_id",), "hadm_id": ("visit_id", "visit_occurrence_id")}
+# Codes of birth and death before MEDS 0.3.
+_OLD_CODES = {"SNOMED/184099003": BIRTH, "SNOMED/419620001": DEATH}
+
+
+@dataclasses.dataclass(frozen=True)
+class MedsDataset:
+    """A MEDS data set that has been opened and checked.
+
+    Attributes:
+        root: its directory.
+        version: of MEDS, as it says itself; empty where it does not.
+        shards: its files of events, sorted.
+        splits: subject_id -> `train`, `tuning` or `held_out`; None where it has no splits.
+        further: type of each column of any file beside those of `COLUMNS`.
+    """
+
+    root: Path
+    version: str
+    shards: list[Path]
+    splits: dict[int, str] | None
+    further: dict[str, "pl.DataType"]
+
+    @classmethod
+    def open(cls, root: Path) -> "MedsDataset":
+        """Opens and checks a directory: names and types of columns, of every file.
+
+        Raises:
+            InputError: it is no MEDS data set, or one of a version that is not understood.
+        """
+        root = Path(root)
+        if not is_meds(root):
+            raise InputError(
+                f"{root} is no MEDS data set: it has no {DATA}/**/*.parquet; convert MIMIC with"
+                " `python -m preprocessing.meds --input=DIR --output=MEDS`."
+            )
+        shards = _shards(root)
+        further: dict[str, pl.DataType] = {}
+        for path in shards:
+            schema = _schema(path)
+            known = _places(path, schema).values()
+            further |= {name: kind for name, kind in schema.items() if name not in known and name not in further}
+        return cls(root, _version(root), shards, _read_splits(root), further)
+
+    def split_of(self, subject_ids: np.ndarray) -> np.ndarray:
+        """Split of each subject, int64 [n] -> str [n]: the data set's own, by hash for those that it gives none."""
+        names = np.array(subject_splits.SPLITS)[subject_splits.split_of(subject_ids)].astype(object)
+        if self.splits is not None:
+            names = np.array(
+                [self.splits.get(int(i), name) for i, name in zip(subject_ids, names, strict=True)], object
+            )
+        return names.astype(str)
+
+    def frames(self, split: str | None = None, columns: Sequence[str] | None = None) -> Iterator["pl.DataFrame"]:
+        """The events, one file at a time, sorted by subject_id and time (null, of what has no time, first).
+
+        Args:
+            split: only its subjects; see `split_of`. A file without any is passed over.
+            columns: only these, beside subject_id, time and code; None for all. Those of `COLUMNS` are always known,
+                `further` names the others. What a file lacks is null.
+
+        Raises:
+            InputError: a column does not exist or has another type than it must, a file cannot be read, or the events
+                of one subject are in two files.
+        """
+        unknown = [column for column in columns or () if column not in COLUMNS and column not in self.further]
+        if unknown:
+            known = ", ".join([*COLUMNS, *self.further])
+            raise InputError(f"{self.root} has no column {unknown[0]!r}; it has {known}.")
+        names = [name for name in COLUMNS if columns is None or name in _REQUIRED or name in columns]
+        further = {name: kind for name, kind in self.further.items() if columns is None or name in columns}
+        seen = np.empty(0, np.int64)
+        for path in self.shards:
+            frame = _read(path, names, further)
+            ids = frame["subject_id"].unique(maintain_order=True).to_numpy()
+            if np.isin(ids, seen).any():
+                twice = ids[np.isin(ids, seen)][0]
+                raise InputError(
+                    f"{path} repeats subject {twice}, whose events are in another file of {self.root} too."
+                )
+            seen = np.union1d(seen, ids)
+            if split is not None:
+                frame = frame.filter(pl.col("subject_id").is_in(ids[self.split_of(ids) == split].tolist()))
+            if split is None or len(frame):
+                yield frame
+
+    def subjects(self) -> np.ndarray:
+        """All subject ids, int64, sorted."""
+        ids = [frame["subject_id"].unique().to_numpy() for frame in self.frames(columns=())]
+        return np.sort(np.concatenate(ids)) if ids else np.empty(0, np.int64)
+
+    def codes(self) -> "pl.DataFrame":
+        """`metadata/codes.parquet`: code, description, parent_codes, and what else it holds; empty where it is absent.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        path = self.root / METADATA / CODES
+        if not path.is_file():
+            schema = {"code": pl.String, "description": pl.String, "parent_codes": pl.List(pl.String)}
+            return pl.DataFrame(schema=schema)
+        with _reading(path):
+            return pl.read_parquet(path)
+
+
+def is_meds(root: Path) -> bool:
+    """Whether a directory has the layout of a MEDS data set."""
+    return Path(root).is_dir() and bool(_shards(Path(root)))
+
+
+def _shards(root: Path) -> list[Path]:
+    folder = root / DATA
+    hidden = (".", "_")
+    return sorted(path for path in folder.rglob("*.parquet") if not path.name.startswith(hidden))
+
+
+def _version(root: Path) -> str:
+    path = root / METADATA / DATASET
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}); fetch the data set again.") from error
+    return str(about.get("meds_version") or "") if isinstance(about, dict) else ""
+
+
+def _read_splits(root: Path) -> dict[int, str] | None:
+    path = root / METADATA / SPLITS
+    if not path.is_file():
+        return None
+    with _reading(path):
+        frame = pl.read_parquet(path)
+    ids = "subject_id" if "subject_id" in frame.columns else "patient_id"
+    if ids not in frame.columns or "split" not in frame.columns:
+        raise InputError(f"{path} must have the columns subject_id and split; it has {', '.join(frame.columns)}.")
+    return dict(zip(frame[ids].cast(pl.Int64).to_list(), frame["split"].cast(pl.String).to_list(), strict=True))
+
+
+def _schema(path: Path) -> dict[str, "pl.DataType"]:
+    with _reading(path):
+        return dict(pl.read_parquet_schema(path))
+
+
+def _places(path: Path, schema: Mapping[str, "pl.DataType"]) -> dict[str, str]:
+    """Where the columns of `COLUMNS` stand in a file: our name -> its name, of those that it has."""
+    places = {}
+    for name in COLUMNS:
+        found = [other for other in (name, *_OTHER_NAMES.get(name, ())) if other in schema]
+        if found:
+            places[name] = found[0]
+        elif name in _REQUIRED:
+            advice = "; it nests events as MEDS did before 0.3: convert it again" if "events" in schema else ""
+            raise InputError(f"{path} has no column {name!r}{advice}; it has {', '.join(schema)}.")
+    kind = schema[places["time"]]
+    if not isinstance(kind, (pl.Datetime, pl.Date)):
+        raise InputError(f"the column time of {path} is {kind}, not a point in time.")
+    return places
+
+
+def _read(path: Path, names: Sequence[str], further: Mapping[str, "pl.DataType"]) -> "pl.DataFrame":
+    """One file, in the form that `MedsDataset.frames` promises."""
+    schema = _schema(path)
+    places = _places(path, schema)
+    extra = [name for name in further if name in schema]
+    with _reading(path):
+        frame = pl.read_parquet(path, columns=[*(places[n] for n in names if n in places), *extra])
+    frame = frame.rename({places[name]: name for name in names if name in places})
+    absent = (pl.lit(None, kind).alias(name) for name, kind in further.items() if name not in schema)
+    frame = frame.select(*(_typed(path, frame, name) for name in names), *extra).with_columns(*absent)
+    for name in ("subject_id", "code"):
+        if frame[name].null_count():
+            raise InputError(f"{path} has {frame[name].null_count():,} events without a {name}.")
+    return _sorted(frame.with_columns(pl.col("code").replace(_OLD_CODES)).select(*names, *further))
+
+
+def _typed(path: Path, frame: "pl.DataFrame", name: str) -> "pl.Series":
+    """A column of `COLUMNS` in its type, null where there is none."""
+    if name not in frame.columns:
+        return pl.Series(name, [None] * len(frame), COLUMNS[name])
+    series = frame[name]
+    if name == "hadm_id" and series.dtype in (pl.String, pl.Categorical):
+        return _numbered(series.cast(pl.String))
+    try:
+        return series.cast(COLUMNS[name])
+    except pl.exceptions.PolarsError as error:
+        raise InputError(f"the column {name} of {path} is {series.dtype}, which is no {COLUMNS[name]}.") from error
+
+
+def _numbered(names: "pl.Series") -> "pl.Series":
+    """Names of stays as numbers: the numbers they are, else a stable hash of 63 bits."""
+    numbers = names.cast(pl.Int64, strict=False)
+    if numbers.null_count() == names.null_count():
+        return numbers
+    unique = names.unique().drop_nulls()
+    hashes = (hash_strings("hadm_id", unique.to_list()) >> np.uint64(1)).astype(np.int64)
+    return names.replace_strict(unique, pl.Series(hashes), return_dtype=pl.Int64)
+
+
+def _sorted(frame: "pl.DataFrame") -> "pl.DataFrame":
+    """By subject and time; what happens at the same time keeps its order."""
+    keys = frame.select("subject_id", pl.col("time").cast(pl.Int64).fill_null(np.iinfo(np.int64).min)).to_struct("keys")
+    if keys.is_sorted():
+        return frame
+    return frame.sort("subject_id", "time", nulls_last=False, maintain_order=True)
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turns what the library says of a damaged file into one sentence."""
+    try:
+        yield
+    except (pl.exceptions.PolarsError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path} cannot be read as parquet ({reason}); fetch it again.") from error

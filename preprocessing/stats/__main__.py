@@ -1,0 +1,29 @@
+"""Prints what a data set holds and whether that is what it should hold, without building anything.
+
+    python -m preprocessing.stats medtok_codes/icd --data_dir=DIR
+
+With `--strict` the exit status is 1 when a verdict says that something is off.
+"""
+
+from absl import flags
+
+from preprocessing.common import command_line
+from preprocessing.common.errors import UserError
+from preprocessing.stats.tables import print_stats
+
+
+def main(argv: list[str]) -> None:
+    """Prints the statistics of the data set that the first argument names."""
+    (name,) = command_line.expect_arguments(argv, 1, "python -m preprocessing.stats medtok_codes/icd --data_dir=DIR")
+    console = command_line.table_console()
+    off = [check for check in print_stats(name, flags.FLAGS.data_dir, console) if check.is_off]
+    if off and flags.FLAGS.strict:
+        raise UserError(
+            f"{len(off)} checks are off, the first: {off[0].what}, expected {off[0].expected}, found {off[0].found}."
+        )
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("data_dir", None, "TFDS data directory; TFDS's own default when not given")
+    flags.DEFINE_bool("strict", False, "exit with status 1 when a verdict says that something is off")
+    command_line.run(main)

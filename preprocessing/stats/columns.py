@@ -1,0 +1,87 @@
+"""The examples of a prepared data set as columns, for whoever counts them."""
+
+import dataclasses
+
+import numpy as np
+from tqdm import tqdm
+
+from preprocessing.dataset.splits import SPLITS
+from preprocessing.graph.knowledge_graph import KnowledgeGraph
+from preprocessing.medtok_codes import MedtokCodes
+
+_BATCH = 4096
+_HPO_TYPES = ("phenotype", "disease", "gene")
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+    """What the tables need of n examples, as arrays of n rows.
+
+    Attributes:
+        system, split: str. description: object (str). is_empty: bool, no official description.
+        nodes, edges: int64, sizes of the subgraph; edges counts both directions.
+        has_hpo: bool, an HPO node is in the subgraph. links_hpo: bool, the code's own node is linked to one.
+        has_self: bool, a node of the subgraph is the code itself.
+        is_sound: bool, node ids are in the graph, ends of edges in the subgraph, and every edge has its reverse.
+    """
+
+    system: np.ndarray
+    split: np.ndarray
+    description: np.ndarray
+    is_empty: np.ndarray
+    nodes: np.ndarray
+    edges: np.ndarray
+    has_hpo: np.ndarray
+    links_hpo: np.ndarray
+    has_self: np.ndarray
+    is_sound: np.ndarray
+
+
+def read_columns(builder: MedtokCodes, graph: KnowledgeGraph, progress: bool = True) -> Columns:
+    """Reads all examples of a prepared data set."""
+    hpo_types = [position for position, name in enumerate(graph.node_types) if name in _HPO_TYPES]
+    is_hpo = np.isin(graph.node_type_ids(), hpo_types)
+    hpo_link = [position for position, name in enumerate(graph.relation_names) if name == "hpo_link"]
+    rows = []
+    total = sum(builder.info.splits[split].num_examples for split in SPLITS)
+    with tqdm(total=total, desc="reading", unit=" codes", disable=not progress, leave=False) as bar:
+        for split in SPLITS:
+            source = builder.as_data_source(split)
+            for start in range(0, len(source), _BATCH):
+                batch = source.__getitems__(range(start, min(start + _BATCH, len(source))))
+                rows += [_row(example, split, is_hpo, hpo_link, graph) for example in batch]
+                bar.update(len(batch))
+    columns = zip(*rows, strict=True)
+    return Columns(*(np.array(column, dtype=object if isinstance(column[0], str) else None) for column in columns))
+
+
+def _row(example: dict, split: str, is_hpo: np.ndarray, hpo_link: list[int], graph: KnowledgeGraph) -> tuple:
+    system, code, description = (example[name].decode() for name in ("system", "code", "description"))
+    own = example["senders"] == example["self_node"]
+    is_sound = _is_sound(example, graph)
+    return (
+        system,
+        split,
+        description,
+        description == f"{system} {code}",
+        len(example["nodes"]),
+        len(example["senders"]),
+        is_sound and bool(is_hpo[example["nodes"]].any()),
+        is_sound and bool(np.isin(example["relations"][own], hpo_link).any()),
+        bool(example["self_node"] >= 0),
+        is_sound,
+    )
+
+
+def _is_sound(example: dict, graph: KnowledgeGraph) -> bool:
+    nodes, senders, receivers, relations = (example[name] for name in ("nodes", "senders", "receivers", "relations"))
+    count = len(nodes)
+    if not len(senders) == len(receivers) == len(relations) or len(senders) % 2 or len(example["hops"]) != count:
+        return False
+    if not -1 <= example["self_node"] < max(count, 1) or len(np.unique(nodes)) < count:
+        return False
+    within = [(nodes, graph.num_nodes), (senders, count), (receivers, count), (relations, len(graph.relation_names))]
+    if not all(((values >= 0) & (values < bound)).all() for values, bound in within):
+        return False
+    mirrored = np.array_equal(senders[::2], receivers[1::2]) and np.array_equal(receivers[::2], senders[1::2])
+    return mirrored and np.array_equal(np.array(graph.reverse)[relations[::2]], relations[1::2])

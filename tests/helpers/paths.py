@@ -1,0 +1,6 @@
+"""Places that tests read: the root of the project, and the open samples that may lie beside it."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+SHARED = ROOT.parent / "shared"

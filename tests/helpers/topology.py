@@ -1,0 +1,53 @@
+"""One training step on as many devices as there are, as JSON: run in a process of its own by `test_distributed.py`."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from medtok_jax import run, sharding
+from medtok_jax.steps import CHECKED
+from tests.helpers.small_run import small_config
+
+
+def main(data_dir: str, workdir: str, model_parallel: str, states_on_device: str) -> None:
+    # Warm-up would make the first update zero.
+    options = {"train__warmup_steps": 1, "train__lr": 1e-2, "train__model_parallel": int(model_parallel)}
+    options["data__states_on_device"] = states_on_device
+    config = small_config(Path(data_dir), model__node_id_features=True, **options)
+    training = run.set_up(config, Path(workdir), progress=False)
+    batch = sharding.place_batch(training.train_source()[5], training.mesh)
+    arguments = (training.state, training.empty_window(), batch, training.tables)
+    training.train_step.compile(*arguments)
+    text = training.train_step.executable(*arguments).as_text()
+    norms = training.term_gradient_norms(training.state, batch, training.tables)
+    state, window, terms = training.train_step(*arguments)
+    state, window, later = training.train_step(state, window, batch, training.tables)
+    found = {
+        "devices": jax.device_count(),
+        "codes": sorted(np.asarray(batch.index).tolist()),
+        "terms": dict(zip(CHECKED, np.asarray(terms).tolist(), strict=True)),
+        "later": dict(zip(CHECKED, np.asarray(later).tolist(), strict=True)),
+        "norms": {name: float(value) for name, value in norms.items()},
+        "gathered": re.findall(r"= \(?\w+\[([\d,]*)\][^=]*? all-gather(?:-start)?\(", text),
+        "reduced": re.findall(r"f32\[([\d,]*)\]", " ".join(re.findall(r"= (.*?) all-reduce(?:-start)?\(", text))),
+        "parameters": [list(leaf.shape) for leaf in jax.tree.leaves(state.params)],
+        "graph": [list(batch.graph.senders.shape), list(batch.graph.nodes["hop"].shape)],
+        "text": list(batch.text.shape),
+        "cut": {name: list(leaf.sharding.shard_shape(leaf.shape)) for name, leaf in tables_of(state)},
+    }
+    print(json.dumps(found))
+
+
+def tables_of(state) -> list:
+    """The codebook and the table of node ids, with their moments."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    named = [(jax.tree_util.keystr(path), leaf) for path, leaf in leaves]
+    return [(name, leaf) for name, leaf in named if "rows" in name or "'ids'" in name]
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

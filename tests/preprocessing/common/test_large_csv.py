@@ -1,0 +1,54 @@
+"""Large CSV files in blocks: compressed ones, headers in capitals, and columns that may be absent."""
+
+import gzip
+
+import pytest
+
+from preprocessing.common.errors import InputError
+from preprocessing.common.large_csv import read_blocks
+from preprocessing.common.rejects import Rejects
+
+LINES = ["ID,Name,Extra", *(f'{i},"a, ""{i}""",x{i % 7}' for i in range(1000)), "bad,line"]
+
+
+@pytest.fixture(params=["plain", "gzipped"])
+def path(request, tmp_path):
+    content = "\r\n".join(LINES).encode()
+    path = tmp_path / ("t.csv" if request.param == "plain" else "t.csv.gz")
+    path.write_bytes(content if request.param == "plain" else gzip.compress(content))
+    return path
+
+
+@pytest.mark.parametrize("block_bytes", [100, 5000, 1 << 20])
+def test_compressed_files_read_alike(path, block_bytes):
+    rejects = Rejects(None)
+    options = {"optional": ["extra", "further"], "fold_case": True}
+    blocks = list(read_blocks(path, ["name"], rejects, block_bytes, **options))
+    assert {tuple(block.columns) for block in blocks} == {("name", "extra")}
+    names = [name for block in blocks for name in block.columns["name"].to_pylist()]
+    assert names == [f'a, "{i}"' for i in range(1000)]
+    assert [int(line) for block in blocks for line in block.lines] == list(range(2, 1002))
+    assert sum(block.size for block in blocks) == path.stat().st_size
+    assert rejects.counts == {(path.name, "wrong column count"): 1}
+
+
+def test_case_matters_unless_it_is_folded(path):
+    with pytest.raises(InputError, match=r"has no column 'name'; its header is: ID,Name,Extra"):
+        next(read_blocks(path, ["name"], Rejects(None)))
+
+
+def test_a_damaged_archive_is_told(tmp_path):
+    path = tmp_path / "t.csv.gz"
+    path.write_bytes(gzip.compress("\n".join(LINES).encode())[:-200])
+    with pytest.raises(InputError, match="is damaged or not complete"):
+        list(read_blocks(path, ["Name"], Rejects(None), 100))
+    path.write_bytes(b"ID,Name\n1,2\n")
+    with pytest.raises(InputError, match="is damaged or not complete"):
+        list(read_blocks(path, ["Name"], Rejects(None)))
+
+
+def test_a_file_that_is_no_table_is_told(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_bytes(b"ID,\rName\n1,2\n")
+    with pytest.raises(InputError, match="has no header that can be read"):
+        list(read_blocks(path, ["Name"], Rejects(None)))
