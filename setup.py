@@ -21,7 +21,9 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["medtok_jax*", "preprocessing*", "eval*", "configs*"]),
-    package_data={"medtok_jax": ["report_assets/*", "convert/ethos_files/*.yaml", "convert/mult_ehr_files/*"]},
+    package_data={
+        "medtok_jax": ["report/assets/*", "convert/ethos/files/*.yaml", "convert/ehr_models/mult_ehr_files/*"]
+    },
     install_requires=[
         "absl-py>=2.1",
         "clu>=0.0.12",

@@ -8,8 +8,8 @@ from tqdm import tqdm
 
 from configs import default
 from eval.representation import Representation
-from medtok_jax.dataset import Data, load_data
-from medtok_jax.text_model import resolve_text_encoder
+from medtok_jax.data.dataset import Data, load_data
+from medtok_jax.text.encoder_files import resolve_text_encoder
 
 CHUNK = 8192
 

@@ -8,7 +8,7 @@ import optax
 from flax import nnx
 from tqdm import tqdm
 
-from medtok_jax.steps import NonFiniteLoss
+from medtok_jax.training.steps import NonFiniteLoss
 
 
 class Trainer:

@@ -113,7 +113,7 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    from medtok_jax.huge_pages import restart_with_huge_pages
+    from medtok_jax.devices.huge_pages import restart_with_huge_pages
 
     flags.DEFINE_enum("kind", None, KINDS, "which baseline", required=True)
     flags.DEFINE_string("output", None, "folder of the representation", required=True)

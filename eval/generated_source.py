@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from eval.synthetic_graph import power_law_graph
-from medtok_jax.text_model import EMBEDDED, resolve_text_encoder
+from medtok_jax.text.encoder_files import EMBEDDED, resolve_text_encoder
 from preprocessing import primekg
 from preprocessing.codes import is_wellformed
 from preprocessing.common.atomic import whole_folder

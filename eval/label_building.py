@@ -17,12 +17,12 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from eval.labels import SPLITS, Labels, Queries
-from medtok_jax import code_table
-from medtok_jax.code_table import CodeTable
-from medtok_jax.ragged import offsets_of, take
+from medtok_jax.data import code_table
+from medtok_jax.data.code_table import CodeTable
 from preprocessing import medtok_codes
 from preprocessing.codes import ICD9CM, ICD10CM, CodeRecord, category_of
 from preprocessing.common.hashing import hash_strings, uniform
+from preprocessing.common.ragged import offsets_of, take
 from preprocessing.graph import icd_graph
 from preprocessing.graph.holdout import Holdout, hold_out
 from preprocessing.sources import icd

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from medtok_jax.ragged import offsets_of, positions
 from preprocessing.common.atomic import whole_folder
 from preprocessing.common.errors import InputError
+from preprocessing.common.ragged import offsets_of, positions
 
 SPLITS = ("validation", "test")
 FORMAT_VERSION = 1

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from medtok_jax.text_model import EMBEDDED, resolve_text_encoder
+from medtok_jax.text.encoder_files import EMBEDDED, resolve_text_encoder
 
 # `tiny` is for tests.
 SHAPES = {

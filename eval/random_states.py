@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from medtok_jax.text_cache import DTYPES, TextCache
-from medtok_jax.text_model import TextTokenizer
+from medtok_jax.text.cache import DTYPES, TextCache
+from medtok_jax.text.encoder_files import TextTokenizer
 
 # Rows drawn; longer files repeat them.
 BLOCK = 16_384

@@ -17,11 +17,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from medtok_jax import hub
+from medtok_jax.lookup import hub
+from medtok_jax.lookup.config import CONFIG
+from medtok_jax.lookup.directory import EMBEDDING_FILE, TokenizerDirectory
+from medtok_jax.lookup.similarity import quantize
 from medtok_jax.regions import EMBEDDINGS, REGION_OF_EMBEDDING, REGIONS
-from medtok_jax.similarity import quantize
-from medtok_jax.tokenizer_config import CONFIG
-from medtok_jax.tokenizer_directory import EMBEDDING_FILE, TokenizerDirectory
 from preprocessing.common.atomic import whole_folder
 from preprocessing.common.errors import InputError
 

@@ -12,7 +12,7 @@ from scipy.special import gammaln
 from eval.bags import OverlapBlocks, bags_of, overlaps
 from eval.labels import Queries
 from eval.representation import Representation
-from medtok_jax.ragged import positions
+from preprocessing.common.ragged import positions
 
 # Scores that differ by less are tied: float32 products of vectors that are equal differ by that much.
 TIE = 1e-5

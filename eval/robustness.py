@@ -18,17 +18,17 @@ from eval.labels import Queries
 from eval.measurement import Measurement
 from eval.representation import Representation
 from eval.retrieval import Scorer
-from medtok_jax import sharding
-from medtok_jax.code_table import CodeTable
-from medtok_jax.dataset import Data
-from medtok_jax.input_pipeline import BatchBuilder, EvalSource, eval_batches
-from medtok_jax.ragged import offsets_of, positions
-from medtok_jax.run import Run
-from medtok_jax.similarity import quantize
-from medtok_jax.text_cache import DTYPES
-from medtok_jax.text_model import TextTokenizer, resolve_text_encoder
-from medtok_jax.text_states import TextStates
+from medtok_jax.data.code_table import CodeTable
+from medtok_jax.data.dataset import Data
+from medtok_jax.data.input_pipeline import BatchBuilder, EvalSource, eval_batches
+from medtok_jax.devices import sharding
+from medtok_jax.lookup.similarity import quantize
+from medtok_jax.text.cache import DTYPES
+from medtok_jax.text.encode import TextStates
+from medtok_jax.text.encoder_files import TextTokenizer, resolve_text_encoder
+from medtok_jax.training.setup import Run
 from preprocessing.common.errors import InputError
+from preprocessing.common.ragged import offsets_of, positions
 
 FAMILY = "robustness"
 WHOLE, NO_TEXT, NO_GRAPH, FEWER_EDGES = "nothing dropped", "text dropped", "graph dropped", "half of the edges dropped"
@@ -42,7 +42,7 @@ def measure(context: Context, run: Run) -> list[Measurement]:
 
     Args:
         context: of the tokenizer that the run wrote.
-        run: opened with `medtok_jax.run.open_trained`.
+        run: opened with `medtok_jax.training.setup.open_trained`.
 
     Raises:
         InputError: the tokenizer is not the run's.

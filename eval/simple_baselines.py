@@ -7,8 +7,8 @@ from eval.baseline_data import Codes
 from eval.nearest_rows import fit_rows, nearest_rows, residual_rows
 from eval.representation import Representation
 from medtok_jax.models.bert import load_bert
-from medtok_jax.ragged import positions
-from medtok_jax.text_model import resolve_text_encoder
+from medtok_jax.text.encoder_files import resolve_text_encoder
+from preprocessing.common.ragged import positions
 
 
 def raw_text(codes: Codes, *, progress: bool = True) -> Representation:

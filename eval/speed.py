@@ -27,8 +27,8 @@ from ml_collections import config_flags
 from rich.console import Console
 
 from eval import speed_report
-from medtok_jax import config_file
-from medtok_jax.huge_pages import restart_with_huge_pages
+from medtok_jax import config as configuration
+from medtok_jax.devices.huge_pages import restart_with_huge_pages
 from preprocessing.common import command_line
 from preprocessing.common.errors import InputError
 
@@ -125,7 +125,9 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    config_flags.DEFINE_config_file("config", None, f"configuration to measure, FILE[:VARIANT] ({config_file.DEFAULT})")
+    config_flags.DEFINE_config_file(
+        "config", None, f"configuration to measure, FILE[:VARIANT] ({configuration.DEFAULT})"
+    )
     flags.DEFINE_string("output", None, "folder for the reports; none are written without it")
     flags.DEFINE_string("folder", None, "folder for generated data; OUTPUT/data, else ~/.cache/medtok_speed")
     flags.DEFINE_enum("scale", "icd", SCALES, "the embedded data set, or generated data of a published size")
@@ -136,4 +138,4 @@ if __name__ == "__main__":
     flags.DEFINE_string("tokenizer", None, "lookup: tokenizer directory; one with random tokens without it")
     flags.DEFINE_bool("quick", False, "few repetitions, to see that it works")
     restart_with_huge_pages()
-    command_line.run(main, check=config_file.check_arguments)
+    command_line.run(main, check=configuration.check_arguments)

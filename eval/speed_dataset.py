@@ -60,7 +60,7 @@ def open_again(name: str, folder: str) -> dict:
 
 
 def _load(name: str, folder: str) -> int:
-    from medtok_jax import code_table
+    from medtok_jax.data import code_table
     from preprocessing import medtok_codes
 
     return len(code_table.load(medtok_codes.open_prepared(name, Path(folder) / "data"), Path(folder) / "packed"))

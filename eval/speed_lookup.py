@@ -13,11 +13,12 @@ from eval.isolation import in_child
 from eval.phases import Phases, peak_memory
 from eval.speed_setup import Setting
 from eval.timing import Timing, repeat
-from medtok_jax import code_table, tokenizer_directory
 from medtok_jax import config as configuration
+from medtok_jax.data import code_table
+from medtok_jax.lookup import directory
+from medtok_jax.lookup.directory import Tokens
 from medtok_jax.regions import EMBEDDINGS, REGION_OF_EMBEDDING, Regions
 from medtok_jax.tokenizer import MedTokTokenizer
-from medtok_jax.tokenizer_directory import Tokens
 from preprocessing import medtok_codes
 
 CODES, QUICK_CODES = 1_000_000, 10_000
@@ -68,7 +69,7 @@ def write_random(setting: Setting) -> str:
         "training": {"step": 0, "model": {}, "train": {}},
     }
     setting.folder.mkdir(parents=True, exist_ok=True)
-    tokenizer_directory.write(path, tokens, about)
+    directory.write(path, tokens, about)
     return str(path)
 
 

@@ -10,10 +10,10 @@ import numpy as np
 
 from eval.isolation import in_child
 from eval.speed_setup import Setting, facts, open_run
-from medtok_jax import sharding
 from medtok_jax.batch import Batch
-from medtok_jax.compiled_step import StepMemory, device_memory
-from medtok_jax.run import Run
+from medtok_jax.devices import sharding
+from medtok_jax.devices.memory import StepMemory, device_memory
+from medtok_jax.training.setup import Run
 
 # Batches that training prepares ahead or still holds while a step runs.
 UNDER_WAY = 4

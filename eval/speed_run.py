@@ -37,9 +37,12 @@ def run(setting: Setting) -> dict:
 
 def measure(setting: Setting, folder: str) -> tuple[dict, list[dict]]:
     """Facts, a row for each phase, and one for all of them."""
-    from medtok_jax import code_table, dataset, reporting, train, vocabulary
-    from medtok_jax.run import set_up
-    from medtok_jax.text_model import resolve_text_encoder
+    from medtok_jax import train
+    from medtok_jax.data import code_table, dataset
+    from medtok_jax.inference import vocabulary
+    from medtok_jax.text.encoder_files import resolve_text_encoder
+    from medtok_jax.training import reporting
+    from medtok_jax.training.setup import set_up
 
     config = ConfigDict(setting.config.to_dict())
     config.data.cache_dir, workdir = str(Path(folder) / "caches"), Path(folder) / "workdir"

@@ -13,11 +13,11 @@ from eval.generated_source import SOURCES, write_source
 from eval.random_encoder import write_encoder
 from eval.random_states import random_states
 from eval.timing import Timing
-from medtok_jax import run as runs
-from medtok_jax import sharding
-from medtok_jax.dataset import load_data
-from medtok_jax.run import Run
-from medtok_jax.text_model import EMBEDDED, resolve_text_encoder
+from medtok_jax.data.dataset import load_data
+from medtok_jax.devices import sharding
+from medtok_jax.text.encoder_files import EMBEDDED, resolve_text_encoder
+from medtok_jax.training import setup as runs
+from medtok_jax.training.setup import Run
 from preprocessing import medtok_codes
 
 # Widths of encoders that need not be at hand where their states are random; their wordpieces are the embedded one's.

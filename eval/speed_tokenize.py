@@ -20,15 +20,15 @@ from eval.matmul import jax_flops
 from eval.phases import peak_memory
 from eval.speed_setup import Setting, accelerator_peak, activation_dtype, facts, open_run, reports
 from eval.timing import Timing, repeat
-from medtok_jax import sharding
-from medtok_jax.dataset import by_length
-from medtok_jax.input_pipeline import eval_batches
+from medtok_jax.data.dataset import by_length
+from medtok_jax.data.input_pipeline import eval_batches
+from medtok_jax.devices import sharding
 from medtok_jax.models.bert import load_bert
-from medtok_jax.ragged import take
-from medtok_jax.run import Run
-from medtok_jax.text_cache import DTYPES, ENCODE_LENGTHS
-from medtok_jax.text_model import TextTokenizer, resolve_text_encoder
-from medtok_jax.text_states import activations, compile_encoder, pad, plan, tokens_a_batch
+from medtok_jax.text.cache import DTYPES, ENCODE_LENGTHS
+from medtok_jax.text.encode import activations, compile_encoder, pad, plan, tokens_a_batch
+from medtok_jax.text.encoder_files import TextTokenizer, resolve_text_encoder
+from medtok_jax.training.setup import Run
+from preprocessing.common.ragged import take
 
 # Codes measured, unless --codes says how many.
 CODES = 8192

@@ -16,8 +16,8 @@ from eval.phases import peak_memory
 from eval.speed_setup import WIDTHS, Setting, open_run
 from eval.timing import Timing, repeat
 from medtok_jax.batch import Batch
-from medtok_jax.run import Run
-from medtok_jax.text_model import resolve_text_encoder
+from medtok_jax.text.encoder_files import resolve_text_encoder
+from medtok_jax.training.setup import Run
 from preprocessing.common.errors import InputError
 
 EAGER, COMPILED, TIERS, PADDED = "eager", "compiled", "eager, tiers", "padded to 512"
@@ -126,9 +126,9 @@ def build(ready: Run, *, with_encoder: bool):
     from transformers import BertModel
     from transformers.utils import logging
 
-    from medtok_jax.convert import pytorch_weights
-    from medtok_jax.convert.modeling_medtok import FORMAT_VERSION, MedTok
-    from medtok_jax.model_directory import flatten
+    from medtok_jax.convert.pytorch import weights as pytorch_weights
+    from medtok_jax.convert.pytorch.modeling_medtok import FORMAT_VERSION, MedTok
+    from medtok_jax.inference.model_writer import flatten
     from medtok_jax.regions import REGION_OF_EMBEDDING
 
     if ready.mesh.devices.size > 1:

@@ -20,9 +20,9 @@ from eval.matmul import jax_flops
 from eval.phases import peak_memory
 from eval.speed_setup import Setting, accelerator_peak, activation_dtype, facts, open_run, reports
 from eval.timing import Timing, repeat
-from medtok_jax import sharding
-from medtok_jax.input_pipeline import train_batches
-from medtok_jax.run import Run
+from medtok_jax.data.input_pipeline import train_batches
+from medtok_jax.devices import sharding
+from medtok_jax.training.setup import Run
 
 
 def run(setting: Setting) -> dict:

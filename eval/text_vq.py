@@ -17,10 +17,10 @@ from eval.baseline_data import Codes
 from eval.baseline_training import Trainer
 from eval.nearest_rows import fit_rows, nearest_rows
 from eval.representation import Representation
-from medtok_jax.losses import quantization_loss
+from medtok_jax.data.sampling import draw
 from medtok_jax.models.quantizer import Quantizer, l2_normalize
 from medtok_jax.regions import Regions
-from medtok_jax.sampling import draw
+from medtok_jax.training.losses import quantization_loss
 
 
 @dataclasses.dataclass(frozen=True)

@@ -199,7 +199,7 @@ def _open(given: flags.FlagValues) -> tuple:
     run = None
     if given.workdir:
         # Imported here, since JAX is only needed to run the model.
-        from medtok_jax import run as runs
+        from medtok_jax.training import setup as runs
 
         run = runs.open_trained(Path(given.workdir).expanduser(), data_dir=given.data_dir or "")
     return representation, labels, run, [load(path) for path in given.other_seeds]

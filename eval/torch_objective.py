@@ -1,4 +1,4 @@
-"""A training step of MedTok in PyTorch, as `medtok_jax.steps` takes it: the converter's modules on the same arrays.
+"""A training step of MedTok in PyTorch, that of `medtok_jax.training.steps`: the converter's modules, the same arrays.
 
 Two views, the whole objective and AdamW, so that a comparison of speed compares the same work. Only what the default
 configuration and the paper's need: `pursuit` and `top_k` on unit vectors, a frozen text encoder.
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from medtok_jax.batch import TIER, Batch, Tables
-from medtok_jax.convert.modeling_medtok import Edges, MedTok, l2_normalize, with_mean_row
+from medtok_jax.convert.pytorch.modeling_medtok import Edges, MedTok, l2_normalize, with_mean_row
 from medtok_jax.regions import EMBEDDINGS
 
 
@@ -201,7 +201,7 @@ def mean_states(text: Tensor, mask: Tensor) -> Tensor:
 def total_loss(
     view: list[Quantized], clean: list[Tensor], other: list[Tensor], teacher: Tensor, arrays: Arrays, loss
 ) -> Tensor:
-    """The whole objective (`medtok_jax.losses.loss_terms`), all codes valid; `clean` and `other` are contrasted."""
+    """Return the objective of `training.losses.loss_terms`, all codes valid; `clean` and `other` are contrasted."""
     squared = lambda a, b: (a - b).square().sum(-1).mean()  # noqa: E731
     quantization = sum(
         loss.commitment_weight * squared(q.vector.detach(), q.embedding)

@@ -23,13 +23,12 @@ import jax.numpy as jnp
 import jraph
 from flax import nnx
 
-from medtok_jax.batch import Tables
-from medtok_jax.losses import masked_mean, quantization_loss
+from medtok_jax.batch import MISSING, InputSizes, Tables
 from medtok_jax.models.graph_encoder import GraphEncoder
-from medtok_jax.models.medtok import Sizes
-from medtok_jax.models.node_features import MISSING, NodeFeatures
+from medtok_jax.models.node_features import NodeFeatures
 from medtok_jax.models.quantizer import Quantizer
 from medtok_jax.regions import Regions
+from medtok_jax.training.losses import masked_mean, quantization_loss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +131,7 @@ class VQGraph(nnx.Module):
         rngs: parameter initialisation.
     """
 
-    def __init__(self, options: Options, sizes: Sizes, *, rngs: nnx.Rngs):
+    def __init__(self, options: Options, sizes: InputSizes, *, rngs: nnx.Rngs):
         width = options.width
         self.max_nodes = sizes.max_nodes
         self.features = NodeFeatures(

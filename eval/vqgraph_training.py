@@ -14,8 +14,8 @@ from eval.nearest_rows import fit_rows, nearest_rows
 from eval.representation import Representation
 from eval.vqgraph import Options, VQGraph
 from medtok_jax.batch import Tables
-from medtok_jax.input_pipeline import BatchBuilder, Budgets, EvalSource, TrainSource, eval_batches, train_batches
-from medtok_jax.sampling import Sampler
+from medtok_jax.data.input_pipeline import BatchBuilder, Budgets, EvalSource, TrainSource, eval_batches, train_batches
+from medtok_jax.data.sampling import Sampler
 
 # Codes at once where nothing is trained.
 EVAL_BATCH = 256

@@ -8,12 +8,12 @@ import importlib
 # Public names and the modules that hold them, imported when they are first asked for.
 _PUBLIC = {
     "MedTokTokenizer": "tokenizer",
-    "CodeTokens": "code_tokens",
-    "Neighbor": "similarity",
-    "BatchEncoding": "batch_encoding",
-    "UnknownCodeError": "lookup",
-    "AmbiguousCodeError": "lookup",
-    "NewCode": "new_codes",
+    "CodeTokens": "lookup.code_tokens",
+    "Neighbor": "lookup.similarity",
+    "BatchEncoding": "lookup.batch_encoding",
+    "UnknownCodeError": "lookup.code_index",
+    "AmbiguousCodeError": "lookup.code_index",
+    "NewCode": "inference.new_codes",
 }
 __all__ = list(_PUBLIC)
 

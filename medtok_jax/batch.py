@@ -1,10 +1,17 @@
 """The batch: what the input pipeline gives and the model takes. Static shapes, a handful of them."""
 
+import dataclasses
+
 import flax.struct
 import jax
 import jax.numpy as jnp
 import jraph
 import numpy as np
+
+# Kinds of nodes, see `Batch.graph`.
+ORDINARY = 0
+SELF = 1  # the node that is the code itself
+MISSING = 2  # the one node of a code without a subgraph
 
 
 @flax.struct.dataclass
@@ -16,7 +23,7 @@ class Batch:
             those lie on the device; `[batch, length]` int32 token ids where the text encoder is trained.
         text_mask: `[batch, length]` bool, real tokens.
         graph: per-device padded subgraphs stacked on a leading axis. `nodes` holds `node_id` (row of the node tables),
-            `kind` (`models.node_features`) and `hop`, each `[devices, nodes]` int32; `edges` is the `[devices, edges]`
+            `kind` (ORDINARY, SELF, MISSING) and `hop`, each `[devices, nodes]` int32; `edges` is the `[devices, edges]`
             int32 relation; `n_node` and `n_edge` are `[devices, batch / devices + 1]`, the last graph being padding.
             Edge 2i and 2i + 1 of a subgraph are one fact in its two directions.
         valid: `[batch]` bool, False for rows that only fill the batch.
@@ -82,3 +89,14 @@ def with_states(batch: Batch, tables: Tables) -> Batch:
         return batch
     states = jnp.take(tables.token_states, batch.text, axis=0, mode="fill", fill_value=0)
     return batch.replace(text=states)
+
+
+@dataclasses.dataclass(frozen=True)
+class InputSizes:
+    """Counts and widths of the data that the model is built for."""
+
+    text_width: int
+    num_node_types: int
+    num_relations: int
+    num_nodes: int
+    max_nodes: int

@@ -7,11 +7,13 @@ done, 1 the loss became no number, 130 or 143 stopped by Ctrl-C or SIGTERM with 
 from absl import flags
 from ml_collections import config_flags
 
-from medtok_jax import config_file
-from medtok_jax.huge_pages import restart_with_huge_pages
+from medtok_jax import config as configuration
+from medtok_jax.devices.huge_pages import restart_with_huge_pages
 from preprocessing.common import command_line
 
-CONFIG = config_flags.DEFINE_config_file("config", None, f"Configuration file, FILE[:VARIANT] ({config_file.DEFAULT}).")
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, f"Configuration file, FILE[:VARIANT] ({configuration.DEFAULT})."
+)
 WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints, logs, tokens and the summary go.")
 DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Whether this is one of several processes (jax.distributed).")
 COORDINATOR = flags.DEFINE_string("coordinator_address", None, "host:port of process 0; found by itself on clusters.")
@@ -33,4 +35,4 @@ def main(_) -> None:
 
 if __name__ == "__main__":
     restart_with_huge_pages()
-    command_line.run(main, check=config_file.check_arguments)
+    command_line.run(main, check=configuration.check_arguments)

@@ -14,14 +14,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from medtok_jax import batch_encoding, hub, tokenizer_directory
-from medtok_jax.batch_encoding import BatchEncoding, Layout
-from medtok_jax.code_names import PAPER_ORDER, shown
-from medtok_jax.code_tokens import CodeTokens
-from medtok_jax.lookup import AMBIGUOUS, UNKNOWN, CodeIndex, UnknownCodeError, is_missing, text_at
-from medtok_jax.similarity import Neighbor, Similarity, best
-from medtok_jax.tokenizer_config import CONFIG, TokenizerConfig
-from medtok_jax.tokenizer_directory import TokenizerDirectory
+from medtok_jax.lookup import batch_encoding, hub
+from medtok_jax.lookup import directory as tokenizer_directory
+from medtok_jax.lookup.batch_encoding import BatchEncoding, Layout
+from medtok_jax.lookup.code_index import AMBIGUOUS, UNKNOWN, CodeIndex, UnknownCodeError, is_missing, text_at
+from medtok_jax.lookup.code_names import PAPER_ORDER, shown
+from medtok_jax.lookup.code_tokens import CodeTokens
+from medtok_jax.lookup.config import CONFIG, TokenizerConfig
+from medtok_jax.lookup.directory import TokenizerDirectory
+from medtok_jax.lookup.similarity import Neighbor, Similarity, best
 from preprocessing.common.errors import InputError
 
 
@@ -217,7 +218,7 @@ class MedTokTokenizer:
         Raises:
             InputError: nothing tells the code system.
         """
-        from medtok_jax.new_codes import NewCode
+        from medtok_jax.inference.new_codes import NewCode
 
         return NewCode(*self.index.infer_system(code, system), description, graph)
 
@@ -245,7 +246,7 @@ class MedTokTokenizer:
     @functools.cached_property
     def new_code_encoder(self) -> "NewCodeEncoder":  # noqa: F821
         """The model of the directory."""
-        from medtok_jax.new_codes import NewCodeEncoder
+        from medtok_jax.inference.new_codes import NewCodeEncoder
 
         return NewCodeEncoder.from_directory(self.directory.path)
 

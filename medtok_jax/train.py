@@ -7,12 +7,14 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from medtok_jax import checkpoints, reporting, sharding, vocabulary
-from medtok_jax.input_pipeline import train_batches
-from medtok_jax.interruption import Interrupted, Interruption
-from medtok_jax.metrics import describe_usage
-from medtok_jax.run import Run, set_up
-from medtok_jax.steps import CHECKED, NonFiniteLoss
+from medtok_jax.data.input_pipeline import train_batches
+from medtok_jax.devices import sharding
+from medtok_jax.devices.interruption import Interrupted, Interruption
+from medtok_jax.inference import vocabulary
+from medtok_jax.training import checkpoints, reporting
+from medtok_jax.training.metrics import describe_usage
+from medtok_jax.training.setup import Run, set_up
+from medtok_jax.training.steps import CHECKED, NonFiniteLoss
 
 
 def train_and_evaluate(config, workdir: str | Path) -> dict:

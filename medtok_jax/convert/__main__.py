@@ -15,21 +15,22 @@ import importlib
 from absl import flags
 
 from medtok_jax.convert import request
+from medtok_jax.records.event_codes import UNMAPPED
 from preprocessing.common import command_line
 from preprocessing.common.errors import InputError
 
 # Modules with `convert(request: Request) -> None`, imported when they are asked for.
 TARGETS = {
-    "pytorch": "medtok_jax.convert.pytorch",
-    "huggingface": "medtok_jax.convert.huggingface",
-    "ethos": "medtok_jax.convert.ethos",
-    "gt_behrt": "medtok_jax.convert.gt_behrt",
-    "behrt": "medtok_jax.convert.behrt",
-    "transformehr": "medtok_jax.convert.transformehr",
-    "mult_ehr": "medtok_jax.convert.mult_ehr",
+    "pytorch": "medtok_jax.convert.pytorch.convert",
+    "huggingface": "medtok_jax.convert.huggingface.convert",
+    "ethos": "medtok_jax.convert.ethos.convert",
+    "gt_behrt": "medtok_jax.convert.ehr_models.gt_behrt",
+    "behrt": "medtok_jax.convert.ehr_models.behrt",
+    "transformehr": "medtok_jax.convert.ehr_models.transformehr",
+    "mult_ehr": "medtok_jax.convert.ehr_models.mult_ehr",
 }
 # Modules with `restore(input: Path, output: Path) -> None`.
-SOURCES = {"pytorch": "medtok_jax.convert.pytorch_restore"}
+SOURCES = {"pytorch": "medtok_jax.convert.pytorch.restore"}
 # Flags that only some targets take; given to another one they are refused.
 OPTIONS: dict[str, tuple[str, ...]] = {
     "gt_behrt": ("nodes", "tokens_per_code", "width", "task", "labels"),
@@ -97,7 +98,7 @@ def define_flags() -> None:
     flags.DEFINE_enum(
         "unmapped",
         "keep",
-        list(request.UNMAPPED),
+        list(UNMAPPED),
         "What becomes of codes in --events that the tokenizer does not hold.",
     )
     flags.DEFINE_enum("nodes", None, ["tokens", "codes"], "Nodes of a visit graph: tokens by default.")

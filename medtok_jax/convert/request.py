@@ -4,10 +4,9 @@ import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 
-from medtok_jax.tokenizer_config import CONFIG
+from medtok_jax.lookup.config import CONFIG
+from medtok_jax.records.event_codes import UNMAPPED
 from preprocessing.common.errors import InputError
-
-UNMAPPED = ("keep", "drop", "unk")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """MedTok: text and subgraph of a medical code in, four quantized embeddings out (paper section 3)."""
 
-import dataclasses
 from collections.abc import Callable
 
 import flax.struct
@@ -9,26 +8,15 @@ import jax.numpy as jnp
 import jraph
 from flax import nnx
 
-from medtok_jax.batch import Batch, Tables, join_tiers, split_tiers
-from medtok_jax.losses import Embeddings, View
+from medtok_jax.batch import Batch, InputSizes, Tables, join_tiers, split_tiers
 from medtok_jax.models.bert import Bert
 from medtok_jax.models.cross_attention import CrossAttention
 from medtok_jax.models.graph_encoder import GraphEncoder
 from medtok_jax.models.node_features import NodeFeatures
+from medtok_jax.models.outputs import Embeddings, View
 from medtok_jax.models.quantizer import Quantizer, num_nearest
 from medtok_jax.models.text_encoder import TextEncoder
 from medtok_jax.regions import Regions
-
-
-@dataclasses.dataclass(frozen=True)
-class Sizes:
-    """What the model must know of the data: all sizes are counts or widths."""
-
-    text_width: int
-    num_node_types: int
-    num_relations: int
-    num_nodes: int
-    max_nodes: int
 
 
 def _graph_members(graph: jraph.GraphsTuple) -> tuple[jax.Array, jax.Array]:
@@ -97,7 +85,7 @@ class MedTok(nnx.Module):
     def __init__(
         self,
         config,
-        sizes: Sizes,
+        sizes: InputSizes,
         *,
         bert: Bert | None = None,
         dtype=jnp.float32,

@@ -9,9 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-ORDINARY = 0
-SELF = 1  # the node that is the code itself
-MISSING = 2  # the one node of a code without a subgraph
+from medtok_jax.batch import MISSING, SELF
 
 
 class NodeFeatures(nnx.Module):

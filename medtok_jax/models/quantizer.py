@@ -11,31 +11,12 @@ numbers. Three kinds stand behind one interface:
 
 from collections.abc import Callable
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from medtok_jax.models.outputs import Quantized
 from medtok_jax.regions import Regions
-
-
-@flax.struct.dataclass
-class Quantized:
-    """What the quantizer says of a batch of embeddings.
-
-    Attributes:
-        ids: `[batch, K]` int32, global rows, nearest (or coarsest) first.
-        weights: `[batch, K]` float32, what each row is multiplied by in `vector`, not negative; no gradient.
-        vector: `[batch, width]` float32, the quantized embedding; gradient to the codebook only.
-        output: `[batch, width]` float32, same value as `vector`; gradient to the embedding only.
-        distances: `[batch, region]` float32, Euclidean distance to every row of the region.
-    """
-
-    ids: jax.Array
-    weights: jax.Array
-    vector: jax.Array
-    output: jax.Array
-    distances: jax.Array
 
 
 def l2_normalize(x: jax.Array, epsilon: float = 1e-12) -> jax.Array:

@@ -4,8 +4,8 @@ from sklearn.metrics import jaccard_score
 
 from eval.bags import OverlapBlocks, bags_of, overlaps
 from eval.representation import Representation, from_tokenizer
-from medtok_jax.similarity import Similarity
-from medtok_jax.tokenizer_directory import TokenizerDirectory
+from medtok_jax.lookup.directory import TokenizerDirectory
+from medtok_jax.lookup.similarity import Similarity
 from tests.helpers import small_tokenizer
 
 

@@ -15,8 +15,8 @@ from eval.label_building import open_labels
 from eval.nearest_rows import fit_rows, nearest_rows, residual_rows
 from eval.representation import load
 from eval.tokenization import measure
-from medtok_jax.dataset import load_data
-from medtok_jax.text_model import TextTokenizer, resolve_text_encoder
+from medtok_jax.data.dataset import load_data
+from medtok_jax.text.encoder_files import TextTokenizer, resolve_text_encoder
 from tests.helpers.small_run import DATA_SET, small_config
 
 SIZE, TOKENS = 60, 4

@@ -7,8 +7,8 @@ from eval.context import Context
 from eval.identity import as_sets, collisions
 from eval.labels import Labels
 from eval.representation import Representation
-from medtok_jax.metrics import describe_usage
 from medtok_jax.regions import EMBEDDINGS, REGION_OF_EMBEDDING, REGIONS, Regions
+from medtok_jax.training.metrics import describe_usage
 
 
 def context_of(representation: Representation) -> Context:

@@ -3,8 +3,8 @@
 import numpy as np
 
 from eval.label_building import BACKWARD, FORWARD, GIVEN_CROSSWALK, GIVEN_NOTES, build_labels, parts_of
-from medtok_jax.code_table import CodeTable
-from medtok_jax.ragged import offsets_of
+from medtok_jax.data.code_table import CodeTable
+from preprocessing.common.ragged import offsets_of
 from preprocessing.graph.holdout import Holdout, hold_out
 from preprocessing.graph.icd_graph import EDGE_TYPES, REVERSE
 from preprocessing.graph.knowledge_graph import from_facts, node_table

@@ -7,7 +7,7 @@ import pytest
 from eval import label_building
 from eval.label_building import BACKWARD, FORWARD, NOT_EVALUATED
 from eval.labels import SPLITS, Labels
-from medtok_jax import code_table
+from medtok_jax.data import code_table
 from preprocessing import medtok_codes
 from preprocessing.common.errors import InputError
 from preprocessing.graph.icd_graph import EDGE_TYPES, REVERSE

@@ -6,9 +6,9 @@ import pytest
 
 from eval import representation
 from eval.representation import Representation
+from medtok_jax.lookup.directory import TokenizerDirectory
+from medtok_jax.lookup.similarity import Similarity
 from medtok_jax.regions import EMBEDDINGS
-from medtok_jax.similarity import Similarity
-from medtok_jax.tokenizer_directory import TokenizerDirectory
 from preprocessing.common.errors import InputError
 from tests.helpers import hand_world, small_tokenizer
 

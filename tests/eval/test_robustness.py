@@ -10,10 +10,10 @@ from eval.context import Context
 from eval.intervals import interval
 from eval.representation import Representation
 from eval.robustness import FEWER_EDGES, NO_GRAPH, NO_TEXT, WHOLE
-from medtok_jax import run as runs
-from medtok_jax.ragged import take
 from medtok_jax.regions import EMBEDDINGS, REGION_OF_EMBEDDING, REGIONS
+from medtok_jax.training import setup as runs
 from preprocessing.common.errors import InputError
+from preprocessing.common.ragged import take
 from tests.helpers.small_run import DATA_SET, small_config
 
 pytestmark = pytest.mark.slow

@@ -15,9 +15,9 @@ from eval.generated_source import SYSTEMS, write_source
 from eval.random_encoder import write_encoder
 from eval.random_states import random_states
 from eval.speed_setup import Setting
-from medtok_jax import code_table
+from medtok_jax.data import code_table
 from medtok_jax.models.bert import load_bert
-from medtok_jax.text_model import EMBEDDED, TextTokenizer, resolve_text_encoder
+from medtok_jax.text.encoder_files import EMBEDDED, TextTokenizer, resolve_text_encoder
 from preprocessing import medtok_codes
 from tests.helpers import small_run
 from tests.helpers.paths import ROOT

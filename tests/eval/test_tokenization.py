@@ -8,7 +8,7 @@ import pytest
 
 from eval import tokenization
 from eval.quality_report import markdown
-from medtok_jax import tokenizer_directory
+from medtok_jax.lookup import directory
 from preprocessing import medtok_codes
 from preprocessing.common.errors import InputError
 from tests.helpers import hand_world, small_tokenizer
@@ -22,7 +22,7 @@ def tokenizer(data_dir, tmp_path_factory):
     path = tmp_path_factory.mktemp("quality") / "tok"
     tokens = small_tokenizer.make_tokens(keys, embeddings=True)
     name = {"name": "medtok_codes/icd-sample_600", "fingerprint": medtok_codes.fingerprint(builder)}
-    tokenizer_directory.write(path, tokens, small_tokenizer.about() | {"data_set": name})
+    directory.write(path, tokens, small_tokenizer.about() | {"data_set": name})
     return path
 
 

@@ -15,10 +15,11 @@ from configs import paper  # noqa: E402
 from eval import speed_torch  # noqa: E402
 from eval.speed_setup import Setting, open_run  # noqa: E402
 from eval.torch_objective import Objective, to_arrays  # noqa: E402
-from medtok_jax import sharding, steps  # noqa: E402
-from medtok_jax.convert import pytorch_weights  # noqa: E402
-from medtok_jax.losses import totals  # noqa: E402
-from medtok_jax.model_directory import flatten  # noqa: E402
+from medtok_jax.convert.pytorch import weights  # noqa: E402
+from medtok_jax.devices import sharding  # noqa: E402
+from medtok_jax.inference.model_writer import flatten  # noqa: E402
+from medtok_jax.training import steps  # noqa: E402
+from medtok_jax.training.losses import totals  # noqa: E402
 from tests.helpers import small_run  # noqa: E402
 
 
@@ -57,7 +58,7 @@ def flax_side(ready):
     params = ready.state.params
     value, gradients = jax.jit(jax.value_and_grad(loss)).lower(params).compile(quickly)(params)
     named = flatten({"params": nnx.to_pure_dict(gradients)})
-    return batch, float(value), pytorch_weights.to_torch({name: np.asarray(x) for name, x in named.items()})
+    return batch, float(value), weights.to_torch({name: np.asarray(x) for name, x in named.items()})
 
 
 @pytest.mark.parametrize("tiers", [False, True])

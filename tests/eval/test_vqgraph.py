@@ -11,8 +11,8 @@ from flax import nnx
 from eval.baseline_data import Codes
 from eval.vqgraph import NodeBatch, Options, VQGraph, edge_reconstruction, node_reconstruction
 from eval.vqgraph_training import Graphs, tokens_of, train
-from medtok_jax.dataset import load_data
-from medtok_jax.text_model import resolve_text_encoder
+from medtok_jax.data.dataset import load_data
+from medtok_jax.text.encoder_files import resolve_text_encoder
 from tests.helpers.small_run import small_config
 
 OPTIONS = Options(codebook_size=40, width=16, steps=150, batch_size=16, kmeans_step=10, learning_rate=1e-2)

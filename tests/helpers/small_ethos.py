@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from medtok_jax.convert import ethos_directory, ethos_vocabulary
-from medtok_jax.convert.ethos_directory import Timelines
+from medtok_jax.convert.ethos import directory
+from medtok_jax.convert.ethos import vocabulary as ethos_vocabulary
+from medtok_jax.convert.ethos.directory import Timelines
 
 DAY, HOUR, MINUTE = 86_400_000_000, 3_600_000_000, 60_000_000
 SCHEMA = {
@@ -78,7 +79,7 @@ def timelines(patients: list[list[tuple[str, int]]], vocabulary: list[str]) -> T
         times=np.array([time for _, time in events], np.int64),
         patient_ids=np.arange(1, len(patients) + 1),
         patient_offsets=np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64),
-        stays={name: np.arange(len(events), dtype=np.float64) for name in ethos_directory.STAYS},
+        stays={name: np.arange(len(events), dtype=np.float64) for name in directory.STAYS},
     )
 
 
@@ -88,14 +89,14 @@ def write_tokenized(folder: Path, patients: list[list[tuple[str, int]]], extra: 
     tokens = ["GENDER//F", "RACE//WHITE", *(token for rows in patients for token, _ in rows), *extra]
     vocabulary = list(dict.fromkeys([*tokens, *(f"Q{number}" for number in range(1, 11))]))
     ethos_vocabulary.write(folder, vocabulary)
-    ethos_directory.write_shard(folder / "0.safetensors", timelines(patients, vocabulary))
+    directory.write_shard(folder / "0.safetensors", timelines(patients, vocabulary))
     about = {
         "GENDER": {"code": ["GENDER//F"], "time": [None]},
         "MEDS_BIRTH": {"code": ["MEDS_BIRTH"], "time": [-DAY]},
         "RACE": {"code": ["RACE//UNKNOWN"], "time": None},
     }
-    ethos_directory.write_static(folder, {number: about for number in range(1, len(patients) + 1)})
+    directory.write_static(folder, {number: about for number in range(1, len(patients) + 1)})
     statistics = {key: {"1d-2d": DAY * 1.5} for key in ("min", "q1", "mean", "median", "q3", "max")}
-    ethos_directory.write_json(folder / ethos_directory.INTERVALS, statistics)
-    ethos_directory.write_json(folder / ethos_directory.QUANTILES, {"LAB//Q//50912": [1.0, 2.0]})
+    directory.write_json(folder / directory.INTERVALS, statistics)
+    directory.write_json(folder / directory.QUANTILES, {"LAB//Q//50912": [1.0, 2.0]})
     return vocabulary

@@ -1,8 +1,8 @@
 """What a model would know of the hand-made world's graph, without a model."""
 
-from medtok_jax.graph_index import GraphIndex
-from medtok_jax.models.medtok import Sizes
-from medtok_jax.saved_model import Neighbourhood, SavedModel
+from medtok_jax.batch import InputSizes
+from medtok_jax.inference.graph_index import GraphIndex
+from medtok_jax.inference.model_reader import Neighbourhood, SavedModel
 
 
 def small_index(graph, *, with_graph: bool = True, **rule) -> GraphIndex:
@@ -16,7 +16,7 @@ def small_index(graph, *, with_graph: bool = True, **rule) -> GraphIndex:
     } | rule
     saved = SavedModel(
         config=None,
-        sizes=Sizes(8, len(graph.node_types), len(graph.relation_names), graph.num_nodes, rule["max_nodes"]),
+        sizes=InputSizes(8, len(graph.node_types), len(graph.relation_names), graph.num_nodes, rule["max_nodes"]),
         node_types=graph.node_types,
         relation_names=graph.relation_names,
         reverse=graph.reverse,

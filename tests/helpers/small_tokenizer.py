@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from medtok_jax import tokenizer_directory
+from medtok_jax.lookup import directory
+from medtok_jax.lookup.directory import Tokens
 from medtok_jax.regions import EMBEDDINGS, REGION_OF_EMBEDDING, Regions
-from medtok_jax.tokenizer_directory import Tokens
 
 K = 2
 REGIONS = Regions(text=12, graph=10, shared=14)
@@ -64,5 +64,5 @@ def about(kind: str = "top_k", prefer=()) -> dict:
 def write(path: Path, tokens: Tokens | None = None, *, kind: str = "top_k", prefer=(), **options) -> Path:
     """A whole directory at `path`."""
     tokens = make_tokens(kind=kind) if tokens is None else tokens
-    tokenizer_directory.write(path, tokens, about(kind, prefer), **options)
+    directory.write(path, tokens, about(kind, prefer), **options)
     return path

@@ -8,8 +8,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from medtok_jax import run, sharding
-from medtok_jax.steps import CHECKED
+from medtok_jax.devices import sharding
+from medtok_jax.training import setup
+from medtok_jax.training.steps import CHECKED
 from tests.helpers.small_run import small_config
 
 
@@ -18,7 +19,7 @@ def main(data_dir: str, workdir: str, model_parallel: str, states_on_device: str
     options = {"train__warmup_steps": 1, "train__lr": 1e-2, "train__model_parallel": int(model_parallel)}
     options["data__states_on_device"] = states_on_device
     config = small_config(Path(data_dir), model__node_id_features=True, **options)
-    training = run.set_up(config, Path(workdir), progress=False)
+    training = setup.set_up(config, Path(workdir), progress=False)
     batch = sharding.place_batch(training.train_source()[5], training.mesh)
     arguments = (training.state, training.empty_window(), batch, training.tables)
     training.train_step.compile(*arguments)

@@ -17,8 +17,8 @@ LAUNCH = ROOT / "launch"
 PARSE = """
 import json, sys
 from absl import flags
-from medtok_jax import config_file, main
-config_file.check_arguments(sys.argv)
+from medtok_jax import config as configuration, main
+configuration.check_arguments(sys.argv)
 assert len(flags.FLAGS(sys.argv)) == 1, sys.argv
 print(json.dumps([main.DISTRIBUTED.value, main.WORKDIR.value, main.NUM_PROCESSES.value, main.PROCESS_ID.value]))
 """

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from configs import default
-from medtok_jax.code_table import CodeTable
-from medtok_jax.dataset import Data
-from medtok_jax.input_pipeline import BatchBuilder, Budgets
-from medtok_jax.ragged import offsets_of
-from medtok_jax.text_cache import TextCache
+from medtok_jax.data.code_table import CodeTable
+from medtok_jax.data.dataset import Data
+from medtok_jax.data.input_pipeline import BatchBuilder, Budgets
+from medtok_jax.text.cache import TextCache
+from preprocessing.common.ragged import offsets_of
 from preprocessing.graph.knowledge_graph import from_facts, node_table
 from tests.helpers.small_run import small_config
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from medtok_jax.chapters import Chapter, chapter_of
+from medtok_jax.report.chapters import Chapter, chapter_of
 
 
 def test_every_icd10cm_code_is_in_the_chapter_of_the_tabular_list():

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from medtok_jax import checkpoints
-from medtok_jax.state import TrainState
+from medtok_jax.training import checkpoints
+from medtok_jax.training.state import TrainState
 from preprocessing.common.errors import InputError
 
 

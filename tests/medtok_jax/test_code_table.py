@@ -6,8 +6,8 @@ import shutil
 import numpy as np
 import pytest
 
-from medtok_jax import code_table
-from medtok_jax.code_table import RAGGED, SPLITS, STRINGS, load, sample
+from medtok_jax.data import code_table
+from medtok_jax.data.code_table import RAGGED, SPLITS, STRINGS, load, sample
 from preprocessing import medtok_codes
 from preprocessing.common.errors import InputError
 

@@ -2,8 +2,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from medtok_jax import compiled_step
-from medtok_jax.compiled_step import CompiledStep, StepMemory, compiler_options, device_memory
+from medtok_jax.devices import compiled_step
+from medtok_jax.devices.compiled_step import CompiledStep, compiler_options
+from medtok_jax.devices.memory import StepMemory, device_memory
 
 
 def make() -> CompiledStep:

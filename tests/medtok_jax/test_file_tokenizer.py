@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from medtok_jax import MedTokTokenizer, file_tokenizer
-from medtok_jax.code_files import read_codes
+from medtok_jax import MedTokTokenizer
+from medtok_jax.tokenize import files
+from medtok_jax.tokenize.readers import read_codes
 from preprocessing.common.errors import InputError
 from tests.helpers.small_tokenizer import KEYS, write
 
@@ -65,7 +66,7 @@ def rejects(path) -> list[list[str]]:
 
 
 def run(tokenizer, source, output, **options):
-    return file_tokenizer.tokenize_file(
+    return files.tokenize_file(
         tokenizer, source, output, **{"columns": ANY, "progress": False, "batch_size": 7} | options
     )
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medtok_jax.graph_input import from_node_link, read_json
+from medtok_jax.inference.graph_input import from_node_link, read_json
 from preprocessing.common.errors import InputError
 from tests.helpers.small_graph import facts, small_index
 

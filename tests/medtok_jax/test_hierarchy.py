@@ -2,7 +2,7 @@
 
 import pytest
 
-from medtok_jax.hierarchy import ancestors
+from medtok_jax.lookup.hierarchy import ancestors
 from preprocessing.codes import is_wellformed
 
 

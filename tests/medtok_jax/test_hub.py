@@ -36,7 +36,7 @@ def hub(tokenizer):
 
 
 def resolve(name: str, endpoint: str, home: Path):
-    code = f"from medtok_jax.text_model import resolve_text_encoder as r; print(r({name!r}))"
+    code = f"from medtok_jax.text.encoder_files import resolve_text_encoder as r; print(r({name!r}))"
     return run_python(code, endpoint, home)
 
 

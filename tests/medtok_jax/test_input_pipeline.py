@@ -10,9 +10,9 @@ from conftest import FACTS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medtok_jax.batch import TIER, join_tiers, split_tiers, with_states
-from medtok_jax.dataset import by_length
-from medtok_jax.input_pipeline import (
+from medtok_jax.batch import MISSING, ORDINARY, SELF, TIER, join_tiers, split_tiers, with_states
+from medtok_jax.data.dataset import by_length
+from medtok_jax.data.input_pipeline import (
     BatchBuilder,
     Budgets,
     EvalSource,
@@ -20,10 +20,9 @@ from medtok_jax.input_pipeline import (
     eval_batches,
     train_batches,
 )
-from medtok_jax.models.node_features import MISSING, ORDINARY, SELF
-from medtok_jax.ragged import offsets_of
-from medtok_jax.sampling import Sampler, Sizes, draw
-from medtok_jax.subgraphs import Concealed
+from medtok_jax.data.masking import Concealed
+from medtok_jax.data.sampling import Sampler, Sizes, draw
+from preprocessing.common.ragged import offsets_of
 
 ONE_SHAPE = Budgets((12,), ((256, 256),))
 

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from medtok_jax.code_names import PAPER_ORDER, CodeNames
-from medtok_jax.lookup import AMBIGUOUS, UNKNOWN, AmbiguousCodeError, CodeIndex, UnknownCodeError
+from medtok_jax.lookup.code_index import AMBIGUOUS, UNKNOWN, AmbiguousCodeError, CodeIndex, UnknownCodeError
+from medtok_jax.lookup.code_names import PAPER_ORDER, CodeNames
 from preprocessing.common.errors import InputError
 from tests.helpers.small_tokenizer import KEYS
 

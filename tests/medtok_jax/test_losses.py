@@ -8,10 +8,10 @@ from flax import nnx
 from ml_collections import ConfigDict
 from scipy.special import logsumexp, rel_entr, softmax
 
-from medtok_jax import losses
-from medtok_jax.losses import Embeddings, View
+from medtok_jax.models.outputs import Embeddings, View
 from medtok_jax.models.quantizer import Quantizer
 from medtok_jax.regions import Regions
+from medtok_jax.training import losses
 
 BATCH, WIDTH = 6, 5
 VALID = np.array([True, True, False, True, True, True])

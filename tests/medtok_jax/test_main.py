@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from configs import default
-from medtok_jax import config_file
+from medtok_jax import config as configuration
 from preprocessing.common.errors import InputError
 from tests.helpers.paths import ROOT
 
@@ -56,14 +56,14 @@ def test_help_names_the_flags():
 
 def test_without_a_config_the_default_is_put_in_front():
     argv = ["main", "--workdir=x", "--config.train.lr=1"]
-    config_file.check_arguments(argv)
+    configuration.check_arguments(argv)
     assert argv[1] == "--config=configs/default.py"
 
 
 @pytest.mark.parametrize("argument", ["--noconfig.data.absent", "--config.train", "--config.lr=3"])
 def test_overrides_that_name_no_field(argument):
     with pytest.raises(InputError, match=re.escape(argument.split("=")[0].lstrip("-").removeprefix("no"))):
-        config_file.check_arguments(["main", "--config=configs/default.py", argument])
+        configuration.check_arguments(["main", "--config=configs/default.py", argument])
 
 
 def test_the_readme_lists_every_field():

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from medtok_jax.losses import Embeddings, View
-from medtok_jax.metrics import CodebookUsage, WeightedSums, Window, describe_usage, quantization_metrics
+from medtok_jax.models.outputs import Embeddings, View
 from medtok_jax.models.quantizer import Quantizer
 from medtok_jax.regions import EMBEDDINGS, Regions
+from medtok_jax.training.metrics import CodebookUsage, WeightedSums, Window, describe_usage, quantization_metrics
 
 REGIONS = Regions(text=4, graph=3, shared=5)
 SEARCHED = dict(zip(EMBEDDINGS, ("text", "graph", "shared", "shared"), strict=True))

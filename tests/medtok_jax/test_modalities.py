@@ -6,11 +6,11 @@ import jax
 import numpy as np
 import pytest
 
+from medtok_jax.batch import MISSING
 from medtok_jax.config import LATER_FIELDS, differences, get_field, validate, with_later_fields
-from medtok_jax.dataset import load_data
-from medtok_jax.input_pipeline import BatchBuilder, Budgets
-from medtok_jax.models.node_features import MISSING
-from medtok_jax.text_model import resolve_text_encoder
+from medtok_jax.data.dataset import load_data
+from medtok_jax.data.input_pipeline import BatchBuilder, Budgets
+from medtok_jax.text.encoder_files import resolve_text_encoder
 from preprocessing.common.errors import InputError
 from tests.helpers.small_run import small_config
 

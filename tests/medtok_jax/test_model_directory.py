@@ -6,14 +6,15 @@ import shutil
 import numpy as np
 import pytest
 
-from medtok_jax import checkpoints, model_directory, saved_model
-from medtok_jax.saved_model import CONFIG, GRAPH, VARIABLES
+from medtok_jax.inference import model_reader, model_writer
+from medtok_jax.inference.model_reader import CONFIG, GRAPH, VARIABLES
+from medtok_jax.training import checkpoints
 from preprocessing.common.errors import InputError
 
 
 @pytest.fixture(scope="module")
 def exported(finished_run, tmp_path_factory):
-    return model_directory.export(finished_run[0], tmp_path_factory.mktemp("exported") / "a" / "b")
+    return model_writer.export(finished_run[0], tmp_path_factory.mktemp("exported") / "a" / "b")
 
 
 @pytest.fixture
@@ -23,8 +24,8 @@ def folder(exported, tmp_path):
 
 def test_round_trip(finished_run, run_config, exported):
     found = checkpoints.find(finished_run[0], prefer="best")
-    saved = saved_model.load(exported)
-    variables = model_directory.flatten(found.restore_variables())
+    saved = model_reader.load(exported)
+    variables = model_writer.flatten(found.restore_variables())
     assert saved.variables.keys() == variables.keys()
     for name, array in variables.items():
         np.testing.assert_array_equal(saved.variables[name], array, err_msg=name)
@@ -36,8 +37,8 @@ def test_round_trip(finished_run, run_config, exported):
     assert saved.neighbourhood.codes_are_nodes
     assert saved.neighbourhood.first_kept[0] == "parent"
     assert saved.learned_missing_graph, "some codes are shown without their graph"
-    _, params, _ = saved_model.structure(saved, saved.sizes, None)
-    filled = saved_model.fill(params, saved.variables, "params")
+    _, params, _ = model_reader.structure(saved, saved.sizes, None)
+    filled = model_reader.fill(params, saved.variables, "params")
     np.testing.assert_array_equal(filled["quantizer"]["rows"][...], variables["params.quantizer.rows"])
 
 
@@ -53,25 +54,25 @@ def test_only_known_files_and_nothing_half_written(exported):
 
 def test_written_again_in_place(finished_run, folder):
     before = {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    model_directory.export(finished_run[0], folder)
+    model_writer.export(finished_run[0], folder)
     assert {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
 def test_without_the_graph(finished_run, tmp_path):
-    model_directory.export(finished_run[0], tmp_path, with_graph=False)
+    model_writer.export(finished_run[0], tmp_path, with_graph=False)
     assert not (tmp_path / GRAPH).exists()
-    assert saved_model.load(tmp_path).graph is None
+    assert model_reader.load(tmp_path).graph is None
 
 
 def test_no_run(tmp_path):
     with pytest.raises(InputError, match="no checkpoint"):
-        model_directory.export(tmp_path, tmp_path / "out")
+        model_writer.export(tmp_path, tmp_path / "out")
 
 
 def test_a_directory_that_cannot_be_written(finished_run, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
-        model_directory.export(finished_run[0], tmp_path / "file" / "out")
+        model_writer.export(finished_run[0], tmp_path / "file" / "out")
 
 
 @pytest.mark.parametrize("name", [VARIABLES, CONFIG, f"{GRAPH}/nodes.parquet", f"{GRAPH}/indices.npy", GRAPH])
@@ -87,7 +88,7 @@ def test_damage_is_one_sentence(folder, name, damage):
         content[len(content) // 2] ^= 0xFF
         path.write_bytes(content[: len(content) // 2] if damage == "truncated" else content)
     with pytest.raises(InputError, match=r"^[^\n]+[.]$"):
-        saved_model.load(folder)
+        model_reader.load(folder)
 
 
 @pytest.mark.parametrize(
@@ -105,17 +106,17 @@ def test_another_configuration_is_refused(folder, change):
     content = json.loads((folder / CONFIG).read_text())
     (folder / CONFIG).write_text(json.dumps(content | change))
     with pytest.raises(InputError, match=r"^[^\n]+[.]$"):
-        saved_model.load(folder)
+        model_reader.load(folder)
 
 
 def test_sizes_that_do_not_fit_the_variables(folder):
     content = json.loads((folder / CONFIG).read_text())
     content["config"]["model"]["codebook_size"] = 130
     (folder / CONFIG).write_text(json.dumps(content))
-    saved = saved_model.load(folder)
-    _, params, _ = saved_model.structure(saved, saved.sizes, None)
+    saved = model_reader.load(folder)
+    _, params, _ = model_reader.structure(saved, saved.sizes, None)
     with pytest.raises(InputError, match=r"params\.quantizer\.rows is of shape \[120, 16\].*calls for \[130, 16\]"):
-        saved_model.fill(params, saved.variables, "params")
+        model_reader.fill(params, saved.variables, "params")
     saved.config.model.graph_encoder_type = "other"
     with pytest.raises(InputError, match="describes no model"):
-        saved_model.structure(saved, saved.sizes, None)
+        model_reader.structure(saved, saved.sizes, None)

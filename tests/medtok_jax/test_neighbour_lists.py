@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from medtok_jax.neighbour_lists import from_neighbours
+from medtok_jax.inference.neighbour_lists import from_neighbours
 from preprocessing.common.errors import InputError
 from preprocessing.graph.knowledge_graph import from_facts, node_table
 from tests.helpers.small_graph import facts, small_index

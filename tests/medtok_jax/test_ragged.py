@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medtok_jax.ragged import offsets_of, positions, take
+from preprocessing.common.ragged import offsets_of, positions, take
 
 LISTS = st.lists(st.lists(st.integers(0, 99), max_size=4), min_size=1, max_size=6)
 

@@ -10,9 +10,10 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from medtok_jax import report, report_data, report_maps, report_page
 from medtok_jax.regions import Regions
-from medtok_jax.report_codes import read_codes, sample_evenly, select
+from medtok_jax.report import build, maps, page
+from medtok_jax.report import data as report_data
+from medtok_jax.report.codes import read_codes, sample_evenly, select
 from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing.common.errors import InputError
 from tests.helpers.small_tokenizer import KEYS, REGIONS, make_tokens, write
@@ -38,7 +39,7 @@ def test_use_of_a_region():
 
 
 def test_use_agrees_with_the_metrics_of_training():
-    from medtok_jax.metrics import describe_usage
+    from medtok_jax.training.metrics import describe_usage
 
     ids = make_tokens().ids
     wanted = describe_usage(np.bincount(ids.reshape(-1), minlength=REGIONS.size), REGIONS)
@@ -137,20 +138,20 @@ def test_maps_keep_groups_together(method):
     rng = np.random.default_rng(0)
     group = np.repeat(np.arange(3), 30)
     vectors = np.eye(3, 20)[group] * 5 + rng.normal(size=(90, 20)) * 0.3
-    points = report_maps.project(vectors, method)
+    points = maps.project(vectors, method)
     assert points.shape == (90, 2)
     assert points.dtype == np.float32
     distance = np.linalg.norm(points[:, None] - points[None], axis=-1)
     np.fill_diagonal(distance, np.inf)
     assert np.array_equal(group[distance.argmin(1)], group)
-    assert np.array_equal(points, report_maps.project(vectors, method))
+    assert np.array_equal(points, maps.project(vectors, method))
 
 
 @pytest.mark.parametrize("method", ["tsne", "pca"])
 @pytest.mark.parametrize("count", [1, 2, 4, 5, 40])
 def test_maps_of_few_or_equal_codes(method, count):
     for vectors in (np.zeros((count, 6)), np.eye(count, 6)):
-        points = report_maps.project(vectors, method)
+        points = maps.project(vectors, method)
         assert points.shape == (count, 2)
         assert np.isfinite(points).all()
 
@@ -160,7 +161,7 @@ def test_missing_package_is_one_sentence(monkeypatch):
     with pytest.raises(
         InputError, match=re.escape("umap-learn is not installed; run: pip install 'medtok_jax[report]'")
     ):
-        report_maps.project(np.random.default_rng(0).normal(size=(30, 4)), "umap")
+        maps.project(np.random.default_rng(0).normal(size=(30, 4)), "umap")
 
 
 class Scripts(HTMLParser):
@@ -188,7 +189,7 @@ class Scripts(HTMLParser):
 
 def test_data_cannot_leave_its_script_element():
     parser = Scripts()
-    parser.feed(report_page.build(HOSTILE, {"text": HOSTILE}))
+    parser.feed(page.build(HOSTILE, {"text": HOSTILE}))
     assert len(parser.scripts) == 3
     attributes, text = parser.scripts[0]
     assert attributes == {"id": "data", "type": "application/json"}
@@ -199,12 +200,12 @@ def test_data_cannot_leave_its_script_element():
 
 def test_numbers_that_javascript_cannot_read_are_refused():
     with pytest.raises(ValueError, match="not JSON compliant"):
-        report_page.to_json({"number": float("nan")})
+        page.to_json({"number": float("nan")})
 
 
 def test_same_report_every_time(tokenizer, tmp_path):
     options = {"codes": None, "method": "tsne", "max_codes": 12, "progress": False}
-    pages = [report.write(tokenizer.directory.path, tmp_path / name, **options).read_bytes() for name in "ab"]
+    pages = [build.write(tokenizer.directory.path, tmp_path / name, **options).read_bytes() for name in "ab"]
     assert pages[0] == pages[1]
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["report.html"]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from medtok_jax import report
+from medtok_jax.report import build
 from medtok_jax.tokenizer import MedTokTokenizer
 from tests.helpers.small_tokenizer import KEYS, REGIONS, make_tokens, write
 
@@ -43,7 +43,7 @@ def tokenizer(tmp_path_factory) -> MedTokTokenizer:
 def whole(tokenizer, tmp_path_factory):
     """A report of all codes."""
     output = tmp_path_factory.mktemp("report")
-    return report.write(tokenizer.directory.path, output, codes=None, method="tsne", max_codes=1000, progress=False)
+    return build.write(tokenizer.directory.path, output, codes=None, method="tsne", max_codes=1000, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -318,7 +318,7 @@ def test_list_of_codes(browser, tokenizer, tmp_path):
     codes = tmp_path / "codes.txt"
     wanted = ["S72.001A", "E11.9", "ICD9Proc/25.0"]
     codes.write_text("\n".join([*wanted, "XYZ"]))
-    path = report.write(tokenizer.directory.path, tmp_path, codes=codes, method="pca", max_codes=9, progress=False)
+    path = build.write(tokenizer.directory.path, tmp_path, codes=codes, method="pca", max_codes=9, progress=False)
     with opened(browser, path) as page:
         assert page.locator("#notes").inner_text() == "1 of the codes listed could not be found: XYZ."
         assert page.locator("#heat-mode").input_value() == "listed"

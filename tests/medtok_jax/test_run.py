@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from configs import default
-from medtok_jax.run import keeps_states
+from medtok_jax.training.setup import keeps_states
 from preprocessing.common.errors import InputError
 
 

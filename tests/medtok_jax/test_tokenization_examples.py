@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medtok_jax import tokenizer_directory
-from medtok_jax.saved_model import load
-from medtok_jax.tokenizer_directory import TokenizerDirectory, Tokens
+from medtok_jax.inference.model_reader import load
+from medtok_jax.lookup import directory
+from medtok_jax.lookup.directory import TokenizerDirectory, Tokens
 from tests.helpers.paths import ROOT
 
 PAGE = ROOT / "docs" / "tokenization_examples.md"
@@ -33,13 +33,13 @@ def examples() -> list[tuple[str, int, str]]:
 def workplace(finished_run, tmp_path_factory) -> Path:
     """A folder with `runs/default/tokenizer`: the small run's tokens and model, some under the names on the page."""
     trained = TokenizerDirectory.read(finished_run[0] / "tokenizer")
-    strings = {name: np.array(trained.table[name].to_pylist()) for name in tokenizer_directory.STRINGS}
+    strings = {name: np.array(trained.table[name].to_pylist()) for name in directory.STRINGS}
     strings = {name: array.astype(object) for name, array in strings.items()}
     others = [row for row, key in enumerate(strings["key"]) if key not in NAMED]
     missing = [key for key in NAMED if key not in strings["key"]]
     for row, key in zip(others, missing, strict=False):
         strings["key"][row], (strings["system"][row], strings["code"][row]) = key, key.split("/")
-    flags = {name: np.array(trained.table[name].to_pylist()) for name in tokenizer_directory.FLAGS}
+    flags = {name: np.array(trained.table[name].to_pylist()) for name in directory.FLAGS}
     tokens = Tokens(strings=strings, ids=trained.ids, weights=trained.weights, codebook=trained.codebook, **flags)
     about = {field.name: getattr(trained.config, field.name) for field in dataclasses.fields(trained.config)}
     for name in ("identity", "codes", "systems", "embedding_dim", "special_tokens", "files"):
@@ -51,7 +51,7 @@ def workplace(finished_run, tmp_path_factory) -> Path:
         shutil.copytree(trained.path / "graph", folder / "graph")
 
     place = tmp_path_factory.mktemp("examples")
-    tokenizer_directory.write(place / "runs" / "default" / "tokenizer", tokens, about, add)
+    directory.write(place / "runs" / "default" / "tokenizer", tokens, about, add)
     return place
 
 

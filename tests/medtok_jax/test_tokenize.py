@@ -8,8 +8,8 @@ from absl import flags
 from absl.testing import flagsaver
 from rich.console import Console
 
-from medtok_jax import tokenize
-from medtok_jax.token_display import show_code
+from medtok_jax.tokenize import commands
+from medtok_jax.tokenize.display import show_code
 from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing.common.errors import InputError
 from tests.helpers.small_tokenizer import write
@@ -50,7 +50,7 @@ def test_each_token_has_a_line(tokenizer):
 @pytest.mark.parametrize("arguments", [["tokenize"], ["tokenize", "codes"], ["tokenize", "file", "x"]])
 def test_says_how_it_is_used(arguments):
     with pytest.raises(InputError, match="tokenize code CODE"):
-        tokenize.main(arguments)
+        commands.main(arguments)
 
 
 @pytest.mark.parametrize(
@@ -74,4 +74,4 @@ def test_bad_input_is_one_sentence(arguments, given, sentence, tokenizer):
         given = given | {"tokenizer": str(tokenizer.directory.path)}
     flags.FLAGS(["tokenize"])
     with flagsaver.flagsaver(**given), pytest.raises(InputError, match=sentence):
-        tokenize.main(["tokenize", *arguments])
+        commands.main(["tokenize", *arguments])

@@ -10,9 +10,9 @@ import pytest
 
 import medtok_jax
 from medtok_jax import MedTokTokenizer, UnknownCodeError
-from medtok_jax.code_names import PAPER_ORDER
+from medtok_jax.lookup.code_names import PAPER_ORDER
+from medtok_jax.lookup.config import CONFIG
 from medtok_jax.regions import EMBEDDINGS, REGION_OF_EMBEDDING
-from medtok_jax.tokenizer_config import CONFIG
 from preprocessing.common.errors import InputError
 from tests.helpers.paths import ROOT
 from tests.helpers.small_tokenizer import KEYS, REGIONS, K, make_tokens, write

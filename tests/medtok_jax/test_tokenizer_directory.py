@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save_file
 
-from medtok_jax import tokenizer_directory
-from medtok_jax.tokenizer_config import CODEBOOK, CONFIG, TOKENS
-from medtok_jax.tokenizer_directory import EMBEDDING_FILE, TokenizerDirectory
+from medtok_jax.lookup import directory
+from medtok_jax.lookup.config import CODEBOOK, CONFIG, TOKENS
+from medtok_jax.lookup.directory import EMBEDDING_FILE, TokenizerDirectory
 from preprocessing.common.errors import InputError
 from tests.helpers.small_tokenizer import KEYS, REGIONS, K, about, make_tokens, write
 
@@ -97,7 +97,7 @@ def test_a_file_of_another_tokenizer(folder, tmp_path, monkeypatch, name, sized)
     other = write(tmp_path / "other", make_tokens(seed=1, embeddings=True))
     shutil.copy(other / name, folder / name)
     if sized and name != CONFIG:
-        monkeypatch.setattr("medtok_jax.tokenizer_config.SMALL", -1)
+        monkeypatch.setattr("medtok_jax.lookup.config.SMALL", -1)
         config = json.loads((folder / CONFIG).read_text())
         config["files"][name]["size"] = (folder / name).stat().st_size
         (folder / CONFIG).write_text(json.dumps(config))
@@ -106,7 +106,7 @@ def test_a_file_of_another_tokenizer(folder, tmp_path, monkeypatch, name, sized)
 
 @pytest.mark.parametrize("name", [TOKENS, CODEBOOK, EMBEDDING_FILE])
 def test_changed_bytes_are_found_by_verifying(folder, monkeypatch, name):
-    monkeypatch.setattr("medtok_jax.tokenizer_config.SMALL", -1)
+    monkeypatch.setattr("medtok_jax.lookup.config.SMALL", -1)
     content = bytearray((folder / name).read_bytes())
     # The first number of the codebook and of the embeddings, a number in the middle of the table.
     place = len(content) // 2 if name == TOKENS else len(content) - 4
@@ -166,7 +166,7 @@ def rewrite(folder, change):
     table = pq.read_table(folder / TOKENS)
     pq.write_table(change(table).replace_schema_metadata(table.schema.metadata), folder / TOKENS)
     config = json.loads((folder / CONFIG).read_text())
-    digest = tokenizer_directory.sha256_of(folder / TOKENS)
+    digest = directory.sha256_of(folder / TOKENS)
     config["files"][TOKENS] = {"size": (folder / TOKENS).stat().st_size, "sha256": digest}
     (folder / CONFIG).write_text(json.dumps(config))
 
@@ -196,7 +196,7 @@ def test_a_table_that_does_not_fit(folder, change):
 
 
 def test_a_codebook_that_does_not_fit(folder, monkeypatch):
-    monkeypatch.setattr("medtok_jax.tokenizer_config.SMALL", -1)
+    monkeypatch.setattr("medtok_jax.lookup.config.SMALL", -1)
     for tensors in ({"rows": np.zeros((36, 4))}, {"codebook": np.zeros((36, 5), np.float32)}):
         config = json.loads((folder / CONFIG).read_text())
         save_file(tensors, folder / CODEBOOK, {"identity": config["identity"]})
@@ -216,8 +216,8 @@ def test_tokens_of_a_whole_book_search(tmp_path):
     tokens = make_tokens()
     tokens.ids[0, 2 * K] = 0
     about_it = about() | {"training": {"model": {"shared_search": "book"}}}
-    tokenizer_directory.write(tmp_path / "book", tokens, about_it)
+    directory.write(tmp_path / "book", tokens, about_it)
     assert TokenizerDirectory.read(tmp_path / "book").config.searched("text_cross") == (0, REGIONS.size)
-    tokenizer_directory.write(tmp_path / "region", tokens, about())
+    directory.write(tmp_path / "region", tokens, about())
     with pytest.raises(InputError, match="tokens of text_cross lie outside"):
         TokenizerDirectory.read(tmp_path / "region")

@@ -11,11 +11,12 @@ import pytest
 from flax import nnx
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from medtok_jax import checkpoints, run, train
-from medtok_jax.interruption import Interrupted
-from medtok_jax.metrics import QUANTIZATION_METRICS
-from medtok_jax.steps import TERMS, NonFiniteLoss
-from medtok_jax.tokenizer_directory import TokenizerDirectory
+from medtok_jax import train
+from medtok_jax.devices.interruption import Interrupted
+from medtok_jax.lookup.directory import TokenizerDirectory
+from medtok_jax.training import checkpoints, setup
+from medtok_jax.training.metrics import QUANTIZATION_METRICS
+from medtok_jax.training.steps import TERMS, NonFiniteLoss
 from preprocessing.common.errors import InputError
 from tests.helpers.small_run import small_config
 
@@ -118,7 +119,7 @@ def test_stopped_and_resumed_equals_uninterrupted(finished, config, tmp_path, mo
 
 
 def test_no_recompilation_after_warm_up(config, tmp_path):
-    ready = run.set_up(config, tmp_path, progress=False)
+    ready = setup.set_up(config, tmp_path, progress=False)
     log = train.reporting.Log(ready)
     train.train(ready, log)
     assert len(ready.train_step.executables) == 1
@@ -127,7 +128,7 @@ def test_no_recompilation_after_warm_up(config, tmp_path):
 
 
 def test_the_last_codebook_is_fitted_to_the_trained_embeddings(finished, config):
-    ready = run.set_up(config, finished[0], progress=False)
+    ready = setup.set_up(config, finished[0], progress=False)
     assert (int(ready.state.step), ready.refits) == (12, True)
     name = "['params']['quantizer']['rows']"
     again = parameters(ready.fit_codebook())[name]
@@ -137,7 +138,7 @@ def test_the_last_codebook_is_fitted_to_the_trained_embeddings(finished, config)
 
 
 def test_the_codebook_is_fitted_to_each_training_code_alike(finished, config):
-    ready = run.set_up(config, finished[0], progress=False)
+    ready = setup.set_up(config, finished[0], progress=False)
     assert config.loss.positive_relations, "a step draws codes with positives more often"
     size, wanted, seen = config.train.batch_size, config.model.kmeans_samples, []
 
@@ -172,7 +173,7 @@ def test_fine_tuning_starts_from_the_weights(finished, data_dir, tmp_path):
     config = small_config(
         data_dir, data__name="medtok_codes/icd-groups-sample_600", init_from=str(finished[0]), train__steps=1
     )
-    ready = run.set_up(config, tmp_path, progress=False)
+    ready = setup.set_up(config, tmp_path, progress=False)
     assert int(ready.state.step) == 0
     assert (ready.kmeans_step, ready.refits) == (-1, False)
     saved = variables(finished[0], "best")
@@ -196,15 +197,15 @@ def test_another_configuration_is_refused(finished, config):
 
 
 def test_another_data_set_is_refused(finished, config, monkeypatch):
-    load_data = run.load_data
+    load_data = setup.load_data
 
     def changed(*arguments, **options):
         data = load_data(*arguments, **options)
         return dataclasses.replace(data, table=dataclasses.replace(data.table, fingerprint="0" * 64))
 
-    monkeypatch.setattr(run, "load_data", changed)
+    monkeypatch.setattr(setup, "load_data", changed)
     with pytest.raises(InputError, match="another data set"):
-        run.set_up(config, finished[0], progress=False)
+        setup.set_up(config, finished[0], progress=False)
 
 
 def test_a_loss_that_is_no_number_stops_the_run(data_dir, compiled_once, tmp_path):
@@ -225,7 +226,7 @@ def test_the_text_encoder_can_be_trained_in_bfloat16(data_dir, compiled_once, tm
         train__batch_size=8,
         train__steps=2,
     )
-    ready = run.set_up(config, tmp_path, progress=False)
+    ready = setup.set_up(config, tmp_path, progress=False)
     name = "['params']['text_encoder']['bert']['layers'][0]['qkv']['kernel']"
     before = parameters(ready.state)
     log = train.reporting.Log(ready)

@@ -5,8 +5,12 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from medtok_jax import MedTokTokenizer, checkpoints, run, sharding, tokenize, vocabulary
-from medtok_jax.tokenizer_directory import TokenizerDirectory
+from medtok_jax import MedTokTokenizer
+from medtok_jax.devices import sharding
+from medtok_jax.inference import vocabulary
+from medtok_jax.lookup.directory import TokenizerDirectory
+from medtok_jax.tokenize import commands
+from medtok_jax.training import checkpoints, setup
 
 LOOK_UP = ("tokens.parquet", "codebook.safetensors")
 
@@ -14,7 +18,7 @@ LOOK_UP = ("tokens.parquet", "codebook.safetensors")
 @pytest.fixture(scope="module")
 def opened(finished_run, compiled_once):
     """The finished run, opened to be used."""
-    return run.open_trained(finished_run[0], progress=False)
+    return setup.open_trained(finished_run[0], progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -129,13 +133,13 @@ def test_the_whole_vocabulary_of_a_run_on_a_sample(finished_run, trained, tmp_pa
         return saved
 
     monkeypatch.setattr(checkpoints.Found, "about", of_a_sample)
-    assert len(run.open_trained(finished_run[0], progress=False).data.selected) == 100
+    assert len(setup.open_trained(finished_run[0], progress=False).data.selected) == 100
     flags.FLAGS(["tokenize"])
     with flagsaver.flagsaver(workdir=str(finished_run[0]), output=str(tmp_path / "tok")):
-        tokenize.main(["tokenize", "vocabulary"])
+        commands.main(["tokenize", "vocabulary"])
     assert f"{trained.config.codes} codes; codebook in use: text" in capsys.readouterr().out
     for name in LOOK_UP:
         assert (tmp_path / "tok" / name).read_bytes() == (trained.path / name).read_bytes()
     with flagsaver.flagsaver(tokenizer=str(tmp_path / "tok")):
-        tokenize.main(["tokenize", "verify"])
+        commands.main(["tokenize", "verify"])
     assert f"{trained.config.codes} codes, 2 files, all as written" in capsys.readouterr().out

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from medtok_jax.convert import behrt
-from medtok_jax.convert.behrt_check import check_behrt
+from medtok_jax.convert.ehr_models import behrt
+from medtok_jax.convert.ehr_models.behrt_check import check_behrt
 from medtok_jax.convert.request import make_request
 from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing.common.errors import InputError

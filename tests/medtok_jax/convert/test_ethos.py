@@ -9,10 +9,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from medtok_jax.convert import ethos, ethos_check, ethos_directory, ethos_meds, ethos_paper, ethos_vocabulary
-from medtok_jax.convert.ethos_files import events
+from medtok_jax.convert.ethos import check, meds, paper
+from medtok_jax.convert.ethos import directory as ethos_directory
+from medtok_jax.convert.ethos import vocabulary as ethos_vocabulary
+from medtok_jax.convert.ethos.convert import convert
+from medtok_jax.convert.ethos.files import events
 from medtok_jax.convert.request import make_request
-from medtok_jax.tokenizer_directory import TokenizerDirectory
+from medtok_jax.lookup.directory import TokenizerDirectory
 from preprocessing.common.errors import InputError
 from tests.helpers import small_tokenizer
 from tests.helpers.small_ethos import at, frame, patient, write_meds
@@ -42,7 +45,7 @@ def _convert(root, output, *, events="meds", unmapped="keep", options=SMALL, **m
         options=options,
         **more,
     )
-    ethos.convert(request)
+    convert.convert(request)
 
 
 def _spelled(folder):
@@ -119,8 +122,8 @@ def test_one_vocabulary_for_all(world):
     assert set(vocabulary) >= set(ethos_vocabulary.required(small_tokenizer.REGIONS.size))
     order = [vocabulary.index(t) for t in ("GENDER//F", "HOSPITAL_ADMISSION", "LAB//50912//MG/DL", "BMI//UNKNOWN")]
     assert order == sorted(order)
-    size = ethos_check.ModelSize(n_positions=64, n_layer=1, n_head=2, n_embd=8)
-    ethos_check.check_checkpoint(out / "models" / "medtok" / "recent_model.pt", vocabulary, size)
+    size = check.ModelSize(n_positions=64, n_layer=1, n_head=2, n_embd=8)
+    check.check_checkpoint(out / "models" / "medtok" / "recent_model.pt", vocabulary, size)
 
 
 def test_the_same_twice(world, tmp_path):
@@ -166,7 +169,7 @@ def test_without_records(world, tmp_path, capsys):
     vocabulary = ethos_vocabulary.read(tmp_path / "out" / "vocabulary")
     assert vocabulary[: small_tokenizer.REGIONS.size] == [f"MEDTOK//{n}" for n in range(small_tokenizer.REGIONS.size)]
     assert "dataset=medtok_mimic" in capsys.readouterr().out
-    assert ethos_paper.read(next((tmp_path / "out").glob("*.pkl")))["stoi"]["_DEATH"] == 14
+    assert paper.read(next((tmp_path / "out").glob("*.pkl")))["stoi"]["_DEATH"] == 14
 
 
 def test_what_ethos_tokenized_gets_a_checkpoint(world, tmp_path):
@@ -179,7 +182,7 @@ def test_what_ethos_tokenized_gets_a_checkpoint(world, tmp_path):
         events=str(tmp_path / "tokenized"),
         options=SMALL,
     )
-    ethos.convert(request)
+    convert.convert(request)
     assert _spelled(tmp_path / "out" / "train")[1][0] == _spelled(world / "keep" / "train")[1][0]
     assert (tmp_path / "out" / "models" / "medtok" / "recent_model.pt").is_file()
 
@@ -190,7 +193,7 @@ def test_tokens_of_another_tokenizer_are_refused(world, tmp_path):
         output=str(tmp_path / "out"), tokenizer=str(tmp_path / "tok"), events=str(world / "keep"), options=SMALL
     )
     with pytest.raises(InputError, match="another tokenizer"):
-        ethos.convert(request)
+        convert.convert(request)
     assert not (tmp_path / "out").exists()
 
 
@@ -222,9 +225,9 @@ def test_patients_that_cannot_be_told(tmp_path):
     directory = TokenizerDirectory.read(tmp_path / "tok")
     from preprocessing.meds.dataset import MedsDataset
 
-    speller = ethos_meds.Speller(ethos.CodeMapper(directory.table["key"]), directory.ids)
+    speller = meds.Speller(convert.CodeMapper(directory.table["key"]), directory.ids)
     (tmp_path / "out").mkdir()
-    written = ethos_meds.write(
+    written = meds.write(
         MedsDataset.open(root), speller, small_tokenizer.REGIONS.size, tmp_path / "out", progress=False
     )
     left_out = written.left_out
@@ -237,7 +240,7 @@ def test_patients_that_cannot_be_told(tmp_path):
 def test_values_are_sampled_evenly_whatever_the_files():
     rng = np.random.default_rng(0)
     values = rng.normal(size=5000)
-    whole, parts = ethos_meds.MeasuredValues(limit=1000), ethos_meds.MeasuredValues(limit=1000)
+    whole, parts = meds.MeasuredValues(limit=1000), meds.MeasuredValues(limit=1000)
     whole.add(pl.Series(["A"] * 5000), values)
     for part in np.array_split(values, 7):
         parts.add(pl.Series(["A"] * len(part)), part)

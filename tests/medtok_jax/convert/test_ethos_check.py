@@ -8,8 +8,10 @@ import shutil
 import numpy as np
 import pytest
 
-from medtok_jax.convert import ethos_check, ethos_checkpoint, ethos_directory, ethos_paper, ethos_vocabulary
-from medtok_jax.convert.ethos_checkpoint import ModelSize
+from medtok_jax.convert.ethos import check, directory, paper
+from medtok_jax.convert.ethos import checkpoint as ethos_checkpoint
+from medtok_jax.convert.ethos import vocabulary as ethos_vocabulary
+from medtok_jax.convert.ethos.checkpoint import ModelSize
 from preprocessing.common.errors import InputError
 from tests.helpers.small_ethos import DAY, write_tokenized
 
@@ -37,7 +39,7 @@ def data(written, tmp_path):
 
 
 def test_sound_data_pass(data):
-    summary = ethos_check.check_ethos(data, N)
+    summary = check.check_ethos(data, N)
     assert (summary.patients, summary.tokens, summary.medtok_tokens) == (2, 6, 2)
 
 
@@ -54,8 +56,8 @@ def _vocabulary(change):
 def _shard(**changes):
     def damage(folder):
         path = folder / "0.safetensors"
-        shard = ethos_directory.read_shard(path)
-        arrays = {name: getattr(shard, name).copy() for name in ethos_directory.ARRAYS} | dict(shard.stays)
+        shard = directory.read_shard(path)
+        arrays = {name: getattr(shard, name).copy() for name in directory.ARRAYS} | dict(shard.stays)
         for name, change in changes.items():
             arrays[name] = change(arrays[name]) if change else None
         from safetensors.numpy import save_file
@@ -67,10 +69,10 @@ def _shard(**changes):
 
 def _static(change):
     def damage(folder):
-        static = ethos_directory.read_static(folder)
+        static = directory.read_static(folder)
         static = {patient: {prefix: dict(told) for prefix, told in about.items()} for patient, about in static.items()}
         change(static)
-        ethos_directory.write_static(folder, static)
+        directory.write_static(folder, static)
 
     return damage
 
@@ -114,9 +116,9 @@ DAMAGES = {
         lambda folder: shutil.copy(folder / "0.safetensors", folder / "1.safetensors"),
         "another file",
     ),
-    "no static data": (lambda folder: (folder / ethos_directory.STATIC).unlink(), "cannot be read"),
+    "no static data": (lambda folder: (folder / directory.STATIC).unlink(), "cannot be read"),
     "hostile static data": (
-        lambda folder: (folder / ethos_directory.STATIC).write_bytes(pickle.dumps({1: _Hostile()})),
+        lambda folder: (folder / directory.STATIC).write_bytes(pickle.dumps({1: _Hostile()})),
         "asks for",
     ),
     "a patient without static data": (_static(lambda static: static.pop(2)), "patient 2"),
@@ -128,13 +130,13 @@ DAMAGES = {
         _static(lambda static: static[1]["RACE"].update(code=["RACE//WHITE"] * 2)),
         "rising time",
     ),
-    "no estimates": (lambda folder: (folder / ethos_directory.INTERVALS).unlink(), "no readable JSON"),
+    "no estimates": (lambda folder: (folder / directory.INTERVALS).unlink(), "no readable JSON"),
     "estimates without a mean": (
-        lambda folder: (folder / ethos_directory.INTERVALS).write_text(json.dumps({"min": {"1d-2d": 1}})),
+        lambda folder: (folder / directory.INTERVALS).write_text(json.dumps({"min": {"1d-2d": 1}})),
         "lacks",
     ),
     "quantiles that fall": (
-        lambda folder: (folder / ethos_directory.QUANTILES).write_text(json.dumps({"A": [2, 1]})),
+        lambda folder: (folder / directory.QUANTILES).write_text(json.dumps({"A": [2, 1]})),
         "rising",
     ),
 }
@@ -145,22 +147,22 @@ def test_refuses(data, name):
     damage, sentence = DAMAGES[name]
     damage(data)
     with pytest.raises(InputError, match=sentence):
-        ethos_check.check_ethos(data, N)
+        check.check_ethos(data, N)
 
 
 def test_files_between_must_be_longer_than_a_timeline(data):
     for number in (1, 2):
-        shard = ethos_directory.read_shard(data / "0.safetensors")
-        static = ethos_directory.read_static(data)
+        shard = directory.read_shard(data / "0.safetensors")
+        static = directory.read_static(data)
         static |= {10 * number + patient: static[patient] for patient in (1, 2)}
-        ethos_directory.write_static(data, static)
-        moved = ethos_directory.Timelines(
+        directory.write_static(data, static)
+        moved = directory.Timelines(
             shard.tokens, shard.times, shard.patient_ids + 10 * number, shard.patient_offsets, shard.stays
         )
-        ethos_directory.write_shard(data / f"{number}.safetensors", moved)
-    assert ethos_check.check_ethos(data, N, n_positions=6).patients == 6
+        directory.write_shard(data / f"{number}.safetensors", moved)
+    assert check.check_ethos(data, N, n_positions=6).patients == 6
     with pytest.raises(InputError, match="fewer than a timeline of 7"):
-        ethos_check.check_ethos(data, N, n_positions=7)
+        check.check_ethos(data, N, n_positions=7)
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +175,7 @@ def checkpoint(written, tmp_path_factory):
 
 def test_checkpoint_is_what_ethos_loads(checkpoint):
     path, vocabulary, _ = checkpoint
-    ethos_check.check_checkpoint(path, vocabulary, SIZE)
+    check.check_checkpoint(path, vocabulary, SIZE)
     # As ETHOS reads it: everything is called that the file asks for.
     loaded = torch.load(path, weights_only=False)
     config = loaded["model_config"]
@@ -222,17 +224,17 @@ def test_refuses_checkpoints(checkpoint, tmp_path, name):
     damage(content)
     torch.save(content, tmp_path / "recent_model.pt")
     with pytest.raises(InputError, match=sentence):
-        ethos_check.check_checkpoint(tmp_path / "recent_model.pt", vocabulary, SIZE)
+        check.check_checkpoint(tmp_path / "recent_model.pt", vocabulary, SIZE)
 
 
 def test_refuses_hostile_checkpoints(checkpoint, tmp_path):
     for content in ({"model": _Hostile()}, [1]):
         torch.save(content, tmp_path / "recent_model.pt")
         with pytest.raises(InputError):
-            ethos_check.check_checkpoint(tmp_path / "recent_model.pt", checkpoint[1], SIZE)
+            check.check_checkpoint(tmp_path / "recent_model.pt", checkpoint[1], SIZE)
     (tmp_path / "recent_model.pt").write_bytes(b"no")
     with pytest.raises(InputError):
-        ethos_check.check_checkpoint(tmp_path / "recent_model.pt", checkpoint[1], SIZE)
+        check.check_checkpoint(tmp_path / "recent_model.pt", checkpoint[1], SIZE)
 
 
 @pytest.mark.parametrize(
@@ -245,15 +247,15 @@ def test_refuses_sizes(size, sentence):
 
 
 def test_vocabulary_of_the_first_release(tmp_path):
-    content = ethos_paper.vocabulary(N)
+    content = paper.vocabulary(N)
     # 13 separators, the end, death, 21 ages, 10 deciles, in the order of the first release.
     assert [content["stoi"][t] for t in ("_5m-15m", "_=6mt", "_TIMELINE_END", "_DEATH", "_<5", "_>100", "_Q1")] == [
         *(0, 12, 13, 14, 15, 35, 36)
     ]
     assert content["stoi"]["MEDTOK//0"] == 46
-    assert ethos_paper.read(ethos_paper.write(tmp_path, content)) == content
+    assert paper.read(paper.write(tmp_path, content)) == content
     # One that it wrote itself: ids are NumPy numbers, breaks NumPy arrays.
-    own = {token: number for number, token in enumerate([*ethos_paper.SPECIAL, "ICD_PCS_0"])}
+    own = {token: number for number, token in enumerate([*paper.SPECIAL, "ICD_PCS_0"])}
     own["ICD_PCS_0"] = np.int64(own["ICD_PCS_0"])
     base = {
         "vocab_size": len(own),
@@ -264,14 +266,14 @@ def test_vocabulary_of_the_first_release(tmp_path):
     }
     with open(tmp_path / "own.pkl", "wb") as file:
         pickle.dump(base, file)
-    grown = ethos_paper.vocabulary(N, ethos_paper.read(tmp_path / "own.pkl"))
+    grown = paper.vocabulary(N, paper.read(tmp_path / "own.pkl"))
     assert grown["itos"][46] == "ICD_PCS_0"
     assert grown["itos"][47] == "MEDTOK//0"
     assert list(grown["q_storage"]) == ["LAB_TEST", "MEDICATION"]
     with pytest.raises(InputError, match="16-bit"):
-        ethos_paper.vocabulary(70_000)
+        paper.vocabulary(70_000)
     base["itos"].pop(3)
     with open(tmp_path / "own.pkl", "wb") as file:
         pickle.dump(base, file)
     with pytest.raises(InputError, match="each once"):
-        ethos_paper.read(tmp_path / "own.pkl")
+        paper.read(tmp_path / "own.pkl")

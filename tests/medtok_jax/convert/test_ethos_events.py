@@ -8,11 +8,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from medtok_jax.convert import ethos_files
-from medtok_jax.convert.ethos_directory import Timelines
-from medtok_jax.convert.ethos_files import events
-from medtok_jax.convert.ethos_intervals import IntervalEstimates, interval_counts, with_intervals
-from medtok_jax.convert.event_codes import CodeMapper
+from medtok_jax.convert.ethos.convert import files
+from medtok_jax.convert.ethos.directory import Timelines
+from medtok_jax.convert.ethos.files import events
+from medtok_jax.convert.ethos.intervals import IntervalEstimates, interval_counts, with_intervals
+from medtok_jax.records.event_codes import CodeMapper
 from tests.helpers import small_tokenizer
 from tests.helpers.small_ethos import HOUR, MINUTE, at, frame
 
@@ -190,7 +190,7 @@ def test_interval_estimates():
 def test_what_ethos_gets_needs_nothing_of_ours():
     allowed = {"polars", "ethos", "loguru", "functools", "json", "pickle", "pathlib", "re", "collections", None}
     for name in ("events", "stages"):
-        tree = ast.parse(Path(ethos_files.__file__).with_name(f"{name}.py").read_text())
+        tree = ast.parse(Path(files.__file__).with_name(f"{name}.py").read_text())
         nodes = [n for n in ast.walk(tree) if isinstance(n, (ast.Import, ast.ImportFrom))]
         names = [[a.name for a in n.names] if isinstance(n, ast.Import) else [n.module] for n in nodes]
         roots = {module and module.split(".")[0] for module in itertools.chain.from_iterable(names)}

@@ -5,9 +5,10 @@ import importlib.util
 import numpy as np
 import pytest
 
-from medtok_jax.convert import ethos_check, ethos_codes, ethos_directory, ethos_rewrite, ethos_vocabulary
-from medtok_jax.convert.ethos_rewrite import Rewriter
-from medtok_jax.convert.event_codes import CodeMapper
+from medtok_jax.convert.ethos import check, codes, directory, rewrite
+from medtok_jax.convert.ethos import vocabulary as ethos_vocabulary
+from medtok_jax.convert.ethos.rewrite import Rewriter
+from medtok_jax.records.event_codes import CodeMapper
 from preprocessing.common.errors import InputError
 from tests.helpers import small_tokenizer
 from tests.helpers.small_ethos import DAY, timelines, write_tokenized
@@ -133,7 +134,7 @@ def test_no_code_reaches_into_the_next_patient(tokenizer):
 def test_titles_are_those_of_the_official_list():
     if importlib.util.find_spec("simple_icd_10_cm") is None:
         pytest.skip("the official list is in the package simple-icd-10-cm")
-    titles = ethos_codes.category_titles()
+    titles = codes.category_titles()
     assert titles["ESSENTIAL_(PRIMARY)_HYPERTENSION"] == "I10"
     assert titles["MAJOR_DEPRESSIVE_DISORDER_SINGLE_EPISODE"] == "F32"
     assert len(titles) > 1900
@@ -143,20 +144,20 @@ def test_a_directory_is_rewritten(tokenizer, tmp_path):
     keys, ids = tokenizer
     for name in ("train", "test"):
         vocabulary = write_tokenized(tmp_path / "old" / name, [FIRST, SECOND], ["RACE//UNKNOWN"])
-    parts = ethos_rewrite.find_parts(tmp_path / "old")
+    parts = rewrite.find_parts(tmp_path / "old")
     assert sorted(parts) == ["test", "train"]
     rewriter = Rewriter(vocabulary, CodeMapper(keys), ids, TITLES, N)
-    count = ethos_rewrite.rewrite(parts["train"], tmp_path / "new", rewriter, progress=False)
-    summary = ethos_check.check_ethos(tmp_path / "new", N)
+    count = rewrite.rewrite(parts["train"], tmp_path / "new", rewriter, progress=False)
+    summary = check.check_ethos(tmp_path / "new", N)
     assert (summary.patients, summary.tokens) == (2, count)
-    assert ethos_directory.read_static(tmp_path / "new") == ethos_directory.read_static(parts["train"])
+    assert directory.read_static(tmp_path / "new") == directory.read_static(parts["train"])
 
 
 def test_what_is_refused(tmp_path):
     write_tokenized(tmp_path / "train", [FIRST])
     write_tokenized(tmp_path / "test", [SECOND])
     with pytest.raises(InputError, match="another vocabulary"):
-        ethos_rewrite.find_parts(tmp_path)
+        rewrite.find_parts(tmp_path)
     (tmp_path / "train").rename(tmp_path / "elsewhere")
     with pytest.raises(InputError, match="none named train"):
-        ethos_rewrite.find_parts(tmp_path)
+        rewrite.find_parts(tmp_path)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medtok_jax.convert.event_codes import MISSING, CodeMapper
+from medtok_jax.records.event_codes import MISSING, CodeMapper
 from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing import codes
 from preprocessing.common.errors import InputError

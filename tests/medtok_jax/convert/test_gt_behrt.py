@@ -16,8 +16,8 @@ from tests.helpers import small_tokenizer, small_visits
 torch = pytest.importorskip("torch")
 geometric = pytest.importorskip("torch_geometric.data")
 
-from medtok_jax.convert import gt_behrt  # noqa: E402
-from medtok_jax.convert.gt_behrt_check import check_gt_behrt  # noqa: E402
+from medtok_jax.convert.ehr_models import gt_behrt  # noqa: E402
+from medtok_jax.convert.ehr_models.gt_behrt_check import check_gt_behrt  # noqa: E402
 from medtok_jax.tokenizer import MedTokTokenizer  # noqa: E402
 from preprocessing.common.errors import InputError  # noqa: E402
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from medtok_jax import MedTokTokenizer
-from medtok_jax.convert import huggingface
+from medtok_jax.convert.huggingface.convert import convert
 from medtok_jax.convert.request import make_request
 from preprocessing.common.errors import InputError, UserError
 from tests.helpers import guide_examples, small_tokenizer
@@ -68,13 +68,13 @@ def source(tmp_path_factory):
 @pytest.fixture(scope="module")
 def folder(source, tmp_path_factory):
     output = tmp_path_factory.mktemp("exported") / "out"
-    huggingface.convert(make_request(output=output, tokenizer=source))
+    convert.convert(make_request(output=output, tokenizer=source))
     return output
 
 
 @pytest.fixture(scope="module")
 def exported(folder):
-    return huggingface.load_module(folder).MedTokTokenizer.from_pretrained(folder)
+    return convert.load_module(folder).MedTokTokenizer.from_pretrained(folder)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def outcome(call) -> object:
 @pytest.mark.parametrize("prefer", [(), "paper", ["SNOMED", "icd9proc"], "ICD9"])
 @pytest.mark.parametrize("system", [None, "ICD9", "NDC", "cpt", "ICD10CM"])
 def test_every_spelling_finds_the_same(folder, source, prefer, system):
-    exported = huggingface.load_module(folder).MedTokTokenizer.from_pretrained(folder, prefer=prefer)
+    exported = convert.load_module(folder).MedTokTokenizer.from_pretrained(folder, prefer=prefer)
     original = MedTokTokenizer.from_pretrained(source, prefer=prefer)
     found = {text: outcome(lambda text=text: exported.encode(text, system=system)) for text in SPELLINGS}
     assert found == {text: outcome(lambda text=text: original.encode(text, system)) for text in SPELLINGS}
@@ -194,8 +194,8 @@ def test_embeddings(exported, original):
 
 def test_residual_tokens_are_added_up(tmp_path):
     source = small_tokenizer.write(tmp_path / "tok", kind="residual")
-    huggingface.convert(make_request(output=tmp_path / "out", tokenizer=source))
-    exported = huggingface.load_module(tmp_path / "out").MedTokTokenizer.from_pretrained(tmp_path / "out")
+    convert.convert(make_request(output=tmp_path / "out", tokenizer=source))
+    exported = convert.load_module(tmp_path / "out").MedTokTokenizer.from_pretrained(tmp_path / "out")
     np.testing.assert_array_equal(exported.embed("E11.9"), MedTokTokenizer.from_pretrained(source).embed("E11.9"))
 
 
@@ -203,7 +203,7 @@ def test_round_trips(exported, folder, tmp_path, monkeypatch):
     exported.save_pretrained(tmp_path / "again")
     again = type(exported).from_pretrained(tmp_path / "again")
     # A worker process imports the file itself.
-    monkeypatch.setitem(sys.modules, "tokenization_medtok", module := huggingface.load_module(folder))
+    monkeypatch.setitem(sys.modules, "tokenization_medtok", module := convert.load_module(folder))
     sent = pickle.loads(content := pickle.dumps(module.MedTokTokenizer.from_pretrained(folder)))
     assert b"what ICD10CM" not in content, "a worker maps the table instead of being sent it"
     for other in (again, sent):
@@ -231,7 +231,7 @@ def test_collators(exported):
 
 def test_card(folder, source, tmp_path):
     def card(**options) -> tuple[dict, str]:
-        huggingface.convert(make_request(output=tmp_path / "card", tokenizer=source, overwrite=True, **options))
+        convert.convert(make_request(output=tmp_path / "card", tokenizer=source, overwrite=True, **options))
         _, metadata, text = (tmp_path / "card" / "README.md").read_text().split("---\n", 2)
         return yaml.safe_load(metadata), text
 
@@ -262,7 +262,7 @@ def test_licensed_descriptions_stay_at_home(folder, exported, capsys, source, tm
         assert exported.describe(key) == ("" if licensed else f"what {key} means")
     content = b"".join(path.read_bytes() for path in folder.iterdir())
     assert b"what CPT4" not in content
-    huggingface.convert(make_request(output=tmp_path / "out", tokenizer=source))
+    convert.convert(make_request(output=tmp_path / "out", tokenizer=source))
     assert "The descriptions of 2 codes of CPT4 were left out" in capsys.readouterr().out
 
 
@@ -270,12 +270,12 @@ def test_an_export_that_differs_is_not_written(folder, original, source, tmp_pat
     other = small_tokenizer.make_tokens(seed=1)
     moved = MedTokTokenizer.from_pretrained(small_tokenizer.write(tmp_path / "other", other))
     with pytest.raises(UserError, match="is right"):
-        huggingface.check_same(folder, moved)
-    assert huggingface.check_same(folder, original) == 6 * len(KEYS)
+        convert.check_same(folder, moved)
+    assert convert.check_same(folder, original) == 6 * len(KEYS)
 
 
 def test_refuses_a_damaged_table(folder, tmp_path):
-    module = huggingface.load_module(folder)
+    module = convert.load_module(folder)
     for content in (b"", b"none", b"\x10" + b"\0" * 40, (folder / "tokens.safetensors").read_bytes()[:500]):
         (tmp_path / "tokens.safetensors").write_bytes(content)
         with pytest.raises(ValueError, match="no table of MedTok tokens"):

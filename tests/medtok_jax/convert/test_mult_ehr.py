@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from medtok_jax.convert import mult_ehr
-from medtok_jax.convert.mult_ehr_check import RELATIONS, check_mult_ehr
+from medtok_jax.convert.ehr_models import mult_ehr
+from medtok_jax.convert.ehr_models.mult_ehr_check import RELATIONS, check_mult_ehr
 from medtok_jax.convert.request import make_request
 from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing.common.errors import InputError

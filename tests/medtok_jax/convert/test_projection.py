@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from medtok_jax.convert.projection import project, projection
+from medtok_jax.convert.ehr_models.projection import project, projection
 from preprocessing.common.errors import InputError
 
 

@@ -17,14 +17,17 @@ from tests.helpers import guide_examples, small_tokenizer
 
 torch = pytest.importorskip("torch")
 
-from medtok_jax import checkpoints, saved_model  # noqa: E402
-from medtok_jax.convert import pytorch, pytorch_check, pytorch_restore, pytorch_weights  # noqa: E402
+from medtok_jax.batch import InputSizes  # noqa: E402
+from medtok_jax.convert.pytorch import check, restore  # noqa: E402
+from medtok_jax.convert.pytorch import weights as pytorch_weights  # noqa: E402
+from medtok_jax.convert.pytorch.convert import convert  # noqa: E402
 from medtok_jax.convert.request import make_request  # noqa: E402
-from medtok_jax.model_directory import flatten  # noqa: E402
-from medtok_jax.models.medtok import Sizes  # noqa: E402
-from medtok_jax.new_codes import NewCodeEncoder  # noqa: E402
-from medtok_jax.saved_model import Neighbourhood, SavedModel  # noqa: E402
-from medtok_jax.text_model import encoder_identity  # noqa: E402
+from medtok_jax.inference import model_reader  # noqa: E402
+from medtok_jax.inference.model_reader import Neighbourhood, SavedModel  # noqa: E402
+from medtok_jax.inference.model_writer import flatten  # noqa: E402
+from medtok_jax.inference.new_codes import NewCodeEncoder  # noqa: E402
+from medtok_jax.text.encoder_files import encoder_identity  # noqa: E402
+from medtok_jax.training import checkpoints  # noqa: E402
 from preprocessing.common.errors import InputError, UserError  # noqa: E402
 
 # Models of one shape are compiled once.
@@ -117,8 +120,8 @@ def make_saved(base, graph, encoder_dir, **model) -> SavedModel:
     config.data.update(max_length=20, cache_dtype="float32")
     config.model.update(graph_layers=2, cross_layers=2, **model)
     saved = SavedModel(
-        config=ConfigDict({name: config[name] for name in saved_model.SECTIONS}),
-        sizes=Sizes(
+        config=ConfigDict({name: config[name] for name in model_reader.SECTIONS}),
+        sizes=InputSizes(
             text_width=HIDDEN,
             num_node_types=len(graph.node_types),
             num_relations=len(graph.relation_names),
@@ -135,7 +138,7 @@ def make_saved(base, graph, encoder_dir, **model) -> SavedModel:
         variables={},
         graph=graph,
     )
-    _, params, fixed = saved_model.structure(saved, saved.sizes, encoder_dir)
+    _, params, fixed = model_reader.structure(saved, saved.sizes, encoder_dir)
     shapes = flatten({"params": nnx.to_pure_dict(params), "fixed": nnx.to_pure_dict(fixed)})
     rng = np.random.default_rng(0)
     for name, leaf in shapes.items():
@@ -169,7 +172,7 @@ def pairs(base, table, encoder_dir, tmp_path_factory):
         saved = make_saved(base, table.graph, encoder_dir, **model)
         folder = tmp_path_factory.mktemp("torch") / "out"
         folder.mkdir()
-        pytorch.write(folder, saved, about(saved), encoder_dir)
+        convert.write(folder, saved, about(saved), encoder_dir)
         return saved, folder
 
     return {name: make(model) for name, model in VARIANTS.items()}
@@ -186,13 +189,13 @@ def default_folder(pairs):
 
 
 def open_model(folder, **options):
-    module = pytorch_check.load_module(folder)
+    module = check.load_module(folder)
     return module, module.MedTok.from_pretrained(folder, **options)
 
 
 def test_both_models_compute_the_same(pair, encoder_dir):
     saved, folder = pair
-    flax = NewCodeEncoder(saved, encoder_dir).encode([pytorch_check._new_code(code) for code in CODES])
+    flax = NewCodeEncoder(saved, encoder_dir).encode([check._new_code(code) for code in CODES])
     _, model = open_model(folder)
     output = model(model.collate(CODES))
     ids = output.token_ids.numpy()
@@ -206,7 +209,7 @@ def test_both_models_compute_the_same(pair, encoder_dir):
 
 def test_there_and_back_bit_for_bit(pair, tmp_path):
     saved, folder = pair
-    pytorch_restore.restore(folder, tmp_path / "run")
+    restore.restore(folder, tmp_path / "run")
     found = checkpoints.find(tmp_path / "run", prefer="best")
     restored = flatten(found.restore_variables())
     assert restored.keys() == saved.variables.keys()
@@ -299,7 +302,7 @@ def test_fine_tuned_weights_come_back(default_folder, tmp_path):
     model.save_pretrained(tmp_path / "tuned")
     again = open_model(tmp_path / "tuned")[1]
     torch.testing.assert_close(again(again.collate(CODES)), model.eval()(model.collate(CODES)), atol=0, rtol=0)
-    pytorch_restore.restore(tmp_path / "tuned", tmp_path / "run")
+    restore.restore(tmp_path / "tuned", tmp_path / "run")
     found = checkpoints.find(tmp_path / "run", prefer="best")
     restored = flatten(found.restore_variables())
     for name, weight in pytorch_weights.to_torch(restored).items():
@@ -319,17 +322,17 @@ def tokenizer_dir(pairs, encoder_dir, tmp_path_factory):
     config["model"]["text_encoder_model"] = str(encoder_dir)
 
     def add_model(folder) -> None:
-        save_file(saved.variables, folder / saved_model.VARIABLES)
-        saved.graph.save(folder / saved_model.GRAPH)
+        save_file(saved.variables, folder / model_reader.VARIABLES)
+        saved.graph.save(folder / model_reader.GRAPH)
         digests = {
-            saved_model.VARIABLES: saved_model.digest([folder / saved_model.VARIABLES]),
-            saved_model.GRAPH: saved_model.digest(sorted((folder / saved_model.GRAPH).iterdir())),
+            model_reader.VARIABLES: model_reader.digest([folder / model_reader.VARIABLES]),
+            model_reader.GRAPH: model_reader.digest(sorted((folder / model_reader.GRAPH).iterdir())),
         }
         named = {name: getattr(saved, name) for name in ("node_types", "relation_names", "reverse", "encoder")}
         named |= {"fingerprint": saved.fingerprint, "learned_missing_graph": True, "step": 7, "config": config}
         parts = {name: dataclasses.asdict(getattr(saved, name)) for name in ("sizes", "neighbourhood")}
-        content = {"format_version": saved_model.FORMAT_VERSION, "sha256": digests} | named | parts
-        (folder / saved_model.CONFIG).write_text(json.dumps(content))
+        content = {"format_version": model_reader.FORMAT_VERSION, "sha256": digests} | named | parts
+        (folder / model_reader.CONFIG).write_text(json.dumps(content))
 
     keys = [f"X/{number}" for number in range(8)] + ["ICD10CM/E11.9", "ICD10CM/I10"]
     path = tmp_path_factory.mktemp("source") / "tok"
@@ -337,7 +340,7 @@ def tokenizer_dir(pairs, encoder_dir, tmp_path_factory):
 
 
 def test_conversion_from_end_to_end(tokenizer_dir, tmp_path, capsys, monkeypatch):
-    pytorch.convert(make_request(output=tmp_path / "out", tokenizer=tokenizer_dir))
+    convert.convert(make_request(output=tmp_path / "out", tokenizer=tokenizer_dir))
     told = capsys.readouterr().out
     assert "10 codes through both models: embeddings within" in told
     assert "100.000% of token ids identical" in told
@@ -345,12 +348,12 @@ def test_conversion_from_end_to_end(tokenizer_dir, tmp_path, capsys, monkeypatch
     content = json.loads((tmp_path / "out" / "config.json").read_text())
     assert content["checkpoint"]["step"] == 7
     assert not {"data_dir", "cache_dir"} & content["checkpoint"]["config"]["data"].keys()
-    pytorch_restore.restore(tmp_path / "out", tmp_path / "run")
+    restore.restore(tmp_path / "out", tmp_path / "run")
     config = checkpoints.find(tmp_path / "run", prefer="best").about()["config"]
     assert config["augment"]["edge_dropout"] == 0.1, "what the directory does not keep is as in configs/default.py"
     monkeypatch.setattr(pytorch_weights, "to_torch", lambda variables: {n: -x for n, x in to_torch(variables).items()})
     with pytest.raises(UserError, match="does not compute"):
-        pytorch.convert(make_request(output=tmp_path / "wrong", tokenizer=tokenizer_dir))
+        convert.convert(make_request(output=tmp_path / "wrong", tokenizer=tokenizer_dir))
     assert {path.name for path in tmp_path.iterdir()} == {"out", "run"}
 
 
@@ -407,7 +410,7 @@ def test_refuses_graphs_that_are_none(default_folder, graph, message):
 
 def test_refuses_a_configuration_that_it_does_not_know(base, table, encoder_dir):
     saved = make_saved(base, table.graph, encoder_dir)
-    pytorch.check_known(saved)
+    convert.check_known(saved)
     for section, field, value, message in (
         ("model", "attention_sinks", 3, "model.attention_sinks is not known"),
         ("model", "graph_encoder_type", "transformer", "graph_encoder_type is 'transformer'"),
@@ -416,7 +419,7 @@ def test_refuses_a_configuration_that_it_does_not_know(base, table, encoder_dir)
         config = ConfigDict(saved.config.to_dict())
         config[section][field] = value
         with pytest.raises(InputError, match=message):
-            pytorch.check_known(dataclasses.replace(saved, config=config))
+            convert.check_known(dataclasses.replace(saved, config=config))
 
 
 def test_refuses_to_restore_what_does_not_belong_together(default_folder, tmp_path):
@@ -425,7 +428,7 @@ def test_refuses_to_restore_what_does_not_belong_together(default_folder, tmp_pa
         shutil.copytree(default_folder, tmp_path / "broken")
         change(tmp_path / "broken")
         with pytest.raises(InputError):
-            pytorch_restore.restore(tmp_path / "broken", tmp_path / "run")
+            restore.restore(tmp_path / "broken", tmp_path / "run")
         assert not (tmp_path / "run").exists()
 
     def edit(folder, **changes) -> None:
@@ -458,13 +461,13 @@ def test_a_difference_is_told_from_a_tie():
     tie[:1] = other
     many = np.repeat(embedding, 1000, 0)
     ours = np.zeros_like(tie), np.ones_like(tie, np.float32), many
-    result = pytorch_check.judge(["X/1"] * 1000, ours, (tie, many), codebook, Model)
+    result = check.judge(["X/1"] * 1000, ours, (tie, many), codebook, Model)
     assert [(t.embedding, t.flax, t.torch) for t in result.ties] == [("graph_specific", 0, 1)]
     assert "at ties" in result.describe()
     other[0, 1] = 2
     tie[:1] = other
     with pytest.raises(UserError, match="does not compute"):
-        pytorch_check.judge(["X/1"] * 1000, ours, (tie, many), codebook, Model)
+        check.judge(["X/1"] * 1000, ours, (tie, many), codebook, Model)
     one = flax, np.ones_like(flax, np.float32), embedding
     with pytest.raises(UserError, match="embeddings within 1"):
-        pytorch_check.judge(["X/1"], one, (flax, embedding + np.float32(1e-3)), codebook, Model)
+        check.judge(["X/1"], one, (flax, embedding + np.float32(1e-3)), codebook, Model)

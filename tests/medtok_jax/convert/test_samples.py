@@ -6,9 +6,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from medtok_jax.convert import samples
-from medtok_jax.convert.event_codes import CodeMapper
-from medtok_jax.convert.visits import read_visits
+from medtok_jax.records import samples
+from medtok_jax.records.event_codes import CodeMapper
+from medtok_jax.records.visits import read_visits
 from preprocessing.common.errors import InputError
 from preprocessing.meds.dataset import MedsDataset
 from tests.helpers import small_tokenizer, small_visits

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from medtok_jax.convert import spelling
-from medtok_jax.convert.event_codes import CodeMapper
-from medtok_jax.convert.visits import read_visits
+from medtok_jax.convert.ehr_models import spelling
+from medtok_jax.records.event_codes import CodeMapper
+from medtok_jax.records.visits import read_visits
 from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing.common.errors import InputError
 from preprocessing.meds.dataset import MedsDataset

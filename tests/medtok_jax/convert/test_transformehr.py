@@ -7,9 +7,9 @@ import shutil
 import numpy as np
 import pytest
 
-from medtok_jax.convert import transformehr
+from medtok_jax.convert.ehr_models import transformehr
+from medtok_jax.convert.ehr_models.transformehr_check import check_transformehr
 from medtok_jax.convert.request import make_request
-from medtok_jax.convert.transformehr_check import check_transformehr
 from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing.common.errors import InputError
 from tests.helpers import small_visits

@@ -8,7 +8,7 @@ import pickle
 
 import pytest
 
-from medtok_jax.convert import unpickling
+from medtok_jax.convert.ehr_models import unpickling
 from preprocessing.common.errors import InputError
 
 PLAIN = {"a": [1, 2.5, None, True, "é", b"x", (1, (2, 3)), {4}, frozenset({5})], "big": 1 << 80}

@@ -8,8 +8,8 @@ import random
 import numpy as np
 import pytest
 
-from medtok_jax.convert.event_codes import CodeMapper
-from medtok_jax.convert.visits import KINDS, read_visits
+from medtok_jax.records.event_codes import CodeMapper
+from medtok_jax.records.visits import KINDS, read_visits
 from preprocessing.common.errors import InputError
 from preprocessing.meds.dataset import MedsDataset
 from preprocessing.meds.open import open_events

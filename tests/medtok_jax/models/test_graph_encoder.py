@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from medtok_jax.batch import MISSING, ORDINARY, SELF
 from medtok_jax.models.graph_encoder import KINDS, GraphEncoder, MultiScaleReadout, level_means
 from medtok_jax.models.graph_layers import GATLayer, GCNLayer, gcn_normalisation
-from medtok_jax.models.node_features import MISSING, ORDINARY, SELF, NodeFeatures
+from medtok_jax.models.node_features import NodeFeatures
 
 WIDTH, RELATIONS, HEADS = 8, 5, 2
 

@@ -11,10 +11,10 @@ import pytest
 from flax import nnx
 from ml_collections import FrozenConfigDict
 
-from medtok_jax import losses
 from medtok_jax.models.bert import Bert, BertConfig
 from medtok_jax.models.medtok import Embeddings, MedTok, augmentation
-from medtok_jax.steps import mean_states
+from medtok_jax.training import losses
+from medtok_jax.training.steps import mean_states
 
 NO_GRAPH, NO_SELF = 10, 11
 ROWS = np.array([1, 3, 4, NO_GRAPH, 6, 7, 9, NO_SELF])

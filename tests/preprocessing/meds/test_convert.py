@@ -323,7 +323,8 @@ def test_a_full_disk_and_too_many_files_are_told(copies, tmp_path, monkeypatch):
     script = (
         "import resource, pathlib; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000));"
         "from preprocessing.meds import convert;"
-        f"convert.convert(convert.Request(pathlib.Path({str(copies['mimic3'])!r}), pathlib.Path({str(tmp_path / 'out')!r})))"
+        f"source, output = map(pathlib.Path, ({str(copies['mimic3'])!r}, {str(tmp_path / 'out')!r}));"
+        "convert.convert(convert.Request(source, output))"
     )
     assert "InputError: " + f"{tmp_path / 'out'} cannot be written" in command(code=script).stderr
     assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,233 @@
+"""Histories for BEHRT (Li et al., 2020), https://github.com/deepmedicine/BEHRT.
+
+Its notebooks read data frames with a list of codes and a list of ages (months, as text) a patient, where `SEP` closes
+every visit, and a pickled vocabulary. Written here:
+
+    vocabulary.pkl          {"token2idx", "idx2token"}: PAD, UNK, SEP, CLS, MASK, then MedTok tokens (`MEDTOK//<id>`)
+    mlm.parquet             patid, caliber_id (the tokens), age: training patients with all visits, for task/MLM.ipynb
+    train.parquet           patid, code (the tokens), age, label (diagnoses of the next visit): a row for each visit
+    tuning.parquet          that has a next one, for task/NextXVisit.ipynb
+    test.parquet
+    label_vocabulary.pkl    {"token2idx", "idx2token"} of the labels, which are codes: UNK, then all diagnoses
+    word_embeddings.npy     [tokens, width] float32, for `bert.embeddings.word_embeddings`
+    model_config.json       the sizes that go into the notebooks
+    unmapped_codes.json     codes that the tokenizer does not hold
+
+BEHRT cuts a history that is too long at any token. Here the oldest visits are left out instead, and where the last
+visit alone is too long, its last codes; no code is torn apart.
+"""
+
+import dataclasses
+import json
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from medtok_jax.convert.ehr_models import behrt_check, spelling
+from medtok_jax.convert.ehr_models.behrt_check import MAX_MONTHS, SEP, SPECIAL, UNKNOWN
+from medtok_jax.convert.ehr_models.open import Records, check_width, open_records
+from medtok_jax.convert.ehr_models.spelling import Spelling
+from medtok_jax.convert.request import Request
+from medtok_jax.records.visits import DAYS_A_YEAR, DIAGNOSIS, KINDS, Visits
+from preprocessing.common.atomic import whole_folder
+from preprocessing.common.errors import InputError
+from preprocessing.common.ragged import offsets_of
+from preprocessing.meds.splits import HELD_OUT, SPLITS, TRAIN, TUNING
+
+WIDTH, HEADS = 288, 12
+# The default length holds this share of the histories, but is no longer than the second number.
+SHARE, LONGEST = 0.95, 512
+STD = 0.02
+FILES = {TRAIN: "train", TUNING: "tuning", HELD_OUT: "test"}
+
+
+def convert(request: Request) -> None:
+    """Writes all files into `request.output` and prints how BEHRT is trained on them.
+
+    Options: `width` (288 by default), `tokens_per_code` (0, the default: all), `max_len` (by default the multiple of 64
+    that holds 95 % of histories, at most 512).
+
+    Raises:
+        InputError: something given cannot be used.
+    """
+    width = int(request.options.get("width", WIDTH))
+    if width % HEADS:
+        raise InputError(f"--width={width} must be a multiple of {HEADS}, the number of attention heads of BEHRT.")
+    check_width(request, width)
+    records = open_records(request)
+    visits = records.visits
+    spelled = spelling.by_tokens(
+        records.tokenizer,
+        visits,
+        special=list(SPECIAL),
+        unknown=UNKNOWN if request.unmapped == "unk" else None,
+        per_code=request.options.get("tokens_per_code", 0),
+    )
+    matrix = spelled.initial_matrix(width, std=STD)
+    sentences = Sentences.of(visits, spelled)
+    max_len = request.options.get("max_len") or sentences.usual_length()
+    with whole_folder(request.output) as folder:
+        _write_vocabulary(folder / "vocabulary.pkl", spelled.tokens)
+        labels = label_codes(visits, request.unmapped)
+        _write_vocabulary(folder / "label_vocabulary.pkl", [UNKNOWN, *labels])
+        counts = write(folder, records, sentences, max_len, request.unmapped)
+        np.save(folder / "word_embeddings.npy", matrix)
+        sizes = {"vocab_size": len(spelled.tokens), "hidden_size": width, "max_len_seq": max_len}
+        (folder / "model_config.json").write_text(json.dumps(sizes, indent=1) + "\n")
+        records.write_report(folder)
+        behrt_check.check_behrt(folder)
+    for name, (rows, cut) in counts.items():
+        print(f"{name}.parquet: {rows:,} histories, {cut:,} of them cut to {max_len:,} tokens.")
+    print(next_steps(request.output, max_len))
+
+
+@dataclasses.dataclass(frozen=True)
+class Sentences:
+    """Visits as tokens: `tokens[offsets[v]:offsets[v + 1]]` are those of visit v, without its `SEP`.
+
+    Attributes:
+        tokens: `[...]` str.
+        offsets: `[visits + 1]` int64.
+        code_ends: `[codes]` int64, where the tokens of each code of `Visits.code` end in `tokens`.
+        age: `[visits]` str, months.
+        visits: the visits.
+    """
+
+    tokens: np.ndarray
+    offsets: np.ndarray
+    code_ends: np.ndarray
+    age: np.ndarray
+    visits: Visits
+
+    @classmethod
+    def of(cls, visits: Visits, spelled: Spelling) -> "Sentences":
+        counts = np.diff(spelled.offsets)[visits.code]
+        ends = np.cumsum(counts)
+        inside = np.arange(counts.sum()) - np.repeat(ends - counts, counts)
+        ids = spelled.ids[np.repeat(spelled.offsets[visits.code], counts) + inside]
+        months = visits.age_days / (DAYS_A_YEAR / 12)
+        age = np.minimum(np.nan_to_num(months), MAX_MONTHS - 1).astype(np.int64).astype(str).astype(object)
+        age[np.isnan(months)] = UNKNOWN
+        return cls(
+            tokens=np.array(spelled.tokens, dtype=object)[ids],
+            offsets=np.concatenate([[0], ends])[visits.offsets],
+            code_ends=ends,
+            age=age,
+            visits=visits,
+        )
+
+    def usual_length(self) -> int:
+        """Multiple of 64 that holds most histories, `CLS` and `SEP` counted, but no more than `LONGEST`."""
+        with_sep = self.offsets + np.arange(len(self.offsets))
+        lengths = np.diff(with_sep[self.visits.patient_offsets])
+        return min(LONGEST, 64 * int(np.ceil((np.quantile(lengths, SHARE) + 1) / 64)))
+
+    def history(self, first: int, stop: int, max_len: int) -> tuple[np.ndarray, np.ndarray, bool]:
+        """Tokens and ages of the visits `first` to `stop`, with `SEP` behind each, and whether something was cut."""
+        room = max_len - 2  # without the `CLS` that the loader adds, and the last `SEP`
+        lengths = np.diff(self.offsets[first : stop + 1])
+        # Tokens from each visit on, a `SEP` behind each but the last.
+        behind = np.cumsum((lengths + 1)[::-1])[::-1] - 1
+        fitting = np.flatnonzero(behind <= room)
+        begin = first + int(fitting[0]) if len(fitting) else stop - 1
+        tokens, ages = [], []
+        for visit in range(begin, stop):
+            start = self.offsets[visit]
+            end = start + self._length(visit, room)
+            tokens += [self.tokens[start:end], [SEP]]
+            ages.append(np.repeat(self.age[visit], end - start + 1))
+        return np.concatenate(tokens), np.concatenate(ages), begin > first or not len(fitting)
+
+    def _length(self, visit: int, room: int) -> int:
+        """Tokens of a visit's first whole codes that fit into `room`; at least those of one code, cut."""
+        start, stop = self.offsets[visit : visit + 2]
+        if stop - start <= room:
+            return int(stop - start)
+        ends = self.code_ends[self.visits.offsets[visit] : self.visits.offsets[visit + 1]] - start
+        fitting = ends[ends <= room]
+        return int(fitting[-1]) if len(fitting) else room
+
+
+def label_codes(visits: Visits, unmapped: str) -> list[str]:
+    """The diagnoses that a next visit may have, but for those that are to be unknown."""
+    kept = visits.kind == KINDS.index(DIAGNOSIS)
+    return visits.key[kept & ((visits.row >= 0) | (unmapped != "unk"))].tolist()
+
+
+def write(
+    folder: Path, records: Records, sentences: Sentences, max_len: int, unmapped: str
+) -> dict[str, tuple[int, int]]:
+    """Writes the four tables; returns the number of histories in each, and of those that were cut."""
+    visits = records.visits
+    split = records.dataset.split_of(visits.subject)
+    patients = visits.patient_offsets
+    whole = np.stack([patients[:-1], patients[1:]], 1)[split[patients[:-1]] == TRAIN]
+    counts = {"mlm": _write_table(folder / "mlm.parquet", sentences, whole, max_len, None)}
+    label = np.where(visits.row >= 0, visits.key, UNKNOWN) if unmapped == "unk" else visits.key
+    is_diagnosis = visits.kind == KINDS.index(DIAGNOSIS)
+    following = np.append(~visits.is_first[1:], False)
+    # A next visit without a diagnosis would be a row without a label.
+    diagnoses = np.diff(offsets_of(is_diagnosis[visits.code])[visits.offsets])
+    following &= np.append(diagnoses[1:], 0) > 0
+    first = np.repeat(patients[:-1], np.diff(patients))
+    for name in SPLITS:
+        rows = np.flatnonzero(following & (split == name))
+        bounds = np.stack([first[rows], rows + 1], 1)
+        labels = (_distinct(label[code[is_diagnosis[code]]]) for code in map(visits.codes_of, rows + 1))
+        counts[FILES[name]] = _write_table(folder / f"{FILES[name]}.parquet", sentences, bounds, max_len, labels)
+    return counts
+
+
+def _distinct(texts: np.ndarray) -> list[str]:
+    return list(dict.fromkeys(texts.tolist()))
+
+
+def _write_table(
+    path: Path, sentences: Sentences, bounds: np.ndarray, max_len: int, labels: Iterator[list[str]] | None
+) -> tuple[int, int]:
+    """A row for each pair of bounds `[rows, 2]` of visits; returns how many, and how many were cut."""
+    texts = pa.list_(pa.string())
+    name = "caliber_id" if labels is None else "code"
+    schema = pa.schema([("patid", pa.int64()), (name, texts), ("age", texts)])
+    schema = schema if labels is None else schema.append(pa.field("label", texts))
+    cut_rows, chunk = 0, 1024
+    with pq.ParquetWriter(path, schema) as writer:
+        for start in tqdm(range(0, len(bounds), chunk), path.name, disable=len(bounds) < chunk):
+            part = bounds[start : start + chunk]
+            found = [sentences.history(first, stop, max_len) for first, stop in part]
+            cut_rows += sum(cut for _, _, cut in found)
+            columns = {
+                "patid": sentences.visits.subject[part[:, 0]],
+                name: [tokens for tokens, _, _ in found],
+                "age": [ages for _, ages, _ in found],
+            }
+            columns |= {} if labels is None else {"label": [next(labels) for _ in part]}
+            writer.write_table(pa.table(columns, schema=schema))
+    return len(bounds), cut_rows
+
+
+def _write_vocabulary(path: Path, tokens: list[str]) -> None:
+    token2idx = {token: number for number, token in enumerate(tokens)}
+    with open(path, "wb") as file:
+        pickle.dump({"token2idx": token2idx, "idx2token": dict(enumerate(tokens))}, file, protocol=4)
+
+
+def next_steps(output: Path, max_len: int) -> str:
+    """What to fill in in the notebooks."""
+    return f"""Next (git clone https://github.com/deepmedicine/BEHRT; pip install torch pytorch_pretrained_bert pandas
+pyarrow scikit-learn h5py), in task/MLM.ipynb:
+  file_config     'vocab': '{output}/vocabulary', 'data': '{output}/mlm.parquet'
+  global_params   'max_seq_len': {max_len}, and 'min_visit': as many visits as a patient must have (5 leaves out most)
+  after model = BertForMaskedLM(conf), with numpy as np:
+                  model.bert.embeddings.word_embeddings.weight.data.copy_(
+                      torch.from_numpy(np.load('{output}/word_embeddings.npy')))
+In task/NextXVisit.ipynb:
+  file_config     'vocab': '{output}/vocabulary',
+                  'train': '{output}/train.parquet', 'test': '{output}/test.parquet'
+  global_params   'max_len_seq': {max_len}
+  labelVocab      labelVocab = load_obj('{output}/label_vocabulary')['token2idx']   # codes, not their tokens"""

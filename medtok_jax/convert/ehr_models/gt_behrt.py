@@ -1,0 +1,238 @@
+"""Visit graphs for GT-BEHRT (Poulain and Beheshti, ICLR 2024), https://github.com/healthylaife/GT-BEHRT.
+
+Its notebook reads one pickle: a list of patients, each a list of exactly 50 PyTorch Geometric graphs. Written here:
+
+    data.pickle             the patients
+    node_vocabulary.txt     name of node id i in line i + 1; id 0 is the readout node
+    initial_nodes.npy       [nodes, hidden_size // 5] float32, for `embeddings.word_embeddings.embed`
+    model_config.json       the sizes that go into the notebook's `model_config`
+    samples.json            of each patient of the list: subject_id and split
+    meanings.json           what the numbers in `adm_type` and `edge_attr` mean
+    unmapped_codes.json     codes that the tokenizer does not hold
+
+Nodes of a visit are the tokens of its codes (`--nodes=tokens`), or one node a code whose initial vector is the code's
+embedding (`--nodes=codes`). The model counts seven kinds of edges: here one for each unordered pair of diagnosis,
+procedure and prescription, and one of the readout node with all others. The notebook tells the ranges of `time` and
+`delta` and no more: here `time` is the day of the year, and `delta` the months since the visit before.
+"""
+
+import functools
+import json
+import pickle
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+from tqdm import tqdm
+
+from medtok_jax.convert.ehr_models import gt_behrt_check, spelling
+from medtok_jax.convert.ehr_models.gt_behrt_check import LIMITS, NUM_VISITS, READOUT_EDGE
+from medtok_jax.convert.ehr_models.open import Records, open_records
+from medtok_jax.convert.ehr_models.spelling import Spelling
+from medtok_jax.convert.request import Request
+from medtok_jax.lookup.config import read_config
+from medtok_jax.records import samples
+from medtok_jax.records.visits import DAYS_A_YEAR, KINDS, Visits
+from preprocessing.common.atomic import whole_folder
+from preprocessing.common.errors import InputError
+
+READOUT, UNKNOWN = SPECIAL = ("[READOUT]", "[UNK]")
+UNKNOWN_ID = SPECIAL.index(UNKNOWN)
+HIDDEN_SIZE = 540
+# The notebook initialises embeddings by normal numbers of this deviation (`initializer_range`).
+STD = 0.02
+# Edge kind of two kinds of nodes, symmetric: 0 to 5.
+PAIR_EDGE = np.array([[0, 1, 2], [1, 3, 4], [2, 4, 5]])
+
+
+def convert(request: Request) -> None:
+    """Writes all files into `request.output` and prints how GT-BEHRT is trained on them.
+
+    Options: `nodes` (`tokens` or `codes`), `tokens_per_code` (K by default), `width` (hidden size, 540 by default),
+    `task` (`mortality` or `readmission`) or `labels` (MEDS label file).
+
+    Raises:
+        InputError: something given cannot be used, or PyTorch Geometric is missing.
+    """
+    geometric = gt_behrt_check.load_torch_geometric()
+    options = request.options
+    hidden_size = int(options.get("width", HIDDEN_SIZE))
+    if hidden_size % 60:
+        raise InputError(f"--width={hidden_size} must be a multiple of 60: GT-BEHRT has 5 embeddings and 12 heads.")
+    dim = read_config(request.tokenizer).embedding_dim
+    if hidden_size // 5 < dim:
+        raise InputError(
+            f"--width={hidden_size} leaves {hidden_size // 5} numbers for a node, but the tokenizer's vectors have"
+            f" {dim}; give --width={-(-dim // 12) * 60} or more."
+        )
+    records = open_records(request)
+    spelled = spell(records, options.get("nodes", "tokens"), request.unmapped, options.get("tokens_per_code"))
+    matrix = spelled.initial_matrix(hidden_size // 5, std=STD)
+    if options.get("labels"):
+        chosen = samples.from_labels(records.visits, Path(options["labels"]))
+    else:
+        chosen = samples.from_next_visits(records.visits, options.get("task", samples.MORTALITY))
+    with whole_folder(request.output) as folder:
+        write(folder, records, spelled, chosen, geometric)
+        np.save(folder / "initial_nodes.npy", matrix)
+        (folder / "node_vocabulary.txt").write_text("".join(f"{token}\n" for token in spelled.tokens), encoding="utf-8")
+        sizes = {"vocab_size": len(spelled.tokens), "hidden_size": hidden_size, "max_position_embedding": NUM_VISITS}
+        sizes |= {"age_vocab_size": LIMITS["age"], "delta_size": LIMITS["delta"]}
+        (folder / "model_config.json").write_text(json.dumps(sizes, indent=1) + "\n")
+        records.write_report(folder)
+        about = gt_behrt_check.check_gt_behrt(folder)
+    print(f"{about.patients:,} patients, {about.visits:,} visits, {about.positive:,} positive labels,")
+    print(f"at most {about.most_nodes:,} nodes and {about.most_edges:,} edges in a visit.")
+    if chosen.left_out:
+        print(f"{chosen.left_out:,} labels have no visit that ended before them and are left out.")
+    print(next_steps(request.output))
+
+
+def spell(records: Records, nodes: str, unmapped: str, tokens_per_code: int | None) -> Spelling:
+    """What stands for each code among the nodes."""
+    special = list(SPECIAL)
+    unknown = UNKNOWN if unmapped == "unk" else None
+    if nodes == "codes":
+        return spelling.by_codes(records.tokenizer, records.visits, special=special, unknown=unknown)
+    per_code = records.tokenizer.config.num_top_k_tokens if tokens_per_code is None else tokens_per_code
+    return spelling.by_tokens(records.tokenizer, records.visits, special=special, unknown=unknown, per_code=per_code)
+
+
+def write(folder: Path, records: Records, spelled: Spelling, chosen: samples.Samples, geometric: ModuleType) -> None:
+    """Writes `data.pickle`, `samples.json` and `meanings.json`."""
+    visits = records.visits
+    types, fields = visit_fields(visits)
+    graphs = Graphs(visits, spelled)
+    padding = [
+        geometric.Data(**graphs.padding(), **dict.fromkeys((*fields, "label"), 0), mask=0) for _ in range(NUM_VISITS)
+    ]
+    patients = []
+    for first, stop, label in tqdm(
+        zip(chosen.first, chosen.stop, chosen.label, strict=True), "Drawing graphs", len(chosen), unit=" patients"
+    ):
+        kept = range(max(first, stop - NUM_VISITS), stop)
+        patient = [
+            geometric.Data(
+                **graphs.of(visit),
+                **{name: int(values[visit]) for name, values in fields.items()},
+                label=int(label),
+                mask=1,
+            )
+            for visit in kept
+        ]
+        # Padding is the same for all patients: the pickle holds it once.
+        patients.append(patient + padding[len(patient) :])
+    with open(folder / "data.pickle", "wb") as file:
+        pickle.dump(patients, file, protocol=4)
+    subjects = visits.subject[chosen.first]
+    about = {"subject_id": subjects.tolist(), "split": records.dataset.split_of(subjects).tolist()}
+    (folder / "samples.json").write_text(json.dumps(about) + "\n")
+    meanings = {"adm_type": types, "edge_attr": dict(enumerate(edge_kinds()))}
+    (folder / "meanings.json").write_text(json.dumps(meanings, indent=1) + "\n")
+
+
+def visit_fields(visits: Visits) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    """What the model reads of a visit beside its graph, `[visits]` int64 each, in the ranges of `LIMITS`.
+
+    Returns:
+        The meaning of each `adm_type`, and the fields. What lies beyond a range is the last of the range.
+    """
+    names, place = visits.admission_types()
+    last = LIMITS["adm_type"] - 1
+    # 0 is padding; all types but the most frequent share the last number with the unknown.
+    adm_type = np.where((place < 0) | (place >= last - 1), last, place + 1)
+    day = (visits.start - visits.start.astype("datetime64[Y]")) // np.timedelta64(1, "D") + 1
+    raw = {
+        "age": np.nan_to_num(visits.age_days / DAYS_A_YEAR),
+        "time": day,
+        "delta": visits.days_since_previous / (DAYS_A_YEAR / 12),
+        "los": visits.days,
+    }
+    fields = {name: np.minimum(values.astype(np.int64), LIMITS[name] - 1) for name, values in raw.items()}
+    types = {"0": "padding"} | {str(i + 1): name for i, name in enumerate(names[: last - 1])} | {str(last): "any other"}
+    return types, fields | {"adm_type": adm_type, "mask_v": np.ones(len(visits), np.int64)}
+
+
+class Graphs:
+    """Graphs of visits. Visits of the same make-up share their edges, in memory and in the pickle."""
+
+    def __init__(self, visits: Visits, spelled: Spelling):
+        import torch
+
+        self._tensor = torch.from_numpy
+        self.visits, self.spelled = visits, spelled
+        self.of = functools.lru_cache(maxsize=10_000)(self._of)
+        self._edges_of = functools.cache(self._edges)
+
+    def padding(self) -> dict:
+        """Nodes and edges of no visit: the readout node alone."""
+        empty = np.zeros(0, np.int64)
+        nodes = {"x": np.zeros(1, np.int64), "edge_index": np.zeros((2, 0), np.int64), "edge_attr": empty}
+        return {name: self._tensor(array) for name, array in nodes.items()}
+
+    def _of(self, visit: int) -> dict:
+        codes = self.visits.codes_of(visit)
+        # In the order of kinds, so that more visits are of the same make-up.
+        codes = codes[np.argsort(self.visits.kind[codes], kind="stable")]
+        codes = self._with_one_unknown(codes)
+        parts = [self.spelled.of(code) for code in codes]
+        x = np.concatenate([[0], *parts]).astype(np.int64)
+        counts = np.array([len(part) for part in parts], np.int32)
+        edge_index, edge_attr = self._edges_of(self.visits.kind[codes].tobytes(), counts.tobytes())
+        return {"x": self._tensor(x), "edge_index": edge_index, "edge_attr": edge_attr}
+
+    def _with_one_unknown(self, codes: np.ndarray) -> np.ndarray:
+        """Codes of which those that the unknown node stands for are there once for each kind: it says no more twice."""
+        unknown = self.spelled.ids[self.spelled.offsets[codes]] == UNKNOWN_ID
+        _, first = np.unique(self.visits.kind[codes[unknown]], return_index=True)
+        return codes[np.sort(np.concatenate([np.flatnonzero(~unknown), np.flatnonzero(unknown)[first]]))]
+
+    def _edges(self, kinds: bytes, counts: bytes) -> tuple:
+        edges = visit_edges(np.frombuffer(kinds, np.int8), np.frombuffer(counts, np.int32))
+        return tuple(self._tensor(array) for array in edges)
+
+
+def visit_edges(kinds: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Edges of a visit, both ways: of the readout node with all others, of the nodes of one code with one another, and
+    of the first, second, ... nodes of any two codes, so that codes of one node each are all joined.
+
+    Args:
+        kinds: `[codes]` kind of each code.
+        counts: `[codes]` number of its nodes.
+
+    Returns:
+        `edge_index` `[2, edges]` and `edge_attr` `[edges]`, int64; node 0 is the readout, those of the codes follow.
+    """
+    code = np.repeat(np.arange(len(counts)), counts)
+    place = np.arange(len(code)) - np.repeat(np.cumsum(counts) - counts, counts)
+    joined = (code[:, None] == code) | (place[:, None] == place)
+    np.fill_diagonal(joined, False)
+    source, target = np.nonzero(joined)
+    attr = PAIR_EDGE[kinds[code[source]], kinds[code[target]]]
+    nodes, readout = np.arange(1, len(code) + 1), np.zeros(len(code), np.int64)
+    index = np.stack(
+        [np.concatenate([source + 1, nodes, readout]), np.concatenate([target + 1, readout, nodes])]
+    ).astype(np.int64)
+    return index, np.concatenate([attr, np.full(2 * len(code), READOUT_EDGE)]).astype(np.int64)
+
+
+def edge_kinds() -> list[str]:
+    """What the numbers in `edge_attr` mean."""
+    names = {int(PAIR_EDGE[i, j]): f"{KINDS[i]} and {KINDS[j]}" for i in range(3) for j in range(i, 3)}
+    return [*(names[i] for i in range(READOUT_EDGE)), "readout node"]
+
+
+def next_steps(output: Path) -> str:
+    """What to change in the notebook."""
+    return f"""Next, in GT-BEHRT_Notebook.ipynb (git clone https://github.com/healthylaife/GT-BEHRT; pip install torch
+torch_geometric pytorch_pretrained_bert einops scikit-learn pandas):
+  cell 4   with open('{output}/data.pickle', 'rb') as handle: dataset = pickle.load(handle)
+  cell 6   at its end: import json; model_config.update(json.load(open('{output}/model_config.json')))
+  cell 7   instead of it:
+           split = json.load(open('{output}/samples.json'))['split']
+           trainDSet, valDSet, testDSet = ([p for p, s in zip(dataset, split) if s == name]
+                                           for name in ('train', 'tuning', 'held_out'))
+  cell 8   after behrt = BertForMTR(conf):
+           behrt.bert.embeddings.word_embeddings.embed.weight.data.copy_(
+               torch.from_numpy(np.load('{output}/initial_nodes.npy')))
+  cell 11  leave it out: it loads weights that the authors pretrained."""

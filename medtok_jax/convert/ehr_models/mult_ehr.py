@@ -1,0 +1,172 @@
+"""The heterogeneous graph of MulT-EHR (Chan et al., 2024), https://github.com/HKU-MedAI/MulT-EHR.
+
+Patients make visits, and visits are joined to diagnoses, procedures and prescriptions. Its trainers read four pickles,
+two of them graphs of the DGL library. As such a pickle loads only with a DGL much like the one that wrote it, the graph
+is written as arrays, and a script beside them makes the pickles with the DGL that is there for training:
+
+    NAME_entity_mapping.pkl  node type -> name -> number
+    NAME_labels.pkl          mort_pred, readm, los: visit -> class; drug_rec: visit -> drugs; all_drugs: their list
+    graph.npz                `RELATION` [2, edges] of each of the four relations, `num_TYPE` and `feat_TYPE` of each of
+                             the five node types
+    make_graph.py            makes NAME.pkl (the graph) and NAME_ptr.pkl (the graph with features)
+    HGT_Causal_MEDTOK.yml    a configuration for main.py
+    unmapped_codes.json      codes that the tokenizer does not hold
+
+MulT-EHR draws random features, unless its configuration names a graph with pretrained ones: that is NAME_ptr.pkl,
+where a code has its MedTok embedding and all else normal numbers of the same deviation, 1. Labels are those of the
+repository, which takes them from PyHealth: of visits with at least one code of each kind; death in the next visit; next
+visit less than 15 days after this one's start; days of the stay in ten classes; drugs by the first four characters of
+their code.
+"""
+
+import importlib.resources
+import pickle
+from pathlib import Path
+
+import numpy as np
+
+from medtok_jax.convert.ehr_models import mult_ehr_check, spelling
+from medtok_jax.convert.ehr_models.mult_ehr_check import NAME, RELATIONS
+from medtok_jax.convert.ehr_models.open import check_width, open_records
+from medtok_jax.convert.ehr_models.spelling import Spelling
+from medtok_jax.convert.request import Request
+from medtok_jax.records.visits import KINDS, PRESCRIPTION, Visits
+from preprocessing.codes import ATC, NDC
+from preprocessing.common.atomic import whole_folder
+from preprocessing.common.errors import InputError
+
+WIDTH = 128
+UNKNOWN = "[UNK]"
+READMISSION_DAYS = 15
+_FILES = "mult_ehr_files"
+
+
+def convert(request: Request) -> None:
+    """Writes all files into `request.output` and prints how MulT-EHR is trained on them.
+
+    Options: `width` (of features, 128 by default).
+
+    Raises:
+        InputError: something given cannot be used.
+    """
+    width = int(request.options.get("width", WIDTH))
+    check_width(request, width)
+    records = open_records(request)
+    visits = records.visits
+    missing = [kind for number, kind in enumerate(KINDS) if number not in visits.kind]
+    if missing:
+        raise InputError(f"{request.events} has no {missing[0]} code; MulT-EHR's graph needs {', '.join(KINDS)} codes.")
+    unknown = UNKNOWN if request.unmapped == "unk" else None
+    spelled = spelling.by_codes(records.tokenizer, visits, special=[UNKNOWN], unknown=unknown)
+    matrix = spelled.initial_matrix(width, std=1.0)
+    mapping, node = entities(visits, spelled)
+    labels = task_labels(visits)
+    with whole_folder(request.output) as folder:
+        _dump(folder / f"{NAME}_entity_mapping.pkl", mapping)
+        _dump(folder / f"{NAME}_labels.pkl", labels)
+        np.savez(folder / "graph.npz", **edges(visits, node), **features(mapping, spelled, matrix, width))
+        _write_for_the_user(folder, request.output, width, len(labels["all_drugs"]))
+        records.write_report(folder)
+        counts = mult_ehr_check.check_mult_ehr(folder)
+    print(", ".join(f"{count:,} of {name}" for name, count in counts.items()) + ".")
+    print(next_steps(request.output))
+
+
+def entities(visits: Visits, spelled: Spelling) -> tuple[dict[str, dict[str, int]], np.ndarray]:
+    """The numbers of all nodes of each type by name, and the `[keys]` number of each code among those of its kind."""
+    mapping = {
+        "patient": {str(subject): i for i, subject in enumerate(visits.subject[visits.is_first])},
+        "visit": {str(name): i for i, name in enumerate(visits.name)},
+    }
+    if len(mapping["visit"]) != len(visits):
+        raise InputError("The hadm_id of two visits of different patients is the same; MulT-EHR tells visits by it.")
+    node = np.empty(len(visits.key), np.int64)
+    for number, kind in enumerate(KINDS):
+        mapping[kind] = {}
+        for key in np.flatnonzero(visits.kind == number):
+            name = spelled.tokens[spelled.of(key)[0]]
+            node[key] = mapping[kind].setdefault(name, len(mapping[kind]))
+    return mapping, node
+
+
+def edges(visits: Visits, node: np.ndarray) -> dict[str, np.ndarray]:
+    """The edges of each relation: `[2, edges]` int64, none twice."""
+    patient = np.cumsum(visits.is_first) - 1
+    visit = np.repeat(np.arange(len(visits)), np.diff(visits.offsets))
+    found = {"makes": np.stack([patient, np.arange(len(visits))])}
+    for relation, (_, tail) in RELATIONS.items():
+        if tail in KINDS:
+            of_kind = visits.kind[visits.code] == KINDS.index(tail)
+            found[relation] = np.unique(np.stack([visit[of_kind], node[visits.code[of_kind]]]), axis=1)
+    return {relation: found[relation].astype(np.int64) for relation in RELATIONS}
+
+
+def features(
+    mapping: dict[str, dict[str, int]], spelled: Spelling, matrix: np.ndarray, width: int
+) -> dict[str, np.ndarray]:
+    """`num_TYPE`, and `feat_TYPE` `[nodes, width]` float32."""
+    rng = np.random.default_rng(1)
+    place = {token: number for number, token in enumerate(spelled.tokens)}
+    arrays = {}
+    for kind, names in mapping.items():
+        arrays[f"num_{kind}"] = np.int64(len(names))
+        arrays[f"feat_{kind}"] = (
+            matrix[[place[name] for name in names]]
+            if kind in KINDS
+            else rng.normal(size=(len(names), width)).astype(np.float32)
+        )
+    return arrays
+
+
+def task_labels(visits: Visits) -> dict:
+    """What `NAME_labels.pkl` holds; see the head of this file."""
+    present = np.zeros((len(visits), len(KINDS)), bool)
+    present[np.repeat(np.arange(len(visits)), np.diff(visits.offsets)), visits.kind[visits.code]] = True
+    whole = present.all(1)
+    has_next = np.append(~visits.is_first[1:], False)
+    gap = np.append((visits.start[1:] - visits.start[:-1]) // np.timedelta64(1, "D"), 0)
+    next_dies = np.append(visits.died[1:], False)
+    days = visits.days
+    los = np.select([days <= 7, days <= 14], [days, 8], 9)
+    cut = [
+        key.partition("/")[2][: 4 if key.startswith((f"{NDC}/", f"{ATC}/")) else None] for key in visits.key.tolist()
+    ]
+    of_patient = np.cumsum(visits.is_first) - 1
+    # Drugs are recommended to patients of two such visits or more.
+    often = np.bincount(of_patient, whole)[of_patient] >= 2
+    is_drug = visits.kind == KINDS.index(PRESCRIPTION)
+    drug_rec = {
+        int(v): list(dict.fromkeys(cut[code] for code in visits.codes_of(v) if is_drug[code]))
+        for v in np.flatnonzero(whole & often)
+    }
+    return {
+        "mort_pred": {int(v): int(next_dies[v]) for v in np.flatnonzero(whole & has_next)},
+        "drug_rec": drug_rec,
+        "all_drugs": sorted({drug for drugs in drug_rec.values() for drug in drugs}),
+        "los": {int(v): int(los[v]) for v in np.flatnonzero(whole)},
+        "readm": {int(v): int(gap[v] < READMISSION_DAYS) for v in np.flatnonzero(whole & has_next)},
+    }
+
+
+def _dump(path: Path, value: dict) -> None:
+    with open(path, "wb") as file:
+        pickle.dump(value, file, protocol=4)
+
+
+def _write_for_the_user(folder: Path, output: Path, width: int, num_drugs: int) -> None:
+    files = importlib.resources.files("medtok_jax.convert.ehr_models") / _FILES
+    (folder / "make_graph.py").write_text((files / "make_graph.py").read_text(encoding="utf-8"), encoding="utf-8")
+    text = (files / "HGT_Causal_MEDTOK.yml").read_text(encoding="utf-8")
+    for name, value in {"DIR": output, "NAME": NAME, "WIDTH": width, "NUM_DRUGS": num_drugs}.items():
+        text = text.replace(f"${name}", str(value))
+    (folder / "HGT_Causal_MEDTOK.yml").write_text(text, encoding="utf-8")
+
+
+def next_steps(output: Path) -> str:
+    """How to go on in the repository."""
+    return f"""Next, where MulT-EHR is trained (git clone https://github.com/HKU-MedAI/MulT-EHR; pip install torch dgl
+pyhealth wandb plotly pyyaml; a DGL made for that torch, see https://www.dgl.ai/pages/start.html):
+  python {output}/make_graph.py
+  cp {output}/HGT_Causal_MEDTOK.yml MulT-EHR/configs/
+  in MulT-EHR/main.py    config_name = "HGT_Causal_MEDTOK.yml"
+  cd MulT-EHR && python main.py"""

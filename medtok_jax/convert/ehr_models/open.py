@@ -1,0 +1,61 @@
+"""The patient records of a conversion, opened: visits, and what became of their codes."""
+
+import dataclasses
+from pathlib import Path
+
+from medtok_jax.convert.ehr_models.projection import projection
+from medtok_jax.convert.request import Request
+from medtok_jax.lookup.config import read_config
+from medtok_jax.records.event_codes import CodeMapper
+from medtok_jax.records.visits import Visits, read_visits
+from medtok_jax.tokenizer import MedTokTokenizer
+from preprocessing.common.errors import InputError
+from preprocessing.meds.dataset import MedsDataset
+from preprocessing.meds.open import open_events
+
+UNMAPPED_FILE = "unmapped_codes.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Records:
+    """What a target is written from."""
+
+    tokenizer: MedTokTokenizer
+    dataset: MedsDataset
+    mapper: CodeMapper
+    visits: Visits
+
+    def write_report(self, folder: Path) -> None:
+        """Writes what was not mapped, and why, into `folder`, and prints a line for each code system."""
+        self.mapper.write(folder / UNMAPPED_FILE)
+        print(self.mapper.summary())
+        if self.visits.without_codes:
+            print(f"{self.visits.without_codes:,} stays have no medical code and are left out.")
+
+
+def open_records(request: Request) -> Records:
+    """Opens the tokenizer and the events of a request, and reads the visits.
+
+    Raises:
+        InputError: one of them is missing or cannot be used.
+    """
+    if request.events is None:
+        raise InputError("--events is missing: give a MEDS data set, or a MIMIC-III or MIMIC-IV directory.")
+    tokenizer = MedTokTokenizer.from_pretrained(request.tokenizer)
+    mapper = CodeMapper(tokenizer.directory.table["key"], request.unmapped)
+    dataset = open_events(request.events, meds_directory(request))
+    return Records(tokenizer, dataset, mapper, read_visits(dataset, mapper))
+
+
+def check_width(request: Request, width: int) -> None:
+    """Refuses, before events are read, a width that the codebook cannot be projected to.
+
+    Raises:
+        InputError: it is less than that of the codebook.
+    """
+    projection(read_config(request.tokenizer).embedding_dim, width)
+
+
+def meds_directory(request: Request) -> Path:
+    """Where MIMIC is put as MEDS: beside the output, so that the next conversion to a directory there finds it."""
+    return request.output.parent / f"{request.events.resolve().name}-meds"

@@ -1,0 +1,149 @@
+"""Visits for TransformEHR (Yang et al., 2023), https://github.com/whaleloops/TransformEHR.
+
+Its `preprocess.py` writes and its `sample_load.py` reads three files side by side, an entry a patient in each: pickled
+visits, pickled dates, and a line of text. Written here:
+
+    train/, dev/, test/     value.pickle   a pickle a patient after another: a list of visits ([tokens], [], [])
+                            dates.pickle   likewise: the day each visit ended, `2156-01-11`, rising
+                            key.txt        subject_id
+    dict.txt                the vocabulary: BERT's special and unused tokens, then MedTok tokens (`MEDTOK//<id>`)
+    tokenizer/              the same as `vocab.txt` for `--tokenizer_name`
+    model/config.json       of BART with that vocabulary, for `--config_name`
+    embed_tokens.npy        [tokens, width] float32, for `model.shared`
+    unmapped_codes.json     codes that the tokenizer does not hold
+
+As there, visits that end on one day are one. The repository lacks `dataset.py`, which turns this into batches.
+"""
+
+import json
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from medtok_jax.convert.ehr_models import spelling, transformehr_check
+from medtok_jax.convert.ehr_models.open import Records, check_width, open_records
+from medtok_jax.convert.ehr_models.spelling import Spelling
+from medtok_jax.convert.ehr_models.transformehr_check import PARTS, SPECIAL, UNKNOWN
+from medtok_jax.convert.request import Request
+from medtok_jax.records.visits import Visits
+from preprocessing.common.atomic import whole_folder
+from preprocessing.common.errors import InputError
+
+WIDTH, HEADS = 768, 12
+MAX_POSITIONS = 1024
+STD = 0.02
+
+
+def convert(request: Request) -> None:
+    """Writes all files into `request.output` and prints how TransformEHR is trained on them.
+
+    Options: `width` (768 by default), `tokens_per_code` (0, the default: all).
+
+    Raises:
+        InputError: something given cannot be used.
+    """
+    width = int(request.options.get("width", WIDTH))
+    if width % HEADS:
+        raise InputError(f"--width={width} must be a multiple of {HEADS}, the number of attention heads of BART.")
+    check_width(request, width)
+    records = open_records(request)
+    spelled = spelling.by_tokens(
+        records.tokenizer,
+        records.visits,
+        special=list(SPECIAL),
+        unknown=UNKNOWN if request.unmapped == "unk" else None,
+        per_code=request.options.get("tokens_per_code", 0),
+    )
+    matrix = spelled.initial_matrix(width, std=STD)
+    matrix[0] = 0.0  # of `[PAD]`, as in every embedding with a padding index
+    with whole_folder(request.output) as folder:
+        write_patients(folder, records, spelled)
+        _write_vocabulary(folder, spelled.tokens, width)
+        np.save(folder / "embed_tokens.npy", matrix)
+        records.write_report(folder)
+        counts = transformehr_check.check_transformehr(folder)
+    for part, (patients, visits) in counts.items():
+        print(f"{part}: {patients:,} patients, {visits:,} visits.")
+    print(next_steps(request.output))
+
+
+def write_patients(folder: Path, records: Records, spelled: Spelling) -> None:
+    """Writes the patients of each split into a folder of its own."""
+    visits = records.visits
+    bounds = visits.patient_offsets
+    split = records.dataset.split_of(visits.subject[bounds[:-1]])
+    for part, name in PARTS.items():
+        (folder / part).mkdir()
+        patients = np.flatnonzero(split == name)
+        with (
+            open(folder / part / "value.pickle", "wb") as values,
+            open(folder / part / "dates.pickle", "wb") as dates,
+            open(folder / part / "key.txt", "w", encoding="utf-8") as keys,
+        ):
+            for patient in tqdm(patients, f"Writing {part}", unit=" patients"):
+                first, stop = bounds[patient], bounds[patient + 1]
+                days = list(_days(visits, first, stop))
+                pickle.dump([(_tokens(visits, spelled, same), [], []) for _, same in days], values, protocol=4)
+                pickle.dump([day for day, _ in days], dates, protocol=4)
+                keys.write(f"{visits.subject[first]}\n")
+
+
+def _days(visits: Visits, first: int, stop: int) -> Iterator[tuple[str, np.ndarray]]:
+    """The days on which a patient's visits ended, rising, and the visits of each."""
+    day = visits.end[first:stop].astype("datetime64[D]")
+    for value in np.unique(day):
+        yield str(value), first + np.flatnonzero(day == value)
+
+
+def _tokens(visits: Visits, spelled: Spelling, same_day: np.ndarray) -> list[str]:
+    codes = dict.fromkeys(int(code) for visit in same_day for code in visits.codes_of(visit))
+    return [spelled.tokens[token] for code in codes for token in spelled.of(code)]
+
+
+def _write_vocabulary(folder: Path, tokens: list[str], width: int) -> None:
+    text = "".join(f"{token}\n" for token in tokens)
+    (folder / "dict.txt").write_text(text, encoding="utf-8")
+    (folder / "tokenizer").mkdir()
+    (folder / "tokenizer" / "vocab.txt").write_text(text, encoding="utf-8")
+    # Lower case would be no token any more.
+    about = {"tokenizer_class": "BertTokenizer", "do_lower_case": False}
+    (folder / "tokenizer" / "tokenizer_config.json").write_text(json.dumps(about, indent=1) + "\n")
+    place = {token: number for number, token in enumerate(tokens)}
+    config = {
+        "model_type": "bart",
+        "vocab_size": len(tokens),
+        "d_model": width,
+        **{f"{side}_layers": 6 for side in ("encoder", "decoder")},
+        **{f"{side}_attention_heads": HEADS for side in ("encoder", "decoder")},
+        **{f"{side}_ffn_dim": 4 * width for side in ("encoder", "decoder")},
+        "max_position_embeddings": MAX_POSITIONS,
+        "init_std": STD,
+        # The repository's copy of BART reads these, which transformers' configuration no longer knows.
+        "static_position_embeddings": False,
+        "normalize_embedding": True,
+        "normalize_before": False,
+        "add_final_layer_norm": False,
+        "pad_token_id": place["[PAD]"],
+        "bos_token_id": place["[CLS]"],
+        "decoder_start_token_id": place["[CLS]"],
+        "eos_token_id": place["[SEP]"],
+    }
+    (folder / "model").mkdir()
+    (folder / "model" / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+
+
+def next_steps(output: Path) -> str:
+    """How to go on in the repository."""
+    return f"""Next (git clone https://github.com/whaleloops/TransformEHR; its README tells which packages):
+  sample_load.py  dir_path = '{output}/train'; it prints the patients
+  main_bart.py    after model.resize_token_embeddings(len(tokenizer)):
+                  import numpy, torch; model.model.shared.weight.data.copy_(
+                      torch.from_numpy(numpy.load('{output}/embed_tokens.npy')))
+  python main_bart.py --do_pos_emb --icd_training --load_cui_leng --model_type=bart \\
+      --tokenizer_name={output}/tokenizer --config_name={output}/model \\
+      --do_train --train_data_file={output}/train --do_eval --eval_data_file={output}/dev \\
+      --test_data_file={output}/test --block_size 512 --mlm --mlm_probability 0.5 --output_dir=OUT --logging_dir=LOG
+The repository lacks dataset.py, which main_bart.py imports: it is to be asked for from its authors, or written."""

@@ -1,0 +1,84 @@
+"""Reads what TransformEHR reads, as its `sample_load.py` does, and holds it against what its model needs."""
+
+import datetime
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+
+from medtok_jax.convert.ehr_models import unpickling
+from preprocessing.common.errors import InputError
+from preprocessing.meds.splits import HELD_OUT, TRAIN, TUNING
+
+PARTS = {"train": TRAIN, "dev": TUNING, "test": HELD_OUT}
+UNKNOWN = "[UNK]"
+# As `preprocess.py` writes them: `[PAD]` is 0, and `[UNK]` to `[MASK]` are 100 to 103, as in BERT.
+SPECIAL = (
+    "[PAD]",
+    *(f"[unused{number}]" for number in range(99)),
+    *(UNKNOWN, "[CLS]", "[SEP]", "[MASK]"),
+    *(f"[unused{number}]" for number in range(99, 194)),
+)
+_CONFIG = ("static_position_embeddings", "normalize_embedding", "normalize_before", "add_final_layer_norm")
+
+
+def check_transformehr(folder: Path) -> dict[str, tuple[int, int]]:
+    """Reads what `transformehr` wrote; returns the numbers of patients and visits of each part.
+
+    Raises:
+        InputError: the first thing that the model could not use, with the part and the patient it is in.
+    """
+    folder = Path(folder)
+    tokens = (folder / "dict.txt").read_text(encoding="utf-8").split("\n")[:-1]
+    known = set(tokens)
+    if tuple(tokens[: len(SPECIAL)]) != SPECIAL or len(known) != len(tokens) or "" in known:
+        raise InputError(f"{folder}/dict.txt must begin with BERT's {len(SPECIAL)} tokens and have none twice.")
+    if (folder / "tokenizer" / "vocab.txt").read_bytes() != (folder / "dict.txt").read_bytes():
+        raise InputError(f"{folder}/tokenizer/vocab.txt is another vocabulary than dict.txt.")
+    config = json.loads((folder / "model" / "config.json").read_text())
+    missing = [name for name in _CONFIG if name not in config]
+    if missing:
+        raise InputError(f"{folder}/model/config.json lacks {', '.join(missing)}, which the model reads.")
+    matrix = np.load(folder / "embed_tokens.npy")
+    if not matrix.shape == (len(tokens), config["d_model"]) == (config["vocab_size"], config["d_model"]):
+        raise InputError(f"{folder}/embed_tokens.npy is {matrix.shape}; dict.txt has {len(tokens)} tokens.")
+    if matrix.dtype != np.float32 or not np.isfinite(matrix).all():
+        raise InputError(f"{folder}/embed_tokens.npy must hold finite float32.")
+    counts, seen = {}, set()
+    for part in PARTS:
+        counts[part] = _check_part(folder / part, known, seen)
+    return counts
+
+
+def _check_part(folder: Path, known: set[str], seen: set[str]) -> tuple[int, int]:
+    keys = (folder / "key.txt").read_text(encoding="utf-8").split("\n")[:-1]
+    values = unpickling.load_each(folder / "value.pickle")
+    dates = unpickling.load_each(folder / "dates.pickle")
+    number = 0
+    for key, visits, days in itertools.zip_longest(keys, values, dates):
+        if key is None or visits is None or days is None:
+            raise InputError(f"{folder}: key.txt, value.pickle and dates.pickle are not of as many patients.")
+        if key in seen or not key.isascii() or key != key.strip() or not key:
+            raise InputError(f"{folder}/key.txt: {key!r} is empty, not plain, or there twice.")
+        seen.add(key)
+        _check_patient(f"{folder}, patient {key}", visits, days, known)
+        number += len(visits)
+    return len(keys), number
+
+
+def _check_patient(where: str, visits: list, days: list, known: set[str]) -> None:
+    if not isinstance(visits, list) or not visits or len(visits) != len(days):
+        raise InputError(f"{where}: there must be as many visits as dates, and at least one.")
+    for visit in visits:
+        if not isinstance(visit, tuple) or len(visit) != 3 or visit[1:] != ([], []) or not visit[0]:
+            raise InputError(f"{where}: a visit must be a tuple of tokens and two empty lists.")
+        strange = [token for token in visit[0] if token not in known or (token in SPECIAL and token != UNKNOWN)]
+        if strange:
+            raise InputError(f"{where}: {strange[0]!r} is no token of dict.txt that data may have.")
+    try:
+        parsed = [datetime.datetime.strptime(day, "%Y-%m-%d") for day in days]
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where}: {error}; dates are written 2156-01-11.") from error
+    if any(one >= other for one, other in itertools.pairwise(parsed)):
+        raise InputError(f"{where}: its dates do not rise: {', '.join(days)}.")

@@ -1,0 +1,185 @@
+"""The checkpoint that ETHOS starts from: a GPT-2 without biases whose rows for MedTok tokens are the codebook.
+
+Source of the format: `ethos/model.py`, `ethos/utils.py` and `ethos/train/run_training.py` of
+github.com/ipolharvard/ethos-ares. Training reads it with `resume=true`.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from medtok_jax.convert.ehr_models.projection import project
+from medtok_jax.convert.ethos.vocabulary import medtok_token
+from preprocessing.common.errors import InputError
+
+FILE = "recent_model.pt"
+# Initial standard deviation of all weights of ETHOS; its embeddings also set the scale of the logits.
+STD = 0.02
+# The vocabulary is rounded up to a multiple of this.
+MULTIPLE = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSize:
+    """Sizes of the network; the defaults are those of ETHOS's training script."""
+
+    n_positions: int = 2048
+    n_layer: int = 6
+    n_head: int = 12
+    n_embd: int = 768
+    dropout: float = 0.3
+    activation: str = "gelu"
+
+    def check(self) -> None:
+        """
+        Raises:
+            InputError: these sizes make no network.
+        """
+        if min(self.n_positions, self.n_layer, self.n_head, self.n_embd) < 1:
+            raise InputError(f"The sizes of the ETHOS model must be positive, not {dataclasses.asdict(self)}.")
+        if self.n_embd % self.n_head:
+            raise InputError(f"n_embd is {self.n_embd}, which must be a multiple of n_head, {self.n_head}.")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"dropout is {self.dropout}; it must be at least 0 and less than 1.")
+
+
+def padded(vocabulary_size: int) -> int:
+    """Rows of the embedding for a vocabulary."""
+    return math.ceil(vocabulary_size / MULTIPLE) * MULTIPLE
+
+
+def shapes(size: ModelSize, vocabulary_size: int) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every weight, as PyTorch has them: `[out, in]`."""
+    width = size.n_embd
+    found = {
+        "transformer.wte.weight": (padded(vocabulary_size), width),
+        "transformer.wpe.weight": (size.n_positions, width),
+    }
+    for layer in range(size.n_layer):
+        block = {
+            "ln_1.weight": (width,),
+            "attn.c_attn.weight": (3 * width, width),
+            "attn.c_proj.weight": (width, width),
+            "ln_2.weight": (width,),
+            "mlp.c_fc.weight": (4 * width, width),
+            "mlp.c_proj.weight": (width, 4 * width),
+        }
+        found |= {f"transformer.h.{layer}.{name}": shape for name, shape in block.items()}
+    return found | {"transformer.ln_f.weight": (width,), "lm_head.weight": (padded(vocabulary_size), width)}
+
+
+def initial_weights(
+    vocabulary: Sequence[str], codebook: np.ndarray, size: ModelSize, *, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """Weights as ETHOS draws them, but for the rows of MedTok tokens, which are the codebook.
+
+    Args:
+        vocabulary: tokens by id; holds all of `MEDTOK//0` to `MEDTOK//{N-1}`.
+        codebook: `[N, d]`.
+        size: of the network.
+        seed: of the random weights and of the projection.
+
+    Returns:
+        float32 arrays; `lm_head.weight` is the same array as `transformer.wte.weight`, to which ETHOS ties it.
+
+    Raises:
+        InputError: the codebook cannot be projected to this width, or the sizes make no network.
+    """
+    size.check()
+    rows = project(codebook, size.n_embd, seed=seed, std=STD)
+    rng = np.random.default_rng(seed)
+    weights = {}
+    for name, shape in shapes(size, len(vocabulary)).items():
+        if ".ln_" in name:
+            weights[name] = np.ones(shape, np.float32)
+        elif name != "lm_head.weight":
+            # Residual projections are smaller, as in GPT-2.
+            std = STD / math.sqrt(2 * size.n_layer) if name.endswith("c_proj.weight") else STD
+            weights[name] = rng.standard_normal(shape, np.float32) * np.float32(std)
+    ids = {token: number for number, token in enumerate(vocabulary)}
+    weights["transformer.wte.weight"][[ids[medtok_token(number)] for number in range(len(rows))]] = rows
+    weights["lm_head.weight"] = weights["transformer.wte.weight"]
+    return weights
+
+
+class _Config:
+    """Stands for `transformers.GPT2Config` in the file.
+
+    A configuration pickled as it is has the attributes of the release of transformers that wrote it, and ETHOS pins an
+    older one. So the file asks for the default configuration of the release that reads it, and sets what matters here.
+    """
+
+    def __init__(self, state: dict):
+        self.state = state
+
+    def __reduce__(self):
+        from transformers import GPT2Config
+
+        return GPT2Config, (), self.state
+
+
+def config_state(size: ModelSize, vocabulary_size: int) -> dict:
+    """What ETHOS's model reads of its configuration."""
+    return {
+        "vocab_size": padded(vocabulary_size),
+        "n_positions": size.n_positions,
+        "n_embd": size.n_embd,
+        "n_layer": size.n_layer,
+        "n_head": size.n_head,
+        "n_inner": None,
+        "activation_function": size.activation,
+        "resid_pdrop": size.dropout,
+        "embd_pdrop": size.dropout,
+        "attn_pdrop": size.dropout,
+        "bias": False,
+        "is_encoder_decoder": False,
+    }
+
+
+def require_torch():
+    """The torch module.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise InputError(
+            "ETHOS's checkpoint is a PyTorch file, and torch is not installed; pip install 'medtok_jax[pytorch]'."
+        ) from error
+    return torch
+
+
+def write(folder: Path, vocabulary: Sequence[str], codebook: np.ndarray, size: ModelSize, *, seed: int = 0) -> Path:
+    """Writes `recent_model.pt`, from which ETHOS trains with `resume=true`. Arguments as `initial_weights`.
+
+    Raises:
+        InputError: torch is not installed, or as `initial_weights`.
+    """
+    torch = require_torch()
+    weights = initial_weights(vocabulary, codebook, size, seed=seed)
+    model = {name: torch.from_numpy(array) for name, array in weights.items() if name != "lm_head.weight"}
+    # The same tensor, so that the file holds it once.
+    model["lm_head.weight"] = model["transformer.wte.weight"]
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / FILE
+    torch.save(
+        {
+            "iter_num": 0,
+            "model": model,
+            "optimizer": None,
+            "best_val_loss": 1e9,
+            "best_metric_score": 0,
+            "model_config": _Config(config_state(size, len(vocabulary))),
+            "vocab": {token: number for number, token in enumerate(vocabulary)},
+            "model_type": "decoder",
+            # The run to go on with in Weights & Biases: none.
+            "wandb_path": None,
+        },
+        path,
+    )
+    return path

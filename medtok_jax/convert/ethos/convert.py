@@ -1,0 +1,215 @@
+"""Everything that ETHOS needs to train on MedTok tokens: data, vocabulary, stages of tokenization, and a first model.
+
+    OUT/train, OUT/test              tokenized data sets (see `ethos_directory`), where --events are given
+    OUT/models/medtok/recent_model.pt   checkpoint to start from, its rows for MedTok tokens being the codebook
+    OUT/ethos_stage                  what lets ETHOS write MedTok tokens itself (see `ethos_stage`)
+    OUT/vocabulary/vocab_t{N}.csv    all MedTok tokens and what ETHOS needs beside them, where there are no --events
+    OUT/medtok_vocab_t{N}.pkl        vocabulary of ETHOS's first release
+    OUT/unmapped_codes.json          codes in the records that the tokenizer does not hold, with counts
+    OUT/medtok.json                  which tokenizer this is of
+    OUT/meds                         the records as MEDS, where --events are MIMIC's own files
+
+--events is a MEDS data set, a MIMIC-III or MIMIC-IV directory, or a data set that ETHOS has tokenized.
+"""
+
+import dataclasses
+import shlex
+from pathlib import Path
+
+from medtok_jax.convert.ehr_models.projection import projection
+from medtok_jax.convert.ethos import check, checkpoint, codes, meds, rewrite
+from medtok_jax.convert.ethos import directory as ethos_directory
+from medtok_jax.convert.ethos import paper as ethos_paper
+from medtok_jax.convert.ethos import stage as ethos_stage
+from medtok_jax.convert.ethos import vocabulary as ethos_vocabulary
+from medtok_jax.convert.ethos.checkpoint import ModelSize
+from medtok_jax.convert.request import Request
+from medtok_jax.lookup.directory import TokenizerDirectory
+from medtok_jax.records.event_codes import CodeMapper
+from preprocessing.common.atomic import whole_folder
+from preprocessing.common.errors import InputError
+from preprocessing.meds.open import open_events
+
+ABOUT, UNMAPPED = "medtok.json", "unmapped_codes.json"
+MODEL = Path("models") / "medtok"
+# Share of the timelines that ETHOS validates on, where the records set nobody apart for it.
+VALIDATION = 0.05
+_SIZES = {"width": "n_embd", "n_layer": "n_layer", "n_head": "n_head", "n_positions": "n_positions"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Tokenized data: size of each part, vocabulary, share to validate on, and sentences on what was left out."""
+
+    parts: dict[str, check.Summary]
+    vocabulary: list[str]
+    validation: float
+    notes: list[str]
+
+
+def convert(request: Request) -> None:
+    """Writes `request.output` and prints how to go on.
+
+    Raises:
+        InputError: something given cannot be used, or torch is missing.
+    """
+    directory = TokenizerDirectory.read(request.tokenizer)
+    size = ModelSize(**{_SIZES[name]: request.options[name] for name in _SIZES if name in request.options})
+    _check_early(directory, size)
+    paper = request.options.get("paper_vocabulary")
+    base = ethos_paper.read(Path(paper).expanduser()) if paper else None
+    with whole_folder(request.output) as folder:
+        ethos_stage.write(folder, directory, request.unmapped, request.output)
+        written = ethos_paper.write(folder, ethos_paper.vocabulary(directory.config.codebook_size, base))
+        ethos_paper.read(written)
+        data = _write_data(request, directory, folder, size) if request.events else None
+        if data:
+            path = checkpoint.write(folder / MODEL, data.vocabulary, directory.codebook, size)
+            check.check_checkpoint(path, data.vocabulary, size)
+        else:
+            _write_vocabulary(folder / "vocabulary", directory.config.codebook_size)
+        about = {
+            "tokenizer": directory.config.identity,
+            "unmapped": request.unmapped,
+            "model": dataclasses.asdict(size),
+        }
+        ethos_directory.write_json(folder / ABOUT, about)
+    print(_told(request.output, data, size))
+
+
+def _check_early(directory: TokenizerDirectory, size: ModelSize) -> None:
+    """Refuses before any work what would fail at its end."""
+    size.check()
+    projection(directory.config.embedding_dim, size.n_embd)
+    checkpoint.require_torch()
+
+
+def _write_vocabulary(folder: Path, codebook_size: int) -> None:
+    folder.mkdir()
+    ethos_vocabulary.write(folder, ethos_vocabulary.complete((), codebook_size))
+    ethos_vocabulary.read(folder)
+
+
+def _write_data(request: Request, directory: TokenizerDirectory, folder: Path, size: ModelSize) -> Data:
+    mapper = CodeMapper(directory.table["key"], request.unmapped)
+    if rewrite.is_tokenized(request.events):
+        data = _rewrite(request.events, directory, mapper, folder, size)
+    else:
+        data = _from_meds(request.events, directory, mapper, folder, size)
+    mapper.write(folder / UNMAPPED)
+    train = data.parts["train"]
+    # What ETHOS cuts off the end to validate on, and a timeline more, must leave something to train on.
+    left = (train.tokens - size.n_positions) * (1 - data.validation) - size.n_positions
+    if left < 1:
+        fits = max(8, int(train.tokens * (1 - data.validation) / (2 - data.validation)) - 1)
+        raise InputError(
+            f"{train.tokens:,} tokens to train on are too few for timelines of {size.n_positions:,}; give"
+            f" --n_positions={fits} or less."
+        )
+    summary = mapper.summary()
+    return dataclasses.replace(data, notes=[*summary.splitlines(), *data.notes])
+
+
+def _from_meds(events: Path, directory: TokenizerDirectory, mapper: CodeMapper, folder: Path, size: ModelSize) -> Data:
+    dataset = open_events(events, folder / "meds")
+    n = directory.config.codebook_size
+    written = meds.write(dataset, meds.Speller(mapper, directory.ids), n, folder)
+    parts = {name: check.check_ethos(folder / name, n, n_positions=size.n_positions) for name in written.tokens}
+    train = written.tokens["train"]
+    share = train.get("tuning", 0) / sum(train.values())
+    left_out = dataclasses.asdict(written.left_out)
+    notes = [f"{count:,} {name.replace('_', ' ')} left out" for name, count in left_out.items() if count]
+    return Data(parts, written.vocabulary, round(share, 4) if 0 < share < 0.5 else VALIDATION, notes)
+
+
+def _rewrite(events: Path, directory: TokenizerDirectory, mapper: CodeMapper, folder: Path, size: ModelSize) -> Data:
+    sources = rewrite.find_parts(events)
+    vocabulary = ethos_vocabulary.read(sources["train"])
+    _check_origin(events, vocabulary, directory)
+    has_titles = (codes.kinds(vocabulary) == codes.CM_TITLE).any()
+    titles = codes.category_titles() if has_titles else {}
+    n = directory.config.codebook_size
+    rewriter = rewrite.Rewriter(vocabulary, mapper, directory.ids, titles, n)
+    parts = {}
+    for name, source in sources.items():
+        rewrite.rewrite(source, folder / name, rewriter)
+        parts[name] = check.check_ethos(folder / name, n, n_positions=size.n_positions)
+    return Data(parts, rewriter.vocabulary, VALIDATION, [])
+
+
+def _check_origin(events: Path, vocabulary: list[str], directory: TokenizerDirectory) -> None:
+    """Refuses MedTok tokens of another tokenizer, where the data tells whose they are or has too many."""
+    n = directory.config.codebook_size
+    foreign = ethos_vocabulary.medtok_token(n) in vocabulary
+    about = next((path for path in (events / ABOUT, events.parent / ABOUT) if path.is_file()), None)
+    if about and any(token.startswith("MEDTOK//") for token in vocabulary):
+        foreign |= ethos_directory.read_json(about).get("tokenizer") != directory.config.identity
+    if foreign:
+        raise InputError(f"{events} holds tokens of another tokenizer than {directory.path}; convert with that one.")
+
+
+def _told(output: Path, data: Data | None, size: ModelSize) -> str:
+    """What was written, and the commands that follow."""
+    out = shlex.quote(str(output))
+    install = "git clone https://github.com/ipolharvard/ethos-ares && pip install -e ethos-ares    # needs Python 3.12"
+    if data is None:
+        head = f"{output} was written; without --events it holds no data."
+        return _lines(head, "To tokenize with ETHOS:", [install, *stage_commands(output)])
+    lines = [
+        f"{name}: {part.patients:,} patients, {part.tokens:,} tokens, {part.medtok_tokens:,} of them MedTok's"
+        for name, part in data.parts.items()
+    ]
+    lines = [f"{output} was written.", *lines, *data.notes]
+    lines.append(f"Codes that the tokenizer does not hold are listed in {output / UNMAPPED}.")
+    train = [
+        install,
+        "export WANDB_MODE=offline    # ethos_infer reads only models of logged runs",
+        # Without torchrun ETHOS's evaluation fails: only its distributed model knows its device.
+        "torchrun --no_python --standalone --nproc_per_node=1"
+        f" ethos_train {train_arguments(output, data.validation, size)}",
+    ]
+    if "test" in data.parts:
+        model = f"task=readmission model_fp={out}/{MODEL}/best_model.pt"
+        train.append(f"ethos_infer {model} input_dir={out}/test output_dir={out}/results")
+    return _lines("\n".join(lines), "To train and predict:", train)
+
+
+def stage_commands(output: Path) -> list[str]:
+    """How ETHOS tokenizes with MedTok's stages, and what makes a checkpoint for that."""
+    stage = f"{shlex.quote(str(output))}/{ethos_stage.FOLDER}"
+    tokenize = f"ethos_tokenize --config-dir={stage}/configs dataset=medtok_mimic output_dir=TOKENIZED"
+    return [
+        f"cp -r {stage}/tokenize/medtok ethos-ares/src/ethos/tokenize/",
+        f"{tokenize} out_fn=train input_dir=MEDS/data/train",
+        f"{tokenize} out_fn=test input_dir=MEDS/data/test vocab=TOKENIZED/train",
+        "python -m medtok_jax.convert --workdir=DIR --to=ethos --events=TOKENIZED --output=OUT",
+    ]
+
+
+def train_arguments(output: Path, validation: float, size: ModelSize) -> str:
+    """Arguments of `ethos_train`: those of ETHOS's training script, and to start from the checkpoint."""
+    given = {
+        "data_fp": output / "train",
+        "out_dir": output / MODEL,
+        "resume": "true",
+        "val_size": validation,
+        "n_positions": size.n_positions,
+        "n_layer": size.n_layer,
+        "n_head": size.n_head,
+        "n_embd": size.n_embd,
+        "dropout": size.dropout,
+        "batch_size": 32,
+        "gradient_accumulation_steps": 16,
+        "lr": 0.0006,
+        "min_lr": 0.00001,
+        "warmup_iters": 5000,
+        "lr_decay_iters": 100_000,
+        "max_iters": 200_000,
+        "eval_interval": 1500,
+        "wandb_log": "true",
+    }
+    return " ".join(f"{name}={shlex.quote(str(value))}" for name, value in given.items())
+
+
+def _lines(head: str, title: str, commands: list[str]) -> str:
+    return "\n".join([head, "", title, *(f"    {command}" for command in commands)])

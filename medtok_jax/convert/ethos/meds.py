@@ -1,0 +1,286 @@
+"""Patient records in MEDS as a tokenized ETHOS data set, with MedTok tokens for medical codes.
+
+Twice over the events: first they are spelled, and vocabulary and quantiles collected from the patients to train on;
+then the timelines are written. Only one file of records is in memory at a time.
+"""
+
+import collections
+import dataclasses
+import shutil
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from medtok_jax.convert.ethos import directory
+from medtok_jax.convert.ethos import vocabulary as ethos_vocabulary
+from medtok_jax.convert.ethos.directory import ShardWriter, Timelines
+from medtok_jax.convert.ethos.files import events
+from medtok_jax.convert.ethos.intervals import IntervalEstimates, with_intervals
+from medtok_jax.records.event_codes import CodeMapper
+from preprocessing.common.errors import InputError
+from preprocessing.common.extras import load
+from preprocessing.meds.dataset import MedsDataset
+
+pl = load("polars")
+
+# Directory -> splits of MEDS in it, in their order: ETHOS validates on the end of what it trains on.
+SPLITS = {"train": ("train", "tuning"), "test": ("held_out",)}
+# Values of a measurement that its quantiles are taken of, drawn evenly over all its values.
+SAMPLED_VALUES = 20_000
+_COLUMNS = ("subject_id", "time", "code", "numeric_value", "hadm_id", "icustay_id")
+_FURTHER = ("icustay_id", "stay_id", "insurance", "race", "marital_status")
+
+
+@dataclasses.dataclass
+class LeftOut:
+    """What did not become part of any timeline."""
+
+    subjects_without_birth: int = 0
+    events_before_1970: int = 0
+    measurements_not_among_the_most_frequent: int = 0
+    test_events_not_in_the_vocabulary: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """What was written: tokens of the vocabulary by id, tokens of each directory and split, and what was left out."""
+
+    vocabulary: list[str]
+    tokens: dict[str, dict[str, int]]
+    left_out: LeftOut
+
+
+class MeasuredValues:
+    """An even sample of the values of each measurement, the same whatever the files they come in."""
+
+    def __init__(self, limit: int = SAMPLED_VALUES):
+        self._limit = limit
+        self._values: dict[str, np.ndarray] = {}
+        self._draws: dict[str, np.ndarray] = {}
+        self.counts: collections.Counter[str] = collections.Counter()
+
+    def add(self, codes: "pl.Series", values: np.ndarray) -> None:
+        """Takes measurements: codes, and `[events]` float values."""
+        frame = pl.DataFrame({"code": codes, "value": values})
+        for (code,), rows in frame.group_by("code", maintain_order=True):
+            seen, new = self.counts[code], rows["value"].to_numpy()
+            # The draw of a value depends on its place alone, not on how the values are cut into files.
+            draws = np.random.Generator(np.random.PCG64(0).advance(seen)).random(len(new))
+            kept = np.concatenate([self._values.get(code, np.empty(0)), new])
+            drawn = np.concatenate([self._draws.get(code, np.empty(0)), draws])
+            if len(kept) > self._limit:
+                lowest = np.argpartition(drawn, self._limit)[: self._limit]
+                kept, drawn = kept[lowest], drawn[lowest]
+            self._values[code], self._draws[code] = kept, drawn
+            self.counts[code] += len(new)
+
+    def breaks(self) -> dict[str, np.ndarray]:
+        """Breaks between the quantiles of the most frequent measurements, without those that are equal."""
+        most = sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))[: events.MAX_MEASUREMENTS]
+        places = np.linspace(0, 1, events.NUM_QUANTILES + 1)[1:-1]
+        return {code: np.unique(np.quantile(self._values[code], places, method="nearest")) for code, _ in most}
+
+
+class Speller:
+    """Turns the records of one file into events in the words of ETHOS.
+
+    Args:
+        mapper: of the tokenizer's codes.
+        ids: `[codes, 4K]` tokens of each row of its table.
+    """
+
+    def __init__(self, mapper: CodeMapper, ids: np.ndarray):
+        self._mapper, self._ids = mapper, ids
+
+    def __call__(self, frame: "pl.DataFrame") -> tuple["pl.DataFrame", dict[int, dict]]:
+        """Events (columns of `_COLUMNS`, and `measured`), sorted; and what is said ahead of the timelines."""
+        if "icustay_id" not in frame.columns and "stay_id" in frame.columns:
+            frame = frame.rename({"stay_id": "icustay_id"})
+        found = self._look_up(frame["code"])
+        frame = events.with_demographics(frame)
+        static = events.static_data(frame)
+        frame = frame.filter(~events.is_static(frame) & pl.col("time").is_not_null())
+        medical = pl.col("code").is_in(found.filter("medical")["code"].to_list())
+        frame = events.with_words(frame)
+        frame = frame.with_columns(measured=events.is_measurement(frame, medical))
+        frame = events.replace_codes(frame, found, self._mapper.unmapped)
+        is_token = pl.col("code").str.starts_with(events.MEDTOK)
+        frame = frame.with_columns(
+            pl.when(is_token).then("code").otherwise(events.spelled(pl.col("code"))).alias("code"),
+            *(pl.lit(None, pl.Int64).alias(name) for name in ("hadm_id", "icustay_id") if name not in frame.columns),
+        )
+        return frame.select(*_COLUMNS, "measured"), static
+
+    def _look_up(self, codes: "pl.Series") -> "pl.DataFrame":
+        rows = self._mapper.rows(codes)
+        table = pl.DataFrame({"code": codes, "row": rows, "medical": self._mapper.is_medical(codes)})
+        table = table.unique("code", maintain_order=True)
+        tokens = [
+            [ethos_vocabulary.medtok_token(number) for number in self._ids[row]] if row >= 0 else None
+            for row in table["row"]
+        ]
+        return table.select("code", "medical", tokens=pl.Series(tokens, dtype=pl.List(pl.String)))
+
+
+class _Spelled:
+    """The events of all files in the words of ETHOS, kept on disk until they are written, and what they hold."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        folder.mkdir()
+        self._paths: dict[str, list[Path]] = collections.defaultdict(list)
+        self.static: dict[int, dict] = {}
+        self._told: set[str] = set()
+        self.counts: collections.Counter[str] = collections.Counter()
+        self.values = MeasuredValues()
+
+    def add(self, frame: "pl.DataFrame", static: dict[int, dict], split: str) -> None:
+        """Takes the events of one file and split, and what is said of its patients."""
+        self.static |= static
+        path = self._folder / f"{split}-{len(self._paths[split])}.parquet"
+        frame.write_parquet(path)
+        self._paths[split].append(path)
+        if split in SPLITS["train"]:
+            self._told |= {code for about in static.values() for told in about.values() for code in told["code"]}
+            measured = frame.filter("measured")
+            self.values.add(measured["code"], measured["numeric_value"].to_numpy())
+            counts = frame.filter(~pl.col("measured"))["code"].value_counts(name="events")
+            self.counts.update(dict(counts.iter_rows()))
+
+    def frames(self, split: str):
+        """What was added of a split, in the same order."""
+        for path in self._paths[split]:
+            yield pl.read_parquet(path)
+
+    def vocabulary(self, codebook_size: int) -> list[str]:
+        """Tokens by id: of patients, of events by their number, of measurements, and what must be there."""
+        of_events = sorted(self.counts, key=lambda code: (-self.counts[code], code))
+        tokens = [*sorted(self._told - {events.BIRTH}), *of_events, *self.values.breaks()]
+        return ethos_vocabulary.complete(tokens, codebook_size)
+
+
+def write(
+    dataset: MedsDataset, speller: Speller, codebook_size: int, folder: Path, *, progress: bool = True
+) -> Written:
+    """Writes `folder/train` and, where there are patients to test on, `folder/test`.
+
+    Raises:
+        InputError: there is no patient to train on.
+    """
+    left_out = LeftOut()
+    spelled = _spell(dataset, speller, folder / "spelled", left_out, progress)
+    if not spelled.counts:
+        raise InputError(f"{dataset.root} has no patient with a birth and an event to train on.")
+    vocabulary, breaks = spelled.vocabulary(codebook_size), spelled.values.breaks()
+    encoder = _Encoder(vocabulary, breaks, left_out)
+    tokens = {}
+    for name, splits in SPLITS.items():
+        counts = _write_timelines(folder / name, splits, spelled, encoder)
+        if counts:
+            tokens[name] = counts
+    # Of the patients to train on, who come first.
+    for name in tokens:
+        ethos_vocabulary.write(folder / name, vocabulary)
+        directory.write_json(folder / name / directory.INTERVALS, encoder.estimates.statistics())
+        named = {f"Q//{code}": values.tolist() for code, values in breaks.items()}
+        directory.write_json(folder / name / directory.QUANTILES, named)
+    shutil.rmtree(folder / "spelled")
+    return Written(vocabulary, tokens, left_out)
+
+
+def _spell(dataset: MedsDataset, speller: Speller, folder: Path, left_out: LeftOut, progress: bool) -> _Spelled:
+    spelled = _Spelled(folder)
+    columns = [name for name in _FURTHER if name in dataset.further]
+    needed = ("numeric_value", "text_value", "hadm_id", *columns)
+    for frame in tqdm(
+        dataset.frames(columns=needed), "Spelling events", len(dataset.shards), unit="file", disable=not progress
+    ):
+        subjects = frame["subject_id"].unique(maintain_order=True).to_numpy()
+        words, static = speller(frame)
+        born = np.isin(subjects, list(static))
+        left_out.subjects_without_birth += int((~born).sum())
+        words = words.filter(pl.col("subject_id").is_in(subjects[born].tolist()))
+        before = words["time"].cast(pl.Int64) < 0
+        left_out.events_before_1970 += int(before.sum())
+        words = words.filter(~before)
+        split = dataset.split_of(subjects)
+        for name in np.unique(split[born]):
+            of = subjects[born & (split == name)].tolist()
+            rows = words.filter(pl.col("subject_id").is_in(of))
+            spelled.add(rows, {subject: static[subject] for subject in of}, str(name))
+    return spelled
+
+
+class _Encoder:
+    """Turns events into timelines of ids, and collects the lengths of intervals of those to train on."""
+
+    def __init__(self, vocabulary: list[str], breaks: dict[str, np.ndarray], left_out: LeftOut):
+        self.ids = {token: number for number, token in enumerate(vocabulary)}
+        self.breaks, self.left_out, self.estimates = breaks, left_out, IntervalEstimates()
+
+    def __call__(self, frame: "pl.DataFrame", *, train: bool) -> Timelines | None:
+        frame = self._with_quantiles(frame)
+        frame = frame.with_columns(token=pl.col("code").replace_strict(self.ids, default=None, return_dtype=pl.Int64))
+        self.left_out.test_events_not_in_the_vocabulary += frame["token"].null_count()
+        frame = frame.drop_nulls("token")
+        if not len(frame):
+            return None
+        subjects = frame["subject_id"].to_numpy()
+        starts = np.flatnonzero(np.diff(subjects, prepend=subjects[0] - 1))
+        numbers = frame.select(pl.col(directory.STAYS).cast(pl.Float64, strict=False).fill_null(np.nan))
+        stays = {name: numbers[name].to_numpy() for name in directory.STAYS}
+        timelines = Timelines(
+            frame["token"].to_numpy(), frame["time"].cast(pl.Int64).to_numpy(), subjects[starts], starts, stays
+        )
+        if train:
+            self.estimates.add(timelines)
+        return with_intervals(timelines, [self.ids[name] for name in events.INTERVALS], self.ids["TIMELINE_END"])
+
+    def _with_quantiles(self, frame: "pl.DataFrame") -> "pl.DataFrame":
+        """Each measurement with the quantile of its value behind it; without those that are not told."""
+        told = ~pl.col("measured") | pl.col("code").is_in(list(self.breaks))
+        self.left_out.measurements_not_among_the_most_frequent += len(frame) - int(frame.select(told.sum()).item())
+        frame = frame.filter(told)
+        if not self.breaks:
+            return frame
+        measured = frame["measured"].to_numpy()
+        quantile = np.zeros(len(frame), np.int64)
+        values, codes = frame["numeric_value"].to_numpy(), frame["code"]
+        for code, breaks in self.breaks.items():
+            of = (codes == code).to_numpy() & measured
+            quantile[of] = 1 + np.searchsorted(breaks, values[of], side="left")
+        words = pl.concat_list("code", pl.lit("Q") + pl.Series(quantile).cast(pl.String))
+        words = pl.when("measured").then(words).otherwise(pl.concat_list("code"))
+        return frame.with_columns(words.alias("code")).explode("code")
+
+
+def _write_timelines(folder: Path, splits: tuple[str, ...], spelled: _Spelled, encoder: _Encoder) -> dict[str, int]:
+    """Number of tokens of each split; nothing is left where there are none."""
+    folder.mkdir()
+    writer, counts, patients = ShardWriter(folder), {}, []
+    for split in splits:
+        before = writer.tokens
+        for frame in spelled.frames(split):
+            timelines = encoder(frame, train=folder.name == "train")
+            if timelines is not None:
+                writer.add(timelines)
+                patients += timelines.patient_ids.tolist()
+        counts[split] = writer.tokens - before
+    writer.flush()
+    if not patients:
+        folder.rmdir()
+        return {}
+    known = encoder.ids
+    directory.write_static(folder, {p: _known_only(spelled.static[p], known) for p in patients})
+    return counts
+
+
+def _known_only(about: dict, known: dict[str, int]) -> dict:
+    """What is said of a patient, with unknown for what the vocabulary has no token for."""
+    return {
+        prefix: told
+        if prefix == events.BIRTH
+        else {**told, "code": [code if code in known else f"{prefix}//UNKNOWN" for code in told["code"]]}
+        for prefix, told in about.items()
+    }

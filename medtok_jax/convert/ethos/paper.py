@@ -1,0 +1,86 @@
+"""The vocabulary of ETHOS's first release: a pickled dict.
+
+    vocab_size, stoi {token: id}, itos {id: token}, q_storage {table: {measurement: breaks}}, meta {separators: lengths}
+
+Source of the format: `ethos/tokenize/vocabulary.py` and `special_tokens.py` of github.com/ipolharvard/ethos-paper.
+"""
+
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from medtok_jax.convert.ehr_models import unpickling
+from medtok_jax.convert.ethos.vocabulary import UNK, medtok_token
+from preprocessing.common.errors import InputError
+
+# Timelines are stored as 16-bit numbers.
+MOST_TOKENS = 1 << 16
+_SEPARATORS = (
+    *("_5m-15m", "_15m-1h", "_1h-2h", "_2h-6h", "_6h-12h", "_12h-1d", "_1d-3d", "_3d-1w", "_1w-2w", "_2w-1mt"),
+    *("_1mt-3mt", "_3mt-6mt", "_=6mt"),
+)
+_YEARS = ("_<5", *(f"_{age - 5}-{age}y" for age in range(10, 101, 5)), "_>100")
+# What every vocabulary begins with: separators are told by their ids.
+SPECIAL = (*_SEPARATORS, "_TIMELINE_END", "_DEATH", *_YEARS, *(f"_Q{number}" for number in range(1, 11)))
+_KEYS = {"vocab_size", "stoi", "itos", "q_storage", "meta"}
+# Breaks between quantiles are NumPy arrays, ids may be NumPy numbers.
+_ALLOWED = {
+    "numpy.ndarray": np.ndarray,
+    "numpy.dtype": np.dtype,
+    **{
+        f"numpy.{core}.multiarray.{name}": getattr(np._core.multiarray, name)
+        for core in ("core", "_core")
+        for name in ("_reconstruct", "scalar")
+    },
+}
+
+
+def vocabulary(codebook_size: int, base: dict | None = None) -> dict:
+    """A vocabulary with all MedTok tokens behind those that are there; ids that were given stay as they are.
+
+    Args:
+        codebook_size: N.
+        base: what `read` gave; None for a vocabulary of nothing but special tokens.
+
+    Raises:
+        InputError: it would not fit into 16 bits.
+    """
+    base = base or {"stoi": {token: number for number, token in enumerate(SPECIAL)}, "q_storage": {}, "meta": {}}
+    tokens: Sequence[str] = [*(medtok_token(number) for number in range(codebook_size)), UNK]
+    stoi = {str(token): int(number) for token, number in base["stoi"].items()}
+    for token in tokens:
+        stoi.setdefault(token, len(stoi))
+    if len(stoi) > MOST_TOKENS:
+        raise InputError(f"{len(stoi):,} tokens do not fit into the 16-bit timelines of this release of ETHOS.")
+    itos = {number: token for token, number in stoi.items()}
+    return {"vocab_size": len(stoi), "stoi": stoi, "itos": itos, "q_storage": base["q_storage"], "meta": base["meta"]}
+
+
+def write(folder: Path, content: dict) -> Path:
+    """Writes `medtok_vocab_t{N}.pkl`."""
+    path = folder / f"medtok_vocab_t{content['vocab_size']}.pkl"
+    with open(path, "wb") as file:
+        pickle.dump(content, file)
+    return path
+
+
+def read(path: Path) -> dict:
+    """Reads and checks a vocabulary, with nothing allowed in it but text, numbers and arrays of them.
+
+    Raises:
+        InputError: it is none, or ETHOS would not find its tokens in it.
+    """
+    content = unpickling.load(path, _ALLOWED)
+    if not isinstance(content, dict) or not content.keys() >= _KEYS:
+        raise InputError(f"{path} is no vocabulary of ETHOS: it must be a dict of {', '.join(sorted(_KEYS))}.")
+    stoi, itos = content["stoi"], content["itos"]
+    if sorted(stoi.values()) != list(range(len(stoi))) or itos != {number: token for token, number in stoi.items()}:
+        raise InputError(f"{path}: the ids of the tokens must be 0 to {len(stoi) - 1}, each once, in stoi and itos.")
+    if content["vocab_size"] != len(stoi):
+        raise InputError(f"{path}: vocab_size is {content['vocab_size']}, but there are {len(stoi)} tokens.")
+    misplaced = [token for number, token in enumerate(SPECIAL) if stoi.get(token) != number]
+    if misplaced:
+        raise InputError(f"{path}: {misplaced[0]!r} must have the id {SPECIAL.index(misplaced[0])}.")
+    return content

@@ -1,0 +1,139 @@
+"""A tokenized ETHOS data set with its ICD and ATC tokens replaced by MedTok tokens.
+
+The codes that ETHOS split are put together again (`ethos_codes`), each becomes the 4K tokens that the tokenizer has for
+it, and everything else stays: patients, times, stays, static data, interval estimates and quantiles.
+"""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from medtok_jax.convert.ethos import codes, directory
+from medtok_jax.convert.ethos import vocabulary as ethos_vocabulary
+from medtok_jax.convert.ethos.codes import OTHER
+from medtok_jax.convert.ethos.directory import ShardWriter, Timelines
+from medtok_jax.records.event_codes import CodeMapper
+from preprocessing.common.errors import InputError
+from preprocessing.common.extras import load
+
+pl = load("polars")
+
+
+class Rewriter:
+    """Rewrites the timelines of data sets that share a vocabulary.
+
+    Args:
+        vocabulary: tokens by id, of the data set as it is.
+        mapper: of the tokenizer's codes; its `unmapped` says what becomes of codes that it does not hold: `keep` their
+            tokens, `drop` them, or write one `unk`.
+        ids: `[codes, 4K]` tokens of each row of the tokenizer's table.
+        titles: see `ethos_codes.category_titles`.
+        codebook_size: N.
+    """
+
+    def __init__(
+        self, vocabulary: Sequence[str], mapper: CodeMapper, ids: np.ndarray, titles: dict[str, str], codebook_size: int
+    ):
+        self._old, self._mapper, self._titles = list(vocabulary), mapper, titles
+        self._kinds = codes.kinds(vocabulary)
+        kept = [
+            t for t, kind in zip(vocabulary, self._kinds, strict=True) if mapper.unmapped == "keep" or kind == OTHER
+        ]
+        # The same for training and test data, whatever occurs in either.
+        self.vocabulary = ethos_vocabulary.complete(kept, codebook_size)
+        new = {token: number for number, token in enumerate(self.vocabulary)}
+        self._new_id = np.array([new.get(token, -1) for token in vocabulary], np.int64)
+        of_codebook = np.array(
+            [new[ethos_vocabulary.medtok_token(number)] for number in range(codebook_size)], np.int64
+        )
+        self._ids, self._unk = of_codebook[ids], new[ethos_vocabulary.UNK]
+
+    def __call__(self, timelines: Timelines) -> Timelines:
+        """The same timelines in tokens of `self.vocabulary`."""
+        starts, mapped = self._find(timelines)
+        count = len(timelines)
+        is_code = self._kinds[timelines.tokens] != OTHER
+        code_of = np.cumsum(np.isin(np.arange(count), starts)) - 1
+        row = np.where(is_code, mapped[code_of] if len(mapped) else -1, -1)
+        head = np.zeros(count, bool)
+        head[starts] = True
+        # How many tokens each becomes; those of a mapped code come at its first.
+        width = np.ones(count, np.int64)
+        width[is_code & (row >= 0)] = 0
+        width[head & (row >= 0)] = self._ids.shape[1]
+        if self._mapper.unmapped != "keep":
+            width[is_code & (row < 0)] = 0
+            width[head & (row < 0)] = int(self._mapper.unmapped == "unk")
+        source = np.repeat(np.arange(count), width)
+        tokens = self._new_id[timelines.tokens[source]]
+        if self._mapper.unmapped == "unk":
+            tokens[(is_code & (row < 0))[source]] = self._unk
+        replaced = row[source] >= 0
+        tokens[replaced] = self._ids[row[starts[mapped >= 0]]].reshape(-1)
+        return Timelines(
+            tokens=tokens,
+            times=timelines.times[source],
+            patient_ids=timelines.patient_ids,
+            patient_offsets=(np.cumsum(width) - width)[timelines.patient_offsets],
+            stays={name: values[source] for name, values in timelines.stays.items()},
+        )
+
+    def _find(self, timelines: Timelines) -> tuple[np.ndarray, np.ndarray]:
+        """Codes of the timelines: positions of their first tokens, and their rows in the table."""
+        breaks = np.diff(timelines.times, prepend=timelines.times[:1]) != 0
+        breaks[timelines.patient_offsets] = True
+        starts, parts = codes.split_into_codes(timelines.tokens, self._kinds, breaks)
+        spelled = codes.join_parts(parts, self._old, self._titles)
+        return starts, self._mapper.rows(pl.Series(spelled, dtype=pl.String))
+
+
+def find_parts(folder: Path) -> dict[str, Path]:
+    """The tokenized data sets at a path, by name: `train` and `test` inside of it, or itself as `train`.
+
+    Raises:
+        InputError: there is none, or they differ in their vocabularies.
+    """
+    if directory.is_tokenized(folder):
+        return {"train": folder}
+    parts = {path.name: path for path in sorted(folder.iterdir()) if path.is_dir() and directory.is_tokenized(path)}
+    if "train" not in parts:
+        raise InputError(f"{folder} holds tokenized data sets {sorted(parts)}, but none named train.")
+    vocabulary = ethos_vocabulary.read(parts["train"])
+    for path in parts.values():
+        if ethos_vocabulary.read(path) != vocabulary:
+            raise InputError(
+                f"{path} has another vocabulary than {parts['train']}; tokenize it with vocab={parts['train']}."
+            )
+    return parts
+
+
+def is_tokenized(folder: Path) -> bool:
+    """Whether there is a tokenized data set at a path, or several inside of it."""
+    inside = (path for path in folder.iterdir() if path.is_dir())
+    return directory.is_tokenized(folder) or any(map(directory.is_tokenized, inside))
+
+
+def rewrite(source: Path, target: Path, rewriter: Rewriter, *, progress: bool = True) -> int:
+    """Rewrites one data set; returns its number of tokens.
+
+    Args:
+        source: tokenized data set.
+        target: directory to make.
+        rewriter: for the vocabulary of `source`.
+        progress: whether to show a bar.
+    """
+    target.mkdir()
+    writer = ShardWriter(target)
+    for path in tqdm(directory.shard_paths(source), f"Rewriting {source.name}", unit="file", disable=not progress):
+        writer.add(rewriter(directory.read_shard(path)))
+    writer.flush()
+    ethos_vocabulary.write(target, rewriter.vocabulary)
+    directory.write_static(target, directory.read_static(source))
+    for name in (directory.INTERVALS, directory.QUANTILES):
+        if not (source / name).is_file():
+            raise InputError(f"{source / name} is missing; ETHOS writes it when it tokenizes training data.")
+        shutil.copyfile(source / name, target / name)
+    return writer.tokens

@@ -1,0 +1,60 @@
+"""What lets ETHOS itself write MedTok tokens: a module and two data set configurations for its checkout.
+
+    ethos_stage/tokenize/medtok/     stages (copy into `src/ethos/tokenize/`)
+    ethos_stage/configs/dataset/     `medtok_mimic.yaml`, `medtok_meds.yaml` (found by `--config-dir`)
+    ethos_stage/medtok_codes.parquet tokens of each code
+    ethos_stage/medtok_tokens.txt    tokens that the vocabulary must hold
+
+Nothing there needs this project.
+"""
+
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from medtok_jax.convert.ethos import vocabulary
+from medtok_jax.lookup.directory import TokenizerDirectory
+
+FOLDER = "ethos_stage"
+CODES, TOKENS = "medtok_codes.parquet", "medtok_tokens.txt"
+CONFIGS = ("medtok_mimic", "medtok_meds")
+_FILES = Path(__file__).with_name("files")
+
+
+def write(folder: Path, directory: TokenizerDirectory, unmapped: str, final: Path) -> None:
+    """Writes `folder/ethos_stage`.
+
+    Args:
+        folder: to write into.
+        directory: the tokenizer.
+        unmapped: `keep`, `drop` or `unk`.
+        final: where `folder` will lie in the end; the configurations name it.
+    """
+    stage = folder / FOLDER
+    module, configs = stage / "tokenize" / "medtok", stage / "configs" / "dataset"
+    module.mkdir(parents=True)
+    configs.mkdir(parents=True)
+    shutil.copyfile(_FILES / "stages.py", module / "__init__.py")
+    shutil.copyfile(_FILES / "events.py", module / "events.py")
+    names = {
+        "@CODES@": _quoted(final / FOLDER / CODES),
+        "@TOKENS@": _quoted(final / FOLDER / TOKENS),
+        "@UNMAPPED@": unmapped,
+    }
+    for name in CONFIGS:
+        text = (_FILES / f"{name}.yaml").read_text(encoding="utf-8")
+        for mark, value in names.items():
+            text = text.replace(mark, value)
+        (configs / f"{name}.yaml").write_text(text, encoding="utf-8")
+    width = directory.ids.shape[1]
+    tokens = pa.FixedSizeListArray.from_arrays(pa.array(directory.ids.reshape(-1)), width).cast(pa.list_(pa.int32()))
+    pq.write_table(pa.table({"code": directory.table["key"], "tokens": tokens}), stage / CODES, compression="zstd")
+    required = vocabulary.required(directory.config.codebook_size)
+    (stage / TOKENS).write_text("".join(f"{token}\n" for token in required), encoding="utf-8")
+
+
+def _quoted(path: Path) -> str:
+    """A path as a YAML string that OmegaConf does not interpolate."""
+    return "'" + str(path).replace("'", "''").replace("${", "\\${") + "'"

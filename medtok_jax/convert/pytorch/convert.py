@@ -1,0 +1,197 @@
+"""A trained model as a PyTorch module that stands alone: `modeling_medtok.py` beside its weights.
+
+OUT/modeling_medtok.py   the module, one file
+OUT/config.json          what the model is, and the metadata of the checkpoint it comes from
+OUT/model.safetensors    its weights
+OUT/tokenizer.json       wordpieces of its text encoder
+OUT/text_encoder/        the text encoder as it was pretrained, file by file
+"""
+
+import importlib.util
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+from safetensors.numpy import save
+
+from medtok_jax.config import CHOICES
+from medtok_jax.convert.pytorch import weights
+from medtok_jax.convert.request import Request
+from medtok_jax.inference import model_reader, model_writer
+from medtok_jax.inference.graph_index import GraphIndex
+from medtok_jax.inference.model_reader import SavedModel
+from medtok_jax.regions import REGION_OF_EMBEDDING, Regions
+from medtok_jax.text.encoder_files import (
+    TOKENIZER_FILES,
+    WEIGHTS,
+    TextTokenizer,
+    encoder_identity,
+    resolve_text_encoder,
+)
+from medtok_jax.training import checkpoints
+from preprocessing.common.atomic import whole_folder
+from preprocessing.common.errors import InputError
+
+FORMAT_VERSION = 1
+MODULE = "modeling_medtok.py"
+ENCODER = "text_encoder"
+# Fields of the `model` section that the module knows. One more, and it would compute something else in silence.
+KNOWN = (
+    *("codebook_size", "embedding_dim", "text_specific_ratio", "graph_specific_ratio", "shared_ratio", "shared_search"),
+    *("text_encoder_model", "text_encoder_type", "text_encoder_trainable"),
+    *("graph_encoder_type", "graph_width", "graph_layers", "graph_heads", "node_name_features", "node_id_features"),
+    *("cross_width", "cross_layers", "cross_heads"),
+    *(
+        "num_top_k_tokens",
+        "num_nearest_tokens",
+        "quantizer_kind",
+        "normalize",
+        "weight_temperature",
+        "gradient_estimator",
+    ),
+    *("simvq", "ema_decay", "kmeans_init", "kmeans_step", "kmeans_refit", "kmeans_samples", "kmeans_iterations"),
+)
+# Of no meaning on another machine.
+MACHINE_FIELDS = ("data_dir", "cache_dir")
+
+
+def convert(request: Request) -> None:
+    """Writes the directory, compares both models on a sample of codes where torch is installed, and says what is next.
+
+    Raises:
+        InputError: there is no model, or it is of a configuration that the module does not know.
+        UserError: the two models do not compute the same.
+    """
+    saved, about = load(request)
+    check_known(saved)
+    encoder_dir = find_encoder(saved)
+    with whole_folder(request.output) as folder:
+        write(folder, saved, about, encoder_dir)
+        if importlib.util.find_spec("torch"):
+            from medtok_jax.convert.pytorch import check
+
+            print(check.compare(folder, saved, encoder_dir, request.tokenizer).describe())
+        else:
+            print("torch is not installed, so the two models were not compared; pip install 'medtok_jax[pytorch]'.")
+    print(f"{request.output}: {MODULE} and its weights. It needs torch, transformers and safetensors:")
+    print(f"  cd {request.output} && python -c \"from modeling_medtok import MedTok; MedTok.from_pretrained('.')\"")
+    print(f"  python -m medtok_jax.convert --from=pytorch --input={request.output} --output=WORKDIR    # and back")
+
+
+def load(request: Request) -> tuple[SavedModel, dict]:
+    """The model of a request and the metadata of its checkpoint.
+
+    The tokenizer directory's own model is taken, which its tokens come from; without one that of the work directory.
+
+    Raises:
+        InputError: there is neither.
+    """
+    if (request.tokenizer / model_reader.CONFIG).is_file() or request.workdir is None:
+        return model_reader.load(request.tokenizer), _about(request.tokenizer, request.workdir)
+    with tempfile.TemporaryDirectory() as folder:
+        model_writer.export(request.workdir, folder)
+        return model_reader.load(folder), _about(Path(folder), request.workdir)
+
+
+def _about(folder: Path, workdir: Path | None) -> dict:
+    """Metadata of the checkpoint; what a tokenizer directory keeps of it where the checkpoint is not at hand."""
+    content = json.loads((folder / model_reader.CONFIG).read_text(encoding="utf-8"))
+    about = {n: content[n] for n in ("config", "step", "fingerprint", "encoder", "node_types", "relation_names")}
+    if workdir is not None:
+        found = checkpoints.find(workdir, prefer="best")
+        if found.step == content["step"]:
+            about = found.about()
+    data = {name: value for name, value in about["config"]["data"].items() if name not in MACHINE_FIELDS}
+    config = {name: value for name, value in about["config"].items() if name not in ("init_from", "resume_from")}
+    return about | {"config": config | {"data": data}}
+
+
+def check_known(saved: SavedModel) -> None:
+    """Refuses a configuration that the module does not know.
+
+    Raises:
+        InputError: naming the field.
+    """
+    model = saved.config.model
+    for name in sorted(set(model.keys()) - set(KNOWN)):
+        raise InputError(f"model.{name} is not known to this conversion; use the release that trained the model.")
+    if (modalities := saved.config.data.get("modalities", "both")) != "both":
+        raise InputError(f"data.modalities is {modalities!r}, an ablation; only models of both are converted.")
+    for name, allowed in CHOICES.items():
+        section, field = name.split(".")
+        if section == "model" and model[field] not in allowed:
+            raise InputError(f"{name} is {model[field]!r}; this conversion knows {', '.join(allowed)}.")
+
+
+def find_encoder(saved: SavedModel) -> Path:
+    """The directory of the text encoder that the model was trained with.
+
+    Raises:
+        InputError: it is absent, or another one.
+    """
+    name = saved.config.model.text_encoder_model
+    directory = resolve_text_encoder(name)
+    if (identity := encoder_identity(directory)) != saved.encoder:
+        raise InputError(
+            f"The model was trained with another text encoder than {name} is now ({saved.encoder[:12]} instead of"
+            f" {identity[:12]}); install that one."
+        )
+    return directory
+
+
+def write(folder: Path, saved: SavedModel, about: dict, encoder_dir: Path) -> None:
+    """Writes all files of the directory.
+
+    Args:
+        folder: an empty directory.
+        saved: the model.
+        about: metadata of its checkpoint.
+        encoder_dir: of its text encoder.
+    """
+    shutil.copyfile(Path(__file__).with_name(MODULE), folder / MODULE)
+    (folder / "model.safetensors").write_bytes(save(weights.to_torch(saved.variables), {"format": "pt"}))
+    TextTokenizer(encoder_dir, saved.config.data.max_length).save(folder / "tokenizer.json")
+    (folder / ENCODER).mkdir()
+    names = {
+        "config.json",
+        *WEIGHTS,
+        *TOKENIZER_FILES,
+        *(path.name for path in encoder_dir.glob("model-*.safetensors")),
+    }
+    for name in sorted(names):
+        if (encoder_dir / name).is_file():
+            shutil.copyfile(encoder_dir / name, folder / ENCODER / name)
+    (folder / "config.json").write_text(json.dumps(describe(saved, about), indent=1) + "\n", encoding="utf-8")
+
+
+def describe(saved: SavedModel, about: dict) -> dict:
+    """What `config.json` says."""
+    model, index = saved.config.model.to_dict(), GraphIndex(saved)
+    regions = Regions.from_ratios(model["codebook_size"], model["text_specific_ratio"], model["graph_specific_ratio"])
+    sources = saved.graph.nodes["source"].unique().to_pylist() if saved.graph else []
+    sizes = {name: getattr(saved.sizes, name) for name in saved.sizes.__dataclass_fields__}
+    neighbourhood = {n: getattr(saved.neighbourhood, n) for n in saved.neighbourhood.__dataclass_fields__}
+    return {
+        "model_type": "medtok",
+        "architectures": ["MedTok"],
+        "format_version": FORMAT_VERSION,
+        "model": model,
+        "sizes": sizes,
+        "searched": {name: _searched(regions, region, model) for name, region in REGION_OF_EMBEDDING.items()},
+        "node_types": saved.node_types,
+        "relation_names": saved.relation_names,
+        "reverse": saved.reverse,
+        "type_of_system": {source.upper(): index.type_of_system(source) for source in sources},
+        "max_length": saved.config.data.max_length,
+        "text_state_dtype": saved.config.data.cache_dtype,
+        "neighbourhood": neighbourhood,
+        "learned_missing_graph": saved.learned_missing_graph,
+        "checkpoint": about,
+    }
+
+
+def _searched(regions: Regions, region: str, model: dict) -> tuple[int, int]:
+    """First row and one past the last row that an embedding of a region is searched among."""
+    whole = region == "shared" and model.get("shared_search", "region") == "book"
+    return (0, regions.size) if whole else regions.bounds(region)

@@ -1,0 +1,219 @@
+"""The data set's examples as columns: strings, splits and ragged subgraphs, packed once and memory-mapped."""
+
+import dataclasses
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from preprocessing.common.errors import InputError
+from preprocessing.common.ragged import offsets_of
+from preprocessing.graph.knowledge_graph import KnowledgeGraph
+from preprocessing.medtok_codes import fingerprint, graph_path
+
+SPLITS = ("train", "validation", "test")
+STRINGS = ("key", "system", "code", "description")
+RAGGED = {"nodes": np.int32, "hops": np.uint8, "senders": np.uint16, "receivers": np.uint16, "relations": np.uint8}
+CHUNK = 4096
+FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class CodeTable:
+    """All codes of a data set, split after split, in the data set's order.
+
+    Attributes:
+        fingerprint: of the data set's content.
+        key, system, code, description: `[codes]` arrays of str.
+        split: `[codes]` int8, position in `SPLITS`.
+        nodes, hops: flat subgraph nodes (knowledge-graph ids, distance from the anchor); rows by `node_offsets`.
+        senders, receivers, relations: flat subgraph edges (positions in the code's own nodes); rows by `edge_offsets`.
+        self_node: `[codes]` int32, position of the node that is the code itself, -1 for none.
+        graph_id: `[codes]` int32, equal for codes whose subgraphs are identical but for the self node's name.
+        graph: the knowledge graph.
+    """
+
+    fingerprint: str
+    key: np.ndarray
+    system: np.ndarray
+    code: np.ndarray
+    description: np.ndarray
+    split: np.ndarray
+    nodes: np.ndarray
+    hops: np.ndarray
+    senders: np.ndarray
+    receivers: np.ndarray
+    relations: np.ndarray
+    node_offsets: np.ndarray
+    edge_offsets: np.ndarray
+    self_node: np.ndarray
+    graph_id: np.ndarray
+    graph: KnowledgeGraph
+
+    def __len__(self) -> int:
+        return len(self.key)
+
+    @property
+    def num_nodes(self) -> np.ndarray:
+        """`[codes]` int64, nodes of each subgraph."""
+        return np.diff(self.node_offsets)
+
+    @property
+    def has_text(self) -> np.ndarray:
+        """`[codes]` bool, whether a code has a description and is not described by its system and code alone."""
+        stand_in = np.char.add(np.char.add(self.system.astype(str), " "), self.code.astype(str))
+        return self.description != stand_in.astype(object)
+
+    @property
+    def num_edges(self) -> np.ndarray:
+        """`[codes]` int64, edges of each subgraph."""
+        return np.diff(self.edge_offsets)
+
+    def rows(self, split: str) -> np.ndarray:
+        """Rows of one split."""
+        return np.flatnonzero(self.split == SPLITS.index(split))
+
+
+def without_graphs(table: CodeTable) -> CodeTable:
+    """The same codes as if none had a subgraph."""
+    nothing = {name: np.zeros(0, dtype) for name, dtype in RAGGED.items()}
+    return dataclasses.replace(
+        table,
+        **nothing,
+        node_offsets=np.zeros_like(table.node_offsets),
+        edge_offsets=np.zeros_like(table.edge_offsets),
+        self_node=np.full_like(table.self_node, -1),
+        graph_id=np.arange(len(table), dtype=np.int32),
+    )
+
+
+def load(builder, cache_dir: Path, *, progress: bool = True) -> CodeTable:
+    """Opens the packed examples of a built data set, packing them first where that was not done.
+
+    Args:
+        builder: a built TFDS builder (`preprocessing.medtok_codes.prepare`).
+        cache_dir: where packed examples lie, one folder a data set fingerprint.
+        progress: whether to show a bar.
+    """
+    identity = fingerprint(builder)
+    folder = cache_dir / f"examples-{identity[:16]}-{FORMAT}"
+    if not folder.exists():
+        _pack(builder, folder, progress)
+    arrays = {path.stem: np.load(path, mmap_mode="r") for path in folder.glob("*.npy")}
+    strings = pq.read_table(folder / "strings.parquet")
+    return CodeTable(
+        fingerprint=identity,
+        graph=KnowledgeGraph.load(graph_path(builder)),
+        **{name: strings[name].to_numpy(zero_copy_only=False) for name in STRINGS},
+        **arrays,
+    )
+
+
+def _pack(builder, folder: Path, progress: bool) -> None:
+    """Reads every example once and writes the columns; a folder appears only when it is whole."""
+    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"The cache directory {folder.parent} cannot be written ({error}); set data.cache_dir."
+        ) from error
+    try:
+        _write_columns(_read_columns(builder, progress), partial)
+        partial.rename(folder)
+    except OSError:
+        if not folder.exists():
+            raise
+        # Another process was first; its folder holds the same.
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _read_columns(builder, progress: bool) -> dict[str, list]:
+    columns = {name: [] for name in (*STRINGS, *RAGGED, "self_node", "split", "num_nodes", "num_edges", "digest")}
+    total = sum(builder.info.splits[split].num_examples for split in SPLITS)
+    with tqdm(total=total, desc="Packing examples", unit=" codes", disable=not progress) as bar:
+        for number, split in enumerate(SPLITS):
+            source = builder.as_data_source(split=split)
+            for start in range(0, len(source), CHUNK):
+                for example in source.__getitems__(range(start, min(start + CHUNK, len(source)))):
+                    _append(columns, example, number)
+                bar.update(min(CHUNK, len(source) - start))
+    return columns
+
+
+def _write_columns(columns: dict[str, list], folder: Path) -> None:
+    pq.write_table(pa.table({name: pa.array(columns[name]) for name in STRINGS}), folder / "strings.parquet")
+    for name, dtype in RAGGED.items():
+        np.save(folder / f"{name}.npy", np.concatenate(columns[name]).astype(dtype))
+    _, graph_id = np.unique(np.array(columns["digest"], np.uint64), return_inverse=True)
+    np.save(folder / "graph_id.npy", graph_id.astype(np.int32))
+    np.save(folder / "self_node.npy", np.array(columns["self_node"], np.int32))
+    np.save(folder / "split.npy", np.array(columns["split"], np.int8))
+    np.save(folder / "node_offsets.npy", offsets_of(columns["num_nodes"]))
+    np.save(folder / "edge_offsets.npy", offsets_of(columns["num_edges"]))
+
+
+def _append(columns: dict[str, list], example: dict, split: int) -> None:
+    for name in STRINGS:
+        columns[name].append(example[name].decode() if isinstance(example[name], bytes) else example[name])
+    for name in RAGGED:
+        columns[name].append(example[name])
+    columns["self_node"].append(int(example["self_node"]))
+    columns["split"].append(split)
+    columns["num_nodes"].append(len(example["nodes"]))
+    columns["num_edges"].append(len(example["senders"]))
+    columns["digest"].append(_subgraph_digest(example))
+
+
+def _subgraph_digest(example: dict) -> int:
+    """64-bit digest of what the graph encoder sees: the self node is anonymous, all else is as it stands."""
+    nodes = np.array(example["nodes"], np.int64)
+    if example["self_node"] >= 0:
+        nodes[example["self_node"]] = -1
+    digest = hashlib.blake2b(digest_size=8)
+    for array in (
+        nodes,
+        *(np.asarray(example[name], np.int64) for name in ("hops", "senders", "receivers", "relations")),
+    ):
+        digest.update(np.int64(len(array)).tobytes())
+        digest.update(array.tobytes())
+    return int.from_bytes(digest.digest(), "little")
+
+
+def sample(table: CodeTable, sample_size: int, include: tuple[str, ...]) -> np.ndarray:
+    """Rows in use, rising: all of them, or a stable sample of whole families.
+
+    A family is the codes of a system that share their first three characters (an ICD category). Sampled one by one,
+    codes would lose their siblings, and nearly every node of the graph would be in use, its name to be encoded.
+
+    Args:
+        table: the codes.
+        sample_size: number of codes; 0 for all. The last family drawn is cut to fit.
+        include: keys or prefixes of keys (with or without the dot) that a sample always holds.
+
+    Raises:
+        InputError: where a prefix matches nothing or the wanted codes are more than the sample.
+    """
+    if not sample_size or sample_size >= len(table):
+        return np.arange(len(table))
+    plain = np.char.replace(table.key.astype(str), ".", "")
+    wanted = np.zeros(len(table), bool)
+    for prefix in include:
+        matches = np.char.startswith(plain, prefix.replace(".", ""))
+        if not matches.any():
+            raise InputError(f"data.include names {prefix!r}, but no key begins with it; keys look like ICD10CM/E11.9.")
+        wanted |= matches
+    if wanted.sum() > sample_size:
+        raise InputError(f"data.include matches {wanted.sum()} codes, more than data.sample_size={sample_size}.")
+    family = [f"{system}/{code[:3]}" for system, code in zip(table.system, table.code, strict=True)]
+    digest = lambda text: int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")  # noqa: E731
+    family_draw = np.array([digest(name) for name in family], np.uint64)
+    code_draw = np.array([digest(key) for key in table.key], np.uint64)
+    order = np.lexsort((code_draw, family_draw, ~wanted))
+    return np.sort(order[:sample_size])

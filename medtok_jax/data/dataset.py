@@ -1,0 +1,156 @@
+"""A data set opened for a run: its codes, their frozen texts, and which of them are in use."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from medtok_jax import config as configuration
+from medtok_jax.batch import InputSizes, Tables
+from medtok_jax.data import code_table
+from medtok_jax.data.code_table import CodeTable
+from medtok_jax.text import cache as text_cache
+from medtok_jax.text.cache import TextCache
+from preprocessing import medtok_codes
+from preprocessing.common.ragged import take
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Everything a run reads: codes, their frozen texts, and which of them are in use.
+
+    Attributes:
+        table: all codes of the data set.
+        cache: token states of the descriptions in use, embeddings of the node names in use.
+        selected: `[selected]` rising rows of the table that are in use (all, or a sample).
+        text_id: `[codes]` int32, text of each code in the cache; -1 for codes not in use.
+        node_name: `[nodes]` int32, row of each knowledge-graph node's name in `cache.name_embedding`.
+        row_of_node: `[nodes]` int32, table row of the code that a node is, -1 for none.
+    """
+
+    table: CodeTable
+    cache: TextCache
+    selected: np.ndarray
+    text_id: np.ndarray
+    node_name: np.ndarray
+    row_of_node: np.ndarray
+
+    def rows(self, split: str) -> np.ndarray:
+        """Rows of one split that are in use, rising."""
+        return np.intersect1d(self.table.rows(split), self.selected, assume_unique=True)
+
+    @property
+    def num_texts(self) -> int:
+        """Distinct descriptions in use."""
+        return len(self.cache.offsets) - 1
+
+    def without(self, modality: str) -> "Data":
+        """The same codes as if none had a subgraph, or as if none had a description.
+
+        Nothing of the modality is left, not even which codes share it. A missing description is one token state of
+        zeros; a missing subgraph is the node that stands for that.
+
+        Args:
+            modality: `graph` or `text`.
+        """
+        if modality == "graph":
+            return dataclasses.replace(self, table=code_table.without_graphs(self.table))
+        count, width = len(self.selected), self.cache.states.shape[1]
+        empty = TextCache(
+            states=np.broadcast_to(np.zeros((1, width), self.cache.states.dtype), (count, width)),
+            offsets=np.arange(count + 1),
+            token_ids=np.zeros(count, np.int32),
+            name_embedding=self.cache.name_embedding,
+            num_cut=0,
+        )
+        text_id = np.full(len(self.table), -1, np.int32)
+        text_id[self.selected] = np.arange(count)
+        return dataclasses.replace(self, cache=empty, text_id=text_id)
+
+    def num_tokens(self, rows: np.ndarray) -> np.ndarray:
+        """`[rows]` int64 wordpieces of each code's description."""
+        text = self.text_id[rows]
+        return self.cache.offsets[text + 1] - self.cache.offsets[text]
+
+    def sizes(self) -> InputSizes:
+        """What the model must know of the data."""
+        return InputSizes(
+            text_width=self.cache.states.shape[1],
+            num_node_types=len(self.table.graph.node_types),
+            num_relations=len(self.table.graph.relation_names),
+            num_nodes=len(self.node_name),
+            max_nodes=max(int(self.table.num_nodes.max()), 1),
+        )
+
+    def tables(self, *, with_states: bool = False) -> Tables:
+        """What the device keeps, on the host; the token states only where asked for."""
+        return Tables(
+            node_type=self.table.graph.node_type_ids(),
+            node_name=self.node_name,
+            name_embedding=self.cache.name_embedding,
+            token_states=self.cache.states if with_states else None,
+        )
+
+
+def load_data(
+    config, *, encoder_dir: Path, progress: bool = True, encode: Callable[..., TextCache] = text_cache.open_or_encode
+) -> Data:
+    """Builds the data set if it is absent, packs it, encodes its texts if that was not done, and opens it all.
+
+    Of several processes the first goes ahead, so that those that share its files find everything done.
+
+    Args:
+        config: the whole configuration.
+        encoder_dir: of the text encoder.
+        progress: whether to show bars.
+        encode: opens the text states; takes what `text_cache.open_or_encode` does.
+    """
+    if jax.process_index() > 0:
+        multihost_utils.sync_global_devices("data ready")
+    data = _load_data(config, encoder_dir, progress, encode)
+    if jax.process_index() == 0 and jax.process_count() > 1:
+        multihost_utils.sync_global_devices("data ready")
+    return data
+
+
+def _load_data(config, encoder_dir: Path, progress: bool, encode: Callable[..., TextCache]) -> Data:
+    data_dir = configuration.data_dir(config)
+    builder = medtok_codes.prepare(config.data.name, str(data_dir), progress=progress)
+    table = code_table.load(builder, configuration.cache_dir(config), progress=progress)
+    selected = code_table.sample(table, config.data.sample_size, tuple(config.data.include))
+    # Objects: an array of strings gives each as much room as the longest takes.
+    texts, text_of_selected = np.unique(table.description[selected], return_inverse=True)
+    text_id = np.full(len(table), -1, np.int32)
+    text_id[selected] = text_of_selected
+    used_nodes = np.unique(take(table.nodes, table.node_offsets, selected)[0])
+    all_names = table.graph.nodes["name"].to_numpy(zero_copy_only=False)
+    names, name_of_used = np.unique(all_names[used_nodes], return_inverse=True)
+    node_name = np.zeros(len(all_names), np.int32)
+    node_name[used_nodes] = name_of_used + 1
+    cache = encode(
+        encoder_dir,
+        configuration.cache_dir(config),
+        texts.tolist(),
+        names.tolist(),
+        max_length=config.data.max_length,
+        dtype=config.data.cache_dtype,
+        progress=progress,
+    )
+    data = Data(table, cache, selected, text_id, node_name, _row_of_node(table, len(all_names)))
+    missing = {"both": None, "text": "graph", "graph": "text"}[config.data.modalities]
+    return data.without(missing) if missing else data
+
+
+def _row_of_node(table: CodeTable, num_nodes: int) -> np.ndarray:
+    rows = np.full(num_nodes, -1, np.int32)
+    known = np.flatnonzero(table.self_node >= 0)
+    rows[table.nodes[table.node_offsets[known] + table.self_node[known]]] = known
+    return rows
+
+
+def by_length(data: Data, rows: np.ndarray) -> np.ndarray:
+    """Rows ordered by token length, for encoding and tokenizing: little is spent on padding."""
+    return rows[np.argsort(data.num_tokens(rows), kind="stable")]

@@ -1,0 +1,124 @@
+"""Subgraphs of some codes as flat arrays, and what is left of them when part of the graph is concealed."""
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+
+from medtok_jax.data.code_table import CodeTable
+from preprocessing.common.ragged import positions
+
+
+class Concealed(NamedTuple):
+    """What is kept from the model of each code of a batch, `[batch]` bool each.
+
+    Attributes:
+        positives: the relations that positives are drawn from, and all that only they lead to: whoever reads its
+            positive's name off the graph learns nothing for codes that have none.
+        graph: the whole subgraph.
+        text: the description.
+    """
+
+    positives: np.ndarray
+    graph: np.ndarray
+    text: np.ndarray
+
+    @classmethod
+    def nothing(cls, count: int) -> "Concealed":
+        """Of no code anything."""
+        return cls(*np.zeros((3, count), bool))
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, count: int, *, positives: float, modality: float) -> "Concealed":
+        """At random.
+
+        Args:
+            rng: generator.
+            count: codes of the batch.
+            positives: share of codes whose relations to positives are concealed.
+            modality: share of codes whose graph is, and as large a share whose text is; never both.
+        """
+        draw = rng.random(count)
+        return cls(rng.random(count) < positives, draw < modality, draw >= 1.0 - modality)
+
+    def take(self, order: np.ndarray) -> "Concealed":
+        """The codes in another order, or some of them."""
+        return Concealed(*(part[order] for part in self))
+
+
+@dataclasses.dataclass(frozen=True)
+class Subgraphs:
+    """Subgraphs of some codes, one after the other.
+
+    Attributes:
+        nodes, hops: `[nodes]` ids in the knowledge graph, distance from the code.
+        of_node, of_edge: `[nodes]`, `[edges]` which code it belongs to.
+        senders, receivers: `[edges]` places in `nodes`.
+        relations: `[edges]`; edges 2i and 2i + 1 of a code are one fact in its two directions.
+        self_node: `[codes]` place in `nodes` of the code itself, -1 for none.
+    """
+
+    nodes: np.ndarray
+    hops: np.ndarray
+    of_node: np.ndarray
+    senders: np.ndarray
+    receivers: np.ndarray
+    relations: np.ndarray
+    of_edge: np.ndarray
+    self_node: np.ndarray
+
+    @classmethod
+    def of(cls, table: CodeTable, rows: np.ndarray) -> "Subgraphs":
+        """Those of some rows of the table."""
+        where, counts = positions(table.node_offsets, rows)
+        starts = np.cumsum(counts) - counts
+        edges, edge_counts = positions(table.edge_offsets, rows)
+        shift = np.repeat(starts, edge_counts)
+        self_node = table.self_node[rows]
+        return cls(
+            nodes=table.nodes[where],
+            hops=table.hops[where],
+            of_node=np.repeat(np.arange(len(rows)), counts),
+            senders=table.senders[edges] + shift,
+            receivers=table.receivers[edges] + shift,
+            relations=table.relations[edges],
+            of_edge=np.repeat(np.arange(len(rows)), edge_counts),
+            self_node=np.where(self_node >= 0, starts + self_node, -1),
+        )
+
+    def without(self, concealed: Concealed, relations: np.ndarray) -> "Subgraphs":
+        """What is left of them.
+
+        Args:
+            concealed: of each code.
+            relations: `[relations of the graph]` bool, those that positives are drawn from, in both directions.
+        """
+        # A code without such a relation has nothing to conceal.
+        has_any = np.bincount(self.of_edge[relations[self.relations]], minlength=len(self.self_node)) > 0
+        cut = concealed.positives & has_any
+        open_edge = ~(relations[self.relations] & cut[self.of_edge])
+        hops = self._hops(open_edge)
+        kept = (hops >= 0) | ~cut[self.of_node]
+        kept &= ~concealed.graph[self.of_node]
+        edge = open_edge & kept[self.senders] & kept[self.receivers]
+        place = np.cumsum(kept) - 1
+        known = (self.self_node >= 0) & ~concealed.graph
+        return Subgraphs(
+            nodes=self.nodes[kept],
+            hops=np.where(cut[self.of_node], hops, self.hops)[kept],
+            of_node=self.of_node[kept],
+            senders=place[self.senders[edge]],
+            receivers=place[self.receivers[edge]],
+            relations=self.relations[edge],
+            of_edge=self.of_edge[edge],
+            self_node=np.where(known, place[self.self_node], -1) if len(place) else self.self_node,
+        )
+
+    def _hops(self, open_edge: np.ndarray) -> np.ndarray:
+        """`[nodes]` distance from the anchors along open edges, -1 for what is further away than any node was."""
+        hops = np.where(self.hops == 0, 0, -1)
+        senders, receivers = self.senders[open_edge], self.receivers[open_edge]
+        for distance in range(int(self.hops.max(initial=0))):
+            reached = receivers[hops[senders] == distance]
+            hops[reached[hops[reached] < 0]] = distance + 1
+        return hops

@@ -1,0 +1,49 @@
+"""Codes that the knowledge graph says mean nearly the same: further positives of the contrastive losses."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from medtok_jax.data.dataset import Data
+from preprocessing.common.ragged import positions
+from preprocessing.graph.knowledge_graph import KnowledgeGraph
+
+
+def both_directions(graph: KnowledgeGraph, names: Sequence[str]) -> np.ndarray:
+    """`[relations]` bool, those of these names and their reverse; names that the graph has not are passed over."""
+    named = np.isin(graph.relation_names, list(names))
+    return named | named[np.asarray(graph.reverse)]
+
+
+class Positives:
+    """Draws a training code that one relation joins to each of some codes.
+
+    Args:
+        data: codes and their graph.
+        rows: training rows of the table; no other code is drawn.
+        relations: `[relations]` bool, which relations count.
+    """
+
+    def __init__(self, data: Data, rows: np.ndarray, relations: np.ndarray):
+        self.data, self.rows, self.relations = data, rows, relations
+        self.is_train = np.zeros(len(data.table), bool)
+        self.is_train[rows] = True
+
+    def draw(self, anchors: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """A random positive of each anchor `[anchors]`; where there is none, any training code. And which have one."""
+        table = self.data.table
+        where, counts = positions(table.edge_offsets, anchors)
+        owner = np.repeat(np.arange(len(anchors)), counts)
+        counted = (table.senders[where] == table.self_node[anchors][owner]) & self.relations[table.relations[where]]
+        where, owner = where[counted], owner[counted]
+        node = table.nodes[table.node_offsets[anchors][owner] + table.receivers[where]]
+        row = self.data.row_of_node[node]
+        usable = row >= 0
+        usable[usable] = self.is_train[row[usable]]
+        owner, row = owner[usable], row[usable]
+        order = np.lexsort((rng.random(len(owner)), owner))
+        found = np.bincount(owner, minlength=len(anchors)) > 0
+        first = np.searchsorted(owner[order], np.flatnonzero(found))
+        drawn = self.rows[rng.integers(len(self.rows), size=len(anchors))]
+        drawn[found] = row[order][first]
+        return drawn, found

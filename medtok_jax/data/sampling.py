@@ -1,0 +1,120 @@
+"""Which codes a training step sees, and what of them: a pure function of (seed, step)."""
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from medtok_jax.data.dataset import Data
+from medtok_jax.data.masking import Concealed, Subgraphs
+from medtok_jax.data.positives import Positives, both_directions
+
+# Drawn codes from which is told how large codes are.
+SIZED_CODES = 16384
+
+
+@functools.lru_cache(maxsize=4)
+def _permutation(seed: int, epoch: int, count: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+def draw(seed: int, step: int, batch_size: int, count: int) -> np.ndarray:
+    """Places `[batch_size]` in 0..count-1 that a step sees: passes over a fresh permutation each, end to end."""
+    where = step * batch_size + np.arange(batch_size)
+    epochs = where // count
+    return np.concatenate(
+        [_permutation(seed, int(epoch), count)[where[epochs == epoch] % count] for epoch in np.unique(epochs)]
+    )
+
+
+class Sizes(NamedTuple):
+    """How large codes are, `[codes]` int64 each: wordpieces, nodes, edges."""
+
+    tokens: np.ndarray
+    nodes: np.ndarray
+    edges: np.ndarray
+
+    @classmethod
+    def whole(cls, data: Data, rows: np.ndarray) -> "Sizes":
+        """Those of whole codes."""
+        return cls(data.num_tokens(rows), data.table.num_nodes[rows], data.table.num_edges[rows])
+
+    @classmethod
+    def shown(cls, data: Data, rows: np.ndarray, concealed: Concealed, relations: np.ndarray) -> "Sizes":
+        """Those of what is shown of codes.
+
+        Args:
+            data: codes.
+            rows: `[codes]` of the table.
+            concealed: of each code.
+            relations: `[relations]` bool, those that positives are drawn from.
+        """
+        if not (concealed.positives.any() or concealed.graph.any()):
+            return cls.whole(data, rows)
+        part = Subgraphs.of(data.table, rows).without(concealed, relations)
+        nodes, edges = (np.bincount(of, minlength=len(rows)) for of in (part.of_node, part.of_edge))
+        return cls(data.num_tokens(rows), nodes, edges)
+
+    def take(self, order: np.ndarray) -> "Sizes":
+        """The codes in another order."""
+        return Sizes(*(part[order] for part in self))
+
+
+class Sampler:
+    """Draws the batches of a run.
+
+    Args:
+        data: codes.
+        rows: training rows of the table.
+        seed, batch_size: of the run.
+        positive_relations: names of relations; where any is given, every other code of a batch is one that such a
+            relation joins to the code before it.
+        conceal_positives: share of codes whose relations to positives are concealed.
+        conceal_modality: share of codes whose graph is concealed, and as large a share whose text is.
+    """
+
+    def __init__(
+        self,
+        data: Data,
+        rows: np.ndarray,
+        *,
+        seed: int,
+        batch_size: int,
+        positive_relations: Sequence[str] = (),
+        conceal_positives: float = 0.0,
+        conceal_modality: float = 0.0,
+    ):
+        self.data, self.rows, self.seed, self.batch_size = data, rows, seed, batch_size
+        self.conceal_positives, self.conceal_modality = conceal_positives, conceal_modality
+        self.relations = both_directions(data.table.graph, positive_relations)
+        self.positives = Positives(data, rows, self.relations) if len(positive_relations) else None
+
+    def batch_rows(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Global batch of a step: `[batch_size]` rows and the slot of each one's partner (-1 for none)."""
+        if self.positives is None:
+            rows = self.rows[draw(self.seed, step, self.batch_size, len(self.rows))]
+            return rows, np.full(self.batch_size, -1)
+        half = self.batch_size // 2
+        anchors = self.rows[draw(self.seed, step, half, len(self.rows))]
+        neighbours, found = self.positives.draw(anchors, np.random.default_rng([self.seed, step, 1]))
+        slots = np.arange(half)
+        rows = np.stack([anchors, neighbours], axis=1).reshape(-1)
+        partner = np.stack([np.where(found, 2 * slots + 1, -1), np.where(found, 2 * slots, -1)], axis=1).reshape(-1)
+        return rows, partner
+
+    def concealed(self, step: int) -> Concealed:
+        """What a step does not see of the codes of its batch."""
+        rng = np.random.default_rng([self.seed, step, 2])
+        shares = {"positives": self.conceal_positives, "modality": self.conceal_modality}
+        return Concealed.draw(rng, self.batch_size, **shares)
+
+    def sizes(self) -> Sizes:
+        """Those of the codes of the first batches, as they are shown, or of all codes where they are drawn alike."""
+        if self.positives is None and not self.conceal_positives and not self.conceal_modality:
+            return Sizes.whole(self.data, self.data.selected)
+        steps = range(-(-SIZED_CODES // self.batch_size))
+        parts = [
+            Sizes.shown(self.data, self.batch_rows(step)[0], self.concealed(step), self.relations) for step in steps
+        ]
+        return Sizes(*map(np.concatenate, zip(*parts, strict=True)))

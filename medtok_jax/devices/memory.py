@@ -1,0 +1,47 @@
+"""Memory of devices, and what a compiled function needs of it."""
+
+import dataclasses
+import os
+
+import jax
+
+
+@dataclasses.dataclass(frozen=True)
+class StepMemory:
+    """What a compiled function needs on one device, in bytes, as XLA planned it.
+
+    Attributes:
+        arguments: state, batch and tables. outputs: results that take no argument's place. scratch: what is held only
+            while it runs. code: the program.
+    """
+
+    arguments: int
+    outputs: int
+    scratch: int
+    code: int
+
+    @classmethod
+    def of(cls, compiled: jax.stages.Compiled) -> "StepMemory | None":
+        """That of a compiled function; None where the backend does not tell."""
+        stats = compiled.memory_analysis()
+        if stats is None:
+            return None
+        return cls(
+            arguments=stats.argument_size_in_bytes,
+            outputs=stats.output_size_in_bytes - stats.alias_size_in_bytes,
+            scratch=stats.temp_size_in_bytes,
+            code=stats.generated_code_size_in_bytes,
+        )
+
+    @property
+    def total(self) -> int:
+        """All of it together."""
+        return self.arguments + self.outputs + self.scratch + self.code
+
+
+def device_memory(device: jax.Device) -> int | None:
+    """Bytes that a device has for arrays; those of the host for a CPU, None where it is not known."""
+    if device.platform == "cpu":
+        names = ("SC_PAGE_SIZE", "SC_PHYS_PAGES")
+        return os.sysconf(names[0]) * os.sysconf(names[1]) if set(names) <= os.sysconf_names.keys() else None
+    return (device.memory_stats() or {}).get("bytes_limit")

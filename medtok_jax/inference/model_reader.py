@@ -1,0 +1,198 @@
+"""A trained model read back from a tokenizer directory: enough to encode codes that no table holds.
+
+`model.safetensors` holds all variables by their dotted names, `model_config.json` what they mean (configuration, sizes,
+node types, relations, the text encoder's name and identity, digests of the other files) and `graph/` the knowledge
+graph. Nothing is pickled, and reading executes nothing. `model_directory` writes them.
+"""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from ml_collections import ConfigDict
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from medtok_jax.batch import InputSizes
+from medtok_jax.config import with_later_fields
+from medtok_jax.models.bert import Bert, BertConfig
+from medtok_jax.models.medtok import MedTok
+from preprocessing.common.errors import InputError
+from preprocessing.graph.knowledge_graph import KnowledgeGraph
+
+FORMAT_VERSION = 1
+# Sections and fields of the training configuration that are kept.
+SECTIONS = ("data", "model", "train", "seed")
+VARIABLES, CONFIG, GRAPH = "model.safetensors", "model_config.json", "graph"
+
+
+@dataclasses.dataclass(frozen=True)
+class Neighbourhood:
+    """How the subgraphs of the training data were drawn; see `preprocessing.graph.neighbourhoods`.
+
+    `codes_are_nodes` tells whether codes are nodes of the graph or only hang on some.
+    """
+
+    max_nodes: int
+    hub_cap: int
+    priority: tuple[str, ...]
+    first_kept: tuple[str, ...]
+    codes_are_nodes: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class SavedModel:
+    """A model as it was trained, without its text encoder.
+
+    Attributes:
+        config: sections `data`, `model`, `train` of the training configuration, and `seed`.
+        sizes: of the data it was trained on.
+        node_types, relation_names: names of the rows of its embedding tables.
+        reverse: position of each relation's reverse.
+        neighbourhood: how subgraphs were drawn.
+        learned_missing_graph: whether training ever moved the vector that stands for a missing graph.
+        encoder: identity of the text encoder; its name is `config.model.text_encoder_model`.
+        fingerprint: of the data set.
+        variables: all arrays by dotted name, `params...` and `fixed...`.
+        graph: the knowledge graph, or None where it was left out.
+    """
+
+    config: ConfigDict
+    sizes: InputSizes
+    node_types: tuple[str, ...]
+    relation_names: tuple[str, ...]
+    reverse: tuple[int, ...]
+    neighbourhood: Neighbourhood
+    learned_missing_graph: bool
+    encoder: str
+    fingerprint: str
+    variables: dict[str, np.ndarray]
+    graph: KnowledgeGraph | None
+
+
+def digest(files: list[Path]) -> str:
+    """sha256 (hex) over the contents of some files."""
+    total = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()
+
+
+def load(folder: str | Path) -> SavedModel:
+    """Reads the model part of a tokenizer directory and checks that its files belong together.
+
+    Raises:
+        InputError: there is no model, or it is damaged, mixed with another one or of another format version.
+    """
+    folder = Path(folder).expanduser()
+    content = _read_config(folder)
+    try:
+        digests = content["sha256"]
+        _checkdigest(folder / VARIABLES, [folder / VARIABLES], digests[VARIABLES])
+        graph = None
+        if GRAPH in digests:
+            _checkdigest(folder / GRAPH, sorted((folder / GRAPH).glob("*")), digests[GRAPH])
+            graph = KnowledgeGraph.load(folder / GRAPH)
+            if [*graph.node_types, *graph.relation_names] != [*content["node_types"], *content["relation_names"]]:
+                raise InputError(f"The graph in {folder / GRAPH} is not the one of {folder / CONFIG}; {_AGAIN}")
+        neighbourhood = content["neighbourhood"]
+        return SavedModel(
+            config=with_later_fields({name: content["config"][name] for name in SECTIONS}),
+            sizes=InputSizes(**content["sizes"]),
+            node_types=tuple(content["node_types"]),
+            relation_names=tuple(content["relation_names"]),
+            reverse=tuple(content["reverse"]),
+            neighbourhood=Neighbourhood(
+                **neighbourhood | {name: tuple(neighbourhood[name]) for name in ("priority", "first_kept")},
+            ),
+            learned_missing_graph=content["learned_missing_graph"],
+            encoder=content["encoder"],
+            fingerprint=content["fingerprint"],
+            variables=load_file(folder / VARIABLES),
+            graph=graph,
+        )
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"The model in {folder} is damaged ({reason}); {_AGAIN}") from error
+
+
+_AGAIN = "export it again: python -m medtok_jax.tokenize vocabulary --workdir=DIR --output=TOK --with_model."
+
+
+def _read_config(folder: Path) -> dict:
+    path = folder / CONFIG
+    if not path.is_file():
+        raise InputError(
+            f"{folder} holds no model ({CONFIG} is missing), so only codes of its table have tokens; {_AGAIN}"
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        version = content["format_version"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"{path} is damaged ({type(error).__name__}); {_AGAIN}") from error
+    if version != FORMAT_VERSION:
+        raise InputError(f"{path} has format version {version}, this code reads version {FORMAT_VERSION}; {_AGAIN}")
+    return content
+
+
+def _checkdigest(what: Path, files: list[Path], wanted: str) -> None:
+    if not what.exists():
+        raise InputError(f"{what} is missing; {_AGAIN}")
+    if digest(files) != wanted:
+        raise InputError(f"{what} is not what {CONFIG} beside it describes (truncated or of another model); {_AGAIN}")
+
+
+def structure(saved: SavedModel, sizes: InputSizes, encoder_dir: Path) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
+    """Structure and abstract variables (parameters, fixed) of the saved model at some sizes.
+
+    Raises:
+        InputError: the configuration describes no model.
+    """
+    dtype = jnp.bfloat16 if saved.config.train.mixed_precision else jnp.float32
+
+    def build() -> MedTok:
+        model, bert = saved.config.model, None
+        if model.text_encoder_trainable:
+            bert = Bert(BertConfig.from_directory(encoder_dir), dtype=dtype, rngs=nnx.Rngs(0))
+        return MedTok(model, sizes, bert=bert, dtype=dtype, rngs=nnx.Rngs(0))
+
+    try:
+        return nnx.split(nnx.eval_shape(build), nnx.Param, ...)
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{CONFIG} describes no model of this version ({reason}); {_AGAIN}") from error
+
+
+def fill(state: nnx.State, variables: dict[str, np.ndarray], prefix: str) -> nnx.State:
+    """Abstract variables with their values, on the default device.
+
+    Raises:
+        InputError: a variable is missing or has another shape.
+    """
+
+    def value_of(tree: dict, path: str) -> dict:
+        return {
+            key: value_of(x, f"{path}.{key}") if isinstance(x, dict) else read(x, f"{path}.{key}")
+            for key, x in tree.items()
+        }
+
+    def read(wanted, name: str) -> jax.Array:
+        array = variables.get(name)
+        if array is None or array.shape != wanted.shape:
+            found = "absent" if array is None else f"of shape {list(array.shape)}"
+            raise InputError(f"{name} is {found} in {VARIABLES}, but {CONFIG} calls for {list(wanted.shape)}; {_AGAIN}")
+        return jnp.asarray(array, wanted.dtype)
+
+    filled = jax.tree.map(lambda x: x, state)
+    nnx.replace_by_pure_dict(filled, value_of(nnx.to_pure_dict(state), prefix))
+    return filled

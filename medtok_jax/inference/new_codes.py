@@ -1,0 +1,348 @@
+"""Tokens of codes that no table holds: encoded by the model on the spot from a description, a subgraph, or both."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import jraph
+import numpy as np
+from flax import nnx
+from tqdm import tqdm
+
+from medtok_jax.batch import MISSING, ORDINARY, SELF, Batch, InputSizes, Tables
+from medtok_jax.inference import graph_input, model_reader, neighbour_lists
+from medtok_jax.inference.graph_index import GraphIndex
+from medtok_jax.inference.graph_input import CodeGraph
+from medtok_jax.inference.model_reader import SavedModel
+from medtok_jax.lookup.hierarchy import ancestors
+from medtok_jax.text.cache import DTYPES
+from medtok_jax.text.encode import TextStates
+from medtok_jax.text.encoder_files import encoder_identity, resolve_text_encoder
+from preprocessing.codes import SYSTEMS, display_code, is_wellformed
+from preprocessing.common.errors import InputError
+
+# Codes a batch: one alone, or many. Each is compiled when it is first needed.
+BATCH_SIZES = (1, 32)
+# Codes whose texts are encoded together.
+CODES_AT_ONCE = 512
+# What is read of a description or name before it is cut into wordpieces.
+MAX_CHARACTERS = 100_000
+# Characters of a system or a code.
+MAX_NAME = 200
+# The model's tables whose rows are named; each gets a row, the mean of all, for names it never saw.
+NAMED_ROWS = ("params.node_features.types.embedding", "params.graph_encoder.relations.embedding")
+UNLEARNED = (
+    "the model never saw a code without a graph, so that only its text-specific tokens tell something; give neighbours."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class NewCode:
+    """A code to encode.
+
+    Attributes:
+        system: code system, an OMOP vocabulary name where there is one.
+        code: the code.
+        description: what it means, or None.
+        graph: node-link JSON (`graph_input.from_node_link`), a list of neighbours (`neighbour_lists.from_neighbours`),
+            or None to join the code to the nearest code above it in its own spelling, where the knowledge graph has
+            one. An empty list leaves it without neighbours.
+    """
+
+    system: str
+    code: str
+    description: str | None = None
+    graph: dict | list | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class NewTokens:
+    """Tokens of new codes, in the order they were given.
+
+    Attributes:
+        ids: `[n, 4K]` int32 global token ids: text-specific, graph-specific, text cross, graph cross, K each.
+        weights: `[n, 4K]` float32, likewise.
+        embeddings: `[n, 4, d]` float32, the quantized embeddings.
+        unquantized: `[n, 4, d]` float32, the embeddings as they were searched.
+        road: what each code was encoded from: `text`, `graph`, `text+graph`, or `text+hierarchy` where the code above
+            it is its neighbourhood.
+        notes: for each code what was cut, left out or assumed, one sentence each.
+    """
+
+    ids: np.ndarray
+    weights: np.ndarray
+    embeddings: np.ndarray
+    unquantized: np.ndarray
+    road: list[str]
+    notes: list[tuple[str, ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Prepared:
+    """A checked code: the text to encode, its subgraph or None, the road and the notes."""
+
+    text: str
+    graph: CodeGraph | None
+    road: str
+    notes: tuple[str, ...]
+
+
+class NewCodeEncoder:
+    """Encodes new codes with a trained model; `from_directory` opens one.
+
+    The first call compiles for seconds, later calls of like size do not.
+
+    Args:
+        saved: the model.
+        encoder_dir: directory of its text encoder.
+    """
+
+    def __init__(self, saved: SavedModel, encoder_dir: Path):
+        data, self.modalities = saved.config.data, saved.config.data.modalities
+        self.saved, self.index = saved, GraphIndex(saved)
+        self.texts = TextStates(encoder_dir, max_length=data.max_length, dtype=DTYPES[data.cache_dtype])
+        sizes, variables = _with_unknown_rows(saved)
+        graphdef, params, fixed = model_reader.structure(saved, sizes, encoder_dir)
+        self.params = model_reader.fill(params, variables, "params")
+        self.fixed = model_reader.fill(fixed, variables, "fixed")
+        self._run = jax.jit(lambda params, fixed, batch, tables: _tokenize(graphdef, params, fixed, batch, tables))
+
+    @classmethod
+    def from_directory(cls, path: str | Path, *, text_encoder: str | None = None) -> "NewCodeEncoder":
+        """Opens the model of a tokenizer directory.
+
+        Args:
+            path: a directory that `model_directory.export` filled.
+            text_encoder: where its text encoder lies now, if not where it lay in training.
+
+        Raises:
+            InputError: there is no model, it is damaged, or its text encoder is absent or another one.
+        """
+        saved = model_reader.load(path)
+        name = text_encoder or saved.config.model.text_encoder_model
+        encoder_dir = resolve_text_encoder(name)
+        identity = encoder_identity(encoder_dir)
+        if identity != saved.encoder:
+            raise InputError(
+                f"The model in {path} was trained with another text encoder than {name} "
+                f"({saved.encoder[:12]} instead of {identity[:12]}); install or give that one."
+            )
+        return cls(saved, encoder_dir)
+
+    def encode(self, codes: Sequence[NewCode], progress: bool = False) -> NewTokens:
+        """Tokens of some codes.
+
+        Args:
+            codes: what to encode.
+            progress: whether to show a bar.
+
+        Raises:
+            InputError: a code has neither description nor graph, or something that cannot be read.
+        """
+        prepared = [self._prepare(code) for code in codes]
+        width, model = 4 * self.saved.config.model.num_top_k_tokens, self.saved.config.model
+        ids, weights = np.zeros((len(codes), width), np.int32), np.zeros((len(codes), width), np.float32)
+        vectors, searched = np.zeros((2, len(codes), 4, model.embedding_dim), np.float32)
+        notes = [code.notes for code in prepared]
+        with tqdm(total=len(codes), desc="Encoding", unit=" codes", disable=not progress) as bar:
+            for start in range(0, len(codes), CODES_AT_ONCE):
+                part = prepared[start : start + CODES_AT_ONCE]
+                for rows, outputs in self._encode_part(part):
+                    for array, output in zip((ids, weights, vectors, searched), outputs, strict=True):
+                        array[start + rows] = np.asarray(output)[: len(rows)]
+                    bar.update(len(rows))
+        return NewTokens(ids, weights, vectors, searched, [code.road for code in prepared], notes)
+
+    def _prepare(self, code: NewCode) -> _Prepared:
+        key, notes = _checked_key(code), []
+        # What the model never read says nothing to it.
+        if self.modalities == "text":
+            code = dataclasses.replace(code, graph=[])
+        if self.modalities == "graph":
+            code = dataclasses.replace(code, description=None)
+        text, graph = self._description(code, key, notes), None
+        if isinstance(code.graph, dict):
+            graph = graph_input.from_node_link(code.graph, key, self.index)
+        elif isinstance(code.graph, list | tuple):
+            graph = neighbour_lists.from_neighbours(list(code.graph), key, self.index)
+        elif code.graph is not None:
+            raise InputError(
+                f"The graph of {key} is a {type(code.graph).__name__}; give node-link JSON or a list of neighbours."
+            )
+        if graph is None and not text:
+            raise InputError(f"{key} has neither a description nor a graph; give one of the two.")
+        road = "text+graph" if text and graph else "text" if text else "graph"
+        if code.graph is None and (above := self._code_above(code)):
+            graph, road = neighbour_lists.from_neighbours([above], key, self.index), "text+hierarchy"
+            notes.append(f"{key}: {above}, the code above it, is its only neighbour.")
+        if graph is None and code.graph is not None:
+            notes.append(f"{key}: its graph is empty.")
+        if graph is None and not self.saved.learned_missing_graph:
+            notes.append(f"{key}: {UNLEARNED}")
+        # A code without a description is described by its system and code, as in training.
+        return _Prepared(
+            text or _clean(f"{code.system} {code.code}"), graph, road, (*notes, *(graph.notes if graph else ()))
+        )
+
+    def _code_above(self, code: NewCode) -> str | None:
+        """Key of the nearest code above one, by its own spelling, that is a node of the knowledge graph."""
+        system = code.system.strip()
+        if system not in SYSTEMS or not is_wellformed(system, code.code):
+            return None
+        keys = (f"{system}/{above}" for above in ancestors(system, display_code(system, code.code)))
+        return next((key for key in keys if self.index.find_key(key) >= 0), None)
+
+    def _description(self, code: NewCode, key: str, notes: list[str]) -> str:
+        """The text to encode, empty where there is none."""
+        if code.description is None:
+            return ""
+        if not isinstance(code.description, str):
+            raise InputError(f"The description of {key} is a {type(code.description).__name__}; give text or None.")
+        text = _clean(code.description.strip())
+        tokens, _, cut = self.texts.tokenizer([text])
+        if cut or len(text) < len(code.description.strip()):
+            notes.append(f"{key}: its description was cut at {self.texts.tokenizer.max_length} wordpieces.")
+        # [CLS] and [SEP] alone: nothing that the encoder reads.
+        return text if len(tokens) > 2 else ""
+
+    def _encode_part(self, codes: list[_Prepared]):
+        """Yields rows of `codes` and their outputs, which hold padding behind them."""
+        names = list(dict.fromkeys(_clean(name) for code in codes if code.graph for name in code.graph.names))
+        states, pooled = self.texts([code.text for code in codes], names)
+        if self.modalities == "graph":
+            states = [np.zeros_like(state[:1]) for state in states]
+        row_of_name = {name: row for row, name in enumerate(names)}
+        order = np.argsort([len(state) for state in states], kind="stable")
+        size = next((size for size in BATCH_SIZES if size >= len(codes)), BATCH_SIZES[-1])
+        for start in range(0, len(order), size):
+            rows = order[start : start + size]
+            graphs = [codes[row].graph for row in rows]
+            text, mask = self._texts([codes[row].text for row in rows], [states[row] for row in rows], size)
+            shape = _shape(graphs, size, self.index.max_nodes)
+            graph, node_ids = _pad_graphs(graphs, size, shape, self._first_free)
+            batch = Batch(
+                text=text,
+                text_mask=mask,
+                graph=graph,
+                valid=np.arange(size) < len(rows),
+                **{name: np.zeros(size, np.int32) for name in ("index", "text_id", "graph_id", "partner")},
+            )
+            used = [row_of_name[_clean(name)] for g in graphs if g for name in g.names]
+            yield rows, self._run(self.params, self.fixed, batch, self._tables(graphs, node_ids, pooled[used]))
+
+    @property
+    def _first_free(self) -> int:
+        """Number of the first node that has no learned embedding of its id."""
+        return self.saved.sizes.num_nodes if self.saved.config.model.node_id_features else 0
+
+    def _texts(self, texts: list[str], states: list[np.ndarray], size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Padded token states, or wordpieces where the text encoder was trained too, and their mask."""
+        if self.saved.config.model.text_encoder_trainable:
+            tokens, offsets, _ = self.texts.tokenizer(texts)
+            states = np.split(tokens, offsets[1:-1])
+        longest = max(len(state) for state in states)
+        length = next(length for length in self.saved.config.data.length_buckets if length >= longest)
+        padded = np.zeros((size, length, *states[0].shape[1:]), states[0].dtype)
+        mask = np.zeros((size, length), bool)
+        for row, state in enumerate(states):
+            padded[row, : len(state)], mask[row, : len(state)] = state, True
+        return padded, mask
+
+    def _tables(self, graphs: list[CodeGraph | None], node_ids: np.ndarray, names: np.ndarray) -> Tables:
+        """Facts of the nodes of one batch, each at its number; the padded number of nodes is that of `node_ids`."""
+        places = np.flatnonzero(node_ids >= 0)
+        types = np.concatenate([g.types if g else np.zeros(1, np.int32) for g in graphs])
+        has_name = np.concatenate([np.full(len(g.types) if g else 1, g is not None) for g in graphs])
+        node_type, node_name = np.zeros((2, self._first_free + len(node_ids)), np.int32)
+        node_type[node_ids[places]] = types
+        node_name[node_ids[places]] = places
+        embedding = np.zeros((len(node_ids), names.shape[-1]), names.dtype)
+        embedding[places[has_name]] = names
+        return Tables(node_type=node_type, node_name=node_name, name_embedding=embedding)
+
+
+def _checked_key(code: NewCode) -> str:
+    for name, value in (("system", code.system), ("code", code.code)):
+        if not isinstance(value, str) or not value.strip():
+            raise InputError(f"The {name} of a new code is {graph_input.describe(value)}; give text that is not empty.")
+        if len(value) > MAX_NAME:
+            raise InputError(f"The {name} {graph_input.describe(value)} is longer than {MAX_NAME} characters.")
+    return f"{code.system.strip()}/{code.code.strip()}"
+
+
+def _clean(text: str) -> str:
+    """Text that a tokenizer can read: not endless, and valid Unicode."""
+    return text[:MAX_CHARACTERS].encode("utf-8", "replace").decode("utf-8")
+
+
+def _with_unknown_rows(saved: SavedModel) -> tuple[InputSizes, dict[str, np.ndarray]]:
+    """InputSizes and variables with one more node type and relation, the mean of those that were learned."""
+    variables = dict(saved.variables)
+    for name in NAMED_ROWS:
+        table = variables.get(name)
+        if table is None or table.ndim != 2 or not len(table):
+            raise InputError(f"The model lacks the table {name}; export it again from its run.")
+        variables[name] = np.concatenate([table, table.mean(0, keepdims=True)])
+    more = {"num_node_types": saved.sizes.num_node_types + 1, "num_relations": saved.sizes.num_relations + 1}
+    return dataclasses.replace(saved.sizes, **more), variables
+
+
+def _tokenize(graphdef: nnx.GraphDef, params: nnx.State, fixed: nnx.State, batch: Batch, tables: Tables):
+    """Token ids and weights `[batch, 4K]`; embeddings quantized and as they were searched, `[batch, 4, d]`."""
+    pairs = nnx.merge(graphdef, params, fixed)(batch, tables).pairs()
+    ids = jnp.concatenate([quantized.ids for _, quantized in pairs], axis=1)
+    weights = jnp.concatenate([quantized.weights for _, quantized in pairs], axis=1)
+    vectors = jnp.stack([quantized.vector for _, quantized in pairs], axis=1)
+    return ids, weights, vectors, jnp.stack([embedding for embedding, _ in pairs], axis=1)
+
+
+def _shape(graphs: list[CodeGraph | None], size: int, max_nodes: int) -> tuple[int, int]:
+    """The smallest of a few (nodes, edges) that holds the graphs and a spare node."""
+    nodes = sum(len(graph.hops) if graph else 1 for graph in graphs)
+    edges = sum(len(graph.senders) if graph else 0 for graph in graphs)
+    places = next(level for level in (-(-size * max_nodes // 4), size * max_nodes) if level >= nodes)
+    return places + 1, next(places * level for level in (4, 16, max_nodes) if places * level >= edges)
+
+
+def _pad_graphs(
+    graphs: list[CodeGraph | None], size: int, shape: tuple[int, int], first_free: int
+) -> tuple[jraph.GraphsTuple, np.ndarray]:
+    """Graphs padded to `(nodes, edges)` on a leading axis of one, and the number of every node, -1 at padding.
+
+    A node that has a learned embedding of its id keeps its number; the others are numbered from `first_free` on. A code
+    without a graph gets the one node that stands for that; codes that only fill the batch have none.
+    """
+    nodes, edges = shape
+    node_ids, hop, kind = np.full(nodes, -1, np.int64), np.zeros(nodes, np.int32), np.full(nodes, ORDINARY, np.int32)
+    senders, receivers = (np.full(edges, nodes - 1, np.int32) for _ in range(2))
+    relation = np.zeros(edges, np.int32)
+    n_node, n_edge = np.zeros(size + 1, np.int32), np.zeros(size + 1, np.int32)
+    node, edge = 0, 0
+    for number, graph in enumerate(graphs):
+        n_node[number] = len(graph.hops) if graph else 1
+        here = slice(node, node + n_node[number])
+        node_ids[here] = first_free + np.arange(here.start, here.stop)
+        if graph is None:
+            kind[node] = MISSING
+        else:
+            n_edge[number] = len(graph.senders)
+            learned = (graph.node_ids >= 0) & (graph.node_ids < first_free)
+            node_ids[here] = np.where(learned, graph.node_ids, node_ids[here])
+            hop[here] = graph.hops
+            if graph.self_node >= 0:
+                kind[node + graph.self_node] = SELF
+            there = slice(edge, edge + n_edge[number])
+            senders[there], receivers[there] = graph.senders + node, graph.receivers + node
+            relation[there] = graph.relations
+        node, edge = node + n_node[number], edge + n_edge[number]
+    n_node[-1], n_edge[-1] = nodes - node, edges - edge
+    padded = {"node_id": np.maximum(node_ids, 0).astype(np.int32), "kind": kind, "hop": hop}
+    fields = {"senders": senders, "receivers": receivers, "edges": relation, "n_node": n_node, "n_edge": n_edge}
+    graph = jraph.GraphsTuple(
+        nodes={name: array[None] for name, array in padded.items()},
+        globals=None,
+        **{name: array[None] for name, array in fields.items()},
+    )
+    return graph, node_ids

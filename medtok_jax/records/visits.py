@@ -1,0 +1,270 @@
+"""Visits of patients out of MEDS events: the base of every target that reads codes visit by visit. No JAX here.
+
+A visit is what shares a `hadm_id`; what has none is a visit for each day. It begins and ends with its admission and
+discharge where there are such events, else with its first and last event. Only medical codes are kept, each once a
+visit, in the order of their first event; a visit without any is no visit.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+from tqdm import tqdm
+
+from medtok_jax.lookup.code_names import CodeNames
+from medtok_jax.records.event_codes import MISSING, CodeMapper
+from preprocessing import codes
+from preprocessing.common.errors import InputError
+from preprocessing.common.extras import load
+from preprocessing.common.ragged import offsets_of
+from preprocessing.meds.dataset import MedsDataset
+from preprocessing.meds.layout import BIRTH, DEATH
+
+pl = load("polars")
+
+KINDS = DIAGNOSIS, PROCEDURE, PRESCRIPTION = ("diagnosis", "procedure", "prescription")
+_KIND_OF_SYSTEM = {
+    **dict.fromkeys((codes.ICD9CM, codes.ICD10CM, codes.SNOMED), DIAGNOSIS),
+    **dict.fromkeys((codes.ICD9PROC, codes.ICD10PCS, codes.CPT4, codes.HCPCS), PROCEDURE),
+    **dict.fromkeys((codes.RXNORM, codes.NDC, codes.ATC), PRESCRIPTION),
+}
+_VISIT = ["subject_id", "hadm_id", "day"]
+# MIMIC in MEDS writes `HOSPITAL_ADMISSION//EW EMER.//EMERGENCY ROOM`, OMOP in MEDS `Visit/IP`.
+_ADMISSION = r"^(?:HOSPITAL_ADMISSION//|Visit/)([^/]+)"
+_DISCHARGE = r"^HOSPITAL_DISCHARGE(?://|$)"
+_DIED = r"^HOSPITAL_DISCHARGE//.*(?:DIED|DEAD|EXPIRED)"
+# MIMIC-III writes ages over 89 as about 300 years; nobody is that old, and their median is 91.4 (its documentation).
+_HIDDEN_AGE, _HIDDEN_MEANS = 150, 91
+DAYS_A_YEAR = 365.2425
+
+
+@dataclasses.dataclass(frozen=True)
+class Visits:
+    """All visits of a data set, sorted by subject and start.
+
+    Attributes:
+        subject: `[visits]` int64.
+        name: `[visits]` str, the `hadm_id`, or subject and day of a visit without one.
+        start, end: `[visits]` datetime64[us].
+        birth: `[visits]` datetime64[us], of the patient; NaT where it is unknown.
+        died: `[visits]` bool, whether the patient died before the visit ended, or on that day.
+        admission_type: `[visits]` str, as the data set says; empty where it does not.
+        offsets: `[visits + 1]` int64, the codes of visit v are `code[offsets[v]:offsets[v + 1]]`.
+        code: `[codes]` int32, places in `key`.
+        key: distinct codes, `SYSTEM/code`, sorted; spelled as the tokenizer does where it holds them.
+        row: `[keys]` int64, row of the tokenizer's table, -1 where it does not hold the code.
+        kind: `[keys]` int8, place in `KINDS`.
+        without_codes: number of visits by `hadm_id` left out since they have no medical code.
+    """
+
+    subject: np.ndarray
+    name: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+    birth: np.ndarray
+    died: np.ndarray
+    admission_type: np.ndarray
+    offsets: np.ndarray
+    code: np.ndarray
+    key: np.ndarray
+    row: np.ndarray
+    kind: np.ndarray
+    without_codes: int
+
+    def __len__(self) -> int:
+        return len(self.subject)
+
+    def codes_of(self, visit: int) -> np.ndarray:
+        """The codes of a visit, `[codes]` places in `key`."""
+        return self.code[self.offsets[visit] : self.offsets[visit + 1]]
+
+    @property
+    def is_first(self) -> np.ndarray:
+        """`[visits]` bool, whether a visit is its patient's first."""
+        return np.concatenate([[True], self.subject[1:] != self.subject[:-1]])[: len(self)]
+
+    @property
+    def patient_offsets(self) -> np.ndarray:
+        """`[patients + 1]` int64, the visits of patient p are `offsets[p]` to `offsets[p + 1]`."""
+        return np.append(np.flatnonzero(self.is_first), len(self))
+
+    @property
+    def days(self) -> np.ndarray:
+        """`[visits]` int64, whole days from start to end."""
+        return (self.end - self.start) // np.timedelta64(1, "D")
+
+    @property
+    def age_days(self) -> np.ndarray:
+        """`[visits]` float64, age at the start; NaN where it is unknown. Ages that MIMIC-III hides become 91 years."""
+        days = (self.start - self.birth) / np.timedelta64(1, "D")
+        days[days < 0] = 0
+        days[days > _HIDDEN_AGE * DAYS_A_YEAR] = _HIDDEN_MEANS * DAYS_A_YEAR
+        return days
+
+    @property
+    def days_since_previous(self) -> np.ndarray:
+        """`[visits]` int64, whole days from the end of the patient's visit before; 0 for the first."""
+        gap = np.zeros(len(self), np.int64)
+        gap[1:] = (self.start[1:] - self.end[:-1]) // np.timedelta64(1, "D")
+        return np.where(self.is_first, 0, np.maximum(gap, 0))
+
+    def admission_types(self) -> tuple[list[str], np.ndarray]:
+        """The types of admission, the most frequent first (ties by name), and `[visits]` place of each visit's in them;
+        -1 for an empty one."""
+        names, inverse, counts = np.unique(self.admission_type, return_inverse=True, return_counts=True)
+        order = [i for i in np.lexsort((names, -counts)) if names[i]]
+        place = np.full(len(names), -1, np.int64)
+        place[order] = np.arange(len(order))
+        return [str(names[i]) for i in order], place[inverse]
+
+
+def read_visits(dataset: MedsDataset, mapper: CodeMapper, *, progress: bool = True) -> Visits:
+    """Reads all visits of a data set, one file at a time.
+
+    Args:
+        dataset: the events.
+        mapper: finds the rows of codes, and counts them; where it drops the unmapped, so does this.
+        progress: whether to show a bar.
+
+    Raises:
+        InputError: there is not a single visit with a medical code.
+    """
+    vocabulary = _Codes(mapper)
+    parts = [_of_shard(frame, vocabulary) for frame in _frames(dataset, progress)]
+    if not any(len(pairs) for _, pairs in parts):
+        raise InputError(
+            f"{dataset.root} has no event with a code that the tokenizer holds; codes must name their system, like"
+            " ICD10CM/E11.9 or DIAGNOSIS//ICD//10//E119."
+        )
+    visits = pl.concat([visits for visits, _ in parts])
+    # Visits of files that follow one another are numbered on.
+    shifts = np.cumsum([0, *(len(visits) for visits, _ in parts[:-1])])
+    visit = np.concatenate([p["visit"].to_numpy() + shift for (_, p), shift in zip(parts, shifts, strict=True)])
+    code = np.concatenate([pairs["name"].to_numpy() for _, pairs in parts])
+    return _assemble(visits, visit.astype(np.int64), code.astype(np.int32), vocabulary)
+
+
+def _frames(dataset: MedsDataset, progress: bool) -> Iterator["pl.DataFrame"]:
+    columns = ["hadm_id"]
+    bar = tqdm(total=len(dataset.shards), desc="Reading visits", unit=" files", disable=not progress)
+    with bar:
+        for frame in dataset.frames(columns=columns):
+            yield frame
+            bar.update()
+
+
+class _Codes:
+    """The medical codes met so far: what a data set spells in several ways is one code."""
+
+    def __init__(self, mapper: CodeMapper):
+        self.mapper = mapper
+        self.place: dict[str, int] = {}
+        self.row: list[int] = []
+        self.kind: list[int] = []
+        self._names = CodeNames(list(codes.SYSTEMS))
+
+    def places(self, spellings: "pl.Series", rows: np.ndarray) -> list[int | None]:
+        """Place of each distinct spelling among the codes; None for what is no medical code or is to be dropped."""
+        medical = self.mapper.is_medical(spellings)
+        return [
+            self._place(text, int(row)) if is_code and (row != MISSING or self.mapper.unmapped != "drop") else None
+            for text, row, is_code in zip(spellings, rows, medical, strict=True)
+        ]
+
+    def _place(self, text: str, row: int) -> int:
+        key = self.mapper.keys[row] if row != MISSING else self._unmapped_key(text)
+        if key not in self.place:
+            self.place[key] = len(self.place)
+            self.row.append(row)
+            self.kind.append(KINDS.index(_KIND_OF_SYSTEM.get(key.partition("/")[0], DIAGNOSIS)))
+        return self.place[key]
+
+    def _unmapped_key(self, text: str) -> str:
+        if text.upper().startswith("MEDICATION//"):
+            return f"{codes.NDC}/{text.partition('//')[2]}"
+        named, code = self._names.split(text)
+        return f"{named[0]}/{code}" if named else text
+
+
+def _of_shard(frame: "pl.DataFrame", vocabulary: _Codes) -> tuple["pl.DataFrame", "pl.DataFrame"]:
+    """Visits of one file, and (visit, code) pairs: every code of a visit once, in the order of events."""
+    births, deaths = (_times(frame, code) for code in (BIRTH, DEATH))
+    events = frame.filter(pl.col("time").is_not_null() & ~pl.col("code").is_in([BIRTH, DEATH]))
+    events = events.with_columns(
+        day=pl.when(pl.col("hadm_id").is_null()).then(pl.col("time").dt.date()).otherwise(None),
+    ).join(_meaning(events["code"], vocabulary), on="code", how="left", maintain_order="left")
+    # Days without a code, such as those of a laboratory, would be no visits.
+    events = events.filter(
+        pl.col("hadm_id").is_not_null() | pl.col("name").is_not_null() | pl.col("type").is_not_null()
+    )
+    time = pl.col("time")
+    visits = (
+        events.group_by(_VISIT, maintain_order=True)
+        .agg(
+            start=time.filter(pl.col("admission")).min().fill_null(time.min()),
+            end=time.filter(pl.col("discharge")).max().fill_null(time.max()),
+            admission_type=pl.col("type").drop_nulls().first().fill_null(""),
+            died=pl.col("died").any(),
+        )
+        .join(births.rename({"time": "birth"}), on="subject_id", how="left", maintain_order="left")
+        .join(deaths.rename({"time": "death"}), on="subject_id", how="left", maintain_order="left")
+        .with_columns(end=pl.max_horizontal("start", "end"))
+        .with_columns(
+            died=pl.col("died")
+            | pl.col("death").dt.date().is_between(pl.col("start").dt.date(), pl.col("end").dt.date()).fill_null(False)
+        )
+        .with_row_index("visit")
+    )
+    pairs = events.filter(pl.col("name").is_not_null()).select(*_VISIT, "name").unique(maintain_order=True)
+    pairs = pairs.join(visits.select(*_VISIT, "visit"), on=_VISIT, how="left", nulls_equal=True, maintain_order="left")
+    return visits.drop("visit", "death"), pairs.select("visit", "name")
+
+
+def _times(frame: "pl.DataFrame", code: str) -> "pl.DataFrame":
+    """Time of each patient's first event of a code."""
+    found = frame.filter((pl.col("code") == code) & pl.col("time").is_not_null())
+    return found.group_by("subject_id").agg(pl.col("time").min())
+
+
+def _meaning(events: "pl.Series", vocabulary: _Codes) -> "pl.DataFrame":
+    """What each distinct code of some events says: a medical code, an admission, a discharge, a death."""
+    # The mapper counts events, so that it is asked about each of them.
+    rows = pl.DataFrame({"code": events, "row": vocabulary.mapper.rows(events)}).unique("code", maintain_order=True)
+    code = pl.col("code")
+    return rows.select(
+        code,
+        pl.Series("name", vocabulary.places(rows["code"], rows["row"].to_numpy()), pl.Int32),
+        code.str.extract(_ADMISSION, 1).alias("type"),
+        code.str.contains(r"^HOSPITAL_ADMISSION(?://|$)").alias("admission"),
+        code.str.contains(_DISCHARGE).alias("discharge"),
+        code.str.contains(_DIED).alias("died"),
+    )
+
+
+def _assemble(visits: "pl.DataFrame", visit: np.ndarray, code: np.ndarray, vocabulary: _Codes) -> Visits:
+    """Sorts visits and keys, and leaves out visits without codes."""
+    key = np.array(list(vocabulary.place), dtype=object)
+    by_key = np.argsort(key.astype(str), kind="stable")
+    new_place = np.empty(len(key), np.int32)
+    new_place[by_key] = np.arange(len(key))
+    counts = np.bincount(visit, minlength=len(visits))
+    table = visits.with_columns(pl.Series("count", counts), pl.int_range(pl.len()).alias("number"))
+    kept = table.filter(pl.col("count") > 0).sort("subject_id", "start", "end", "number")
+    rank = np.full(len(visits), -1, np.int64)
+    rank[kept["number"].to_numpy()] = np.arange(len(kept))
+    order = np.argsort(rank[visit], kind="stable")
+    days = kept["subject_id"].cast(pl.String) + "-" + kept["day"].dt.to_string("%Y%m%d")
+    left_out = table.filter((pl.col("count") == 0) & pl.col("hadm_id").is_not_null())
+    return Visits(
+        subject=kept["subject_id"].to_numpy(),
+        name=kept["hadm_id"].cast(pl.String).fill_null(days).to_numpy().astype(str),
+        **{name: kept[name].to_numpy().astype("datetime64[us]") for name in ("start", "end", "birth")},
+        died=kept["died"].to_numpy(),
+        admission_type=kept["admission_type"].to_numpy().astype(str),
+        offsets=offsets_of(kept["count"].to_numpy()),
+        code=new_place[code[order]],
+        key=key[by_key].astype(str),
+        row=np.array(vocabulary.row, np.int64)[by_key],
+        kind=np.array(vocabulary.kind, np.int8)[by_key],
+        without_codes=len(left_out),
+    )

@@ -1,0 +1,84 @@
+"""Write one HTML page to look at a tokenizer, which opens in any browser without a network."""
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from medtok_jax.lookup.similarity import CHUNK
+from medtok_jax.report import data as report_data
+from medtok_jax.report import maps
+from medtok_jax.report import page as report_page
+from medtok_jax.report.codes import Selection, select
+from medtok_jax.tokenizer import MedTokTokenizer
+from preprocessing.common import command_line
+
+FILE = "report.html"
+USAGE = "python -m medtok_jax.report --tokenizer=TOK --output=DIR [--codes=FILE]"
+
+
+def write(
+    tokenizer: str | Path, output: Path, *, codes: Path | None, method: str, max_codes: int, progress: bool = True
+) -> Path:
+    """Writes `OUTPUT/report.html` and returns its path; an older report is replaced when the new one is whole.
+
+    Args:
+        tokenizer: what `MedTokTokenizer.from_pretrained` opens.
+        output: directory to write into.
+        codes: list of codes to show, or None for all.
+        method: one of `report_maps.METHODS`.
+        max_codes: codes to show at most.
+        progress: whether to show a bar.
+
+    Raises:
+        InputError: something given cannot be used, or a package of the `report` extra is missing.
+    """
+    output = command_line.output_folder(output)
+    opened = MedTokTokenizer.from_pretrained(tokenizer)
+    selection = select(opened, codes, max_codes)
+    _tell_rejected(selection)
+    page = _build(opened, selection, method, progress)
+    path = output / FILE
+    partial = path.with_name(f"{FILE}.partial-{os.getpid()}")
+    try:
+        partial.write_text(page, encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def _build(tokenizer: MedTokTokenizer, selection: Selection, method: str, progress: bool) -> str:
+    directory, rows = tokenizer.directory, selection.rows
+    tokens = report_data.tokens_on_map(tokenizer.config.regions)
+    with tqdm(total=3, bar_format="{desc} {bar} {elapsed}", disable=not progress) as bar:
+        bar.set_description(f"Placing {len(rows):,} codes")
+        code_points = maps.project(_vectors(tokenizer, rows), method)
+        bar.update()
+        bar.set_description(f"Placing {len(tokens):,} tokens")
+        token_points = maps.project(directory.codebook[tokens], method)
+        bar.update()
+        bar.set_description("Writing the page")
+        about = report_data.describe(directory, selection, method)
+        data = {
+            "about": about,
+            "codes": report_data.shown_codes(directory, rows, code_points),
+            "tokens": report_data.shown_tokens(directory, tokens, token_points),
+        }
+        page = report_page.build(f"MedTok tokens: {about['name']}", data)
+        bar.update()
+    return page
+
+
+def _vectors(tokenizer: MedTokTokenizer, rows: np.ndarray) -> np.ndarray:
+    """The four quantized embeddings of each code end to end: `[rows, 4d]` float32."""
+    parts = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
+    return np.concatenate([tokenizer.similarity.quantized(part).reshape(len(part), -1) for part in parts])
+
+
+def _tell_rejected(selection: Selection) -> None:
+    if selection.rejected:
+        count, (_, reason) = len(selection.rejected), selection.rejected[0]
+        print(f"warning: {count:,} of the codes listed cannot be shown; the first of them: {reason}", file=sys.stderr)

@@ -1,0 +1,100 @@
+"""Which codes a report shows: those of a file, or a sample of the vocabulary, taken evenly from its code systems."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from medtok_jax.tokenize import readers
+from medtok_jax.tokenize.readers import CodeRow
+from medtok_jax.tokenizer import MedTokTokenizer
+from preprocessing.common.errors import InputError
+
+COLUMNS = {"code": None, "system": None}
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """Codes of a report.
+
+    Attributes:
+        rows: `[codes]` rows of the token table.
+        listed: whether they come from a file.
+        rejected: codes of the file that could not be used: as written, and why.
+    """
+
+    rows: np.ndarray
+    listed: bool = False
+    rejected: tuple[tuple[str, str], ...] = ()
+
+
+def select(tokenizer: MedTokTokenizer, codes: Path | None, max_codes: int) -> Selection:
+    """The codes of the file `codes` in its order, else all of them; where they are more than `max_codes`, a sample.
+
+    Raises:
+        InputError: the file cannot be used, or the tokenizer holds none of its codes.
+    """
+    table = tokenizer.directory.table
+    if codes is None:
+        rows, rejected = np.arange(len(table)), []
+    else:
+        rows, rejected = _find(tokenizer, codes)
+        if not len(rows):
+            why = f"; the first of them: {rejected[0][1]}" if rejected else ", because it is empty."
+            raise InputError(f"None of the codes in {codes} can be shown{why}")
+    if len(rows) > max_codes:
+        system, code = (table[name].take(rows).to_numpy() for name in ("system", "code"))
+        rows = rows[sample_evenly(system, np.char.str_len(code.astype(str)), max_codes)]
+    return Selection(rows, codes is not None, tuple(rejected))
+
+
+def sample_evenly(system: np.ndarray, length: np.ndarray, count: int) -> np.ndarray:
+    """A sample of `count` positions, rising, with as many codes of each system as of every other, or all that it has.
+
+    The codes of a system are cut into runs of neighbours; of each run the (first) shortest code, which is the most
+    general one, is taken.
+
+    Args:
+        system: `[codes]` str.
+        length: `[codes]` int, characters of each code.
+        count: fewer than there are codes.
+    """
+    names, sizes = np.unique(system.astype(str), return_counts=True)
+    order = np.argsort(sizes, kind="stable")
+    taken, left = [], count
+    for done, place in enumerate(order):
+        # The smallest systems first: what they do not use is shared by the others.
+        quota = min(int(sizes[place]), left // (len(names) - done))
+        left -= quota
+        members = np.flatnonzero(system == names[place])
+        runs = np.array_split(members, quota) if quota else []
+        taken += [run[np.argmin(length[run])] for run in runs]
+    return np.sort(np.array(taken, np.int64))
+
+
+def _find(tokenizer: MedTokTokenizer, path: Path) -> tuple[np.ndarray, list[tuple[str, str]]]:
+    """Rows of the codes in a file, each once, in their order, and `(code, reason)` of those that have none."""
+    rows, rejected = {}, []
+    for entry in read_codes(path):
+        try:
+            if entry.problem:
+                raise InputError(f"row {entry.number}: {entry.problem}.")
+            rows[tokenizer.index.find(entry.code, entry.system)] = None
+        except InputError as error:
+            rejected.append((entry.code or f"row {entry.number}", str(error)))
+    return np.array(list(rows), np.int64), rejected
+
+
+def read_codes(path: Path) -> list[CodeRow]:
+    """Rows of a text file with a code a line, or of a table that `code_files.read_codes` reads.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    if path.suffix.lower() != ".txt":
+        return list(readers.read_codes(path, COLUMNS, progress=False))
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        raise InputError(f"The list of codes {path} cannot be read ({error}).") from error
+    return [CodeRow(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]

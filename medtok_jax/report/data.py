@@ -1,0 +1,164 @@
+"""What a report tells: figures over the whole vocabulary, and of the codes it shows. JSON-ready at the end."""
+
+import base64
+import dataclasses
+
+import numpy as np
+
+from medtok_jax.lookup.directory import TokenizerDirectory
+from medtok_jax.regions import EMBEDDINGS, REGION_OF_EMBEDDING, REGIONS, Regions
+from medtok_jax.report.chapters import chapter_of
+from medtok_jax.report.codes import Selection
+
+# Tokens that the map of the codebook shows at most; more take too long to place.
+MAX_TOKENS = 12_000
+LONGEST_DESCRIPTION = 300
+MAX_REJECTED = 20
+# Looked for first, where no list of codes was given: what a newcomer knows.
+WELL_KNOWN = "ICD10CM/E11.9"
+
+
+@dataclasses.dataclass(frozen=True)
+class RegionUse:
+    """Use of one region of the codebook over the whole vocabulary.
+
+    Attributes:
+        name, start, size: of the region; `start` is its first token id.
+        used: tokens in at least one code.
+        perplexity: exp of the entropy of use: as many tokens, used equally often, would be as diverse.
+        busiest: share of all uses that fall on the hundredth of its tokens used most.
+    """
+
+    name: str
+    start: int
+    size: int
+    used: int
+    perplexity: float
+    busiest: float
+
+
+def region_use(ids: np.ndarray, regions: Regions) -> list[RegionUse]:
+    """Use of each region by the tokens `[codes, 4K]` of all codes."""
+    counts = np.bincount(ids.reshape(-1), minlength=regions.size)
+    found = []
+    for name in REGIONS:
+        start, stop = regions.bounds(name)
+        part = np.sort(counts[start:stop])[::-1]
+        share = part / max(part.sum(), 1)
+        entropy = -np.sum(share[share > 0] * np.log(share[share > 0]))
+        top = max(1, round(len(part) / 100))
+        found.append(
+            RegionUse(
+                name=name,
+                start=start,
+                size=len(part),
+                used=int((part > 0).sum()),
+                perplexity=float(np.exp(entropy)),
+                busiest=float(share[:top].sum()),
+            )
+        )
+    return found
+
+
+def codes_of_tokens(ids: np.ndarray, size: int) -> np.ndarray:
+    """Number of codes that hold each token: `[size]` int32. A token that a code holds twice counts once."""
+    ordered = np.sort(ids, axis=1)
+    first = np.ones(ids.shape, bool)
+    first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    return np.bincount(ordered[first], minlength=size).astype(np.int32)
+
+
+def alone(ids: np.ndarray) -> float:
+    """Share of codes that no other code shares all tokens with."""
+    ordered = np.ascontiguousarray(np.sort(ids, axis=1))
+    rows = ordered.view(np.dtype((np.void, ordered.itemsize * ordered.shape[1]))).reshape(-1)
+    return float((np.unique(rows, return_counts=True)[1] == 1).sum() / len(rows))
+
+
+def main_region(ids: np.ndarray, weights: np.ndarray, codebook: np.ndarray) -> np.ndarray:
+    """Region that tells most of each code: `[codes]` uint8, position in `REGIONS`.
+
+    It is the region of the token that adds the longest vector: weight times length of the codebook row. (Sums by region
+    would not do: the weights of every embedding sum to the same.)
+    """
+    part = np.abs(weights) * np.linalg.norm(codebook, axis=1)[ids]
+    embedding = part.argmax(1) // (ids.shape[1] // len(EMBEDDINGS))
+    region = np.array([REGIONS.index(REGION_OF_EMBEDDING[name]) for name in EMBEDDINGS], np.uint8)
+    return region[embedding]
+
+
+def tokens_on_map(regions: Regions) -> np.ndarray:
+    """Token ids that the map of the codebook shows, rising: all, or an even sample."""
+    return np.linspace(0, regions.size - 1, min(regions.size, MAX_TOKENS)).round().astype(np.int32)
+
+
+def describe(directory: TokenizerDirectory, selection: Selection, method: str) -> dict:
+    """Figures of the vocabulary and where they come from, ready for JSON."""
+    config, ids = directory.config, directory.ids
+    return {
+        "name": directory.path.resolve().name,
+        "identity": config.identity[:12],
+        "data_set": str(config.data_set.get("name", "")),
+        "method": method,
+        "vocabulary": len(ids),
+        "listed": selection.listed,
+        "rejected": [list(pair) for pair in selection.rejected[:MAX_REJECTED]],
+        "num_rejected": len(selection.rejected),
+        "kind": config.quantizer_kind,
+        "k": config.num_top_k_tokens,
+        "dim": config.embedding_dim,
+        "codebook_size": config.codebook_size,
+        "alone": alone(ids),
+        "perplexity": region_use(ids, Regions(0, 0, config.codebook_size))[-1].perplexity,
+        "regions": [dataclasses.asdict(use) for use in region_use(ids, config.regions)],
+        "embeddings": [
+            {"name": name.replace("_", " "), "region": REGIONS.index(REGION_OF_EMBEDDING[name])} for name in EMBEDDINGS
+        ],
+    }
+
+
+def shown_codes(directory: TokenizerDirectory, rows: np.ndarray, points: np.ndarray) -> dict:
+    """Everything of the codes that a page shows.
+
+    Args:
+        directory: the tokenizer.
+        rows: `[codes]` of its table.
+        points: `[codes, 2]` float32, place of each on the map.
+    """
+    text = {name: directory.table[name].take(rows).to_pylist() for name in ("key", "system", "code", "description")}
+    ids, weights = directory.ids[rows], directory.weights[rows]
+    chapters = [chapter_of(system, code) for system, code in zip(text["system"], text["code"], strict=True)]
+    distinct = sorted(set(chapters))
+    systems = sorted(directory.config.systems)
+    flags = [directory.table[name].take(rows).to_numpy(zero_copy_only=False) for name in ("has_text", "has_graph")]
+    return {
+        "codes": text["code"],
+        "descriptions": [_cut(description) for description in text["description"]],
+        "systems": [{"name": name, "vocabulary": directory.config.systems[name]} for name in systems],
+        "chapters": [dataclasses.asdict(chapter) | {"system": systems.index(chapter.system)} for chapter in distinct],
+        "system": _encode([systems.index(name) for name in text["system"]]),
+        "chapter": _encode([distinct.index(chapter) for chapter in chapters]),
+        "region": _encode(main_region(ids, weights, directory.codebook)),
+        "modalities": _encode(flags[0] + 2 * flags[1]),
+        "ids": _encode(ids),
+        "weights": _encode(weights),
+        "points": _encode(points),
+        "start": text["key"].index(WELL_KNOWN) if WELL_KNOWN in text["key"] else 0,
+    }
+
+
+def shown_tokens(directory: TokenizerDirectory, tokens: np.ndarray, points: np.ndarray) -> dict:
+    """The codebook: `tokens` on the map with their `points` `[tokens, 2]`, and in how many codes each of all is."""
+    codes = codes_of_tokens(directory.ids, directory.config.codebook_size)
+    return {"mapped": _encode(tokens), "points": _encode(points), "codes": _encode(codes)}
+
+
+def _cut(description: str) -> str:
+    return description if len(description) <= LONGEST_DESCRIPTION else description[:LONGEST_DESCRIPTION] + " ..."
+
+
+def _encode(values) -> dict[str, str]:
+    """Numbers as the bytes of a typed array of JavaScript: little-endian int32 or float32 in base64."""
+    array = np.asarray(values)
+    name, dtype = ("float32", "<f4") if array.dtype.kind == "f" else ("int32", "<i4")
+    return {"type": name, "base64": base64.b64encode(array.astype(dtype).tobytes()).decode()}

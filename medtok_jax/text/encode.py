@@ -1,0 +1,142 @@
+"""Token states and mean-pooled vectors of strings by a frozen text encoder, in few padded shapes."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from medtok_jax.devices.memory import device_memory
+from medtok_jax.models.bert import Bert, load_bert
+from medtok_jax.text.encoder_files import TextTokenizer
+from preprocessing.common.ragged import take
+
+# Padded lengths on the spot, each compiled when it is first needed.
+LENGTHS_ON_THE_SPOT = (16, 32, 64, 128, 256)
+# Tokens encoded together on the spot: few, so that one short text does not wait for much padding.
+TOKENS_ON_THE_SPOT = 512
+# Of an accelerator's memory for each token encoded at once: many times what a BERT needs, as training may hold much.
+BYTES_A_TOKEN = 2**18
+# Vectors of node names kept in memory: the same nodes come again in the subgraphs of related codes.
+REMEMBERED_NAMES = 100_000
+
+
+def activations(kept) -> type:
+    """Dtype that the frozen encoder computes in: what is kept of it, but float32 on CPUs, where bfloat16 is slow."""
+    on_cpu = jax.default_backend() == "cpu"
+    return jnp.bfloat16 if np.dtype(kept) == jnp.bfloat16 and not on_cpu else jnp.float32
+
+
+def tokens_a_batch() -> int:
+    """Padded tokens that many strings are encoded by: enough to fill this process's devices, as their memory allows."""
+    first, least, most = jax.local_devices()[0], 8192, 65536
+    if first.platform == "cpu":
+        return least
+    room = (device_memory(first) or most * BYTES_A_TOKEN) // BYTES_A_TOKEN
+    return jax.local_device_count() * int(np.clip(2 ** int(np.log2(room)), least, most))
+
+
+def plan(lengths: np.ndarray, buckets: Sequence[int], tokens_a_batch: int) -> list[tuple[int, np.ndarray]]:
+    """Which strings are encoded together: (padded length, members), shortest first.
+
+    Args:
+        lengths: `[strings]` wordpieces of each.
+        buckets: rising padded lengths, the last holding any string.
+        tokens_a_batch: padded tokens of one batch.
+    """
+    order = np.argsort(lengths, kind="stable")
+    bucket = np.searchsorted(buckets, lengths[order])
+    batches = []
+    for number in np.unique(bucket):
+        length, members = buckets[number], order[bucket == number]
+        size = max(tokens_a_batch // length, 1)
+        batches += [(length, members[start : start + size]) for start in range(0, len(members), size)]
+    return batches
+
+
+def pad(
+    tokens: np.ndarray, offsets: np.ndarray, members: np.ndarray, length: int, tokens_a_batch: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """`[batch, length]` ids and mask; the batch is always full, so that each length compiles once."""
+    size = -(-max(tokens_a_batch // length, 1) // jax.local_device_count()) * jax.local_device_count()
+    flat, counts = take(tokens, offsets, members)
+    mask = np.zeros((size, length), bool)
+    mask[: len(members)] = np.arange(length) < counts[:, None]
+    ids = np.zeros((size, length), np.int32)
+    ids[mask] = flat
+    mask[len(members) :, 0] = True
+    return ids, mask
+
+
+def compile_encoder(bert: Bert) -> Callable:
+    """`(ids, mask) -> (states, mean-pooled states)`, the batch spread over this process's devices."""
+    graphdef, state = nnx.split(bert)
+    mesh = jax.sharding.Mesh(np.array(jax.local_devices()), ("data",))
+    spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    state = jax.device_put(state, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+
+    @jax.jit
+    def run(state, ids, mask):
+        states = nnx.merge(graphdef, state)(ids, mask)
+        total = jnp.einsum("blh,bl->bh", states, mask.astype(states.dtype), preferred_element_type=jnp.float32)
+        mean = total / mask.sum(-1, keepdims=True)
+        return states, mean
+
+    def call(ids: np.ndarray, mask: np.ndarray):
+        return run(state, jax.device_put(ids, spread), jax.device_put(mask, spread))
+
+    return call
+
+
+class TextStates:
+    """Encodes strings when they are asked for, as a text cache of the same settings would hold them.
+
+    Args:
+        directory: of the text encoder.
+        max_length: wordpieces a string is cut at.
+        dtype: of the results; what a cache rounds must be rounded here too.
+
+    Raises:
+        InputError: the encoder cannot be read.
+    """
+
+    def __init__(self, directory: Path, *, max_length: int, dtype):
+        self.tokenizer = TextTokenizer(directory, max_length)
+        self.lengths = [length for length in LENGTHS_ON_THE_SPOT if length < max_length] + [max_length]
+        self.dtype = np.dtype(dtype)
+        bert = load_bert(directory, dtype=activations(dtype))
+        self.width = bert.config.hidden_size
+        self._run = compile_encoder(bert)
+        self._names: OrderedDict[str, np.ndarray] = OrderedDict()
+
+    def __call__(self, texts: Sequence[str], names: Sequence[str]) -> tuple[list[np.ndarray], np.ndarray]:
+        """States `[tokens, hidden]` of each text and mean-pooled vectors `[names, hidden]`, in `dtype`."""
+        missing = [name for name in names if name not in self._names]
+        strings = list(dict.fromkeys([*texts, *missing]))
+        states = self._encode(strings, set(texts), set(missing))
+        pooled = np.zeros((len(names), self.width), self.dtype)
+        for row, name in enumerate(names):
+            self._names.move_to_end(name)
+            pooled[row] = self._names[name]
+        while len(self._names) > REMEMBERED_NAMES:
+            self._names.popitem(last=False)
+        return [states[text] for text in texts], pooled
+
+    def _encode(self, strings: list[str], texts: set[str], names: set[str]) -> dict[str, np.ndarray]:
+        if not strings:
+            return {}
+        tokens, offsets, _ = self.tokenizer(strings)
+        states = {}
+        for length, members in plan(np.diff(offsets), self.lengths, TOKENS_ON_THE_SPOT):
+            padded, mean = self._run(*pad(tokens, offsets, members, length, TOKENS_ON_THE_SPOT))
+            padded, mean = np.asarray(padded), np.asarray(mean)
+            for place, member in enumerate(members):
+                string = strings[member]
+                if string in texts:
+                    states[string] = padded[place, : offsets[member + 1] - offsets[member]].astype(self.dtype)
+                if string in names:
+                    self._names[string] = mean[place].astype(self.dtype)
+        return states

@@ -1,0 +1,89 @@
+"""What a person sees of a code's tokens: tables for a terminal."""
+
+import textwrap
+
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from medtok_jax.lookup.code_tokens import CodeTokens
+from medtok_jax.regions import EMBEDDINGS, REGION_OF_EMBEDDING
+from medtok_jax.tokenizer import MedTokTokenizer
+
+# Codes named of those that share a token.
+SHARERS = 3
+
+
+def show_code(
+    tokenizer: MedTokTokenizer, tokens: CodeTokens, console: Console, *, neighbors: int = 0, verbose: bool = False
+) -> None:
+    """Prints the tokens of a code and, where asked, the codes that share most of them.
+
+    Args:
+        tokenizer: where they come from.
+        tokens: of the code.
+        console: to print to.
+        neighbors: codes to list.
+        verbose: whether each token gets a line of its own, with codes that share it.
+    """
+    title = f"\n[bold]{escape(_plain(tokens.key))}[/bold]  {escape(_plain(tokens.description))}"
+    console.print(title, highlight=False)
+    if tokens.road != "table":
+        console.print(f"not in the table; tokens from: {escape(tokens.road)}", highlight=False)
+    for note in tokens.notes:
+        console.print(escape(_plain(note)), highlight=False)
+    console.print(_each_token(tokenizer, tokens) if verbose else _by_embedding(tokenizer, tokens))
+    if neighbors:
+        console.print(_neighbors(tokenizer, tokens, neighbors))
+
+
+def _by_embedding(tokenizer: MedTokTokenizer, tokens: CodeTokens) -> Table:
+    table = Table("embedding", *map(str, range(1, tokenizer.config.num_top_k_tokens + 1)))
+    groups = zip(EMBEDDINGS, tokens.ids.reshape(4, -1), tokens.weights.reshape(4, -1), strict=True)
+    for name, ids, weights in groups:
+        # Without the zero in front, eight tokens of five digits and their weights fit a terminal of 80 columns.
+        shown = (f"({weight:.2f})".replace("0.", ".", 1) for weight in weights)
+        cells = (f"{number}\n{weight}" for number, weight in zip(ids, shown, strict=True))
+        table.add_row(f"{_label(name)} ({REGION_OF_EMBEDDING[name]})", *cells)
+    return table
+
+
+def _each_token(tokenizer: MedTokTokenizer, tokens: CodeTokens) -> Table:
+    table = Table("embedding", "region", "token", "weight", "codes", "other codes that share it, nearest first")
+    k = tokenizer.config.num_top_k_tokens
+    rows, scores = tokenizer.similarity.overlap(tokens.ids, tokenizer.similarity.shares(tokens.weights[None])[0])
+    overlap = np.zeros(len(tokenizer), np.float32)
+    overlap[rows] = scores
+    for place, (number, weight) in enumerate(zip(tokens.ids.tolist(), tokens.weights, strict=True)):
+        name = EMBEDDINGS[place // k]
+        holders = tokenizer.similarity.codes_with(number)
+        keys = [tokenizer.key_at(row) for row in holders[np.argsort(-overlap[holders], kind="stable")][: SHARERS + 1]]
+        others = [key for key in keys if key != tokens.key][:SHARERS]
+        cells = (
+            _label(name),
+            REGION_OF_EMBEDDING[name],
+            tokenizer.token_of(number),
+            f"{weight:.3f}",
+            f"{len(holders):,}",
+        )
+        table.add_row(*cells, escape(", ".join(others)), end_section=place % k == k - 1)
+    return table
+
+
+def _neighbors(tokenizer: MedTokTokenizer, tokens: CodeTokens, count: int) -> Table:
+    found = tokenizer.decode(tokens.ids, tokenizer.similarity.shares(tokens.weights[None])[0], k=count + 1)
+    table = Table("overlap", "code", "description", title=f"Codes that share most tokens with {escape(tokens.key)}")
+    for neighbor in [neighbor for neighbor in found if neighbor.key != tokens.key][:count]:
+        text = textwrap.shorten(_plain(neighbor.description), 80, placeholder=" ...")
+        table.add_row(f"{neighbor.score:.2f}", escape(neighbor.key), escape(text))
+    return table
+
+
+def _label(embedding: str) -> str:
+    return embedding.replace("_specific", "").replace("_", " ")
+
+
+def _plain(text: str) -> str:
+    """Text without control characters, which a terminal would obey."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

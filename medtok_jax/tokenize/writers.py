@@ -1,0 +1,130 @@
+"""Files of tokens, written a piece at a time: JSON, JSON lines, CSV, Parquet. They appear only when they are whole."""
+
+import contextlib
+import csv
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from medtok_jax.lookup.code_tokens import CodeTokens
+from preprocessing.common.errors import InputError
+
+HEADER = ("row", "code", "key", "road", "ids", "weights")
+REJECTS_HEADER = ("row", "code", "system", "reason")
+
+
+class Format(NamedTuple):
+    """A kind of file: what a code's tokens become once, and what writes rows of (number, code, what it became)."""
+
+    prepare: Callable[[CodeTokens], object]
+    opened: Callable[[Path, int], contextlib.AbstractContextManager]
+
+
+def format_of(path: Path) -> Format:
+    """The kind of file that a name asks for.
+
+    Raises:
+        InputError: none of those there are.
+    """
+    kinds = {
+        ".json": Format(_as_json, _json_list),
+        ".jsonl": Format(_as_json, _json_lines),
+        ".csv": Format(_as_cells, _csv),
+        ".parquet": Format(lambda tokens: tokens, _parquet),
+    }
+    kind = kinds.get(path.suffix.lower())
+    if kind is None:
+        raise InputError(f"{path} ends in none of {', '.join(kinds)}; give the output one of these endings.")
+    return kind
+
+
+@contextlib.contextmanager
+def whole_or_nothing(path: Path) -> Iterator[Path]:
+    """A path to write to that becomes `path` when all went well; when not, nothing is left."""
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.touch()
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror}); choose another place.") from error
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def rejects_file(path: Path) -> Iterator[Callable]:
+    """Writes refused rows: number, code, system, reason."""
+    with whole_or_nothing(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+        lines = csv.writer(file)
+        lines.writerow(REJECTS_HEADER)
+        yield lines.writerow
+
+
+def _as_json(tokens: CodeTokens) -> str:
+    weights = ", ".join(map(str, tokens.weights))
+    head = json.dumps({"key": tokens.key, "road": tokens.road})[1:-1]
+    return f'{head}, "ids": {tokens.ids.tolist()}, "weights": [{weights}]}}'
+
+
+def _as_cells(tokens: CodeTokens) -> tuple[str, ...]:
+    return tokens.key, tokens.road, " ".join(map(str, tokens.ids)), " ".join(map(str, tokens.weights))
+
+
+@contextlib.contextmanager
+def _json_list(path: Path, width: int) -> Iterator[Callable]:
+    with open(path, "w", encoding="utf-8") as file:
+        separator = "[\n"
+
+        def write(rows: list[tuple[int, str, str]]) -> None:
+            nonlocal separator
+            for number, code, body in rows:
+                file.write(f'{separator}{{"row": {number}, "code": {json.dumps(code)}, {body}')
+                separator = ",\n"
+
+        yield write
+        file.write("[]\n" if separator == "[\n" else "\n]\n")
+
+
+@contextlib.contextmanager
+def _json_lines(path: Path, width: int) -> Iterator[Callable]:
+    with open(path, "w", encoding="utf-8") as file:
+        yield lambda rows: file.writelines(
+            f'{{"row": {number}, "code": {json.dumps(code)}, {body}\n' for number, code, body in rows
+        )
+
+
+@contextlib.contextmanager
+def _csv(path: Path, width: int) -> Iterator[Callable]:
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        lines = csv.writer(file)
+        lines.writerow(HEADER)
+        yield lambda rows: lines.writerows((number, code, *cells) for number, code, cells in rows)
+
+
+@contextlib.contextmanager
+def _parquet(path: Path, width: int) -> Iterator[Callable]:
+    kinds = (pa.int64(), *(pa.string(),) * 3, *(pa.list_(kind, width) for kind in (pa.int32(), pa.float32())))
+    schema = pa.schema(list(zip(HEADER, kinds, strict=True)))
+    with pq.ParquetWriter(path, schema) as file:
+
+        def write(rows: list[tuple[int, str, CodeTokens]]) -> None:
+            if not rows:
+                return
+            numbers, codes, tokens = zip(*rows, strict=True)
+            lists = [
+                pa.FixedSizeListArray.from_arrays(pa.array(np.concatenate(arrays)), width)
+                for arrays in ([one.ids for one in tokens], [one.weights for one in tokens])
+            ]
+            columns = [numbers, codes, [one.key for one in tokens], [one.road for one in tokens]]
+            arrays = [pa.array(column, kind) for column, kind in zip(columns, kinds[:4], strict=True)]
+            file.write_table(pa.Table.from_arrays([*arrays, *lists], schema=schema))
+
+        yield write

@@ -1,0 +1,240 @@
+"""Training objective: quantization, agreement of the shared tokens, token packing (paper section 3.3, eq. 5-9).
+
+Two terms are not in the paper: the contrast of all four embeddings together, and distillation of the text encoder's
+similarities (Park et al. 2019, "Relational knowledge distillation").
+"""
+
+import jax
+import jax.numpy as jnp
+
+from medtok_jax.models.outputs import Embeddings, Quantized, View
+from medtok_jax.models.quantizer import l2_normalize
+
+
+def masked_mean(values: jax.Array, valid: jax.Array) -> jax.Array:
+    """Mean of `[batch]` values over the valid ones; 0 where none is."""
+    return jnp.sum(jnp.where(valid, values, 0.0)) / jnp.maximum(jnp.sum(valid), 1)
+
+
+def quantization_loss(
+    embedding: jax.Array,
+    quantized: Quantized,
+    valid: jax.Array,
+    *,
+    commitment_weight: float = 1.0,
+    alpha: float = 0.25,
+) -> jax.Array:
+    """Eq. 5: `||sg[ê] - e||^2 + alpha ||ê - sg[e]||^2`, squared norms summed over the width, mean over valid codes.
+
+    As printed, alpha weights the codebook term. The mixing weights of ê carry no gradient, so the codebook term moves
+    rows only.
+    """
+    commitment = jnp.sum((jax.lax.stop_gradient(quantized.vector) - embedding) ** 2, axis=-1)
+    codebook = jnp.sum((quantized.vector - jax.lax.stop_gradient(embedding)) ** 2, axis=-1)
+    return masked_mean(commitment_weight * commitment + alpha * codebook, valid)
+
+
+def kl_loss(text: Quantized, graph: Quantized, valid: jax.Array, *, temperature: float) -> jax.Array:
+    """Eq. 6 over the shared region: KL(softmax(-dist(e_t^c)/tau) || softmax(-dist(e_g^c)/tau)), mean over codes."""
+    log_text = jax.nn.log_softmax(-text.distances / temperature, axis=-1)
+    log_graph = jax.nn.log_softmax(-graph.distances / temperature, axis=-1)
+    return masked_mean(jnp.sum(jnp.exp(log_text) * (log_text - log_graph), axis=-1), valid)
+
+
+def info_nce(
+    anchors: jax.Array,
+    candidates: jax.Array,
+    valid: jax.Array,
+    *,
+    temperature: float,
+    excluded: jax.Array,
+    partners: jax.Array | None = None,
+) -> jax.Array:
+    """InfoNCE over cosine similarities, negatives from the whole batch.
+
+    Args:
+        anchors: `[batch, width]`.
+        candidates: `[batch, width]`; row i is the positive of anchor i.
+        valid: `[batch]` bool; invalid rows are neither anchors nor negatives.
+        temperature: softmax temperature.
+        excluded: `[batch, batch]` bool, pairs that must not count as negatives; the diagonal is ignored.
+        partners: `[batch, batch]` bool, further positives (Khosla et al. 2020, eq. 2), or None.
+
+    Returns:
+        Scalar mean over valid anchors.
+    """
+    logits = l2_normalize(anchors) @ l2_normalize(candidates).T / temperature
+    positive = jnp.eye(logits.shape[0], dtype=bool)
+    if partners is not None:
+        positive = positive | (partners & valid[None, :])
+    allowed = positive | (~excluded & valid[None, :])
+    log_probability = logits - jax.nn.logsumexp(jnp.where(allowed, logits, -jnp.inf), axis=-1, keepdims=True)
+    per_anchor = -jnp.sum(jnp.where(positive, log_probability, 0.0), axis=-1) / jnp.sum(positive, axis=-1)
+    return masked_mean(per_anchor, valid)
+
+
+def not_negatives(text_id: jax.Array, graph_id: jax.Array) -> jax.Array:
+    """`[batch, batch]` bool: codes of identical description or identical subgraph, by their `[batch]` int32 ids."""
+    return (text_id[:, None] == text_id[None, :]) | (graph_id[:, None] == graph_id[None, :])
+
+
+def orthogonality(specific: jax.Array, shared: jax.Array, valid: jax.Array) -> jax.Array:
+    """`|| (1/B) sum_i ê_i^s (e_i^c)^T ||_F^2` over valid codes (eq. 8-9), not divided by the squared width."""
+    outer = jnp.einsum("bi,bj->ij", jnp.where(valid[:, None], specific, 0.0), shared)
+    return jnp.sum((outer / jnp.maximum(jnp.sum(valid), 1)) ** 2)
+
+
+def specific_contrast(
+    first: jax.Array,
+    second: jax.Array,
+    first_shared: jax.Array,
+    second_shared: jax.Array,
+    valid: jax.Array,
+    *,
+    temperature: float,
+    excluded: jax.Array,
+    partners: jax.Array | None = None,
+) -> jax.Array:
+    """InfoNCE([ê^s ; sg ê^c], [ê^s' ; sg ê^c']) of eq. 8-9, primes from the augmented view; each `[batch, width]`.
+
+    ê^c is stop-gradiented in both views: trainable on both sides it would solve the task without ê^s.
+    """
+    anchors = jnp.concatenate([first, jax.lax.stop_gradient(first_shared)], axis=-1)
+    candidates = jnp.concatenate([second, jax.lax.stop_gradient(second_shared)], axis=-1)
+    return info_nce(anchors, candidates, valid, temperature=temperature, excluded=excluded, partners=partners)
+
+
+def contrasted(view: View, config) -> Embeddings:
+    """What is contrasted of a view: quantized embeddings, as in the paper, or those before quantization.
+
+    The gradient goes to the embeddings in both cases.
+    """
+    if config.contrasted == "unquantized":
+        return view.embeddings
+    return Embeddings(
+        text_specific=view.text_specific.output,
+        graph_specific=view.graph_specific.output,
+        text_cross=view.text_cross.output,
+        graph_cross=view.graph_cross.output,
+    )
+
+
+def joined(embeddings: Embeddings) -> jax.Array:
+    """The four embeddings end to end, `[batch, 4 width]`."""
+    parts = (embeddings.text_specific, embeddings.graph_specific, embeddings.text_cross, embeddings.graph_cross)
+    return jnp.concatenate(parts, axis=-1)
+
+
+def similarity_distillation(
+    student: jax.Array, teacher: jax.Array, valid: jax.Array, *, temperature: float
+) -> jax.Array:
+    """KL(softmax(cos(teacher) / tau) || softmax(cos(student) / tau)) of each code with the others of the batch, mean.
+
+    Args:
+        student: `[batch, width]`.
+        teacher: `[batch, other width]`; codes whose teacher is zero have none, and are left out.
+        valid: `[batch]` bool.
+        temperature: tau of both.
+    """
+    valid = valid & jnp.any(teacher != 0, axis=-1)
+    others = valid[None, :] & ~jnp.eye(valid.shape[0], dtype=bool)
+
+    def log_share(vectors: jax.Array) -> jax.Array:
+        unit = l2_normalize(vectors)
+        # A large number instead of infinity: 0 times it is 0.
+        return jax.nn.log_softmax(jnp.where(others, unit @ unit.T / temperature, -1e9), axis=-1)
+
+    wanted = log_share(jax.lax.stop_gradient(teacher))
+    return masked_mean(jnp.sum(jnp.exp(wanted) * (wanted - log_share(student)), axis=-1), valid)
+
+
+def loss_terms(
+    view: View,
+    augmented: View,
+    valid: jax.Array,
+    *,
+    excluded: jax.Array,
+    partners: jax.Array | None,
+    teacher: jax.Array,
+    config,
+) -> dict[str, jax.Array]:
+    """Every term of the objective, weighted by the coefficients of its own equation.
+
+    The terms returned add up to the training loss.
+
+    Args:
+        view: the clean view; quantization and agreement are scored on it.
+        augmented: the augmented view, for the specific contrast.
+        valid: `[batch]` bool.
+        excluded: `[batch, batch]` bool, pairs that are no negatives.
+        partners: `[batch, batch]` bool, extra positives, or None.
+        teacher: `[batch, text width]`, pooled states of the frozen text encoder, zero where there is no text.
+        config: the `loss` section of the configuration.
+
+    Returns:
+        Scalars by name: quantization, kl, shared_contrast, alignment, text_contrast, graph_contrast,
+        text_orthogonality, graph_orthogonality, joint_contrast, distillation. The last two are 0 where their weight is.
+    """
+    contrast = {"temperature": config.infonce_temperature, "excluded": excluded, "partners": partners}
+    quantization = sum(
+        quantization_loss(e, q, valid, commitment_weight=config.commitment_weight, alpha=config.alpha)
+        for e, q in view.pairs()
+    )
+    e, clean, other = view.embeddings, contrasted(view, config), contrasted(augmented, config)
+    agreement = jnp.sum(l2_normalize(e.text_cross) * l2_normalize(e.graph_cross), axis=-1)
+    packing = {
+        "shared_contrast": config.shared_weight
+        * (
+            info_nce(clean.text_cross, clean.graph_cross, valid, **contrast)
+            + info_nce(clean.graph_cross, clean.text_cross, valid, **contrast)
+        ),
+        "alignment": -2.0 * config.beta * masked_mean(agreement, valid),
+        "text_contrast": config.specific_weight
+        * specific_contrast(
+            clean.text_specific, other.text_specific, clean.graph_cross, other.graph_cross, valid, **contrast
+        ),
+        "graph_contrast": config.specific_weight
+        * specific_contrast(
+            clean.graph_specific, other.graph_specific, clean.text_cross, other.text_cross, valid, **contrast
+        ),
+        "text_orthogonality": config.lambda_val * orthogonality(clean.text_specific, e.text_cross, valid),
+        "graph_orthogonality": config.lambda_val * orthogonality(clean.graph_specific, e.graph_cross, valid),
+    }
+    terms = {name: config.packing_weight * value for name, value in packing.items()}
+    terms["quantization"] = config.quantization_weight * quantization
+    terms["kl"] = config.kl_weight * kl_loss(
+        view.text_cross, view.graph_cross, valid, temperature=config.kl_temperature
+    )
+    terms["joint_contrast"] = terms["distillation"] = jnp.zeros(())
+    whole = joined(clean)
+    if config.joint_weight:
+        terms["joint_contrast"] = config.joint_weight * info_nce(whole, joined(other), valid, **contrast)
+    if config.distillation_weight:
+        terms["distillation"] = config.distillation_weight * similarity_distillation(
+            whole, teacher, valid, temperature=config.distillation_temperature
+        )
+    return terms
+
+
+PACKING_TERMS = (
+    "shared_contrast",
+    "alignment",
+    "text_contrast",
+    "graph_contrast",
+    "text_orthogonality",
+    "graph_orthogonality",
+)
+
+BEYOND_THE_PAPER = ("joint_contrast", "distillation")
+
+
+def totals(terms: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """total_loss, quantization_loss, kl_loss and packing_loss of a dictionary of terms."""
+    packing = sum(terms[name] for name in PACKING_TERMS)
+    total = terms["quantization"] + terms["kl"] + packing + sum(terms[name] for name in BEYOND_THE_PAPER)
+    return {
+        "total_loss": total,
+        "quantization_loss": terms["quantization"],
+        "kl_loss": terms["kl"],
+        "packing_loss": packing,
+    }

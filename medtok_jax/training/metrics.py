@@ -1,0 +1,105 @@
+"""What is measured of a batch, and how it is summed up over many (metrics of the codebook included)."""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from clu import metrics as clu_metrics
+
+from medtok_jax.models.outputs import View
+from medtok_jax.regions import EMBEDDINGS, REGIONS, Regions
+from medtok_jax.training.losses import masked_mean
+
+QUANTIZATION_METRICS = tuple(
+    metric + suffix
+    for metric in ("reconstruction_error", "cosine", "spread")
+    for suffix in ("", *(f"_{name}" for name in EMBEDDINGS))
+)
+
+
+@flax.struct.dataclass
+class WeightedSums(clu_metrics.Metric):
+    """Means of named scalars, weighted by the number of valid codes of each batch."""
+
+    total: dict[str, jax.Array]
+    weight: jax.Array
+
+    @classmethod
+    def of(cls, scalars: dict[str, jax.Array], valid: jax.Array) -> "WeightedSums":
+        weight = jnp.sum(valid).astype(jnp.float32)
+        return cls(total={name: value * weight for name, value in scalars.items()}, weight=weight)
+
+    def merge(self, other: "WeightedSums") -> "WeightedSums":
+        return type(self)(jax.tree.map(jnp.add, self.total, other.total), self.weight + other.weight)
+
+    def compute(self) -> dict[str, float]:
+        weight = max(float(self.weight), 1.0)
+        return {name: float(value) / weight for name, value in self.total.items()}
+
+
+@flax.struct.dataclass
+class CodebookUsage(clu_metrics.Metric):
+    """How often each row of the codebook was a token: `[N]` float32 counts."""
+
+    counts: jax.Array
+
+    @classmethod
+    def of(cls, view: View, valid: jax.Array, size: int) -> "CodebookUsage":
+        """Counts the tokens of the valid codes."""
+        ids = jnp.concatenate([quantized.ids for _, quantized in view.pairs()], axis=1)
+        once = jnp.broadcast_to(valid[:, None], ids.shape).astype(jnp.float32)
+        return cls(jax.ops.segment_sum(once.reshape(-1), ids.reshape(-1), size))
+
+    def merge(self, other: "CodebookUsage") -> "CodebookUsage":
+        return type(self)(self.counts + other.counts)
+
+    def compute(self) -> np.ndarray:
+        return np.asarray(self.counts)
+
+
+@flax.struct.dataclass
+class Window:
+    """Everything summed up over a window of batches."""
+
+    scalars: WeightedSums
+    usage: CodebookUsage
+
+    def merge(self, other: "Window") -> "Window":
+        return Window(self.scalars.merge(other.scalars), self.usage.merge(other.usage))
+
+
+def describe_usage(counts: np.ndarray, regions: Regions) -> dict[str, float]:
+    """Utilisation (share of rows used) and perplexity (exp of the entropy of use), whole and by region.
+
+    Args:
+        counts: `[N]` times each row was a token.
+        regions: of the codebook.
+    """
+    described = {}
+    parts = {"": counts} | {f"_{name}": counts[slice(*regions.bounds(name))] for name in REGIONS}
+    for suffix, part in parts.items():
+        share = part / max(part.sum(), 1.0)
+        entropy = -np.sum(share[share > 0] * np.log(share[share > 0]))
+        described[f"codebook_utilization{suffix}"] = float(np.mean(part > 0))
+        described[f"codebook_perplexity{suffix}"] = float(np.exp(entropy))
+    return described
+
+
+def quantization_metrics(view: View, valid: jax.Array) -> dict[str, jax.Array]:
+    """Reconstruction error E||e - ê||^2 / E||e||^2, cosine(e, ê) and spread of each embedding, and their means.
+
+    The spread is sqrt(E||e - E e||^2 / E||e||^2): 0 where all embeddings have collapsed to one point.
+    """
+    found: dict[str, jax.Array] = {}
+    for name, (embedding, quantized) in zip(EMBEDDINGS, view.pairs(), strict=True):
+        vector = quantized.vector
+        power = masked_mean(jnp.sum(embedding**2, -1), valid)
+        error = masked_mean(jnp.sum((embedding - vector) ** 2, -1), valid)
+        norms = jnp.linalg.norm(embedding, axis=-1) * jnp.linalg.norm(vector, axis=-1)
+        mean = jnp.sum(jnp.where(valid[:, None], embedding, 0.0), 0) / jnp.maximum(jnp.sum(valid), 1)
+        found[f"reconstruction_error_{name}"] = error / jnp.maximum(power, 1e-12)
+        found[f"cosine_{name}"] = masked_mean(jnp.sum(embedding * vector, -1) / jnp.maximum(norms, 1e-12), valid)
+        found[f"spread_{name}"] = jnp.sqrt(jnp.maximum(1.0 - jnp.sum(mean**2) / jnp.maximum(power, 1e-12), 0.0))
+    for metric in ("reconstruction_error", "cosine", "spread"):
+        found[metric] = sum(found[f"{metric}_{name}"] for name in EMBEDDINGS) / len(EMBEDDINGS)
+    return found

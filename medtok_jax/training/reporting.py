@@ -1,0 +1,244 @@
+"""What a person sees of a run: the start, TensorBoard files, the codebook picture, the final table."""
+
+import json
+import time
+
+import jax
+import matplotlib
+import numpy as np
+from clu.parameter_overview import get_parameter_overview
+from flax import nnx
+from rich.console import Console
+from rich.table import Table
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+from medtok_jax.data.code_table import SPLITS
+from medtok_jax.devices import sharding
+from medtok_jax.devices.memory import StepMemory, device_memory
+from medtok_jax.regions import EMBEDDINGS, REGIONS
+from medtok_jax.training.metrics import describe_usage
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+SUMMARY = "summary.json"
+PARAMETERS = "parameters.txt"
+HISTORY = "metrics.jsonl"
+LOSSES = ("total_loss", "quantization_loss", "packing_loss", "kl_loss")
+# Okabe and Ito's colours, told apart by colour-blind readers too.
+COLOURS = {"text": "#0072B2", "graph": "#D55E00", "shared": "#009E73"}
+
+
+def say(text: str) -> None:
+    """Prints a line, from the first process only."""
+    if jax.process_index() == 0:
+        Console().print(text, highlight=False)
+
+
+def say_memory(run) -> None:
+    """What the newest training step needs, where no step before it needed as much."""
+    newest = StepMemory.of(list(run.train_step.executables.values())[-1])
+    if newest is None or newest != run.train_step.memory:
+        return
+    gib = lambda size: f"{size / 2**30:.2f} GiB"  # noqa: E731
+    device = next(iter(run.mesh.local_mesh.devices.flat))
+    limit = device_memory(device)
+    of = f" of the {gib(limit)} of" if limit else " of"
+    with tqdm.external_write_mode():
+        say(
+            f"A step needs {gib(newest.total)}{of} each {device.device_kind}: arguments {gib(newest.arguments)},"
+            f" results {gib(newest.outputs)}, scratch {gib(newest.scratch)}."
+        )
+
+
+def print_start(run) -> None:
+    """What is about to be trained, on what."""
+    params = sharding.whole(run.state.params, run.mesh)
+    if jax.process_index() != 0:
+        return
+    data, config, devices = run.data, run.config, run.mesh.devices.size
+    model, train = config.model, config.train
+    counts = {split: len(data.rows(split)) for split in SPLITS}
+    parameters = sum(x.size for x in jax.tree.leaves(run.state.params))
+    no_graph, no_text = missing_parts(data)
+    kept = run.tables.token_states
+    rows = {
+        "Data set": f"{config.data.name}, {len(data.selected):,} of {len(data.table):,} codes",
+        "Splits": ", ".join(f"{split} {count:,}" for split, count in counts.items()),
+        "Descriptions": f"{data.num_texts:,} distinct, {data.cache.num_cut:,} cut at {config.data.max_length} tokens",
+        "Missing parts": f"{no_graph:,} codes without a subgraph, {no_text:,} without a description",
+        "Text encoder": f"{model.text_encoder_model}, {'trained' if model.text_encoder_trainable else 'frozen'}"
+        + (f", states on the device ({kept.nbytes / 2**30:.2f} GiB)" if kept is not None else ""),
+        "Graph encoder": model.graph_encoder_type,
+        "Codebook": f"{model.codebook_size:,} x {model.embedding_dim}, {model.num_top_k_tokens} tokens an embedding",
+        "Parameters": f"{parameters:,}, listed in {run.workdir / PARAMETERS}",
+        "Devices": f"{devices} x {jax.devices()[0].device_kind}, {jax.process_count()} processes",
+        "Batch": f"{train.batch_size} codes, {train.batch_size // run.mesh.shape['data']} a device",
+        "Steps": f"{int(run.state.step):,} to {run.last_step:,}",
+    }
+    (run.workdir / PARAMETERS).write_text(get_parameter_overview(nnx.to_pure_dict(params)) + "\n")
+    table = Table(title="MedTok", show_header=False)
+    for name, value in rows.items():
+        table.add_row(name, value)
+    Console().print(table)
+
+
+def missing_parts(data) -> tuple[int, int]:
+    """Codes in use without a subgraph, and without a description (described by system and code)."""
+    table, rows = data.table, data.selected
+    return int((table.num_nodes[rows] == 0).sum()), int((~table.has_text[rows]).sum())
+
+
+class Log:
+    """Metrics to TensorBoard files and `metrics.jsonl`, by the first process.
+
+    Attributes:
+        history: logged training windows of this work directory, `{"step": ..., name: value, ...}`.
+        seconds: time spent in this process.
+    """
+
+    def __init__(self, run):
+        self.run, self.start, self.active = run, time.monotonic(), jax.process_index() == 0
+        self.path, step = run.workdir / HISTORY, int(run.state.step)
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        kept = [entry for entry in map(json.loads, lines) if entry["step"] <= step]
+        self.history = [entry for entry in kept if entry["kind"] == "train"]
+        self.validations = [entry for entry in kept if entry["kind"] == "validation"]
+        self.writer = None
+        if self.active:
+            # What was logged after the checkpoint gone on from will be logged again.
+            self.path.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
+            self.writer = SummaryWriter(str(run.workdir / "logs"), purge_step=step)
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.start
+
+    def scalars(self, step: int, scalars: dict[str, float], prefix: str = "train") -> None:
+        """Writes scalars to TensorBoard."""
+        if self.writer:
+            for name, value in scalars.items():
+                self.writer.add_scalar(f"{prefix}/{name}", float(value), step)
+
+    def train(self, step: int, window, seconds: float) -> str:
+        """Logs a window of training steps; returns a line for the progress bar."""
+        scalars = window.scalars.compute() | describe_usage(window.usage.compute(), self.run.structure.regions)
+        codes = float(window.scalars.weight)
+        steps = max(codes / self.run.config.train.batch_size, 1.0)
+        scalars |= {"codes_per_second": codes / seconds, "step_seconds": seconds / steps}
+        self.scalars(step, scalars)
+        self._keep(self.history, {"kind": "train", "step": step} | scalars)
+        return f"loss {scalars['total_loss']:.3f}, utilisation {scalars['codebook_utilization']:.0%}"
+
+    def validation(self, step: int, scalars: dict[str, float]) -> None:
+        """Logs a validation and draws the codebook."""
+        self.scalars(step, scalars, "validation")
+        self._keep(self.validations, {"kind": "validation", "step": step} | scalars)
+        state = sharding.whole(self.run.state, self.run.mesh)
+        if self.writer:
+            figure = draw_codebook(self.run, state)
+            self.writer.add_figure("codebook", figure, step, close=False)
+            figure.savefig(self.run.workdir / "codebook.png", dpi=110)
+            plt.close(figure)
+            self.writer.flush()
+
+    def _keep(self, entries: list[dict], entry: dict) -> None:
+        entries.append(entry)
+        if self.active:
+            with open(self.path, "a") as file:
+                file.write(json.dumps(entry) + "\n")
+
+    def close(self) -> None:
+        """Ends the TensorBoard file."""
+        if self.writer:
+            self.writer.close()
+
+
+def draw_codebook(run, state) -> plt.Figure:
+    """The codebook's rows on their two principal axes, coloured by region, beside each region's singular values.
+
+    Args:
+        run: the run.
+        state: its state, whole on every device.
+    """
+    structure = run.structure
+    rows = np.asarray(structure.model(state.params, state.fixed).quantizer.codebook())
+    centred = rows - rows.mean(0)
+    _, _, axes = np.linalg.svd(centred, full_matrices=False)
+    points = centred @ axes[:2].T
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 5), layout="constrained")
+    for region in REGIONS:
+        part = slice(*structure.regions.bounds(region))
+        left.scatter(*points[part].T, s=3, alpha=0.5, color=COLOURS[region], label=f"{region} ({len(rows[part]):,})")
+        values = np.linalg.svd(rows[part] - rows[part].mean(0), compute_uv=False)
+        right.plot(np.arange(1, len(values) + 1), values / values.sum(), color=COLOURS[region], label=region)
+    left.set(title=f"Codebook at step {int(state.step):,}", xlabel="first principal axis", ylabel="second")
+    left.legend(markerscale=4, loc="best")
+    right.set(title="Spread over directions", xlabel="direction", ylabel="share of singular values", yscale="log")
+    right.legend()
+    return figure
+
+
+def finished_summary(run) -> dict | None:
+    """The summary of a run that has nothing left to do, else None."""
+    path = run.workdir / SUMMARY
+    if int(run.state.step) < run.last_step or not path.exists():
+        return None
+    summary = json.loads(path.read_text())
+    return summary if summary["step"] == run.last_step else None
+
+
+def summarize(run, log: Log, metrics: dict[str, float]) -> dict:
+    """Writes and prints the final summary.
+
+    Args:
+        run: the finished run.
+        log: its log.
+        metrics: quantization metrics over the tokens of all codes in use.
+    """
+    trend = {
+        name: {"first": values[0], "max": max(values), "last": values[-1]}
+        for name in LOSSES
+        if (values := [entry[name] for entry in log.history])
+    }
+    validation = log.validations[-1] if log.validations else {}
+    no_graph, no_text = missing_parts(run.data)
+    summary = {
+        "step": run.last_step,
+        "seconds": log.seconds,
+        "codes": len(run.data.selected),
+        "losses": trend,
+        "validation": {name: validation[name] for name in LOSSES if name in validation},
+        "all_codes": metrics,
+        "missing_graph": no_graph,
+        "missing_description": no_text,
+        "best_total_loss": run.about["best_total_loss"],
+    }
+    if jax.process_index() == 0:
+        (run.workdir / SUMMARY).write_text(json.dumps(summary, indent=1))
+        print_summary(summary)
+    return summary
+
+
+def print_summary(summary: dict) -> None:
+    """The final tables."""
+    if jax.process_index() != 0:
+        return
+    metrics, console = summary["all_codes"], Console()
+    losses = Table("Loss", "first", "highest", "last", "validation", title=f"Trained to step {summary['step']:,}")
+    for name, trend in summary["losses"].items():
+        figures = [trend["first"], trend["max"], trend["last"], summary["validation"].get(name, float("nan"))]
+        losses.add_row(name, *(f"{value:.4f}" for value in figures))
+    codebook = Table("Region", "utilisation", "perplexity", title=f"Codebook over {summary['codes']:,} codes")
+    for region in REGIONS:
+        utilization, perplexity = (metrics[f"codebook_{what}_{region}"] for what in ("utilization", "perplexity"))
+        codebook.add_row(region, f"{utilization:.1%}", f"{perplexity:,.0f}")
+    quality = ("cosine", "reconstruction_error", "spread")
+    embeddings = Table("Embedding", "cosine(e, ê)", "reconstruction error", "spread", title="Quantization")
+    for name in EMBEDDINGS:
+        embeddings.add_row(name, *(f"{metrics[f'{metric}_{name}']:.3f}" for metric in quality))
+    for table in (losses, codebook, embeddings):
+        console.print(table)
+    no_graph, no_text = summary["missing_graph"], summary["missing_description"]
+    console.print(f"{no_graph:,} codes without a subgraph, {no_text:,} without a description.", highlight=False)

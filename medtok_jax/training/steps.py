@@ -1,0 +1,184 @@
+"""The compiled functions of a run: pure, module-level, told everything by argument."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from medtok_jax.batch import Batch, Tables, with_states
+from medtok_jax.models.medtok import MedTok
+from medtok_jax.models.outputs import Embeddings, View
+from medtok_jax.regions import Regions
+from medtok_jax.training import losses
+from medtok_jax.training.metrics import QUANTIZATION_METRICS, CodebookUsage, WeightedSums, Window, quantization_metrics
+from medtok_jax.training.state import TrainState
+from preprocessing.common.errors import UserError
+
+TERMS = ("quantization", "kl", *losses.PACKING_TERMS, *losses.BEYOND_THE_PAPER)
+# What must stay finite: a gradient that is no number spoils the parameters before it shows in the next loss.
+CHECKED = (*TERMS, "gradient_norm")
+NORMS = ("learning_rate", "gradient_norm", "parameter_norm", "update_norm")
+METRICS = (
+    "total_loss",
+    "quantization_loss",
+    "kl_loss",
+    "packing_loss",
+    *(f"term/{name}" for name in TERMS),
+    *QUANTIZATION_METRICS,
+)
+
+
+class NonFiniteLoss(UserError):
+    """A loss term is no number any more; names the step and the term."""
+
+
+class Structure(NamedTuple):
+    """What the compiled functions know statically.
+
+    Attributes:
+        graphdef: structure of the model.
+        optimizer: the gradient transformation.
+        schedule: learning rate by optimizer update.
+        config: the whole configuration.
+    """
+
+    graphdef: nnx.GraphDef
+    optimizer: optax.GradientTransformation
+    schedule: optax.Schedule
+    config: object
+
+    @property
+    def regions(self) -> Regions:
+        model = self.config.model
+        return Regions.from_ratios(model.codebook_size, model.text_specific_ratio, model.graph_specific_ratio)
+
+    def model(self, params: nnx.State, fixed: nnx.State) -> MedTok:
+        """The model with these variables."""
+        return nnx.merge(self.graphdef, params, fixed)
+
+
+def score(model: MedTok, batch: Batch, tables: Tables, key: jax.Array, config) -> tuple[dict[str, jax.Array], View]:
+    """Loss terms of a batch and its clean view; the augmented view is drawn from `key`."""
+    batch = with_states(batch, tables)
+    view, augmented = model.two_views(batch, tables, augment=config.augment, key=key)
+    slots = jnp.arange(batch.partner.shape[0])
+    partners = batch.partner[:, None] == slots if len(config.loss.positive_relations) else None
+    terms = losses.loss_terms(
+        view,
+        augmented,
+        batch.valid,
+        excluded=losses.not_negatives(batch.text_id, batch.graph_id),
+        partners=partners,
+        teacher=mean_states(batch) if config.loss.distillation_weight else None,
+        config=config.loss,
+    )
+    return terms, view
+
+
+def mean_states(batch: Batch) -> jax.Array:
+    """`[batch, text width]` float32, mean of the frozen encoder's states over a description; 0 where there is none."""
+    weights = batch.text_mask / jnp.maximum(jnp.sum(batch.text_mask, axis=1, keepdims=True), 1)
+    return jnp.einsum("bl,blh->bh", weights.astype(batch.text.dtype), batch.text, preferred_element_type=jnp.float32)
+
+
+def train_step(
+    state: TrainState, window: Window, batch: Batch, tables: Tables, *, structure: Structure
+) -> tuple[TrainState, Window, jax.Array]:
+    """One batch: gradient, update, metrics.
+
+    Returns:
+        The new state, the window with this batch added, and the figures to check, in the order of `CHECKED`.
+    """
+    config = structure.config
+    key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+
+    def loss(params):
+        terms, view = score(structure.model(params, state.fixed), batch, tables, key, config)
+        return losses.totals(terms)["total_loss"], (terms, view)
+
+    (_, (terms, view)), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
+    updates, opt_state = structure.optimizer.update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    fixed = update_fixed(structure, params, state.fixed, view, batch.valid)
+    norms = {
+        "learning_rate": structure.schedule(state.step // config.train.grad_accum_steps),
+        "gradient_norm": optax.tree.norm(gradients),
+        "parameter_norm": optax.tree.norm(params),
+        "update_norm": optax.tree.norm(updates),
+    }
+    window = window.merge(summarize(terms, view, batch.valid, config.model.codebook_size, norms))
+    checked = jnp.stack([(terms | norms)[name] for name in CHECKED])
+    return TrainState(state.step + 1, params, fixed, opt_state), window, checked
+
+
+def update_fixed(structure: Structure, params: nnx.State, fixed: nnx.State, view: View, valid: jax.Array) -> nnx.State:
+    """Variables that no gradient moves: the EMA codebook, where there is one."""
+    if not structure.config.model.ema_decay:
+        return fixed
+    model = structure.model(params, fixed)
+    pairs = view.pairs()
+    embedding = jnp.concatenate([e for e, _ in pairs])
+    ids = jnp.concatenate([q.ids for _, q in pairs])
+    weights = jnp.concatenate([q.weights for _, q in pairs])
+    model.quantizer.ema_update(embedding, ids, weights, jnp.tile(valid, len(pairs)))
+    return nnx.state(model, nnx.Not(nnx.Param))
+
+
+def summarize(
+    terms: dict[str, jax.Array], view: View, valid: jax.Array, codebook_size: int, more: dict[str, jax.Array]
+) -> Window:
+    """Metrics of one batch."""
+    scalars = losses.totals(terms) | {f"term/{name}": terms[name] for name in TERMS}
+    scalars |= quantization_metrics(view, valid) | more
+    return Window(scalars=WeightedSums.of(scalars, valid), usage=CodebookUsage.of(view, valid, codebook_size))
+
+
+def eval_step(params: nnx.State, fixed: nnx.State, batch: Batch, tables: Tables, *, structure: Structure) -> Window:
+    """Metrics of one batch without an update; its augmented view is the same in every validation."""
+    config = structure.config
+    key = jax.random.fold_in(jax.random.key(config.seed), batch.index[0])
+    terms, view = score(structure.model(params, fixed), batch, tables, key, config)
+    return summarize(terms, view, batch.valid, config.model.codebook_size, {})
+
+
+def term_gradient_norms(
+    state: TrainState, batch: Batch, tables: Tables, *, structure: Structure
+) -> dict[str, jax.Array]:
+    """Norm of the parameters' gradient of each loss term alone."""
+    config = structure.config
+    key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+
+    def terms_of(params):
+        terms, _ = score(structure.model(params, state.fixed), batch, tables, key, config)
+        return jnp.stack([terms[name] for name in TERMS])
+
+    _, pull_back = jax.vjp(terms_of, state.params)
+    norms = jax.lax.map(lambda direction: optax.tree.norm(pull_back(direction)[0]), jnp.eye(len(TERMS)))
+    return {f"gradient_norm/{name}": norms[number] for number, name in enumerate(TERMS)}
+
+
+def encode_step(
+    params: nnx.State, fixed: nnx.State, batch: Batch, tables: Tables, *, structure: Structure
+) -> Embeddings:
+    """The four embeddings of a batch."""
+    return structure.model(params, fixed).encode(with_states(batch, tables), tables)
+
+
+def tokenize_step(
+    params: nnx.State, fixed: nnx.State, batch: Batch, tables: Tables, *, structure: Structure
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, Window]:
+    """What is kept of a batch of codes.
+
+    Returns:
+        Table rows `[batch]`, -1 where invalid; token ids and weights `[batch, 4K]`; embeddings before quantization
+        `[batch, 4, width]`; metrics of quantization.
+    """
+    view = structure.model(params, fixed)(with_states(batch, tables), tables)
+    ids = jnp.concatenate([quantized.ids for _, quantized in view.pairs()], axis=1)
+    weights = jnp.concatenate([quantized.weights for _, quantized in view.pairs()], axis=1)
+    scalars = WeightedSums.of(quantization_metrics(view, batch.valid), batch.valid)
+    usage = CodebookUsage.of(view, batch.valid, structure.config.model.codebook_size)
+    embeddings = jnp.stack([embedding for embedding, _ in view.pairs()], axis=1)
+    return jnp.where(batch.valid, batch.index, -1), ids, weights, embeddings, Window(scalars=scalars, usage=usage)
