@@ -139,8 +139,8 @@ class Runner:
             raise CellFailed(f"{cell}, seed {seed}, failed ({lines[-1] if lines else 'no output'}); see {log}")
 
     def _judge(self, workdir: Path) -> dict:
-        from eval.label_building import open_labels
-        from eval.representation import load
+        from eval.common.representation import load
+        from eval.quality.label_building import open_labels
         from eval.tokenization import judge
 
         representation = load(workdir)
@@ -154,7 +154,7 @@ class CellFailed(UserError):
 
 def run(runner: Runner, cells: list[str], seeds: int, console: Console) -> list[str]:
     """Does all cells, seed after seed, so that a table over all cells is there early; returns what failed."""
-    from eval.ablation_report import write
+    from eval.reports.ablations import write
 
     failed = []
     todo = [(cell, seed) for seed in range(seeds) for cell in cells]

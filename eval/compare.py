@@ -16,7 +16,7 @@ from pathlib import Path
 
 from absl import flags
 
-from eval.baselines import KINDS
+from eval.baselines.make import KINDS
 from preprocessing.common import command_line
 from preprocessing.common.errors import InputError
 
@@ -27,7 +27,7 @@ EXAMPLE = "python -m eval.compare --tokenizers=runs/default --baseline=bert --ou
 
 def open_named(given: str):
     """The representation that `PATH` or `NAME=PATH` means."""
-    from eval.representation import load
+    from eval.common.representation import load
 
     name, separator, path = given.partition("=")
     return load(path, name) if separator and name and "/" not in name else load(given)
@@ -42,9 +42,9 @@ def make_baseline(name: str, data_set: str, data_dir: str, folder: Path, as_many
         folder: where baselines are kept.
         as_many: `size` and `tokens` that it is to have, as what it is compared with; empty for its own.
     """
-    from eval.baseline_data import Codes
-    from eval.baselines import make
-    from eval.representation import FILE, load
+    from eval.baselines.data import Codes
+    from eval.baselines.make import make
+    from eval.common.representation import FILE, load
 
     path = folder / "-".join([name, *map(str, as_many.values())])
     if (path / FILE).is_file() and load(path).about.get("data_set", {}).get("name") == data_set:
@@ -72,11 +72,12 @@ def run(given: flags.FlagValues, output: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from eval import comparison_report, tokenization
-    from eval.comparison import compare
-    from eval.headlines import HEADLINES
-    from eval.label_building import open_labels
-    from eval.representation import load
+    from eval import tokenization
+    from eval.common.representation import load
+    from eval.quality.comparison import compare
+    from eval.quality.label_building import open_labels
+    from eval.reports import comparison as comparison_report
+    from eval.reports.headlines import HEADLINES
 
     first = open_named(given.tokenizers[0])
     data_set = given.dataset or (first.about.get("data_set") or {}).get("name")

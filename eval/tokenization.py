@@ -20,23 +20,15 @@ from preprocessing.common import command_line
 from preprocessing.common.errors import InputError
 
 with command_line.importing(__name__):
-    from eval import (
-        codebook_use,
-        cross_system,
-        groups,
-        identity,
-        quality_plots,
-        relations,
-        seed_stability,
-        tree_metrics,
-    )
-    from eval.context import Context
-    from eval.intervals import interval
-    from eval.label_building import open_labels
-    from eval.labels import SPLITS, Labels
-    from eval.measurement import Measurement
-    from eval.quality_report import by_row, markdown, number, views_of
-    from eval.representation import Representation, load
+    from eval.common.intervals import interval
+    from eval.common.measurement import Measurement
+    from eval.common.representation import Representation, load
+    from eval.quality import codebook_use, cross_system, groups, identity, relations, seed_stability, tree_metrics
+    from eval.quality.context import Context
+    from eval.quality.label_building import open_labels
+    from eval.quality.labels import SPLITS, Labels
+    from eval.reports import quality_plots
+    from eval.reports.quality import by_row, markdown, number, views_of
 
 JSON, MARKDOWN = "quality.json", "quality.md"
 # Families with figures of each system beside those of all codes.
@@ -162,7 +154,7 @@ def main(argv: list[str]) -> None:
     found = measure(representation, labels, metrics=plain, told=tell, **chosen)
     context = Context(representation, labels.for_keys(representation.keys), **chosen)
     if run is not None and "robustness" in metrics:
-        from eval import robustness
+        from eval.quality import robustness
 
         tell(robustness.FAMILY)
         found += robustness.measure(context, run)

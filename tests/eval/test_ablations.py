@@ -7,9 +7,10 @@ import pytest
 from rich.console import Console
 
 from configs import ablation
-from eval import ablation_report, ablations
+from eval import ablations
 from eval.ablations import Runner, chosen_cells
-from eval.headlines import HEADLINES
+from eval.reports import ablations as ablation_report
+from eval.reports.headlines import HEADLINES
 from medtok_jax.config import field_names, get_field, validate
 from preprocessing.common.errors import InputError
 

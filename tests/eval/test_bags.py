@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import jaccard_score
 
-from eval.bags import OverlapBlocks, bags_of, overlaps
-from eval.representation import Representation, from_tokenizer
+from eval.common.representation import Representation, from_tokenizer
+from eval.quality.bags import OverlapBlocks, bags_of, overlaps
 from medtok_jax.lookup.directory import TokenizerDirectory
 from medtok_jax.lookup.similarity import Similarity
 from tests.helpers import small_tokenizer

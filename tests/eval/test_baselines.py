@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from eval import text_vq
-from eval.baseline_data import Codes
-from eval.baselines import KINDS, make
-from eval.label_building import open_labels
-from eval.nearest_rows import fit_rows, nearest_rows, residual_rows
-from eval.representation import load
+from eval.baselines import text_vq
+from eval.baselines.data import Codes
+from eval.baselines.make import KINDS, make
+from eval.baselines.nearest_rows import fit_rows, nearest_rows, residual_rows
+from eval.common.representation import load
+from eval.quality.label_building import open_labels
 from eval.tokenization import measure
 from medtok_jax.data.dataset import load_data
 from medtok_jax.text.encoder_files import TextTokenizer, resolve_text_encoder

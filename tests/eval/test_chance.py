@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 
-from eval import chance, seed_stability, tokenization
-from eval.context import Context
-from eval.groups import MACRO_ACCURACY
-from eval.intervals import interval
-from eval.relations import AUC, HITS
-from eval.tree_metrics import RANK_CORRELATION, SAME_CATEGORY, SIBLINGS
+from eval import tokenization
+from eval.baselines import chance
+from eval.common.intervals import interval
+from eval.quality import seed_stability
+from eval.quality.context import Context
+from eval.quality.groups import MACRO_ACCURACY
+from eval.quality.relations import AUC, HITS
+from eval.quality.tree_metrics import RANK_CORRELATION, SAME_CATEGORY, SIBLINGS
 from tests.helpers import hand_world
 
 # What each metric is expected to be of tokens that know nothing, in the hand-made vocabulary.

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from eval import codebook_use, identity
-from eval.context import Context
-from eval.identity import as_sets, collisions
-from eval.labels import Labels
-from eval.representation import Representation
+from eval.common.representation import Representation
+from eval.quality import codebook_use, identity
+from eval.quality.context import Context
+from eval.quality.identity import as_sets, collisions
+from eval.quality.labels import Labels
 from medtok_jax.regions import EMBEDDINGS, REGION_OF_EMBEDDING, REGIONS, Regions
 from medtok_jax.training.metrics import describe_usage
 

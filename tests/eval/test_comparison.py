@@ -9,11 +9,11 @@ import weakref
 import numpy as np
 import pytest
 
-from eval import comparison_report
-from eval.comparison import BETTER, NOT_TOLD, WORSE, common_codes, compare
-from eval.headlines import HEADLINES
-from eval.measurement import Measurement
-from eval.representation import Representation
+from eval.common.measurement import Measurement
+from eval.common.representation import Representation
+from eval.quality.comparison import BETTER, NOT_TOLD, WORSE, common_codes, compare
+from eval.reports import comparison
+from eval.reports.headlines import HEADLINES
 from preprocessing.common.errors import InputError
 
 HEADLINE = HEADLINES[0]
@@ -111,18 +111,18 @@ def test_the_report(tmp_path):
     values = np.random.default_rng(0).random(50)
     found, _ = compared(measurement(values + 0.1, given="GIVEN"), measurement(values, given="GIVEN"))
     about = {"data_set": "medtok_codes/icd", "split": "test", "quick": False}
-    text = comparison_report.markdown(found, about, "comparison.png")
+    text = comparison.markdown(found, about, "comparison.png")
     (row,) = [line for line in text.splitlines() if line.startswith(f"| {HEADLINE.title}")]
     mean = values.mean()
     assert row.startswith(f"| {HEADLINE.title} * | {mean + 0.1:.3f} [")
     assert row.endswith("] ▲ |")
     assert f"| {mean:.3f} [" in row
-    content = json.loads(json.dumps(comparison_report.as_values(found, about)))
+    content = json.loads(json.dumps(comparison.as_values(found, about)))
     assert content["codes"] == 3
     assert [one["n"] for one in content["figures"]["first"]] == [50]
     assert content["differences"][0]["verdict"] == BETTER
     assert content["differences"][0]["value"] == pytest.approx(0.1)
-    comparison_report.draw(found, tmp_path / "comparison.png")
+    comparison.draw(found, tmp_path / "comparison.png")
     assert (tmp_path / "comparison.png").stat().st_size > 10_000
 
 

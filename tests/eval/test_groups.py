@@ -4,9 +4,9 @@ import scipy.sparse as sp
 from sklearn.linear_model import RidgeClassifier
 from sklearn.metrics import balanced_accuracy_score
 
-from eval import groups
-from eval.bags import bags_of
-from eval.context import Context
+from eval.quality import groups
+from eval.quality.bags import bags_of
+from eval.quality.context import Context
 from tests.helpers import hand_world
 
 

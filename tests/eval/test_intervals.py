@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from eval import intervals
-from eval.intervals import difference, interval
-from eval.measurement import EXPONENTIAL, Measurement
+from eval.common import intervals
+from eval.common.intervals import difference, interval
+from eval.common.measurement import EXPONENTIAL, Measurement
 
 
 def measurement(values, **fields) -> Measurement:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from eval.label_building import BACKWARD, FORWARD, GIVEN_CROSSWALK, GIVEN_NOTES, build_labels, parts_of
+from eval.quality.label_building import BACKWARD, FORWARD, GIVEN_CROSSWALK, GIVEN_NOTES, build_labels, parts_of
 from medtok_jax.data.code_table import CodeTable
 from preprocessing.common.ragged import offsets_of
 from preprocessing.graph.holdout import Holdout, hold_out

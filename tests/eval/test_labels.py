@@ -4,9 +4,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from eval import label_building
-from eval.label_building import BACKWARD, FORWARD, NOT_EVALUATED
-from eval.labels import SPLITS, Labels
+from eval.quality import label_building
+from eval.quality.label_building import BACKWARD, FORWARD, NOT_EVALUATED
+from eval.quality.labels import SPLITS, Labels
 from medtok_jax.data import code_table
 from preprocessing import medtok_codes
 from preprocessing.common.errors import InputError

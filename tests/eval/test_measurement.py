@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from eval.measurement import Measurement, together
+from eval.common.measurement import Measurement, together
 
 
 def of_scope(scope: str, values: list[float], first: int, chance: float | None) -> Measurement:

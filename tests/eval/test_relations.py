@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from eval import relations
-from eval.context import Context
-from eval.retrieval import cosine_scorer
+from eval.quality import relations
+from eval.quality.context import Context
+from eval.quality.retrieval import cosine_scorer
 from tests.helpers import hand_world
 
 

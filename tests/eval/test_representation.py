@@ -4,8 +4,8 @@ import json
 import numpy as np
 import pytest
 
-from eval import representation
-from eval.representation import Representation
+from eval.common import representation
+from eval.common.representation import Representation
 from medtok_jax.lookup.directory import TokenizerDirectory
 from medtok_jax.lookup.similarity import Similarity
 from medtok_jax.regions import EMBEDDINGS

@@ -8,8 +8,8 @@ from sklearn.metrics import label_ranking_average_precision_score, top_k_accurac
 from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.neighbors import NearestNeighbors
 
-from eval.labels import Queries
-from eval.retrieval import cosine_scorer, expected_hits, expected_reciprocal_rank, find, nearest_share
+from eval.quality.labels import Queries
+from eval.quality.retrieval import cosine_scorer, expected_hits, expected_reciprocal_rank, find, nearest_share
 
 
 def queries_of(pairs: dict[int, list[int]], kinds: list[int] | None = None) -> Queries:

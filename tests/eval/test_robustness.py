@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from eval import label_building, robustness
-from eval.context import Context
-from eval.intervals import interval
-from eval.representation import Representation
-from eval.robustness import FEWER_EDGES, NO_GRAPH, NO_TEXT, WHOLE
+from eval.common.intervals import interval
+from eval.common.representation import Representation
+from eval.quality import label_building, robustness
+from eval.quality.context import Context
+from eval.quality.robustness import FEWER_EDGES, NO_GRAPH, NO_TEXT, WHOLE
 from medtok_jax.regions import EMBEDDINGS, REGION_OF_EMBEDDING, REGIONS
 from medtok_jax.training import setup as runs
 from preprocessing.common.errors import InputError

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from sklearn.neighbors import NearestNeighbors
 
-from eval import seed_stability
-from eval.context import Context
-from eval.retrieval import cosine_scorer
-from eval.seed_stability import mates, membership, shared_neighbours
+from eval.quality import seed_stability
+from eval.quality.context import Context
+from eval.quality.retrieval import cosine_scorer
+from eval.quality.seed_stability import mates, membership, shared_neighbours
 from preprocessing.common.errors import InputError
 from tests.helpers import hand_world
 

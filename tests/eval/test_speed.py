@@ -8,12 +8,11 @@ import networkx as nx
 import numpy as np
 import pytest
 
-from eval import speed_report
-from eval.isolation import in_child
-from eval.phases import Phases
-from eval.speed_subgraphs import SCALES, Scale, measure
-from eval.synthetic_graph import power_law_graph
-from eval.timing import Timing, repeat
+from eval.speed import report as speed_report
+from eval.speed.generated_source import power_law_graph
+from eval.speed.isolation import in_child
+from eval.speed.subgraphs import SCALES, Scale, measure
+from eval.speed.timing import Phases, Timing, repeat
 from preprocessing.common.errors import UserError
 
 RELATIONS = ("common", "rare", "rarer")

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from eval import speed_dataset, speed_memory, speed_run, speed_setup, speed_tokenize, speed_train
-from eval.generated_source import SYSTEMS, write_source
-from eval.random_encoder import write_encoder
-from eval.random_states import random_states
-from eval.speed_setup import Setting
+from eval.speed import dataset, memory, run, setup, tokenize, train
+from eval.speed.generated_source import SYSTEMS, write_source
+from eval.speed.random_text import random_states, write_encoder
+from eval.speed.setup import Setting
 from medtok_jax.data import code_table
 from medtok_jax.models.bert import load_bert
 from medtok_jax.text.encoder_files import EMBEDDED, TextTokenizer, resolve_text_encoder
@@ -34,13 +33,13 @@ def setting(data_dir, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def opened(setting):
-    return speed_setup.open_run(setting, progress=False)
+    return setup.open_run(setting, progress=False)
 
 
 @pytest.fixture
 def opened_once(opened, monkeypatch):
     """All measurements of this file share one run, compiled once."""
-    for module in (speed_train, speed_tokenize, speed_memory):
+    for module in (train, tokenize, memory):
         monkeypatch.setattr(module, "open_run", lambda *_, **__: opened)
     return opened
 
@@ -50,7 +49,7 @@ def by_name(rows: list[dict]) -> dict[str, dict]:
 
 
 def test_train(setting, opened_once):
-    facts, rows = speed_train.measure(setting)
+    facts, rows = train.measure(setting)
     rows = by_name(rows)
     assert rows.keys() == {"matmul", "input", "step", "training"}
     assert facts["codes"] == 128
@@ -69,7 +68,7 @@ def test_train(setting, opened_once):
 
 
 def test_memory(setting, opened_once):
-    facts, rows = speed_memory.measure(setting)
+    facts, rows = memory.measure(setting)
     assert facts["parameters"] == sum(x.size for x in jax.tree.leaves(opened_once.state.params))
     held = sum(x.nbytes for x in jax.tree.leaves((opened_once.state, opened_once.tables)))
     for row in rows:
@@ -80,7 +79,7 @@ def test_memory(setting, opened_once):
 
 
 def test_tokenize(setting, opened_once):
-    facts, rows = speed_tokenize.measure(setting)
+    facts, rows = tokenize.measure(setting)
     rows = by_name(rows)
     assert facts["codes measured"] == 128
     parts = [rows[name]["median_seconds"] for name in ("wordpieces", "encode descriptions", "tokens of states")]
@@ -124,7 +123,7 @@ def test_generated_data_sets(scale, tmp_path):
 
 
 def test_data_sets_are_built_packed_and_removed_again(setting, tmp_path):
-    found = speed_dataset.run(dataclasses.replace(setting, scale="primekg", codes=300, folder=tmp_path))
+    found = dataset.run(dataclasses.replace(setting, scale="primekg", codes=300, folder=tmp_path))
     rows = by_name(found["rows"])
     assert list(rows) == ["generate the source files", "build", "read and pack", "open"]
     assert rows["build"]["items"] == found["facts"]["codes"] > 280
@@ -133,7 +132,7 @@ def test_data_sets_are_built_packed_and_removed_again(setting, tmp_path):
 
 
 def test_a_whole_run(setting, tmp_path):
-    found = speed_run.run(dataclasses.replace(setting, folder=tmp_path))
+    found = run.run(dataclasses.replace(setting, folder=tmp_path))
     facts, rows = found["facts"], by_name(found["rows"])
     *phases, whole = rows
     assert phases == ["read and pack the data set", "encode the texts", "set up", "train", "tokens of all codes"]

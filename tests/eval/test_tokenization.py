@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from eval import tokenization
-from eval.quality_report import markdown
+from eval.reports.quality import markdown
 from medtok_jax.lookup import directory
 from preprocessing import medtok_codes
 from preprocessing.common.errors import InputError

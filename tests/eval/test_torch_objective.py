@@ -12,9 +12,9 @@ from flax import nnx  # noqa: E402
 from ml_collections import ConfigDict  # noqa: E402
 
 from configs import paper  # noqa: E402
-from eval import speed_torch  # noqa: E402
-from eval.speed_setup import Setting, open_run  # noqa: E402
-from eval.torch_objective import Objective, to_arrays  # noqa: E402
+from eval.speed import torch as speed_torch  # noqa: E402
+from eval.speed.setup import Setting, open_run  # noqa: E402
+from eval.speed.torch_objective import Objective, to_arrays  # noqa: E402
 from medtok_jax.convert.pytorch import weights  # noqa: E402
 from medtok_jax.devices import sharding  # noqa: E402
 from medtok_jax.inference.model_writer import flatten  # noqa: E402

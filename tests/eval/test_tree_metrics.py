@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from eval.intervals import interval
-from eval.measurement import Measurement
-from eval.tree_metrics import Tree, correlation_items, distance
+from eval.common.intervals import interval
+from eval.common.measurement import Measurement
+from eval.quality.tree_metrics import Tree, correlation_items, distance
 
 # Root 0 has nodes 1 and 2; 1 has the codes 3, 4 and the node 5, which has the codes 6 and 7; 2 has the code 8.
 PATHS = np.array([[0, 1, 3, -1], [0, 1, 4, -1], [0, 1, 5, 6], [0, 1, 5, 7], [0, 2, 8, -1], [-1] * 4], np.int32)

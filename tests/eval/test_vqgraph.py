@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from eval.baseline_data import Codes
-from eval.vqgraph import NodeBatch, Options, VQGraph, edge_reconstruction, node_reconstruction
-from eval.vqgraph_training import Graphs, tokens_of, train
+from eval.baselines.data import Codes
+from eval.baselines.vqgraph import NodeBatch, Options, VQGraph, edge_reconstruction, node_reconstruction
+from eval.baselines.vqgraph_training import Graphs, tokens_of, train
 from medtok_jax.data.dataset import load_data
 from medtok_jax.text.encoder_files import resolve_text_encoder
 from tests.helpers.small_run import small_config

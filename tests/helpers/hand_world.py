@@ -6,9 +6,9 @@ means the same as the ICD-10 code of that number. A vector is the sum of a chapt
 
 import numpy as np
 
-from eval.label_building import BACKWARD, CROSSWALK_KINDS, FORWARD, parts_of
-from eval.labels import Labels, Queries
-from eval.representation import Representation
+from eval.common.representation import Representation
+from eval.quality.label_building import BACKWARD, CROSSWALK_KINDS, FORWARD, parts_of
+from eval.quality.labels import Labels, Queries
 
 CHAPTERS, CATEGORIES, CODES = "ABCDEF", 10, {"ICD10CM": 10, "ICD9CM": 6}
 WIDTH, ROWS, K = 24, 160, 3

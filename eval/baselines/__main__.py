@@ -1,0 +1,71 @@
+"""Makes the tokenizers that MedTok is compared with.
+
+    python -m eval.baselines --kind=text_vq --output=baselines/text_vq
+
+writes a folder that `eval.tokenization` and `eval.compare` read like a tokenizer directory. Kinds:
+
+- `raw_text`: the frozen text embedding, not quantized and without tokens; what text alone can give.
+- `text_vq`: a VQ-VAE of it (`text_vq.py`).
+- `kmeans_text`: its nearest k-means centres; with `--residual` one k-means after the other.
+- `wordpieces`: the BERT wordpieces of the description, weighted by tf-idf.
+- `vqgraph`: graph-only vector quantization (`vqgraph.py`).
+- `random`: random tokens. `one_token`: a token of its own for each code.
+- `published`: MedTok with the settings of the published PyTorch code (`configs/published.py`).
+
+Rows are fitted to the training codes, texts are read from the text cache, and all codes of the data set are tokenized.
+Tokens a code are `--tokens`, as many as the 4K of `configs/default.py`, where the kind leaves a choice.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from eval.baselines.make import DEFAULT_DATASET, KINDS, SIZE, TOKENS, make, train_published
+from preprocessing.common import command_line
+from preprocessing.common.errors import InputError
+
+
+def main(argv: list[str]) -> None:
+    """Makes the baseline that the flags ask for."""
+    command_line.expect_arguments(argv, 0, "python -m eval.baselines --kind=raw_text --output=DIR")
+    given = flags.FLAGS
+    if not 0 < given.tokens <= given.size:
+        raise InputError(f"--tokens is {given.tokens}; it must be 1 to --size={given.size}.")
+    if given.residual and given.kind != "kmeans_text":
+        raise InputError(f"--residual is for --kind=kmeans_text, not for {given.kind}.")
+    from eval.common.representation import FILE
+    from preprocessing.dataset.name import parse_name
+
+    parse_name(given.dataset)
+    output = Path(given.output).expanduser()
+    if output.exists() and not (output / FILE).is_file():
+        raise InputError(f"{output} exists and is no representation; choose another place.")
+    command_line.output_folder(output.parent)
+    if given.kind == "published":
+        representation = train_published(given)
+    else:
+        from eval.baselines.data import Codes
+
+        names = {"text_encoder": given.text_encoder, "sample_size": given.sample_size}
+        codes = Codes.open(given.dataset, given.data_dir, **names)
+        options = {name: given[name].value for name in ("size", "tokens", "seed", "steps", "residual")}
+        representation = make(given.kind, codes, **options)
+    print(f"wrote {representation.save(given.output)}: {len(representation):,} codes")
+
+
+if __name__ == "__main__":
+    from medtok_jax.devices.huge_pages import restart_with_huge_pages
+
+    flags.DEFINE_enum("kind", None, KINDS, "which baseline", required=True)
+    flags.DEFINE_string("output", None, "folder of the representation", required=True)
+    flags.DEFINE_string("dataset", DEFAULT_DATASET, "data set, with its options in its name")
+    flags.DEFINE_string("data_dir", "", "where data sets lie; $TFDS_DATA_DIR or ~/tensorflow_datasets without it")
+    flags.DEFINE_string("text_encoder", "", "text encoder, as model.text_encoder_model; the packaged one without it")
+    flags.DEFINE_integer("sample_size", 0, "codes, drawn as data.sample_size does; 0 for all", lower_bound=0)
+    flags.DEFINE_integer("size", SIZE, "rows of the codebook, where the kind leaves a choice", lower_bound=1)
+    flags.DEFINE_integer("tokens", TOKENS, "tokens a code, where the kind leaves a choice")
+    flags.DEFINE_integer("seed", 0, "of everything random", lower_bound=0)
+    flags.DEFINE_integer("steps", 0, "training steps of text_vq, vqgraph, published; 0 for the default", lower_bound=0)
+    flags.DEFINE_bool("residual", False, "kmeans_text: fit each token to what those before leave over")
+    restart_with_huge_pages()
+    command_line.run(main)

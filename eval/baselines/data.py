@@ -1,0 +1,86 @@
+"""What baselines are made of: the codes of a data set, their frozen texts and subgraphs, as training reads them."""
+
+import dataclasses
+
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from configs import default
+from eval.common.representation import Representation
+from medtok_jax.data.dataset import Data, load_data
+from medtok_jax.text.encoder_files import resolve_text_encoder
+
+CHUNK = 8192
+
+
+@dataclasses.dataclass(frozen=True)
+class Codes:
+    """The codes that a baseline is made for, in the order of their keys.
+
+    Attributes:
+        config: the configuration whose data they are.
+        data: the opened data set.
+        rows: `[n]` rows of its table.
+    """
+
+    config: ConfigDict
+    data: Data
+    rows: np.ndarray
+
+    @classmethod
+    def open(
+        cls, name: str, data_dir: str = "", *, text_encoder: str = "", sample_size: int = 0, progress: bool = True
+    ) -> "Codes":
+        """Opens a data set, building it and encoding its texts first where that was not done.
+
+        Args:
+            name: of the data set.
+            data_dir: where data sets lie; empty for the default place.
+            text_encoder: as `model.text_encoder_model`; empty for the default.
+            sample_size: use only the sample of so many codes that training would; 0 for all.
+            progress: whether to show bars.
+        """
+        config = default.get_config().copy_and_resolve_references().unlock()
+        config.data.update(name=name, data_dir=data_dir, sample_size=sample_size)
+        config.model.text_encoder_model = text_encoder or config.model.text_encoder_model
+        encoder_dir = resolve_text_encoder(config.model.text_encoder_model)
+        return cls.of(config, load_data(config, encoder_dir=encoder_dir, progress=progress))
+
+    @classmethod
+    def of(cls, config: ConfigDict, data: Data) -> "Codes":
+        """The codes in use of an opened data set."""
+        keys = data.table.key[data.selected].astype(str)
+        return cls(config, data, data.selected[np.argsort(keys)])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def is_train(self) -> np.ndarray:
+        """`[n]` bool, codes of the training split."""
+        return np.isin(self.rows, self.data.rows("train"))
+
+    def representation(self, name: str, about: dict, **arrays) -> Representation:
+        """A representation of these codes; `arrays` are its fields, one row a code."""
+        table = self.data.table
+        facts = {"data_set": {"name": self.config.data.name, "fingerprint": table.fingerprint}}
+        return Representation(
+            name=name,
+            keys=table.key[self.rows].astype(str),
+            descriptions=table.description[self.rows],
+            about={"kind": name} | facts | about,
+            **arrays,
+        )
+
+    def text_vectors(self, progress: bool = True) -> np.ndarray:
+        """`[n, hidden]` float32: frozen token states of each description, their mean, of unit length."""
+        cache, text = self.data.cache, self.data.text_id[self.rows]
+        mean = np.empty((self.data.num_texts, cache.states.shape[1]), np.float32)
+        for start in tqdm(range(0, len(mean), CHUNK), desc="Reading texts", disable=not progress):
+            stop = min(start + CHUNK, len(mean))
+            offsets = cache.offsets[start : stop + 1]
+            states = np.asarray(cache.states[offsets[0] : offsets[-1]], np.float32)
+            mean[start:stop] = np.add.reduceat(states, offsets[:-1] - offsets[0], axis=0)
+        # The sum has the direction of the mean.
+        mean /= np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
+        return mean[text]

@@ -1,0 +1,64 @@
+"""Make the tokenizers that MedTok is compared with."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from absl import flags
+
+from configs import ablation, default
+
+KINDS = ("raw_text", "text_vq", "kmeans_text", "wordpieces", "vqgraph", "random", "one_token", "published")
+DEFAULT_DATASET = ablation.HELD_OUT
+SIZE, TOKENS = 12_000, 4 * default.get_config().model.num_top_k_tokens
+
+
+def make(kind: str, codes, *, size: int = SIZE, tokens: int = TOKENS, seed: int = 0, steps: int = 0, **options):
+    """The representation of one kind, but for `published`, which is trained by `train_published`.
+
+    Args:
+        kind: one of `KINDS`.
+        codes: `baseline_data.Codes` of the data set.
+        size: rows of the codebook.
+        tokens: tokens a code.
+        seed: of everything random.
+        steps: of training; 0 for the default of the kind.
+        options: `residual` (k-means after k-means), `progress` (bars).
+    """
+    from eval.baselines import simple, text_vq, vqgraph
+    from eval.baselines.vqgraph_training import vqgraph as train_vqgraph
+
+    progress, residual = options.get("progress", True), options.get("residual", False)
+    trained = {"codebook_size": size} | ({"steps": steps} if steps else {})
+    kinds: dict[str, Callable] = {
+        "raw_text": lambda: simple.raw_text(codes, progress=progress),
+        "wordpieces": lambda: simple.wordpieces(codes),
+        "random": lambda: simple.random_tokens(codes, size=size, num_tokens=tokens, seed=seed),
+        "one_token": lambda: simple.one_token(codes),
+        "kmeans_text": lambda: simple.kmeans_text(codes, size=size, num_tokens=tokens, seed=seed, residual=residual),
+        "text_vq": lambda: text_vq.text_vq(
+            codes, text_vq.Options(num_tokens=tokens, **trained), seed=seed, progress=progress
+        ),
+        "vqgraph": lambda: train_vqgraph(
+            codes, vqgraph.Options(**trained), num_tokens=tokens, seed=seed, progress=progress
+        ),
+    }
+    return kinds[kind]()
+
+
+def train_published(given: flags.FlagValues):
+    """Trains MedTok by `configs/published.py`, in `OUTPUT.run`; started again it goes on where it was."""
+    from configs import published
+    from eval.common.representation import load
+    from medtok_jax import train
+
+    config = published.get_config().copy_and_resolve_references().unlock()
+    config.data.update(name=given.dataset, data_dir=given.data_dir, sample_size=given.sample_size)
+    if given.text_encoder:
+        config.model.text_encoder_model = given.text_encoder
+    config.model.codebook_size = given.size
+    config.seed = given.seed
+    if given.steps:
+        config.train.steps = given.steps
+    workdir = Path(f"{given.output}.run").expanduser()
+    train.train_and_evaluate(config.lock(), workdir)
+    return load(workdir, "published")

@@ -1,0 +1,116 @@
+"""Trains VQGraph on the subgraphs of a data set's codes and makes tokens of its codebook."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+from flax import nnx
+from tqdm import tqdm
+
+from eval.baselines.data import Codes
+from eval.baselines.nearest_rows import fit_rows, nearest_rows
+from eval.baselines.training import Trainer
+from eval.baselines.vqgraph import Options, VQGraph
+from eval.common.representation import Representation
+from medtok_jax.batch import Tables
+from medtok_jax.data.input_pipeline import BatchBuilder, Budgets, EvalSource, TrainSource, eval_batches, train_batches
+from medtok_jax.data.sampling import Sampler
+
+# Codes at once where nothing is trained.
+EVAL_BATCH = 256
+LENGTHS = (8,)
+
+
+class Graphs:
+    """Batches `(graph, node tables)` of subgraphs, one stack each, without their texts.
+
+    Args:
+        codes: of a data set.
+    """
+
+    def __init__(self, codes: Codes):
+        self.codes, self.data = codes, codes.data.without("text")
+        self.tables: Tables = jax.device_put(self.data.tables())
+
+    def _builder(self, batch_size: int) -> BatchBuilder:
+        budgets = Budgets.fit(self.data, batch_size, 1, LENGTHS)
+        return BatchBuilder(self.data, budgets, num_stacks=1, local_stacks=[0])
+
+    def training(self, batch_size: int, steps: int, seed: int) -> Iterator:
+        """`steps` batches of training codes."""
+        sampler = Sampler(self.data, self.data.rows("train"), seed=seed, batch_size=batch_size)
+        source = TrainSource(self._builder(batch_size), sampler, steps)
+        return ((first_stack(batch.graph), self.tables) for batch in train_batches(source, 0))
+
+    def all(self, progress: bool) -> Iterator[tuple]:
+        """Batches of all codes, each with the table rows of its codes and which of them count."""
+        source = EvalSource(self._builder(EVAL_BATCH), self.codes.rows, EVAL_BATCH)
+        for batch in tqdm(eval_batches(source), total=len(source), desc="Tokenizing graphs", disable=not progress):
+            yield (first_stack(batch.graph), self.tables), batch.index, batch.valid
+
+
+def first_stack(graph):
+    """The only stack of a padded graph."""
+    return jax.tree.map(lambda x: x[0], graph)
+
+
+def train(graphs: Graphs, options: Options, *, seed: int, progress: bool = True) -> Trainer:
+    """Trains on subgraphs of the training codes."""
+    model = VQGraph(options, graphs.data.sizes(), rngs=nnx.Rngs(seed))
+
+    losses = lambda model, batch: model.losses(model.nodes(*batch), options)  # noqa: E731
+    trainer = Trainer(model, losses, steps=options.steps, learning_rate=options.learning_rate)
+    batches = graphs.training(options.batch_size, options.steps, seed)
+    fit = lambda: trainer.set_codebook(_fit(trainer, graphs, options, seed))  # noqa: E731
+    trainer.run(batches, {min(options.kmeans_step, options.steps // 3): fit}, name="vqgraph", progress=progress)
+    return trainer
+
+
+def _fit(trainer: Trainer, graphs: Graphs, options: Options, seed: int) -> np.ndarray:
+    """Rows fitted to the states of as many nodes as k-means takes, of batches of their own."""
+    encode, found, count = _compiled(trainer, lambda nodes, _: (nodes.states, nodes.mask)), [], 0
+    for batch in graphs.training(options.batch_size, options.steps, seed + 1):
+        states, mask = encode(batch)
+        found.append(np.asarray(states)[np.asarray(mask)])
+        count += len(found[-1])
+        if count >= 4 * options.codebook_size:
+            break
+    return fit_rows(np.concatenate(found), options.codebook_size, seed=seed)
+
+
+def _compiled(trainer: Trainer, what: Callable) -> Callable:
+    """`batch -> what(nodes, model)` with the model as it stands."""
+    graphdef, params, rest = trainer.graphdef, trainer.params, trainer.rest
+
+    @jax.jit
+    def run(params, rest, batch):
+        model = nnx.merge(graphdef, params, rest)
+        return what(model.nodes(*batch), model)
+
+    return lambda batch: run(params, rest, batch)
+
+
+def vqgraph(codes: Codes, options: Options, *, num_tokens: int, seed: int, progress: bool = True) -> Representation:
+    """Trains on the training codes and makes tokens for all, see `tokens_of`."""
+    graphs = Graphs(codes)
+    trainer = train(graphs, options, seed=seed, progress=progress)
+    arrays = tokens_of(graphs, trainer, num_tokens, progress=progress)
+    about = dataclasses.asdict(options) | {"num_tokens": num_tokens, "seed": seed, "losses": trainer.history[-1]}
+    return codes.representation("vqgraph", about, **arrays)
+
+
+def tokens_of(graphs: Graphs, trainer: Trainer, num_tokens: int, *, progress: bool = True) -> dict[str, np.ndarray]:
+    """Fields of a representation: a code's tokens are the rows nearest to the state of its own node.
+
+    One row stands for a node in training. To have as many tokens as the others a code takes the `num_tokens` nearest,
+    weighted as MedTok's are: the soft assignment that VQGraph distils from, cut off.
+    """
+    codes, model = graphs.codes, trainer.model
+    encode = _compiled(trainer, lambda nodes, model: model.codes(nodes))
+    place = np.full(len(codes.data.table), -1)
+    place[codes.rows] = np.arange(len(codes))
+    points = np.zeros((len(codes), model.quantizer.width), np.float32)
+    for batch, rows, valid in graphs.all(progress):
+        points[place[rows[valid]]] = np.asarray(encode(batch))[valid]
+    return nearest_rows(points, np.asarray(model.quantizer.codebook()), num_tokens)

@@ -1,0 +1,63 @@
+"""Same concept, other system: does a code find its crosswalk partners among all codes of the other system?
+
+R@k is the share of codes of which a partner is among the k nearest, MRR the mean reciprocal rank of the first partner.
+Exact and approximate partners are looked for apart; those of the other kind are then neither right nor wrong.
+"""
+
+import numpy as np
+
+from eval.common.measurement import Measurement
+from eval.quality import retrieval
+from eval.quality.context import BACKWARD_QUERIES, Context
+from eval.quality.label_building import APPROXIMATE, BACKWARD, EXACT, FORWARD
+from eval.quality.labels import Queries
+from eval.quality.retrieval import Found, Scorer
+
+FAMILY = "cross_system"
+DEPTHS = (1, 10)
+WANTED = {"": (EXACT, APPROXIMATE), "exact": (EXACT,), "approximate": (APPROXIMATE,)}
+
+
+def measure(context: Context) -> list[Measurement]:
+    """R@1, R@10 and MRR in both directions, by vectors and by tokens."""
+    found = []
+    for direction in (FORWARD, BACKWARD):
+        if direction not in context.labels.crosswalk:
+            continue
+        queries = context.labels.crosswalk[direction].of_split(context.split)
+        if direction == BACKWARD:
+            queries = _fewer(context, queries, context.limit(BACKWARD_QUERIES))
+        candidates = context.rows_of(direction.split(" to ")[1])
+        for scorer in retrieval.scorers(context.representation, alike=True):
+            for kind in WANTED:
+                chosen, wanted = with_kind(queries, kind)
+                if len(chosen):
+                    ranks = retrieval.find(scorer, chosen, candidates, wanted=wanted)
+                    found += _figures(context, scorer, ", ".join(filter(None, (direction, kind))), chosen, ranks)
+    return found
+
+
+def with_kind(queries: Queries, kind: str) -> tuple[Queries, np.ndarray]:
+    """The queries that have a target of some kind (a key of `WANTED`), and which of their targets are wanted."""
+    wanted = np.isin(queries.kinds, WANTED[kind])
+    owner = np.repeat(np.arange(len(queries)), np.diff(queries.offsets))
+    chosen = queries.take(np.unique(owner[wanted]))
+    return chosen, np.isin(chosen.kinds, WANTED[kind])
+
+
+def _fewer(context: Context, queries: Queries, count: int) -> Queries:
+    kept = context.drawn(np.unique(queries.query), count)
+    return queries.take(np.flatnonzero(np.isin(queries.query, kept)))
+
+
+def _figures(context: Context, scorer: Scorer, scope: str, queries: Queries, ranks: Found) -> list[Measurement]:
+    where = {
+        "family": FAMILY,
+        "view": scorer.name,
+        "scope": scope,
+        "unit": "codes",
+        "given": context.given(queries.given),
+    }
+    where |= {"items": context.items[queries.query], "clusters": context.labels.category[queries.query]}
+    figures = [Measurement(metric=f"R@{k}", values=ranks.hits(k), **where) for k in DEPTHS]
+    return [*figures, Measurement(metric="MRR", values=ranks.reciprocal_rank(), **where)]

@@ -1,0 +1,232 @@
+"""Robustness: does the model still tell which code it is when part of the input is missing?
+
+Codes are encoded again without their text, without their graph, or without half of the edges, and looked up in the
+table of all codes as it is: does a code find itself, its category, and its partners in the other system? A dropped text
+is replaced by the system and the code, as for codes without a description; a dropped graph by what the model has
+learned to stand for none (where every code of the training data has a graph it has learned nothing).
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from eval.common.measurement import Measurement
+from eval.common.representation import Representation
+from eval.quality import retrieval
+from eval.quality.context import Context
+from eval.quality.label_building import FORWARD
+from eval.quality.labels import Queries
+from eval.quality.retrieval import Scorer
+from medtok_jax.data.code_table import CodeTable
+from medtok_jax.data.dataset import Data
+from medtok_jax.data.input_pipeline import BatchBuilder, EvalSource, eval_batches
+from medtok_jax.devices import sharding
+from medtok_jax.lookup.similarity import quantize
+from medtok_jax.text.cache import DTYPES
+from medtok_jax.text.encode import TextStates
+from medtok_jax.text.encoder_files import TextTokenizer, resolve_text_encoder
+from medtok_jax.training.setup import Run
+from preprocessing.common.errors import InputError
+from preprocessing.common.ragged import offsets_of, positions
+
+FAMILY = "robustness"
+WHOLE, NO_TEXT, NO_GRAPH, FEWER_EDGES = "nothing dropped", "text dropped", "graph dropped", "half of the edges dropped"
+EDGE_SHARE = 0.5
+# Codes of the crosswalk, and codes of all systems, that are encoded again.
+CODES = 1000
+
+
+def measure(context: Context, run: Run) -> list[Measurement]:
+    """Figures for each condition.
+
+    Args:
+        context: of the tokenizer that the run wrote.
+        run: opened with `medtok_jax.training.setup.open_trained`.
+
+    Raises:
+        InputError: the tokenizer is not the run's.
+    """
+    codebook = np.asarray(run.structure.model(run.state.params, run.state.fixed).quantizer.codebook())
+    theirs = context.representation.codebook
+    if theirs is None or theirs.shape != codebook.shape or not np.allclose(theirs, codebook, atol=1e-5):
+        raise InputError(
+            f"{context.representation.name} is not the tokenizer of the best checkpoint of {run.workdir}; give a "
+            "--workdir and its own tokenizer."
+        )
+    in_use = run.data.table.key[run.data.selected].astype(str)
+    known = np.isin(context.representation.keys, in_use)
+    queries = _crosswalk_queries(context, known)
+    drawn = context.drawn(context.in_split(np.flatnonzero(known)), CODES)
+    rows = np.union1d(drawn, queries.query) if len(queries) else drawn
+    found = []
+    for condition, change in CONDITIONS.items():
+        again = encode(run, context.representation, rows, lambda data, r, change=change: change(run, data, r))
+        found += _figures(context, condition, rows, drawn, queries, again)
+    return found
+
+
+def encode(
+    run: Run, representation: Representation, rows: np.ndarray, change: Callable[[Data, np.ndarray], Data]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Tokens, weights and quantized vectors of some codes of a representation, encoded from changed data.
+
+    Args:
+        run: whose model encodes.
+        representation: of the run's codes.
+        rows: codes.
+        change: (data, table rows) -> data to encode from.
+    """
+    order = np.argsort(run.data.table.key.astype(str))
+    wanted = representation.keys[rows]
+    table_rows = order[np.searchsorted(run.data.table.key.astype(str)[order], wanted)]
+    builder = BatchBuilder(
+        change(run.data, table_rows),
+        run.whole_builder.budgets,
+        num_stacks=run.whole_builder.num_stacks,
+        local_stacks=run.whole_builder.local_stacks,
+        token_ids=run.config.model.text_encoder_trainable,
+    )
+    parts = []
+    for batch in eval_batches(EvalSource(builder, table_rows, run.config.train.batch_size)):
+        placed = sharding.place_batch(batch, run.mesh)
+        parts.append(
+            [np.asarray(a) for a in run.tokenize_step(run.state.params, run.state.fixed, placed, run.tables)[:3]]
+        )
+    row, ids, weights = (np.concatenate(column) for column in zip(*parts, strict=True))
+    place = {int(table_row): number for number, table_row in enumerate(row) if table_row >= 0}
+    order = np.array([place[table_row] for table_row in table_rows.tolist()])
+    vectors = quantize(representation.codebook, ids[order], weights[order])
+    return ids[order], weights[order], vectors.reshape(len(rows), -1)
+
+
+def without_text(run: Run, data: Data, rows: np.ndarray) -> Data:
+    """The data with the texts of some rows replaced by their system and code."""
+    encoder_dir, table = resolve_text_encoder(run.config.model.text_encoder_model), data.table
+    texts = [f"{system} {code}" for system, code in zip(table.system[rows], table.code[rows], strict=True)]
+    length = run.config.data.max_length
+    token_ids, _, _ = TextTokenizer(encoder_dir, length)(texts)
+    states, _ = TextStates(encoder_dir, max_length=length, dtype=DTYPES[run.config.data.cache_dtype])(texts, [])
+    cache = dataclasses.replace(
+        data.cache,
+        states=np.concatenate(states),
+        offsets=offsets_of([len(state) for state in states]),
+        token_ids=token_ids.astype(np.int32),
+    )
+    text_id = data.text_id.copy()
+    text_id[rows] = np.arange(len(rows))
+    return dataclasses.replace(data, cache=cache, text_id=text_id)
+
+
+def without_graph(run: Run, data: Data, rows: np.ndarray) -> Data:
+    """The data with no code having a subgraph."""
+    nothing = np.zeros(len(data.table) + 1, np.int64)
+    table = _with_edges(data.table, rows[:0], np.zeros(0, bool))
+    nowhere = np.full(len(data.table), -1, np.int32)
+    return dataclasses.replace(data, table=dataclasses.replace(table, node_offsets=nothing, self_node=nowhere))
+
+
+def with_fewer_edges(run: Run, data: Data, rows: np.ndarray) -> Data:
+    """The data with half of the facts of each row's subgraph, both directions of a fact together."""
+    _, counts = positions(data.table.edge_offsets, rows)
+    facts = np.random.default_rng(run.config.seed).random(counts.sum() // 2) >= EDGE_SHARE
+    return dataclasses.replace(data, table=_with_edges(data.table, rows, np.repeat(facts, 2)))
+
+
+def _with_edges(table: CodeTable, rows: np.ndarray, kept: np.ndarray) -> CodeTable:
+    """The table with some edges of `rows` only: `kept` is bool over theirs, row after row in rising order of rows."""
+    rows = np.sort(rows)
+    where, counts = positions(table.edge_offsets, rows)
+    owner = np.repeat(rows, counts)[kept]
+    edges = {name: np.asarray(getattr(table, name)[where[kept]]) for name in ("senders", "receivers", "relations")}
+    offsets = offsets_of(np.bincount(owner, minlength=len(table)))
+    return dataclasses.replace(table, edge_offsets=offsets, **edges)
+
+
+CONDITIONS: dict[str, Callable[[Run, Data, np.ndarray], Data]] = {
+    WHOLE: lambda run, data, rows: data,
+    NO_TEXT: without_text,
+    NO_GRAPH: without_graph,
+    FEWER_EDGES: with_fewer_edges,
+}
+
+
+def _crosswalk_queries(context: Context, known: np.ndarray) -> Queries:
+    if FORWARD not in context.labels.crosswalk:
+        return Queries(*(np.zeros(0, np.int32), np.zeros(1, np.int64)), *(np.zeros(0, np.int32),) * 2, (), np.zeros(0))
+    queries = context.labels.crosswalk[FORWARD].of_split(context.split)
+    evaluated = np.flatnonzero([not name.startswith("not ") for name in queries.kind_names])
+    some = np.bincount(
+        np.repeat(np.arange(len(queries)), np.diff(queries.offsets))[np.isin(queries.kinds, evaluated)],
+        minlength=len(queries),
+    )
+    queries = queries.take(np.flatnonzero((some > 0) & known[queries.query]))
+    return queries.take(np.flatnonzero(np.isin(queries.query, context.drawn(queries.query, CODES))))
+
+
+def _figures(
+    context: Context,
+    condition: str,
+    rows: np.ndarray,
+    drawn: np.ndarray,
+    queries: Queries,
+    again: tuple[np.ndarray, np.ndarray, np.ndarray],
+) -> list[Measurement]:
+    representation, labels = context.representation, context.labels
+    # The codes encoded again stand behind the table, where their keys keep the order that a representation has.
+    both = dataclasses.replace(
+        representation,
+        keys=np.concatenate([representation.keys, np.char.add("~", representation.keys[rows])]),
+        descriptions=np.concatenate([representation.descriptions, representation.descriptions[rows]]),
+        tokens=np.concatenate([representation.tokens, again[0]]),
+        weights=np.concatenate([representation.weights, again[1]]),
+        vectors=np.concatenate([representation.vectors, again[2]]),
+        unquantized=None,
+    )
+    new_row = np.full(len(representation), -1)
+    new_row[rows] = len(representation) + np.arange(len(rows))
+    found = []
+    for scorer in retrieval.scorers(both):
+        where = {"family": FAMILY, "view": scorer.name, "scope": condition, "unit": "codes"}
+        own = where | {"items": context.items[drawn], "clusters": labels.category[drawn]}
+        likeness = scorer.pairs(new_row[drawn], drawn).astype(float)
+        found.append(Measurement(metric="likeness to the whole code", values=likeness, **own))
+        for metric, values in _own_figures(context, scorer, drawn, new_row):
+            given = context.given(labels.given.get("tree", "")) if "category" in metric else ""
+            found.append(Measurement(metric=metric, values=values, given=given, **own))
+        if len(queries):
+            moved = dataclasses.replace(queries, query=new_row[queries.query])
+            wanted = ~np.isin(queries.kinds, [i for i, n in enumerate(queries.kind_names) if n.startswith("not ")])
+            ranks = retrieval.find(scorer, moved, context.rows_of(FORWARD.split(" to ")[1]), wanted=wanted)
+            part = where | {"items": context.items[queries.query], "clusters": labels.category[queries.query]}
+            part |= {"given": context.given(queries.given)}
+            for k in (1, 10):
+                found.append(Measurement(metric=f"crosswalk R@{k}", values=ranks.hits(k), **part))
+    return found
+
+
+def _own_figures(
+    context: Context, scorer: Scorer, drawn: np.ndarray, new_row: np.ndarray
+) -> list[tuple[str, np.ndarray]]:
+    """Whether each code finds itself among all codes, and its category among the others of its system."""
+    everything = np.arange(len(context.representation))
+    itself = _pairs(new_row[drawn], drawn)
+    found = [("finds itself, R@1", retrieval.find(scorer, itself, everything).hits(1))]
+    category = np.full(len(drawn), np.nan)
+    for system in context.systems:
+        mine = np.flatnonzero(context.labels.systems[drawn] == system)
+        if len(mine):
+            candidates = context.rows_of(system)
+            category[mine] = retrieval.nearest_share(
+                scorer,
+                new_row[drawn[mine]],
+                candidates,
+                np.concatenate([context.labels.category, context.labels.category[np.flatnonzero(new_row >= 0)]]),
+                itself=drawn[mine],
+            )
+    return [*found, ("same-category 1-NN", category)]
+
+
+def _pairs(query: np.ndarray, target: np.ndarray) -> Queries:
+    zeros = np.zeros(len(query), np.int8)
+    return Queries(query, np.arange(len(query) + 1), target, zeros, ("itself",), zeros)

@@ -1,0 +1,124 @@
+"""The results of ablations as a table and a picture."""
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+from configs import ablation
+from eval.reports.headlines import HEADLINES
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+MARKDOWN, PICTURE = "ablations.md", "ablations.png"
+REFERENCE = "default"
+UTILISATION, COSINE, SECONDS = "least utilisation of a region", "cosine(e, ê)", "seconds"
+
+
+def figures_of(result: dict) -> dict[str, float]:
+    """The headline figures of one result, utilisation, cosine and time, by title."""
+    found = {_name(one): one["value"] for one in result["quality"]["figures"]}
+    figures = {one.title: found[one.name] for one in HEADLINES if one.name in found}
+    metrics = result["summary"]["all_codes"]
+    figures[UTILISATION] = min(metrics[f"codebook_utilization_{region}"] for region in ("text", "graph", "shared"))
+    figures[COSINE] = metrics["cosine"]
+    figures[SECONDS] = result["seconds"]
+    return figures
+
+
+def _name(figure: dict) -> tuple[str, str, str, str]:
+    """As `Measurement.name`."""
+    return figure["family"], figure["metric"], figure["view"], figure["scope"]
+
+
+def by_cell(results: list[dict]) -> dict[str, dict[str, np.ndarray]]:
+    """Cell -> title of a figure -> its values over seeds."""
+    cells: dict[str, dict[str, list[float]]] = {}
+    for result in results:
+        for title, value in figures_of(result).items():
+            cells.setdefault(result["cell"], {}).setdefault(title, []).append(value)
+    return {cell: {title: np.array(values) for title, values in of.items()} for cell, of in cells.items()}
+
+
+def markdown(results: list[dict]) -> str:
+    """Means over seeds, and standard deviations where there are several; what the graph was given is starred."""
+    quality = results[0]["quality"]
+    machines = ", ".join(dict.fromkeys(f"{result['date']} on {result['machine']}" for result in results))
+    done = {result["cell"] for result in results}
+    changes = {
+        cell: ", ".join(f"`{name}={value}`" for name, value in changed.items()) or "`configs/ablation.py`"
+        for cell, changed in ablation.cells().items()
+        if cell in done
+    }
+    parts = [
+        "# Ablations",
+        f"{quality['codes']:,} codes of `{quality['labels']['data_set']}`, {quality['split']} items; mean ± standard"
+        f" deviation over seeds; measured {machines}. The graph was given something of what starred figures ask for.",
+        _table(results),
+        f"![ablations]({PICTURE})",
+        "## What each cell changes",
+        "\n".join(f"- `{cell}`: {change}" for cell, change in changes.items()),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(results: list[dict]) -> str:
+    cells = by_cell(results)
+    titles = [*(one.title for one in HEADLINES), UTILISATION, COSINE, SECONDS]
+    titles = [title for title in titles if any(title in of for of in cells.values())]
+    given = {_name(figure) for figure in results[0]["quality"]["figures"] if figure["given"]}
+    starred = {one.title for one in HEADLINES if one.name in given}
+    header = [title + (" *" if title in starred else "") for title in titles]
+    lines = [["cell", "seeds", *header], ["---"] * (2 + len(titles))]
+    for group, members in ablation.CELLS.items():
+        there = [cell for cell in members if cell in cells]
+        if there and group != "reference":
+            lines.append([f"*{group}*"] + [""] * (1 + len(titles)))
+        for cell in there:
+            count = max(len(values) for values in cells[cell].values())
+            lines.append([f"`{cell}`", str(count), *(_shown(cells[cell].get(title)) for title in titles)])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _shown(values: np.ndarray | None) -> str:
+    if values is None:
+        return ""
+    digits = 0 if values.mean() >= 10 else 3
+    spread = f" ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{values.mean():.{digits}f}{spread}"
+
+
+def draw(results: list[dict], path: Path) -> None:
+    """One panel a figure, one line a cell, one dot a seed; a line where the unchanged cell lies."""
+    cells = by_cell(results)
+    titles = [one.title for one in HEADLINES if any(one.title in of for of in cells.values())] + [UTILISATION, COSINE]
+    columns = 4
+    rows = -(-len(titles) // columns)
+    size = (4 * columns, rows * (1.2 + 0.2 * len(cells)))
+    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", sharey=True, squeeze=False)
+    names = list(cells)
+    for title, panel in zip(titles, axes.reshape(-1), strict=False):
+        for place, cell in enumerate(names):
+            values = cells[cell].get(title, np.zeros(0))
+            panel.plot(values, np.full(len(values), -place), ".", color="#0072B2", alpha=0.5)
+            if len(values):
+                panel.plot(values.mean(), -place, "|", color="#D55E00", markersize=10)
+        if title in cells.get(REFERENCE, {}):
+            panel.axvline(cells[REFERENCE][title].mean(), color="grey", linewidth=1)
+        panel.set(title=title, yticks=-np.arange(len(names)), yticklabels=names)
+        panel.grid(axis="x", alpha=0.3)
+    for panel in axes.reshape(-1)[len(titles) :]:
+        panel.axis("off")
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
+def write(results: list[dict], output: Path) -> None:
+    """Table and picture of all results; each appears when it is whole."""
+    partial = output / f"{MARKDOWN}.partial"
+    partial.write_text(markdown(results), encoding="utf-8")
+    partial.replace(output / MARKDOWN)
+    partial = output / f"partial-{PICTURE}"
+    draw(results, partial)
+    partial.replace(output / PICTURE)

@@ -1,0 +1,121 @@
+"""A comparison as Markdown, as plain values and as a picture."""
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+from eval.common.intervals import Interval
+from eval.quality.comparison import BETTER, NOT_TOLD, WORSE, Comparison, Difference
+from eval.reports.headlines import HEADLINES
+from eval.reports.quality import TITLES, number
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+MARKS = {BETTER: " ▲", WORSE: " ▼", NOT_TOLD: " ="}
+# Okabe and Ito's colours, told apart by colour-blind readers too.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+FIELDS = ("family", "metric", "view", "scope")
+
+
+def as_values(comparison: Comparison, about: dict) -> dict:
+    """For JSON: `about`, every figure of every tokenizer, and the differences of the first from the others."""
+    figures = {}
+    for name, of in comparison.figures.items():
+        facts = ("unit", "given", "chance", "better")
+        figures[name] = [
+            dict(zip(FIELDS, key, strict=True))
+            | {fact: getattr(found, fact) for fact in facts}
+            | comparison.intervals[name][key]._asdict()
+            for key, found in of.items()
+        ]
+    differences = [
+        {"first": comparison.names[0], "other": one.other, "verdict": one.verdict}
+        | dict(zip(FIELDS, one.figure, strict=True))
+        | one.interval._asdict()
+        for one in comparison.differences
+    ]
+    return about | {"codes": comparison.codes, "figures": figures, "differences": differences}
+
+
+def markdown(comparison: Comparison, about: dict, picture: str) -> str:
+    """Headlines first, then every family; one column a tokenizer."""
+    first = comparison.names[0]
+    parts = [
+        "# Tokenizers compared",
+        f"{comparison.codes:,} codes that all hold; labels of `{about['data_set']}`; {about['split']} items"
+        + (", fewer of them (quick)" if about["quick"] else "")
+        + ". In brackets 95 % bootstrap intervals.",
+        f"▲ {first} is better, ▼ it is worse, by a paired bootstrap of the difference over the same items; = the"
+        " interval of the difference holds 0. Figures that the graph was given something of are starred.",
+        _table([(one.title, one.name) for one in HEADLINES], comparison, intervals=True),
+        f"![differences]({picture})",
+    ]
+    keys = list(dict.fromkeys(key for of in comparison.figures.values() for key in of))
+    for family in dict.fromkeys(key[0] for key in keys):
+        rows = [(", ".join(filter(None, (key[3], key[1], key[2]))), key) for key in keys if key[0] == family]
+        parts += [f"## {TITLES.get(family, family)}", _table(rows, comparison, intervals=False)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(rows: list[tuple[str, tuple]], comparison: Comparison, *, intervals: bool) -> str:
+    verdicts = {(one.other, one.figure): one.verdict for one in comparison.differences}
+    lines = [["figure", *comparison.names], ["---"] * (1 + len(comparison.names))]
+    for title, key in rows:
+        found = [of[key] for of in comparison.figures.values() if key in of]
+        if not found:
+            continue
+        star = " *" if any(one.given for one in found) else ""
+        cells = [title + star]
+        for name in comparison.names:
+            value = comparison.intervals[name].get(key)
+            mark = MARKS.get(verdicts.get((name, key)), "")
+            cells.append("" if value is None else _shown(value, intervals) + mark)
+        lines.append(cells)
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _shown(value: Interval, with_interval: bool) -> str:
+    bounds = f" [{number(value.low)}, {number(value.high)}]" if with_interval else ""
+    return number(value.value) + bounds
+
+
+def draw(comparison: Comparison, path: Path) -> None:
+    """The headline figures of every tokenizer, and the differences of the first from the others, with intervals."""
+    shown = [one for one in HEADLINES if any(one.name in of for of in comparison.intervals.values())]
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(14, 1.5 + 0.22 * len(shown) * max(len(comparison.names), 2)), layout="constrained", sharey=True
+    )
+    places = np.arange(len(shown))[::-1].astype(float)
+    for number_of, name in enumerate(comparison.names):
+        values = [comparison.intervals[name].get(one.name) for one in shown]
+        _bars(left, values, places, number_of, comparison, name)
+        if number_of:
+            by_figure: dict[tuple, Difference] = {d.figure: d for d in comparison.differences if d.other == name}
+            values = [by_figure[one.name].interval if one.name in by_figure else None for one in shown]
+            _bars(right, values, places, number_of, comparison, f"{comparison.names[0]} - {name}")
+    left.set(title="Figures, 95 % intervals", yticks=places, yticklabels=[one.title for one in shown])
+    right.set(title="Paired differences, 95 % intervals")
+    right.axvline(0.0, color="grey", linewidth=1)
+    for axes in (left, right):
+        axes.grid(axis="x", alpha=0.3)
+    left.legend(fontsize="small")
+    if len(comparison.names) > 1:
+        right.legend(fontsize="small")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _bars(axes, values: list[Interval | None], places: np.ndarray, number_of: int, comparison, label: str) -> None:
+    there = [(value, place) for value, place in zip(values, places, strict=True) if value is not None]
+    if not there:
+        return
+    found, at = zip(*there, strict=True)
+    middle = np.array([value.value for value in found])
+    spread = np.abs(
+        np.array([[value.value - value.low for value in found], [value.high - value.value for value in found]])
+    )
+    shift = 0.7 * ((number_of + 0.5) / len(comparison.names) - 0.5)
+    colour = COLOURS[number_of % len(COLOURS)]
+    axes.errorbar(middle, np.array(at) - shift, xerr=spread, fmt="o", markersize=4, color=colour, label=label)

@@ -1,0 +1,98 @@
+"""The benchmark `lookup`: tokens of codes from a table, as `MedTokTokenizer` finds them. No JAX, no accelerator.
+
+The tokenizer is `--tokenizer=DIR`, else one of the data set's codes with random tokens.
+"""
+
+import dataclasses
+import random
+from pathlib import Path
+
+import numpy as np
+
+from eval.speed.isolation import in_child
+from eval.speed.setup import Setting
+from eval.speed.timing import Phases, Timing, peak_memory, repeat
+from medtok_jax import config as configuration
+from medtok_jax.data import code_table
+from medtok_jax.lookup import directory
+from medtok_jax.lookup.directory import Tokens
+from medtok_jax.regions import EMBEDDINGS, REGION_OF_EMBEDDING, Regions
+from medtok_jax.tokenizer import MedTokTokenizer
+from preprocessing import medtok_codes
+
+CODES, QUICK_CODES = 1_000_000, 10_000
+HISTORIES, VISITS, CODES_A_VISIT = 1000, 8, 12
+
+
+def run(setting: Setting, tokenizer: str | None = None) -> dict:
+    """Measures in a process of its own."""
+    if tokenizer is None:
+        setting = setting.prepared()
+        tokenizer = in_child(write_random, setting)
+    found, rows = in_child(measure, str(tokenizer), QUICK_CODES if setting.quick else CODES, setting.repeats)
+    return {"facts": {"scale": setting.scale} | found, "rows": rows}
+
+
+def write_random(setting: Setting) -> str:
+    """Writes a tokenizer directory for all codes of the data set, its tokens drawn at random."""
+    config = setting.config
+    data_dir = configuration.data_dir(config)
+    builder = medtok_codes.prepare(config.data.name, str(data_dir))
+    table = code_table.load(builder, configuration.cache_dir(config))
+    rows = np.sort(code_table.sample(table, config.data.sample_size, tuple(config.data.include)))
+    path = setting.folder / f"tokenizer-{table.fingerprint[:16]}-{len(rows)}"
+    if path.exists():
+        return str(path)
+    model, rng = config.model, np.random.default_rng(0)
+    regions = Regions.from_ratios(model.codebook_size, model.text_specific_ratio, model.graph_specific_ratio)
+    bounds = [regions.bounds(REGION_OF_EMBEDDING[name]) for name in EMBEDDINGS]
+    k = model.num_top_k_tokens
+    ids = np.concatenate([rng.integers(*bound, (len(rows), k), np.int32) for bound in bounds], axis=1)
+    strings = {name: getattr(table, name)[rows] for name in code_table.STRINGS}
+    tokens = Tokens(
+        strings=strings | {"split": np.array(code_table.SPLITS)[table.split[rows]]},
+        ids=ids,
+        weights=np.full(ids.shape, 1 / k, np.float32),
+        has_text=np.ones(len(rows), bool),
+        has_graph=table.num_nodes[rows] > 0,
+        codebook=rng.standard_normal((regions.size, model.embedding_dim), np.float32),
+        embeddings=None,
+    )
+    about = {
+        "regions": regions,
+        "num_top_k_tokens": k,
+        "quantizer_kind": model.quantizer_kind,
+        "prefer": [],
+        "data_set": {"name": config.data.name, "fingerprint": table.fingerprint},
+        "text_encoder": {"name": "none", "identity": ""},
+        "training": {"step": 0, "model": {}, "train": {}},
+    }
+    setting.folder.mkdir(parents=True, exist_ok=True)
+    directory.write(path, tokens, about)
+    return str(path)
+
+
+def measure(path: str, count: int, repeats: int) -> tuple[dict, list[dict]]:
+    """Facts of what is measured on, and the rows."""
+    phases = Phases()
+    with phases.phase("open"):
+        tokenizer = MedTokTokenizer.from_pretrained(Path(path), prefer="paper")
+    opened = Timing("open the tokenizer", (phases.phases[0].seconds,), len(tokenizer))
+    opened = dataclasses.replace(opened, more={"peak_bytes": peak_memory()})
+    keys = np.array(tokenizer.directory.table["key"].to_pylist(), dtype=object)
+    rng = random.Random(0)
+    drawn = [keys[rng.randrange(len(keys))] for _ in range(count)]
+    bare = [key.partition("/")[2] for key in drawn]
+    single = drawn[: max(count // 50, 100)]
+    shape = (min(HISTORIES, max(count // (VISITS * CODES_A_VISIT), 1)), VISITS, CODES_A_VISIT)
+    histories = np.resize(np.array(drawn, dtype=object), shape).tolist()
+    measured = {
+        "keys at once": (lambda: tokenizer.encode_many(drawn), count),
+        "bare codes at once": (lambda: tokenizer.encode_many(bare, errors="unk"), count),
+        "one key after another": (lambda: [tokenizer.encode(key) for key in single], len(single)),
+        "histories, padded": (lambda: tokenizer(histories, padding=True, return_tensors="np"), int(np.prod(shape))),
+    }
+    timings = [opened]
+    for name, (function, items) in measured.items():
+        timings.append(Timing(name, repeat(function, repeats), items, more={"peak_bytes": peak_memory()}))
+    return {"codes": len(tokenizer), "looked up": count}, [timing.report() for timing in timings]

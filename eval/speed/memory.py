@@ -1,0 +1,84 @@
+"""The benchmark `memory`: what a training step needs on its device, by XLA's plan, before anything is trained.
+
+One row for each shape that batches of the configuration can have. Text states are random and of the encoder's width,
+which need not be at hand. The plan is that of the backend it runs on: on a CPU it stands for an accelerator to within
+what the two fuse differently.
+"""
+
+import jax
+import numpy as np
+
+from eval.speed.isolation import in_child
+from eval.speed.setup import Setting, facts, open_run
+from medtok_jax.batch import Batch
+from medtok_jax.devices import sharding
+from medtok_jax.devices.memory import StepMemory, device_memory
+from medtok_jax.training.setup import Run
+
+# Batches that training prepares ahead or still holds while a step runs.
+UNDER_WAY = 4
+
+
+def run(setting: Setting) -> dict:
+    """Plans in a process of its own."""
+    setting = setting.prepared()
+    found, rows = in_child(measure, setting)
+    return {"facts": {"scale": setting.scale} | found, "rows": rows}
+
+
+def measure(setting: Setting) -> tuple[dict, list[dict]]:
+    """Facts of what is planned, and a row for each shape."""
+    ready = open_run(setting, on_disk=False)
+    first = ready.train_source()[0]
+    rows = []
+    lengths = [n for n in ready.builder.budgets.lengths if n < setting.config.data.max_length]
+    lengths.append(ready.builder.budgets.length(setting.config.data.max_length))
+    graphs = ready.builder.budgets.graphs
+    # The longest texts and the fullest graphs bound all others.
+    shapes = [(length, graphs[0]) for length in lengths] + ([(lengths[-1], graphs[-1])] if len(graphs) > 1 else [])
+    for length, graph in shapes:
+        batch = abstract(ready, first, length, graph)
+        ready.train_step.compile(ready.state, ready.empty_window(), batch, ready.tables)
+        executable = ready.train_step.executable(ready.state, None, batch)
+        rows.append(_row(f"texts of {length}, {graph[0]} nodes, {graph[1]} edges", executable, batch, ready))
+    found = {"parameters": sum(x.size for x in jax.tree.leaves(ready.state.params))}
+    limit = device_memory(jax.devices()[0])
+    return facts(ready) | found | ({"device bytes": limit} if limit else {}), rows
+
+
+def abstract(ready: Run, batch: Batch, length: int, graph: tuple[int, int]) -> Batch:
+    """The shapes of a batch of texts of `length` and graphs of (nodes, edges), on this run's devices."""
+    cut = sharding.spread(ready.mesh)
+    stacks = ready.mesh.shape["data"]
+
+    def shaped(x: np.ndarray, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+        rows = x.shape[0] * stacks // len(ready.builder.local_stacks)
+        return jax.ShapeDtypeStruct((rows, *shape), x.dtype, sharding=cut)
+
+    replaced = batch.graph._replace(
+        nodes={name: shaped(x, graph[:1]) for name, x in batch.graph.nodes.items()},
+        **{name: shaped(getattr(batch.graph, name), graph[1:]) for name in ("edges", "senders", "receivers")},
+        n_node=shaped(batch.graph.n_node, batch.graph.n_node.shape[1:]),
+        n_edge=shaped(batch.graph.n_edge, batch.graph.n_edge.shape[1:]),
+    )
+    rest = {name: shaped(getattr(batch, name), ()) for name in ("valid", "index", "text_id", "graph_id", "partner")}
+    return Batch(
+        text=shaped(batch.text, (length, *batch.text.shape[2:])),
+        text_mask=shaped(batch.text_mask, (length,)),
+        graph=replaced,
+        small=batch.small,
+        **rest,
+    )
+
+
+def _row(name: str, executable: jax.stages.Compiled, batch: Batch, ready: Run) -> dict:
+    memory = StepMemory.of(executable)
+    batch_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(batch)) // ready.mesh.devices.size
+    return {
+        "name": name,
+        "planned_bytes": memory.total,
+        "arguments_bytes": memory.arguments,
+        "results_bytes": memory.outputs,
+        "scratch_bytes": memory.scratch,
+        "with_batches_under_way_bytes": memory.total + (UNDER_WAY - 1) * batch_bytes,
+    }

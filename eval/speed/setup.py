@@ -1,0 +1,120 @@
+"""What the benchmarks of the model run on: data of the scale asked for, and a run that is ready to step."""
+
+import dataclasses
+import functools
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from eval.speed.generated_source import SOURCES, write_source
+from eval.speed.random_text import random_states, write_encoder
+from eval.speed.timing import Timing
+from medtok_jax.data.dataset import load_data
+from medtok_jax.devices import sharding
+from medtok_jax.text.encoder_files import EMBEDDED, resolve_text_encoder
+from medtok_jax.training import setup as runs
+from medtok_jax.training.setup import Run
+from preprocessing import medtok_codes
+
+# Widths of encoders that need not be at hand where their states are random; their wordpieces are the embedded one's.
+WIDTHS = {"bert-base-uncased": 768}
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What to measure, and how often; can be sent to another process.
+
+    Attributes:
+        config: as training takes it.
+        scale: `icd`, `primekg` or `release`.
+        folder: where generated data lie.
+        codes: how many to use, 0 for all.
+        repeats: of each timing. steps: batches of one repetition.
+        encoder: shape of an encoder with random weights, empty for the configuration's own.
+        quick: a small run, to see that it works.
+    """
+
+    config: ConfigDict
+    scale: str
+    folder: Path
+    codes: int = 0
+    repeats: int = 5
+    steps: int = 8
+    encoder: str = ""
+    quick: bool = False
+
+    def prepared(self) -> "Setting":
+        """The same with its generated data set built, and named in the configuration."""
+        config = ConfigDict(self.config.to_dict())
+        config.data.sample_size = self.codes or config.data.sample_size
+        if self.scale in SOURCES:
+            # Data sets of another size do not share a directory.
+            place = self.folder / f"{self.scale}-{self.codes or 'all'}"
+            config.data.name, config.data.data_dir = f"medtok_codes/{self.scale}", str(place / "data")
+            config.data.sample_size, config.data.include = 0, ()
+            source = write_source(self.scale, place / "source", codes=self.codes or None)
+            medtok_codes.prepare(config.data.name, place / "data", source_dir=source)
+        if self.encoder:
+            config.model.text_encoder_model = str(write_encoder(self.folder / "encoders", self.encoder))
+        return dataclasses.replace(self, config=config)
+
+    def encoder_and_width(self) -> tuple[Path, int]:
+        """Directory of the text encoder, or of the embedded one for its wordpieces; width of the states."""
+        name = self.config.model.text_encoder_model
+        if name in WIDTHS:
+            return resolve_text_encoder(EMBEDDED), WIDTHS[name]
+        path = resolve_text_encoder(name)
+        return path, json.loads((path / "config.json").read_text(encoding="utf-8"))["hidden_size"]
+
+
+def open_run(setting: Setting, *, progress: bool = True, on_disk: bool = True) -> Run:
+    """A fresh run on random text states.
+
+    Args:
+        setting: prepared.
+        progress: whether to show bars.
+        on_disk: whether states lie in a file as large as a real one; not needed where nothing is computed.
+    """
+    config = setting.config
+    encoder_dir, width = setting.encoder_and_width()
+    encode = functools.partial(random_states, width=width, folder=setting.folder if on_disk else None)
+    data = load_data(config, encoder_dir=encoder_dir, progress=progress, encode=encode)
+    mesh = sharding.make_mesh(sharding.use_devices(config.train.num_devices), config.train.model_parallel)
+    identity = {"fingerprint": data.table.fingerprint, "encoder": ""}
+    workdir = setting.folder / "no run"
+    return runs.assemble(config, workdir, data, mesh, encoder_dir, None, 0, 10**6, identity)
+
+
+def facts(run: Run) -> dict[str, int | str]:
+    """What was measured on, for the report."""
+    config, data, device = run.config, run.data, jax.devices()[0]
+    return {
+        "codes": len(data.selected),
+        "batch": config.train.batch_size,
+        "codebook": config.model.codebook_size,
+        "text width": data.cache.states.shape[1],
+        "tokens a code": round(float(data.num_tokens(data.selected).mean()), 1),
+        "nodes a code": round(float(data.table.num_nodes[data.selected].mean()), 1),
+        "edges a code": round(float(data.table.num_edges[data.selected].mean()), 1),
+        "activations": "bfloat16" if config.train.mixed_precision else "float32",
+        "device": f"{len(run.mesh.devices.flat)} x {device.device_kind} ({device.platform})",
+        "jax": jax.__version__,
+    }
+
+
+def activation_dtype(config):
+    """Dtype of the matmul to compare with."""
+    return jnp.bfloat16 if config.train.mixed_precision else jnp.float32
+
+
+def accelerator_peak() -> int | None:
+    """Most bytes that the accelerator has held; None where it does not tell."""
+    return (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+
+
+def reports(timings: list[Timing], matmul: float | None = None) -> list[dict]:
+    """Plain values, to be sent back by the process that measured."""
+    return [timing.report(matmul) for timing in timings]

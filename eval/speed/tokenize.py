@@ -1,0 +1,145 @@
+"""The benchmark `tokenize`: from the text of codes to their tokens, part by part.
+
+Rows of the table, each over the same codes, sorted by length as tokenizing a whole vocabulary sorts them:
+
+- `wordpieces`: descriptions cut into wordpieces;
+- `encode descriptions`, `encode node names`: states by the frozen text encoder, from wordpieces;
+- `tokens of states`: the compiled model with its input, from states that are there;
+- `text to tokens`: descriptions, wordpieces to tokens, names of the graph's nodes encoded before, as they are for every
+  code of a known graph;
+- `text to tokens, names too`: the same with the names of all nodes of these subgraphs encoded on the way.
+"""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from eval.speed.isolation import in_child
+from eval.speed.setup import Setting, accelerator_peak, activation_dtype, facts, open_run, reports
+from eval.speed.timing import Timing, jax_flops, peak_memory, repeat
+from medtok_jax.data.dataset import by_length
+from medtok_jax.data.input_pipeline import eval_batches
+from medtok_jax.devices import sharding
+from medtok_jax.models.bert import load_bert
+from medtok_jax.text.cache import DTYPES, ENCODE_LENGTHS
+from medtok_jax.text.encode import activations, compile_encoder, pad, plan, tokens_a_batch
+from medtok_jax.text.encoder_files import TextTokenizer, resolve_text_encoder
+from medtok_jax.training.setup import Run
+from preprocessing.common.ragged import take
+
+# Codes measured, unless --codes says how many.
+CODES = 8192
+
+
+def run(setting: Setting) -> dict:
+    """Measures in a process of its own."""
+    setting = setting.prepared()
+    found, rows = in_child(measure, setting)
+    return {"facts": {"scale": setting.scale} | found, "rows": rows}
+
+
+def measure(setting: Setting) -> tuple[dict, list[dict]]:
+    """Facts of what is measured on, and the rows."""
+    ready = open_run(setting)
+    texts, names = _strings(ready, setting.codes or CODES)
+    encoder = Encoder(resolve_text_encoder(setting.config.model.text_encoder_model), setting.config.data)
+    repeats = min(setting.repeats, 3)
+    codes, rate = len(texts), jax_flops(activation_dtype(setting.config), repeats=setting.repeats)
+    cut, cut_names = encoder.cut(texts), encoder.cut(names)
+    timings = [
+        Timing("matmul", (1.0,), 0, "", {"flops": rate}),
+        Timing("wordpieces", repeat(lambda: encoder.cut(texts), repeats), codes),
+        encoder.timed("encode descriptions", cut, codes, repeats),
+        encoder.timed("encode node names", cut_names, len(names), repeats),
+    ]
+    timings[-1] = dataclasses.replace(timings[-1], unit="names")
+    timings.append(_tokens(ready, setting.codes or CODES, repeats))
+    parts = {timing.name: timing.seconds for timing in timings}
+    descriptions = [parts[name] for name in ("wordpieces", "encode descriptions", "tokens of states")]
+    timings.append(Timing("text to tokens", _sum(descriptions), codes))
+    names_too = _sum([*descriptions, parts["encode node names"]])
+    timings.append(Timing("text to tokens, names too", names_too, codes))
+    more = {"codes measured": codes, "texts": len(set(texts)), "node names": len(names)}
+    return facts(ready) | more, reports(timings, rate)
+
+
+def _sum(parts: list[tuple[float, ...]]) -> tuple[float, ...]:
+    return tuple(map(sum, zip(*parts, strict=True)))
+
+
+def _strings(ready: Run, count: int) -> tuple[list[str], list[str]]:
+    """Descriptions of the codes measured, and the distinct names of the nodes of their subgraphs."""
+    table, rows = ready.data.table, _rows(ready, count)
+    nodes = np.unique(take(table.nodes, table.node_offsets, rows)[0])
+    names = np.unique(table.graph.nodes["name"].to_numpy(zero_copy_only=False)[nodes])
+    return table.description[rows].tolist(), names.tolist()
+
+
+def _rows(ready: Run, count: int) -> np.ndarray:
+    """Codes drawn from all that are in use, ordered by length."""
+    rows = ready.data.selected
+    drawn = np.random.default_rng(0).permutation(len(rows))[:count]
+    return by_length(ready.data, np.sort(rows[drawn]))
+
+
+class Encoder:
+    """The frozen text encoder as the text cache runs it.
+
+    Args:
+        directory: of the encoder. data: section of the configuration.
+    """
+
+    def __init__(self, directory, data):
+        self.cut = TextTokenizer(directory, data.max_length)
+        bert = load_bert(directory, dtype=activations(DTYPES[data.cache_dtype]))
+        self.encode = compile_encoder(bert)
+        config = bert.config
+        width, inner = config.hidden_size, config.intermediate_size
+        self.layers, self.width = config.num_hidden_layers, width
+        self.flops_a_token = 2 * self.layers * (4 * width * width + 2 * width * inner)
+
+    def timed(self, name: str, cut: tuple, items: int, repeats: int) -> Timing:
+        """Encodes what was cut into wordpieces, batch after batch, the next one sent before the last is fetched."""
+        tokens, offsets, _ = cut
+        lengths = np.diff(offsets)
+        buckets = [length for length in ENCODE_LENGTHS if length < lengths.max()] + [int(lengths.max())]
+        size = tokens_a_batch()
+        batches = plan(lengths, buckets, size)
+
+        def encode() -> None:
+            last = None
+            for length, members in batches:
+                states = self.encode(*pad(tokens, offsets, members, length, size))
+                if last is not None:
+                    np.asarray(last[0])
+                last = states
+            np.asarray(last[0])
+
+        first = repeat(encode, 1, warm_up=0)[0]
+        seconds = repeat(encode, repeats, warm_up=0)
+        # Matrix products of the layers and of attention over real tokens; padding is no work asked for.
+        flops = self.flops_a_token * lengths.sum() + 4.0 * self.layers * self.width * (lengths.astype(float) ** 2).sum()
+        more = {"flops": float(flops), "peak_bytes": accelerator_peak() or peak_memory()}
+        more |= {"compile_seconds": max(first - min(seconds), 0.0), "compile_count": len({n for n, _ in batches})}
+        return Timing(name, seconds, items, more=more)
+
+
+def _tokens(ready: Run, count: int, repeats: int) -> Timing:
+    """Batches made and tokenized as `vocabulary` does."""
+    source, state = ready.eval_source(_rows(ready, count)), ready.state
+
+    def tokenize() -> None:
+        for batch in eval_batches(source):
+            placed = sharding.place_batch(batch, ready.mesh)
+            ids, *_ = ready.tokenize_step(state.params, state.fixed, placed, ready.tables)
+            np.asarray(ids)
+
+    first = repeat(tokenize, 1, warm_up=0)[0]
+    seconds = repeat(tokenize, repeats, warm_up=0)
+    more = {
+        "compile_seconds": max(first - min(seconds), 0.0),
+        "compile_count": ready.tokenize_step._cache_size(),
+        "peak_bytes": accelerator_peak() or peak_memory(),
+    }
+    return Timing("tokens of states", seconds, len(source.rows), more=more | {"devices": jax.device_count()})

@@ -1,0 +1,164 @@
+"""PyTorch doing the work of the benchmarks `train` and `tokenize`, in several ways.
+
+- `eager`, `compiled`: the same batches in the same buckets, text states cached; `compiled` is `torch.compile`;
+- `eager, tiers`: text and cross-attention cut to the small shape as well, as the Flax model does;
+- `padded to 512`: the published way: texts padded to 512 wordpieces and the frozen text encoder in every step.
+
+All begin from the weights of the same Flax model.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from eval.speed.setup import WIDTHS, Setting, open_run
+from eval.speed.timing import Timing, peak_memory, repeat, torch_flops
+from medtok_jax.batch import Batch
+from medtok_jax.text.encoder_files import resolve_text_encoder
+from medtok_jax.training.setup import Run
+from preprocessing.common.errors import InputError
+
+EAGER, COMPILED, TIERS, PADDED = "eager", "compiled", "eager, tiers", "padded to 512"
+PADDED_LENGTH = 512
+# What the published training script takes; a larger batch padded so needs much memory and is no faster a code.
+PADDED_BATCH = 32
+
+
+def variants(setting: Setting) -> list[str]:
+    """Ways that can be measured here: none without torch, and only those of what `torch_objective` knows."""
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        return []
+    model, text = setting.config.model, setting.config.model.text_encoder_model
+    known = {
+        "normalize": True,
+        "gradient_estimator": "straight_through",
+        "simvq": False,
+        "ema_decay": 0.0,
+        "text_encoder_trainable": False,
+        "graph_encoder_type": "hierarchical",
+    }
+    if model.quantizer_kind == "residual" or any(model[name] != value for name, value in known.items()):
+        return []
+    if setting.quick:
+        return [EAGER]
+    at_hand = text not in WIDTHS
+    return [EAGER, COMPILED, TIERS] + ([PADDED] if at_hand else [])
+
+
+def measure(setting: Setting, variant: str) -> dict:
+    """The row of one way to train; where it cannot be done, what it failed with."""
+    name = f"PyTorch {variant}"
+    import torch
+
+    try:
+        return _measure(setting, variant, name).report()
+    # `torch.compile` needs a C++ compiler, and raises many kinds of errors.
+    except (RuntimeError, torch._dynamo.exc.TorchDynamoException) as error:
+        return {"name": name, "failed": f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"}
+
+
+def _measure(setting: Setting, variant: str, name: str) -> Timing:
+    import torch
+
+    from eval.speed.torch_objective import Objective, to_arrays
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(0)
+    setting.config.data.states_on_device = "no"  # PyTorch gets its states with the batches.
+    ready, steps = open_run(setting, progress=False), setting.steps
+    batches = [ready.train_source()[number] for number in range(steps)]
+    if variant == PADDED:
+        steps = 1
+        batches = [padded(ready, batches[0], PADDED_BATCH)]
+    config, dtype = setting.config, torch.float32
+    model = build(ready, with_encoder=variant == PADDED).to(device)
+    tables = ready.data.tables()
+    arrays = [to_arrays(batch, tables, ready.data.sizes().max_nodes, device, dtype) for batch in batches]
+    objective = Objective(model, config, tiers=variant == TIERS).train()
+    parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(
+        parameters, config.train.lr, betas=(0.9, 0.98), weight_decay=config.train.weight_decay
+    )
+    loss_of = torch.compile(objective, dynamic=False) if variant == COMPILED else objective
+    mixed = config.train.mixed_precision
+
+    def run() -> None:
+        for part in arrays:
+            with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
+                loss = loss_of(part)
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(parameters, config.train.clip_norm)
+            optimizer.step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    repeats = setting.repeats if variant != PADDED else min(setting.repeats, 3)
+    first = repeat(run, 1, warm_up=0)[0]
+    seconds = repeat(run, repeats, warm_up=1)
+    peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else peak_memory()
+    more = {"peak_bytes": peak, "torch": torch.__version__, "first_seconds": first}
+    more["matmul_flops_per_second"] = torch_flops(device, torch.bfloat16 if mixed else torch.float32)
+    return Timing(name, seconds, sum(len(batch.valid) for batch in batches), more=more)
+
+
+def padded(ready: Run, batch: Batch, size: int) -> Batch:
+    """The first codes of a batch with wordpieces padded to 512 instead of states."""
+    rows = batch.index[:size]
+    builder = ready.builder
+    budgets = dataclasses.replace(builder.budgets, lengths=(PADDED_LENGTH,), small=None)
+    plain = type(builder)(ready.data, budgets, num_stacks=1, local_stacks=(0,), token_ids=True)
+    return plain(rows.astype(np.int64), np.ones(len(rows), bool), np.full(len(rows), -1))
+
+
+def build(ready: Run, *, with_encoder: bool):
+    """The converter's module with the weights of the run's state.
+
+    Raises:
+        InputError: the run lies on several devices.
+    """
+    import torch
+    from flax import nnx
+    from transformers import BertModel
+    from transformers.utils import logging
+
+    from medtok_jax.convert.pytorch import weights as pytorch_weights
+    from medtok_jax.convert.pytorch.modeling_medtok import FORMAT_VERSION, MedTok
+    from medtok_jax.inference.model_writer import flatten
+    from medtok_jax.regions import REGION_OF_EMBEDDING
+
+    if ready.mesh.devices.size > 1:
+        raise InputError("PyTorch is compared on one device; set --config.train.num_devices=1.")
+    model, quantizer = ready.config.model, ready.structure.model(ready.state.params, ready.state.fixed).quantizer
+    config = {
+        "model_type": "medtok",
+        "format_version": FORMAT_VERSION,
+        "model": model.to_dict(),
+        "sizes": dataclasses.asdict(ready.data.sizes()),
+        "searched": {name: quantizer.searched(region) for name, region in REGION_OF_EMBEDDING.items()},
+        "text_state_dtype": ready.config.data.cache_dtype,
+    }
+    if with_encoder:
+        path = resolve_text_encoder(model.text_encoder_model)
+        # It would list the weights of the pooler as unexpected.
+        logging.set_verbosity_error()
+        bert = BertModel.from_pretrained(path, add_pooling_layer=False, dtype=torch.float32).eval()
+    else:
+        bert = _placeholder(ready.data.sizes().text_width)
+    made = MedTok(config, bert)
+    variables = {"params": nnx.to_pure_dict(ready.state.params), "fixed": nnx.to_pure_dict(ready.state.fixed)}
+    weights = pytorch_weights.to_torch({name: np.asarray(array) for name, array in flatten(variables).items()})
+    made.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in weights.items()}, strict=False)
+    return made
+
+
+def _placeholder(width: int):
+    """A module that stands where the text encoder would, which cached states need not."""
+    import torch
+    from transformers import BertConfig
+
+    module = torch.nn.Module()
+    module.config = BertConfig(hidden_size=width)
+    return module
