@@ -38,3 +38,17 @@ def facts(graph, index, relation_names) -> set[tuple[str, str, str]]:
     words = [*relation_names, "?"]
     edges = zip(graph.senders, graph.relations, graph.receivers, strict=True)
     return {(names[a], words[relation], names[b]) for a, relation, b in edges}
+
+
+def of_table(table, row: int) -> dict:
+    """A code's subgraph of the data set as node-link JSON."""
+    graph = table.graph
+    here = slice(table.node_offsets[row], table.node_offsets[row + 1])
+    there = slice(table.edge_offsets[row], table.edge_offsets[row + 1])
+    keys = [graph.node_keys()[node] for node in table.nodes[here]]
+    nodes = [{"id": key, "hop": int(hop)} for key, hop in zip(keys, table.hops[here], strict=True)]
+    if table.self_node[row] >= 0:
+        nodes[table.self_node[row]]["self"] = True
+    edges = zip(table.senders[there], table.receivers[there], table.relations[there], strict=True)
+    links = [{"source": keys[a], "target": keys[b], "relation": graph.relation_names[r]} for a, b, r in edges]
+    return {"directed": True, "nodes": nodes, "links": links}

@@ -7,62 +7,22 @@ import numpy as np
 import pytest
 
 from configs import default
+from medtok_jax.convert.request import make_request
 from medtok_jax.data.code_table import CodeTable
 from medtok_jax.data.dataset import Data
 from medtok_jax.data.input_pipeline import BatchBuilder, Budgets
 from medtok_jax.text.cache import TextCache
 from preprocessing.common.ragged import offsets_of
-from preprocessing.graph.knowledge_graph import from_facts, node_table
+from tests.helpers import small_tokenizer, small_visits
 from tests.helpers.small_run import small_config
-
-TEXT_WIDTH = 8
-VOCABULARY = 30
-
-# Nodes 0-9 are the codes 0-9; nodes 10-13 are phenotypes. Node 9 has no edge.
-FACTS = {
-    "is_a": [(1, 0), (2, 0), (3, 1), (4, 1), (5, 1), (6, 2), (7, 2)],
-    "maps_to": [(3, 8), (4, 8)],
-    "has_phenotype": [(1, 10), (3, 11), (4, 11), (5, 12), (12, 13)],
-}
-REVERSE = {"is_a": "parent_of", "maps_to": "maps_to", "has_phenotype": "phenotype_of"}
-# Code 10 has no subgraph; code 11 is no node itself but hangs on node 12.
-ANCHORS = [*range(10), None, 12]
-SPLIT = np.array([0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 2, 0], np.int8)
-DESCRIPTIONS = [f"disease {number}" for number in range(12)]
-DESCRIPTIONS[5] = DESCRIPTIONS[4]
-
-
-def _graph():
-    rows = [("code", f"code {number}", "X", str(number)) for number in range(10)]
-    rows += [("phenotype", f"phenotype {number}", "HPO", str(number)) for number in range(10, 14)]
-    return from_facts(node_table(rows), {name: np.array(pairs) for name, pairs in FACTS.items()}, REVERSE)
-
-
-def _subgraph(graph, anchor: int | None) -> dict:
-    """Two hops around the anchor; edge 2i + 1 is the reverse of edge 2i."""
-    if anchor is None:
-        return {"nodes": [], "hops": [], "edges": []}
-    hop = {anchor: 0}
-    for distance in (1, 2):
-        for node in [n for n, h in hop.items() if h == distance - 1]:
-            for neighbour in graph.indices[graph.indptr[node] : graph.indptr[node + 1]]:
-                hop.setdefault(int(neighbour), distance)
-    place = {node: number for number, node in enumerate(hop)}
-    relation = {name: number for number, name in enumerate(graph.relation_names)}
-    edges = []
-    for name, pairs in FACTS.items():
-        for a, b in pairs:
-            if a in place and b in place:
-                edges.append((place[a], place[b], relation[name]))
-                edges.append((place[b], place[a], relation[REVERSE[name]]))
-    return {"nodes": list(hop), "hops": list(hop.values()), "edges": edges}
+from tests.helpers.small_world import ANCHORS, DESCRIPTIONS, SPLIT, TEXT_WIDTH, VOCABULARY, subgraph_of, world_graph
 
 
 @pytest.fixture(scope="session")
 def table() -> CodeTable:
     """Twelve codes over fourteen nodes."""
-    graph = _graph()
-    parts = [_subgraph(graph, anchor) for anchor in ANCHORS]
+    graph = world_graph()
+    parts = [subgraph_of(graph, anchor) for anchor in ANCHORS]
     edges = np.array(list(itertools.chain.from_iterable(part["edges"] for part in parts)))
     anonymous = [
         repr(
@@ -167,3 +127,33 @@ def finished_run(run_config, tmp_path_factory):
 
     workdir = tmp_path_factory.mktemp("finished")
     return workdir, train.train_and_evaluate(run_config, workdir)
+
+
+@pytest.fixture(scope="session")
+def small_tokenizer_dir(tmp_path_factory):
+    """A tokenizer of 19 codes, 36 tokens, K = 2, d = 4."""
+    return small_tokenizer.write(tmp_path_factory.mktemp("small") / "tokenizer")
+
+
+@pytest.fixture(scope="session")
+def small_meds(tmp_path_factory):
+    """The patients of `small_visits`; 1 and 3 for training, 2 for tuning, 4 held out."""
+    splits = {1: "train", 2: "tuning", 3: "train", 4: "held_out", 5: "train"}
+    return small_visits.write(tmp_path_factory.mktemp("small") / "meds", files=2, splits=splits)
+
+
+@pytest.fixture
+def ask(small_tokenizer_dir, small_meds, tmp_path):
+    """A function that makes the request of a conversion of both."""
+
+    def request(unmapped="keep", events=small_meds, **options):
+        return make_request(
+            output=tmp_path / "out",
+            tokenizer=small_tokenizer_dir,
+            events=events,
+            unmapped=unmapped,
+            overwrite=True,
+            options=options,
+        )
+
+    return request

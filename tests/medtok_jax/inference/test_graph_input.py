@@ -10,26 +10,12 @@ from hypothesis import strategies as st
 
 from medtok_jax.inference.graph_input import from_node_link, read_json
 from preprocessing.common.errors import InputError
-from tests.helpers.small_graph import facts, small_index
+from tests.helpers.small_graph import facts, of_table, small_index
 
 
 @pytest.fixture(scope="module")
 def index(table):
     return small_index(table.graph)
-
-
-def of_table(table, row: int) -> dict:
-    """A code's subgraph of the data set as node-link JSON."""
-    graph = table.graph
-    here = slice(table.node_offsets[row], table.node_offsets[row + 1])
-    there = slice(table.edge_offsets[row], table.edge_offsets[row + 1])
-    keys = [graph.node_keys()[node] for node in table.nodes[here]]
-    nodes = [{"id": key, "hop": int(hop)} for key, hop in zip(keys, table.hops[here], strict=True)]
-    if table.self_node[row] >= 0:
-        nodes[table.self_node[row]]["self"] = True
-    edges = zip(table.senders[there], table.receivers[there], table.relations[there], strict=True)
-    links = [{"source": keys[a], "target": keys[b], "relation": graph.relation_names[r]} for a, b, r in edges]
-    return {"directed": True, "nodes": nodes, "links": links}
 
 
 @pytest.mark.parametrize("row", [0, 1, 3, 5, 9, 11])

@@ -6,7 +6,6 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from conftest import FACTS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,6 +22,7 @@ from medtok_jax.data.input_pipeline import (
 from medtok_jax.data.masking import Concealed
 from medtok_jax.data.sampling import Sampler, Sizes, draw
 from preprocessing.common.ragged import offsets_of
+from tests.helpers.small_world import FACTS
 
 ONE_SHAPE = Budgets((12,), ((256, 256),))
 

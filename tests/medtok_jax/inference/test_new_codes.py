@@ -6,7 +6,6 @@ import json
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from test_graph_input import of_table
 
 from medtok_jax import config
 from medtok_jax.data import code_table
@@ -15,6 +14,7 @@ from medtok_jax.inference.new_codes import NewCode, NewCodeEncoder
 from medtok_jax.models.quantizer import Regions
 from preprocessing import medtok_codes
 from preprocessing.common.errors import InputError
+from tests.helpers.small_graph import of_table
 
 SHOWN = 12
 TEXT = "Type 2 diabetes mellitus with something that no list names"

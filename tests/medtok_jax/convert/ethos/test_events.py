@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from medtok_jax.convert.ethos.convert import files
+from medtok_jax.convert.ethos import files
 from medtok_jax.convert.ethos.directory import Timelines
 from medtok_jax.convert.ethos.files import events
 from medtok_jax.convert.ethos.intervals import IntervalEstimates, interval_counts, with_intervals
