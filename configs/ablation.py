@@ -61,9 +61,9 @@ CELLS: dict[str, dict[str, dict]] = {
         "more_distillation": {"loss.distillation_weight": 3.0},
         "no_positives": {"loss.positive_relations": ()},
     },
-    "what is concealed": {
-        "positives_shown": {"augment.conceal_positives": 0.0},
-        "modalities_shown": {"augment.conceal_modality": 0.0},
+    "what is masked": {
+        "positives_shown": {"augment.mask_positives": 0.0},
+        "modalities_shown": {"augment.modality_dropout": 0.0},
     },
     "codebook size": {
         "codebook_6000": {"model.codebook_size": 6000},

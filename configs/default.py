@@ -108,8 +108,8 @@ def _augment() -> ConfigDict:
     augment.token_dropout = 0.1  # Share of token states dropped in the augmented view.
     augment.feature_dropout = 0.1  # Share of text features dropped in it.
     augment.edge_dropout = 0.1  # Share of graph edges dropped in it.
-    augment.conceal_positives = 0.8  # Share of codes whose relations to positives neither view shows.
-    augment.conceal_modality = 0.05  # Share of codes without their graph in either view; as many without their text.
+    augment.mask_positives = 0.8  # Share of codes whose relations to positives neither view shows.
+    augment.modality_dropout = 0.05  # Share of codes without their graph in either view; as many without their text.
     return augment
 
 

@@ -43,5 +43,5 @@ def leave_additions_out(config: ConfigDict) -> None:
     config.loss.positive_relations = ()  # None.
     config.loss.joint_weight = 0.0  # None.
     config.loss.distillation_weight = 0.0  # None.
-    config.augment.conceal_positives = 0.0  # Nothing.
-    config.augment.conceal_modality = 0.0  # Nothing.
+    config.augment.mask_positives = 0.0  # Nothing.
+    config.augment.modality_dropout = 0.0  # Nothing.

@@ -80,7 +80,7 @@ RATES = (
     "augment.token_dropout",
     "augment.feature_dropout",
     "augment.edge_dropout",
-    "augment.conceal_modality",
+    "augment.modality_dropout",
     "model.ema_decay",
 )
 
@@ -98,8 +98,8 @@ LATER_FIELDS = {
     "loss.distillation_temperature": 0.1,
     "loss.positive_relations": (),
     "loss.contrasted": "quantized",
-    "augment.conceal_positives": 0.0,
-    "augment.conceal_modality": 0.0,
+    "augment.mask_positives": 0.0,
+    "augment.modality_dropout": 0.0,
     "train.model_parallel": 1,
 }
 
@@ -180,13 +180,11 @@ def validate(config: ConfigDict, num_devices: int) -> None:
     for name in RATES:
         if not 0.0 <= get_field(config, name) < 1.0:
             raise InputError(f"{name} is {get_field(config, name)}; it must be at least 0 and less than 1.")
-    if not 0.0 <= config.augment.conceal_positives <= 1.0:
+    if not 0.0 <= config.augment.mask_positives <= 1.0:
+        raise InputError(f"augment.mask_positives is {config.augment.mask_positives}; it must be between 0 and 1.")
+    if config.augment.modality_dropout > 0.5:
         raise InputError(
-            f"augment.conceal_positives is {config.augment.conceal_positives}; it must be between 0 and 1."
-        )
-    if config.augment.conceal_modality > 0.5:
-        raise InputError(
-            f"augment.conceal_modality is {config.augment.conceal_modality}; it must be at most 0.5, as it is the share"
+            f"augment.modality_dropout is {config.augment.modality_dropout}; it must be at most 0.5, as it is the share"
             " of codes without a graph, and again that of codes without a text."
         )
     _validate_codebook(config.model)

@@ -166,7 +166,7 @@ class MedTokTokenizer:
             if fallback is None:
                 raise
             key, row = self.index.find_ancestor(code, system)
-            return dataclasses.replace(self._from_table(row), key=key, road=f"ancestor {self.key_at(row)}")
+            return dataclasses.replace(self._from_table(row), key=key, source=f"ancestor {self.key_at(row)}")
         notes = ("The table holds this code: what was given of it was not used.",) if given else ()
         return dataclasses.replace(self._from_table(row), notes=notes)
 
@@ -235,12 +235,14 @@ class MedTokTokenizer:
                 description=code.description or "",
                 ids=ids,
                 weights=weights,
-                has_text="text" in road,
-                has_graph=road != "text",
-                road=f"model: {road}",
+                has_text="text" in source,
+                has_graph=source != "text",
+                source=f"model: {source}",
                 notes=tuple(notes),
             )
-            for code, ids, weights, road, notes in zip(codes, new.ids, new.weights, new.road, new.notes, strict=True)
+            for code, ids, weights, source, notes in zip(
+                codes, new.ids, new.weights, new.source, new.notes, strict=True
+            )
         ]
 
     @functools.cached_property

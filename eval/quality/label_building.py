@@ -5,7 +5,7 @@ that a hold-out of the same name and share would have held out are taken instead
 different data sets are then about the same codes, and nobody takes one that leaks for one that does not. A graph that
 never had such edges (PrimeKG) gives nothing away; there the crosswalk comes from the official files.
 
-A held-out pair is not evaluated where the subgraph of either code shows the other one after all, by another road, such
+A held-out pair is not evaluated where the subgraph of either code shows the other one after all, by another path, such
 as a phenotype that both are linked to.
 """
 

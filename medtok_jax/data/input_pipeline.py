@@ -9,7 +9,7 @@ import numpy as np
 
 from medtok_jax.batch import MISSING, NO_STATE, ORDINARY, SELF, TIER, Batch
 from medtok_jax.data.dataset import Data
-from medtok_jax.data.masking import Concealed, Subgraphs
+from medtok_jax.data.masking import Masked, Subgraphs
 from medtok_jax.data.positives import both_directions
 from medtok_jax.data.sampling import Sampler, Sizes
 from preprocessing.common.ragged import positions
@@ -106,7 +106,7 @@ class BatchBuilder:
         local_stacks: which of them are this process's.
         token_ids: whether the text is wordpieces (a trained encoder) instead of cached states.
         states_on_device: whether cached states lie on the device, so that a batch has but their rows.
-        positive_relations: names of the relations that positives are drawn from, which may be concealed.
+        positive_relations: names of the relations that positives are drawn from, which may be masked.
     """
 
     def __init__(
@@ -126,28 +126,26 @@ class BatchBuilder:
         self.states_on_device = states_on_device
         self.positive_relations = both_directions(data.table.graph, positive_relations)
 
-    def __call__(
-        self, rows: np.ndarray, valid: np.ndarray, partner: np.ndarray, concealed: Concealed | None = None
-    ) -> Batch:
+    def __call__(self, rows: np.ndarray, valid: np.ndarray, partner: np.ndarray, masked: Masked | None = None) -> Batch:
         """This process's part of a batch, its codes arranged so that the large ones have the slots for them.
 
         Args:
             rows: `[batch]` table rows of the global batch; `valid`, `partner`: `[batch]`, see `Batch`.
-            concealed: what is kept from the model; None for nothing.
+            masked: what is kept from the model; None for nothing.
         """
-        concealed = Concealed.nothing(len(rows)) if concealed is None else concealed
-        sizes = Sizes.shown(self.data, rows, concealed, self.positive_relations)
+        masked = Masked.nothing(len(rows)) if masked is None else masked
+        sizes = Sizes.shown(self.data, rows, masked, self.positive_relations)
         order, small = self._arrange(sizes)
-        rows, valid, concealed, sizes = rows[order], valid[order], concealed.take(order), sizes.take(order)
+        rows, valid, masked, sizes = rows[order], valid[order], masked.take(order), sizes.take(order)
         partner = np.where(partner >= 0, np.argsort(order)[partner], -1)[order]
         table, text, stacks = self.data.table, self.data.text_id[rows], rows.reshape(self.num_stacks, -1)
         length = self.budgets.length(int(sizes.tokens.max()))
         a_stack = lambda counts: int(counts.reshape(stacks.shape).sum(1).max())  # noqa: E731
         shape = self.budgets.graph(a_stack(np.maximum(sizes.nodes, 1)), a_stack(sizes.edges))
         mine = (np.array(self.local_stacks)[:, None] * stacks.shape[1] + np.arange(stacks.shape[1])).reshape(-1)
-        states, mask = self._texts(text[mine], concealed.text[mine], length)
+        states, mask = self._texts(text[mine], masked.text[mine], length)
         of_stack = np.arange(len(rows)).reshape(stacks.shape)
-        graphs = [self._graph(stacks[n], concealed.take(of_stack[n]), shape) for n in self.local_stacks]
+        graphs = [self._graph(stacks[n], masked.take(of_stack[n]), shape) for n in self.local_stacks]
         return Batch(
             text=states,
             text_mask=mask,
@@ -155,8 +153,8 @@ class BatchBuilder:
             valid=valid[mine],
             index=rows[mine].astype(np.int32),
             # Codes of which nothing is shown look alike.
-            text_id=np.where(concealed.text[mine], -1, text[mine]).astype(np.int32),
-            graph_id=np.where(concealed.graph[mine], -1, table.graph_id[rows[mine]]).astype(np.int32),
+            text_id=np.where(masked.text[mine], -1, text[mine]).astype(np.int32),
+            graph_id=np.where(masked.graph[mine], -1, table.graph_id[rows[mine]]).astype(np.int32),
             partner=partner[mine].astype(np.int32),
             small=small,
         )
@@ -181,7 +179,7 @@ class BatchBuilder:
         source[slots[:, :-1].reshape(-1)] = order[len(slots) :]
         return source, small
 
-    def _texts(self, texts: np.ndarray, concealed: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+    def _texts(self, texts: np.ndarray, masked: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
         where, counts = positions(self.data.cache.offsets, texts)
         mask = np.arange(length) < counts[:, None]
         if self.states_on_device:
@@ -191,14 +189,14 @@ class BatchBuilder:
             nothing, padded = 0, np.zeros((*mask.shape, *self.text_source.shape[1:]), self.text_source.dtype)
             padded[mask] = self.text_source[where]
         # What has no description is one token of zeros.
-        padded[concealed] = nothing
-        mask[concealed] = np.arange(length) < 1
+        padded[masked] = nothing
+        mask[masked] = np.arange(length) < 1
         return padded, mask
 
-    def _graph(self, rows: np.ndarray, concealed: Concealed, shape: tuple[int, int]) -> jraph.GraphsTuple:
+    def _graph(self, rows: np.ndarray, masked: Masked, shape: tuple[int, int]) -> jraph.GraphsTuple:
         part = Subgraphs.of(self.data.table, rows)
-        if concealed.positives.any() or concealed.graph.any():
-            part = part.without(concealed, self.positive_relations)
+        if masked.positives.any() or masked.graph.any():
+            part = part.without(masked, self.positive_relations)
         n_node = np.bincount(part.of_node, minlength=len(rows))
         n_edge = np.bincount(part.of_edge, minlength=len(rows))
         missing = n_node == 0
@@ -258,7 +256,7 @@ class TrainSource:
 
     def __getitem__(self, step: int) -> Batch:
         rows, partner = self.sampler.batch_rows(step)
-        return self.builder(rows, np.ones(len(rows), bool), partner, self.sampler.concealed(step))
+        return self.builder(rows, np.ones(len(rows), bool), partner, self.sampler.masked(step))
 
 
 def train_batches(source: TrainSource, start: int) -> Iterator[Batch]:

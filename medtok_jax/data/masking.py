@@ -1,4 +1,4 @@
-"""Subgraphs of some codes as flat arrays, and what is left of them when part of the graph is concealed."""
+"""Subgraphs of some codes as flat arrays, and what is left of them when part of the graph is masked."""
 
 import dataclasses
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from medtok_jax.data.code_table import CodeTable
 from preprocessing.common.ragged import positions
 
 
-class Concealed(NamedTuple):
+class Masked(NamedTuple):
     """What is kept from the model of each code of a batch, `[batch]` bool each.
 
     Attributes:
@@ -24,26 +24,26 @@ class Concealed(NamedTuple):
     text: np.ndarray
 
     @classmethod
-    def nothing(cls, count: int) -> "Concealed":
+    def nothing(cls, count: int) -> "Masked":
         """Of no code anything."""
         return cls(*np.zeros((3, count), bool))
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, count: int, *, positives: float, modality: float) -> "Concealed":
+    def draw(cls, rng: np.random.Generator, count: int, *, positives: float, modality: float) -> "Masked":
         """At random.
 
         Args:
             rng: generator.
             count: codes of the batch.
-            positives: share of codes whose relations to positives are concealed.
+            positives: share of codes whose relations to positives are masked.
             modality: share of codes whose graph is, and as large a share whose text is; never both.
         """
         draw = rng.random(count)
         return cls(rng.random(count) < positives, draw < modality, draw >= 1.0 - modality)
 
-    def take(self, order: np.ndarray) -> "Concealed":
+    def take(self, order: np.ndarray) -> "Masked":
         """The codes in another order, or some of them."""
-        return Concealed(*(part[order] for part in self))
+        return Masked(*(part[order] for part in self))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,23 +86,23 @@ class Subgraphs:
             self_node=np.where(self_node >= 0, starts + self_node, -1),
         )
 
-    def without(self, concealed: Concealed, relations: np.ndarray) -> "Subgraphs":
+    def without(self, masked: Masked, relations: np.ndarray) -> "Subgraphs":
         """What is left of them.
 
         Args:
-            concealed: of each code.
+            masked: of each code.
             relations: `[relations of the graph]` bool, those that positives are drawn from, in both directions.
         """
-        # A code without such a relation has nothing to conceal.
+        # A code without such a relation has nothing to mask.
         has_any = np.bincount(self.of_edge[relations[self.relations]], minlength=len(self.self_node)) > 0
-        cut = concealed.positives & has_any
+        cut = masked.positives & has_any
         open_edge = ~(relations[self.relations] & cut[self.of_edge])
         hops = self._hops(open_edge)
         kept = (hops >= 0) | ~cut[self.of_node]
-        kept &= ~concealed.graph[self.of_node]
+        kept &= ~masked.graph[self.of_node]
         edge = open_edge & kept[self.senders] & kept[self.receivers]
         place = np.cumsum(kept) - 1
-        known = (self.self_node >= 0) & ~concealed.graph
+        known = (self.self_node >= 0) & ~masked.graph
         return Subgraphs(
             nodes=self.nodes[kept],
             hops=np.where(cut[self.of_node], hops, self.hops)[kept],

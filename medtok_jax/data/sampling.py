@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from medtok_jax.data.dataset import Data
-from medtok_jax.data.masking import Concealed, Subgraphs
+from medtok_jax.data.masking import Masked, Subgraphs
 from medtok_jax.data.positives import Positives, both_directions
 
 # Drawn codes from which is told how large codes are.
@@ -41,18 +41,18 @@ class Sizes(NamedTuple):
         return cls(data.num_tokens(rows), data.table.num_nodes[rows], data.table.num_edges[rows])
 
     @classmethod
-    def shown(cls, data: Data, rows: np.ndarray, concealed: Concealed, relations: np.ndarray) -> "Sizes":
+    def shown(cls, data: Data, rows: np.ndarray, masked: Masked, relations: np.ndarray) -> "Sizes":
         """Those of what is shown of codes.
 
         Args:
             data: codes.
             rows: `[codes]` of the table.
-            concealed: of each code.
+            masked: of each code.
             relations: `[relations]` bool, those that positives are drawn from.
         """
-        if not (concealed.positives.any() or concealed.graph.any()):
+        if not (masked.positives.any() or masked.graph.any()):
             return cls.whole(data, rows)
-        part = Subgraphs.of(data.table, rows).without(concealed, relations)
+        part = Subgraphs.of(data.table, rows).without(masked, relations)
         nodes, edges = (np.bincount(of, minlength=len(rows)) for of in (part.of_node, part.of_edge))
         return cls(data.num_tokens(rows), nodes, edges)
 
@@ -70,8 +70,8 @@ class Sampler:
         seed, batch_size: of the run.
         positive_relations: names of relations; where any is given, every other code of a batch is one that such a
             relation joins to the code before it.
-        conceal_positives: share of codes whose relations to positives are concealed.
-        conceal_modality: share of codes whose graph is concealed, and as large a share whose text is.
+        mask_positives: share of codes whose relations to positives are masked.
+        modality_dropout: share of codes whose graph is masked, and as large a share whose text is.
     """
 
     def __init__(
@@ -82,11 +82,11 @@ class Sampler:
         seed: int,
         batch_size: int,
         positive_relations: Sequence[str] = (),
-        conceal_positives: float = 0.0,
-        conceal_modality: float = 0.0,
+        mask_positives: float = 0.0,
+        modality_dropout: float = 0.0,
     ):
         self.data, self.rows, self.seed, self.batch_size = data, rows, seed, batch_size
-        self.conceal_positives, self.conceal_modality = conceal_positives, conceal_modality
+        self.mask_positives, self.modality_dropout = mask_positives, modality_dropout
         self.relations = both_directions(data.table.graph, positive_relations)
         self.positives = Positives(data, rows, self.relations) if len(positive_relations) else None
 
@@ -103,18 +103,16 @@ class Sampler:
         partner = np.stack([np.where(found, 2 * slots + 1, -1), np.where(found, 2 * slots, -1)], axis=1).reshape(-1)
         return rows, partner
 
-    def concealed(self, step: int) -> Concealed:
+    def masked(self, step: int) -> Masked:
         """What a step does not see of the codes of its batch."""
         rng = np.random.default_rng([self.seed, step, 2])
-        shares = {"positives": self.conceal_positives, "modality": self.conceal_modality}
-        return Concealed.draw(rng, self.batch_size, **shares)
+        shares = {"positives": self.mask_positives, "modality": self.modality_dropout}
+        return Masked.draw(rng, self.batch_size, **shares)
 
     def sizes(self) -> Sizes:
         """Those of the codes of the first batches, as they are shown, or of all codes where they are drawn alike."""
-        if self.positives is None and not self.conceal_positives and not self.conceal_modality:
+        if self.positives is None and not self.mask_positives and not self.modality_dropout:
             return Sizes.whole(self.data, self.data.selected)
         steps = range(-(-SIZED_CODES // self.batch_size))
-        parts = [
-            Sizes.shown(self.data, self.batch_rows(step)[0], self.concealed(step), self.relations) for step in steps
-        ]
+        parts = [Sizes.shown(self.data, self.batch_rows(step)[0], self.masked(step), self.relations) for step in steps]
         return Sizes(*map(np.concatenate, zip(*parts, strict=True)))

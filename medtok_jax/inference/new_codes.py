@@ -66,7 +66,7 @@ class NewTokens:
         weights: `[n, 4K]` float32, likewise.
         embeddings: `[n, 4, d]` float32, the quantized embeddings.
         unquantized: `[n, 4, d]` float32, the embeddings as they were searched.
-        road: what each code was encoded from: `text`, `graph`, `text+graph`, or `text+hierarchy` where the code above
+        source: what each code was encoded from: `text`, `graph`, `text+graph`, or `text+hierarchy` where the code above
             it is its neighbourhood.
         notes: for each code what was cut, left out or assumed, one sentence each.
     """
@@ -75,17 +75,17 @@ class NewTokens:
     weights: np.ndarray
     embeddings: np.ndarray
     unquantized: np.ndarray
-    road: list[str]
+    source: list[str]
     notes: list[tuple[str, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
 class _Prepared:
-    """A checked code: the text to encode, its subgraph or None, the road and the notes."""
+    """A checked code: the text to encode, its subgraph or None, the source and the notes."""
 
     text: str
     graph: CodeGraph | None
-    road: str
+    source: str
     notes: tuple[str, ...]
 
 
@@ -153,7 +153,7 @@ class NewCodeEncoder:
                     for array, output in zip((ids, weights, vectors, searched), outputs, strict=True):
                         array[start + rows] = np.asarray(output)[: len(rows)]
                     bar.update(len(rows))
-        return NewTokens(ids, weights, vectors, searched, [code.road for code in prepared], notes)
+        return NewTokens(ids, weights, vectors, searched, [code.source for code in prepared], notes)
 
     def _prepare(self, code: NewCode) -> _Prepared:
         key, notes = _checked_key(code), []
@@ -173,9 +173,9 @@ class NewCodeEncoder:
             )
         if graph is None and not text:
             raise InputError(f"{key} has neither a description nor a graph; give one of the two.")
-        road = "text+graph" if text and graph else "text" if text else "graph"
+        source = "text+graph" if text and graph else "text" if text else "graph"
         if code.graph is None and (above := self._code_above(code)):
-            graph, road = neighbour_lists.from_neighbours([above], key, self.index), "text+hierarchy"
+            graph, source = neighbour_lists.from_neighbours([above], key, self.index), "text+hierarchy"
             notes.append(f"{key}: {above}, the code above it, is its only neighbour.")
         if graph is None and code.graph is not None:
             notes.append(f"{key}: its graph is empty.")
@@ -183,7 +183,7 @@ class NewCodeEncoder:
             notes.append(f"{key}: {UNLEARNED}")
         # A code without a description is described by its system and code, as in training.
         return _Prepared(
-            text or _clean(f"{code.system} {code.code}"), graph, road, (*notes, *(graph.notes if graph else ()))
+            text or _clean(f"{code.system} {code.code}"), graph, source, (*notes, *(graph.notes if graph else ()))
         )
 
     def _code_above(self, code: NewCode) -> str | None:

@@ -11,11 +11,11 @@ class CodeTokens:
 
     Attributes:
         key: `SYSTEM/code` of the code asked for.
-        description: of the code; of the ancestor where the road is that.
+        description: of the code; of the ancestor where the source is that.
         ids: `[4K]` int32: K each of text-specific, graph-specific, text cross, graph cross.
         weights: `[4K]` float32.
         has_text, has_graph: whether there was a description and a subgraph.
-        road: `table`; `ancestor SYSTEM/code`; or `model: ` and what it read: `text`, `graph`, `text+graph`, or
+        source: `table`; `ancestor SYSTEM/code`; or `model: ` and what it read: `text`, `graph`, `text+graph`, or
             `text+hierarchy` (see `new_codes.NewTokens`).
         notes: what was cut, left out or assumed on the way, one sentence each.
     """
@@ -26,5 +26,5 @@ class CodeTokens:
     weights: np.ndarray
     has_text: bool
     has_graph: bool
-    road: str = "table"
+    source: str = "table"
     notes: tuple[str, ...] = ()

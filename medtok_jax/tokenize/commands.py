@@ -91,13 +91,15 @@ def tokenize_file() -> None:
         fallback=_fallback(),
         batch_size=BATCH_SIZE.value or 1024,
     )
-    roads = {
+    origins = {
         "table": "from the table",
         "model": "by the model",
         "ancestor": "from a code above",
         "rejected": "rejected",
     }
-    told = ", ".join(f"{counts[road]:,} {what}" for road, what in roads.items() if counts[road] or road == "table")
+    told = ", ".join(
+        f"{counts[origin]:,} {what}" for origin, what in origins.items() if counts[origin] or origin == "table"
+    )
     print(f"{output}: {counts.total():,} rows, {told}")
     if counts["rejected"]:
         print(f"{output}.rejects.csv says why.")

@@ -29,8 +29,8 @@ def show_code(
     """
     title = f"\n[bold]{escape(_plain(tokens.key))}[/bold]  {escape(_plain(tokens.description))}"
     console.print(title, highlight=False)
-    if tokens.road != "table":
-        console.print(f"not in the table; tokens from: {escape(tokens.road)}", highlight=False)
+    if tokens.source != "table":
+        console.print(f"not in the table; tokens from: {escape(tokens.source)}", highlight=False)
     for note in tokens.notes:
         console.print(escape(_plain(note)), highlight=False)
     console.print(_each_token(tokenizer, tokens) if verbose else _by_embedding(tokenizer, tokens))

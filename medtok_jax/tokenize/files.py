@@ -40,7 +40,7 @@ def tokenize_file(
         progress: whether to show a bar.
 
     Returns:
-        Number of rows by road (`table`, `model`, `ancestor`) and of those `rejected`.
+        Number of rows by source (`table`, `model`, `ancestor`) and of those `rejected`.
 
     Raises:
         InputError: a file cannot be read or written.
@@ -68,20 +68,20 @@ class _Pass:
 
     def __init__(self, tokenizer: MedTokTokenizer, kind: Format, system: str | None, fallback: str | None):
         self.tokenizer, self.kind, self.system, self.fallback = tokenizer, kind, system, fallback
-        # What became of a code: how it is written, or why it is refused; and its road.
+        # What became of a code: how it is written, or why it is refused; and its origin.
         self.known: dict[tuple, tuple[object, str]] = {}
 
     def __call__(self, batch: list[CodeRow], write: Callable, reject: Callable, counts: collections.Counter) -> None:
         if len(self.known) > REMEMBERED:
             self.known.clear()
         outcomes = [self._outcome(row) for row in batch]
-        new = [place for place, (_, road) in enumerate(outcomes) if road == "model"]
+        new = [place for place, (_, origin) in enumerate(outcomes) if origin == "model"]
         for place, outcome in zip(new, self._encode([batch[place] for place in new]), strict=True):
             outcomes[place] = outcome
         done = []
-        for row, (result, road) in zip(batch, outcomes, strict=True):
-            counts[road] += 1
-            if road == "rejected":
+        for row, (result, origin) in zip(batch, outcomes, strict=True):
+            counts[origin] += 1
+            if origin == "rejected":
                 reject((row.number, row.code, row.system, result))
             else:
                 done.append((row.number, row.code, result))
@@ -106,7 +106,7 @@ class _Pass:
             return (None, "model") if new else (str(error), "rejected")
         except InputError as error:
             return str(error), "rejected"
-        return self.kind.prepare(tokens), tokens.road.split()[0]
+        return self.kind.prepare(tokens), tokens.source.split()[0]
 
     def _encode(self, rows: list[CodeRow]) -> list[tuple[object, str]]:
         """New codes, all at once where that goes well, else one by one to tell which do not."""

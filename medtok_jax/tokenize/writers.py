@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from medtok_jax.lookup.code_tokens import CodeTokens
 from preprocessing.common.errors import InputError
 
-HEADER = ("row", "code", "key", "road", "ids", "weights")
+HEADER = ("row", "code", "key", "source", "ids", "weights")
 REJECTS_HEADER = ("row", "code", "system", "reason")
 
 
@@ -70,12 +70,12 @@ def rejects_file(path: Path) -> Iterator[Callable]:
 
 def _as_json(tokens: CodeTokens) -> str:
     weights = ", ".join(map(str, tokens.weights))
-    head = json.dumps({"key": tokens.key, "road": tokens.road})[1:-1]
+    head = json.dumps({"key": tokens.key, "source": tokens.source})[1:-1]
     return f'{head}, "ids": {tokens.ids.tolist()}, "weights": [{weights}]}}'
 
 
 def _as_cells(tokens: CodeTokens) -> tuple[str, ...]:
-    return tokens.key, tokens.road, " ".join(map(str, tokens.ids)), " ".join(map(str, tokens.weights))
+    return tokens.key, tokens.source, " ".join(map(str, tokens.ids)), " ".join(map(str, tokens.weights))
 
 
 @contextlib.contextmanager
@@ -123,7 +123,7 @@ def _parquet(path: Path, width: int) -> Iterator[Callable]:
                 pa.FixedSizeListArray.from_arrays(pa.array(np.concatenate(arrays)), width)
                 for arrays in ([one.ids for one in tokens], [one.weights for one in tokens])
             ]
-            columns = [numbers, codes, [one.key for one in tokens], [one.road for one in tokens]]
+            columns = [numbers, codes, [one.key for one in tokens], [one.source for one in tokens]]
             arrays = [pa.array(column, kind) for column, kind in zip(columns, kinds[:4], strict=True)]
             file.write_table(pa.Table.from_arrays([*arrays, *lists], schema=schema))
 

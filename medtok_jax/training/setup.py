@@ -42,7 +42,7 @@ class Run:
         config, workdir: as asked for.
         data: codes, texts, graphs.
         mesh: devices.
-        builder: makes training batches. whole_builder: those of codes of which nothing is concealed.
+        builder: makes training batches. whole_builder: those of codes of which nothing is masked.
         tables: facts of nodes, and of descriptions where there is room, on the devices.
         structure: static facts of the compiled functions.
         state: where the run stands.
@@ -229,8 +229,8 @@ def make_sampler(config, data: Data) -> Sampler:
         seed=config.seed,
         batch_size=config.train.batch_size,
         positive_relations=tuple(config.loss.positive_relations),
-        conceal_positives=config.augment.conceal_positives,
-        conceal_modality=config.augment.conceal_modality,
+        mask_positives=config.augment.mask_positives,
+        modality_dropout=config.augment.modality_dropout,
     )
 
 

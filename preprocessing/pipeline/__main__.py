@@ -30,7 +30,7 @@ from absl import flags
 from preprocessing.common import command_line
 from preprocessing.common.errors import InputError
 from preprocessing.dataset.name import ICD, NAME, PRIMEKG, RELEASE, parse_name
-from preprocessing.pipeline.plans import Wishes
+from preprocessing.pipeline.plans import PipelineOptions
 from preprocessing.pipeline.run import run_pipeline
 
 
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> None:
     if values.output is None:
         raise InputError("--output is missing; give the directory of the pipeline, for example --output=data.")
     path = lambda text: None if text is None else Path(text).expanduser().resolve()  # noqa: E731
-    wishes = Wishes(
+    asked = PipelineOptions(
         from_dir=path(values.from_dir),
         offline=values.offline,
         descriptions=path(values.descriptions),
@@ -64,7 +64,7 @@ def main(argv: list[str]) -> None:
     )
     console = command_line.table_console()
     name = _name(values)
-    run_pipeline(path(values.output), name, wishes, console, values.only)
+    run_pipeline(path(values.output), name, asked, console, values.only)
     if not values.only:
         print(f"{name} is in {path(values.output) / 'dataset'}")
 

@@ -25,7 +25,7 @@ from preprocessing.stats.verification import checks_of, write_checks
 
 
 @dataclasses.dataclass(frozen=True)
-class Wishes:
+class PipelineOptions:
     """What a user asks of a pipeline; see the flags of `preprocessing.pipeline`."""
 
     from_dir: Path | None = None
@@ -99,29 +99,29 @@ class Layout:
         return self.root / "verification.json"
 
 
-def full_stages(layout: Layout, name: str, wishes: Wishes) -> list[Stage]:
+def full_stages(layout: Layout, name: str, asked: PipelineOptions) -> list[Stage]:
     """All code systems over PrimeKG."""
     codes = layout.processed_codes / "codes.csv"
     return [
-        _download("codes", "downloading the official files of the code systems", layout.medical_codes, wishes),
-        _download("primekg", "downloading PrimeKG", layout.primekg, wishes),
-        _download("crossreferences", "downloading cross-references", layout.crossreferences, wishes),
+        _download("codes", "downloading the official files of the code systems", layout.medical_codes, asked),
+        _download("primekg", "downloading PrimeKG", layout.primekg, asked),
+        _download("crossreferences", "downloading cross-references", layout.crossreferences, asked),
         Stage(
             "process_codes",
             "reading the official files into one table of codes",
             inputs=(layout.medical_codes,),
             needs=(layout.medical_codes,),
             outputs=(layout.processed_codes,),
-            run=lambda: _process_codes(layout, wishes),
+            run=lambda: _process_codes(layout, asked),
         ),
         Stage(
             "descriptions",
             "describing every code",
-            inputs=(codes, *([wishes.descriptions] if wishes.descriptions else [])),
+            inputs=(codes, *([asked.descriptions] if asked.descriptions else [])),
             needs=(codes,),
             outputs=(layout.descriptions, _rejects_of(layout.descriptions)),
-            options={"own": wishes.descriptions is not None},
-            run=lambda: _describe(layout, wishes),
+            options={"own": asked.descriptions is not None},
+            run=lambda: _describe(layout, asked),
         ),
         Stage(
             "graph",
@@ -129,7 +129,7 @@ def full_stages(layout: Layout, name: str, wishes: Wishes) -> list[Stage]:
             inputs=(layout.primekg / "kg.csv",),
             needs=(layout.primekg / "kg.csv",),
             outputs=(layout.graph, _rejects_of(layout.graph)),
-            run=lambda: _graph(layout, wishes),
+            run=lambda: _graph(layout, asked),
         ),
         Stage(
             "linking",
@@ -137,28 +137,28 @@ def full_stages(layout: Layout, name: str, wishes: Wishes) -> list[Stage]:
             inputs=(codes, layout.graph, layout.crossreferences, layout.medical_codes / "RxNorm"),
             needs=(codes, layout.graph, layout.crossreferences),
             outputs=(layout.links,),
-            run=lambda: _link(layout, wishes),
+            run=lambda: _link(layout, asked),
         ),
-        *_dataset_stages(layout, name, wishes, layout.root, (layout.descriptions, layout.graph, layout.links)),
+        *_dataset_stages(layout, name, asked, layout.root, (layout.descriptions, layout.graph, layout.links)),
     ]
 
 
-def release_stages(layout: Layout, name: str, wishes: Wishes) -> list[Stage]:
+def release_stages(layout: Layout, name: str, asked: PipelineOptions) -> list[Stage]:
     """The authors' release."""
     files = (layout.release / "all_codes_mappings.parquet", layout.release / "kg.csv")
     return [
-        _download(RELEASE, "downloading the authors' release", layout.release, wishes),
-        *_dataset_stages(layout, name, wishes, layout.release, files),
+        _download(RELEASE, "downloading the authors' release", layout.release, asked),
+        *_dataset_stages(layout, name, asked, layout.release, files),
     ]
 
 
-def embedded_stages(layout: Layout, name: str, wishes: Wishes) -> list[Stage]:
+def embedded_stages(layout: Layout, name: str, asked: PipelineOptions) -> list[Stage]:
     """What Python packages ship."""
-    return _dataset_stages(layout, name, wishes, None, ())
+    return _dataset_stages(layout, name, asked, None, ())
 
 
-def _download(group: str, does: str, output: Path, wishes: Wishes) -> Stage:
-    given = () if wishes.from_dir is None else (wishes.from_dir,)
+def _download(group: str, does: str, output: Path, asked: PipelineOptions) -> Stage:
+    given = () if asked.from_dir is None else (asked.from_dir,)
     return Stage(
         group,
         does,
@@ -166,28 +166,28 @@ def _download(group: str, does: str, output: Path, wishes: Wishes) -> Stage:
         needs=given,
         outputs=(output,),
         # With a key more can be fetched than without.
-        options={"umls_key": bool(os.environ.get(KEY_VARIABLE)), "offline": wishes.offline},
-        run=lambda: _collect(group, output, wishes),
+        options={"umls_key": bool(os.environ.get(KEY_VARIABLE)), "offline": asked.offline},
+        run=lambda: _collect(group, output, asked),
     )
 
 
-def _collect(group: str, output: Path, wishes: Wishes) -> int:
-    settings = Settings(output, wishes.from_dir, offline=wishes.offline, progress=wishes.progress)
+def _collect(group: str, output: Path, asked: PipelineOptions) -> int:
+    settings = Settings(output, asked.from_dir, offline=asked.offline, progress=asked.progress)
     outcomes = download(group, settings)
     for outcome in outcomes:
         if outcome.reason:
             print(f"  {outcome.source.name}: {outcome.reason}")
-    if not wishes.offline:
+    if not asked.offline:
         complain(outcomes)
     return 0
 
 
-def _process_codes(layout: Layout, wishes: Wishes) -> int:
+def _process_codes(layout: Layout, asked: PipelineOptions) -> int:
     with (
         whole_folder(layout.processed_codes) as folder,
         Rejects(folder / "rejects.csv", root=layout.medical_codes) as rejects,
     ):
-        process_codes(layout.medical_codes, folder, rejects, wishes.progress)
+        process_codes(layout.medical_codes, folder, rejects, asked.progress)
     return rejects.counts.total()
 
 
@@ -195,28 +195,28 @@ def _rejects_of(output: Path) -> Path:
     return output.with_name(f"{output.stem}.rejects.csv")
 
 
-def _describe(layout: Layout, wishes: Wishes) -> int:
+def _describe(layout: Layout, asked: PipelineOptions) -> int:
     with Rejects(_rejects_of(layout.descriptions)) as rejects:
         codes = layout.processed_codes / "codes.csv"
-        describe(codes, layout.descriptions, rejects, wishes.descriptions, wishes.progress)
+        describe(codes, layout.descriptions, rejects, asked.descriptions, asked.progress)
     return rejects.counts.total()
 
 
-def _graph(layout: Layout, wishes: Wishes) -> int:
+def _graph(layout: Layout, asked: PipelineOptions) -> int:
     with Rejects(_rejects_of(layout.graph)) as rejects:
-        write_primekg(read_primekg(layout.primekg / "kg.csv", rejects, progress=wishes.progress), layout.graph)
+        write_primekg(read_primekg(layout.primekg / "kg.csv", rejects, progress=asked.progress), layout.graph)
     return rejects.counts.total()
 
 
-def _link(layout: Layout, wishes: Wishes) -> int:
+def _link(layout: Layout, asked: PipelineOptions) -> int:
     folders = [folder for folder in (layout.crossreferences, layout.medical_codes / "RxNorm") if folder.is_dir()]
     codes = layout.processed_codes / "codes.csv"
-    _, rejects = write_links(codes, layout.graph, folders, layout.links, progress=wishes.progress)
+    _, rejects = write_links(codes, layout.graph, folders, layout.links, progress=asked.progress)
     return rejects.counts.total()
 
 
 def _dataset_stages(
-    layout: Layout, name: str, wishes: Wishes, source_dir: Path | None, inputs: tuple[Path, ...]
+    layout: Layout, name: str, asked: PipelineOptions, source_dir: Path | None, inputs: tuple[Path, ...]
 ) -> list[Stage]:
     """Data set, JSON where it is wished for, and verification."""
     path = medtok_codes.dataset_path(name, layout.dataset)
@@ -230,10 +230,10 @@ def _dataset_stages(
             outputs=(path,),
             options={"name": name, "packages": _packages() if source_dir is None else {}},
             version=version,
-            run=lambda: _build(layout, name, wishes, source_dir, path),
+            run=lambda: _build(layout, name, asked, source_dir, path),
         )
     ]
-    if wishes.export_json:
+    if asked.export_json:
         stages.append(
             Stage(
                 "export",
@@ -241,8 +241,8 @@ def _dataset_stages(
                 inputs=(path,),
                 needs=(path,),
                 outputs=(layout.json,),
-                options={"per_code": wishes.per_code},
-                run=lambda: _export(layout, name, wishes),
+                options={"per_code": asked.per_code},
+                run=lambda: _export(layout, name, asked),
             )
         )
     return [
@@ -253,7 +253,7 @@ def _dataset_stages(
             inputs=(path,),
             needs=(path,),
             outputs=(layout.verification,),
-            run=lambda: _verify(layout, name, wishes),
+            run=lambda: _verify(layout, name, asked),
         ),
     ]
 
@@ -265,24 +265,24 @@ def _packages() -> dict[str, str | None]:
     return {name: importlib.metadata.version(name) if name in installed else None for name in names}
 
 
-def _build(layout: Layout, name: str, wishes: Wishes, source_dir: Path | None, path: Path) -> int:
+def _build(layout: Layout, name: str, asked: PipelineOptions, source_dir: Path | None, path: Path) -> int:
     # What is there is another version, or was not recorded as complete.
     shutil.rmtree(path, ignore_errors=True)
-    builder = medtok_codes.prepare(name, layout.dataset, wishes.progress, source_dir=source_dir)
+    builder = medtok_codes.prepare(name, layout.dataset, asked.progress, source_dir=source_dir)
     return medtok_codes.report_of(builder).get("rejected", 0)
 
 
-def _export(layout: Layout, name: str, wishes: Wishes) -> int:
+def _export(layout: Layout, name: str, asked: PipelineOptions) -> int:
     with whole_folder(layout.json) as folder:
         builder = medtok_codes.open_prepared(name, layout.dataset)
-        export_json(builder, folder, per_code=wishes.per_code, progress=wishes.progress)
+        export_json(builder, folder, per_code=asked.per_code, progress=asked.progress)
     return 0
 
 
-def _verify(layout: Layout, name: str, wishes: Wishes) -> int:
+def _verify(layout: Layout, name: str, asked: PipelineOptions) -> int:
     builder = medtok_codes.open_prepared(name, layout.dataset)
     graph = KnowledgeGraph.load(medtok_codes.graph_path(builder))
-    columns = read_columns(builder, graph, wishes.progress)
+    columns = read_columns(builder, graph, asked.progress)
     options = builder.builder_config.options
     write_checks(layout.verification, checks_of(options, columns, graph, medtok_codes.report_of(builder)))
     return 0

@@ -6,25 +6,25 @@ from rich.console import Console
 
 from preprocessing.common.errors import UserError
 from preprocessing.dataset.name import ICD, PRIMEKG, RELEASE, parse_name
-from preprocessing.pipeline.plans import Layout, Wishes, embedded_stages, full_stages, release_stages
+from preprocessing.pipeline.plans import Layout, PipelineOptions, embedded_stages, full_stages, release_stages
 from preprocessing.pipeline.stages import Result, run_stages
 from preprocessing.stats.verification import check_table, read_checks
 
 _STAGES = {ICD: embedded_stages, PRIMEKG: full_stages, RELEASE: release_stages}
 
 
-def run_pipeline(output: Path, name: str, wishes: Wishes, console: Console, only: list[str]) -> list[Result]:
+def run_pipeline(output: Path, name: str, asked: PipelineOptions, console: Console, only: list[str]) -> list[Result]:
     """Brings the data set `name` about below `output`.
 
     Raises:
-        InputError, UserError: see `stages.run_stages`; or, with `wishes.strict`, rows were rejected or a check is off.
+        InputError, UserError: see `stages.run_stages`; or, with `asked.strict`, rows were rejected or a check is off.
     """
     layout = Layout(output)
-    results = run_stages(_STAGES[parse_name(name).source](layout, name, wishes), output, console, only=only)
+    results = run_stages(_STAGES[parse_name(name).source](layout, name, asked), output, console, only=only)
     checks = read_checks(layout.verification) if results[-1].state.startswith("done") else []
     if checks:
         console.print(check_table(checks))
-    if wishes.strict:
+    if asked.strict:
         _complain(results, [check.what for check in checks if check.is_off])
     return results
 

@@ -69,7 +69,7 @@ def test_documented_values():
     assert (published.model.quantizer_kind, published.model.num_top_k_tokens) == ("top_k", 4)
     assert published.loss.contrasted == "quantized"
     assert not any((published.loss.joint_weight, published.loss.distillation_weight, published.loss.positive_relations))
-    assert not any((published.augment.conceal_positives, published.augment.conceal_modality))
+    assert not any((published.augment.mask_positives, published.augment.modality_dropout))
     assert published.loss.beta == published.loss.lambda_val == 0.1
     assert published.loss.infonce_temperature == published.loss.kl_temperature == 1.0
     assert (published.train.steps, published.train.batch_size) == (3000, 1024)
@@ -129,8 +129,8 @@ def test_numbers(config, names, values, allowed):
         ({"model.cross_heads": 5}, ["model.cross_width=64", "not divisible", "model.cross_heads=5"]),
         ({"train.batch_size": 9, "loss.positive_relations": ("is_a",)}, ["train.batch_size=9", "even", "('is_a',)"]),
         ({"model.text_encoder_trainable": True}, ["loss.distillation_weight=1.0", "model.text_encoder_trainable=True"]),
-        ({"augment.conceal_positives": 1.1}, ["augment.conceal_positives is 1.1", "between 0 and 1"]),
-        ({"augment.conceal_modality": 0.6}, ["augment.conceal_modality is 0.6", "at most 0.5"]),
+        ({"augment.mask_positives": 1.1}, ["augment.mask_positives is 1.1", "between 0 and 1"]),
+        ({"augment.modality_dropout": 0.6}, ["augment.modality_dropout is 0.6", "at most 0.5"]),
         ({"model.num_nearest_tokens": 9}, ["model.num_nearest_tokens=9", "model.num_top_k_tokens"]),
         ({"model.shared_search": "book"}, ["model.shared_search='book'", "model.quantizer_kind='pursuit'"]),
         ({"train.epochs": 0}, ["train.steps", "train.epochs", "both 0"]),

@@ -34,7 +34,7 @@ def test_every_code_has_its_own_tokens(tokenizer, tokens):
     for row, key in enumerate(KEYS):
         np.testing.assert_array_equal(tokenizer.encode(key), tokens.ids[row])
         found = tokenizer.look_up(key)
-        assert (found.key, found.road, found.notes) == (key, "table", ())
+        assert (found.key, found.source, found.notes) == (key, "table", ())
         np.testing.assert_array_equal(found.weights, tokens.weights[row])
         assert (found.has_text, found.has_graph) == (tokens.has_text[row], tokens.has_graph[row])
     np.testing.assert_array_equal(tokenizer.encode_many(KEYS), tokens.ids)
@@ -151,7 +151,7 @@ def test_what_cannot_be_decoded(tokenizer, ids):
 
 def test_fallback_and_roads(tokenizer, tokens):
     found = tokenizer.look_up("E11.9XYZ", fallback="ancestors")
-    assert (found.key, found.road) == ("ICD10CM/E11.9XYZ", "ancestor ICD10CM/E11.9")
+    assert (found.key, found.source) == ("ICD10CM/E11.9XYZ", "ancestor ICD10CM/E11.9")
     np.testing.assert_array_equal(found.ids, tokens.ids[ROW["ICD10CM/E11.9"]])
     assert tokenizer.tokenize("E11.8", fallback="ancestors") == tokenizer.tokenize("E11")
     np.testing.assert_array_equal(
@@ -159,7 +159,7 @@ def test_fallback_and_roads(tokenizer, tokens):
         tokens.ids[[ROW["ICD10CM/E11"], ROW["ICD10CM/E11.9"]]],
     )
     given = tokenizer.look_up("E11.9", description="something else")
-    assert given.road == "table"
+    assert given.source == "table"
     assert "was not used" in given.notes[0]
     for ask in (lambda: tokenizer.look_up("Z99"), lambda: tokenizer.look_up("Z99", fallback="ancestors")):
         with pytest.raises(UnknownCodeError):

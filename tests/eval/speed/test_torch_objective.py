@@ -31,8 +31,8 @@ def ready(request, data_dir, tmp_path_factory):
         for section, field in (("loss", "contrasted"), ("loss", "joint_weight"), ("loss", "distillation_weight")):
             config[section][field] = paper.get_config()[section][field]
         config.loss.positive_relations = ()
-        # Of what is concealed all rows are equally far at first.
-        config.augment.conceal_modality = 0.0
+        # Of what is masked all rows are equally far at first.
+        config.augment.modality_dropout = 0.0
     # What is drawn at random differs between the two.
     config.augment.update(token_dropout=0.0, feature_dropout=0.0, edge_dropout=0.0)
     setting = Setting(config, "icd", tmp_path_factory.mktemp("speed")).prepared()

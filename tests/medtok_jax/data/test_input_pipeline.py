@@ -19,7 +19,7 @@ from medtok_jax.data.input_pipeline import (
     eval_batches,
     train_batches,
 )
-from medtok_jax.data.masking import Concealed
+from medtok_jax.data.masking import Masked
 from medtok_jax.data.sampling import Sampler, Sizes, draw
 from preprocessing.common.ragged import offsets_of
 from tests.helpers.small_world import FACTS
@@ -277,10 +277,10 @@ def test_partners_are_joined_by_a_relation_that_counts(data, relations):
     np.testing.assert_array_equal(again.sampler.batch_rows(7)[0], source.sampler.batch_rows(7)[0])
 
 
-def test_what_is_concealed_is_not_in_the_batch(data):
+def test_what_is_masked_is_not_in_the_batch(data):
     """Whole batches against the table; what is left of a subgraph is tested in test_subgraphs.py."""
     rows = np.arange(12)
-    hidden = Concealed(np.zeros(12, bool), rows % 3 == 0, rows % 3 == 1)
+    hidden = Masked(np.zeros(12, bool), rows % 3 == 0, rows % 3 == 1)
     for small in (None, (8, 9)):
         rows = np.arange(12) if small is None else np.resize(np.array([8, 9]), 12)
         budgets = dataclasses.replace(ONE_SHAPE, small=small)
@@ -299,8 +299,8 @@ def test_what_is_concealed_is_not_in_the_batch(data):
 
 
 def test_states_on_the_device_make_the_same_batch(data):
-    sampler = make_source(data, ("maps_to",), batch_size=12, conceal_positives=0.6, conceal_modality=0.3).sampler
-    arguments = (sampler.batch_rows(5)[0], np.ones(12, bool), np.full(12, -1), sampler.concealed(5))
+    sampler = make_source(data, ("maps_to",), batch_size=12, mask_positives=0.6, modality_dropout=0.3).sampler
+    arguments = (sampler.batch_rows(5)[0], np.ones(12, bool), np.full(12, -1), sampler.masked(5))
     assert arguments[-1].text.any()
     make = lambda on_device: BatchBuilder(  # noqa: E731
         data, ONE_SHAPE, num_stacks=1, local_stacks=[0], states_on_device=on_device
@@ -315,8 +315,8 @@ def test_states_on_the_device_make_the_same_batch(data):
 
 
 def test_sizes_are_those_of_what_is_shown(data):
-    sampler = make_source(data, ("maps_to",), batch_size=12, conceal_positives=0.6, conceal_modality=0.2).sampler
-    rows, hidden = sampler.batch_rows(5)[0], sampler.concealed(5)
+    sampler = make_source(data, ("maps_to",), batch_size=12, mask_positives=0.6, modality_dropout=0.2).sampler
+    rows, hidden = sampler.batch_rows(5)[0], sampler.masked(5)
     sizes = Sizes.shown(data, rows, hidden, sampler.relations)
     whole = Sizes.whole(data, rows)
     assert (sizes.nodes < whole.nodes).any()
@@ -332,16 +332,16 @@ def test_sizes_are_those_of_what_is_shown(data):
     np.testing.assert_array_equal(alike.edges, data.table.num_edges)
 
 
-def test_how_much_is_concealed(data):
-    source = make_source(data, ("maps_to",), batch_size=4000, conceal_positives=0.7, conceal_modality=0.1)
-    positives, graph, text = source.sampler.concealed(3)
+def test_how_much_is_masked(data):
+    source = make_source(data, ("maps_to",), batch_size=4000, mask_positives=0.7, modality_dropout=0.1)
+    positives, graph, text = source.sampler.masked(3)
     assert abs(positives.mean() - 0.7) < 0.03
     assert abs(graph.mean() - 0.1) < 0.02
     assert abs(text.mean() - 0.1) < 0.02
     assert not (graph & text).any()
-    np.testing.assert_array_equal(source.sampler.concealed(3), (positives, graph, text))
-    assert (source.sampler.concealed(4).positives != positives).any()
-    assert not np.any(make_source(data).sampler.concealed(3))
+    np.testing.assert_array_equal(source.sampler.masked(3), (positives, graph, text))
+    assert (source.sampler.masked(4).positives != positives).any()
+    assert not np.any(make_source(data).sampler.masked(3))
 
 
 @pytest.mark.parametrize("batch_size", [5, 6, 16])

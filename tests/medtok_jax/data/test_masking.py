@@ -4,7 +4,7 @@ import networkx as nx
 import numpy as np
 import pytest
 
-from medtok_jax.data.masking import Concealed, Subgraphs
+from medtok_jax.data.masking import Masked, Subgraphs
 from medtok_jax.data.positives import both_directions
 
 ROWS = np.array([3, 8, 0, 10, 4, 11, 1, 9])
@@ -41,18 +41,18 @@ def test_they_are_those_of_the_table(table):
 
 
 @pytest.mark.parametrize("names", [("maps_to",), ("is_a",), ("parent_of", "has_phenotype")])
-def test_concealed_relations_and_what_only_they_lead_to_are_gone(table, names):
+def test_masked_relations_and_what_only_they_lead_to_are_gone(table, names):
     relations = both_directions(table.graph, names)
     rng = np.random.default_rng(0)
-    concealed = Concealed(rng.random(len(ROWS)) < 0.6, np.arange(len(ROWS)) == 4, np.zeros(len(ROWS), bool))
-    assert concealed.positives.any()
-    assert not concealed.positives.all()
-    part = Subgraphs.of(table, ROWS).without(concealed, relations)
+    masked = Masked(rng.random(len(ROWS)) < 0.6, np.arange(len(ROWS)) == 4, np.zeros(len(ROWS), bool))
+    assert masked.positives.any()
+    assert not masked.positives.all()
+    part = Subgraphs.of(table, ROWS).without(masked, relations)
     for code, row in enumerate(ROWS):
         found, whole = read(part, code), from_table(table, row)
-        if concealed.graph[code]:
+        if masked.graph[code]:
             assert found == {"hops": {}, "edges": [], "self": None}
-        elif not (concealed.positives[code] and any(relations[edge[2]] for edge in whole["edges"])):
+        elif not (masked.positives[code] and any(relations[edge[2]] for edge in whole["edges"])):
             assert found == whole
         else:
             shown = [edge for edge in whole["edges"] if not relations[edge[2]]]
@@ -70,7 +70,7 @@ def test_concealed_relations_and_what_only_they_lead_to_are_gone(table, names):
 
 
 def test_a_code_that_hangs_on_a_node_keeps_it(table):
-    everything = Concealed(np.ones(1, bool), np.zeros(1, bool), np.zeros(1, bool))
+    everything = Masked(np.ones(1, bool), np.zeros(1, bool), np.zeros(1, bool))
     part = Subgraphs.of(table, np.array([11])).without(everything, both_directions(table.graph, ("has_phenotype",)))
     assert read(part, 0) == {"hops": {12: 0}, "edges": [], "self": None}
 

@@ -58,7 +58,7 @@ def code_of(codes, row: int, *, text: bool = True, graph: bool = True) -> NewCod
 
 def test_known_codes_have_the_tokens_of_the_table(encoder, codes, written, rows):
     tokens = encoder.encode([code_of(codes, row) for row in rows])
-    assert tokens.road == ["text+graph"] * SHOWN
+    assert tokens.source == ["text+graph"] * SHOWN
     assert tokens.notes == [()] * SHOWN
     ids, weights = (np.array(part) for part in zip(*(written[codes.key[row]] for row in rows), strict=True))
     # Programs of other shapes round differently: a near-tie may fall the other way.
@@ -83,7 +83,7 @@ def test_one_by_one_or_together(encoder, codes, rows):
     alone = [encoder.encode([code]) for code in some]
     np.testing.assert_array_equal(together.ids, np.concatenate([tokens.ids for tokens in alone]))
     np.testing.assert_allclose(together.weights, np.concatenate([tokens.weights for tokens in alone]), atol=1e-5)
-    assert together.road == [tokens.road[0] for tokens in alone] == ["text+graph"] * 3 + ["text+hierarchy", "graph"]
+    assert together.source == [tokens.source[0] for tokens in alone] == ["text+graph"] * 3 + ["text+hierarchy", "graph"]
     assert together.notes == [tokens.notes[0] for tokens in alone]
 
 
@@ -96,7 +96,7 @@ def test_each_side_reads_its_own_part(encoder, codes, rows, monkeypatch):
     np.testing.assert_array_equal(graph.ids.reshape(4, -1)[1], both[1])
     assert text.ids.reshape(4, -1)[1].tolist() != both[1].tolist()
     assert graph.ids.reshape(4, -1)[0].tolist() != both[0].tolist()
-    assert (text.road, graph.road) == (["text"], ["graph"])
+    assert (text.source, graph.source) == (["text"], ["graph"])
     assert not any("never saw" in note for note in text.notes[0])
     monkeypatch.setattr(encoder, "saved", dataclasses.replace(encoder.saved, learned_missing_graph=False))
     unlearned = encoder.encode([code_of(codes, row, graph=False)])
@@ -111,7 +111,7 @@ def test_a_description_alone_joins_the_code_above(encoder):
     told = encoder.encode([NewCode("ICD10CM", "E11.9XY", TEXT, ["ICD10CM/E11.9"])])
     found = encoder.encode([NewCode(" ICD10CM", "e119xy", TEXT)])
     np.testing.assert_array_equal(found.ids, told.ids)
-    assert found.road == ["text+hierarchy"]
+    assert found.source == ["text+hierarchy"]
     assert "ICD10CM/E11.9, the code above it, is its only neighbour" in found.notes[0][0]
     # Nothing above it in the graph, no hierarchy in the spelling, or neighbours denied.
     alone = [
@@ -119,7 +119,7 @@ def test_a_description_alone_joins_the_code_above(encoder):
         NewCode("SNOMED", "22298006", TEXT),
         NewCode("ICD10CM", "E11.9XY", TEXT, []),
     ]
-    assert encoder.encode(alone).road == ["text"] * 3
+    assert encoder.encode(alone).source == ["text"] * 3
 
 
 def test_tokens_lie_in_their_regions(encoder):
@@ -144,7 +144,7 @@ def test_few_programs_and_no_more_for_more_codes(encoder):
 
 def test_no_codes(encoder):
     tokens = encoder.encode([])
-    assert (tokens.ids.shape, tokens.embeddings.shape, tokens.road) == ((0, 32), (0, 4, 16), [])
+    assert (tokens.ids.shape, tokens.embeddings.shape, tokens.source) == ((0, 32), (0, 4, 16), [])
 
 
 @pytest.mark.parametrize("text", ["", "  ", "\x00\x01", "\u200b"])
@@ -153,7 +153,7 @@ def test_a_description_without_a_word_is_none(encoder, text):
         encoder.encode([NewCode("A", "1", text)])
     with pytest.raises(InputError, match="A/1 has neither"):
         encoder.encode([NewCode("A", "1", text, {"nodes": [], "links": []})])
-    assert encoder.encode([NewCode("A", "1", text, ["Fever"])]).road == ["graph"]
+    assert encoder.encode([NewCode("A", "1", text, ["Fever"])]).source == ["graph"]
 
 
 def test_an_endless_description_is_cut(encoder):
@@ -166,7 +166,7 @@ def test_an_endless_description_is_cut(encoder):
 
 def test_an_empty_graph_is_said(encoder):
     tokens = encoder.encode([NewCode("A", "1", TEXT, {"nodes": [], "links": []}), NewCode("A", "1", TEXT, [])])
-    assert tokens.road == ["text", "text"]
+    assert tokens.source == ["text", "text"]
     assert all("its graph is empty" in note[0] for note in tokens.notes)
 
 
@@ -175,7 +175,7 @@ def test_a_graph_beyond_all_measure(encoder):
     links = [{"source": 0, "target": n, "relation": "gene_disease"} for n in range(1, 10_000)]
     links += [{"source": n, "target": m} for n in range(1, 80) for m in range(1, n)]
     tokens = encoder.encode([NewCode("A", "1", TEXT, {"nodes": nodes, "links": links})])
-    assert tokens.road == ["text+graph"]
+    assert tokens.source == ["text+graph"]
     assert any("the nearest 64 were kept" in note for note in tokens.notes[0])
 
 
@@ -207,7 +207,7 @@ def test_strange_strings_are_encoded(encoder, strange):
     graph = {"nodes": [{"id": strange, "self": True, "name": strange}, {"id": 1, "name": strange}], "links": []}
     tokens = encoder.encode([NewCode(strange[:50], strange[:50], f"Fever {strange}", graph)])
     assert np.isfinite(tokens.embeddings).all()
-    assert tokens.road == ["text+graph"]
+    assert tokens.source == ["text+graph"]
 
 
 def test_another_text_encoder_is_refused(folder, tmp_path):

@@ -82,11 +82,11 @@ def test_one_code(tokenizer, code, system):
             one_sentence(error)
             continue
         assert isinstance(code, str)
-        if found.road == "table":
+        if found.source == "table":
             assert may_mean(code, found.key)
             np.testing.assert_array_equal(found.ids, IDS[ROW[found.key]])
         else:
-            above = found.road.removeprefix("ancestor ")
+            above = found.source.removeprefix("ancestor ")
             assert found.key.startswith(above)
             assert may_mean(code, found.key)
             np.testing.assert_array_equal(found.ids, IDS[ROW[above]])

@@ -87,7 +87,7 @@ def test_every_kind_of_file_gives_the_same(tokenizer, tmp_path, source_kind, out
     for row in found:
         given = rows[row["row"] - 1]
         tokens = tokenizer.look_up(given["code"], given["system"] or None, fallback="ancestors")
-        assert (row["code"], row["key"], row["road"]) == (given["code"], tokens.key, tokens.road)
+        assert (row["code"], row["key"], row["source"]) == (given["code"], tokens.key, tokens.source)
         assert row["ids"] == tokens.ids.tolist()
         assert np.array_equal(np.array(row["weights"], np.float32), tokens.weights)
     refused = rejects(output)
@@ -240,7 +240,7 @@ def test_new_codes_are_encoded_by_the_model_in_their_place(finished_run, compile
     counts = run(tokenizer, tmp_path / "codes.json", tmp_path / "t.json", batch_size=3)
     assert counts == {"model": 2, "table": 1, "rejected": 4}
     found = read_rows(tmp_path / "t.json")
-    assert [(row["row"], row["road"]) for row in found] == [
+    assert [(row["row"], row["source"]) for row in found] == [
         (1, "model: text+hierarchy"),
         (2, "table"),
         (4, "model: text+graph"),

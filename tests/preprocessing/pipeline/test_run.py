@@ -14,7 +14,7 @@ from rich.console import Console
 from preprocessing import medtok_codes
 from preprocessing.common.errors import InputError, UserError
 from preprocessing.pipeline import run as pipeline
-from preprocessing.pipeline.plans import Layout, Wishes
+from preprocessing.pipeline.plans import Layout, PipelineOptions
 from preprocessing.pipeline.stages import run_stages
 from tests.helpers import official_files
 from tests.helpers.paths import ROOT
@@ -68,10 +68,10 @@ def given(tmp_path_factory):
     return folder
 
 
-def run(output, given=None, name=FULL, only=(), **wishes):
+def run(output, given=None, name=FULL, only=(), **asked):
     """State of every stage."""
-    wishes = Wishes(from_dir=given, progress=False, **wishes)
-    results = pipeline.run_pipeline(output, name, wishes, Console(quiet=True), list(only))
+    asked = PipelineOptions(from_dir=given, progress=False, **asked)
+    results = pipeline.run_pipeline(output, name, asked, Console(quiet=True), list(only))
     return {result.stage.name: result.state for result in results}
 
 
@@ -242,7 +242,7 @@ def test_the_release(tmp_path):
 def test_a_stage_that_fails_is_told_in_the_table(given, tmp_path):
     layout = Layout(tmp_path)
     console = Console(record=True, width=130, file=open(os.devnull, "w"))  # noqa: SIM115
-    stages = pipeline._STAGES["primekg"](layout, FULL, Wishes(from_dir=given, progress=False))
+    stages = pipeline._STAGES["primekg"](layout, FULL, PipelineOptions(from_dir=given, progress=False))
     (tmp_path / "primekg").mkdir()
     (tmp_path / "primekg/kg.csv").write_text("relation\n")
     with pytest.raises(InputError, match="has no column"):

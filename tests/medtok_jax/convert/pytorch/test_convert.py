@@ -34,7 +34,7 @@ from preprocessing.common.errors import InputError, UserError  # noqa: E402
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
 HIDDEN = 16
-# Together they take every road through the model.
+# Together they take every path through the model.
 VARIANTS = {
     "hierarchical": {},
     "gat, residual, CLS, lengths kept, moving averages, node ids, trained text encoder": {
