@@ -10,7 +10,7 @@ def get_config(variant: str = "") -> ConfigDict:
         variant: empty; `quickstart` for a run of minutes on 2 CPU cores; `smoke` for one of seconds.
     """
     config = ConfigDict()
-    config.seed = 0  # Of initialisation, sample order, augmentation.
+    config.seed = 0  # Of initialization, sample order, augmentation.
     config.resume_from = ""  # Run or checkpoint to train on from; `train.epochs` then means that many more.
     config.init_from = ""  # Run or checkpoint whose weights start a new run (fine-tuning), on any data set.
 
@@ -96,7 +96,7 @@ def _loss() -> ConfigDict:
     loss.specific_weight = 1.0  # Weight, within packing, of the contrasts of specific embeddings with their other view.
     loss.contrasted = "unquantized"  # What the contrasts see: quantized embeddings (the paper), or unquantized.
     loss.joint_weight = 1.0  # Weight of the contrast of all four embeddings together; 0 in the paper.
-    loss.distillation_weight = 1.0  # Weight of distilling text similarities: favours words over tree; 0 in the paper.
+    loss.distillation_weight = 1.0  # Weight of distilling text similarities: favors words over tree; 0 in the paper.
     loss.distillation_temperature = 0.1  # Temperature of these similarities.
     loss.positive_relations = ("gem_exact", "gem_approximate")  # Half of a batch are so joined to the other; () off.
     return loss

@@ -3,7 +3,7 @@
 Its quantizer starts from random rows, takes K = 5, weights them nearly alike, searches the whole book with the
 cross-modal embeddings and has no KL term; its losses are means over the width; nodes are known by their ids alone, and
 neither their names nor the relations between them are read (relations still are, here). Not carried over, being faults
-of the code rather than settings: attention of pooled vectors, straight-through of vectors that are not normalised,
+of the code rather than settings: attention of pooled vectors, straight-through of vectors that are not normalized,
 codes of equal description as each other's negatives. The training length is that of `configs/default.py`, so that
 tokenizers are compared at equal cost; the code has 50 epochs at a learning rate of 1e-4.
 """

@@ -258,7 +258,7 @@ def _record(request: Request, manifest: Manifest, name: str, sha256: str, *, ver
         name,
         source=f"given by hand: {name}" if by_hand else project.url(name, request.base_url),
         version=project.version,
-        licence=project.licence,
+        license=project.license,
         size=(request.output / name).stat().st_size,
         sha256=sha256,
         catalogue=project.name,

@@ -76,7 +76,7 @@ ROW_COUNTS = {
     "exposure_molfunc": 90,
     "exposure_cellcomp": 20,
 }
-# Order in which the neighbours of a node are kept when it has more than the hub cap allows: what defines a disease or a
+# Order in which the neighbors of a node are kept when it has more than the hub cap allows: what defines a disease or a
 # drug first, what nearly every gene has last.
 PRIORITY = (
     "indication",

@@ -6,7 +6,7 @@ writes a folder that `eval.tokenization` and `eval.compare` read like a tokenize
 
 - `raw_text`: the frozen text embedding, not quantized and without tokens; what text alone can give.
 - `text_vq`: a VQ-VAE of it (`text_vq.py`).
-- `kmeans_text`: its nearest k-means centres; with `--residual` one k-means after the other.
+- `kmeans_text`: its nearest k-means centers; with `--residual` one k-means after the other.
 - `wordpieces`: the BERT wordpieces of the description, weighted by tf-idf.
 - `vqgraph`: graph-only vector quantization (`vqgraph.py`).
 - `random`: random tokens. `one_token`: a token of its own for each code.

@@ -76,11 +76,11 @@ def word_embeddings(codes: Codes) -> np.ndarray:
 
 
 def kmeans_text(codes: Codes, *, size: int, num_tokens: int, seed: int, residual: bool) -> Representation:
-    """k-means of the frozen text embeddings of the training codes; the nearest centres are a code's tokens.
+    """k-means of the frozen text embeddings of the training codes; the nearest centers are a code's tokens.
 
     Args:
         codes: of a data set.
-        size: centres. num_tokens: tokens a code. seed: of the first centres.
+        size: centers. num_tokens: tokens a code. seed: of the first centers.
         residual: whether each token is of a k-means of its own, fitted to what those before leave over.
     """
     points, train = codes.text_vectors(progress=False), codes.is_train()

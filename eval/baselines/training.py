@@ -16,7 +16,7 @@ class Trainer:
 
     Args:
         model: what is trained.
-        loss: `(model, batch) -> terms by name`, whose sum is minimised.
+        loss: `(model, batch) -> terms by name`, whose sum is minimized.
         steps: of the whole training.
         learning_rate: peak.
     """

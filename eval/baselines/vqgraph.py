@@ -1,7 +1,7 @@
 """VQGraph, the graph-only baseline: a structure-aware tokenizer of a graph's nodes (Yang et al., ICLR 2024).
 
 "VQGraph: Rethinking Graph Representation Space for Bridging GNNs and MLPs" (arXiv 2308.02117): a graph network turns
-each node and its neighbourhood into h, the nearest row of a codebook stands for h, and from that row linear decoders
+each node and its neighborhood into h, the nearest row of a codebook stands for h, and from that row linear decoders
 must tell the node's attributes and which nodes are joined. What is done here:
 
 - Nodes are those of the codes' subgraphs, attributes the frozen text embeddings of their names. As in MedTok's graph
@@ -128,7 +128,7 @@ class VQGraph(nnx.Module):
     Args:
         options: settings.
         sizes: what the data set gives.
-        rngs: parameter initialisation.
+        rngs: parameter initialization.
     """
 
     def __init__(self, options: Options, sizes: InputSizes, *, rngs: nnx.Rngs):

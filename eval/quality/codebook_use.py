@@ -35,7 +35,7 @@ def dead_rows(representation: Representation) -> dict[str, int]:
 
 
 def _use(tokens: np.ndarray, bounds: tuple[int, int], scope: str, items: np.ndarray) -> list[Measurement]:
-    """Utilisation, perplexity and share of the commonest token of one region by some codes."""
+    """Utilization, perplexity and share of the commonest token of one region by some codes."""
     start, stop = bounds
     inside = (tokens >= start) & (tokens < stop)
     counts = np.bincount(tokens[inside] - start, minlength=stop - start)
@@ -52,7 +52,7 @@ def _use(tokens: np.ndarray, bounds: tuple[int, int], scope: str, items: np.ndar
     top = np.where(inside, local == counts.argmax(), False).sum(1) / scale
     where = {"family": FAMILY, "view": "", "scope": scope}
     return [
-        Measurement(metric="utilisation", **where, **rows),
+        Measurement(metric="utilization", **where, **rows),
         Measurement(metric="perplexity", **where, **codes, values=entropy, transform=EXPONENTIAL),
         Measurement(metric="share of the commonest token", **where, **codes, values=top, better="lower"),
     ]

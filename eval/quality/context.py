@@ -11,8 +11,8 @@ from eval.quality.labels import SPLITS, Labels
 from eval.quality.retrieval import Scorer
 from preprocessing.common.hashing import hash_strings
 
-# Codes a system that look for neighbours, and codes that a probe is fitted on: (in full, quick).
-NEIGHBOUR_QUERIES = (6000, 1500)
+# Codes a system that look for neighbors, and codes that a probe is fitted on: (in full, quick).
+NEIGHBOR_QUERIES = (6000, 1500)
 BACKWARD_QUERIES = (10**9, 1500)
 PROBE_CODES = (20_000, 10_000)
 PROBE_BAGS = (6000, 4000)
@@ -20,7 +20,7 @@ PROBE_BAGS = (6000, 4000)
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """One representation under judgement.
+    """One representation under judgment.
 
     Attributes:
         representation: what is judged.

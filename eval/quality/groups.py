@@ -141,14 +141,14 @@ def _own_share(model: RidgeClassifier, features: np.ndarray | sp.csr_array, grou
 
 
 def _standard(features: np.ndarray | sp.csr_array, fitted: np.ndarray) -> np.ndarray | sp.csr_array:
-    """Features with a column of ones: tokens as they are (only those that occur), dense ones centred."""
+    """Features with a column of ones: tokens as they are (only those that occur), dense ones centered."""
     if sp.issparse(features):
         used = np.unique(features[fitted].indices)
         ones = sp.csr_array(np.ones((features.shape[0], 1), np.float32))
         # In float32 tokens that always come together make a system that cannot be solved.
         return sp.hstack([features[:, used], ones], format="csr").astype(np.float64)
-    centred = features - features[fitted].mean(0)
-    return np.concatenate([centred, np.ones((len(features), 1), np.float32)], axis=1)
+    centered = features - features[fitted].mean(0)
+    return np.concatenate([centered, np.ones((len(features), 1), np.float32)], axis=1)
 
 
 def _mean_squared(features: np.ndarray | sp.csr_array) -> float:

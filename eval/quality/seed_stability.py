@@ -1,7 +1,7 @@
 """Stability across seeds: do tokenizers trained from other seeds put the same codes together?
 
 The ids of two codebooks have nothing to do with each other, so what is compared is which codes are alike: the ten
-nearest neighbours of a code, and the codes that share its first token. Both are corrected for what tokens that are all
+nearest neighbors of a code, and the codes that share its first token. Both are corrected for what tokens that are all
 the same would agree on.
 """
 
@@ -16,7 +16,7 @@ from eval.quality.context import Context
 from preprocessing.common.errors import InputError
 
 FAMILY = "seeds"
-NEIGHBOURS = 10
+NEIGHBORS = 10
 CODES = 1000
 
 
@@ -37,9 +37,9 @@ def measure(context: Context, others: Sequence[Representation]) -> list[Measurem
     found = []
     drawn = where | {"items": context.items[rows], "clusters": context.labels.category[rows]}
     for name, scorer in views.items():
-        shares = [shared_neighbours(scorer, scorers[name], rows, len(mine)) for scorers in theirs if name in scorers]
+        shares = [shared_neighbors(scorer, scorers[name], rows, len(mine)) for scorers in theirs if name in scorers]
         if shares:
-            metric = f"shared neighbours among {NEIGHBOURS}"
+            metric = f"shared neighbors among {NEIGHBORS}"
             found.append(Measurement(metric=metric, view=name, values=np.mean(shares, axis=0), chance=0.0, **drawn))
     for embedding in mine.embeddings:
         first = mine.part("tokens", embedding)[:, 0]
@@ -53,15 +53,15 @@ def measure(context: Context, others: Sequence[Representation]) -> list[Measurem
     return found
 
 
-def shared_neighbours(
-    first: retrieval.Scorer, second: retrieval.Scorer, rows: np.ndarray, count: int, k: int = NEIGHBOURS
+def shared_neighbors(
+    first: retrieval.Scorer, second: retrieval.Scorer, rows: np.ndarray, count: int, k: int = NEIGHBORS
 ) -> np.ndarray:
-    """Expected share of a code's k nearest neighbours that both scorers agree on, ties in a random order each.
+    """Expected share of a code's k nearest neighbors that both scorers agree on, ties in a random order each.
 
     Args:
         first, second: of the same codes.
         rows: codes. count: codes that there are, all of them candidates.
-        k: neighbours.
+        k: neighbors.
     """
     everything = np.arange(count)
     scores = [scorer.against(everything) for scorer in (first, second)]

@@ -5,7 +5,7 @@ from scipy.stats import rankdata
 
 from eval.common.measurement import Measurement, together
 from eval.quality import retrieval
-from eval.quality.context import NEIGHBOUR_QUERIES, Context
+from eval.quality.context import NEIGHBOR_QUERIES, Context
 
 FAMILY = "tree"
 SAME_CATEGORY, RANK_CORRELATION, SIBLINGS = "same-category 1-NN", "Spearman with closeness", "sibling above random"
@@ -14,19 +14,19 @@ SIBLING_OVERLAP, RANDOM_OVERLAP = "token overlap of siblings", "token overlap of
 
 
 def measure(context: Context) -> list[Measurement]:
-    """Neighbours, rank correlation and siblings in each system that has a tree; neighbours over all systems too."""
-    neighbours = [figure for system in context.systems for figure in _neighbours(context, system)]
+    """Neighbors, rank correlation and siblings in each system that has a tree; neighbors over all systems too."""
+    neighbors = [figure for system in context.systems for figure in _neighbors(context, system)]
     closeness = [figure for system in context.systems for figure in _closeness(context, system)]
-    views = [[one for one in neighbours if one.view == scorer.name] for scorer in context.scorers]
-    return neighbours + [one for figures in views for one in together(figures, ALL)] + closeness
+    views = [[one for one in neighbors if one.view == scorer.name] for scorer in context.scorers]
+    return neighbors + [one for figures in views for one in together(figures, ALL)] + closeness
 
 
-def _neighbours(context: Context, system: str) -> list[Measurement]:
+def _neighbors(context: Context, system: str) -> list[Measurement]:
     """Share of codes whose nearest code of the system is of their category; a code alone in its own is passed over."""
     candidates, category = context.rows_of(system), context.labels.category
     sizes = np.bincount(category[candidates] - category[candidates].min())
     with_others = candidates[sizes[category[candidates] - category[candidates].min()] > 1]
-    rows = context.drawn(context.in_split(with_others), context.limit(NEIGHBOUR_QUERIES))
+    rows = context.drawn(context.in_split(with_others), context.limit(NEIGHBOR_QUERIES))
     if not len(rows):
         return []
     chance = float((sizes * (sizes - 1)).sum() / (sizes.sum() * (sizes.sum() - 1)))
@@ -42,7 +42,7 @@ def _closeness(context: Context, system: str) -> list[Measurement]:
     """Spearman of likeness with closeness in the tree, and siblings against random codes."""
     rng = np.random.default_rng([context.seed, 1])
     tree = Tree(context.labels.path, context.rows_of(system))
-    rows = context.drawn(context.in_split(tree.rows), context.limit(NEIGHBOUR_QUERIES))
+    rows = context.drawn(context.in_split(tree.rows), context.limit(NEIGHBOR_QUERIES))
     rows = rows[np.isin(rows, tree.rows)]
     if len(rows) < 3:
         return []
@@ -144,7 +144,7 @@ def distance(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def correlation_items(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """What each pair contributes to Spearman's correlation: float64 [m], whose mean is the correlation.
 
-    These are pseudo-values of the infinitesimal jackknife: r + zx zy - r (zx² + zy²) / 2 with standardised ranks. Their
+    These are pseudo-values of the infinitesimal jackknife: r + zx zy - r (zx² + zy²) / 2 with standardized ranks. Their
     spread gives the spread of the correlation (Efron 1982, "The Jackknife, the Bootstrap and Other Resampling Plans").
     """
     ranks = [rankdata(np.round(np.asarray(values, np.float64) / retrieval.TIE)) for values in (first, second)]

@@ -13,11 +13,11 @@ from matplotlib import pyplot as plt
 
 MARKDOWN, PICTURE = "ablations.md", "ablations.png"
 REFERENCE = "default"
-UTILISATION, COSINE, SECONDS = "least utilisation of a region", "cosine(e, ê)", "seconds"
+UTILISATION, COSINE, SECONDS = "least utilization of a region", "cosine(e, ê)", "seconds"
 
 
 def figures_of(result: dict) -> dict[str, float]:
-    """The headline figures of one result, utilisation, cosine and time, by title."""
+    """The headline figures of one result, utilization, cosine and time, by title."""
     found = {_name(one): one["value"] for one in result["quality"]["figures"]}
     figures = {one.title: found[one.name] for one in HEADLINES if one.name in found}
     metrics = result["summary"]["all_codes"]

@@ -14,8 +14,8 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 MARKS = {BETTER: " ▲", WORSE: " ▼", NOT_TOLD: " ="}
-# Okabe and Ito's colours, told apart by colour-blind readers too.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+# Okabe and Ito's colors, told apart by color-blind readers too.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 FIELDS = ("family", "metric", "view", "scope")
 
 
@@ -117,5 +117,5 @@ def _bars(axes, values: list[Interval | None], places: np.ndarray, number_of: in
         np.array([[value.value - value.low for value in found], [value.high - value.value for value in found]])
     )
     shift = 0.7 * ((number_of + 0.5) / len(comparison.names) - 0.5)
-    colour = COLOURS[number_of % len(COLOURS)]
-    axes.errorbar(middle, np.array(at) - shift, xerr=spread, fmt="o", markersize=4, color=colour, label=label)
+    color = COLORS[number_of % len(COLORS)]
+    axes.errorbar(middle, np.array(at) - shift, xerr=spread, fmt="o", markersize=4, color=color, label=label)

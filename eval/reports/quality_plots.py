@@ -11,8 +11,8 @@ from eval.quality.context import Context
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-# Okabe and Ito's colours, told apart by colour-blind readers too.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# Okabe and Ito's colors, told apart by color-blind readers too.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MAIN = ("R@1", "R@10", tree_metrics.SAME_CATEGORY, groups.MACRO_ACCURACY, "AUC")
 _PAIRS = 4000
 
@@ -36,9 +36,9 @@ def _use_of_codebook(context: Context, path: Path) -> str:
     regions = representation.regions or {"all": (0, representation.num_ids)}
     tokens = representation.tokens[representation.tokens >= 0]
     counts = np.bincount(tokens, minlength=representation.num_ids)
-    for colour, (name, (start, stop)) in zip(COLOURS, regions.items(), strict=False):
+    for color, (name, (start, stop)) in zip(COLORS, regions.items(), strict=False):
         ordered = np.sort(counts[start:stop])[::-1]
-        axes.plot(np.arange(1, stop - start + 1), np.where(ordered > 0, ordered, np.nan), color=colour, label=name)
+        axes.plot(np.arange(1, stop - start + 1), np.where(ordered > 0, ordered, np.nan), color=color, label=name)
     axes.set(xscale="log", yscale="log", xlabel="token, commonest first", ylabel="times used")
     axes.set_title(representation.name)
     axes.legend()
@@ -56,7 +56,7 @@ def _main_figures(report: dict, path: Path) -> str:
         values = np.array([f["value"] for f in mine])
         errors = np.abs(np.array([[f["low"] for f in mine], [f["high"] for f in mine]]) - values)
         places = [names.index(f"{f['metric']}, {f['scope']}") + 0.15 * (number - (len(views) - 1) / 2) for f in mine]
-        axes.errorbar(values, places, xerr=errors, fmt="o", ms=3, color=COLOURS[number % len(COLOURS)], label=view)
+        axes.errorbar(values, places, xerr=errors, fmt="o", ms=3, color=COLORS[number % len(COLORS)], label=view)
     axes.set(yticks=range(len(names)), yticklabels=names, xlim=(0, 1), title=report["name"])
     axes.invert_yaxis()
     axes.legend(fontsize="small")

@@ -8,7 +8,7 @@ prints a table and writes `DIR/speed_BENCHMARK_SCALE.json` and `.md`. Benchmarks
 
 - `train`: a training step taken apart, and PyTorch doing the same work;
 - `tokenize`: from the text of codes to their tokens;
-- `subgraphs`: a neighbourhood for every code, in a generated graph of the size of PrimeKG or of the ICD graph;
+- `subgraphs`: a neighborhood for every code, in a generated graph of the size of PrimeKG or of the ICD graph;
 - `dataset`: building, packing and opening the data set;
 - `lookup`: tokens of codes from a table;
 - `memory`: what a training step needs on its device, planned without training;

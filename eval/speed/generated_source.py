@@ -24,7 +24,7 @@ from preprocessing.dataset.inputs import DESCRIPTIONS, GRAPH, KG, LINKS
 from preprocessing.dataset.name import PRIMEKG, RELEASE
 from preprocessing.dataset.release import FILE as RELEASE_FILE
 from preprocessing.graph.knowledge_graph import NODE_SCHEMA, KnowledgeGraph, from_facts
-from preprocessing.graph.neighbourhoods import neighbour_table, subgraphs
+from preprocessing.graph.neighborhoods import neighbor_table, subgraphs
 from preprocessing.linking.links import LINK_SCHEMA
 
 NODES, EDGES = 129_375, 8_100_498
@@ -147,8 +147,8 @@ def _write_primekg(folder: Path, described: list[tuple], graph: KnowledgeGraph, 
 def _write_release(
     folder: Path, described: list[tuple], graph: KnowledgeGraph, anchors: np.ndarray, progress: bool
 ) -> None:
-    """The mapping table, its node lists the neighbourhoods that `primekg` would cut, and `kg.csv`, edge by edge."""
-    table = neighbour_table(graph, hub_cap=16, priority=primekg.PRIORITY, first_kept=primekg.FIRST_KEPT)
+    """The mapping table, its node lists the neighborhoods that `primekg` would cut, and `kg.csv`, edge by edge."""
+    table = neighbor_table(graph, hub_cap=16, priority=primekg.PRIORITY, first_kept=primekg.FIRST_KEPT)
     found = tqdm(subgraphs(table, anchors, max_nodes=64), "cutting subgraphs", len(described), disable=not progress)
     columns = {
         "med_code": [code for _, code, _ in described],

@@ -10,7 +10,7 @@ from eval.speed.generated_source import power_law_graph
 from eval.speed.timing import Phases
 from preprocessing.graph.icd_graph import FIRST_KEPT as ICD_FIRST
 from preprocessing.graph.icd_graph import PRIORITY as ICD_PRIORITY
-from preprocessing.graph.neighbourhoods import neighbour_table, subgraphs
+from preprocessing.graph.neighborhoods import neighbor_table, subgraphs
 from preprocessing.primekg import FIRST_KEPT, PRIORITY
 
 HUB_CAP, MAX_NODES = 16, 64
@@ -43,12 +43,12 @@ def run(given: flags.FlagValues) -> dict:
 
 
 def measure(name: str, scale: Scale, *, progress: bool = True, seed: int = 0) -> Phases:
-    """Generates a graph, ranks its neighbours and cuts a neighbourhood out for every code; nearly all are distinct."""
+    """Generates a graph, ranks its neighbors and cuts a neighborhood out for every code; nearly all are distinct."""
     phases = Phases(scale=name, nodes=scale.nodes, edges=scale.edges, codes=scale.codes)
     with phases.phase("generate the graph"):
         graph = power_law_graph(scale.nodes, scale.edges, scale.relations, seed=seed)
-    with phases.phase("rank neighbours", graph.num_edges, "edges"):
-        table = neighbour_table(graph, hub_cap=HUB_CAP, priority=scale.relations, first_kept=scale.first_kept)
+    with phases.phase("rank neighbors", graph.num_edges, "edges"):
+        table = neighbor_table(graph, hub_cap=HUB_CAP, priority=scale.relations, first_kept=scale.first_kept)
     rng = np.random.default_rng(seed)
     anchors = rng.integers(0, scale.nodes, (scale.codes, scale.most_anchors)).astype(np.int32)
     counts = rng.integers(1, scale.most_anchors + 1, scale.codes)

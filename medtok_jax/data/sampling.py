@@ -97,9 +97,9 @@ class Sampler:
             return rows, np.full(self.batch_size, -1)
         half = self.batch_size // 2
         anchors = self.rows[draw(self.seed, step, half, len(self.rows))]
-        neighbours, found = self.positives.draw(anchors, np.random.default_rng([self.seed, step, 1]))
+        neighbors, found = self.positives.draw(anchors, np.random.default_rng([self.seed, step, 1]))
         slots = np.arange(half)
-        rows = np.stack([anchors, neighbours], axis=1).reshape(-1)
+        rows = np.stack([anchors, neighbors], axis=1).reshape(-1)
         partner = np.stack([np.where(found, 2 * slots + 1, -1), np.where(found, 2 * slots, -1)], axis=1).reshape(-1)
         return rows, partner
 

@@ -9,7 +9,7 @@ from medtok_jax.inference.model_reader import SavedModel
 from preprocessing.codes import compact_code
 from preprocessing.common.errors import InputError
 from preprocessing.graph.names import by_normal_form, normal_form
-from preprocessing.graph.neighbourhoods import NeighbourTable, neighbour_table
+from preprocessing.graph.neighborhoods import NeighborTable, neighbor_table
 
 SHOWN_CANDIDATES = 5
 
@@ -29,14 +29,14 @@ class GraphIndex:
     """
 
     def __init__(self, saved: SavedModel):
-        self.graph, self.neighbourhood = saved.graph, saved.neighbourhood
-        self.max_nodes, self.codes_are_nodes = saved.neighbourhood.max_nodes, saved.neighbourhood.codes_are_nodes
+        self.graph, self.neighborhood = saved.graph, saved.neighborhood
+        self.max_nodes, self.codes_are_nodes = saved.neighborhood.max_nodes, saved.neighborhood.codes_are_nodes
         self._types = {_spelling(name): number for number, name in enumerate(saved.node_types)}
         self.relation_names = saved.relation_names
         self._relations = {_spelling(name): number for number, name in enumerate(saved.relation_names)}
         self.unknown_type, self.unknown_relation = len(saved.node_types), len(saved.relation_names)
         self.reverse = np.array([*saved.reverse, self.unknown_relation], np.int32)
-        rank = {name: place for place, name in enumerate(saved.neighbourhood.priority)}
+        rank = {name: place for place, name in enumerate(saved.neighborhood.priority)}
         self.rank = [rank.get(name, len(rank)) for name in saved.relation_names] + [len(rank)]
 
     @property
@@ -62,10 +62,10 @@ class GraphIndex:
         return self.graph.nodes["name"].take(nodes).to_pylist()
 
     @functools.cached_property
-    def neighbour_table(self) -> NeighbourTable:
+    def neighbor_table(self) -> NeighborTable:
         """What each node of the knowledge graph offers, as when the training data was drawn."""
-        rule = self.neighbourhood
-        return neighbour_table(self.graph, hub_cap=rule.hub_cap, priority=rule.priority, first_kept=rule.first_kept)
+        rule = self.neighborhood
+        return neighbor_table(self.graph, hub_cap=rule.hub_cap, priority=rule.priority, first_kept=rule.first_kept)
 
     def find_key(self, key: str) -> int:
         """Node of a `SYSTEM/code` key, with or without the dot, in any case; -1 for none."""
@@ -92,7 +92,7 @@ class GraphIndex:
             shown = [self._key_of(node) for node in found[:SHOWN_CANDIDATES]]
             more = f" and {len(found) - len(shown)} more" if len(found) > len(shown) else ""
             raise InputError(
-                f"The neighbour {name[:60]!r} is the name of {len(found)} nodes of the knowledge graph "
+                f"The neighbor {name[:60]!r} is the name of {len(found)} nodes of the knowledge graph "
                 f"({', '.join(shown)}{more}); give one of these keys instead."
             )
         return found[0] if found else -1
@@ -101,14 +101,14 @@ class GraphIndex:
         """The commonest node type among the nodes of a code system."""
         return self._type_of_source.get(system.upper(), self.unknown_type)
 
-    def default_relation(self, system: str, neighbour: int) -> int:
-        """The commonest relation from codes of a system to nodes of the neighbour's kind (type and source).
+    def default_relation(self, system: str, neighbor: int) -> int:
+        """The commonest relation from codes of a system to nodes of the neighbor's kind (type and source).
 
         Of equally common ones, such as `parent` and `child`, the one the model lists first. A system that the graph
-        does not hold is taken to be of the neighbour's own kind.
+        does not hold is taken to be of the neighbor's own kind.
         """
         kind_of_node, relation = self._relations_of_kinds
-        there = kind_of_node[neighbour]
+        there = kind_of_node[neighbor]
         here = self._kind_of_source.get(system.upper(), there)
         return int(relation[here, there])
 

@@ -49,7 +49,7 @@ class CodeGraph:
 
 
 def read_json(path: str | Path) -> dict | list:
-    """A graph from a file: node-link JSON or a list of neighbours.
+    """A graph from a file: node-link JSON or a list of neighbors.
 
     Raises:
         InputError: the file cannot be read or holds something else.
@@ -62,7 +62,7 @@ def read_json(path: str | Path) -> dict | list:
         reason = str(error).splitlines()[0]
         raise InputError(f"The graph {path} is not valid JSON ({reason}); expected is {EXPECTED}.") from error
     if not isinstance(content, dict | list):
-        raise InputError(f"The graph {path} is a bare value; expected is {EXPECTED}, or a list of neighbours.")
+        raise InputError(f"The graph {path} is a bare value; expected is {EXPECTED}, or a list of neighbors.")
     return content
 
 
@@ -116,7 +116,7 @@ class _Draft:
         self.nodes: list[dict] = []
         self.place: dict = {}
         self.relation: dict[tuple[int, int], object] = {}
-        self.neighbours: list[list[int]] = []
+        self.neighbors: list[list[int]] = []
         self.notes: list[str] = []
 
     def note(self, text: str) -> None:
@@ -133,7 +133,7 @@ class _Draft:
             if identity not in self.place:
                 self.place[identity] = len(self.nodes)
                 self.nodes.append(node)
-        self.neighbours = [[] for _ in self.nodes]
+        self.neighbors = [[] for _ in self.nodes]
         if len(self.nodes) < len(nodes):
             self.note(f"{len(nodes) - len(self.nodes)} nodes repeat an id and were left out")
 
@@ -148,8 +148,8 @@ class _Draft:
                 loops += 1
             elif (ends[1], ends[0]) not in self.relation and (ends[0], ends[1]) not in self.relation:
                 self.relation[ends[0], ends[1]] = edge.get("relation")
-                self.neighbours[ends[0]].append(ends[1])
-                self.neighbours[ends[1]].append(ends[0])
+                self.neighbors[ends[0]].append(ends[1])
+                self.neighbors[ends[1]].append(ends[0])
         if dangling:
             self.note(f"{dangling} edges name a node that is not there and were left out")
         if loops:
@@ -182,7 +182,7 @@ class _Draft:
         marked = [place for place, node in enumerate(self.nodes) if node.get("anchor") is True or _hop(node) == 0]
         if marked:
             return marked
-        central = max(range(len(self.nodes)), key=lambda place: len(self.neighbours[place]))
+        central = max(range(len(self.nodes)), key=lambda place: len(self.neighbors[place]))
         self.note(
             f'no node of its graph is marked "self" or "anchor", so it hangs on the one with most edges, '
             f"{describe(self.nodes[central]['id'])}"
@@ -200,10 +200,10 @@ class _Draft:
             hops[place] = 0
         while queue:
             place = queue.popleft()
-            for neighbour in self.neighbours[place]:
-                if hops[neighbour] > hops[place] + 1:
-                    hops[neighbour] = hops[place] + 1
-                    queue.append(neighbour)
+            for neighbor in self.neighbors[place]:
+                if hops[neighbor] > hops[place] + 1:
+                    hops[neighbor] = hops[place] + 1
+                    queue.append(neighbor)
         return hops
 
     def finish(self, order: list[int], hops: list[int], self_node: int, index: GraphIndex) -> CodeGraph:

@@ -32,8 +32,8 @@ VARIABLES, CONFIG, GRAPH = "model.safetensors", "model_config.json", "graph"
 
 
 @dataclasses.dataclass(frozen=True)
-class Neighbourhood:
-    """How the subgraphs of the training data were drawn; see `preprocessing.graph.neighbourhoods`.
+class Neighborhood:
+    """How the subgraphs of the training data were drawn; see `preprocessing.graph.neighborhoods`.
 
     `codes_are_nodes` tells whether codes are nodes of the graph or only hang on some.
     """
@@ -54,7 +54,7 @@ class SavedModel:
         sizes: of the data it was trained on.
         node_types, relation_names: names of the rows of its embedding tables.
         reverse: position of each relation's reverse.
-        neighbourhood: how subgraphs were drawn.
+        neighborhood: how subgraphs were drawn.
         learned_missing_graph: whether training ever moved the vector that stands for a missing graph.
         encoder: identity of the text encoder; its name is `config.model.text_encoder_model`.
         fingerprint: of the data set.
@@ -67,7 +67,7 @@ class SavedModel:
     node_types: tuple[str, ...]
     relation_names: tuple[str, ...]
     reverse: tuple[int, ...]
-    neighbourhood: Neighbourhood
+    neighborhood: Neighborhood
     learned_missing_graph: bool
     encoder: str
     fingerprint: str
@@ -101,15 +101,15 @@ def load(folder: str | Path) -> SavedModel:
             graph = KnowledgeGraph.load(folder / GRAPH)
             if [*graph.node_types, *graph.relation_names] != [*content["node_types"], *content["relation_names"]]:
                 raise InputError(f"The graph in {folder / GRAPH} is not the one of {folder / CONFIG}; {_AGAIN}")
-        neighbourhood = content["neighbourhood"]
+        neighborhood = content["neighborhood"]
         return SavedModel(
             config=with_later_fields({name: content["config"][name] for name in SECTIONS}),
             sizes=InputSizes(**content["sizes"]),
             node_types=tuple(content["node_types"]),
             relation_names=tuple(content["relation_names"]),
             reverse=tuple(content["reverse"]),
-            neighbourhood=Neighbourhood(
-                **neighbourhood | {name: tuple(neighbourhood[name]) for name in ("priority", "first_kept")},
+            neighborhood=Neighborhood(
+                **neighborhood | {name: tuple(neighborhood[name]) for name in ("priority", "first_kept")},
             ),
             learned_missing_graph=content["learned_missing_graph"],
             encoder=content["encoder"],

@@ -14,7 +14,7 @@ from safetensors.numpy import save
 
 from medtok_jax import config as configuration
 from medtok_jax.batch import InputSizes
-from medtok_jax.inference.model_reader import CONFIG, FORMAT_VERSION, GRAPH, SECTIONS, VARIABLES, Neighbourhood, digest
+from medtok_jax.inference.model_reader import CONFIG, FORMAT_VERSION, GRAPH, SECTIONS, VARIABLES, Neighborhood, digest
 from medtok_jax.models.medtok import MedTok
 from medtok_jax.training import checkpoints
 from medtok_jax.training.setup import Run
@@ -26,7 +26,7 @@ from preprocessing.graph import icd_graph
 from preprocessing.graph.knowledge_graph import KnowledgeGraph
 
 MACHINE_PATHS = ("data_dir", "cache_dir")
-# Modules that say in which order the subgraphs of their graph keep neighbours.
+# Modules that say in which order the subgraphs of their graph keep neighbors.
 ORDERS = (icd_graph, primekg)
 # Examples read to see whether codes are nodes.
 EXAMPLES = 256
@@ -50,7 +50,7 @@ def export(workdir, folder: str | Path, state: TrainState | None = None, *, with
         folder: the tokenizer directory; made where it is absent.
         state: the state to write, if `workdir` is a `Run`. Needed where several processes run, of which one exports:
             a checkpoint is read by all of them or none.
-        with_graph: whether to copy the knowledge graph too. Without it neighbours are known by their names alone.
+        with_graph: whether to copy the knowledge graph too. Without it neighbors are known by their names alone.
 
     Returns:
         `folder`.
@@ -105,7 +105,7 @@ def _codes_are_nodes(builder) -> bool:
 
 
 def _learned_missing_graph(config: ConfigDict, sizes: InputSizes, variables: dict[str, np.ndarray]) -> bool:
-    """Whether the vector that stands for a missing graph is no longer as it was initialised.
+    """Whether the vector that stands for a missing graph is no longer as it was initialized.
 
     Where every code of the training data has a graph it gets no gradient.
     """
@@ -127,7 +127,7 @@ def _describe(trained: _Trained) -> dict:
         max_nodes=options.max_nodes,
     )
     order = max(ORDERS, key=lambda module: len(set(module.PRIORITY) & set(graph.relation_names)))
-    neighbourhood = Neighbourhood(
+    neighborhood = Neighborhood(
         options.max_nodes, options.hub_cap, tuple(order.PRIORITY), tuple(order.FIRST_KEPT), trained.codes_are_nodes
     )
     return {
@@ -140,7 +140,7 @@ def _describe(trained: _Trained) -> dict:
         "node_types": about["node_types"],
         "relation_names": about["relation_names"],
         "reverse": list(graph.reverse),
-        "neighbourhood": dataclasses.asdict(neighbourhood),
+        "neighborhood": dataclasses.asdict(neighborhood),
         "learned_missing_graph": _learned_missing_graph(
             configuration.with_later_fields(about["config"]), sizes, variables
         ),

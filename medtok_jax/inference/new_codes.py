@@ -12,7 +12,7 @@ from flax import nnx
 from tqdm import tqdm
 
 from medtok_jax.batch import MISSING, ORDINARY, SELF, Batch, InputSizes, Tables
-from medtok_jax.inference import graph_input, model_reader, neighbour_lists
+from medtok_jax.inference import graph_input, model_reader, neighbor_lists
 from medtok_jax.inference.graph_index import GraphIndex
 from medtok_jax.inference.graph_input import CodeGraph
 from medtok_jax.inference.model_reader import SavedModel
@@ -34,7 +34,7 @@ MAX_NAME = 200
 # The model's tables whose rows are named; each gets a row, the mean of all, for names it never saw.
 NAMED_ROWS = ("params.node_features.types.embedding", "params.graph_encoder.relations.embedding")
 UNLEARNED = (
-    "the model never saw a code without a graph, so that only its text-specific tokens tell something; give neighbours."
+    "the model never saw a code without a graph, so that only its text-specific tokens tell something; give neighbors."
 )
 
 
@@ -46,9 +46,9 @@ class NewCode:
         system: code system, an OMOP vocabulary name where there is one.
         code: the code.
         description: what it means, or None.
-        graph: node-link JSON (`graph_input.from_node_link`), a list of neighbours (`neighbour_lists.from_neighbours`),
+        graph: node-link JSON (`graph_input.from_node_link`), a list of neighbors (`neighbor_lists.from_neighbors`),
             or None to join the code to the nearest code above it in its own spelling, where the knowledge graph has
-            one. An empty list leaves it without neighbours.
+            one. An empty list leaves it without neighbors.
     """
 
     system: str
@@ -67,7 +67,7 @@ class NewTokens:
         embeddings: `[n, 4, d]` float32, the quantized embeddings.
         unquantized: `[n, 4, d]` float32, the embeddings as they were searched.
         source: what each code was encoded from: `text`, `graph`, `text+graph`, or `text+hierarchy` where the code above
-            it is its neighbourhood.
+            it is its neighborhood.
         notes: for each code what was cut, left out or assumed, one sentence each.
     """
 
@@ -166,17 +166,17 @@ class NewCodeEncoder:
         if isinstance(code.graph, dict):
             graph = graph_input.from_node_link(code.graph, key, self.index)
         elif isinstance(code.graph, list | tuple):
-            graph = neighbour_lists.from_neighbours(list(code.graph), key, self.index)
+            graph = neighbor_lists.from_neighbors(list(code.graph), key, self.index)
         elif code.graph is not None:
             raise InputError(
-                f"The graph of {key} is a {type(code.graph).__name__}; give node-link JSON or a list of neighbours."
+                f"The graph of {key} is a {type(code.graph).__name__}; give node-link JSON or a list of neighbors."
             )
         if graph is None and not text:
             raise InputError(f"{key} has neither a description nor a graph; give one of the two.")
         source = "text+graph" if text and graph else "text" if text else "graph"
         if code.graph is None and (above := self._code_above(code)):
-            graph, source = neighbour_lists.from_neighbours([above], key, self.index), "text+hierarchy"
-            notes.append(f"{key}: {above}, the code above it, is its only neighbour.")
+            graph, source = neighbor_lists.from_neighbors([above], key, self.index), "text+hierarchy"
+            notes.append(f"{key}: {above}, the code above it, is its only neighbor.")
         if graph is None and code.graph is not None:
             notes.append(f"{key}: its graph is empty.")
         if graph is None and not self.saved.learned_missing_graph:

@@ -46,7 +46,7 @@ def write_tokenizer(
         progress: whether to show a bar.
 
     Returns:
-        Quantization metrics, utilisation and perplexity over these codes.
+        Quantization metrics, utilization and perplexity over these codes.
     """
     directory.check_replaceable(output)
     found = checkpoints.find(run.workdir, prefer="best")

@@ -63,7 +63,7 @@ class CrossAttention(nnx.Module):
         num_layers: layers of each direction.
         ffn_ratio: inner width of an MLP after each attention, in multiples of `width`; 0 leaves it out.
         dtype: dtype of the activations.
-        rngs: initialises the parameters.
+        rngs: initializes the parameters.
 
     Raises:
         ValueError: `width` is not divisible by `num_heads`.

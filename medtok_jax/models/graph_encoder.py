@@ -31,7 +31,7 @@ class GraphEncoder(nnx.Module):
         num_heads: heads of graph attention.
         num_relations: rows of the relation embedding, the edges' input.
         dtype: dtype of the activations.
-        rngs: initialises the parameters.
+        rngs: initializes the parameters.
 
     Raises:
         ValueError: unknown `kind`, or `width` not divisible by `num_heads` where heads are used.

@@ -13,7 +13,7 @@ from flax import nnx
 LEAKY_SLOPE = 0.2  # Velickovic et al., 2018, section 2.1
 
 
-def gcn_normalisation(
+def gcn_normalization(
     *, senders: jax.Array, receivers: jax.Array, edge_mask: jax.Array, num_nodes: int
 ) -> tuple[jax.Array, jax.Array]:
     """Entries of D^-1/2 (A + I) D^-1/2 (Kipf & Welling, 2017, eq. 2), D the in-degrees of A + I.
@@ -50,7 +50,7 @@ class GCNLayer(nnx.Module):
     ) -> jax.Array:
         """[n, width], relation embeddings [num_relations, width] and four edge arrays [e] -> [n, width]."""
         num_nodes = nodes.shape[0]
-        edge_weight, self_weight = gcn_normalisation(
+        edge_weight, self_weight = gcn_normalization(
             senders=senders, receivers=receivers, edge_mask=edge_mask, num_nodes=num_nodes
         )
         values = self.linear(nodes)

@@ -1,4 +1,4 @@
-"""k-means initialisation of the codebook, by Lloyd's iterations as matmuls."""
+"""k-means initialization of the codebook, by Lloyd's iterations as matmuls."""
 
 import functools
 import itertools

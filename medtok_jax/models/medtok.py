@@ -79,7 +79,7 @@ class MedTok(nnx.Module):
         bert: the text encoder where it is trained too, else None.
         dtype: of activations.
         top_k: see `Quantizer`.
-        rngs: parameter initialisation.
+        rngs: parameter initialization.
     """
 
     def __init__(

@@ -26,7 +26,7 @@ class NodeFeatures(nnx.Module):
         use_name: whether names are features.
         num_node_ids: rows of the node id embedding; 0 leaves it out.
         dtype: dtype of the activations.
-        rngs: initialises the parameters.
+        rngs: initializes the parameters.
     """
 
     def __init__(

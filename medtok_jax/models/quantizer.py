@@ -120,7 +120,7 @@ class Quantizer(nnx.Module):
         num_tokens: K.
         num_nearest: how many of them `pursuit` gives to the nearest rows; the others refine.
         kind: `top_k` (paper eq. 3-4), `residual` or `pursuit`.
-        normalize: whether embeddings and, but for `residual`, rows are l2-normalised. Residual rows keep their length,
+        normalize: whether embeddings and, but for `residual`, rows are l2-normalized. Residual rows keep their length,
             since what is left after a step is shorter than a unit vector. Rows of `pursuit` are unit vectors always.
         weight_temperature: softmax temperature of eq. 4.
         gradient: `straight_through` or `rotation`.
@@ -128,7 +128,7 @@ class Quantizer(nnx.Module):
         shared_search: rows that embeddings of the shared region search: that `region`, or the whole `book`.
         ema_decay: 0 trains the rows by gradient; otherwise they follow the embeddings by an exponential moving average.
         top_k: `(x, k) -> (values, indices)`, as `jax.lax.top_k`; over several devices `sharding.top_k`.
-        rngs: parameter initialisation.
+        rngs: parameter initialization.
     """
 
     def __init__(

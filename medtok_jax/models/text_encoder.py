@@ -18,7 +18,7 @@ class AttentionPooling(nnx.Module):
         self.score = nnx.Linear(attention_width, 1, use_bias=False, dtype=dtype, rngs=rngs)
 
     def weights(self, states: jax.Array, mask: jax.Array, *, score_bias: jax.Array | None = None) -> jax.Array:
-        """Attention weights [batch, length] float32; `score_bias` [length] favours positions whatever they hold."""
+        """Attention weights [batch, length] float32; `score_bias` [length] favors positions whatever they hold."""
         scores = self.score(jnp.tanh(self.inner(states)))[..., 0].astype(jnp.float32)
         if score_bias is not None:
             scores = scores + score_bias
@@ -43,7 +43,7 @@ class TextEncoder(nnx.Module):
         pooling: "default" (the [CLS] state) or "weighted_pooling" (learned attention over real tokens).
         bert: the encoder to train along, or None where the batches bring its cached states.
         dtype: dtype of the activations.
-        rngs: initialises the pooling.
+        rngs: initializes the pooling.
 
     Raises:
         ValueError: unknown `pooling`, or a `bert` of another width than `hidden`.

@@ -35,7 +35,7 @@ class Samples:
 
 
 def from_next_visits(visits: Visits, task: str) -> Samples:
-    """A sample for each patient of two visits or more: all but the last visit, labelled by the last.
+    """A sample for each patient of two visits or more: all but the last visit, labeled by the last.
 
     Labels are those of the paper's evaluation: `mortality`, whether the patient dies in the next visit, and
     `readmission`, whether it begins 15 days or less after the last visit known.

@@ -36,7 +36,7 @@ ICD10CM_CHAPTERS = (
     ("V00", "Y99", "External causes of morbidity"),
     ("Z00", "Z99", "Factors influencing health status and contact with health services"),
 )
-# Main anatomical or pharmacological groups of ATC (WHO Collaborating Centre for Drug Statistics Methodology).
+# Main anatomical or pharmacological groups of ATC (WHO Collaborating Center for Drug Statistics Methodology).
 ATC_GROUPS = {
     "A": "Alimentary tract and metabolism",
     "B": "Blood and blood forming organs",

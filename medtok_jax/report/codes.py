@@ -51,7 +51,7 @@ def select(tokenizer: MedTokTokenizer, codes: Path | None, max_codes: int) -> Se
 def sample_evenly(system: np.ndarray, length: np.ndarray, count: int) -> np.ndarray:
     """A sample of `count` positions, rising, with as many codes of each system as of every other, or all that it has.
 
-    The codes of a system are cut into runs of neighbours; of each run the (first) shortest code, which is the most
+    The codes of a system are cut into runs of neighbors; of each run the (first) shortest code, which is the most
     general one, is taken.
 
     Args:

@@ -8,11 +8,11 @@ import numpy as np
 from preprocessing.common.errors import InputError
 
 METHODS = ("tsne", "umap", "pca")
-# Fewer points have no neighbourhoods to keep; their principal components are shown.
+# Fewer points have no neighborhoods to keep; their principal components are shown.
 FEWEST = 5
-# Principal components that neighbours are searched in.
+# Principal components that neighbors are searched in.
 COMPONENTS = 50
-# Up to so many points, neighbours are searched exactly, by one thread: two waste as much as they add.
+# Up to so many points, neighbors are searched exactly, by one thread: two waste as much as they add.
 MANY = 20_000
 # From so many points on, interpolating forces is faster than a tree.
 INTERPOLATED = 1000
@@ -63,7 +63,7 @@ def _principal_components(vectors: np.ndarray, count: int) -> np.ndarray:
 
 
 def _tsne(vectors: np.ndarray) -> np.ndarray:
-    # 250 iterations after 250 exaggerated ones keep neighbourhoods nearly as well as 500 do (trustworthiness .927 and
+    # 250 iterations after 250 exaggerated ones keep neighborhoods nearly as well as 500 do (trustworthiness .927 and
     # .931 of 10,000 codes) in half the time.
     mapping = require("openTSNE").TSNE(
         perplexity=min(30.0, (len(vectors) - 1) / 3),

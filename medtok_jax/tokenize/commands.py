@@ -30,7 +30,7 @@ FALLBACK = flags.DEFINE_enum(
     "fallback", "none", ["none", "ancestors"], "code, file: whether unknown codes get the tokens of a code above them."
 )
 DESCRIPTION = flags.DEFINE_string("description", None, "code: what it means, to encode it where it is unknown.")
-GRAPH = flags.DEFINE_string("graph", None, "code: JSON file with its subgraph (node-link) or a list of neighbours.")
+GRAPH = flags.DEFINE_string("graph", None, "code: JSON file with its subgraph (node-link) or a list of neighbors.")
 VERBOSE = flags.DEFINE_bool("verbose", False, "code: a line for each token, with other codes that share it.")
 NEIGHBORS = flags.DEFINE_integer("neighbors", 10, "code: codes to list that share most tokens.", lower_bound=0)
 INPUT = flags.DEFINE_string("input", None, "file: codes as .csv, .json, .jsonl or .parquet.")
@@ -63,7 +63,7 @@ def open_tokenizer():
 
 
 def show_codes(codes: list[str]) -> None:
-    """`code`: tables of the tokens of some codes, and of the first one's neighbours."""
+    """`code`: tables of the tokens of some codes, and of the first one's neighbors."""
     from medtok_jax.tokenize.display import show_code
 
     if not codes:

@@ -35,7 +35,7 @@ class CodeRow:
         number: 1 for the first; a header and blank lines do not count.
         code: as it stands there; None where `problem` says why.
         system, description: as they stand there, None where there is none.
-        graph: of JSON rows: node-link JSON or a list of neighbours, see `new_codes.NewCode`.
+        graph: of JSON rows: node-link JSON or a list of neighbors, see `new_codes.NewCode`.
         problem: why the row cannot be used, or None.
     """
 

@@ -69,7 +69,7 @@ class Window:
 
 
 def describe_usage(counts: np.ndarray, regions: Regions) -> dict[str, float]:
-    """Utilisation (share of rows used) and perplexity (exp of the entropy of use), whole and by region.
+    """Utilization (share of rows used) and perplexity (exp of the entropy of use), whole and by region.
 
     Args:
         counts: `[N]` times each row was a token.

@@ -26,8 +26,8 @@ SUMMARY = "summary.json"
 PARAMETERS = "parameters.txt"
 HISTORY = "metrics.jsonl"
 LOSSES = ("total_loss", "quantization_loss", "packing_loss", "kl_loss")
-# Okabe and Ito's colours, told apart by colour-blind readers too.
-COLOURS = {"text": "#0072B2", "graph": "#D55E00", "shared": "#009E73"}
+# Okabe and Ito's colors, told apart by color-blind readers too.
+COLORS = {"text": "#0072B2", "graph": "#D55E00", "shared": "#009E73"}
 
 
 def say(text: str) -> None:
@@ -129,7 +129,7 @@ class Log:
         scalars |= {"codes_per_second": codes / seconds, "step_seconds": seconds / steps}
         self.scalars(step, scalars)
         self._keep(self.history, {"kind": "train", "step": step} | scalars)
-        return f"loss {scalars['total_loss']:.3f}, utilisation {scalars['codebook_utilization']:.0%}"
+        return f"loss {scalars['total_loss']:.3f}, utilization {scalars['codebook_utilization']:.0%}"
 
     def validation(self, step: int, scalars: dict[str, float]) -> None:
         """Logs a validation and draws the codebook."""
@@ -156,7 +156,7 @@ class Log:
 
 
 def draw_codebook(run, state) -> plt.Figure:
-    """The codebook's rows on their two principal axes, coloured by region, beside each region's singular values.
+    """The codebook's rows on their two principal axes, colored by region, beside each region's singular values.
 
     Args:
         run: the run.
@@ -164,15 +164,15 @@ def draw_codebook(run, state) -> plt.Figure:
     """
     structure = run.structure
     rows = np.asarray(structure.model(state.params, state.fixed).quantizer.codebook())
-    centred = rows - rows.mean(0)
-    _, _, axes = np.linalg.svd(centred, full_matrices=False)
-    points = centred @ axes[:2].T
+    centered = rows - rows.mean(0)
+    _, _, axes = np.linalg.svd(centered, full_matrices=False)
+    points = centered @ axes[:2].T
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 5), layout="constrained")
     for region in REGIONS:
         part = slice(*structure.regions.bounds(region))
-        left.scatter(*points[part].T, s=3, alpha=0.5, color=COLOURS[region], label=f"{region} ({len(rows[part]):,})")
+        left.scatter(*points[part].T, s=3, alpha=0.5, color=COLORS[region], label=f"{region} ({len(rows[part]):,})")
         values = np.linalg.svd(rows[part] - rows[part].mean(0), compute_uv=False)
-        right.plot(np.arange(1, len(values) + 1), values / values.sum(), color=COLOURS[region], label=region)
+        right.plot(np.arange(1, len(values) + 1), values / values.sum(), color=COLORS[region], label=region)
     left.set(title=f"Codebook at step {int(state.step):,}", xlabel="first principal axis", ylabel="second")
     left.legend(markerscale=4, loc="best")
     right.set(title="Spread over directions", xlabel="direction", ylabel="share of singular values", yscale="log")
@@ -230,7 +230,7 @@ def print_summary(summary: dict) -> None:
     for name, trend in summary["losses"].items():
         figures = [trend["first"], trend["max"], trend["last"], summary["validation"].get(name, float("nan"))]
         losses.add_row(name, *(f"{value:.4f}" for value in figures))
-    codebook = Table("Region", "utilisation", "perplexity", title=f"Codebook over {summary['codes']:,} codes")
+    codebook = Table("Region", "utilization", "perplexity", title=f"Codebook over {summary['codes']:,} codes")
     for region in REGIONS:
         utilization, perplexity = (metrics[f"codebook_{what}_{region}"] for what in ("utilization", "perplexity"))
         codebook.add_row(region, f"{utilization:.1%}", f"{perplexity:,.0f}")

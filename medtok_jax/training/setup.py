@@ -161,7 +161,7 @@ def set_up(config, workdir: Path, *, progress: bool = True) -> Run:
     """Checks everything that can be checked, then loads or builds the data, then makes or restores the state.
 
     The state comes, in this order, from: the last checkpoint of `workdir`; `config.resume_from`; `config.init_from`;
-    a fresh initialisation.
+    a fresh initialization.
 
     Raises:
         InputError: one sentence on what does not fit.

@@ -22,7 +22,7 @@ def uniform(hashes: np.ndarray) -> np.ndarray:
 
 
 def mix(values: np.ndarray) -> np.ndarray:
-    """SplitMix64 finaliser (Steele et al., OOPSLA 2014): a bijection of uint64 [n] that scatters neighbouring ids."""
+    """SplitMix64 finaliser (Steele et al., OOPSLA 2014): a bijection of uint64 [n] that scatters neighboring ids."""
     with np.errstate(over="ignore"):
         x = values.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -1,7 +1,7 @@
 """Reads a large comma-separated file in blocks, setting aside every line that would make a parser fail or slip.
 
 A parser that meets an unbalanced quotation mark reads on until the next one and swallows the lines between. So lines
-are judged one by one first, by vectorised counts of their bytes, and only sound ones reach the parser. A quoted value
+are judged one by one first, by vectorized counts of their bytes, and only sound ones reach the parser. A quoted value
 must therefore not span lines.
 """
 

@@ -17,7 +17,7 @@ from rich.table import Table
 from preprocessing.common.errors import InputError, UserError
 
 COLUMNS = ("file", "line", "kind", "reason", "row")
-# A row is shown to be recognised, and one binary file taken for a table must not fill the disk.
+# A row is shown to be recognized, and one binary file taken for a table must not fill the disk.
 _LONGEST_ROW = 2000
 _UNPRINTABLE = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\ud800-\\udfff\\ufeff\\\\]")
 

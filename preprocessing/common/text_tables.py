@@ -23,7 +23,7 @@ _FOREIGN = {
     b"\x1f\x8b": "is compressed; unpack it",
 }
 _END_OF_FILE = b"\x1a"
-# Licence notices may stand in front of a header.
+# License notices may stand in front of a header.
 _LONGEST_PREAMBLE = 60
 _NOT_ALPHANUMERIC = re.compile(r"[^a-z0-9]+")
 

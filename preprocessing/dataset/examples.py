@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from preprocessing.codes import CodeRecord
 from preprocessing.common.errors import InputError
 from preprocessing.dataset.splits import SPLITS, split_of
-from preprocessing.graph.neighbourhoods import NeighbourTable, PairTable, Subgraph, induced, subgraphs
+from preprocessing.graph.neighborhoods import NeighborTable, PairTable, Subgraph, induced, subgraphs
 
 RANGE = 4096
 CODES_SCHEMA = pa.schema(
@@ -27,7 +27,7 @@ CODES_SCHEMA = pa.schema(
         ("system", pa.string()),
         ("code", pa.string()),
         ("description", pa.string()),
-        # What the code stands on: its anchors, or its whole neighbourhood with the anchors in front.
+        # What the code stands on: its anchors, or its whole neighborhood with the anchors in front.
         ("nodes", pa.list_(pa.int32())),
         # Number of the anchors.
         ("anchors", pa.int32()),
@@ -43,14 +43,14 @@ class Plan:
 
     Attributes:
         folder: where its files of codes lie.
-        table: what each node offers, to find neighbourhoods; or all edges, where codes come with theirs.
+        table: what each node offers, to find neighborhoods; or all edges, where codes come with theirs.
         max_nodes: most nodes of a subgraph.
         ranges: split -> number of its row groups.
         sizes: split -> number of its codes.
     """
 
     folder: Path
-    table: NeighbourTable | PairTable
+    table: NeighborTable | PairTable
     max_nodes: int
     ranges: dict[str, int]
     sizes: dict[str, int]
@@ -78,7 +78,7 @@ def anchor_lists(anchors: np.ndarray) -> tuple[pa.ListArray, np.ndarray]:
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(anchors[present], pa.int32())), counts
 
 
-def write_plan(folder: Path, codes: pa.Table, table: NeighbourTable | PairTable, max_nodes: int) -> None:
+def write_plan(folder: Path, codes: pa.Table, table: NeighborTable | PairTable, max_nodes: int) -> None:
     """Writes the plan of `codes` (`CODES_SCHEMA`, keys unique).
 
     Raises:
@@ -102,7 +102,7 @@ def write_plan(folder: Path, codes: pa.Table, table: NeighbourTable | PairTable,
 def open_plan(folder: Path) -> Plan:
     """Opens the plan in `folder`; once in a process, whichever of its threads asks."""
     about = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
-    kind = {kind.__name__: kind for kind in (NeighbourTable, PairTable)}[about["table"]]
+    kind = {kind.__name__: kind for kind in (NeighborTable, PairTable)}[about["table"]]
     arrays = {field.name: np.load(folder / f"{field.name}.npy", mmap_mode="r") for field in dataclasses.fields(kind)}
     about_codes = {split: pq.read_metadata(folder / f"{split}.parquet") for split in SPLITS}
     return Plan(
@@ -151,6 +151,6 @@ def _subgraphs(plan: Plan, codes: pa.Table) -> Iterator[Subgraph]:
     columns = np.arange(width)
     taken = columns < counts[:, None]
     anchors[taken] = nodes[(offsets[:-1, None] + columns)[taken]]
-    if isinstance(plan.table, NeighbourTable):
+    if isinstance(plan.table, NeighborTable):
         return subgraphs(plan.table, anchors, max_nodes=plan.max_nodes)
     return induced(plan.table, nodes, offsets, max_nodes=plan.max_nodes, anchors=anchors)

@@ -33,7 +33,7 @@ from preprocessing.graph import icd_graph
 from preprocessing.graph.holdout import hold_out, write_held_out
 from preprocessing.graph.knowledge_graph import KnowledgeGraph, from_facts, node_table
 from preprocessing.graph.names import normal_form
-from preprocessing.graph.neighbourhoods import NeighbourTable, PairTable, neighbour_table, pair_table
+from preprocessing.graph.neighborhoods import NeighborTable, PairTable, neighbor_table, pair_table
 from preprocessing.linking.links import anchors_of, link_by_key
 from preprocessing.sources.icd import official_counts, vocabulary
 
@@ -60,7 +60,7 @@ class Source:
     """
 
     codes: pa.Table
-    table: NeighbourTable | PairTable
+    table: NeighborTable | PairTable
 
 
 def check_source(name: str, options: DatasetOptions, source_dir: Path | None, data_dir: object = None) -> None:
@@ -137,7 +137,7 @@ def _icd(options: DatasetOptions, folder: Path) -> Source:
     records = _sampled(vocabulary(), options)[0]
     nodes, counts = anchor_lists(link_by_key(records, source.ids)[0])
     codes = codes_table(records, nodes, counts, np.where(counts > 0, 0, -1))
-    return Source(codes, _neighbours(graph, options, icd_graph.PRIORITY, icd_graph.FIRST_KEPT))
+    return Source(codes, _neighbors(graph, options, icd_graph.PRIORITY, icd_graph.FIRST_KEPT))
 
 
 def _primekg(
@@ -151,7 +151,7 @@ def _primekg(
     nodes, counts = anchor_lists(anchors[:, : options.max_nodes])
     codes = codes_table(records, nodes, counts, np.where(self_nodes < counts, self_nodes, -1))
     counted = {"codes": len(described), "codes_with_nodes": int((counts > 0).sum())}
-    return Source(codes, _neighbours(graph, options, primekg.PRIORITY, primekg.FIRST_KEPT)), counted
+    return Source(codes, _neighbors(graph, options, primekg.PRIORITY, primekg.FIRST_KEPT)), counted
 
 
 def _release(
@@ -194,10 +194,10 @@ def _described_codes(path: Path, rejects: Rejects) -> list[CodeRecord]:
     return list(records.values())
 
 
-def _neighbours(
+def _neighbors(
     graph: KnowledgeGraph, options: DatasetOptions, priority: Sequence[str], first_kept: Sequence[str]
-) -> NeighbourTable:
-    return neighbour_table(graph, hub_cap=options.hub_cap, priority=priority, first_kept=first_kept)
+) -> NeighborTable:
+    return neighbor_table(graph, hub_cap=options.hub_cap, priority=priority, first_kept=first_kept)
 
 
 def _known_nodes(

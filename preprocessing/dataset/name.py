@@ -4,7 +4,7 @@
 
 - `icd`: the ICD code systems over the graph of their official files, from Python packages;
 - `primekg`: the codes of all coding systems linked to PrimeKG, from files that `preprocessing.pipeline` made;
-- `release`: the authors' published codes with their neighbourhoods in PrimeKG, from the files of the release;
+- `release`: the authors' published codes with their neighborhoods in PrimeKG, from the files of the release;
 
 followed by any of these options, joined by `-`, each at most once but for `holdout`:
 
@@ -12,7 +12,7 @@ followed by any of these options, joined by `-`, each at most once but for `hold
 - `holdout_<edge type>_<percent>_<name>`: leaves that part of the edge type out, `holdout_gem_30_eval`; `icd` only; may
   be given several times, for edge types that have no relation in common (`holdout_gem_30_eval-holdout_note_30_eval`);
 - `nodes_<n>`: at most n nodes in a subgraph (64);
-- `hubs_<n>`: at most n neighbours offered by a node (16); not for `release`, which comes with its neighbourhoods;
+- `hubs_<n>`: at most n neighbors offered by a node (16); not for `release`, which comes with its neighborhoods;
 - `sample_<n>`: about n codes, whole categories only. The graph stays whole, so every example is the same as in the
   full data set.
 """
@@ -52,7 +52,7 @@ _NOT_FOR = {
         PRIMEKG: "PrimeKG holds no edges between codes",
         RELEASE: "PrimeKG holds no edges between codes",
     },
-    "hubs": {RELEASE: "the authors' release comes with the neighbourhood of every code"},
+    "hubs": {RELEASE: "the authors' release comes with the neighborhood of every code"},
 }
 _DEFAULT_NODES = 64
 _DEFAULT_HUBS = 16

@@ -8,10 +8,10 @@
 
 Each source gets a folder of its own below the output, except for `primekg` and `release`, which are one source each;
 `manifest.json` says where every file came from. Files that were fetched by hand are taken from `--from_dir`, unpacked
-or in the archives in which they are offered. What needs a licence is fetched with the user's own key (UMLS_API_KEY in
+or in the archives in which they are offered. What needs a license is fetched with the user's own key (UMLS_API_KEY in
 the environment) or not at all. To get a newer release of a source, delete its folder.
 
-Exit status: 1 when something that needs no licence could not be fetched.
+Exit status: 1 when something that needs no license could not be fetched.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The sources that the pipeline reads: where they are, under which licence, and what they need.
+"""The sources that the pipeline reads: where they are, under which license, and what they need.
 
 A checksum stands where the publisher's file is fixed; files that a publisher replaces in place ("current") have none,
 and the manifest tells what was fetched and when.
@@ -15,9 +15,9 @@ _MONDO = "v2026-08-04"
 _UTS = "https://uts-ws.nlm.nih.gov"
 _DATAVERSE = "https://dataverse.harvard.edu/api"
 _PUBLIC_DOMAIN = "public domain (US government)"
-_UMLS_LICENCE = "UMLS Metathesaurus licence"
+_UMLS_LICENSE = "UMLS Metathesaurus license"
 _UMLS_HOW = (
-    "get a free licence at https://uts.nlm.nih.gov/uts/signup-login and set UMLS_API_KEY to the key that your profile "
+    "get a free license at https://uts.nlm.nih.gov/uts/signup-login and set UMLS_API_KEY to the key that your profile "
     "there shows"
 )
 
@@ -49,7 +49,7 @@ _CODES = (
         group="codes",
         folder="ICD9CM",
         version="v32 (October 2014, the last)",
-        licence=_PUBLIC_DOMAIN,
+        license=_PUBLIC_DOMAIN,
         stage="codes",
         required=(r"CMS\d\d_DESC_LONG_DX.*\.txt", r"CMS\d\d_DESC_LONG_SG.*\.txt"),
         downloads=(
@@ -66,7 +66,7 @@ _CODES = (
         group="codes",
         folder="ICD10CM",
         version="FY2026, April 2026",
-        licence=_PUBLIC_DOMAIN,
+        license=_PUBLIC_DOMAIN,
         stage="codes",
         required=(r"icd10cm[-_](?!.*addend)(order|codes)[-_].*\d{4}\.txt",),
         downloads=(
@@ -83,7 +83,7 @@ _CODES = (
         group="codes",
         folder="ICD10PCS",
         version="FY2026, April 2026",
-        licence=_PUBLIC_DOMAIN,
+        license=_PUBLIC_DOMAIN,
         stage="codes",
         required=(r"icd10pcs[-_](?!.*addend)(order|codes)[-_].*\d{4}\.txt",),
         downloads=(
@@ -100,7 +100,7 @@ _CODES = (
         group="codes",
         folder="GEM",
         version="2018 (the last)",
-        licence=_PUBLIC_DOMAIN,
+        license=_PUBLIC_DOMAIN,
         stage="codes",
         required=(r"\d{4}_I9gem\.txt", r"\d{4}_I10gem\.txt", r"gem_i9pcs\.txt", r"gem_pcsi9\.txt"),
         downloads=(
@@ -122,7 +122,7 @@ _CODES = (
         group="codes",
         folder="RxNorm",
         version="current monthly release",
-        licence=_UMLS_LICENCE,
+        license=_UMLS_LICENSE,
         stage="codes",
         required=(r"RXNCONSO\.RRF",),
         optional=(r"RXNSAT\.RRF", r"RXNREL\.RRF"),
@@ -138,7 +138,7 @@ _CODES = (
         group="codes",
         folder="RxNorm",
         version="current prescribable content",
-        licence="no licence needed (RxNorm Current Prescribable Content, NLM)",
+        license="no license needed (RxNorm Current Prescribable Content, NLM)",
         stage="codes",
         required=(r"RXNCONSO\.RRF",),
         optional=(r"RXNSAT\.RRF", r"RXNREL\.RRF"),
@@ -155,7 +155,7 @@ _CODES = (
         group="codes",
         folder="NDC",
         version="current",
-        licence=_PUBLIC_DOMAIN,
+        license=_PUBLIC_DOMAIN,
         stage="codes",
         required=(r"product\.txt", r"package\.txt"),
         downloads=(Download("ndctext.zip", "https://www.accessdata.fda.gov/cder/ndctext.zip"),),
@@ -166,7 +166,7 @@ _CODES = (
         group="codes",
         folder="HCPCS",
         version="July 2026",
-        licence=_PUBLIC_DOMAIN,
+        license=_PUBLIC_DOMAIN,
         stage="codes",
         required=(r"HCPC\d{4}.*ANWEB(?!.*(trans|correction)).*\.(txt|xlsx)",),
         optional=(r"HCPC.*record.?layout.*\.txt",),
@@ -184,7 +184,7 @@ _CODES = (
         group="codes",
         folder="SNOMED",
         version="current US edition",
-        licence="SNOMED CT affiliate licence, in the US the UMLS licence",
+        license="SNOMED CT affiliate license, in the US the UMLS license",
         stage="codes",
         required=(r"sct2_Concept_Snapshot.*\.txt", r"sct2_Description_Snapshot.*\.txt"),
         optional=(
@@ -196,20 +196,20 @@ _CODES = (
         listing=f"{_UTS}/releases?releaseType=snomed-ct-us-edition",
         archives=(r"SnomedCT_.*\.zip",),
         access="umls",
-        how=f"{_UMLS_HOW}, or give SnomedCT_*RF2*.zip of your national release centre in --from_dir",
+        how=f"{_UMLS_HOW}, or give SnomedCT_*RF2*.zip of your national release center in --from_dir",
     ),
     Source(
         name="ATC",
         group="codes",
         folder="ATC",
         version="as given by hand",
-        licence="WHO Collaborating Centre for Drug Statistics Methodology",
+        license="WHO Collaborating Center for Drug Statistics Methodology",
         stage="codes",
         required=(r"(.*[^a-z])?atc([^a-z].*)?\.(csv|tsv|txt)",),
         archives=(r"(.*[^a-z])?atc([^a-z].*)?\.zip",),
         access="hand",
         how=(
-            "order the index from its centre (https://atcddd.fhi.no/atc_ddd_index/) and give a file named like atc.csv "
+            "order the index from its center (https://atcddd.fhi.no/atc_ddd_index/) and give a file named like atc.csv "
             "in --from_dir (the full release of RxNorm holds the classes too)"
         ),
     ),
@@ -218,13 +218,13 @@ _CODES = (
         group="codes",
         folder="CPT4",
         version="as given by hand",
-        licence="American Medical Association",
+        license="American Medical Association",
         stage="codes",
         required=(r"(LONGULT|LONGULF|MEDU|SHORTU|Consolidated_Code_List|(.*[^a-z])?cpt([^a-z].*)?)\.(txt|csv|tsv)",),
         archives=(r"(.*[^a-z])?cpt([^a-z].*)?\.zip",),
         access="hand",
         how=(
-            "licence the CPT data files from the AMA (https://www.ama-assn.org/practice-management/cpt) and give "
+            "license the CPT data files from the AMA (https://www.ama-assn.org/practice-management/cpt) and give "
             "LONGULT.txt, or a table named like cpt.csv, in --from_dir"
         ),
     ),
@@ -236,7 +236,7 @@ _PRIMEKG = (
         group="primekg",
         folder="",
         version="doi:10.7910/DVN/IXA7BM",
-        licence="CC0 1.0",
+        license="CC0 1.0",
         stage="PrimeKG",
         required=(r"kg\.csv",),
         optional=(r"(drug|disease)_features\.(tab|csv)", r"(nodes|edges)\.(tab|csv)"),
@@ -256,7 +256,7 @@ _CROSSREFERENCES = (
         group="crossreferences",
         folder="MONDO",
         version=_MONDO,
-        licence="CC BY 4.0 (Monarch Initiative)",
+        license="CC BY 4.0 (Monarch Initiative)",
         stage="linking",
         required=(r"mondo_exactmatch_icd10cm\.sssom\.tsv",),
         optional=(r"mondo\.obo", r"mondo.*\.sssom\.tsv"),
@@ -278,7 +278,7 @@ _CROSSREFERENCES = (
         group="crossreferences",
         folder="HPO",
         version="current",
-        licence="HPO licence (free with attribution, https://hpo.jax.org/license)",
+        license="HPO license (free with attribution, https://hpo.jax.org/license)",
         stage="linking",
         required=(r"hp\.obo",),
         downloads=(Download("hp.obo", "https://purl.obolibrary.org/obo/hp.obo"),),
@@ -288,7 +288,7 @@ _CROSSREFERENCES = (
         group="crossreferences",
         folder="DrugBank",
         version="as given by hand",
-        licence="CC0 1.0 (DrugBank open data)",
+        license="CC0 1.0 (DrugBank open data)",
         stage="linking",
         required=(r"drugbank.*vocabulary.*\.csv",),
         archives=(r"drugbank_all_drugbank_vocabulary.*\.zip",),
@@ -304,7 +304,7 @@ _CROSSREFERENCES = (
         group="crossreferences",
         folder="UMLS",
         version="current",
-        licence=_UMLS_LICENCE,
+        license=_UMLS_LICENSE,
         stage="linking",
         required=(r"MRCONSO\.RRF",),
         optional=(r"umls_mondo\.csv",),
@@ -323,7 +323,7 @@ _RELEASE = (
         group="release",
         folder="",
         version="doi:10.7910/DVN/7XNT3M",
-        licence="see https://doi.org/10.7910/DVN/7XNT3M",
+        license="see https://doi.org/10.7910/DVN/7XNT3M",
         stage="release",
         required=(r"all_codes_mappings\.parquet", r"kg\.csv"),
         optional=(r"code2tokens\.json", r"code2embeddings\.json"),

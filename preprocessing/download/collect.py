@@ -143,7 +143,7 @@ def _has_required(source: Source, names: Sequence[str]) -> bool:
 def _lacking(source: Source, settings: Settings) -> str:
     """Why a source cannot be fetched without its user: a sentence, or nothing."""
     if source.access == "hand" or (source.access == "umls" and not os.environ.get(KEY_VARIABLE)):
-        return f"{source.name} ({source.licence}) is not fetched for you: {source.how}."
+        return f"{source.name} ({source.license}) is not fetched for you: {source.how}."
     return ""
 
 
@@ -263,7 +263,7 @@ def _record(source: Source, placed: dict[str, dict], manifest: Manifest, setting
     for name, known in placed.items():
         path = settings.output / name
         size, sha256 = path.stat().st_size, sha256_of(path)
-        manifest.record(name, licence=source.licence, size=size, sha256=sha256, catalogue=source.name, **known)
+        manifest.record(name, license=source.license, size=size, sha256=sha256, catalogue=source.name, **known)
     manifest.write()
 
 

@@ -68,7 +68,7 @@ def _is_here(outcome: Outcome) -> bool:
 def complain(outcomes: Collection[Outcome], only: Sequence[str] = ()) -> None:
     """Raises one sentence when something that was asked for is not there.
 
-    What needs the user's licence is no failure, unless it was asked for by name.
+    What needs the user's license is no failure, unless it was asked for by name.
 
     Raises:
         UserError: naming the sources that failed.
@@ -88,28 +88,28 @@ def complain(outcomes: Collection[Outcome], only: Sequence[str] = ()) -> None:
 
 
 def catalogue_table(sources: Iterable[Source]) -> Table:
-    """All sources, and the data sets of `preprocessing.mimic`, with licence, address and what they need."""
+    """All sources, and the data sets of `preprocessing.mimic`, with license, address and what they need."""
     table = Table(title="What can be downloaded", title_justify="left", title_style="bold", expand=True)
     for header in ("group", "source", "needs"):
         table.add_column(header, no_wrap=True)
-    for header, ratio in (("version", 2), ("licence", 3), ("from", 6)):
+    for header, ratio in (("version", 2), ("license", 3), ("from", 6)):
         table.add_column(header, overflow="fold", ratio=ratio)
     for source in sources:
         where = [download.url for download in source.downloads if download.url] or [source.listing or source.how]
         more = f" (and {len(where) - 1} more)" if len(where) > 1 else ""
         needs = _NEEDS[source.access]
-        table.add_row(source.group, source.name, needs, source.version, source.licence, where[0] + more)
+        table.add_row(source.group, source.name, needs, source.version, source.license, where[0] + more)
     for project in PROJECTS.values():
         needs = "nothing" if project.is_open else "PhysioNet account"
-        table.add_row("(mimic)", project.name, needs, project.version, project.licence, project.page)
+        table.add_row("(mimic)", project.name, needs, project.version, project.license, project.page)
     return table
 
 
 def print_outcomes(outcomes: Collection[Outcome], console: Console) -> None:
     """One line a source, and a sentence for each that is not there."""
     for outcome in outcomes:
-        colour = {"failed": "red", "missing": "yellow"}.get(outcome.state, "green")
-        console.print(f"  {outcome.source.name:<14} [{colour}]{_SHOWN[outcome.state]}[/{colour}]", highlight=False)
+        color = {"failed": "red", "missing": "yellow"}.get(outcome.state, "green")
+        console.print(f"  {outcome.source.name:<14} [{color}]{_SHOWN[outcome.state]}[/{color}]", highlight=False)
     for outcome in outcomes:
         if outcome.reason:
             console.print(outcome.reason, markup=False, highlight=False, soft_wrap=True)

@@ -16,7 +16,7 @@ from preprocessing.common.errors import InputError
 
 FILE_NAME = "manifest.json"
 _FORMAT = 1
-_FIELDS = {"source": str, "version": str, "licence": str, "date": str, "size": int, "sha256": str}
+_FIELDS = {"source": str, "version": str, "license": str, "date": str, "size": int, "sha256": str}
 
 
 class Manifest:
@@ -24,7 +24,7 @@ class Manifest:
 
     Attributes:
         folder: the folder.
-        files: relative name -> fields: source (URL, or the name of the file given by hand), version, licence, date
+        files: relative name -> fields: source (URL, or the name of the file given by hand), version, license, date
             (ISO, UTC, when it was fetched or taken), size (bytes), sha256 (hex); where known also `catalogue` (name
             of the source in the catalogue), `by_hand`, `verified` (against a published checksum), and of the archive
             that it was unpacked from `archive` and `archive_sha256`.
@@ -66,16 +66,16 @@ class Manifest:
         partial.replace(path)
 
     def record(
-        self, name: str, *, source: str, version: str, licence: str, size: int, sha256: str, **known: str | bool
+        self, name: str, *, source: str, version: str, license: str, size: int, sha256: str, **known: str | bool
     ) -> None:
         """Adds or replaces the entry of one file; `write` makes it last.
 
         Args:
             name: path relative to the folder, with forward slashes.
-            source, version, licence, size, sha256: see the class.
+            source, version, license, size, sha256: see the class.
             known: `date` (today where not given), `catalogue`, `by_hand`, `verified`, `archive`, `archive_sha256`.
         """
-        entry = {"source": source, "version": version, "licence": licence, "size": size, "sha256": sha256, **known}
+        entry = {"source": source, "version": version, "license": license, "size": size, "sha256": sha256, **known}
         entry.setdefault("date", datetime.datetime.now(datetime.UTC).date().isoformat())
         if not _is_entry(name, entry):
             raise ValueError(f"{name!r} cannot be recorded with {entry}.")

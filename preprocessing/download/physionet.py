@@ -35,14 +35,14 @@ class Project:
     Attributes:
         name: as people call it.
         slug, version: as in its address.
-        licence: as recorded in the manifest.
+        license: as recorded in the manifest.
         is_open: whether anybody may download it.
     """
 
     name: str
     slug: str
     version: str
-    licence: str
+    license: str
     is_open: bool
 
     @property

@@ -36,7 +36,7 @@ class Source:
         name: as `--only` takes it.
         group: one of `GROUPS`.
         folder: below the group's folder; empty is that folder itself.
-        version, licence: as recorded in the manifest.
+        version, license: as recorded in the manifest.
         stage: which stage of the pipeline reads it.
         required: patterns (regular expressions for whole file names, in any case) that must all be found.
         optional: patterns of files that are taken where they are found.
@@ -53,7 +53,7 @@ class Source:
     group: str
     folder: str
     version: str
-    licence: str
+    license: str
     stage: str
     required: tuple[str, ...]
     optional: tuple[str, ...] = ()

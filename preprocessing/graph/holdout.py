@@ -1,7 +1,7 @@
 """Leaves a named, hashed fraction of an edge type out of a graph, so that an evaluation can ask for it.
 
 Nodes are held out rather than single edges: crosswalks come in clusters (one ICD-9 code, several ICD-10 codes that
-share further ICD-9 codes), so a single dropped edge would still be spelled out by a path of its neighbours. Every
+share further ICD-9 codes), so a single dropped edge would still be spelled out by a path of its neighbors. Every
 edge of the edge type that touches a chosen node goes, whichever end the node is, so the node is isolated under that
 edge type and no held-out pair is connected by it, however long the path.
 """

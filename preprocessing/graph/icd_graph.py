@@ -55,7 +55,7 @@ EDGE_TYPES = {
     "note": tuple(NOTE_RELATIONS.values()),
     **{relation: (relation,) for relation in REVERSE},
 }
-# Order in which the neighbours of a node are kept when it has more than the hub cap allows.
+# Order in which the neighbors of a node are kept when it has more than the hub cap allows.
 PRIORITY = (
     "parent",
     "gem_exact",

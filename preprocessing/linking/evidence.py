@@ -26,7 +26,7 @@ from preprocessing.sources import drugbank, mondo, umls
 
 
 class Method(NamedTuple):
-    """How a link was found. `confidence` orders links; it is a judgement, not a probability.
+    """How a link was found. `confidence` orders links; it is a judgment, not a probability.
 
     `exact` says that the code and the node are the same thing.
     """

@@ -22,7 +22,7 @@ ICD = {
 
 
 class MimicCodes:
-    """Normalises codes, each distinct one once.
+    """Normalizes codes, each distinct one once.
 
     Attributes:
         malformed: (system, raw code, event code) -> events whose code does not have the shape of its system.

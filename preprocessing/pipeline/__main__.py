@@ -19,7 +19,7 @@ Stages of `--full`, each also a command of its own:
 | export | `json/` | `python -m preprocessing.json_export`; only with `--export_json` |
 | verify | `verification.json` | `python -m preprocessing.stats` |
 
-The same command goes on where an interrupted one stopped: a stage that is done is recognised by the checksums of what
+The same command goes on where an interrupted one stopped: a stage that is done is recognized by the checksums of what
 it read and wrote. Train on the result with `--config.data.data_dir=DIR/dataset`.
 """
 

@@ -1,4 +1,4 @@
-"""CPT codes from files that the user supplies (AMA licence); their text is never part of this package.
+"""CPT codes from files that the user supplies (AMA license); their text is never part of this package.
 
 Read are the AMA's tables, whose header may stand below a notice (`Consolidated_Code_List.txt`: CPT Code, Long, ...),
 any CSV or TSV with a column of codes and one of descriptions, and the AMA's lists without a header (`LONGULT.txt` and

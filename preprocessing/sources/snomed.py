@@ -1,4 +1,4 @@
-"""SNOMED CT in Release Format 2, which the user supplies (affiliate licence).
+"""SNOMED CT in Release Format 2, which the user supplies (affiliate license).
 
 Format (SNOMED International, "Release File Specifications", section 4.2): tab-separated UTF-8 with a header, CRLF line
 ends and no quotation marks.

@@ -5,7 +5,7 @@ without quotation.
 - `MRCONSO.RRF` and `RXNCONSO.RRF`: columns 0 CUI (RXCUI), 11 SAB and 13 CODE, from 0, of 18;
 - `umls_mondo.csv` (made beside PrimeKG): columns `umls_id` and `mondo_id`, the latter with or without `MONDO:`.
 
-The UMLS needs a licence, so its files are read only where the user gives them.
+The UMLS needs a license, so its files are read only where the user gives them.
 """
 
 import re

@@ -158,7 +158,7 @@ ATC_CSV = (
     "A10BA02,metformin,1 g\n"
 )
 LONGULT = (
-    "A made-up notice about the licence\n\n"
+    "A made-up notice about the license\n\n"
     "99213\tMade-up visit of an established patient\n"
     "0042T\tMade-up perfusion analysis\n"
 )

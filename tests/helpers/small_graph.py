@@ -2,11 +2,11 @@
 
 from medtok_jax.batch import InputSizes
 from medtok_jax.inference.graph_index import GraphIndex
-from medtok_jax.inference.model_reader import Neighbourhood, SavedModel
+from medtok_jax.inference.model_reader import Neighborhood, SavedModel
 
 
 def small_index(graph, *, with_graph: bool = True, **rule) -> GraphIndex:
-    """An index of a graph; `rule` changes fields of its `Neighbourhood`."""
+    """An index of a graph; `rule` changes fields of its `Neighborhood`."""
     rule = {
         "max_nodes": 64,
         "hub_cap": 16,
@@ -20,7 +20,7 @@ def small_index(graph, *, with_graph: bool = True, **rule) -> GraphIndex:
         node_types=graph.node_types,
         relation_names=graph.relation_names,
         reverse=graph.reverse,
-        neighbourhood=Neighbourhood(**rule),
+        neighborhood=Neighborhood(**rule),
         learned_missing_graph=True,
         encoder="",
         fingerprint="",

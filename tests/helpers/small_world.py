@@ -34,8 +34,8 @@ def subgraph_of(graph, anchor: int | None) -> dict:
     hop = {anchor: 0}
     for distance in (1, 2):
         for node in [n for n, h in hop.items() if h == distance - 1]:
-            for neighbour in graph.indices[graph.indptr[node] : graph.indptr[node + 1]]:
-                hop.setdefault(int(neighbour), distance)
+            for neighbor in graph.indices[graph.indptr[node] : graph.indptr[node + 1]]:
+                hop.setdefault(int(neighbor), distance)
     place = {node: number for number, node in enumerate(hop)}
     relation = {name: number for number, name in enumerate(graph.relation_names)}
     edges = []

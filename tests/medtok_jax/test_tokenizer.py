@@ -1,4 +1,4 @@
-"""The Python API on a hand-made directory: tokens, embeddings, neighbours, and round trips."""
+"""The Python API on a hand-made directory: tokens, embeddings, neighbors, and round trips."""
 
 import pickle
 import subprocess

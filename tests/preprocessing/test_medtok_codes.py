@@ -16,7 +16,7 @@ from preprocessing import medtok_codes
 from preprocessing.common.errors import InputError
 from preprocessing.graph.icd_graph import EDGE_TYPES, FIRST_KEPT, PRIORITY
 from preprocessing.graph.knowledge_graph import KnowledgeGraph
-from preprocessing.graph.neighbourhoods import neighbour_table, subgraphs
+from preprocessing.graph.neighborhoods import neighbor_table, subgraphs
 from tests.helpers.paths import ROOT
 
 SMALL = "medtok_codes/icd-sample_400"
@@ -42,7 +42,7 @@ def test_examples_are_the_codes_with_their_subgraphs(small, small_examples, voca
     examples = [example for split in small_examples.values() for example in split]
     records = {record.key: record for record in vocabulary}
     assert 380 < len(examples) <= 400
-    table = neighbour_table(graph, hub_cap=16, priority=PRIORITY, first_kept=FIRST_KEPT)
+    table = neighbor_table(graph, hub_cap=16, priority=PRIORITY, first_kept=FIRST_KEPT)
     for example in examples:
         record = records[example["key"].decode()]
         assert example["system"].decode() == record.system

@@ -69,7 +69,7 @@ FAULTS = (
 )
 
 
-def test_every_fault_is_told_with_file_and_line_and_costs_no_neighbour(tmp_path):
+def test_every_fault_is_told_with_file_and_line_and_costs_no_neighbor(tmp_path):
     source = files.write_files(tmp_path / "in", {**files.FILES, "ICD9CM/CMS32_DESC_LONG_DX.txt": FAULTS})
     report, rejects = process(source, tmp_path / "out")
     name = "ICD9CM/CMS32_DESC_LONG_DX.txt"

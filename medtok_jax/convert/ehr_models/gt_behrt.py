@@ -39,7 +39,7 @@ from preprocessing.common.errors import InputError
 READOUT, UNKNOWN = SPECIAL = ("[READOUT]", "[UNK]")
 UNKNOWN_ID = SPECIAL.index(UNKNOWN)
 HIDDEN_SIZE = 540
-# The notebook initialises embeddings by normal numbers of this deviation (`initializer_range`).
+# The notebook initializes embeddings by normal numbers of this deviation (`initializer_range`).
 STD = 0.02
 # Edge kind of two kinds of nodes, symmetric: 0 to 5.
 PAIR_EDGE = np.array([[0, 1, 2], [1, 3, 4], [2, 4, 5]])

@@ -46,11 +46,11 @@ class Spelling:
         return ~np.isnan(self.vectors[:, 0])
 
     def initial_matrix(self, width: int, *, std: float, seed: int = 0) -> np.ndarray:
-        """`[tokens, width]` float32 to initialise an embedding by: projected vectors; normal numbers for other tokens.
+        """`[tokens, width]` float32 to initialize an embedding by: projected vectors; normal numbers for other tokens.
 
         Args:
             width: of the model.
-            std: standard deviation of the entries of both, that of the model's own initialisation.
+            std: standard deviation of the entries of both, that of the model's own initialization.
             seed: of the projection and of the normal numbers.
 
         Raises:

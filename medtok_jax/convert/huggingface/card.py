@@ -18,16 +18,16 @@ TERMS = {
     "HCPCS": "public domain (CMS)",
     "NDC": "public domain (FDA)",
     "RxNorm": "RxNorm's own names are free (NLM); names of other sources in it have their own terms",
-    "SNOMED": "SNOMED International affiliate licence; free of charge in member countries",
-    "CPT4": "American Medical Association licence",
-    "ATC": "WHO Collaborating Centre for Drug Statistics Methodology; not for resale, not to be changed",
+    "SNOMED": "SNOMED International affiliate license; free of charge in member countries",
+    "CPT4": "American Medical Association license",
+    "ATC": "WHO Collaborating Center for Drug Statistics Methodology; not for resale, not to be changed",
 }
 FREE = "public domain"
-# Code systems whose descriptions may not be given away without a licence.
+# Code systems whose descriptions may not be given away without a license.
 LICENSED = ("CPT4", "SNOMED", "ATC")
 GRAPHS = {
     "icd": "the trees and crosswalks of the four ICD systems (public domain) and the Human Phenotype Ontology (HPO"
-    " licence)",
+    " license)",
     "primekg": "PrimeKG (Harvard Dataverse doi:10.7910/DVN/IXA7BM, CC0 with the terms of its sources)",
     "release": "PrimeKG subgraphs of the authors' release (Harvard Dataverse doi:10.7910/DVN/7XNT3M)",
 }
@@ -67,7 +67,7 @@ def model_card(config: TokenizerConfig, workdir: Path | None, withheld: dict[str
         f"## Training\n\n{_training(config)}",
         f"## Figures\n\n{_figures(summary)}",
         f"## Limits\n\n{_limits(summary)}",
-        f"## Licence\n\n{_licence(config)}",
+        f"## License\n\n{_license(config)}",
         f"## Citation\n\n```bibtex\n{CITATION}\n```\n",
     ]
     return "\n".join(parts)
@@ -115,7 +115,7 @@ def _metadata(config: TokenizerConfig, summary: dict) -> ModelCardData:
 def _introduction(config: TokenizerConfig) -> str:
     return (
         f"Every code is {4 * config.num_top_k_tokens} tokens out of {config.codebook_size:,}:"
-        f" {config.num_top_k_tokens} of its description, {config.num_top_k_tokens} of its neighbourhood in a knowledge"
+        f" {config.num_top_k_tokens} of its description, {config.num_top_k_tokens} of its neighborhood in a knowledge"
         f" graph, and {config.num_top_k_tokens} of each seen from the other. Codes that mean similar things share"
         " tokens (Su et al., *Multimodal Medical Code Tokenizer*, ICML 2025,"
         " [arXiv:2502.04397](https://arxiv.org/abs/2502.04397)). Made with medtok_jax.\n"
@@ -149,7 +149,7 @@ def _data(config: TokenizerConfig, withheld: dict[str, int]) -> str:
     graph = next((what for source, what in GRAPHS.items() if re.match(rf"medtok_codes/{source}\b", name)), "not told")
     left_out = "".join(
         f"\nThe descriptions of the {count:,} codes of {system} are not in this repository: giving them away needs a"
-        " licence.\n"
+        " license.\n"
         for system, count in withheld.items()
     )
     return (
@@ -200,7 +200,7 @@ def _limits(summary: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _licence(config: TokenizerConfig) -> str:
+def _license(config: TokenizerConfig) -> str:
     licensed = [name for name in config.systems if not TERMS.get(name, "").startswith(FREE)]
     text = (
         "`tokenization_medtok.py`: Apache-2.0. Codes and descriptions stay under the terms of their systems, listed"

@@ -47,7 +47,7 @@ def convert(request: Request) -> None:
         compared = check_same(folder, MedTokTokenizer(directory))
     print(f"{request.output}: {directory.config.codes:,} codes; {compared:,} spellings give the same tokens as here.")
     for name, count in withheld.items():
-        print(f"  The descriptions of {count:,} codes of {name} were left out: giving them away needs a licence.")
+        print(f"  The descriptions of {count:,} codes of {name} were left out: giving them away needs a license.")
     print(f'  AutoTokenizer.from_pretrained("{request.output}", trust_remote_code=True)')
     print(
         f"  hf auth login && hf upload TEAM/NAME {request.output} .    # publishes it; add --private to keep it yours"

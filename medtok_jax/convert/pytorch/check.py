@@ -16,7 +16,7 @@ from medtok_jax.lookup.directory import TokenizerDirectory
 from medtok_jax.models.quantizer import num_nearest
 from medtok_jax.regions import EMBEDDINGS
 from preprocessing.common.errors import UserError
-from preprocessing.graph.neighbourhoods import subgraphs
+from preprocessing.graph.neighborhoods import subgraphs
 
 SAMPLE = 64
 # Most an embedding may differ in a place.
@@ -140,7 +140,7 @@ def sample_codes(saved: SavedModel, directory: TokenizerDirectory, count: int) -
     """Codes spread over the table with subgraphs of the knowledge graph, as `MedTok.collate` takes them.
 
     Every tenth has no description, and every tenth no graph. A code that is no node of the knowledge graph gets the
-    neighbourhood of some node.
+    neighborhood of some node.
     """
     index, table = GraphIndex(saved), directory.table
     rows = np.unique(np.linspace(0, len(table) - 1, count).astype(int))
@@ -162,7 +162,7 @@ def _graphs(saved: SavedModel, index: GraphIndex, rows: np.ndarray, keys: list[s
     own = np.array([index.find_key(key) for key in keys])
     # A stride that is prime spreads codes without a node of their own over the graph.
     anchors = np.where(own >= 0, own, rows * 7919 % index.num_nodes)
-    drawn = subgraphs(index.neighbour_table, anchors[:, None].astype(np.int32), max_nodes=index.max_nodes)
+    drawn = subgraphs(index.neighbor_table, anchors[:, None].astype(np.int32), max_nodes=index.max_nodes)
     names = [index.graph.nodes[name] for name in ("source", "source_id", "name", "type")]
     graphs = []
     for subgraph, node in zip(drawn, own, strict=True):
@@ -188,7 +188,7 @@ def _in_float32(saved: SavedModel) -> SavedModel:
 
 
 def _new_code(code: dict) -> NewCode:
-    # An empty list keeps a code without neighbours; None would join it to the code above it.
+    # An empty list keeps a code without neighbors; None would join it to the code above it.
     return NewCode(code["system"], code["code"], code["description"], code["graph"] or [])
 
 

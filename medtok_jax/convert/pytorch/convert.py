@@ -171,7 +171,7 @@ def describe(saved: SavedModel, about: dict) -> dict:
     regions = Regions.from_ratios(model["codebook_size"], model["text_specific_ratio"], model["graph_specific_ratio"])
     sources = saved.graph.nodes["source"].unique().to_pylist() if saved.graph else []
     sizes = {name: getattr(saved.sizes, name) for name in saved.sizes.__dataclass_fields__}
-    neighbourhood = {n: getattr(saved.neighbourhood, n) for n in saved.neighbourhood.__dataclass_fields__}
+    neighborhood = {n: getattr(saved.neighborhood, n) for n in saved.neighborhood.__dataclass_fields__}
     return {
         "model_type": "medtok",
         "architectures": ["MedTok"],
@@ -185,7 +185,7 @@ def describe(saved: SavedModel, about: dict) -> dict:
         "type_of_system": {source.upper(): index.type_of_system(source) for source in sources},
         "max_length": saved.config.data.max_length,
         "text_state_dtype": saved.config.data.cache_dtype,
-        "neighbourhood": neighbourhood,
+        "neighborhood": neighborhood,
         "learned_missing_graph": saved.learned_missing_graph,
         "checkpoint": about,
     }

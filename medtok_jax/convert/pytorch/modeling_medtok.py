@@ -745,23 +745,23 @@ def _own_place(nodes: list[dict], key: str, about: object) -> int:
 
 def _hops(nodes: list[dict], relation: dict, own: int) -> list[int]:
     """Given hops where every node has one, else distances from where the code stands."""
-    neighbours = [[] for _ in nodes]
+    neighbors = [[] for _ in nodes]
     for a, b in relation:
-        neighbours[a].append(b)
-        neighbours[b].append(a)
+        neighbors[a].append(b)
+        neighbors[b].append(a)
     given = [_hop(node) for node in nodes]
     anchors = [own] if own >= 0 else [p for p, node in enumerate(nodes) if node.get("anchor") is True or given[p] == 0]
-    anchors = anchors or [max(range(len(nodes)), key=lambda p: len(neighbours[p]))]
+    anchors = anchors or [max(range(len(nodes)), key=lambda p: len(neighbors[p]))]
     given = [0 if place in anchors else hop for place, hop in enumerate(given)]
     if None not in given:
         return given
     hops, queue = {place: 0 for place in anchors}, deque(anchors)
     while queue:
         place = queue.popleft()
-        for neighbour in neighbours[place]:
-            if neighbour not in hops:
-                hops[neighbour] = hops[place] + 1
-                queue.append(neighbour)
+        for neighbor in neighbors[place]:
+            if neighbor not in hops:
+                hops[neighbor] = hops[place] + 1
+                queue.append(neighbor)
     return [hops.get(place, MAX_HOP + 1) for place in range(len(nodes))]
 
 

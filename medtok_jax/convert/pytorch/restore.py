@@ -18,7 +18,7 @@ from medtok_jax.config import with_later_fields
 from medtok_jax.convert.pytorch import weights as pytorch_weights
 from medtok_jax.convert.pytorch.convert import convert
 from medtok_jax.inference import model_reader
-from medtok_jax.inference.model_reader import Neighbourhood, SavedModel
+from medtok_jax.inference.model_reader import Neighborhood, SavedModel
 from medtok_jax.inference.model_writer import flatten
 from medtok_jax.text.encoder_files import encoder_identity
 from medtok_jax.training import checkpoints
@@ -76,14 +76,14 @@ def read_model(content: dict, source: Path) -> tuple[SavedModel, dict]:
     try:
         about = dict(content["checkpoint"])
         about["config"] = _whole_config(about["config"], content["model"])
-        neighbourhood = {n: tuple(v) if isinstance(v, list) else v for n, v in content["neighbourhood"].items()}
+        neighborhood = {n: tuple(v) if isinstance(v, list) else v for n, v in content["neighborhood"].items()}
         saved = SavedModel(
             config=ConfigDict({name: about["config"][name] for name in model_reader.SECTIONS}),
             sizes=InputSizes(**content["sizes"]),
             node_types=tuple(content["node_types"]),
             relation_names=tuple(content["relation_names"]),
             reverse=tuple(content["reverse"]),
-            neighbourhood=Neighbourhood(**neighbourhood),
+            neighborhood=Neighborhood(**neighborhood),
             learned_missing_graph=content["learned_missing_graph"],
             encoder=about["encoder"],
             fingerprint=about["fingerprint"],

@@ -19,7 +19,7 @@ const MOST_NAMED = 40;
 const codeMap = { grouping: "system", picked: new Set(), chosen: 0 };
 
 function groupStyle(group) {
-  if (codeMap.grouping === "region") return { colour: REGION_COLOURS[group], symbol: REGION_SYMBOLS[group] };
+  if (codeMap.grouping === "region") return { color: REGION_COLORS[group], symbol: REGION_SYMBOLS[group] };
   return styleOf(group, GROUPINGS[codeMap.grouping].names.length);
 }
 
@@ -46,7 +46,7 @@ function drawCodeMap() {
   const traces = [
     marks(rows.filter((row) => !isPicked(row)), { color: FADED, opacity: 0.6 }, size),
     marks(active, {
-      color: active.map((row) => styles[of[row]].colour), symbol: active.map((row) => styles[of[row]].symbol),
+      color: active.map((row) => styles[of[row]].color), symbol: active.map((row) => styles[of[row]].symbol),
     }, size),
     { ...marks([chosen], { color: "#000000", symbol: "circle-open", opacity: 1, line: { width: 3, color: "#000000" } }, 18), type: "scatter", mode: "markers" },
   ];
@@ -86,7 +86,7 @@ function drawLegend() {
 }
 
 function startCodeMap(choose) {
-  document.getElementById("colour-by").addEventListener("change", (event) => {
+  document.getElementById("color-by").addEventListener("change", (event) => {
     codeMap.grouping = event.target.value;
     codeMap.picked.clear();
     drawLegend();

@@ -19,7 +19,7 @@ function drawCodebookMap() {
       customdata: ids, text: ids.map(hoverOfToken), hovertemplate: "%{text}<extra></extra>",
       marker: group === UNUSED ? { size: 6, color: "#5b6671", symbol: "x-thin-open" } : {
         size: ids.map((token) => 2 + 1.8 * Math.log10(1 + tokens.codes[token])), opacity: 0.7, line: { width: 0 },
-        color: REGION_COLOURS[group], symbol: REGION_SYMBOLS[group],
+        color: REGION_COLORS[group], symbol: REGION_SYMBOLS[group],
       },
     };
   });
@@ -42,7 +42,7 @@ function drawUse() {
     for (const count of tokens.codes.subarray(region.start, region.start + region.size)) heights[bin(count)] += 1;
     return {
       type: "bar", name: region.name, x: labels, y: heights, hovertemplate: `%{y} ${region.name} tokens in %{x} codes<extra></extra>`,
-      marker: { color: REGION_COLOURS[position], pattern: { shape: ["", "/", "x"][position], solidity: 0.25, fgcolor: "#ffffff", fillmode: "overlay" } },
+      marker: { color: REGION_COLORS[position], pattern: { shape: ["", "/", "x"][position], solidity: 0.25, fgcolor: "#ffffff", fillmode: "overlay" } },
     };
   });
   return Plotly.react("use-plot", traces, {
@@ -54,7 +54,7 @@ function drawUse() {
 }
 
 function showUseTable() {
-  const head = ["Region", "Tokens used", "Utilisation", "Perplexity", "Uses on busiest 1 %"];
+  const head = ["Region", "Tokens used", "Utilization", "Perplexity", "Uses on busiest 1 %"];
   const rows = about.regions.map((region) => make("tr", {},
     make("td", {}, region.name), make("td", {}, `${number(region.used)} / ${number(region.size)}`),
     make("td", {}, percent(region.used / region.size), meter(region.used / region.size)),

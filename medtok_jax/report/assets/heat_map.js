@@ -3,7 +3,7 @@
 const MOST_CODES = 60;
 const heatMap = { mine: [], modes: [] };
 
-// The largest chapters, five neighbouring codes of each.
+// The largest chapters, five neighboring codes of each.
 function sampleOfChapters() {
   const rows = codes.chapters.map((_, chapter) => []);
   codes.chapter.forEach((chapter, row) => rows[chapter].push(row));

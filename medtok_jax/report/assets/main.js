@@ -14,7 +14,7 @@ function showSummary() {
   document.getElementById("summary").replaceChildren(
     card("Codes", number(about.vocabulary), codes.count === about.vocabulary ? "all on this page" : `${number(codes.count)} on this page`),
     card("Codebook", number(about.codebook_size), `${percent(used / about.codebook_size)} used; perplexity ${number(Math.round(about.perplexity))}`),
-    ...about.regions.map((region) => card(`Utilisation, ${region.name} region`, percent(region.used / region.size),
+    ...about.regions.map((region) => card(`Utilization, ${region.name} region`, percent(region.used / region.size),
       `of ${number(region.size)}; perplexity ${number(Math.round(region.perplexity))}`, region.name)),
     card("Unique token sets", percent(about.alone), "of codes; no other code has the same tokens"));
   const notes = [];

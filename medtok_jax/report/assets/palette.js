@@ -1,25 +1,25 @@
-// Colours that colour-blind readers tell apart (Okabe and Ito, without the yellow, which is too pale on white), each
+// Colors that color-blind readers tell apart (Okabe and Ito, without the yellow, which is too pale on white), each
 // group with a marker of its own besides; and what all plots have in common.
 
-const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"];
+const COLORS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"];
 const SYMBOLS = [
   "circle", "square", "diamond", "triangle-up", "x", "cross", "triangle-down", "star", "pentagon", "hexagon", "hexagram",
 ];
 const FADED = "#dde2e7";
-const REGION_COLOURS = ["#0072b2", "#d55e00", "#009e73"];
+const REGION_COLORS = ["#0072b2", "#d55e00", "#009e73"];
 const REGION_SYMBOLS = ["circle", "square", "diamond"];
 const narrow = window.matchMedia("(max-width: 600px)");
 
-// Different colours and markers for few groups; for many, every pair of the two once.
+// Different colors and markers for few groups; for many, every pair of the two once.
 function styleOf(group, groups) {
-  if (groups <= COLOURS.length) return { colour: COLOURS[group], symbol: SYMBOLS[group] };
+  if (groups <= COLORS.length) return { color: COLORS[group], symbol: SYMBOLS[group] };
   return {
-    colour: COLOURS[group % COLOURS.length],
-    symbol: SYMBOLS[Math.floor(group / COLOURS.length) % SYMBOLS.length],
+    color: COLORS[group % COLORS.length],
+    symbol: SYMBOLS[Math.floor(group / COLORS.length) % SYMBOLS.length],
   };
 }
 
-function swatch({ colour, symbol }) {
+function swatch({ color, symbol }) {
   const name = "http://www.w3.org/2000/svg";
   const svg = document.createElementNS(name, "svg");
   for (const [key, value] of [["width", 14], ["height", 14], ["viewBox", "-7 -7 14 14"], ["aria-hidden", "true"]]) {
@@ -27,7 +27,7 @@ function swatch({ colour, symbol }) {
   }
   const path = document.createElementNS(name, "path");
   path.setAttribute("d", outline(symbol));
-  path.setAttribute("fill", colour);
+  path.setAttribute("fill", color);
   return svg.appendChild(path), svg;
 }
 

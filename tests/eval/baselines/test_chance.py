@@ -83,9 +83,9 @@ def test_identity_and_codebook_tell_constant_tokens(judged):
     figures = {(f["metric"], f["scope"]): f["value"] for f in judged["constant"]}
     assert figures["collisions made by the model", "ordered tuple"] == 1
     assert figures["perplexity", "first"] == pytest.approx(3)
-    assert figures["utilisation", "first"] == pytest.approx(3 / hand_world.ROWS)
+    assert figures["utilization", "first"] == pytest.approx(3 / hand_world.ROWS)
     # Shuffling moves tokens to other codes, and changes neither their number nor how often they are used.
-    for name in ("collisions made by the model", "utilisation", "perplexity"):
+    for name in ("collisions made by the model", "utilization", "perplexity"):
         whole, shuffled = (
             {f["scope"]: f["value"] for f in judged[kind] if f["metric"] == name and ", " not in f["scope"]}
             for kind in ("whole", "shuffled")
@@ -100,5 +100,5 @@ def test_stability_of_constant_and_shuffled_tokens_is_none():
         for measurement in seed_stability.measure(Context(first, labels), [second]):
             assert abs(interval(measurement).value) < 0.02, (first.name, second.name, measurement.name)
     for measurement in seed_stability.measure(Context(whole, labels), [whole]):
-        # Less than one where neighbours are tied.
+        # Less than one where neighbors are tied.
         assert interval(measurement).value > 0.7

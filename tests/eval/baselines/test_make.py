@@ -61,7 +61,7 @@ def test_all_are_valid_and_come_back(made, codes, tmp_path):
 
 
 def test_they_are_as_good_as_they_must_be(made, data_dir):
-    """Random tokens and one token a code find neighbours by chance; raw text and what is made of it far above it."""
+    """Random tokens and one token a code find neighbors by chance; raw text and what is made of it far above it."""
     labels = open_labels(DATA_SET, data_dir, progress=False)
     score, chance = {}, 0.0
     for name, one in made.items():

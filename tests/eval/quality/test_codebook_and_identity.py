@@ -35,8 +35,8 @@ def test_codebook_by_hand():
     """Region a has 4 rows; its tokens are 0 four times and 1 and 2 twice each. Region b has 2 rows, one in use."""
     tokens = [[0, 1, 4], [0, 1, 4], [0, 2, 4], [0, 2, 4]]
     found = figures(codebook_use.measure(context_of(plain(tokens, regions={"a": (0, 4), "b": (4, 6)}))))
-    assert found["utilisation", "a"] == 0.75
-    assert found["utilisation", "b"] == 0.5
+    assert found["utilization", "a"] == 0.75
+    assert found["utilization", "b"] == 0.5
     assert found["perplexity", "a"] == pytest.approx(np.exp(stats.entropy([4, 2, 2])))
     assert found["perplexity", "b"] == pytest.approx(1)
     assert found["share of the commonest token", "a"] == 0.5
@@ -48,7 +48,7 @@ def test_codes_with_fewer_tokens_count_for_fewer():
     found = figures(codebook_use.measure(context_of(plain(tokens))))
     assert found["perplexity", "all"] == pytest.approx(np.exp(stats.entropy([2, 1, 1, 2])))
     assert found["share of the commonest token", "all"] == pytest.approx(2 / 6)
-    assert found["utilisation", "all"] == 1
+    assert found["utilization", "all"] == 1
 
 
 def test_codebook_against_what_training_reports():
@@ -60,7 +60,7 @@ def test_codebook_against_what_training_reports():
     found = figures(codebook_use.measure(context_of(plain(tokens, regions=bounds))))
     wanted = describe_usage(np.bincount(tokens.reshape(-1), minlength=regions.size), regions)
     for region in REGIONS:
-        assert found["utilisation", region] == pytest.approx(float(wanted[f"codebook_utilization_{region}"]))
+        assert found["utilization", region] == pytest.approx(float(wanted[f"codebook_utilization_{region}"]))
         assert found["perplexity", region] == pytest.approx(float(wanted[f"codebook_perplexity_{region}"]), rel=1e-5)
 
 

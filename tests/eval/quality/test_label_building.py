@@ -8,7 +8,7 @@ from preprocessing.common.ragged import offsets_of
 from preprocessing.graph.holdout import Holdout, hold_out
 from preprocessing.graph.icd_graph import EDGE_TYPES, REVERSE
 from preprocessing.graph.knowledge_graph import from_facts, node_table
-from preprocessing.graph.neighbourhoods import neighbour_table, subgraphs
+from preprocessing.graph.neighborhoods import neighbor_table, subgraphs
 
 # The official crosswalk has all three pairs.
 PAIRS = [("ICD9CM/250.00", "ICD10CM/E11.9"), ("ICD9CM/401.9", "ICD10CM/I10"), ("ICD9CM/493.90", "ICD10CM/J45.909")]
@@ -50,7 +50,7 @@ def table_of(facts: dict[str, np.ndarray]) -> CodeTable:
     rows = [("node", key, *key.split("/", 1)) for key in KEYS]
     graph = from_facts(node_table(rows), {name: pairs for name, pairs in facts.items() if len(pairs)}, REVERSE)
     anchors = np.array([[NODE[code]] for code in CODES], np.int32)
-    cut = list(subgraphs(neighbour_table(graph, hub_cap=16, priority=()), anchors, max_nodes=32))
+    cut = list(subgraphs(neighbor_table(graph, hub_cap=16, priority=()), anchors, max_nodes=32))
     names = ("nodes", "hops", "senders", "receivers", "relations")
     ragged = {name: np.concatenate([getattr(s, name) for s in cut]) for name in names}
     system, code = zip(*(key.split("/", 1) for key in CODES), strict=True)

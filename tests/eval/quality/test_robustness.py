@@ -1,4 +1,4 @@
-"""Codes encoded again with something dropped, by a small model as it is initialised: real texts, graphs and code."""
+"""Codes encoded again with something dropped, by a small model as it is initialized: real texts, graphs and code."""
 
 import dataclasses
 

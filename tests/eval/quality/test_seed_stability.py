@@ -7,7 +7,7 @@ from sklearn.neighbors import NearestNeighbors
 from eval.quality import seed_stability
 from eval.quality.context import Context
 from eval.quality.retrieval import cosine_scorer
-from eval.quality.seed_stability import mates, membership, shared_neighbours
+from eval.quality.seed_stability import mates, membership, shared_neighbors
 from preprocessing.common.errors import InputError
 from tests.helpers import hand_world
 
@@ -31,13 +31,13 @@ def test_membership_by_hand():
     assert membership(np.zeros((1, 5)), 2)[0] == pytest.approx([0.4] * 5)
 
 
-def test_shared_neighbours_against_scikit_learn():
+def test_shared_neighbors_against_scikit_learn():
     rng = np.random.default_rng(0)
     one = rng.normal(size=(200, 5)).astype(np.float32)
     other = (one + 0.3 * rng.normal(size=one.shape)).astype(np.float32)
     near = [NearestNeighbors(n_neighbors=11, metric="cosine").fit(v).kneighbors(v)[1][:, 1:] for v in (one, other)]
     wanted = [len(set(a) & set(b)) / 10 for a, b in zip(*(part[:50].tolist() for part in near), strict=True)]
-    found = shared_neighbours(cosine_scorer("a", one), cosine_scorer("b", other), np.arange(50), 200)
+    found = shared_neighbors(cosine_scorer("a", one), cosine_scorer("b", other), np.arange(50), 200)
     assert found == pytest.approx(wanted, abs=0.06)
     assert found.mean() == pytest.approx(np.mean(wanted), abs=0.005)
 
@@ -53,7 +53,7 @@ def test_seeds_of_one_meaning_agree_more_than_those_of_different_ones():
         name: {(m.metric, m.view): m.value() for m in seed_stability.measure(context, others)}
         for name, others in {"near": [near], "far": [hand_world.representation(seed=1)]}.items()
     }
-    key = ("shared neighbours among 10", "vectors")
+    key = ("shared neighbors among 10", "vectors")
     # The chapters and categories of other seeds mean something else, so only the tree is left in common.
     assert values["near"][key] > 0.5
     assert values["near"][key] > values["far"][key] + 0.2

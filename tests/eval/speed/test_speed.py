@@ -50,7 +50,7 @@ def test_it_is_the_same_every_time(graph):
 
 def test_measure():
     report = measure("tiny", Scale(500, 4000, 300, 3, RELATIONS, RELATIONS[:1]), progress=False).report()
-    assert [row["name"] for row in report["rows"]] == ["generate the graph", "rank neighbours", "subgraphs"]
+    assert [row["name"] for row in report["rows"]] == ["generate the graph", "rank neighbors", "subgraphs"]
     last = report["rows"][-1]
     assert last["items"] == 300
     assert last["per_second"] == pytest.approx(300 / last["median_seconds"])

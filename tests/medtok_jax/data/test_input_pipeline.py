@@ -271,7 +271,7 @@ def test_partners_are_joined_by_a_relation_that_counts(data, relations):
             assert (partner[anchor], partner[anchor + 1]) == (anchor + 1, anchor)
             met[row].add(int(rows[anchor + 1]))
     assert {row: found for row, found in joined.items() if found} == met, (
-        "all neighbours, sooner or later, and no others"
+        "all neighbors, sooner or later, and no others"
     )
     again = make_source(data, relations, batch_size=8, steps=60)
     np.testing.assert_array_equal(again.sampler.batch_rows(7)[0], source.sampler.batch_rows(7)[0])

@@ -34,8 +34,8 @@ def test_round_trip(finished_run, run_config, exported):
     assert (saved.fingerprint, saved.encoder) == (about["fingerprint"], about["encoder"])
     assert saved.config.model.to_dict() == run_config.model.to_dict()
     assert (saved.sizes.num_nodes, saved.sizes.text_width) == (saved.graph.num_nodes, 384)
-    assert saved.neighbourhood.codes_are_nodes
-    assert saved.neighbourhood.first_kept[0] == "parent"
+    assert saved.neighborhood.codes_are_nodes
+    assert saved.neighborhood.first_kept[0] == "parent"
     assert saved.learned_missing_graph, "some codes are shown without their graph"
     _, params, _ = model_reader.structure(saved, saved.sizes, None)
     filled = model_reader.fill(params, saved.variables, "params")

@@ -112,8 +112,8 @@ def test_a_description_alone_joins_the_code_above(encoder):
     found = encoder.encode([NewCode(" ICD10CM", "e119xy", TEXT)])
     np.testing.assert_array_equal(found.ids, told.ids)
     assert found.source == ["text+hierarchy"]
-    assert "ICD10CM/E11.9, the code above it, is its only neighbour" in found.notes[0][0]
-    # Nothing above it in the graph, no hierarchy in the spelling, or neighbours denied.
+    assert "ICD10CM/E11.9, the code above it, is its only neighbor" in found.notes[0][0]
+    # Nothing above it in the graph, no hierarchy in the spelling, or neighbors denied.
     alone = [
         NewCode("ICD10CM", "Z9Z.9", TEXT),
         NewCode("SNOMED", "22298006", TEXT),

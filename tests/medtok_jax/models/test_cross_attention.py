@@ -46,8 +46,8 @@ def _layer_by_loops(layer, states, context):
             weights = np.exp(scores) / np.exp(scores).sum()
             mixed[position, columns] = sum(weight * value for weight, value in zip(weights, values, strict=True))
     summed = states + _linear(layer.out, mixed)
-    centred = summed - summed.mean(axis=1, keepdims=True)
-    normed = centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + 1e-6)
+    centered = summed - summed.mean(axis=1, keepdims=True)
+    normed = centered / np.sqrt((centered**2).mean(axis=1, keepdims=True) + 1e-6)
     return normed * np.asarray(layer.norm.scale[...]) + np.asarray(layer.norm.bias[...])
 
 

@@ -7,7 +7,7 @@ from flax import nnx
 
 from medtok_jax.batch import MISSING, ORDINARY, SELF
 from medtok_jax.models.graph_encoder import KINDS, GraphEncoder, MultiScaleReadout, level_means
-from medtok_jax.models.graph_layers import GATLayer, GCNLayer, gcn_normalisation
+from medtok_jax.models.graph_layers import GATLayer, GCNLayer, gcn_normalization
 from medtok_jax.models.node_features import NodeFeatures
 
 WIDTH, RELATIONS, HEADS = 8, 5, 2
@@ -60,10 +60,10 @@ def _edge_list(edges):
     return zip(edges["senders"][kept], edges["receivers"][kept], edges["relations"][kept], strict=True)
 
 
-def test_gcn_normalisation_equals_networkx():
+def test_gcn_normalization_equals_networkx():
     graph = nx.gnp_random_graph(12, 0.3, seed=4)
     pairs = np.array([pair for edge in graph.edges for pair in (edge, edge[::-1])], np.int32)
-    edge_weight, self_weight = gcn_normalisation(
+    edge_weight, self_weight = gcn_normalization(
         senders=pairs[:, 0], receivers=pairs[:, 1], edge_mask=np.ones(len(pairs), bool), num_nodes=12
     )
     found = np.diag(self_weight)

@@ -17,10 +17,10 @@ from medtok_jax.regions import REGIONS, Regions
 WIDTH = 5
 
 
-def blobs(count: int, seed: int = 0, centres: int = 12) -> np.ndarray:
+def blobs(count: int, seed: int = 0, centers: int = 12) -> np.ndarray:
     rng = np.random.default_rng(seed)
     return (
-        rng.normal(size=(centres, WIDTH))[rng.integers(centres, size=count)] * 3 + rng.normal(size=(count, WIDTH))
+        rng.normal(size=(centers, WIDTH))[rng.integers(centers, size=count)] * 3 + rng.normal(size=(count, WIDTH))
     ).astype(np.float32)
 
 

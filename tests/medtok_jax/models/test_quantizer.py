@@ -247,7 +247,7 @@ def test_the_vector_passes_its_gradient_to_its_rows_alone(kind, normalize):
     for row in range(BATCH):
         for token, weight in zip(found.ids[row], found.weights[row], strict=True):
             wanted[token] += weight * direction[row]
-    if kind == "pursuit" or (normalize and kind == "top_k"):  # Through the normalisation r / |r| of each row.
+    if kind == "pursuit" or (normalize and kind == "top_k"):  # Through the normalization r / |r| of each row.
         for token, row in enumerate(book):
             length = np.linalg.norm(row)
             wanted[token] = (np.eye(WIDTH) - np.outer(row, row) / length**2) @ wanted[token] / length

@@ -133,12 +133,12 @@ def test_everything_is_drawn_and_nothing_juts_out(browser, whole, width):
             assert box["x"] >= 0
             assert box["x"] + box["width"] <= WIDTHS[width][0]
             image = imread(io.BytesIO(page.locator(plot).screenshot()))[..., :3]
-            coloured = (image.max(-1) - image.min(-1) > 0.25).mean()
-            assert 0.0005 < coloured < 0.5, plot
+            colored = (image.max(-1) - image.min(-1) > 0.25).mean()
+            assert 0.0005 < colored < 0.5, plot
         assert page.locator("h1").inner_text() == "MedTok tokens: hand-made"
 
 
-def test_summary_tells_codes_utilisation_and_perplexity(wide, tokenizer):
+def test_summary_tells_codes_utilization_and_perplexity(wide, tokenizer):
     cards = wide.locator(".card").all_inner_texts()
     assert str(len(KEYS_SHOWN)) in cards[0]
     counts = np.bincount(tokenizer.directory.ids.ravel(), minlength=REGIONS.size)
@@ -225,20 +225,20 @@ def test_codes_that_share_most(wide, tokenizer):
     assert wide.locator("#code-view h3").inner_text().split()[::-1] == shown[0][0].split("/")
 
 
-def test_colours_switch_and_groups_are_picked_out(browser, whole):
+def test_colors_switch_and_groups_are_picked_out(browser, whole):
     with opened(browser, whole) as page:
-        colours = lambda: page.evaluate("[...new Set(document.getElementById('code-map').data[1].marker.color)]")  # noqa: E731
+        colors = lambda: page.evaluate("[...new Set(document.getElementById('code-map').data[1].marker.color)]")  # noqa: E731
         legend = lambda: page.locator("#legend button").all_inner_texts()  # noqa: E731
         systems = sorted({key.split("/")[0] for key in KEYS_SHOWN})
         assert [text.split("\n")[0] for text in legend()] == systems
-        by_system = colours()
+        by_system = colors()
         page.get_by_role("radio", name="chapter").check()
         assert any(text.startswith("S00-T88 Injury, poisoning") for text in legend())
         assert any(text.startswith("A Alimentary tract") for text in legend())
-        assert len(colours()) > 3
+        assert len(colors()) > 3
         page.get_by_role("radio", name="main region").check()
         assert [text.split("\n")[0] for text in legend()] == ["text", "graph", "shared"]
-        assert set(colours()) == {"#0072b2", "#d55e00", "#009e73"} != set(by_system)
+        assert set(colors()) == {"#0072b2", "#d55e00", "#009e73"} != set(by_system)
         button = page.locator("#legend button").first
         button.click()
         button = page.locator("#legend button").first
@@ -339,10 +339,10 @@ def test_texts_can_be_read_by_contrast(wide):
             })"""
     )
     for ink, ground in set(map(tuple, pairs)):
-        light = sorted(luminance(colour) for colour in (ink, ground))
+        light = sorted(luminance(color) for color in (ink, ground))
         assert (light[1] + 0.05) / (light[0] + 0.05) >= 4.5, (ink, ground)
 
 
-def luminance(colour: str) -> float:
-    parts = np.array([int(part) for part in re.findall(r"\d+", colour)[:3]]) / 255
+def luminance(color: str) -> float:
+    parts = np.array([int(part) for part in re.findall(r"\d+", color)[:3]]) / 255
     return float(np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722])

@@ -73,7 +73,7 @@ def test_sample_takes_as_many_of_every_system():
     rows = sample_evenly(system, length, 23)
     assert collections.Counter(system[rows]) == {"A": 3, "B": 10, "C": 10}
     assert np.all(np.diff(rows) > 0)
-    # Even within a system: runs of five or six neighbours give one code each.
+    # Even within a system: runs of five or six neighbors give one code each.
     assert np.diff(rows[system[rows] == "C"]).max() <= 6
     assert np.array_equal(rows, sample_evenly(system, length, 23))
 

@@ -44,7 +44,7 @@ def encode(folder, texts=TEXTS, names=NAMES, **options) -> text_cache.TextCache:
 
 @pytest.fixture(scope="module")
 def alone():
-    """String -> `[tokens, hidden]` of PyTorch's BERT without any padding or neighbours."""
+    """String -> `[tokens, hidden]` of PyTorch's BERT without any padding or neighbors."""
     bert = BertModel.from_pretrained(MINILM, add_pooling_layer=False).eval()
     tokenizer = TextTokenizer(MINILM, MAX_LENGTH)
 

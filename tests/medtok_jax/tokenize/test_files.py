@@ -231,7 +231,7 @@ def test_new_codes_are_encoded_by_the_model_in_their_place(finished_run, compile
         {"code": "Z99.XY", "system": "ICD10CM", "description": "Dependence on a machine that no list names"},
         {"code": known, "description": "something else"},
         {"code": "Z99.XZ", "system": "ICD10CM"},
-        {"code": "Z99.XA", "system": "ICD10CM", "description": "With neighbours", "graph": [known]},
+        {"code": "Z99.XA", "system": "ICD10CM", "description": "With neighbors", "graph": [known]},
         {"code": "Z99.XB", "system": "ICD10CM", "graph": [known, 3]},
         {"code": "no system", "description": "Nothing tells of what system"},
         {"code": "Z99.XC", "system": "ICD10CM", "graph": "no graph"},
@@ -254,6 +254,6 @@ def test_new_codes_are_encoded_by_the_model_in_their_place(finished_run, compile
         np.testing.assert_allclose(row["weights"], tokens.weights, atol=1e-5)
     reasons = {int(row[0]): row[3] for row in rejects(tmp_path / "t.json")}
     assert "is not among" in reasons[3]
-    assert "neighbour" in reasons[5]
+    assert "neighbor" in reasons[5]
     assert "does not tell its code system" in reasons[6]
     assert "neither an object nor a list" in reasons[7]

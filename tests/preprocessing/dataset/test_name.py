@@ -87,7 +87,7 @@ def test_one_spelling_for_equal_options():
         ("medtok_codes/../icd", "medtok_codes/icd"),
         ("medtok_codes/releases", "medtok_codes/release"),
         ("medtok_codes/prime", "medtok_codes/primekg"),
-        ("medtok_codes/release-hubs_8", "comes with the neighbourhood of every code; leave 'hubs_8' out"),
+        ("medtok_codes/release-hubs_8", "comes with the neighborhood of every code; leave 'hubs_8' out"),
         ("medtok_codes/release-holdout_gem_30_eval", "no edges between codes"),
         ("medtok_codes/primekg-groups", "no CCSR or CCS groups"),
     ],

@@ -149,7 +149,7 @@ def test_systems(spelling, code, system):
     assert system_of(spelling, code) == system
 
 
-def test_malformed_rows_are_counted_and_lose_no_neighbour(tmp_path):
+def test_malformed_rows_are_counted_and_lose_no_neighbor(tmp_path):
     rows = [
         ("E119", "Type 2 diabetes", "[1, x, 3]", "ICD10CM"),
         (None, "no code", "[1]", "ICD10CM"),

@@ -124,7 +124,7 @@ def test_fetched_unpacked_recorded_and_not_fetched_again(server, sources, settin
     assert len(server.asked) == asked
 
 
-def test_what_needs_a_licence_is_said_and_not_asked_for(server, sources, settings):
+def test_what_needs_a_license_is_said_and_not_asked_for(server, sources, settings):
     outcomes = run(settings, sources)
     assert "https://uts.nlm.nih.gov" in outcomes["RxNorm_full"].reason
     assert "UMLS_API_KEY" in outcomes["RxNorm_full"].reason
@@ -428,7 +428,7 @@ def test_the_catalogue_is_complete():
     assert {source.group for source in catalogue.SOURCES} == set(GROUPS)
     assert len({source.name for source in catalogue.SOURCES}) == len(catalogue.SOURCES)
     for source in catalogue.SOURCES:
-        assert source.licence
+        assert source.license
         assert source.version
         assert source.stage
         assert source.access == "open" or source.how

@@ -13,7 +13,7 @@ def add(manifest, name, content, **known):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     sha256 = hashlib.sha256(content).hexdigest()
-    fields = {"source": "https://example.org/a.zip", "version": "v1", "licence": "CC0"} | known
+    fields = {"source": "https://example.org/a.zip", "version": "v1", "license": "CC0"} | known
     manifest.record(name, size=len(content), sha256=sha256, **fields)
 
 
@@ -31,7 +31,7 @@ def test_what_is_recorded_is_read_again(written):
     assert manifest.files["NDC/product.txt"] == {
         "source": "https://example.org/a.zip",
         "version": "v1",
-        "licence": "CC0",
+        "license": "CC0",
         "date": "2026-04-01",
         "size": 10,
         "sha256": hashlib.sha256(b"PRODUCTID\n").hexdigest(),
@@ -88,7 +88,7 @@ def test_a_file_that_is_not_recorded_is_told(written):
         '{"format": 2, "files": {}}',
         '{"format": 1}',
         '{"format": 1, "files": {"a": {"size": 1}}}',
-        json.dumps({"format": 1, "files": {"../a": dict.fromkeys(("source", "version", "licence", "date"), "x")}}),
+        json.dumps({"format": 1, "files": {"../a": dict.fromkeys(("source", "version", "license", "date"), "x")}}),
     ],
 )
 def test_a_damaged_manifest_is_one_sentence(tmp_path, text):
@@ -100,7 +100,7 @@ def test_a_damaged_manifest_is_one_sentence(tmp_path, text):
 @pytest.mark.parametrize("name", ["../a", "/a", "", "a\\b", "a/../../b"])
 def test_only_names_inside_the_folder_are_recorded(tmp_path, name):
     with pytest.raises(ValueError, match="cannot be recorded"):
-        Manifest(tmp_path).record(name, source="s", version="v", licence="l", size=1, sha256="0" * 64)
+        Manifest(tmp_path).record(name, source="s", version="v", license="l", size=1, sha256="0" * 64)
 
 
 def test_sha256_of_a_file(tmp_path):

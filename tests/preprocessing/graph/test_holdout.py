@@ -7,7 +7,7 @@ from preprocessing.common.errors import InputError
 from preprocessing.graph import icd_graph
 from preprocessing.graph.holdout import Holdout, hold_out, write_held_out
 from preprocessing.graph.knowledge_graph import from_facts, node_table
-from preprocessing.graph.neighbourhoods import neighbour_table, subgraphs
+from preprocessing.graph.neighborhoods import neighbor_table, subgraphs
 
 GEM = icd_graph.EDGE_TYPES["gem"]
 EVAL = Holdout("gem", 0.3, "eval")
@@ -51,7 +51,7 @@ def test_held_out_pairs_are_not_connected_by_that_edge_type_in_either_subgraph(f
     component = {node: i for i, nodes in enumerate(nx.connected_components(whole)) for node in nodes}
     assert not any(component[a] == component[b] for a, b in pairs.tolist())
 
-    table = neighbour_table(graph, hub_cap=16, priority=icd_graph.PRIORITY, first_kept=icd_graph.FIRST_KEPT)
+    table = neighbor_table(graph, hub_cap=16, priority=icd_graph.PRIORITY, first_kept=icd_graph.FIRST_KEPT)
     sampled = pairs[np.random.default_rng(0).choice(len(pairs), 1000, replace=False)]
     for ends in (sampled[:, 0], sampled[:, 1]):
         found = subgraphs(table, ends.reshape(-1, 1).astype(np.int32), max_nodes=64)

@@ -6,7 +6,7 @@ import pytest
 
 from preprocessing.common.errors import InputError
 from preprocessing.graph.knowledge_graph import from_facts, node_table
-from preprocessing.graph.neighbourhoods import induced, pair_table
+from preprocessing.graph.neighborhoods import induced, pair_table
 
 REVERSE = {"parent": "child", "gem": "gem_of", "same": "same"}
 
@@ -73,7 +73,7 @@ def test_against_networkx(seed, most_hubs):
                 assert name in ("gem", "gem_of")
 
 
-def test_types_are_those_of_neighbourhoods():
+def test_types_are_those_of_neighborhoods():
     table = pair_table(random_graph(0), priority=())
     (subgraph,) = induced(table, np.arange(10), np.array([0, 10]), max_nodes=10)
     types = [getattr(subgraph, name).dtype for name in ("nodes", "hops", "senders", "receivers", "relations")]

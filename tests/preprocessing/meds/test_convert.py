@@ -260,7 +260,7 @@ def test_a_row_that_cannot_be_used_is_listed_with_its_line(table, line, kind, co
     assert events_of(done.output).equals(kept)
 
 
-def test_an_output_that_is_there_is_recognised(tmp_path):
+def test_an_output_that_is_there_is_recognized(tmp_path):
     source = mimic_copies.write(tmp_path / "in", "mimic3")
     output = tmp_path / "out"
     assert not run(source, output).done_already

@@ -214,7 +214,7 @@ def test_strict_minds_rejects_and_verdicts_also_of_finished_stages(finished, giv
         run(output, given, export_json=True, strict=True)
 
 
-def test_what_needs_a_licence_may_be_absent(given, tmp_path):
+def test_what_needs_a_license_may_be_absent(given, tmp_path):
     folder = tmp_path / "given"
     subprocess.run(["cp", "-a", given, folder], check=True)
     for name in ("SNOMED", "CPT4"):

@@ -23,7 +23,7 @@ from medtok_jax.convert.pytorch import weights as pytorch_weights  # noqa: E402
 from medtok_jax.convert.pytorch.convert import convert  # noqa: E402
 from medtok_jax.convert.request import make_request  # noqa: E402
 from medtok_jax.inference import model_reader  # noqa: E402
-from medtok_jax.inference.model_reader import Neighbourhood, SavedModel  # noqa: E402
+from medtok_jax.inference.model_reader import Neighborhood, SavedModel  # noqa: E402
 from medtok_jax.inference.model_writer import flatten  # noqa: E402
 from medtok_jax.inference.new_codes import NewCodeEncoder  # noqa: E402
 from medtok_jax.text.encoder_files import encoder_identity  # noqa: E402
@@ -131,7 +131,7 @@ def make_saved(base, graph, encoder_dir, **model) -> SavedModel:
         node_types=tuple(graph.node_types),
         relation_names=tuple(graph.relation_names),
         reverse=tuple(graph.reverse),
-        neighbourhood=Neighbourhood(8, 4, (), (), True),
+        neighborhood=Neighborhood(8, 4, (), (), True),
         learned_missing_graph=True,
         encoder=encoder_identity(encoder_dir),
         fingerprint="0" * 64,
@@ -330,7 +330,7 @@ def tokenizer_dir(pairs, encoder_dir, tmp_path_factory):
         }
         named = {name: getattr(saved, name) for name in ("node_types", "relation_names", "reverse", "encoder")}
         named |= {"fingerprint": saved.fingerprint, "learned_missing_graph": True, "step": 7, "config": config}
-        parts = {name: dataclasses.asdict(getattr(saved, name)) for name in ("sizes", "neighbourhood")}
+        parts = {name: dataclasses.asdict(getattr(saved, name)) for name in ("sizes", "neighborhood")}
         content = {"format_version": model_reader.FORMAT_VERSION, "sha256": digests} | named | parts
         (folder / model_reader.CONFIG).write_text(json.dumps(content))
 

@@ -8,7 +8,7 @@ from preprocessing.common.errors import InputError
 from preprocessing.common.hashing import mix
 from preprocessing.graph.icd_graph import FIRST_KEPT, PRIORITY
 from preprocessing.graph.knowledge_graph import from_facts, node_table
-from preprocessing.graph.neighbourhoods import neighbour_table, subgraphs
+from preprocessing.graph.neighborhoods import neighbor_table, subgraphs
 from preprocessing.linking.links import link_by_key
 
 REVERSE = {"parent": "child", "gem": "gem_of", "note": "note_of", "same": "same"}
@@ -30,7 +30,7 @@ def rank(relation):
 
 
 def offers(graph, hub_cap):
-    """node -> its first `hub_cap` neighbours, as {neighbour: relation} in order."""
+    """node -> its first `hub_cap` neighbors, as {neighbor: relation} in order."""
     names = graph.relation_names
     of_pair = {}
     for u in range(graph.num_nodes):
@@ -47,16 +47,16 @@ def offers(graph, hub_cap):
 
     result = {}
     for u in range(graph.num_nodes):
-        neighbours = sorted({v for a, v in of_pair if a == u})
-        scatter = {v: int(mix(np.array([u * 2**32 + v], dtype=np.uint64))[0]) for v in neighbours}
-        neighbours.sort(key=lambda v: (rank(best(u, v)), scatter[v]))
-        result[u] = {v: best(u, v) for v in neighbours[:hub_cap]}
+        neighbors = sorted({v for a, v in of_pair if a == u})
+        scatter = {v: int(mix(np.array([u * 2**32 + v], dtype=np.uint64))[0]) for v in neighbors}
+        neighbors.sort(key=lambda v: (rank(best(u, v)), scatter[v]))
+        result[u] = {v: best(u, v) for v in neighbors[:hub_cap]}
     return result, back
 
 
 def reference(offered, back, anchors, max_nodes):
     """(nodes, hops, set of (sender, relation, receiver) as node ids) of one subgraph."""
-    lists = {u: list(neighbours) for u, neighbours in offered.items()}
+    lists = {u: list(neighbors) for u, neighbors in offered.items()}
     width = max(map(len, lists.values()))
     one = [(lists[a][j], offered[a][lists[a][j]]) for j in range(width) for a in anchors if j < len(lists[a])]
     one.sort(key=lambda item: item[1] not in FIRST)
@@ -79,7 +79,7 @@ def test_against_brute_force(seed):
     rng = np.random.default_rng(1000 + seed)
     graph = random_graph(seed)
     hub_cap, max_nodes = int(rng.integers(1, 12)), int(rng.integers(3, 30))
-    table = neighbour_table(graph, hub_cap=hub_cap, priority=RANKS, first_kept=FIRST)
+    table = neighbor_table(graph, hub_cap=hub_cap, priority=RANKS, first_kept=FIRST)
     anchors = rng.permutation(graph.num_nodes)[:50].astype(np.int32).reshape(-1, 1)
     if seed % 2:
         anchors = np.concatenate([anchors, rng.permutation(graph.num_nodes)[:50, None].astype(np.int32)], axis=1)
@@ -109,7 +109,7 @@ def check_pairs(graph, subgraph):
 @pytest.mark.parametrize("seed", range(5))
 def test_without_caps_it_is_the_ball_of_radius_two(seed):
     graph = random_graph(seed, nodes=40)
-    table = neighbour_table(graph, hub_cap=40, priority=RANKS)
+    table = neighbor_table(graph, hub_cap=40, priority=RANKS)
     whole = nx.Graph(zip(graph.sources().tolist(), graph.indices.tolist(), strict=True))
     whole.add_nodes_from(range(40))
     anchors = np.arange(40, dtype=np.int32).reshape(-1, 1)
@@ -123,14 +123,14 @@ def test_without_caps_it_is_the_ball_of_radius_two(seed):
 
 def test_an_isolated_and_a_missing_anchor():
     graph = from_facts(node_table([("t", "n", "S", "0")] * 3), {"parent": np.array([[0, 1]])}, REVERSE)
-    table = neighbour_table(graph, hub_cap=2, priority=RANKS)
+    table = neighbor_table(graph, hub_cap=2, priority=RANKS)
     alone, missing = subgraphs(table, np.array([[2], [-1]], dtype=np.int32), max_nodes=5)
     assert (alone.nodes.tolist(), alone.hops.tolist(), len(alone.senders)) == ([2], [0], 0)
     assert (len(missing.nodes), len(missing.senders)) == (0, 0)
 
 
 def test_rows_do_not_depend_on_one_another(graph):
-    table = neighbour_table(graph, hub_cap=16, priority=PRIORITY, first_kept=FIRST_KEPT)
+    table = neighbor_table(graph, hub_cap=16, priority=PRIORITY, first_kept=FIRST_KEPT)
     anchors = np.random.default_rng(0).permutation(graph.num_nodes)[:300].astype(np.int32).reshape(-1, 1)
     together = list(subgraphs(table, anchors, max_nodes=64))
     for position in (0, 127, 128, 299):
@@ -140,7 +140,7 @@ def test_rows_do_not_depend_on_one_another(graph):
 
 
 def test_real_graph_keeps_parents_and_crosswalks_first(graph, facts):
-    table = neighbour_table(graph, hub_cap=16, priority=PRIORITY, first_kept=FIRST_KEPT)
+    table = neighbor_table(graph, hub_cap=16, priority=PRIORITY, first_kept=FIRST_KEPT)
     codes = ["ICD10CM/E11.9", "ICD9CM/250.00", "ICD9CM/V58.89", "ICD10PCS/0016070", "ICD10CM/D66"]
     anchors = np.array([[facts.ids[code]] for code in codes], dtype=np.int32)
     for code, subgraph in zip(codes, subgraphs(table, anchors, max_nodes=64), strict=True):
@@ -159,16 +159,16 @@ def test_a_hub_is_not_shown_by_its_low_ids():
     nodes = 2000
     facts = {"parent": np.stack([np.arange(1, nodes), np.zeros(nodes - 1, int)], axis=1)}
     graph = from_facts(node_table([("t", "n", "S", str(i)) for i in range(nodes)]), facts, REVERSE)
-    table = neighbour_table(graph, hub_cap=100, priority=RANKS)
-    offered = table.neighbours[0]
+    table = neighbor_table(graph, hub_cap=100, priority=RANKS)
+    offered = table.neighbors[0]
     assert 800 < offered.mean() < 1200
     assert offered.max() > 1900
 
 
 def test_impossible_sizes_are_refused(graph):
     with pytest.raises(InputError, match="hub_cap"):
-        neighbour_table(graph, hub_cap=0, priority=PRIORITY)
-    table = neighbour_table(graph, hub_cap=1, priority=PRIORITY)
+        neighbor_table(graph, hub_cap=0, priority=PRIORITY)
+    table = neighbor_table(graph, hub_cap=1, priority=PRIORITY)
     with pytest.raises(InputError, match="max_nodes"):
         next(subgraphs(table, np.zeros((1, 2), np.int32), max_nodes=1))
 

@@ -1,7 +1,7 @@
-"""Subgraphs of codes that are given by their neighbours, drawn by the rule of the training data: hub-capped, two hops.
+"""Subgraphs of codes that are given by their neighbors, drawn by the rule of the training data: hub-capped, two hops.
 
 Where codes are nodes of the knowledge graph, the code joins it as a new node. Where they only hang on nodes, as those
-of PrimeKG do, the neighbours are what it hangs on.
+of PrimeKG do, the neighbors are what it hangs on.
 """
 
 import dataclasses
@@ -13,62 +13,62 @@ from medtok_jax.inference.graph_index import GraphIndex
 from medtok_jax.inference.graph_input import CodeGraph, describe
 from preprocessing.codes import compact_code
 from preprocessing.common.errors import InputError
-from preprocessing.graph.neighbourhoods import NeighbourTable, Subgraph, subgraphs
+from preprocessing.graph.neighborhoods import NeighborTable, Subgraph, subgraphs
 
 FRESH = -1
 
 
 @dataclasses.dataclass(frozen=True)
-class _Neighbour:
-    """A neighbour: its node of the knowledge graph or `FRESH`, its name, and the relation from the code to it."""
+class _Neighbor:
+    """A neighbor: its node of the knowledge graph or `FRESH`, its name, and the relation from the code to it."""
 
     node: int
     name: str
     relation: int
 
 
-def from_neighbours(neighbours: list, key: str, index: GraphIndex) -> CodeGraph | None:
+def from_neighbors(neighbors: list, key: str, index: GraphIndex) -> CodeGraph | None:
     """The subgraph of a code joined to some nodes, None for an empty list.
 
-    A neighbour is a string, or an object of `node` and `relation`. The string is a key of the knowledge graph, a bare
+    A neighbor is a string, or an object of `node` and `relation`. The string is a key of the knowledge graph, a bare
     code of the code's own system, or a node's name in any spelling of the same normal form; what is no node takes part
-    by its name alone. `relation` tells how the code stands to the neighbour (`parent`: the neighbour is its parent);
-    without it the relation is the commonest one between codes of the system and nodes of the neighbour's kind. Of more
-    neighbours than `hub_cap` those of the first relations, then those given first are kept.
+    by its name alone. `relation` tells how the code stands to the neighbor (`parent`: the neighbor is its parent);
+    without it the relation is the commonest one between codes of the system and nodes of the neighbor's kind. Of more
+    neighbors than `hub_cap` those of the first relations, then those given first are kept.
 
     Args:
-        neighbours: what was given.
+        neighbors: what was given.
         key: `SYSTEM/code` of the code.
         index: of the model's knowledge graph.
 
     Raises:
-        InputError: a neighbour is neither of the two, is a key that is no node, or the name of several nodes.
+        InputError: a neighbor is neither of the two, is a key that is no node, or the name of several nodes.
     """
     notes: list[str] = []
-    found = _without_repeats([_resolve(item, key, index, notes) for item in neighbours], key, index, notes)
+    found = _without_repeats([_resolve(item, key, index, notes) for item in neighbors], key, index, notes)
     if not found:
         return None
-    found.sort(key=lambda neighbour: index.rank[neighbour.relation])
-    limit = min(index.neighbourhood.hub_cap, index.max_nodes - index.codes_are_nodes)
+    found.sort(key=lambda neighbor: index.rank[neighbor.relation])
+    limit = min(index.neighborhood.hub_cap, index.max_nodes - index.codes_are_nodes)
     if len(found) > limit:
-        notes.append(f"{key}: of {len(found)} neighbours {limit} were kept.")
+        notes.append(f"{key}: of {len(found)} neighbors {limit} were kept.")
         found = found[:limit]
     return _assemble(_draw(found, index), found, key, index, notes)
 
 
-def _resolve(item: object, key: str, index: GraphIndex, notes: list[str]) -> _Neighbour:
+def _resolve(item: object, key: str, index: GraphIndex, notes: list[str]) -> _Neighbor:
     name = item.get("node") if isinstance(item, dict) else item
     relation = item.get("relation") if isinstance(item, dict) else None
     if not isinstance(name, str) or not name.strip() or not isinstance(relation, str | None):
         raise InputError(
-            f"A neighbour of {key} is {describe(item)}; give a name, a key such as ICD10CM/E11.9, or an object of "
+            f"A neighbor of {key} is {describe(item)}; give a name, a key such as ICD10CM/E11.9, or an object of "
             '"node" and "relation".'
         )
     name, system = name.strip(), key.partition("/")[0]
     node = _find(name, key, system, index)
     if node == FRESH:
         notes.append(
-            f"{key}: the neighbour {describe(name)} is no node of the knowledge graph and counts by its name alone."
+            f"{key}: the neighbor {describe(name)} is no node of the knowledge graph and counts by its name alone."
         )
     if relation is None:
         number = index.default_relation(system, node) if node != FRESH else index.unknown_relation
@@ -76,7 +76,7 @@ def _resolve(item: object, key: str, index: GraphIndex, notes: list[str]) -> _Ne
         number = index.relation_number(relation)
         if number == index.unknown_relation:
             notes.append(f"{key}: the relation {describe(relation)} is none that the model knows.")
-    return _Neighbour(node, name, number)
+    return _Neighbor(node, name, number)
 
 
 def _find(name: str, key: str, system: str, index: GraphIndex) -> int:
@@ -84,50 +84,50 @@ def _find(name: str, key: str, system: str, index: GraphIndex) -> int:
         node = index.find_key(name)
         if node < 0:
             raise InputError(
-                f"The neighbour {describe(name)} of {key} is no node of the knowledge graph; correct it or give a name."
+                f"The neighbor {describe(name)} of {key} is no node of the knowledge graph; correct it or give a name."
             )
         return node
     node = index.find_key(f"{system}/{name}")
     return node if node >= 0 else index.find_name(name, system)
 
 
-def _without_repeats(found: list[_Neighbour], key: str, index: GraphIndex, notes: list[str]) -> list[_Neighbour]:
+def _without_repeats(found: list[_Neighbor], key: str, index: GraphIndex, notes: list[str]) -> list[_Neighbor]:
     own = index.find_key(key)
-    kept: dict[object, _Neighbour] = {}
-    for neighbour in found:
-        if neighbour.node == own != FRESH or compact_code(neighbour.name) == compact_code(key):
-            notes.append(f"{key}: the code itself is among its neighbours and was left out.")
+    kept: dict[object, _Neighbor] = {}
+    for neighbor in found:
+        if neighbor.node == own != FRESH or compact_code(neighbor.name) == compact_code(key):
+            notes.append(f"{key}: the code itself is among its neighbors and was left out.")
         else:
-            kept.setdefault(neighbour.name if neighbour.node == FRESH else neighbour.node, neighbour)
+            kept.setdefault(neighbor.name if neighbor.node == FRESH else neighbor.node, neighbor)
     return list(kept.values())
 
 
-def _draw(found: Sequence[_Neighbour], index: GraphIndex) -> Subgraph:
-    """The subgraph around the code, whose node has the first number after the graph's; fresh neighbours follow it."""
-    first, cap = index.num_nodes, index.neighbourhood.hub_cap
+def _draw(found: Sequence[_Neighbor], index: GraphIndex) -> Subgraph:
+    """The subgraph around the code, whose node has the first number after the graph's; fresh neighbors follow it."""
+    first, cap = index.num_nodes, index.neighborhood.hub_cap
     nodes, fresh = [], first
-    for neighbour in found:
-        fresh += neighbour.node == FRESH
-        nodes.append(fresh if neighbour.node == FRESH else neighbour.node)
-    more = fresh - first + 2  # The code, the fresh neighbours, and the table's row of padding.
+    for neighbor in found:
+        fresh += neighbor.node == FRESH
+        nodes.append(fresh if neighbor.node == FRESH else neighbor.node)
+    more = fresh - first + 2  # The code, the fresh neighbors, and the table's row of padding.
     offered, relation = np.full((more, cap), -1, np.int32), np.zeros((more, cap), np.uint8)
     anchors = [first] if index.codes_are_nodes else nodes
     if index.codes_are_nodes:
         offered[0, : len(found)] = nodes
-        relation[0, : len(found)] = [neighbour.relation for neighbour in found]
-    known = np.array([*(name in index.neighbourhood.first_kept for name in index.relation_names), False])
-    table = NeighbourTable(offered, relation, index.reverse.astype(np.uint8), known)
+        relation[0, : len(found)] = [neighbor.relation for neighbor in found]
+    known = np.array([*(name in index.neighborhood.first_kept for name in index.relation_names), False])
+    table = NeighborTable(offered, relation, index.reverse.astype(np.uint8), known)
     if index.graph:
-        rows = index.neighbour_table
+        rows = index.neighbor_table
         table = dataclasses.replace(
             table,
-            neighbours=np.concatenate([rows.neighbours[:first], offered]),
+            neighbors=np.concatenate([rows.neighbors[:first], offered]),
             relation=np.concatenate([rows.relation[:first], relation]),
         )
     return next(iter(subgraphs(table, np.array([anchors], np.int32), max_nodes=index.max_nodes)))
 
 
-def _assemble(drawn: Subgraph, found: Sequence[_Neighbour], key: str, index: GraphIndex, notes: list[str]) -> CodeGraph:
+def _assemble(drawn: Subgraph, found: Sequence[_Neighbor], key: str, index: GraphIndex, notes: list[str]) -> CodeGraph:
     """The drawn subgraph without the node that the knowledge graph may already have of this code."""
     own = index.find_key(key)
     keep = drawn.nodes != own if own != FRESH else np.ones(len(drawn.nodes), bool)
@@ -135,7 +135,7 @@ def _assemble(drawn: Subgraph, found: Sequence[_Neighbour], key: str, index: Gra
     edges = keep[drawn.senders] & keep[drawn.receivers]
     nodes, first = drawn.nodes[keep].astype(np.int64), index.num_nodes
     known = nodes < first
-    fresh_names = [neighbour.name for neighbour in found if neighbour.node == FRESH]
+    fresh_names = [neighbor.name for neighbor in found if neighbor.node == FRESH]
     names, types = np.full(len(nodes), key, object), np.full(len(nodes), index.unknown_type, np.int32)
     names[~known] = [key if node == first else fresh_names[node - first - 1] for node in nodes[~known]]
     if known.any():

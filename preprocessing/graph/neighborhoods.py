@@ -1,7 +1,7 @@
-"""Subgraphs of many codes at once: hub-capped 2-hop neighbourhoods of anchors, and those that given nodes induce.
+"""Subgraphs of many codes at once: hub-capped 2-hop neighborhoods of anchors, and those that given nodes induce.
 
-Neighbourhoods explode through hubs (one ICD-9 code has thousands of crosswalk partners), so every node offers only
-its first `hub_cap` neighbours. The order is by relation and then by a hash of the pair: taking low ids first would
+Neighborhoods explode through hubs (one ICD-9 code has thousands of crosswalk partners), so every node offers only
+its first `hub_cap` neighbors. The order is by relation and then by a hash of the pair: taking low ids first would
 show every hub by the same alphabetical corner of its children.
 """
 
@@ -19,17 +19,17 @@ _CHUNK = 128
 
 
 @dataclasses.dataclass(frozen=True)
-class NeighbourTable:
-    """The neighbours that each node offers, best first.
+class NeighborTable:
+    """The neighbors that each node offers, best first.
 
     Attributes:
-        neighbours: int32 [N + 1, hub_cap], -1 beyond the last. Row N belongs to the padding node and is empty.
-        relation: uint8 [N + 1, hub_cap], relation of the edge from the row's node to the neighbour.
+        neighbors: int32 [N + 1, hub_cap], -1 beyond the last. Row N belongs to the padding node and is empty.
+        relation: uint8 [N + 1, hub_cap], relation of the edge from the row's node to the neighbor.
         reverse: uint8 [R], reverse of each relation.
-        first: bool [R], relations whose targets an anchor keeps in front of its other neighbours.
+        first: bool [R], relations whose targets an anchor keeps in front of its other neighbors.
     """
 
-    neighbours: np.ndarray
+    neighbors: np.ndarray
     relation: np.ndarray
     reverse: np.ndarray
     first: np.ndarray
@@ -37,7 +37,7 @@ class NeighbourTable:
 
 @dataclasses.dataclass(frozen=True)
 class Subgraph:
-    """One neighbourhood.
+    """One neighborhood.
 
     Attributes:
         nodes: int32 [V] node ids, anchors first. hops: uint8 [V], 0 for anchors, then 1 and 2.
@@ -52,14 +52,14 @@ class Subgraph:
     relations: np.ndarray
 
 
-def neighbour_table(
+def neighbor_table(
     graph: KnowledgeGraph, *, hub_cap: int, priority: Sequence[str], first_kept: Sequence[str] = ()
-) -> NeighbourTable:
-    """Ranks every node's neighbours and keeps `hub_cap` of them.
+) -> NeighborTable:
+    """Ranks every node's neighbors and keeps `hub_cap` of them.
 
     Args:
         graph: the knowledge graph.
-        hub_cap: neighbours per node.
+        hub_cap: neighbors per node.
         priority: relation names, best first; relations not named come last.
         first_kept: relation names whose targets an anchor keeps first.
 
@@ -78,12 +78,12 @@ def neighbour_table(
     starts = np.searchsorted(source, np.arange(graph.num_nodes))
     place = np.arange(len(source)) - starts[source]
     kept = place < hub_cap
-    neighbours = np.full((graph.num_nodes + 1, hub_cap), -1, dtype=np.int32)
+    neighbors = np.full((graph.num_nodes + 1, hub_cap), -1, dtype=np.int32)
     relations = np.zeros((graph.num_nodes + 1, hub_cap), dtype=np.uint8)
-    neighbours[source[kept], place[kept]] = target[kept]
+    neighbors[source[kept], place[kept]] = target[kept]
     relations[source[kept], place[kept]] = relation[kept]
     first = np.array([name in first_kept for name in graph.relation_names], dtype=bool)
-    return NeighbourTable(neighbours, relations, reverse, first)
+    return NeighborTable(neighbors, relations, reverse, first)
 
 
 def _one_edge_per_pair(
@@ -101,11 +101,11 @@ def _one_edge_per_pair(
     return source[new], target[new], relation[new]
 
 
-def subgraphs(table: NeighbourTable, anchors: np.ndarray, *, max_nodes: int) -> Iterator[Subgraph]:
-    """Yields the neighbourhood of each row of `anchors`, in order; rows that are the same share one `Subgraph`.
+def subgraphs(table: NeighborTable, anchors: np.ndarray, *, max_nodes: int) -> Iterator[Subgraph]:
+    """Yields the neighborhood of each row of `anchors`, in order; rows that are the same share one `Subgraph`.
 
-    Kept are, up to `max_nodes`: the anchors, the targets of their `first_kept` relations, their other neighbours, and
-    then neighbours of neighbours, taking the best of each neighbour before the second best of any.
+    Kept are, up to `max_nodes`: the anchors, the targets of their `first_kept` relations, their other neighbors, and
+    then neighbors of neighbors, taking the best of each neighbor before the second best of any.
 
     Args:
         table: what each node offers.
@@ -117,7 +117,7 @@ def subgraphs(table: NeighbourTable, anchors: np.ndarray, *, max_nodes: int) -> 
     """
     if max_nodes < max(1, anchors.shape[1]):
         raise InputError(f"max_nodes must be at least the number of anchors ({anchors.shape[1]}), not {max_nodes}.")
-    padding = len(table.neighbours) - 1
+    padding = len(table.neighbors) - 1
     where = np.full((_CHUNK, padding + 1), -1, dtype=np.int16)
 
     def compute(rows: np.ndarray) -> Iterator[Subgraph]:
@@ -150,14 +150,14 @@ def _divide(
         )
 
 
-def _keep(table: NeighbourTable, anchors: np.ndarray, max_nodes: int) -> tuple[np.ndarray, np.ndarray]:
+def _keep(table: NeighborTable, anchors: np.ndarray, max_nodes: int) -> tuple[np.ndarray, np.ndarray]:
     """Kept nodes int32 [n, max_nodes], -1 padded, and their hops uint8 [n, max_nodes]."""
     rows = len(anchors)
-    # [rows, hub_cap, A]: the best neighbour of every anchor, then the second best of every anchor, ...
-    one_hop = table.neighbours[anchors].transpose(0, 2, 1).reshape(rows, -1)
+    # [rows, hub_cap, A]: the best neighbor of every anchor, then the second best of every anchor, ...
+    one_hop = table.neighbors[anchors].transpose(0, 2, 1).reshape(rows, -1)
     first = table.first[table.relation[anchors].transpose(0, 2, 1).reshape(rows, -1)]
     one_hop = np.take_along_axis(one_hop, np.argsort(~first, axis=1, kind="stable"), axis=1)
-    two_hop = table.neighbours[one_hop].transpose(0, 2, 1).reshape(rows, -1)
+    two_hop = table.neighbors[one_hop].transpose(0, 2, 1).reshape(rows, -1)
     candidates = np.concatenate([anchors, one_hop, two_hop], axis=1)
     widths = (anchors.shape[1], one_hop.shape[1], two_hop.shape[1])
     hop_of_column = np.repeat(np.arange(3, dtype=np.uint8), widths)
@@ -183,7 +183,7 @@ def _first_occurrence(values: np.ndarray) -> np.ndarray:
 
 
 def _induced(
-    table: NeighbourTable, nodes: np.ndarray, where: np.ndarray
+    table: NeighborTable, nodes: np.ndarray, where: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Edges among the kept nodes, once per pair, sorted by (row, lower position, higher position).
 
@@ -197,7 +197,7 @@ def _induced(
     kept_row, kept_place = np.nonzero(nodes >= 0)
     kept = nodes[kept_row, kept_place]
     where[kept_row, kept] = kept_place
-    offered = table.neighbours[kept]
+    offered = table.neighbors[kept]
     # The id -1 of padding looks at the last column of `where`, which belongs to the padding node and stays -1.
     found = where[kept_row[:, None], offered]
     where[kept_row, kept] = -1
