@@ -2,8 +2,6 @@
 
 import numpy as np
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 
 from medtok_jax import MedTokTokenizer
 from medtok_jax.devices import sharding
@@ -134,12 +132,9 @@ def test_the_whole_vocabulary_of_a_run_on_a_sample(finished_run, trained, tmp_pa
 
     monkeypatch.setattr(checkpoints.Found, "about", of_a_sample)
     assert len(setup.open_trained(finished_run[0], progress=False).data.selected) == 100
-    flags.FLAGS(["tokenize"])
-    with flagsaver.flagsaver(workdir=str(finished_run[0]), output=str(tmp_path / "tok")):
-        commands.main(["tokenize", "vocabulary"])
+    commands.write_vocabulary(finished_run[0], tmp_path / "tok")
     assert f"{trained.config.codes} codes; codebook in use: text" in capsys.readouterr().out
     for name in LOOK_UP:
         assert (tmp_path / "tok" / name).read_bytes() == (trained.path / name).read_bytes()
-    with flagsaver.flagsaver(tokenizer=str(tmp_path / "tok")):
-        commands.main(["tokenize", "verify"])
+    commands.verify(str(tmp_path / "tok"))
     assert f"{trained.config.codes} codes, 2 files, all as written" in capsys.readouterr().out

@@ -2,13 +2,14 @@
 
 import io
 import re
+import subprocess
+import sys
 
 import pytest
 from absl import flags
-from absl.testing import flagsaver
 from rich.console import Console
 
-from medtok_jax.tokenize import commands
+from medtok_jax.tokenize.__main__ import define_flags, main
 from medtok_jax.tokenize.display import show_code
 from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing.common.errors import InputError
@@ -47,10 +48,17 @@ def test_each_token_has_a_line(tokenizer):
     assert "means" not in text.split("\n", 2)[2]
 
 
-@pytest.mark.parametrize("arguments", [["tokenize"], ["tokenize", "codes"], ["tokenize", "file", "x"]])
+def run(arguments: list[str], **values) -> None:
+    """Run the command with arguments and flags, as `python -m medtok_jax.tokenize` does."""
+    given = flags.FlagValues()
+    define_flags(given)
+    main(given(["tokenize", *arguments, *(f"--{name}={value}" for name, value in values.items())]), given)
+
+
+@pytest.mark.parametrize("arguments", [[], ["codes"], ["file", "x"]])
 def test_says_how_it_is_used(arguments):
     with pytest.raises(InputError, match="tokenize code CODE"):
-        commands.main(arguments)
+        run(arguments)
 
 
 @pytest.mark.parametrize(
@@ -72,6 +80,11 @@ def test_says_how_it_is_used(arguments):
 def test_bad_input_is_one_sentence(arguments, given, sentence, tokenizer):
     if given.get("tokenizer") == "a" and len(given) > 1 and "workdir" not in given:
         given = given | {"tokenizer": str(tokenizer.directory.path)}
-    flags.FLAGS(["tokenize"])
-    with flagsaver.flagsaver(**given), pytest.raises(InputError, match=sentence):
-        commands.main(["tokenize", *arguments])
+    with pytest.raises(InputError, match=sentence):
+        run(arguments, **given)
+
+
+def test_it_runs_as_a_module(tokenizer):
+    command = [sys.executable, "-m", "medtok_jax.tokenize", "verify", f"--tokenizer={tokenizer.directory.path}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{tokenizer.directory.path}: {len(tokenizer)} codes, 2 files, all as written\n"

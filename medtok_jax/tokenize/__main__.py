@@ -1,0 +1,150 @@
+"""Look up or make the tokens of medical codes.
+
+    python -m medtok_jax.tokenize code E11.9 [CODE ...] --workdir=DIR [--verbose]
+    python -m medtok_jax.tokenize code E11.9X --tokenizer=TOK --description="Type 2 diabetes, not seen before"
+    python -m medtok_jax.tokenize file --input=codes.csv --output=tokens.json --tokenizer=TOK
+    python -m medtok_jax.tokenize vocabulary --workdir=DIR --output=TOK [--embeddings] [--with_model]
+    python -m medtok_jax.tokenize verify --tokenizer=TOK
+
+A tokenizer is a directory, a name on the Hugging Face hub, or the one that training left in its work directory. `code`
+and `file` need neither JAX nor an accelerator for codes that the tokenizer holds.
+"""
+
+import functools
+import json
+from pathlib import Path
+
+from absl import flags
+
+from medtok_jax.tokenize import commands
+from medtok_jax.tokenizer import MedTokTokenizer
+from preprocessing.common import command_line
+from preprocessing.common.errors import InputError
+
+USAGE = "python -m medtok_jax.tokenize code CODE [CODE ...] --workdir=DIR"
+
+
+def define_flags(given: flags.FlagValues = flags.FLAGS) -> None:
+    """Define all flags of the command line in `given`."""
+    text = functools.partial(flags.DEFINE_string, default=None, flag_values=given)
+    number = functools.partial(flags.DEFINE_integer, lower_bound=0, flag_values=given)
+    switch = functools.partial(flags.DEFINE_bool, default=False, flag_values=given)
+    text("tokenizer", help="Tokenizer directory, or its name on the Hugging Face hub.")
+    text("workdir", help="Work directory of a finished training run; its tokenizer is used.")
+    text("output", help="file: .json, .jsonl, .csv or .parquet to write; vocabulary: directory to write.")
+    text("system", help="code, file: code system of codes that name none, such as ICD10CM.")
+    flags.DEFINE_list(
+        "prefer",
+        None,
+        "code, file: systems in the order in which a bare code of several is looked up, or `paper`.",
+        flag_values=given,
+    )
+    flags.DEFINE_enum(
+        "fallback",
+        "none",
+        ["none", "ancestors"],
+        "code, file: `ancestors` gives unknown codes the tokens of the nearest code above them.",
+        flag_values=given,
+    )
+    text("description", help="code: text to encode the code by, if it is unknown.")
+    text("graph", help="code: JSON file with its subgraph (node-link) or a list of neighbors.")
+    switch("verbose", help="code: print a line for each token, with other codes that share it.")
+    number("neighbors", 10, "code: number of codes to list that share most tokens.")
+    text("input", help="file: codes as .csv, .json, .jsonl or .parquet.")
+    text("code_column", help="file: column of the codes, if its name does not tell.")
+    text("system_column", help="file: column of the code systems, if its name does not tell.")
+    text("description_column", help="file: column of the descriptions, if its name does not tell.")
+    number("batch_size", 0, "file: rows at once, 1,024 by default; vocabulary: codes a batch, by default of training.")
+    text("data_dir", default="", help="vocabulary: directory of the data set, if not the one that training read.")
+    switch("embeddings", help="vocabulary: keep the embeddings before quantization too.")
+    switch("with_model", help="vocabulary: add the model, which encodes codes never seen.")
+
+
+def main(arguments: list[str], given: flags.FlagValues = flags.FLAGS) -> None:
+    """Run the command that the first argument names, with the flags in `given`."""
+    command, *codes = arguments[1:] or [""]
+    if command == "code":
+        _code(codes, given)
+    elif command == "file" and not codes:
+        _file(given)
+    elif command == "vocabulary" and not codes:
+        _vocabulary(given)
+    elif command == "verify" and not codes:
+        commands.verify(_required("tokenizer", given))
+    else:
+        raise InputError(f"Say what to do, for example: {USAGE}; or file, vocabulary, verify and flags (--help).")
+
+
+def _code(codes: list[str], given: flags.FlagValues) -> None:
+    if not codes:
+        raise InputError(f"Say which codes: {USAGE}.")
+    if len(codes) > 1 and (given.description or given.graph):
+        raise InputError("--description and --graph are of one code; give them one by one.")
+    commands.show_codes(
+        _open_tokenizer(given),
+        codes,
+        system=given.system,
+        description=given.description,
+        graph=_read_graph(given.graph),
+        fallback=_fallback(given),
+        neighbors=given.neighbors,
+        verbose=given.verbose,
+    )
+
+
+def _file(given: flags.FlagValues) -> None:
+    source = Path(_required("input", given)).expanduser()
+    output = Path(_required("output", given)).expanduser()
+    commands.tokenize_file(
+        _open_tokenizer(given),
+        source,
+        output,
+        columns={"code": given.code_column, "system": given.system_column, "description": given.description_column},
+        system=given.system,
+        fallback=_fallback(given),
+        batch_size=given.batch_size or 1024,
+    )
+
+
+def _vocabulary(given: flags.FlagValues) -> None:
+    commands.write_vocabulary(
+        Path(_required("workdir", given)).expanduser(),
+        Path(_required("output", given)).expanduser(),
+        data_dir=given.data_dir,
+        batch_size=given.batch_size,
+        embeddings=given.embeddings,
+        with_model=given.with_model,
+    )
+
+
+def _open_tokenizer(given: flags.FlagValues) -> MedTokTokenizer:
+    if bool(given.tokenizer) == bool(given.workdir):
+        raise InputError("Say which tokenizer, by one of --tokenizer=TOK and --workdir=DIR.")
+    prefer = given.prefer[0] if given.prefer and len(given.prefer) == 1 else given.prefer
+    path = given.tokenizer or Path(given.workdir).expanduser() / "tokenizer"
+    return MedTokTokenizer.from_pretrained(path, prefer=prefer)
+
+
+def _required(name: str, given: flags.FlagValues) -> str:
+    value = given[name].value
+    if not value:
+        raise InputError(f"--{name} is missing; see --help for an example.")
+    return value
+
+
+def _fallback(given: flags.FlagValues) -> str | None:
+    return None if given.fallback == "none" else given.fallback
+
+
+def _read_graph(path: str | None) -> dict | list | None:
+    if path is None:
+        return None
+    try:
+        return json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"--graph={path} is no readable JSON file ({error}).") from error
+
+
+if __name__ == "__main__":
+    define_flags()
+    command_line.run(main)
