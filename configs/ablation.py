@@ -1,9 +1,9 @@
-"""One change at a time: `configs/ablation.py:CELL` is `configs/default.py` on a fixed sample, with one cell's change.
+"""Train with one change at a time: `configs/ablation.py:CELL` is the default on a fixed sample, with that change.
 
     python -m medtok_jax.main --config=configs/ablation.py:graph_off --workdir=runs/graph_off
 
-`python -m eval.ablations` trains and judges all cells. A cell takes up to 4 minutes on 2 CPU cores, so that what is
-compared are short runs; a difference here is a reason to try it at full length, and no more.
+`python -m eval.ablations` trains and evaluates all cells. A cell takes up to 4 minutes on 2 CPU cores, so what is
+compared are short runs: a difference is a reason to try the change at full length, and no more.
 """
 
 from ml_collections import ConfigDict
@@ -12,19 +12,19 @@ from configs import default, paper, published
 
 HELD_OUT = "medtok_codes/icd-holdout_gem_30_eval-holdout_note_30_eval"
 
-# Chapters of diseases in both ICD revisions, so that a sample of 20,000 codes holds pairs that mean the same: drawn at
-# random over all codes it would hold forty held-out pairs, instead of two thousand.
+# Chapters of diseases in both ICD revisions, so that a sample of 20,000 codes contains two thousand held-out pairs with
+# the same meaning; drawn at random over all codes it would contain forty.
 SAMPLE = (
     *(f"ICD10CM/{letter}" for letter in "ABCDEFGIJKLNQR"),
     *(f"ICD9CM/{digit}" for digit in "0123457"),
 )
 
-# What cells have in common though recipes differ in it.
+# Fields that all cells share although the recipes differ in them.
 COMMON = ("model.codebook_size", "model.text_encoder_model")
 
 
 def _recipe(config: ConfigDict) -> dict:
-    """Fields of model, loss and augmentation in which a configuration differs from the default, but for `COMMON`."""
+    """Return the fields of model, loss and augmentation that differ from the default, except those in `COMMON`."""
     plain = default.get_config()
     return {
         f"{section}.{name}": value
@@ -34,7 +34,7 @@ def _recipe(config: ConfigDict) -> dict:
     }
 
 
-# Cell -> what differs from `default`. Groups of cells, in the order of the table.
+# Changes of each cell against `default`, by group, in the order of the table.
 CELLS: dict[str, dict[str, dict]] = {
     "reference": {"default": {}},
     "recipes": {
@@ -61,7 +61,7 @@ CELLS: dict[str, dict[str, dict]] = {
         "more_distillation": {"loss.distillation_weight": 3.0},
         "no_positives": {"loss.positive_relations": ()},
     },
-    "what is masked": {
+    "masking": {
         "positives_shown": {"augment.mask_positives": 0.0},
         "modalities_shown": {"augment.modality_dropout": 0.0},
     },
@@ -108,29 +108,30 @@ CELLS: dict[str, dict[str, dict]] = {
 
 
 def cells() -> dict[str, dict]:
-    """Every cell and its changes, in order."""
+    """Return every cell with its changes, in order."""
     return {name: changes for group in CELLS.values() for name, changes in group.items()}
 
 
 def get_config(variant: str = "default") -> ConfigDict:
-    """The configuration of one cell."""
-    variant, known = variant or "default", cells()
+    """Return the configuration of one cell."""
+    variant = variant or "default"
+    known = cells()
     if variant not in known:
         raise ValueError(f"configs/ablation.py has no variant {variant!r}; there are {', '.join(known)}")
     config = default.get_config().copy_and_resolve_references()
     config.unlock()
-    config.data.name = HELD_OUT  # The graph lacks the crosswalks of 30 % of ICD-9-CM, and 30 % of the notes.
-    config.data.sample_size = 20000  # Codes, the same in every cell.
-    config.data.include = SAMPLE  # Which.
-    config.data.length_buckets = (64,)  # One shape: compiling for more would take longer than it saves.
-    config.model.codebook_size = 3000  # A row for 7 codes; 12,000 rows are one for 14 of all.
-    config.train.batch_size = 256  # Codes a step: more steps in the same time.
-    config.train.epochs = 0  # Steps count.
-    config.train.steps = 120  # Two passes over the sample.
-    config.train.warmup_steps = 12  # A tenth.
-    config.train.eval_every = 120  # Only at the end.
-    config.train.checkpoint_every = 120  # Likewise.
-    config.train.gradient_norms_every = 0  # Takes long to compile.
+    config.data.name = HELD_OUT  # Crosswalks of 30 % of ICD-9-CM and 30 % of notes are held out.
+    config.data.sample_size = 20000  # Number of codes; every cell has the same.
+    config.data.include = SAMPLE  # Prefixes of the sampled codes.
+    config.data.length_buckets = (64,)  # One length, because compiling more shapes costs more than it saves.
+    config.model.codebook_size = 3000  # One row for 7 codes; the default has one row for 14 codes.
+    config.train.batch_size = 256  # Codes in each step; smaller batches give more steps in the same time.
+    config.train.epochs = 0  # The length is given in steps.
+    config.train.steps = 120  # Number of steps: two passes over the sample.
+    config.train.warmup_steps = 12  # A tenth of the steps.
+    config.train.eval_every = 120  # Validate only at the end.
+    config.train.checkpoint_every = 120  # Save only at the end.
+    config.train.gradient_norms_every = 0  # Gradient norms take long to compile.
     for name, value in known[variant].items():
         section, field = name.split(".")
         config[section][field] = value

