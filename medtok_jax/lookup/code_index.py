@@ -1,6 +1,6 @@
-"""Finds the row of a code: exact, whatever the spelling, one at a time or a million. No JAX here.
+"""Find the row of a code in the token table, whatever its spelling, one code at a time or a million. No JAX here.
 
-A code is looked up with its dot or without: a code that is given with a dot must have it in the right place.
+A code may be given with its dot or without; a dot that is given must be in the right position.
 """
 
 import bisect
@@ -19,11 +19,11 @@ UNKNOWN, AMBIGUOUS = -1, -2
 
 
 class UnknownCodeError(InputError):
-    """A code that the tokenizer does not hold."""
+    """Report a code that the tokenizer does not hold."""
 
 
 class AmbiguousCodeError(InputError):
-    """A bare code that several code systems have; `candidates` are their keys."""
+    """Report a bare code that several code systems have; `candidates` holds the key of each."""
 
     def __init__(self, message: str, candidates: Sequence[str]):
         super().__init__(message)
@@ -31,7 +31,7 @@ class AmbiguousCodeError(InputError):
 
 
 class SortedStrings:
-    """Strings in the order of their bytes, where one is found by bisection: a few bytes a string, nothing per object.
+    """Store strings sorted by their bytes and find one by bisection, in a few bytes a string without Python objects.
 
     Args:
         strings: in any order.
@@ -43,32 +43,34 @@ class SortedStrings:
         _, offsets, content = self.strings.buffers()
         self._offsets = memoryview(offsets).cast("i")
         self._content = content.to_pybytes() if content else b""
-        # Equal strings stand side by side.
+        # After sorting, equal strings are adjacent.
         same = pc.equal(self.strings[1:], self.strings[:-1]).to_numpy(zero_copy_only=False)
         self.repeated = np.concatenate([same, [False]]) | np.concatenate([[False], same])
 
     def __len__(self) -> int:
         return len(self.order)
 
-    def __getitem__(self, place: int) -> bytes:
-        return self._content[self._offsets[place] : self._offsets[place + 1]]
+    def __getitem__(self, position: int) -> bytes:
+        return self._content[self._offsets[position] : self._offsets[position + 1]]
 
     def find(self, text: str) -> list[int]:
-        """Rows whose string is `text`."""
+        """Return the rows whose string is `text`."""
         wanted = text.encode("utf-8", "surrogatepass")
-        place, rows = bisect.bisect_left(self, wanted), []
-        while place < len(self) and self[place] == wanted:
-            rows.append(int(self.order[place]))
-            place += 1
+        position = bisect.bisect_left(self, wanted)
+        rows = []
+        while position < len(self) and self[position] == wanted:
+            rows.append(int(self.order[position]))
+            position += 1
         return rows
 
 
 class CodeIndex:
-    """All ways to a row of a token table.
+    """Resolve codes to rows of a token table.
 
     Args:
         table: columns `key` (sorted), `system` and `code`.
-        prefer: code systems in the order in which a bare code of several is looked up; empty to refuse such a code.
+        prefer: code systems in the order in which a bare code of several systems is looked up; empty to refuse such a
+            code.
     """
 
     def __init__(self, table: pa.Table, prefer: Sequence[str] = ()):
@@ -82,24 +84,24 @@ class CodeIndex:
         self.prefer = self.resolve_order(prefer)
 
     def resolve_order(self, prefer: Sequence[str]) -> tuple[str, ...]:
-        """Code systems named in order of preference.
+        """Return the code systems that an order of preference names, in that order.
 
         Raises:
-            InputError: one is no code system.
+            InputError: a name is not that of a code system.
         """
         return tuple(system for name in prefer for system in self.names.systems_named(name))
 
     def find(self, text: str, system: str | None = None) -> int:
-        """Row of a code.
+        """Return the row of a code.
 
         Args:
-            text: the code, with a prefix or without.
-            system: its code system, where the prefix does not tell.
+            text: the code, with the name of its system as a prefix or without.
+            system: its code system, for a code without a prefix.
 
         Raises:
-            UnknownCodeError: there is none.
+            UnknownCodeError: the table does not hold the code.
             AmbiguousCodeError: several systems have it, and no order of preference was given.
-            InputError: `text` is no text, or `system` no code system.
+            InputError: `text` is not a string, or `system` is not a code system.
         """
         rows = self.candidates(text, system)
         if not rows:
@@ -110,10 +112,11 @@ class CodeIndex:
         return self._choose(rows, text)
 
     def find_ancestor(self, text: str, system: str | None = None) -> tuple[str, int]:
-        """The key of a code that is not in the table, and the row of the nearest code above it (see `hierarchy`).
+        """Return the key of a code that the table lacks and the row of its nearest ancestor (see `hierarchy`).
 
         Raises:
-            UnknownCodeError, AmbiguousCodeError, InputError: as `find`.
+            UnknownCodeError: the table holds no ancestor of the code either.
+            AmbiguousCodeError, InputError: see `find`.
         """
         keys = {}
         for name, code in self.wellformed(text, system):
@@ -125,10 +128,12 @@ class CodeIndex:
         return keys[row], row
 
     def infer_system(self, text: str, system: str | None = None) -> tuple[str, str]:
-        """Code system and code of a text that is not in the table: as it says, else by the shape of the code.
+        """Return the code system and the code of a text that the table lacks.
+
+        The system is the one that the prefix or `system` names, else the only one whose codes have this shape.
 
         Raises:
-            InputError: that does not settle the system.
+            InputError: neither settles the system.
         """
         named, code = self._read(text, system)
         if named is None or len(named) > 1:
@@ -136,18 +141,18 @@ class CodeIndex:
             if len(found) == 1:
                 return found[0]
             raise InputError(
-                f"{shown(text)} does not tell its code system; give one of {', '.join(self.names.systems)}."
+                f"{shown(text)} does not name its code system; give one of {', '.join(self.names.systems)}."
             )
         if not named or not code:
-            raise InputError(f"{shown(text)} is no code of {system}.")
+            raise InputError(f"{shown(text)} is not a code of {system}.")
         return named[0], code
 
     def wellformed(self, text: str, system: str | None = None) -> list[tuple[str, str]]:
-        """Code systems whose codes look like a text, and the text in their normal form."""
+        """Return each code system whose codes have the shape of a text, with the text in that system's normal form."""
         named, code = self._read(text, system)
         found = []
         for name in self.names.systems if named is None else named:
-            # Normal forms are made for ASCII; a dot in another place than theirs makes another code.
+            # Normal forms are defined for ASCII; a dot in another position makes another code.
             if code.isascii() and codes.is_wellformed(name, code):
                 normal = codes.display_code(name, code)
                 if "." not in code or normal == code.upper():
@@ -155,9 +160,9 @@ class CodeIndex:
         return found
 
     def _choose(self, rows: list[int], text: str) -> int:
-        """The one row, or the one of the system that is preferred."""
+        """Return the only row, or the only one of the most preferred system; raise `AmbiguousCodeError` otherwise."""
         if len(rows) > 1 and self.prefer:
-            rank = {name: place for place, name in reversed(list(enumerate(self.prefer)))}
+            rank = {name: number for number, name in reversed(list(enumerate(self.prefer)))}
             best = min(rank.get(self.system_of(row), len(rank)) for row in rows)
             rows = [row for row in rows if rank.get(self.system_of(row)) == best] or rows
         if len(rows) > 1:
@@ -170,28 +175,28 @@ class CodeIndex:
         return rows[0]
 
     def _read(self, text: str, system: str | None) -> tuple[tuple[str, ...] | None, str]:
-        """Systems that a text or `system` names, None for none, and the code."""
+        """Return the systems that a text or `system` names (None where neither names any) and the code."""
         if not isinstance(text, str):
             raise InputError(f"A code must be text, such as 'E11.9' or 'ICD10CM/E11.9', not {shown(text)}.")
         named, code = self.names.split(text)
         if system is not None:
-            asked = self.names.systems_named(system)
-            named = asked if named is None else tuple(name for name in named if name in asked)
+            given = self.names.systems_named(system)
+            named = given if named is None else tuple(name for name in named if name in given)
         return named, code
 
     def candidates(self, text: str, system: str | None = None) -> list[int]:
-        """Rows of all codes that a text may mean, rising."""
+        """Return the rows of all codes that a text may mean, ascending."""
         named, code = self._read(text, system)
         rows = self._spelled(_upper(code), named)
         if rows or "." in code:
             return rows
-        # Codes whose official form is another, such as a dashed NDC.
+        # Some codes, such as dashed NDCs, have another official form.
         for name, normal in self.wellformed(text, system):
             rows += [row for row in self._spelled(_upper(normal), (name,)) if row not in rows]
         return sorted(rows)
 
     def system_of(self, row: int) -> str:
-        """Code system of a row."""
+        """Return the code system of a row."""
         return self._system_names[self._system[row]]
 
     def _spelled(self, code: str, named: tuple[str, ...] | None) -> list[int]:
@@ -199,22 +204,24 @@ class CodeIndex:
         if named is not None:
             rows = [row for row in rows if self.system_of(row) in named]
         if "." in code or len(rows) > 1:
-            # A dot in the wrong place makes another code, and the code spelled exactly so goes before another's.
+            # A dot in another position makes another code, and a code with exactly this spelling takes precedence.
             exact = [row for row in rows if self._display[row].as_py() == code]
             if "." in code or (exact and named is not None and len(named) == 1):
                 return exact
         return sorted(rows)
 
     def is_of(self, rows: np.ndarray, system: str) -> np.ndarray:
-        """`[rows]` bool, whether they are of a code system."""
+        """Return a `[rows]` bool mask of the rows whose code is of `system`."""
         named = [self._system_names.index(s) for s in self.names.systems_named(system) if s in self._system_names]
         return np.isin(self._system[rows], named)
 
     def find_many(self, texts: Sequence[str] | pa.Array, system: str | None = None) -> np.ndarray:
-        """Rows of many codes, `[codes]` int32: `UNKNOWN` where there is none (also for None), `AMBIGUOUS` for several.
+        """Return the rows of many codes, `[codes]` int32.
+
+        A code that the table lacks, and None, give `UNKNOWN`; a code of several systems gives `AMBIGUOUS`.
 
         Raises:
-            InputError: something is neither text nor None, or `system` is no code system.
+            InputError: an element is neither a string nor None, or `system` is not a code system.
         """
         if system is not None:
             self.names.systems_named(system)
@@ -229,7 +236,7 @@ class CodeIndex:
         return rows
 
     def _find_plain(self, texts: pa.StringArray) -> np.ndarray:
-        """Rows of keys and of bare codes that one system alone has; `UNKNOWN` where one must look closer."""
+        """Return the rows of keys and of bare codes that only one system has, and `UNKNOWN` for all other texts."""
         rows = np.full(len(texts), UNKNOWN, np.int32)
         prefixed = pc.match_substring(texts, "/").fill_null(False).to_numpy(zero_copy_only=False)
         if prefixed.any():
@@ -237,20 +244,21 @@ class CodeIndex:
         if prefixed.all():
             return rows
         code = pc.ascii_upper(_select(texts, ~prefixed))
-        place = pc.index_in(pc.replace_substring(code, ".", ""), self._compact.strings, skip_nulls=True)
-        known = place.is_valid().to_numpy(zero_copy_only=False)
-        place = place.fill_null(0).to_numpy()
-        found = self._compact.order[place]
+        position = pc.index_in(pc.replace_substring(code, ".", ""), self._compact.strings, skip_nulls=True)
+        known = position.is_valid().to_numpy(zero_copy_only=False)
+        position = position.fill_null(0).to_numpy()
+        found = self._compact.order[position]
         same = pc.equal(code, self._display.take(pa.array(found))).fill_null(False).to_numpy(zero_copy_only=False)
         dotted = pc.match_substring(code, ".").fill_null(False).to_numpy(zero_copy_only=False)
-        settled = known & ~self._compact.repeated[place] & (same | ~dotted)
+        settled = known & ~self._compact.repeated[position] & (same | ~dotted)
         rows[~prefixed] = np.where(settled, found, UNKNOWN)
         return rows
 
     def _find_each(self, texts: Sequence[str | None], system: str | None) -> np.ndarray:
-        return np.array([self._find_or_tell(text, system) for text in texts], np.int32)
+        return np.array([self._find_or_flag(text, system) for text in texts], np.int32)
 
-    def _find_or_tell(self, text: str | None, system: str | None) -> int:
+    def _find_or_flag(self, text: str | None, system: str | None) -> int:
+        """Return the row of a code, or `UNKNOWN` or `AMBIGUOUS` in place of an error."""
         if is_missing(text):
             return UNKNOWN
         try:
@@ -261,14 +269,14 @@ class CodeIndex:
             return AMBIGUOUS
 
 
-def text_at(texts: Sequence[str] | pa.Array, place: int) -> str | None:
-    """One of the texts that `find_many` takes."""
-    text = texts[place]
+def text_at(texts: Sequence[str] | pa.Array, position: int) -> str | None:
+    """Return one of the texts that `find_many` takes as a Python string, or None where it is missing."""
+    text = texts[position]
     return text.as_py() if isinstance(text, pa.Scalar) else text
 
 
 def _as_strings(texts: Sequence[str] | pa.Array) -> pa.StringArray | None:
-    """The same as one array, or None where something among them is no text, or has no UTF-8 form."""
+    """Return texts as one array, or None if an element is not a string or has no UTF-8 form."""
     try:
         array = texts if isinstance(texts, (pa.Array, pa.ChunkedArray)) else pa.array(texts)
     except (pa.ArrowException, TypeError, ValueError, OverflowError, RecursionError):
@@ -285,10 +293,10 @@ def _select(strings: pa.StringArray, mask: np.ndarray) -> pa.StringArray:
 
 
 def is_missing(text: object) -> bool:
-    """Whether this stands for a value that is not there: None, or the NaN of a table of numbers."""
+    """Return True for a missing value: None, or the NaN that a data frame holds in its place."""
     return text is None or (isinstance(text, float) and text != text)
 
 
 def _upper(code: str) -> str:
-    """Capitals; beyond ASCII nothing changes, or other letters would become those of codes (`ſ` an S)."""
+    """Return an ASCII code in capitals and any other as it is: capitals of `ſ` would be the S of real codes."""
     return code.upper() if code.isascii() else code

@@ -1,6 +1,6 @@
-"""What people write for a code: `E11.9`, `e119`, `ICD10CM/E11.9`, `icd10cm:E119`, `DIAGNOSIS//ICD//10//E119`.
+"""Split the spellings of a code into system and code: `e119`, `ICD10CM/E11.9`, `DIAGNOSIS//ICD//10//E119`.
 
-The last is the form of MIMIC-IV in MEDS: https://github.com/Medical-Event-Data-Standard.
+The last is the spelling of MIMIC-IV in MEDS: https://github.com/Medical-Event-Data-Standard.
 """
 
 import re
@@ -24,7 +24,7 @@ ALIASES = {
     "NDC11": ("NDC",),
     "ATCWHO": ("ATC",),
 }
-# What the first part of a MEDS code says of an ICD code.
+# Code systems by the first two parts of a MEDS code.
 MEDS_ICD = {
     ("DIAGNOSIS", "ICD10"): ("ICD10CM",),
     ("DIAGNOSIS", "ICD9"): ("ICD9CM",),
@@ -36,10 +36,10 @@ _NOT_NAME = re.compile(r"[^A-Z0-9]")
 
 
 class CodeNames:
-    """Tells the code systems and the code that a text means.
+    """Split a text into the code systems that it names and the code.
 
     Args:
-        systems: the code systems there are; they go by their own names too, whatever the case.
+        systems: names of the known code systems, which are matched regardless of case.
     """
 
     def __init__(self, systems: list[str]):
@@ -47,10 +47,10 @@ class CodeNames:
         self._named = ALIASES | {_plain(name): (name,) for name in PAPER_ORDER} | {_plain(s): (s,) for s in systems}
 
     def systems_named(self, name: str) -> tuple[str, ...]:
-        """Code systems meant by a name, such as `snomed`, `ICD-10-CM`, or `ICD10` for both of its parts.
+        """Return the code systems of a name, such as `snomed`, `ICD-10-CM`, or `ICD10` for both of its parts.
 
         Raises:
-            InputError: it is the name of none.
+            InputError: no code system has this name.
         """
         if not isinstance(name, str):
             raise InputError(f"A code system must be text, not {type(name).__name__}.")
@@ -60,7 +60,7 @@ class CodeNames:
         return named
 
     def split(self, text: str) -> tuple[tuple[str, ...] | None, str]:
-        """Systems that a text names, None where it names none, and the code without them."""
+        """Return the systems that a text names (None where it names none) and the code without the prefix."""
         text = text.strip()
         if "//" in text:
             return self._split_meds(text)
@@ -72,7 +72,8 @@ class CodeNames:
 
     def _split_meds(self, text: str) -> tuple[tuple[str, ...] | None, str]:
         *names, code = text.split("//")
-        kind, rest = _plain(names[0]), _plain("".join(names[1:]))
+        kind = _plain(names[0])
+        rest = _plain("".join(names[1:]))
         named = MEDS_ICD.get((kind, rest)) or self._named.get(rest or kind)
         return (named, code.strip()) if named else (None, text)
 
@@ -82,7 +83,7 @@ def _plain(name: str) -> str:
 
 
 def shown(value: object, longest: int = 60) -> str:
-    """A value as a message may hold it: on one line, quoted, not too long."""
+    """Return a value quoted for a message, on one line and cut after `longest` characters."""
     if not isinstance(value, (str, bytes, int, float)):
         return f"a {type(value).__name__}"
     quoted = repr(value[: longest + 1] if isinstance(value, (str, bytes)) else value)

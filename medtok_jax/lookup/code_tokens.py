@@ -1,4 +1,4 @@
-"""The tokens of one code, and where they come from."""
+"""Define the tokens of one code together with their provenance."""
 
 import dataclasses
 
@@ -7,17 +7,17 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class CodeTokens:
-    """The tokens of one code.
+    """Hold the tokens of one code.
 
     Attributes:
-        key: `SYSTEM/code` of the code asked for.
-        description: of the code; of the ancestor where the source is that.
+        key: `SYSTEM/code` of the requested code.
+        description: of the code; of the ancestor if the tokens are an ancestor's.
         ids: `[4K]` int32: K each of text-specific, graph-specific, text cross, graph cross.
         weights: `[4K]` float32.
-        has_text, has_graph: whether there was a description and a subgraph.
-        source: `table`; `ancestor SYSTEM/code`; or `model: ` and what it read: `text`, `graph`, `text+graph`, or
+        has_text, has_graph: whether the code has a description and a subgraph.
+        source: `table`; `ancestor SYSTEM/code`; or `model: ` and the model's inputs: `text`, `graph`, `text+graph`, or
             `text+hierarchy` (see `new_codes.NewTokens`).
-        notes: what was cut, left out or assumed on the way, one sentence each.
+        notes: one sentence for each input that was cut, ignored or assumed.
     """
 
     key: str

@@ -1,4 +1,4 @@
-"""`tokenizer_config.json`: what a tokenizer directory says of itself, and its files held against it."""
+"""Read and write `tokenizer_config.json`, and check the files of a tokenizer directory against it."""
 
 import dataclasses
 import hashlib
@@ -13,26 +13,27 @@ CONFIG = "tokenizer_config.json"
 TOKENS = "tokens.parquet"
 CODEBOOK = "codebook.safetensors"
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-# Bytes up to which a file's contents are checked whenever a directory is opened.
+# Files of up to this many bytes have their contents checked whenever a directory is opened.
 SMALL = 1 << 20
 AGAIN = "copy the directory again, or write it again with `python -m medtok_jax.tokenize vocabulary`"
 
 
 @dataclasses.dataclass(frozen=True)
 class TokenizerConfig:
-    """What `tokenizer_config.json` says.
+    """Hold the contents of `tokenizer_config.json`.
 
     Attributes:
         identity: digest of keys, descriptions, tokens, weights and codebook.
         codes: number of codes.
         systems: number of codes of each code system.
-        regions: of the codebook; N is their sum.
+        regions: sizes of the codebook's regions; N is their sum.
         num_top_k_tokens: K; a code has 4K tokens.
         embedding_dim: d.
         quantizer_kind: `top_k` (the K rows are mixed by weights that sum to one), `residual` (they are added up) or
             `pursuit` (they are added up, times their weights).
-        special_tokens: ids of the special tokens, behind the codebook: `[PAD]` is N.
-        prefer: code systems in the order in which a bare code of several is looked up; empty to refuse such a code.
+        special_tokens: ids of the special tokens, which follow those of the codebook: `[PAD]` is N.
+        prefer: code systems in the order in which a bare code of several systems is looked up; empty to refuse such a
+            code.
         data_set: name and fingerprint of the data set.
         text_encoder: name and identity of the text encoder.
         training: step of the checkpoint, and the configuration of model and training.
@@ -55,24 +56,24 @@ class TokenizerConfig:
 
     @property
     def codebook_size(self) -> int:
-        """N; the ids of special tokens follow."""
+        """Return the number of codebook rows, N; the ids of special tokens follow."""
         return self.regions.size
 
     def searched(self, embedding: str) -> tuple[int, int]:
-        """First row and one past the last row that tokens of an embedding may come from."""
+        """Return the first codebook row, and one past the last, that the tokens of an embedding may come from."""
         region = REGION_OF_EMBEDDING[embedding]
-        whole = region == "shared" and self.training.get("model", {}).get("shared_search") == "book"
-        return (0, self.codebook_size) if whole else self.regions.bounds(region)
+        searches_all = region == "shared" and self.training.get("model", {}).get("shared_search") == "book"
+        return (0, self.codebook_size) if searches_all else self.regions.bounds(region)
 
     def to_json(self) -> str:
         return json.dumps({"format_version": FORMAT_VERSION} | dataclasses.asdict(self), indent=1) + "\n"
 
     @classmethod
     def from_json(cls, text: str, path: Path) -> "TokenizerConfig":
-        """Parses the file at `path`.
+        """Parse the text of the file at `path`.
 
         Raises:
-            InputError: it is no such file, or of another version of the format.
+            InputError: the text is not that of a tokenizer configuration, or is of another version of the format.
         """
         try:
             fields = json.loads(text)
@@ -96,9 +97,9 @@ class TokenizerConfig:
         for name, kind in self.__annotations__.items():
             kind = getattr(kind, "__origin__", kind)
             if not isinstance(getattr(self, name), kind):
-                raise ValueError(f"{name} is no {kind.__name__}")
+                raise ValueError(f"{name} is not of type {kind.__name__}")
         if not all(isinstance(size, int) and size > 0 for size in dataclasses.astuple(self.regions)):
-            raise ValueError("regions are no sizes")
+            raise ValueError("the sizes of the regions are not positive integers")
         if self.special_tokens != special_token_ids(self.codebook_size):
             raise ValueError("special tokens do not follow the codebook")
         for name, entry in self.files.items():
@@ -109,22 +110,22 @@ class TokenizerConfig:
 
 
 def special_token_ids(codebook_size: int) -> dict[str, int]:
-    """Special tokens stand behind the codebook, so that the id of a token is its row."""
+    """Return the ids of the special tokens: they follow the codebook, so that the id of a code's token is its row."""
     return {name: codebook_size + number for number, name in enumerate(SPECIAL_TOKENS)}
 
 
 def read_config(path: Path) -> TokenizerConfig:
-    """The configuration of a tokenizer directory.
+    """Read the configuration of a tokenizer directory.
 
     Raises:
-        InputError: there is none, or it cannot be used.
+        InputError: the directory has none, or it cannot be used.
     """
     try:
         text = (path / CONFIG).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        what = "is not a directory" if not path.is_dir() else f"holds no readable {CONFIG}"
+        problem = "is not a directory" if not path.is_dir() else f"holds no readable {CONFIG}"
         raise InputError(
-            f"{path} {what}; a tokenizer is written by training (WORKDIR/tokenizer) and by"
+            f"{path} {problem}; a tokenizer is written by training (WORKDIR/tokenizer) and by"
             " `python -m medtok_jax.tokenize vocabulary`."
         ) from error
     config = TokenizerConfig.from_json(text, path / CONFIG)
@@ -135,9 +136,9 @@ def read_config(path: Path) -> TokenizerConfig:
 
 
 def check_files(path: Path, config: TokenizerConfig, *, verify: bool = False) -> None:
-    """Holds the files of a directory against the sizes and sha256 that the configuration lists.
+    """Compare the files of a directory with the sizes and sha256 digests that the configuration lists.
 
-    Contents of large files are read only where `verify`: they are told apart by the identity they carry.
+    Large files are hashed only with `verify`: their metadata hold the identity of the tokenizer that they belong to.
 
     Raises:
         InputError: a file is missing or differs.
@@ -148,7 +149,7 @@ def check_files(path: Path, config: TokenizerConfig, *, verify: bool = False) ->
             raise InputError(f"{file} is missing; {AGAIN}.")
         size = file.stat().st_size
         if size != wanted["size"]:
-            raise damaged(file, f"{size:,} bytes where {CONFIG} says {wanted['size']:,}")
+            raise damaged(file, f"it has {size:,} bytes where {CONFIG} lists {wanted['size']:,}")
         if (verify or size <= SMALL) and sha256_of(file) != wanted["sha256"]:
             raise damaged(file, f"its sha256 is not the one in {CONFIG}")
 
@@ -160,10 +161,10 @@ def sha256_of(path: Path) -> str:
 
 
 def damaged(path: Path, what: object) -> InputError:
-    """What to raise for a file that cannot be what the configuration lists."""
+    """Return the error to raise for a file that does not match the configuration."""
     return InputError(f"{path} is damaged ({what}); {AGAIN}.")
 
 
 def foreign(path: Path) -> InputError:
-    """What to raise for a file of another tokenizer."""
+    """Return the error to raise for a file of another tokenizer."""
     return InputError(f"{path} belongs to another tokenizer than the {CONFIG} beside it; {AGAIN}.")

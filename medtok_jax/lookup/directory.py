@@ -1,13 +1,13 @@
-"""The tokenizer directory: its files, how they come to be, and what is checked when they are read. No JAX here.
+"""Write, read and check a tokenizer directory. No JAX here.
 
     tokens.parquet            key, system, code, description, split, ids [4K] int32, weights [4K] float32, has_text,
-                              has_graph; one row a code, sorted by key; numbers lie uncompressed, to be memory-mapped
+                              has_graph; one row a code, sorted by key; numbers are uncompressed, to be memory-mapped
     codebook.safetensors      `codebook` [N, d] float32, rows as they are searched
-    embeddings.safetensors    optional: `embeddings` [codes, 4, d] float16 before quantization, row i as in the table
-    tokenizer_config.json     what all of them mean, and size and sha256 of every other file
+    embeddings.safetensors    optional: `embeddings` [codes, 4, d] float16 before quantization, rows as in the table
+    tokenizer_config.json     metadata of the tokenizer, and size and sha256 of every other file
 
-It may hold more files, which look-up does not need. The files listed above carry the same `identity`, a digest of
-the tokens, in their own metadata: a file of another tokenizer is told at once, without reading it all.
+It may hold more files, which look-up does not need. The metadata of each file listed above holds the same `identity`,
+a digest of the tokens, by which a file of another tokenizer is recognized without reading all of it.
 """
 
 import contextlib
@@ -48,12 +48,12 @@ FLAGS = ("has_text", "has_graph")
 
 @dataclasses.dataclass(frozen=True)
 class Tokens:
-    """What a tokenizer directory is made of.
+    """Hold the arrays that a tokenizer directory is written from.
 
     Attributes:
         strings: `key`, `system`, `code`, `description`, `split`: `[codes]` arrays of str.
         ids, weights: `[codes, 4K]` int32 and float32.
-        has_text, has_graph: `[codes]` bool, whether there was a description and a subgraph.
+        has_text, has_graph: `[codes]` bool, whether the code has a description and a subgraph.
         codebook: `[N, d]` float32.
         embeddings: `[codes, 4, d]` before quantization, or None.
     """
@@ -67,7 +67,7 @@ class Tokens:
     embeddings: np.ndarray | None = None
 
     def sorted(self) -> "Tokens":
-        """The same codes in the order of their keys."""
+        """Return the same codes in the order of their keys."""
         order = np.argsort(self.strings["key"].astype(str), kind="stable")
         rows = {name: getattr(self, name)[order] for name in ("ids", "weights", *FLAGS)}
         strings = {name: self.strings[name][order] for name in STRINGS}
@@ -75,7 +75,7 @@ class Tokens:
         return Tokens(strings=strings, codebook=self.codebook, embeddings=embeddings, **rows)
 
     def identity(self) -> str:
-        """Digest of everything but the splits."""
+        """Return the sha256 of keys, descriptions, ids, weights and codebook, in hexadecimal."""
         digest = hashlib.sha256()
         for name in ("key", "description"):
             digest.update("\n".join(self.strings[name]).encode() + b"\0")
@@ -172,12 +172,12 @@ def _describe_files(folder: Path) -> Iterator[tuple[str, int, str]]:
 
 @dataclasses.dataclass(frozen=True)
 class TokenizerDirectory:
-    """A tokenizer directory that has been read and checked.
+    """Hold a tokenizer directory that has been read and checked.
 
     Attributes:
-        path: where it lies.
-        config: what it says of itself.
-        table: `tokens.parquet`.
+        path: the directory.
+        config: its `tokenizer_config.json`.
+        table: its `tokens.parquet`.
         ids, weights: `[codes, 4K]` int32 and float32, read-only.
     """
 
@@ -189,10 +189,10 @@ class TokenizerDirectory:
 
     @classmethod
     def read(cls, path: str | Path, *, verify: bool = False) -> "TokenizerDirectory":
-        """Reads and checks a directory: sizes, identities, shapes, ranges; contents by sha256 only where `verify`.
+        """Read a directory and check sizes, identities, shapes and ranges; large files by sha256 only with `verify`.
 
         Raises:
-            InputError: one sentence on what is missing, damaged, or of another tokenizer.
+            InputError: a file is missing, damaged, or of another tokenizer.
         """
         path = Path(path)
         config = read_config(path)
@@ -208,14 +208,14 @@ class TokenizerDirectory:
             with directory.open_safetensors(name):
                 pass
         if directory.codebook.shape != (config.codebook_size, config.embedding_dim):
-            raise damaged(path / CODEBOOK, f"a codebook of shape {directory.codebook.shape}")
+            raise damaged(path / CODEBOOK, f"the codebook has the shape {directory.codebook.shape}")
         return directory
 
     def open_safetensors(self, name: str):
-        """An opened safetensors file of this directory, memory-mapped: use as a context, then `get_tensor`.
+        """Open a safetensors file of this directory, memory-mapped, as a context manager with `get_tensor`.
 
         Raises:
-            InputError: it cannot be read, or belongs to another tokenizer.
+            InputError: the file cannot be read, or belongs to another tokenizer.
         """
         path = self.path / name
         try:
@@ -228,16 +228,16 @@ class TokenizerDirectory:
 
     @functools.cached_property
     def codebook(self) -> np.ndarray:
-        """`[N, d]` float32, rows as they are searched."""
+        """Return the codebook, `[N, d]` float32, rows as they are searched."""
         with self.open_safetensors(CODEBOOK) as file:
-            if "codebook" not in file.keys():  # noqa: SIM118  (the file is no dictionary)
+            if "codebook" not in file.keys():  # noqa: SIM118  (the file is not a dictionary)
                 raise damaged(self.path / CODEBOOK, "it holds no codebook")
             codebook = file.get_tensor("codebook")
         codebook.flags.writeable = False
         return codebook
 
     def embeddings(self, rows: np.ndarray) -> np.ndarray:
-        """`[rows, 4, d]` float32 embeddings before quantization.
+        """Return the embeddings before quantization, `[rows, 4, d]` float32.
 
         Raises:
             InputError: the directory was written without them.
@@ -248,8 +248,8 @@ class TokenizerDirectory:
                 " `python -m medtok_jax.tokenize vocabulary --embeddings`."
             )
         with self.open_safetensors(EMBEDDING_FILE) as file:
-            everything = file.get_slice("embeddings")
-            found = [everything[int(row) : int(row) + 1] for row in rows]
+            embeddings = file.get_slice("embeddings")
+            found = [embeddings[int(row) : int(row) + 1] for row in rows]
         return np.concatenate(found or [np.zeros((0, 4, self.config.embedding_dim))]).astype(np.float32)
 
 
@@ -267,19 +267,20 @@ def _check_table(table: pa.Table, ids: np.ndarray, weights: np.ndarray, config: 
         raise ValueError(f"it belongs to another tokenizer than {CONFIG}")
     for name in STRINGS:
         if not pa.types.is_string(table[name].type) or table[name].null_count:
-            raise ValueError(f"column {name} is no text")
+            raise ValueError(f"column {name} is not text")
     for name in FLAGS:
         if not pa.types.is_boolean(table[name].type):
-            raise ValueError(f"column {name} is no yes or no")
+            raise ValueError(f"column {name} is not boolean")
     if not len(table) == config.codes > 0:
-        raise ValueError(f"{len(table):,} codes where {CONFIG} says {config.codes:,}")
-    k, keys = config.num_top_k_tokens, table["key"].combine_chunks()
+        raise ValueError(f"it holds {len(table):,} codes where {CONFIG} lists {config.codes:,}")
+    k = config.num_top_k_tokens
+    keys = table["key"].combine_chunks()
     if ids.shape[1] != 4 * k or weights.shape[1] != 4 * k:
-        raise ValueError(f"{ids.shape[1]} tokens a code where {CONFIG} says 4 x {k}")
+        raise ValueError(f"it holds {ids.shape[1]} tokens a code where {CONFIG} lists 4 x {k}")
     if not pc.all(pc.less(keys[:-1], keys[1:])).as_py() and len(keys) > 1:
         raise ValueError("its keys are not sorted and distinct")
     for number, embedding in enumerate(EMBEDDINGS):
         start, stop = config.searched(embedding)
         part = ids[:, number * k : (number + 1) * k]
         if part.min() < start or part.max() >= stop:
-            raise ValueError(f"tokens of {embedding} lie outside of what it searches")
+            raise ValueError(f"tokens of {embedding} lie outside the region that it searches")

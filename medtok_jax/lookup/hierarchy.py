@@ -1,4 +1,4 @@
-"""The hierarchy that is spelled out in a code: E11.9XYZ is a kind of E11.9, and that of E11. No JAX here."""
+"""Derive the ancestors of a code from its spelling: E11.9XYZ is a kind of E11.9, which is a kind of E11. No JAX."""
 
 from collections.abc import Iterator
 
@@ -8,15 +8,15 @@ from preprocessing.codes import ATC, ICD_SYSTEMS, NDC
 # Characters of the levels of an ATC code, and of an NDC's product in front of its package.
 _ATC_LEVELS = (5, 4, 3, 1)
 _NDC_PRODUCT = 9
-# ICD-10-PCS: section, body system and operation, the row that its tables begin with.
+# The shortest ancestors of ICD-10-PCS codes are the tables: section, body system and operation.
 _SHORTEST = 3
 
 
 def ancestors(system: str, code: str) -> Iterator[str]:
-    """Codes above a well-formed one in its own spelling, nearest first; they need not exist.
+    """Yield the ancestors that the spelling of a well-formed code implies, nearest first; they need not exist.
 
-    ICD codes lose their last character down to the category, ATC codes a level, NDC packages become products. SNOMED,
-    RxNorm, CPT4 and HCPCS codes tell nothing of what is above them.
+    ICD codes lose their last character down to the category, ATC codes a level; NDC packages become products. SNOMED,
+    RxNorm, CPT4 and HCPCS codes imply no ancestors.
 
     Args:
         system: an OMOP vocabulary name.

@@ -1,4 +1,4 @@
-"""Finds a tokenizer: a directory, or a name on the Hugging Face hub, of which only the files that are read come."""
+"""Find a tokenizer by its directory, or download the files that are needed from the Hugging Face hub by its name."""
 
 import re
 from pathlib import Path
@@ -11,14 +11,14 @@ _NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def resolve_tokenizer(name_or_path: str | Path, revision: str | None = None) -> Path:
-    """The directory of a tokenizer, downloaded where it is the name of one on the hub.
+    """Return the directory of a tokenizer, downloading it if `name_or_path` is a name on the hub.
 
     Args:
-        name_or_path: a directory, a work directory of a training run (its `tokenizer` is meant), or a hub name.
+        name_or_path: a directory, the work directory of a training run (whose `tokenizer` is opened), or a hub name.
         revision: branch, tag or commit on the hub.
 
     Raises:
-        InputError: it is neither, or the hub did not give it.
+        InputError: `name_or_path` is none of these, or the download failed.
     """
     try:
         path = Path(name_or_path).expanduser()

@@ -1,9 +1,9 @@
-"""Which row of a tokenizer's table the code of an event is, and what became of those that are none. No JAX here.
+"""Map the codes of patient events to rows of a tokenizer's table, and report the codes without a row. No JAX here.
 
 Patient records write a code in several ways: `ICD10CM/E11.9`, `ICD10CM/E119`, `DIAGNOSIS//ICD//10//E119`,
-`PROCEDURE//ICD//9//0010`, `NDC/00002143380`, `MEDICATION//NDC//00002143380`, `SNOMED//44054006`. A code counts only
-with the name of its system: what a bare `250.00` or `10021` is in someone's records would be a guess, and so would be
-the tokens of a code near one that the tokenizer does not hold.
+`PROCEDURE//ICD//9//0010`, `NDC/00002143380`, `MEDICATION//NDC//00002143380`, `SNOMED//44054006`. A code is mapped only
+if it names its system: the meaning of a bare `250.00` or `10021` in patient records would be a guess. A code that the
+tokenizer does not hold never gets the tokens of a similar code.
 """
 
 import collections
@@ -23,24 +23,24 @@ from preprocessing.common.extras import load
 
 pl = load("polars")
 
-# What becomes of codes that the tokenizer does not hold.
+# Ways to treat codes that the tokenizer does not hold.
 UNMAPPED = ("keep", "drop", "unk")
 MISSING = -1
-# Events of no coding system that a report lists by name, of each kind of event.
+# The report lists at most this many events outside of all code systems, for each kind of event.
 LISTED_OTHERS = 20
 _NDC_PART = re.compile(r"[0-9]{11}|[0-9]{4,5}-[0-9]{3,4}-[0-9]{1,2}")
-# What a report says of a code that has no row.
+# Reasons that a report gives for a code without a row.
 _ABSENT = "not in the vocabulary"
 _MALFORMED = "not the shape of a code of this system"
 _AMBIGUOUS = "a code of several systems"
 
 
 class CodeMapper:
-    """Maps the codes of events onto rows of a tokenizer's table, and keeps count of all it was asked.
+    """Map the codes of events to rows of a tokenizer's table, and count every code that is looked up.
 
     Args:
         keys: `SYSTEM/code` of every row of the table.
-        unmapped: `keep`, `drop` or `unk`: what the one who asks does with codes that have no row; for the report.
+        unmapped: `keep`, `drop` or `unk`: how the caller treats codes without a row; recorded in the report.
 
     Raises:
         InputError: `unmapped` is none of these.
@@ -53,19 +53,19 @@ class CodeMapper:
         self.keys = [str(key) for key in (keys.to_pylist() if hasattr(keys, "to_pylist") else keys)]
         order = np.argsort(np.array(self.keys), kind="stable")
         table = pa.table({"key": pa.array([self.keys[i] for i in order], pa.string())})
-        for place, name in enumerate(("system", "code")):
-            parts = [self.keys[i].split("/", 1)[place] for i in order]
+        for number, name in enumerate(("system", "code")):
+            parts = [self.keys[i].split("/", 1)[number] for i in order]
             table = table.append_column(name, pa.array(parts, pa.string()))
         self._index = CodeIndex(table)
         self._original = order.astype(np.int64)
-        # Names of all systems of codes, whether this table has codes of them or not.
+        # All code systems are recognized, even those that the table has no codes of.
         self._names = CodeNames(list(codes.SYSTEMS))
         self._rows_of_keys = {key: row for row, key in enumerate(self.keys)}
         self._known: dict[str, tuple[int, str, str]] = {}
         self._seen: collections.Counter[str] = collections.Counter()
 
     def rows(self, events: "pl.Series | np.ndarray") -> np.ndarray:
-        """Row of each event's code, `[events]` int64; `MISSING` (-1) where it has none. Counts them all.
+        """Return the row of each event's code, `[events]` int64, `MISSING` (-1) where it has none; count all events.
 
         Args:
             events: codes, as the data set spells them; null stands for no code, and has no row.
@@ -77,18 +77,18 @@ class CodeMapper:
         return self._look_up(series, [row for row, _, _ in self._resolve(counts["code"])], counts["code"], MISSING)
 
     def is_medical(self, events: "pl.Series | np.ndarray") -> np.ndarray:
-        """Whether each event's code names a system of medical codes, `[events]` bool, mapped or not; counts nothing."""
+        """Return an `[events]` bool mask of the codes that name a code system, mapped or not; count nothing."""
         series = _as_series(events)
         unique = series.drop_nulls().unique()
         return self._look_up(series, [bool(why or row >= 0) for row, _, why in self._resolve(unique)], unique, False)
 
     def report(self) -> "pl.DataFrame":
-        """What was asked so far: a row for each system of codes, then one for each kind of other event.
+        """Return the counts so far: a row for each code system, then one for each kind of other event.
 
-        Columns: `kind` (`code` or `other`), `name` (the system, or what the other event's code begins with), `events`,
-        `mapped`, `unmapped` (0 of other events, which no tokenizer is asked about), `codes` (distinct),
-        `codes_unmapped`, `most_frequent_unmapped` (a list of up to 10 of `code`, `events`; of other events simply the
-        most frequent).
+        Columns: `kind` (`code` or `other`), `name` (the system, or the first part of another event's code), `events`,
+        `mapped`, `unmapped` (0 for other events, which are never looked up), `codes` (distinct), `codes_unmapped`,
+        `most_frequent_unmapped` (a list of up to 10 structs of `code` and `events`; for other events the most frequent
+        ones).
         """
         rows = [
             {
@@ -111,17 +111,17 @@ class CodeMapper:
         return pl.DataFrame(rows, schema=schema | {"most_frequent_unmapped": listed})
 
     def write(self, path: Path) -> None:
-        """Writes the report as JSON, with every code of a coding system that has no row, the most frequent first.
+        """Write the report as JSON, with every code of a code system that has no row, the most frequent first.
 
-        A code is told with the reason, and with the nearest code above it that the tokenizer holds, where there is one:
-        nothing is mapped to that.
+        Each such code is listed with the reason and with the nearest ancestor that the tokenizer holds, if any; it is
+        not mapped to that ancestor.
         """
         systems, others = [], []
         for (kind, name), found in self._grouped().items():
-            about = {"name": name, "events": sum(event[3] for event in found), "codes": len(found)}
+            totals = {"name": name, "events": sum(event[3] for event in found), "codes": len(found)}
             if kind == "other":
                 most = [{"code": code, "events": count} for code, _, _, count in found[:LISTED_OTHERS]]
-                others.append({**about, "most_frequent": most})
+                others.append({**totals, "most_frequent": most})
                 continue
             missing = [
                 {"code": code, "events": count, "reason": reason, **self._above(code)}
@@ -129,27 +129,27 @@ class CodeMapper:
                 if row < 0
             ]
             unmapped = sum(code["events"] for code in missing)
-            mapped = {"mapped": about["events"] - unmapped, "unmapped": unmapped, "codes_unmapped": len(missing)}
-            systems.append({**about, **mapped, "unmapped_codes": missing})
-        told = {"unmapped": self.unmapped, "systems": systems, "other_events": others}
+            mapped = {"mapped": totals["events"] - unmapped, "unmapped": unmapped, "codes_unmapped": len(missing)}
+            systems.append({**totals, **mapped, "unmapped_codes": missing})
+        report = {"unmapped": self.unmapped, "systems": systems, "other_events": others}
         path = Path(path)
         partial = path.with_name(f"{path.name}.partial")
-        partial.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         partial.replace(path)
 
     def summary(self) -> str:
-        """One line a system of codes: events, share mapped, and the most frequent code that is not."""
+        """Return one line for each code system: events, share mapped, and the most frequent unmapped code."""
         lines = []
         for row in self.report().filter(pl.col("kind") == "code").iter_rows(named=True):
             most = row["most_frequent_unmapped"]
-            example = f", most of all {most[0]['code']} ({most[0]['events']:,})" if most else ""
-            share = f"{row['mapped']:,} of {row['events']:,} events mapped ({row['mapped'] / row['events']:.1%})"
-            missing = f"{row['codes_unmapped']:,} of {row['codes']:,} codes not{example}"
+            example = f", most often {most[0]['code']} ({most[0]['events']:,} events)" if most else ""
+            share = f"{row['mapped']:,} of {row['events']:,} events are mapped ({row['mapped'] / row['events']:.1%})"
+            missing = f"{row['codes_unmapped']:,} of {row['codes']:,} codes are not{example}"
             lines.append(f"{row['name']}: {share}, {missing}")
         return "\n".join(lines)
 
     def _look_up(self, series: "pl.Series", values: list, unique: "pl.Series", default: int | bool) -> np.ndarray:
-        """`values`, one for each of `unique`, spread over all events."""
+        """Return for each event in `series` the value of its code: `values` holds one for each of `unique`."""
         table = pl.DataFrame(
             {"code": unique, "value": pl.Series(values, dtype=pl.Boolean if default is False else pl.Int64)}
         )
@@ -157,14 +157,17 @@ class CodeMapper:
         return joined["value"].fill_null(default).to_numpy()
 
     def _resolve(self, unique: "pl.Series") -> list[tuple[int, str, str]]:
-        """Row, system or kind of event, and reason of each distinct code; remembered from one call to the next."""
+        """Return the result of `_resolve_one` for each distinct code, cached from one call to the next."""
         for code in unique:
             if code not in self._known:
                 self._known[code] = self._resolve_one(code)
         return [self._known[code] for code in unique]
 
     def _resolve_one(self, text: str) -> tuple[int, str, str]:
-        """Row (-1 for none), system or kind of event, and why there is no row: empty for what is no medical code."""
+        """Return the row of a code (-1 for none), its system or kind of event, and the reason for having no row.
+
+        The reason is empty for codes with a row and for events outside of all code systems.
+        """
         row = self._rows_of_keys.get(text)
         if row is not None:
             return row, text.partition("/")[0], ""
@@ -189,13 +192,16 @@ class CodeMapper:
         return {"nearest_above": self.keys[int(self._original[row])]}
 
     def _grouped(self) -> dict[tuple[str, str], list[tuple[str, int, str, int]]]:
-        """(kind, name) -> (code, row, reason, events), the most frequent first; systems of codes before all else."""
+        """Group codes by (kind, name) into lists of (code, row, reason, events): code systems and frequent codes first.
+
+        Code systems are in the order of `codes.SYSTEMS`, other kinds of events follow in alphabetical order.
+        """
         groups: dict[tuple[str, str], list[tuple[str, int, str, int]]] = {}
         for code, count in sorted(self._seen.items(), key=lambda item: (-item[1], item[0])):
             row, name, reason = self._known[code]
             kind = "code" if reason or row >= 0 else "other"
             groups.setdefault((kind, name), []).append((code, row, reason, count))
-        rank = {name: place for place, name in enumerate(codes.SYSTEMS)}
+        rank = {name: number for number, name in enumerate(codes.SYSTEMS)}
         return dict(sorted(groups.items(), key=lambda item: (item[0][0], rank.get(item[0][1], len(rank)), item[0][1])))
 
 
@@ -205,7 +211,7 @@ def _as_series(events: "pl.Series | np.ndarray") -> "pl.Series":
 
 
 def _unfolded(text: str) -> str:
-    """A drug's NDC out of `MEDICATION//00002143380//Administered`; every other text as it is."""
+    """Return `NDC/00002143380` for `MEDICATION//00002143380//Administered`, and every other text as it is."""
     kind, *parts = text.split("//")
     if kind.strip().upper() == "MEDICATION" and "NDC" not in (part.strip().upper() for part in parts):
         ndc = [part.strip() for part in parts if _NDC_PART.fullmatch(part.strip())]
@@ -215,5 +221,5 @@ def _unfolded(text: str) -> str:
 
 
 def _kind(text: str) -> str:
-    """What the code of an event that is no medical code begins with: `LAB`, `HOSPITAL_ADMISSION`, `LOINC`."""
+    """Return the first part of an event's code outside of all code systems: `LAB`, `HOSPITAL_ADMISSION`, `LOINC`."""
     return re.split(r"//|/", text, maxsplit=1)[0].strip() or text

@@ -1,4 +1,4 @@
-"""Histories of patients with a label each: the samples of a prediction task, from next visits or from MEDS labels."""
+"""Make the samples of a prediction task, patient histories with a label each, from next visits or from MEDS labels."""
 
 import dataclasses
 from pathlib import Path
@@ -17,12 +17,12 @@ READMISSION_DAYS = 15
 
 @dataclasses.dataclass(frozen=True)
 class Samples:
-    """Histories: sample s is the visits `first[s]` to `stop[s]` (exclusive) of one patient, and `label[s]`.
+    """Hold labeled histories: sample s is the visits `first[s]` to `stop[s]` (exclusive) of one patient and `label[s]`.
 
     Attributes:
-        first, stop: `[samples]` int64.
+        first, stop: `[samples]` int64, rows of `Visits`.
         label: `[samples]` int64, 0 or 1.
-        left_out: number of labels without any visit before them.
+        left_out: number of labels that make no sample, as no visit precedes them.
     """
 
     first: np.ndarray
@@ -35,10 +35,10 @@ class Samples:
 
 
 def from_next_visits(visits: Visits, task: str) -> Samples:
-    """A sample for each patient of two visits or more: all but the last visit, labeled by the last.
+    """Return a sample for each patient with two visits or more: all visits but the last, labeled by the last.
 
-    Labels are those of the paper's evaluation: `mortality`, whether the patient dies in the next visit, and
-    `readmission`, whether it begins 15 days or less after the last visit known.
+    Labels are those of the paper's evaluation: for `mortality`, 1 if the patient dies in the last visit; for
+    `readmission`, 1 if the last visit begins 15 days or less after the one before it.
 
     Raises:
         InputError: no patient has two visits.
@@ -47,31 +47,31 @@ def from_next_visits(visits: Visits, task: str) -> Samples:
     first = visits.patient_offsets[:-1]
     first, last = first[last > first], last[last > first]
     if not len(last):
-        raise InputError("No patient has two visits, so that there is no next visit to predict; give --labels.")
+        raise InputError("No patient has two visits, so there is no next visit to predict; give --labels.")
     label = visits.died[last] if task == MORTALITY else is_readmission(visits)[last]
     return Samples(first, last, label.astype(np.int64))
 
 
 def is_readmission(visits: Visits) -> np.ndarray:
-    """`[visits]` bool, whether a visit begins 15 days or less after the end of the same patient's visit before it."""
+    """Return a `[visits]` bool mask of the visits that begin at most 15 days after the patient's previous visit."""
     gap = np.zeros(len(visits), "timedelta64[us]")
     gap[1:] = visits.start[1:] - visits.end[:-1]
     return ~visits.is_first & (gap <= np.timedelta64(READMISSION_DAYS, "D"))
 
 
 def from_labels(visits: Visits, path: Path) -> Samples:
-    """A sample for each label of a file in MEDS form: the visits that have ended by its prediction time.
+    """Return a sample for each MEDS label of a file: the visits that ended by the label's prediction time.
 
     Args:
-        visits: the visits.
-        path: parquet of `subject_id`, `prediction_time`, `boolean_value`, or a directory of such (MEDS 0.4 labels).
+        visits: all visits of the data set.
+        path: parquet of `subject_id`, `prediction_time`, `boolean_value`, or a directory of such files (MEDS 0.4).
 
     Raises:
-        InputError: it is no such file, or no label has a visit before it.
+        InputError: the file holds no MEDS labels, or no label has a visit before it.
     """
     labels = _read_labels(path).with_row_index("label")
     numbered = pl.DataFrame({"subject_id": visits.subject, "end": visits.end, "visit": np.arange(len(visits))})
-    # Where stays overlap, one is over only when all that began before it are, so that a history has no gaps.
+    # Where stays overlap, one counts as ended only when all that began before it have, so that a history has no gaps.
     over = numbered.with_columns(pl.col("end").cum_max().over("subject_id"))
     over = over.group_by("subject_id", "end").agg(pl.col("visit").max()).sort("end")
     by_time = labels.sort("prediction_time", maintain_order=True)
@@ -88,7 +88,7 @@ def from_labels(visits: Visits, path: Path) -> Samples:
 
 
 def _read_labels(path: Path) -> "pl.DataFrame":
-    """`subject_id` int64, `prediction_time` datetime[us], `boolean_value` bool, of one file or all of a directory."""
+    """Read `subject_id` int64, `prediction_time` datetime[us] and `boolean_value` bool from a file or a directory."""
     files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
     columns = {"subject_id": pl.Int64, "prediction_time": pl.Datetime("us"), "boolean_value": pl.Boolean}
     try:
@@ -97,8 +97,8 @@ def _read_labels(path: Path) -> "pl.DataFrame":
     except (pl.exceptions.PolarsError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
-            f"{path} holds no MEDS labels ({reason}); they are parquet of {', '.join(columns)}."
+            f"{path} holds no MEDS labels ({reason}); give parquet with the columns {', '.join(columns)}."
         ) from error
     if not len(labels) or any(labels[name].null_count() for name in columns):
-        raise InputError(f"{path} holds no labels, or some without {', '.join(columns)}; leave those out.")
+        raise InputError(f"{path} holds no labels, or has nulls in {', '.join(columns)}; remove those rows.")
     return labels

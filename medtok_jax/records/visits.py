@@ -1,8 +1,8 @@
-"""Visits of patients out of MEDS events: the base of every target that reads codes visit by visit. No JAX here.
+"""Group MEDS events into visits, for every export and benchmark that reads codes visit by visit. No JAX here.
 
-A visit is what shares a `hadm_id`; what has none is a visit for each day. It begins and ends with its admission and
-discharge where there are such events, else with its first and last event. Only medical codes are kept, each once a
-visit, in the order of their first event; a visit without any is no visit.
+Events with the same `hadm_id` are one visit; events without one make a visit for each patient and day. A visit begins
+and ends with its admission and discharge events, or else with its first and last event. Only medical codes are kept,
+each once a visit, in the order of their first event; visits without any are left out.
 """
 
 import dataclasses
@@ -33,28 +33,29 @@ _VISIT = ["subject_id", "hadm_id", "day"]
 _ADMISSION = r"^(?:HOSPITAL_ADMISSION//|Visit/)([^/]+)"
 _DISCHARGE = r"^HOSPITAL_DISCHARGE(?://|$)"
 _DIED = r"^HOSPITAL_DISCHARGE//.*(?:DIED|DEAD|EXPIRED)"
-# MIMIC-III writes ages over 89 as about 300 years; nobody is that old, and their median is 91.4 (its documentation).
-_HIDDEN_AGE, _HIDDEN_MEANS = 150, 91
+# MIMIC-III shifts ages over 89 to about 300 years; the median of the true ages is 91.4 (its documentation).
+_SHIFTED_AGE = 150
+_MEDIAN_AGE = 91
 DAYS_A_YEAR = 365.2425
 
 
 @dataclasses.dataclass(frozen=True)
 class Visits:
-    """All visits of a data set, sorted by subject and start.
+    """Hold all visits of a data set, sorted by subject and start.
 
     Attributes:
-        subject: `[visits]` int64.
+        subject: `[visits]` int64, the `subject_id`.
         name: `[visits]` str, the `hadm_id`, or subject and day of a visit without one.
         start, end: `[visits]` datetime64[us].
         birth: `[visits]` datetime64[us], of the patient; NaT where it is unknown.
-        died: `[visits]` bool, whether the patient died before the visit ended, or on that day.
-        admission_type: `[visits]` str, as the data set says; empty where it does not.
+        died: `[visits]` bool, True if the patient died before the visit ended, or on the day of its end.
+        admission_type: `[visits]` str, as the data set spells it; empty where unknown.
         offsets: `[visits + 1]` int64, the codes of visit v are `code[offsets[v]:offsets[v + 1]]`.
-        code: `[codes]` int32, places in `key`.
-        key: distinct codes, `SYSTEM/code`, sorted; spelled as the tokenizer does where it holds them.
-        row: `[keys]` int64, row of the tokenizer's table, -1 where it does not hold the code.
-        kind: `[keys]` int8, place in `KINDS`.
-        without_codes: number of visits by `hadm_id` left out since they have no medical code.
+        code: `[codes]` int32, indices into `key`.
+        key: `[keys]` str, distinct codes `SYSTEM/code`, sorted; spelled as in the tokenizer where it holds them.
+        row: `[keys]` int64, row of the tokenizer's table, -1 for a code that it does not hold.
+        kind: `[keys]` int8, index into `KINDS`.
+        without_codes: number of visits with a `hadm_id` that are left out because they have no medical code.
     """
 
     subject: np.ndarray
@@ -75,69 +76,74 @@ class Visits:
         return len(self.subject)
 
     def codes_of(self, visit: int) -> np.ndarray:
-        """The codes of a visit, `[codes]` places in `key`."""
+        """Return the codes of a visit, `[codes]` int32 indices into `key`."""
         return self.code[self.offsets[visit] : self.offsets[visit + 1]]
 
     @property
     def is_first(self) -> np.ndarray:
-        """`[visits]` bool, whether a visit is its patient's first."""
+        """Return a `[visits]` bool mask of each patient's first visit."""
         return np.concatenate([[True], self.subject[1:] != self.subject[:-1]])[: len(self)]
 
     @property
     def patient_offsets(self) -> np.ndarray:
-        """`[patients + 1]` int64, the visits of patient p are `offsets[p]` to `offsets[p + 1]`."""
+        """Return `[patients + 1]` int64 offsets: the visits of patient p are `offsets[p]` to `offsets[p + 1]`."""
         return np.append(np.flatnonzero(self.is_first), len(self))
 
     @property
     def days(self) -> np.ndarray:
-        """`[visits]` int64, whole days from start to end."""
+        """Return the full days from start to end of each visit, `[visits]` int64."""
         return (self.end - self.start) // np.timedelta64(1, "D")
 
     @property
     def age_days(self) -> np.ndarray:
-        """`[visits]` float64, age at the start; NaN where it is unknown. Ages that MIMIC-III hides become 91 years."""
+        """Return the age in days at the start of each visit, `[visits]` float64, NaN where it is unknown.
+
+        Ages over 89, which MIMIC-III replaces by about 300 years, become 91 years.
+        """
         days = (self.start - self.birth) / np.timedelta64(1, "D")
         days[days < 0] = 0
-        days[days > _HIDDEN_AGE * DAYS_A_YEAR] = _HIDDEN_MEANS * DAYS_A_YEAR
+        days[days > _SHIFTED_AGE * DAYS_A_YEAR] = _MEDIAN_AGE * DAYS_A_YEAR
         return days
 
     @property
     def days_since_previous(self) -> np.ndarray:
-        """`[visits]` int64, whole days from the end of the patient's visit before; 0 for the first."""
+        """Return the full days since the end of the patient's previous visit, `[visits]` int64; 0 for the first."""
         gap = np.zeros(len(self), np.int64)
         gap[1:] = (self.start[1:] - self.end[:-1]) // np.timedelta64(1, "D")
         return np.where(self.is_first, 0, np.maximum(gap, 0))
 
     def admission_types(self) -> tuple[list[str], np.ndarray]:
-        """The types of admission, the most frequent first (ties by name), and `[visits]` place of each visit's in them;
-        -1 for an empty one."""
+        """Return the types of admission and the index of each visit's type among them, `[visits]` int64.
+
+        Types are sorted by frequency, the most frequent first (ties by name). The index of an unknown type is -1.
+        """
         names, inverse, counts = np.unique(self.admission_type, return_inverse=True, return_counts=True)
         order = [i for i in np.lexsort((names, -counts)) if names[i]]
-        place = np.full(len(names), -1, np.int64)
-        place[order] = np.arange(len(order))
-        return [str(names[i]) for i in order], place[inverse]
+        index = np.full(len(names), -1, np.int64)
+        index[order] = np.arange(len(order))
+        return [str(names[i]) for i in order], index[inverse]
 
 
 def read_visits(dataset: MedsDataset, mapper: CodeMapper, *, progress: bool = True) -> Visits:
-    """Reads all visits of a data set, one file at a time.
+    """Read all visits of a data set, one file at a time.
 
     Args:
         dataset: the events.
-        mapper: finds the rows of codes, and counts them; where it drops the unmapped, so does this.
-        progress: whether to show a bar.
+        mapper: maps codes to rows and counts them; codes without a row are dropped if its `unmapped` is `drop`.
+        progress: whether to show a progress bar.
 
     Raises:
-        InputError: there is not a single visit with a medical code.
+        InputError: no visit has a medical code.
     """
     vocabulary = _Codes(mapper)
     parts = [_of_shard(frame, vocabulary) for frame in _frames(dataset, progress)]
     if not any(len(pairs) for _, pairs in parts):
         raise InputError(
-            f"{dataset.root} has no event with a code that the tokenizer holds; codes must name their system, like"
+            f"{dataset.root} has no event with a code that the tokenizer holds; write codes with their system, like"
             " ICD10CM/E11.9 or DIAGNOSIS//ICD//10//E119."
         )
     visits = pl.concat([visits for visits, _ in parts])
-    # Visits of files that follow one another are numbered on.
+    # Each file numbers its visits from 0; they are shifted by the visits of the files before.
     shifts = np.cumsum([0, *(len(visits) for visits, _ in parts[:-1])])
     visit = np.concatenate([p["visit"].to_numpy() + shift for (_, p), shift in zip(parts, shifts, strict=True)])
     code = np.concatenate([pairs["name"].to_numpy() for _, pairs in parts])
@@ -154,30 +160,30 @@ def _frames(dataset: MedsDataset, progress: bool) -> Iterator["pl.DataFrame"]:
 
 
 class _Codes:
-    """The medical codes met so far: what a data set spells in several ways is one code."""
+    """Number the medical codes of a data set; all spellings of a code get the same number."""
 
     def __init__(self, mapper: CodeMapper):
         self.mapper = mapper
-        self.place: dict[str, int] = {}
+        self.number: dict[str, int] = {}
         self.row: list[int] = []
         self.kind: list[int] = []
         self._names = CodeNames(list(codes.SYSTEMS))
 
-    def places(self, spellings: "pl.Series", rows: np.ndarray) -> list[int | None]:
-        """Place of each distinct spelling among the codes; None for what is no medical code or is to be dropped."""
+    def numbers(self, spellings: "pl.Series", rows: np.ndarray) -> list[int | None]:
+        """Return the number of each distinct spelling's code; None if it is not a medical code or is to be dropped."""
         medical = self.mapper.is_medical(spellings)
         return [
-            self._place(text, int(row)) if is_code and (row != MISSING or self.mapper.unmapped != "drop") else None
+            self._number(text, int(row)) if is_code and (row != MISSING or self.mapper.unmapped != "drop") else None
             for text, row, is_code in zip(spellings, rows, medical, strict=True)
         ]
 
-    def _place(self, text: str, row: int) -> int:
+    def _number(self, text: str, row: int) -> int:
         key = self.mapper.keys[row] if row != MISSING else self._unmapped_key(text)
-        if key not in self.place:
-            self.place[key] = len(self.place)
+        if key not in self.number:
+            self.number[key] = len(self.number)
             self.row.append(row)
             self.kind.append(KINDS.index(_KIND_OF_SYSTEM.get(key.partition("/")[0], DIAGNOSIS)))
-        return self.place[key]
+        return self.number[key]
 
     def _unmapped_key(self, text: str) -> str:
         if text.upper().startswith("MEDICATION//"):
@@ -187,13 +193,13 @@ class _Codes:
 
 
 def _of_shard(frame: "pl.DataFrame", vocabulary: _Codes) -> tuple["pl.DataFrame", "pl.DataFrame"]:
-    """Visits of one file, and (visit, code) pairs: every code of a visit once, in the order of events."""
+    """Return the visits of one file and its (visit, code) pairs: each code once a visit, in the order of events."""
     births, deaths = (_times(frame, code) for code in (BIRTH, DEATH))
     events = frame.filter(pl.col("time").is_not_null() & ~pl.col("code").is_in([BIRTH, DEATH]))
     events = events.with_columns(
         day=pl.when(pl.col("hadm_id").is_null()).then(pl.col("time").dt.date()).otherwise(None),
     ).join(_meaning(events["code"], vocabulary), on="code", how="left", maintain_order="left")
-    # Days without a code, such as those of a laboratory, would be no visits.
+    # A day without any medical code or admission, such as one of laboratory values only, makes no visit.
     events = events.filter(
         pl.col("hadm_id").is_not_null() | pl.col("name").is_not_null() | pl.col("type").is_not_null()
     )
@@ -221,19 +227,19 @@ def _of_shard(frame: "pl.DataFrame", vocabulary: _Codes) -> tuple["pl.DataFrame"
 
 
 def _times(frame: "pl.DataFrame", code: str) -> "pl.DataFrame":
-    """Time of each patient's first event of a code."""
+    """Return the time of each patient's first event with a code."""
     found = frame.filter((pl.col("code") == code) & pl.col("time").is_not_null())
     return found.group_by("subject_id").agg(pl.col("time").min())
 
 
 def _meaning(events: "pl.Series", vocabulary: _Codes) -> "pl.DataFrame":
-    """What each distinct code of some events says: a medical code, an admission, a discharge, a death."""
-    # The mapper counts events, so that it is asked about each of them.
+    """Return for each distinct code whether it is a medical code, an admission, a discharge or a death."""
+    # The mapper counts events, so every event is passed to it, not only distinct codes.
     rows = pl.DataFrame({"code": events, "row": vocabulary.mapper.rows(events)}).unique("code", maintain_order=True)
     code = pl.col("code")
     return rows.select(
         code,
-        pl.Series("name", vocabulary.places(rows["code"], rows["row"].to_numpy()), pl.Int32),
+        pl.Series("name", vocabulary.numbers(rows["code"], rows["row"].to_numpy()), pl.Int32),
         code.str.extract(_ADMISSION, 1).alias("type"),
         code.str.contains(r"^HOSPITAL_ADMISSION(?://|$)").alias("admission"),
         code.str.contains(_DISCHARGE).alias("discharge"),
@@ -242,11 +248,11 @@ def _meaning(events: "pl.Series", vocabulary: _Codes) -> "pl.DataFrame":
 
 
 def _assemble(visits: "pl.DataFrame", visit: np.ndarray, code: np.ndarray, vocabulary: _Codes) -> Visits:
-    """Sorts visits and keys, and leaves out visits without codes."""
-    key = np.array(list(vocabulary.place), dtype=object)
+    """Sort visits and keys, and leave out visits without codes."""
+    key = np.array(list(vocabulary.number), dtype=object)
     by_key = np.argsort(key.astype(str), kind="stable")
-    new_place = np.empty(len(key), np.int32)
-    new_place[by_key] = np.arange(len(key))
+    new_index = np.empty(len(key), np.int32)
+    new_index[by_key] = np.arange(len(key))
     counts = np.bincount(visit, minlength=len(visits))
     table = visits.with_columns(pl.Series("count", counts), pl.int_range(pl.len()).alias("number"))
     kept = table.filter(pl.col("count") > 0).sort("subject_id", "start", "end", "number")
@@ -262,7 +268,7 @@ def _assemble(visits: "pl.DataFrame", visit: np.ndarray, code: np.ndarray, vocab
         died=kept["died"].to_numpy(),
         admission_type=kept["admission_type"].to_numpy().astype(str),
         offsets=offsets_of(kept["count"].to_numpy()),
-        code=new_place[code[order]],
+        code=new_index[code[order]],
         key=key[by_key].astype(str),
         row=np.array(vocabulary.row, np.int64)[by_key],
         kind=np.array(vocabulary.kind, np.int8)[by_key],

@@ -1,8 +1,8 @@
-"""One HTML page to look at a tokenizer: `python -m medtok_jax.report --tokenizer=TOK --output=DIR`.
+"""Write an HTML page that shows a tokenizer: `python -m medtok_jax.report --tokenizer=TOK --output=DIR`.
 
-Writes `DIR/report.html`, which holds everything it shows and opens in any browser without a network: a map of codes,
-the tokens of each code and the codes that share them, a heat map of overlaps, a map of the codebook and its use. Needs
-the `report` extra, and neither JAX nor an accelerator.
+The page, `DIR/report.html`, opens in any browser without a network. It shows a map of codes, the tokens of each code
+and the codes that share them, a heat map of overlaps, and a map of the codebook and its use. The command needs the
+`report` extra, and neither JAX nor an accelerator.
 """
 
 from pathlib import Path
@@ -16,11 +16,11 @@ from preprocessing.common.errors import InputError
 
 
 def main(arguments: list[str]) -> None:
-    """Writes the report that the flags ask for."""
+    """Write the report that the flags describe."""
     command_line.expect_arguments(arguments, 0, USAGE)
     given = flags.FLAGS
     if not given.tokenizer or not given.output:
-        raise InputError(f"Say which tokenizer, and where the report goes: {USAGE}.")
+        raise InputError(f"--tokenizer and --output are required: {USAGE}.")
     path = write(
         given.tokenizer,
         Path(given.output),
@@ -38,12 +38,15 @@ if __name__ == "__main__":
     flags.DEFINE_string(
         "codes",
         None,
-        "Codes to show: a .txt file (one a line), or .csv, .json, .jsonl or .parquet (columns code and, if wanted,"
-        " system); all codes by default.",
+        "Codes to show: a .txt file (one a line), or .csv, .json, .jsonl or .parquet (column code, optionally system);"
+        " all codes by default.",
     )
-    flags.DEFINE_string("output", None, "Directory to write report.html into; made where it is missing.")
-    flags.DEFINE_enum("method", "tsne", maps.METHODS, "How codes and tokens are placed on their maps.")
+    flags.DEFINE_string("output", None, "Directory to write report.html into; created if it is missing.")
+    flags.DEFINE_enum("method", "tsne", maps.METHODS, "Projection of codes and tokens onto their maps.")
     flags.DEFINE_integer(
-        "max_codes", 10_000, "Codes to show at most; of more, a sample, even over code systems.", lower_bound=1
+        "max_codes",
+        10_000,
+        "Number of codes to show at most; of more codes a sample is shown, evenly from the code systems.",
+        lower_bound=1,
     )
     command_line.run(main)

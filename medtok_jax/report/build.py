@@ -1,4 +1,4 @@
-"""Write one HTML page to look at a tokenizer, which opens in any browser without a network."""
+"""Build the report: one HTML page that shows a tokenizer in any browser, without a network."""
 
 import os
 import sys
@@ -22,23 +22,23 @@ USAGE = "python -m medtok_jax.report --tokenizer=TOK --output=DIR [--codes=FILE]
 def write(
     tokenizer: str | Path, output: Path, *, codes: Path | None, method: str, max_codes: int, progress: bool = True
 ) -> Path:
-    """Writes `OUTPUT/report.html` and returns its path; an older report is replaced when the new one is whole.
+    """Write `OUTPUT/report.html` and return its path; an older report is replaced only when the new one is complete.
 
     Args:
-        tokenizer: what `MedTokTokenizer.from_pretrained` opens.
+        tokenizer: directory or hub name that `MedTokTokenizer.from_pretrained` opens.
         output: directory to write into.
-        codes: list of codes to show, or None for all.
-        method: one of `report_maps.METHODS`.
-        max_codes: codes to show at most.
-        progress: whether to show a bar.
+        codes: file that lists the codes to show, or None for all codes.
+        method: one of `maps.METHODS`.
+        max_codes: number of codes to show at most.
+        progress: whether to show a progress bar.
 
     Raises:
-        InputError: something given cannot be used, or a package of the `report` extra is missing.
+        InputError: an argument cannot be used, or a package of the `report` extra is missing.
     """
     output = command_line.output_folder(output)
     opened = MedTokTokenizer.from_pretrained(tokenizer)
     selection = select(opened, codes, max_codes)
-    _tell_rejected(selection)
+    _warn_of_rejected(selection)
     page = _build(opened, selection, method, progress)
     path = output / FILE
     partial = path.with_name(f"{FILE}.partial-{os.getpid()}")
@@ -51,7 +51,8 @@ def write(
 
 
 def _build(tokenizer: MedTokTokenizer, selection: Selection, method: str, progress: bool) -> str:
-    directory, rows = tokenizer.directory, selection.rows
+    directory = tokenizer.directory
+    rows = selection.rows
     tokens = report_data.tokens_on_map(tokenizer.config.regions)
     with tqdm(total=3, bar_format="{desc} {bar} {elapsed}", disable=not progress) as bar:
         bar.set_description(f"Placing {len(rows):,} codes")
@@ -73,12 +74,13 @@ def _build(tokenizer: MedTokTokenizer, selection: Selection, method: str, progre
 
 
 def _vectors(tokenizer: MedTokTokenizer, rows: np.ndarray) -> np.ndarray:
-    """The four quantized embeddings of each code end to end: `[rows, 4d]` float32."""
+    """Return the four quantized embeddings of each code, concatenated: `[rows, 4d]` float32."""
     parts = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
     return np.concatenate([tokenizer.similarity.quantized(part).reshape(len(part), -1) for part in parts])
 
 
-def _tell_rejected(selection: Selection) -> None:
+def _warn_of_rejected(selection: Selection) -> None:
     if selection.rejected:
-        count, (_, reason) = len(selection.rejected), selection.rejected[0]
-        print(f"warning: {count:,} of the codes listed cannot be shown; the first of them: {reason}", file=sys.stderr)
+        count = len(selection.rejected)
+        _, reason = selection.rejected[0]
+        print(f"warning: {count:,} of the listed codes cannot be shown; the first of them: {reason}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Chapter of a code: the top level of its code system, with the official title."""
+"""Find the chapter of a code: the top level of its code system, with the official title."""
 
 import bisect
 import dataclasses
@@ -36,7 +36,7 @@ ICD10CM_CHAPTERS = (
     ("V00", "Y99", "External causes of morbidity"),
     ("Z00", "Z99", "Factors influencing health status and contact with health services"),
 )
-# Main anatomical or pharmacological groups of ATC (WHO Collaborating Center for Drug Statistics Methodology).
+# Main anatomical or pharmacological groups of ATC (WHO Collaborating Centre for Drug Statistics Methodology).
 ATC_GROUPS = {
     "A": "Alimentary tract and metabolism",
     "B": "Blood and blood forming organs",
@@ -60,7 +60,10 @@ _LETTERS = {ICD10PCS: ICD10PCS_SECTIONS, ATC: ATC_GROUPS}
 
 @dataclasses.dataclass(frozen=True, slots=True, order=True)
 class Chapter:
-    """A chapter of `system`: `span` is a range of categories or a first character, empty for a system without any."""
+    """Name a chapter of `system` by its title and span.
+
+    The span is a range of categories or a first character; it is empty for the one chapter of a system without any.
+    """
 
     system: str
     span: str
@@ -68,18 +71,20 @@ class Chapter:
 
 
 def chapter_of(system: str, code: str) -> Chapter:
-    """Chapter of an ICD-10-CM or ICD-9 code, section of ICD-10-PCS, main group of ATC; else the whole system.
+    """Return the chapter of an ICD-10-CM or ICD-9 code, the section of ICD-10-PCS, or the main group of ATC.
+
+    Codes of other systems, and codes that are not well-formed, get one chapter that stands for their system.
 
     Args:
         system: OMOP vocabulary name.
-        code: with or without its dot; one that its system cannot have belongs to the whole system.
+        code: with or without its dot.
     """
     compact = compact_code(code)
     if system in _LETTERS and compact[:1] in _LETTERS[system]:
         return Chapter(system, compact[0], _LETTERS[system][compact[0]])
     if system in _RANGES and is_wellformed(system, compact):
-        place = bisect.bisect_right(_FIRSTS[system], compact[: stem_length(system, compact)]) - 1
-        if place >= 0:
-            first, last, title = _RANGES[system][place]
+        index = bisect.bisect_right(_FIRSTS[system], compact[: stem_length(system, compact)]) - 1
+        if index >= 0:
+            first, last, title = _RANGES[system][index]
             return Chapter(system, first if first == last else f"{first}-{last}", title)
     return Chapter(system, "", system)

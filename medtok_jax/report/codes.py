@@ -1,4 +1,4 @@
-"""Which codes a report shows: those of a file, or a sample of the vocabulary, taken evenly from its code systems."""
+"""Select the codes that a report shows: those of a file, or a sample taken evenly from the code systems."""
 
 import dataclasses
 from pathlib import Path
@@ -15,12 +15,12 @@ COLUMNS = {"code": None, "system": None}
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """Codes of a report.
+    """Hold the codes that a report shows.
 
     Attributes:
-        rows: `[codes]` rows of the token table.
+        rows: `[codes]` int64 rows of the token table.
         listed: whether they come from a file.
-        rejected: codes of the file that could not be used: as written, and why.
+        rejected: `(code, reason)` of each code of the file that cannot be used, as it is written there.
     """
 
     rows: np.ndarray
@@ -29,7 +29,7 @@ class Selection:
 
 
 def select(tokenizer: MedTokTokenizer, codes: Path | None, max_codes: int) -> Selection:
-    """The codes of the file `codes` in its order, else all of them; where they are more than `max_codes`, a sample.
+    """Select the codes of the file `codes` in its order, or all codes; a sample if they are more than `max_codes`.
 
     Raises:
         InputError: the file cannot be used, or the tokenizer holds none of its codes.
@@ -49,32 +49,34 @@ def select(tokenizer: MedTokTokenizer, codes: Path | None, max_codes: int) -> Se
 
 
 def sample_evenly(system: np.ndarray, length: np.ndarray, count: int) -> np.ndarray:
-    """A sample of `count` positions, rising, with as many codes of each system as of every other, or all that it has.
+    """Return `count` positions, ascending, with equally many codes of each system, or all codes of a small system.
 
-    The codes of a system are cut into runs of neighbors; of each run the (first) shortest code, which is the most
+    The codes of a system are cut into runs of neighbors, and the (first) shortest code of each run, which is the most
     general one, is taken.
 
     Args:
         system: `[codes]` str.
-        length: `[codes]` int, characters of each code.
-        count: fewer than there are codes.
+        length: `[codes]` int, number of characters of each code.
+        count: sample size, less than the number of codes.
     """
     names, sizes = np.unique(system.astype(str), return_counts=True)
     order = np.argsort(sizes, kind="stable")
-    taken, left = [], count
-    for done, place in enumerate(order):
-        # The smallest systems first: what they do not use is shared by the others.
-        quota = min(int(sizes[place]), left // (len(names) - done))
+    taken = []
+    left = count
+    for done, smallest in enumerate(order):
+        # The smallest systems come first: what they do not use is shared by the others.
+        quota = min(int(sizes[smallest]), left // (len(names) - done))
         left -= quota
-        members = np.flatnonzero(system == names[place])
+        members = np.flatnonzero(system == names[smallest])
         runs = np.array_split(members, quota) if quota else []
         taken += [run[np.argmin(length[run])] for run in runs]
     return np.sort(np.array(taken, np.int64))
 
 
 def _find(tokenizer: MedTokTokenizer, path: Path) -> tuple[np.ndarray, list[tuple[str, str]]]:
-    """Rows of the codes in a file, each once, in their order, and `(code, reason)` of those that have none."""
-    rows, rejected = {}, []
+    """Return the distinct rows of the codes in a file, in their order, and `(code, reason)` of codes without a row."""
+    rows = {}
+    rejected = []
     for entry in read_codes(path):
         try:
             if entry.problem:
@@ -86,7 +88,7 @@ def _find(tokenizer: MedTokTokenizer, path: Path) -> tuple[np.ndarray, list[tupl
 
 
 def read_codes(path: Path) -> list[CodeRow]:
-    """Rows of a text file with a code a line, or of a table that `code_files.read_codes` reads.
+    """Read the rows of a text file with one code a line, or of a table that `tokenize.readers.read_codes` reads.
 
     Raises:
         InputError: the file cannot be read.

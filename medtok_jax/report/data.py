@@ -1,4 +1,4 @@
-"""What a report tells: figures over the whole vocabulary, and of the codes it shows. JSON-ready at the end."""
+"""Compute the figures of a report, over the complete vocabulary and for the codes that it shows, ready for JSON."""
 
 import base64
 import dataclasses
@@ -10,23 +10,23 @@ from medtok_jax.regions import EMBEDDINGS, REGION_OF_EMBEDDING, REGIONS, Regions
 from medtok_jax.report.chapters import chapter_of
 from medtok_jax.report.codes import Selection
 
-# Tokens that the map of the codebook shows at most; more take too long to place.
+# The map of the codebook shows at most this many tokens; more take too long to project.
 MAX_TOKENS = 12_000
 LONGEST_DESCRIPTION = 300
 MAX_REJECTED = 20
-# Looked for first, where no list of codes was given: what a newcomer knows.
+# The report opens with this code, which most readers know.
 WELL_KNOWN = "ICD10CM/E11.9"
 
 
 @dataclasses.dataclass(frozen=True)
 class RegionUse:
-    """Use of one region of the codebook over the whole vocabulary.
+    """Describe the use of one region of the codebook over the complete vocabulary.
 
     Attributes:
         name, start, size: of the region; `start` is its first token id.
-        used: tokens in at least one code.
-        perplexity: exp of the entropy of use: as many tokens, used equally often, would be as diverse.
-        busiest: share of all uses that fall on the hundredth of its tokens used most.
+        used: number of tokens that at least one code has.
+        perplexity: exp of the entropy of token use, the number of equally used tokens of the same diversity.
+        busiest: share of all uses that fall on the most used hundredth of the region's tokens.
     """
 
     name: str
@@ -38,7 +38,7 @@ class RegionUse:
 
 
 def region_use(ids: np.ndarray, regions: Regions) -> list[RegionUse]:
-    """Use of each region by the tokens `[codes, 4K]` of all codes."""
+    """Return the use of each region by the tokens `[codes, 4K]` of all codes."""
     counts = np.bincount(ids.reshape(-1), minlength=regions.size)
     found = []
     for name in REGIONS:
@@ -61,7 +61,7 @@ def region_use(ids: np.ndarray, regions: Regions) -> list[RegionUse]:
 
 
 def codes_of_tokens(ids: np.ndarray, size: int) -> np.ndarray:
-    """Number of codes that hold each token: `[size]` int32. A token that a code holds twice counts once."""
+    """Return the number of codes that hold each token, `[size]` int32; a token that a code holds twice counts once."""
     ordered = np.sort(ids, axis=1)
     first = np.ones(ids.shape, bool)
     first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
@@ -69,17 +69,17 @@ def codes_of_tokens(ids: np.ndarray, size: int) -> np.ndarray:
 
 
 def alone(ids: np.ndarray) -> float:
-    """Share of codes that no other code shares all tokens with."""
+    """Return the share of codes whose tokens `[codes, 4K]` differ, as multisets, from those of every other code."""
     ordered = np.ascontiguousarray(np.sort(ids, axis=1))
     rows = ordered.view(np.dtype((np.void, ordered.itemsize * ordered.shape[1]))).reshape(-1)
     return float((np.unique(rows, return_counts=True)[1] == 1).sum() / len(rows))
 
 
 def main_region(ids: np.ndarray, weights: np.ndarray, codebook: np.ndarray) -> np.ndarray:
-    """Region that tells most of each code: `[codes]` uint8, position in `REGIONS`.
+    """Return the region that contributes most to each code, `[codes]` uint8 indices into `REGIONS`.
 
-    It is the region of the token that adds the longest vector: weight times length of the codebook row. (Sums by region
-    would not do: the weights of every embedding sum to the same.)
+    It is the region of the token that adds the longest vector: weight times norm of the codebook row. (Sums of weights
+    do not distinguish regions, as the weights of every embedding have the same sum.)
     """
     part = np.abs(weights) * np.linalg.norm(codebook, axis=1)[ids]
     embedding = part.argmax(1) // (ids.shape[1] // len(EMBEDDINGS))
@@ -88,13 +88,14 @@ def main_region(ids: np.ndarray, weights: np.ndarray, codebook: np.ndarray) -> n
 
 
 def tokens_on_map(regions: Regions) -> np.ndarray:
-    """Token ids that the map of the codebook shows, rising: all, or an even sample."""
+    """Return the token ids that the map of the codebook shows, ascending int32: all, or evenly spaced ones."""
     return np.linspace(0, regions.size - 1, min(regions.size, MAX_TOKENS)).round().astype(np.int32)
 
 
 def describe(directory: TokenizerDirectory, selection: Selection, method: str) -> dict:
-    """Figures of the vocabulary and where they come from, ready for JSON."""
-    config, ids = directory.config, directory.ids
+    """Return the figures of the vocabulary and the metadata of the tokenizer, ready for JSON."""
+    config = directory.config
+    ids = directory.ids
     return {
         "name": directory.path.resolve().name,
         "identity": config.identity[:12],
@@ -118,12 +119,12 @@ def describe(directory: TokenizerDirectory, selection: Selection, method: str) -
 
 
 def shown_codes(directory: TokenizerDirectory, rows: np.ndarray, points: np.ndarray) -> dict:
-    """Everything of the codes that a page shows.
+    """Return all data of the codes that the page shows, ready for JSON.
 
     Args:
         directory: the tokenizer.
-        rows: `[codes]` of its table.
-        points: `[codes, 2]` float32, place of each on the map.
+        rows: `[codes]` rows of its table.
+        points: `[codes, 2]` float32, coordinates of each code on the map.
     """
     text = {name: directory.table[name].take(rows).to_pylist() for name in ("key", "system", "code", "description")}
     ids, weights = directory.ids[rows], directory.weights[rows]
@@ -148,7 +149,10 @@ def shown_codes(directory: TokenizerDirectory, rows: np.ndarray, points: np.ndar
 
 
 def shown_tokens(directory: TokenizerDirectory, tokens: np.ndarray, points: np.ndarray) -> dict:
-    """The codebook: `tokens` on the map with their `points` `[tokens, 2]`, and in how many codes each of all is."""
+    """Return the data of the codebook: `tokens` with their map coordinates `[tokens, 2]`, and codes by token.
+
+    The number of codes is given for every token of the codebook, also for those that the map does not show.
+    """
     codes = codes_of_tokens(directory.ids, directory.config.codebook_size)
     return {"mapped": _encode(tokens), "points": _encode(points), "codes": _encode(codes)}
 
@@ -158,7 +162,7 @@ def _cut(description: str) -> str:
 
 
 def _encode(values) -> dict[str, str]:
-    """Numbers as the bytes of a typed array of JavaScript: little-endian int32 or float32 in base64."""
+    """Encode numbers as the bytes of a JavaScript typed array: little-endian int32 or float32 in base64."""
     array = np.asarray(values)
     name, dtype = ("float32", "<f4") if array.dtype.kind == "f" else ("int32", "<i4")
     return {"type": name, "base64": base64.b64encode(array.astype(dtype).tobytes()).decode()}

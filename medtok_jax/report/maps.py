@@ -1,4 +1,4 @@
-"""Maps in two dimensions by t-SNE, UMAP or principal components, whose packages are imported when they are needed."""
+"""Project vectors onto maps in two dimensions by t-SNE, UMAP or principal components."""
 
 import importlib
 from types import ModuleType
@@ -8,22 +8,22 @@ import numpy as np
 from preprocessing.common.errors import InputError
 
 METHODS = ("tsne", "umap", "pca")
-# Fewer points have no neighborhoods to keep; their principal components are shown.
+# Fewer distinct points have no neighborhoods to preserve; their principal components are shown.
 FEWEST = 5
-# Principal components that neighbors are searched in.
+# Number of principal components in which neighbors are searched.
 COMPONENTS = 50
-# Up to so many points, neighbors are searched exactly, by one thread: two waste as much as they add.
+# Up to this many points, neighbors are searched exactly, by one thread: a second one brings no speed.
 MANY = 20_000
-# From so many points on, interpolating forces is faster than a tree.
+# Above this many points, interpolating forces is faster than a tree.
 INTERPOLATED = 1000
 _PACKAGES = {"umap": "umap-learn", "sklearn": "scikit-learn"}
 
 
 def require(module: str) -> ModuleType:
-    """Imports a package of the `report` extra.
+    """Import a package of the `report` extra.
 
     Raises:
-        InputError: it is not installed.
+        InputError: the package is not installed.
     """
     try:
         return importlib.import_module(module)
@@ -33,17 +33,20 @@ def require(module: str) -> ModuleType:
 
 
 def project(vectors: np.ndarray, method: str) -> np.ndarray:
-    """Places vectors `[n, width]` on a plane, near ones near each other: `[n, 2]` float32, the same in every run.
+    """Project vectors onto a plane so that neighbors stay neighbors; the result is the same in every run.
 
     Args:
-        vectors: float, finite.
+        vectors: `[n, width]` float, finite.
         method: `tsne` (van der Maaten and Hinton 2008, by openTSNE), `umap` (McInnes et al. 2018) or `pca`.
+
+    Returns:
+        `[n, 2]` float32.
 
     Raises:
         InputError: `method` is none of these, or its package is not installed.
     """
     if method not in METHODS:
-        raise InputError(f"--method={method} is not known; it must be one of {', '.join(METHODS)}.")
+        raise InputError(f"--method={method} is unknown; it must be one of {', '.join(METHODS)}.")
     reduced = _principal_components(np.asarray(vectors, np.float64), COMPONENTS)
     if method == "pca" or len(np.unique(reduced, axis=0)) < FEWEST:
         points = reduced[:, :2]
@@ -53,7 +56,7 @@ def project(vectors: np.ndarray, method: str) -> np.ndarray:
 
 
 def _principal_components(vectors: np.ndarray, count: int) -> np.ndarray:
-    """Coordinates on the first principal axes, `[n, max(2, components)]`; missing axes are 0."""
+    """Return the coordinates on the first `count` principal axes, `[n, max(2, components)]`; missing axes are 0."""
     decomposition = require("sklearn.decomposition")
     count = min(count, *vectors.shape)
     if np.ptp(vectors, axis=0).max(initial=0) == 0:

@@ -1,4 +1,4 @@
-"""The page of a report: template, style, scripts and data in one file that asks no network for anything."""
+"""Assemble the page of a report from template, style, scripts and data: one file that loads nothing from a network."""
 
 import base64
 import functools
@@ -10,10 +10,10 @@ from importlib import resources
 
 from medtok_jax.report.maps import require
 
-# In this order they make up one script; each may use what stands in the ones before.
+# They are joined in this order to one script; each may use the names that those before it define.
 SCRIPTS = ("data.js", "search.js", "palette.js", "code_map.js", "code_view.js", "heat_map.js", "codebook.js", "main.js")
-# No address may be opened, and no script may run but the two whose digests are listed: whatever a description holds.
-# Plotly makes functions out of text for WebGL and style sheets and images out of text too.
+# Whatever a description holds, the page opens no address and runs no script but the two whose digests are listed.
+# Plotly compiles functions for WebGL from text, and makes style sheets and images from text as well.
 POLICY = (
     "default-src 'none'; script-src {digests} 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:;"
     " base-uri 'none'; form-action 'none'"
@@ -23,16 +23,16 @@ _UNSAFE = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u202
 
 
 def build(title: str, data: dict) -> str:
-    """The page as text.
+    """Return the page as HTML.
 
     Args:
         title: plain text.
-        data: anything JSON holds; numbers must be finite.
+        data: values that JSON can represent; numbers must be finite.
 
     Raises:
         InputError: plotly is not installed.
     """
-    # plotly is the JavaScript library in a Python package: the one that comes whole with pip, WebGL included.
+    # The Python package of plotly contains the complete JavaScript library, WebGL included.
     plotly = require("plotly.offline").get_plotlyjs()
     script = _asset_script()
     return string.Template(_asset("report.html")).substitute(
@@ -46,7 +46,7 @@ def build(title: str, data: dict) -> str:
 
 
 def to_json(data: dict) -> str:
-    """JSON that may stand inside a script element, whatever its strings hold."""
+    """Return JSON that is safe inside a script element, whatever its strings hold."""
     return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).translate(_UNSAFE)
 
 

@@ -146,7 +146,7 @@ def test_everything_is_counted(mapper, tmp_path):
     }
     assert (labs["kind"], labs["name"], labs["events"], labs["unmapped"]) == ("other", "LAB", 3, 0)
     assert mapper.summary() == (
-        "ICD10CM: 2 of 6 events mapped (33.3%), 2 of 4 codes not, most of all ICD10CM/Z99.9 (3)"
+        "ICD10CM: 2 of 6 events are mapped (33.3%), 2 of 4 codes are not, most often ICD10CM/Z99.9 (3 events)"
     )
     mapper.write(tmp_path / "report.json")
     told = json.loads((tmp_path / "report.json").read_text())

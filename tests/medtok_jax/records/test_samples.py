@@ -84,7 +84,7 @@ def test_files_that_are_no_labels_are_refused(tmp_path, visits):
     early = write_labels(tmp_path / "early.parquet", [(1, datetime.datetime(1990, 1, 1), True)])
     for path, words in [
         *((tmp_path / name, "holds no MEDS labels") for name in ("no.parquet", "absent.parquet")),
-        *((path, "holds no labels, or some without") for path in (empty, without)),
+        *((path, "holds no labels, or has nulls in") for path in (empty, without)),
         (early, "No label in"),
     ]:
         with pytest.raises(InputError, match=words):

@@ -234,13 +234,13 @@ def test_command_line(command, tmp_path):
     told = command(codes=codes)
     assert told.returncode == 0, told.stderr
     assert re.search(r"Wrote .*report\.html \(\d\.\d MB\)", told.stdout)
-    assert "warning: 1 of the codes listed cannot be shown; the first of them: 'XYZ'" in told.stderr
+    assert "warning: 1 of the listed codes cannot be shown; the first of them: 'XYZ'" in told.stderr
 
 
 def test_command_line_says_how_it_is_used(command, tmp_path):
     (tmp_path / "file").write_text("")
     wrong = {
-        "Say which tokenizer": command(tokenizer=None),
+        "--tokenizer and --output are required": command(tokenizer=None),
         "number of arguments": command("extra"),
         "cannot be written": command(output=tmp_path / "file"),
         "should be one of": command(method="mds"),

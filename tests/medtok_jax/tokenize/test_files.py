@@ -255,5 +255,5 @@ def test_new_codes_are_encoded_by_the_model_in_their_place(finished_run, compile
     reasons = {int(row[0]): row[3] for row in rejects(tmp_path / "t.json")}
     assert "is not among" in reasons[3]
     assert "neighbor" in reasons[5]
-    assert "does not tell its code system" in reasons[6]
+    assert "does not name its code system" in reasons[6]
     assert "neither an object nor a list" in reasons[7]

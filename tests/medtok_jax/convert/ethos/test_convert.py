@@ -142,7 +142,7 @@ def test_commands_that_follow(world, tmp_path, capsys):
     assert arguments["resume"] == "true"
     assert (arguments["n_embd"], arguments["n_positions"]) == ("8", "64")
     assert 0.15 < float(arguments["val_size"]) < 0.25, "the 5 of 25 patients that the records set apart"
-    assert "ICD9CM: 15 of 30 events mapped" in told
+    assert "ICD9CM: 15 of 30 events are mapped" in told
 
 
 def test_stage_is_whole(world):
