@@ -1,1 +1,1 @@
-"""Third floor: judges what was trained."""
+"""Judge what was trained: the third floor."""

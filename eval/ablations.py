@@ -1,11 +1,11 @@
-"""Trains and judges one change at a time: the cells of `configs/ablation.py`, each with several seeds.
+"""Train and judge one change of the configuration at a time: the cells of `configs/ablation.py`, with several seeds.
 
     python -m eval.ablations --output=DIR [--cells=default,graph_off,no_kl] [--seeds=3] [--data_dir=DATA]
 
-Every cell and seed is a training of its own process, up to 4 minutes on 2 idle cores, judged on validation items.
-A finished one is kept in `DIR/cells/CELL-SEED.json` and skipped when the command is started again; one that was
-interrupted goes on from its checkpoint. One that fails leaves its output in `DIR/logs` and does not stop the others.
-`DIR/ablations.md` and `ablations.png` are written anew after each, over all that there are.
+Every cell and seed is trained in its own process, in up to 4 minutes on 2 idle cores, and judged on validation items.
+The result is kept in `DIR/cells/CELL-SEED.json` and skipped when the command is started again; an interrupted training
+resumes from its checkpoint. A failed training leaves its output in `DIR/logs` and does not stop the others.
+`DIR/ablations.md` and `ablations.png` are written again after each training, from all results so far.
 """
 
 import json
@@ -31,28 +31,28 @@ ROOT = CONFIG_FILE.parent.parent
 
 
 def chosen_cells(names: list[str]) -> list[str]:
-    """Cells by name, all for an empty list, in the order of the configuration.
+    """Return the named cells in the order of the configuration, all of them for an empty list.
 
     Raises:
-        InputError: one is not known.
+        InputError: a name is unknown.
     """
     known = list(ablation.cells())
-    strange = [name for name in names if name not in known]
-    if strange:
-        raise InputError(f"there is no cell {strange[0]!r}; the cells are: {', '.join(known)}.")
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise InputError(f"--cells names {unknown[0]!r}, which is not a cell; the cells are: {', '.join(known)}.")
     return [name for name in known if not names or name in names]
 
 
 class Runner:
-    """Does what is not done yet.
+    """Train and judge cells, and keep their results in a folder.
 
     Args:
-        output: where results lie.
-        data_dir: where data sets lie; empty for the default.
-        overrides: fields of the configuration that all cells are to have otherwise, such as a smaller sample.
-        split: of the items that cells are judged on.
-        quick: whether fewer items are judged.
-        keep_runs: whether work directories stay.
+        output: folder of the results.
+        data_dir: directory of the data sets; empty for the default.
+        overrides: fields of the configuration to set in all cells, such as a smaller sample.
+        split: split of the items that cells are judged on.
+        quick: whether to judge on fewer items.
+        keep_runs: whether to keep the work directories.
     """
 
     def __init__(
@@ -65,13 +65,17 @@ class Runner:
         quick: bool = False,
         keep_runs: bool = False,
     ):
-        self.output, self.data_dir, self.overrides = output, data_dir, overrides or {}
-        self.split, self.quick, self.keep_runs = split, quick, keep_runs
+        self.output = output
+        self.data_dir = data_dir
+        self.overrides = overrides or {}
+        self.split = split
+        self.quick = quick
+        self.keep_runs = keep_runs
         for name in ("cells", "logs", "runs"):
             (output / name).mkdir(parents=True, exist_ok=True)
 
     def settings(self, cell: str, seed: int) -> dict:
-        """What a result must have been made with to be kept."""
+        """Return the settings of one training, which decide whether a kept result is still valid."""
         config = ablation.get_config(cell).to_dict()
         for name in FREE_FIELDS:
             section, field = name.split(".")
@@ -80,15 +84,15 @@ class Runner:
         return json.loads(json.dumps({"config": config, "seed": seed, "overrides": self.overrides} | judged))
 
     def is_done(self, cell: str, seed: int) -> bool:
-        """Whether there is a result of these very settings."""
+        """Return whether there is a result with the current settings."""
         path = self._result(cell, seed)
         return path.is_file() and json.loads(path.read_text(encoding="utf-8"))["settings"] == self.settings(cell, seed)
 
     def do(self, cell: str, seed: int) -> None:
-        """Trains and judges one cell.
+        """Train and judge one cell with one seed, and write the result.
 
         Raises:
-            CellFailed: training did not end well.
+            CellFailed: the training failed.
         """
         start = time.monotonic()
         workdir = self.output / "runs" / f"{cell}-{seed}"
@@ -112,7 +116,7 @@ class Runner:
             shutil.rmtree(workdir)
 
     def results(self) -> list[dict]:
-        """All results that there are, in the order of the configuration."""
+        """Return all results so far, in the order of the configuration."""
         paths = [self._result(cell, seed) for cell in ablation.cells() for seed in range(100)]
         return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
 
@@ -120,12 +124,12 @@ class Runner:
         return self.output / "cells" / f"{cell}-{seed}.json"
 
     def _train(self, cell: str, seed: int, workdir: Path) -> None:
-        """In a process of its own, so that nothing of one cell, memory least of all, is left for the next."""
+        """Train in a separate process, so that no memory of one cell is left for the next."""
         fields = {"seed": seed, "data.data_dir": self.data_dir} | self.overrides
         command = [sys.executable, "-m", "medtok_jax.main", f"--config={CONFIG_FILE}:{cell}", f"--workdir={workdir}"]
         command += [f"--config.{name}={value}" for name, value in fields.items()]
         log = self.output / "logs" / f"{cell}-{seed}.log"
-        # Much is compiled alike in every cell, small things too.
+        # The cells share most compiled functions, including small ones.
         environment = {
             "JAX_COMPILATION_CACHE_DIR": str(self.output / "compiled"),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -136,7 +140,9 @@ class Runner:
             )
         if done.returncode:
             lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-            raise CellFailed(f"{cell}, seed {seed}, failed ({lines[-1] if lines else 'no output'}); see {log}")
+            raise CellFailed(
+                f"training {cell} with seed {seed} failed ({lines[-1] if lines else 'no output'}); see {log}"
+            )
 
     def _judge(self, workdir: Path) -> dict:
         from eval.common.representation import load
@@ -149,11 +155,11 @@ class Runner:
 
 
 class CellFailed(UserError):
-    """A cell could not be trained."""
+    """Report that the training of a cell failed."""
 
 
 def run(runner: Runner, cells: list[str], seeds: int, console: Console) -> list[str]:
-    """Does all cells, seed after seed, so that a table over all cells is there early; returns what failed."""
+    """Train and judge all cells, seed by seed so that a table of all cells is early complete; return the failures."""
     from eval.reports.ablations import write
 
     failed = []
@@ -161,7 +167,7 @@ def run(runner: Runner, cells: list[str], seeds: int, console: Console) -> list[
     for number, (cell, seed) in enumerate(todo, start=1):
         head = f"[{number} of {len(todo)}] {cell}, seed {seed}:"
         if runner.is_done(cell, seed):
-            console.print(f"{head} is there", highlight=False)
+            console.print(f"{head} already done", highlight=False)
             continue
         start = time.monotonic()
         try:
@@ -178,29 +184,33 @@ def run(runner: Runner, cells: list[str], seeds: int, console: Console) -> list[
 
 
 def main(argv: list[str]) -> None:
-    """Does the cells that the flags name."""
+    """Train and judge the cells that the flags name."""
     command_line.expect_arguments(argv, 0, EXAMPLE)
     given = flags.FLAGS
     cells = chosen_cells(given.cells)
     overrides = dict(item.split("=", 1) for item in given.override if "=" in item)
     if len(overrides) < len(given.override):
-        raise InputError("--override takes FIELD=VALUE, such as train.steps=50.")
+        raise InputError("--override must be FIELD=VALUE, such as --override=train.steps=50.")
     output = command_line.output_folder(given.output).resolve()
     options = {"split": given.split, "quick": given.quick, "keep_runs": given.keep_runs}
     runner = Runner(output, data_dir=given.data_dir, overrides=overrides, **options)
     failed = run(runner, cells, given.seeds, Console())
     if failed:
-        raise CellFailed(f"{len(failed)} of {len(cells) * given.seeds} failed; start the same command again.")
+        raise CellFailed(f"{len(failed)} of {len(cells) * given.seeds} trainings failed; start the same command again.")
     print(f"wrote {output / 'ablations.md'} and {output / 'ablations.png'}")
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("output", None, "folder of the results", required=True)
-    flags.DEFINE_list("cells", [], f"cells, all without it: {', '.join(ablation.cells())}")
-    flags.DEFINE_integer("seeds", 3, "trainings of each cell, with seeds 0, 1, ...", lower_bound=1, upper_bound=100)
-    flags.DEFINE_string("data_dir", "", "where data sets lie; $TFDS_DATA_DIR or ~/tensorflow_datasets without it")
-    flags.DEFINE_enum("split", "validation", ["validation", "test"], "whose items cells are judged on")
-    flags.DEFINE_bool("quick", False, "judge fewer items")
+    flags.DEFINE_string("output", None, "folder for the results", required=True)
+    flags.DEFINE_list("cells", [], f"cells to train, all if not given: {', '.join(ablation.cells())}")
+    flags.DEFINE_integer(
+        "seeds", 3, "number of trainings of each cell, with seeds 0, 1, ...", lower_bound=1, upper_bound=100
+    )
+    flags.DEFINE_string(
+        "data_dir", "", "directory of the data sets; $TFDS_DATA_DIR or ~/tensorflow_datasets if not given"
+    )
+    flags.DEFINE_enum("split", "validation", ["validation", "test"], "split of the items that cells are judged on")
+    flags.DEFINE_bool("quick", False, "judge on fewer items")
     flags.DEFINE_bool("keep_runs", False, "keep the work directories, tokenizers included")
-    flags.DEFINE_multi_string("override", [], "FIELD=VALUE of the configuration, in all cells; may be repeated")
+    flags.DEFINE_multi_string("override", [], "FIELD=VALUE to set in the configuration of all cells; may be repeated")
     command_line.run(main)

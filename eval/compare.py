@@ -1,13 +1,13 @@
-"""Compares tokenizers, and anything else that stands for codes, on the same codes and items.
+"""Compare tokenizers and other representations on the same codes and items.
 
     python -m eval.compare --tokenizers=runs/default,baselines/text_vq,kmeans=baselines/kmeans --output=DIR
     python -m eval.compare --tokenizers=runs/default --baseline=bert,vqgraph --output=DIR
 
-writes `comparison.md`, `comparison.json` and `comparison.png`: every figure of `eval.tokenization` for each of them,
-and the difference of the first from each other one with a paired bootstrap. A tokenizer is a tokenizer directory, a
-work directory, a name on the hub, or a folder that `eval.baselines` wrote; NAME=PATH gives it another name.
-`--baseline` makes the baseline itself, for the data set of the first tokenizer, and keeps it in `OUTPUT/baselines`:
-`bert` is the bag of wordpieces, other names are kinds of `eval.baselines`.
+The command writes `comparison.md`, `comparison.json` and `comparison.png`: every figure of `eval.tokenization` for each
+tokenizer, and the difference of the first from each other one with a paired bootstrap. A tokenizer is a tokenizer
+directory, a work directory, a name on the hub, or a folder that `eval.baselines` wrote; NAME=PATH gives it another
+name. `--baseline` makes a baseline for the data set of the first tokenizer and keeps it in `OUTPUT/baselines`: `bert`
+is the bag of wordpieces, other names are kinds of `eval.baselines`.
 """
 
 import functools
@@ -26,49 +26,52 @@ EXAMPLE = "python -m eval.compare --tokenizers=runs/default --baseline=bert --ou
 
 
 def open_named(given: str):
-    """The representation that `PATH` or `NAME=PATH` means."""
+    """Return the representation that `PATH` or `NAME=PATH` names."""
     from eval.common.representation import load
 
     name, separator, path = given.partition("=")
     return load(path, name) if separator and name and "/" not in name else load(given)
 
 
-def make_baseline(name: str, data_set: str, data_dir: str, folder: Path, as_many: dict[str, int]) -> Path:
-    """The folder of a baseline of `BASELINES`, which is made where it does not lie there already.
+def make_baseline(name: str, data_set: str, data_dir: str, folder: Path, sizes: dict[str, int]) -> Path:
+    """Return the folder of a baseline, which is made unless it exists.
 
     Args:
-        name: of the baseline.
-        data_set, data_dir: of the codes.
-        folder: where baselines are kept.
-        as_many: `size` and `tokens` that it is to have, as what it is compared with; empty for its own.
+        name: name of the baseline, a key of `BASELINES`.
+        data_set: name of the data set of the codes.
+        data_dir: directory of the data sets; empty for the default.
+        folder: folder of the baselines.
+        sizes: `size` and `tokens` of the baseline, equal to those of the tokenizer; empty for the defaults.
     """
     from eval.baselines.data import Codes
     from eval.baselines.make import make
     from eval.common.representation import FILE, load
 
-    path = folder / "-".join([name, *map(str, as_many.values())])
+    path = folder / "-".join([name, *map(str, sizes.values())])
     if (path / FILE).is_file() and load(path).about.get("data_set", {}).get("name") == data_set:
         return path
-    made = make(BASELINES[name], Codes.open(data_set, data_dir), **as_many)
+    made = make(BASELINES[name], Codes.open(data_set, data_dir), **sizes)
     return made.save(path)
 
 
 def main(argv: list[str]) -> None:
-    """Compares what the flags name."""
+    """Compare the tokenizers and baselines that the flags name."""
     command_line.expect_arguments(argv, 0, EXAMPLE)
     given = flags.FLAGS
-    strange = [name for name in given.baseline if name not in BASELINES]
-    if strange:
-        raise InputError(f"--baseline={strange[0]} is none of {', '.join(BASELINES)}.")
+    unknown = [name for name in given.baseline if name not in BASELINES]
+    if unknown:
+        raise InputError(f"--baseline={unknown[0]} is not a baseline; choose from: {', '.join(BASELINES)}.")
     if len(given.tokenizers) + len(given.baseline) < 2:
-        raise InputError(f"there is nothing to compare {', '.join(given.tokenizers)} with; for example: {EXAMPLE}")
+        raise InputError(
+            f"there is nothing to compare {', '.join(given.tokenizers)} with; name a second one, such as: {EXAMPLE}"
+        )
     output = command_line.output_folder(given.output)
     run(given, output)
     print(f"wrote {', '.join(str(output / name) for name in FILES)}")
 
 
 def run(given: flags.FlagValues, output: Path) -> None:
-    """Opens, measures, and writes."""
+    """Open and measure the tokenizers, write the report, and print the headline figures."""
     from rich.console import Console
     from rich.table import Table
 
@@ -82,13 +85,13 @@ def run(given: flags.FlagValues, output: Path) -> None:
     first = open_named(given.tokenizers[0])
     data_set = given.dataset or (first.about.get("data_set") or {}).get("name")
     if not data_set:
-        raise InputError(f"{first.name} does not tell its data set; give --dataset=medtok_codes/icd-...")
+        raise InputError(f"{first.name} does not name its data set; give --dataset=medtok_codes/icd-...")
     labels = open_labels(data_set, given.data_dir)
-    as_many = {} if first.tokens is None else {"size": first.num_ids, "tokens": first.tokens.shape[1]}
+    sizes = {} if first.tokens is None else {"size": first.num_ids, "tokens": first.tokens.shape[1]}
     del first
     openers = [functools.partial(open_named, name) for name in given.tokenizers]
     for name in given.baseline:
-        path = make_baseline(name, data_set, given.data_dir or "", output / "baselines", as_many)
+        path = make_baseline(name, data_set, given.data_dir or "", output / "baselines", sizes)
         openers.append(functools.partial(load, path, name))
     measured = functools.partial(
         tokenization.measure,
@@ -120,16 +123,16 @@ def _write(path: Path, text: str) -> None:
 
 if __name__ == "__main__":
     flags.DEFINE_list(
-        "tokenizers", None, "what to compare, the first with the others: PATH or NAME=PATH", required=True
+        "tokenizers", None, "tokenizers to compare, the first with the others: PATH or NAME=PATH", required=True
     )
     flags.DEFINE_list("baseline", [], f"baselines to make and add: {', '.join(BASELINES)}")
-    flags.DEFINE_string("output", None, "folder of the comparison", required=True)
-    flags.DEFINE_string("dataset", None, "data set of the labels, if not the one of the first tokenizer")
-    flags.DEFINE_string("data_dir", None, "where data sets lie; TFDS's own default without it")
+    flags.DEFINE_string("output", None, "folder for the comparison", required=True)
+    flags.DEFINE_string("dataset", None, "data set of the labels, if not that of the first tokenizer")
+    flags.DEFINE_string("data_dir", None, "directory of the data sets; the default of TFDS if not given")
     flags.DEFINE_enum(
-        "split", "test", ["validation", "test"], "whose items count: validation to choose, test to report"
+        "split", "test", ["validation", "test"], "split whose items count: validation to choose, test to report"
     )
-    flags.DEFINE_list("metrics", [], "families of metrics; all without it")
-    flags.DEFINE_bool("quick", False, "fewer items, for a first look")
-    flags.DEFINE_integer("seed", 0, "of what is drawn")
+    flags.DEFINE_list("metrics", [], "families of metrics to measure, all if not given")
+    flags.DEFINE_bool("quick", False, "measure fewer items, for a first look")
+    flags.DEFINE_integer("seed", 0, "seed of all random draws")
     command_line.run(main)

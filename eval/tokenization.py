@@ -1,11 +1,11 @@
-"""Token quality: measures a tokenizer, or any other representation of codes, without patient data.
+"""Measure the token quality of a tokenizer, or of any other representation of codes, without patient data.
 
     python -m eval.tokenization --tokenizer=TOK --output=DIR [--split=validation] [--quick] [--data_dir=DATA]
     python -m eval.tokenization --workdir=RUN --output=DIR                  # robustness too, by running the model
     python -m eval.tokenization --tokenizer=TOK --other_seeds=TOK1,TOK2 --output=DIR    # stability of tokens
 
-writes `quality.json`, `quality.md` and plots. Families of metrics: codebook, identity, cross_system, tree, groups,
-relations, robustness, seeds. Choose between models on `--split=validation`, report on `--split=test`, once.
+The command writes `quality.json`, `quality.md` and plots. Families of metrics: codebook, identity, cross_system, tree,
+groups, relations, robustness, seeds. Choose between models on `--split=validation`, report on `--split=test`, once.
 """
 
 import json
@@ -31,7 +31,7 @@ with command_line.importing(__name__):
     from eval.reports.quality import by_row, markdown, number, views_of
 
 JSON, MARKDOWN = "quality.json", "quality.md"
-# Families with figures of each system beside those of all codes.
+# Families with figures for each system besides those for all codes.
 PER_SYSTEM = (codebook_use.FAMILY, identity.FAMILY)
 EXAMPLE = "python -m eval.tokenization --tokenizer=TOK --output=DIR"
 
@@ -55,23 +55,26 @@ def measure(
     metrics: Sequence[str] = tuple(FAMILIES),
     quick: bool = False,
     seed: int = 0,
-    told: Callable[[str], None] = lambda family: None,
+    on_family: Callable[[str], None] = lambda family: None,
 ) -> list[Measurement]:
-    """All figures that a representation admits, each with its items, so that two representations can be compared.
+    """Measure all figures that a representation allows, with their items, for comparison with other representations.
 
     Args:
-        representation: what is judged.
-        labels: of a data set that holds its codes.
-        split: `validation` (to choose by) or `test` (to report).
-        metrics: families of metrics.
-        quick: fewer items.
-        seed: of what is drawn.
-        told: called with each family before it is measured.
+        representation: the representation to evaluate.
+        labels: labels of a data set that contains its codes.
+        split: split whose items count, `validation` (to choose) or `test` (to report).
+        metrics: families of metrics, keys of `FAMILIES`.
+        quick: whether to measure fewer items.
+        seed: seed of all random draws.
+        on_family: function called with the name of each family before it is measured.
+
+    Raises:
+        InputError: the labels have none of the codes.
     """
     context = Context(representation, labels.for_keys(representation.keys), split, quick, seed)
     found = []
     for family in metrics:
-        told(family)
+        on_family(family)
         found += FAMILIES[family](context)
     return found
 
@@ -85,7 +88,7 @@ def judge(
     metrics: Sequence[str] = tuple(FAMILIES),
     quick: bool = False,
 ) -> dict:
-    """What `measure` finds, with intervals, in plain values for JSON."""
+    """Measure a representation and return the report of `describe`; for the arguments see `measure`."""
     found = measure(representation, labels, split=split, metrics=metrics, quick=quick, seed=seed)
     return describe(representation, labels, found, split=split, quick=quick, seed=seed)
 
@@ -99,7 +102,7 @@ def describe(
     quick: bool,
     seed: int,
 ) -> dict:
-    """A report in plain values: what was judged, by which labels, and the figures."""
+    """Return a report in values for JSON: the representation, the labels, and the figures with intervals."""
     return {
         "name": representation.name,
         "about": representation.about,
@@ -115,8 +118,9 @@ def describe(
 
 
 def _notes(representation: Representation, labels: Labels, measurements: Sequence[Measurement]) -> list[str]:
-    """What was not measured and what would be needed, one sentence each."""
-    measured, notes = {measurement.family for measurement in measurements}, []
+    """Return a sentence for each figure that was not measured or not held out, with the remedy."""
+    measured = {measurement.family for measurement in measurements}
+    notes = []
     if codebook_use.FAMILY in measured and representation.embeddings and representation.unquantized is None:
         notes.append(
             "cosine(e, ê) and reconstruction error need the embeddings before quantization: "
@@ -124,42 +128,47 @@ def _notes(representation: Representation, labels: Labels, measurements: Sequenc
         )
     if representation.about.get("graph", True) and any(q.given for q in labels.relations.values()):
         notes.append(
-            "The graph holds the note edges: for held-out relations build and train on a data set with "
+            "The graph contains the note edges: to hold them out, build and train on a data set with "
             "-holdout_note_30_eval in its name."
         )
     if "robustness" not in measured:
-        notes.append("Robustness was not measured: it runs the model, --workdir=RUN.")
+        notes.append("Robustness was not measured: it runs the model, which --workdir=RUN names.")
     if seed_stability.FAMILY not in measured:
-        notes.append("Stability was not measured: it compares tokenizers of other seeds, --other_seeds=TOK,TOK.")
+        notes.append(
+            "Stability was not measured: it needs tokenizers of other seeds, which --other_seeds=TOK,TOK names."
+        )
     return notes
 
 
 def figure(measurement: Measurement, *, seed: int = 0) -> dict:
-    """A figure with its interval in plain values."""
+    """Return a figure with its interval in values for JSON."""
     value, low, high, n = interval(measurement, seed=seed)
     names = ("family", "metric", "view", "scope", "unit", "given", "chance", "better")
     return {name: getattr(measurement, name) for name in names} | {"value": value, "low": low, "high": high, "n": n}
 
 
 def main(argv: list[str]) -> None:
-    """Judges what the flags name and writes the report."""
+    """Measure the tokenizer that the flags name, and write the report."""
     command_line.expect_arguments(argv, 0, EXAMPLE)
     given = flags.FLAGS
     metrics = _metrics(given.metrics)
     representation, labels, run, others = _open(given)
     console = Console()
-    tell = lambda family: console.print(f"measuring {family} ...", highlight=False)  # noqa: E731
+
+    def announce(family: str) -> None:
+        console.print(f"measuring {family} ...", highlight=False)
+
     chosen = {"split": given.split, "quick": given.quick, "seed": given.seed}
     plain = [family for family in metrics if family in FAMILIES]
-    found = measure(representation, labels, metrics=plain, told=tell, **chosen)
+    found = measure(representation, labels, metrics=plain, on_family=announce, **chosen)
     context = Context(representation, labels.for_keys(representation.keys), **chosen)
     if run is not None and "robustness" in metrics:
         from eval.quality import robustness
 
-        tell(robustness.FAMILY)
+        announce(robustness.FAMILY)
         found += robustness.measure(context, run)
     if others and "seeds" in metrics:
-        tell(seed_stability.FAMILY)
+        announce(seed_stability.FAMILY)
         found += seed_stability.measure(context, others)
     report = describe(representation, labels, found, **chosen)
     output = Path(given.output).expanduser()
@@ -169,28 +178,31 @@ def main(argv: list[str]) -> None:
 
 
 def _metrics(named: list[str]) -> list[str]:
+    """Return the named families of metrics, all of them for an empty list."""
     known = (*FAMILIES, *MORE_FAMILIES)
     for name in named:
         if name not in known:
-            raise InputError(f"--metrics names {name!r}, which is not known; there are {', '.join(known)}.")
+            raise InputError(
+                f"--metrics names {name!r}, which is not a family of metrics; choose from: {', '.join(known)}."
+            )
     return named or list(known)
 
 
 def _open(given: flags.FlagValues) -> tuple:
-    """(representation, labels, run or None, tokenizers of other seeds) that the flags name."""
+    """Open (representation, labels, run or None, tokenizers of other seeds) as the flags name them."""
     if not given.output:
         raise InputError(f"--output is missing; for example: {EXAMPLE}")
     if not (given.tokenizer or given.workdir):
-        raise InputError(f"Say what to judge, by --tokenizer=TOK or --workdir=RUN; for example: {EXAMPLE}")
+        raise InputError(f"--tokenizer or --workdir must name a tokenizer; for example: {EXAMPLE}")
     representation = load(given.tokenizer or Path(given.workdir).expanduser() / "tokenizer", given.name)
     data_set = given.data_set or (representation.about.get("data_set") or {}).get("name")
     if not data_set:
-        raise InputError(f"{representation.name} does not tell its data set; give --data_set=medtok_codes/icd-...")
+        raise InputError(f"{representation.name} does not name its data set; give --data_set=medtok_codes/icd-...")
     command_line.output_folder(given.output)
     labels = open_labels(data_set, given.data_dir)
     run = None
     if given.workdir:
-        # Imported here, since JAX is only needed to run the model.
+        # JAX is only needed to run the model.
         from medtok_jax.training import setup as runs
 
         run = runs.open_trained(Path(given.workdir).expanduser(), data_dir=given.data_dir or "")
@@ -198,7 +210,7 @@ def _open(given: flags.FlagValues) -> tuple:
 
 
 def _write(output: Path, report: dict, context: Context, *, plots: bool) -> None:
-    """Writes the report; each file appears when it is whole."""
+    """Write the report, each file atomically."""
     try:
         output.mkdir(parents=True, exist_ok=True)
         pictures = quality_plots.draw(context, report, output) if plots else []
@@ -211,10 +223,10 @@ def _write(output: Path, report: dict, context: Context, *, plots: bool) -> None
 
 
 def _print(console: Console, report: dict) -> None:
-    """The figures of the whole vocabulary, without intervals; what the graph was given is marked."""
+    """Print the figures of the complete vocabulary without intervals, marked where the graph contains labels."""
     figures = [one for one in report["figures"] if one["family"] not in PER_SYSTEM or ", " not in one["scope"]]
     views = views_of(figures)
-    table = Table("about", "metric", *(view or "value" for view in views), title=f"{report['name']}, {report['split']}")
+    table = Table("scope", "metric", *(view or "value" for view in views), title=f"{report['name']}, {report['split']}")
     for (scope, metric), by_view in by_row(figures).items():
         mark = " *" if any(one["given"] for one in by_view.values()) else ""
         table.add_row(scope + mark, metric, *(number(by_view[v]["value"]) if v in by_view else "" for v in views))
@@ -224,16 +236,16 @@ def _print(console: Console, report: dict) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("tokenizer", None, "tokenizer directory, its name on the hub, or a saved representation")
-    flags.DEFINE_string("workdir", None, "work directory of a run: its tokenizer, and its model for robustness")
+    flags.DEFINE_string("tokenizer", None, "tokenizer directory, name on the hub, or saved representation")
+    flags.DEFINE_string("workdir", None, "work directory of a run, for its tokenizer and its model (robustness)")
     flags.DEFINE_string("output", None, "folder for quality.json, quality.md and plots")
-    flags.DEFINE_enum("split", "test", list(SPLITS), "whose items count: validation to choose by, test to report")
-    flags.DEFINE_list("metrics", [], f"families to measure, all without it: {', '.join((*FAMILIES, *MORE_FAMILIES))}")
-    flags.DEFINE_bool("quick", False, "fewer items, in about a minute")
+    flags.DEFINE_enum("split", "test", list(SPLITS), "split whose items count: validation to choose, test to report")
+    flags.DEFINE_list("metrics", [], f"families to measure, all if not given: {', '.join((*FAMILIES, *MORE_FAMILIES))}")
+    flags.DEFINE_bool("quick", False, "measure fewer items, in about a minute")
     flags.DEFINE_list("other_seeds", [], "tokenizers of other seeds, for the stability of tokens")
-    flags.DEFINE_string("data_set", None, "data set of the labels, if not the one that the tokenizer was trained on")
-    flags.DEFINE_string("data_dir", None, "where data sets lie; TFDS's own default when not given")
-    flags.DEFINE_string("name", None, "what to call it in the report")
-    flags.DEFINE_integer("seed", 0, "of what is drawn")
-    flags.DEFINE_bool("plots", True, "draw pictures")
+    flags.DEFINE_string("data_set", None, "data set of the labels, if not that of the tokenizer")
+    flags.DEFINE_string("data_dir", None, "directory of the data sets; the default of TFDS if not given")
+    flags.DEFINE_string("name", None, "name of the tokenizer in the report")
+    flags.DEFINE_integer("seed", 0, "seed of all random draws")
+    flags.DEFINE_bool("plots", True, "draw plots")
     command_line.run(main)

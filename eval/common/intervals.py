@@ -1,7 +1,8 @@
-"""95 % intervals by the percentile bootstrap (Efron and Tibshirani 1993, chapter 13), paired ones included.
+"""Compute 95 % intervals of figures and of paired differences by the percentile bootstrap.
 
-Drawn are clusters where items belong together, else items. Where there are more than `BLOCKS` of them they are dealt
-into that many blocks at random and blocks are drawn: the spread of a mean stays the same, and the draws become few.
+The method is that of Efron and Tibshirani (1993, chapter 13). Clusters are resampled where a measurement has them, and
+single items otherwise. More than `BLOCKS` of these units are first grouped at random into that many blocks, and blocks
+are resampled instead: the variance of a mean stays the same, and the matrix of draws stays small.
 """
 
 import dataclasses
@@ -19,7 +20,7 @@ LEVEL = 0.95
 
 
 class Interval(NamedTuple):
-    """A figure, its interval, and the number of items; nan where there are none."""
+    """Hold a figure, the bounds of its interval and the number of items; figure and bounds are NaN without items."""
 
     value: float
     low: float
@@ -28,13 +29,23 @@ class Interval(NamedTuple):
 
 
 def interval(measurement: Measurement, *, seed: int = 0) -> Interval:
-    """A measurement with its bootstrap interval."""
+    """Return the figure of a measurement with its bootstrap interval.
+
+    Args:
+        measurement: a mean over items.
+        seed: seed of the bootstrap.
+    """
     draws = _draws(measurement, _units(measurement), seed)
     return Interval(measurement.value(), *_percentiles(draws), len(measurement.values))
 
 
 def difference(first: Measurement, second: Measurement, *, seed: int = 0) -> Interval:
-    """First minus second over the items that both have, both drawn together."""
+    """Return the first figure minus the second over their common items, by a paired bootstrap.
+
+    Args:
+        first, second: measurements whose items have the same numbers.
+        seed: seed of the bootstrap.
+    """
     _, mine, theirs = np.intersect1d(first.items, second.items, return_indices=True)
     pair = [_select(measurement, rows) for measurement, rows in ((first, mine), (second, theirs))]
     units = _units(pair[0])
@@ -49,18 +60,18 @@ def _select(measurement: Measurement, rows: np.ndarray) -> Measurement:
 
 
 def _units(measurement: Measurement) -> np.ndarray:
-    """Number of the unit that each item is drawn with: int64 [n], from 0 without gaps."""
+    """Return the number of the resampled unit that each item belongs to: int64 `[n]`, from 0 without gaps."""
     labels = measurement.items if measurement.clusters is None else measurement.clusters
     distinct, unit = np.unique(labels, return_inverse=True)
     if len(distinct) > BLOCKS:
-        # By rank of a hash, so that blocks are equal in size whatever the numbers are.
+        # Ranks of a hash make blocks of equal size, whatever the numbers are.
         unit = (np.argsort(np.argsort(mix(distinct.astype(np.uint64)))) % BLOCKS)[unit]
     return unit
 
 
 @functools.lru_cache(maxsize=64)
 def _weights(units: int, seed: int) -> np.ndarray:
-    """How often each unit is drawn: float32 [DRAWS, units]."""
+    """Return how often each unit is drawn: float32 `[DRAWS, units]`."""
     rng = np.random.default_rng([seed, units])
     drawn = rng.integers(units, size=(DRAWS, units))
     flat = drawn + np.arange(DRAWS)[:, None] * units
@@ -68,7 +79,7 @@ def _weights(units: int, seed: int) -> np.ndarray:
 
 
 def _draws(measurement: Measurement, units: np.ndarray, seed: int) -> np.ndarray:
-    """The figure in each draw: float64 [DRAWS]."""
+    """Return the figure in each bootstrap draw: float64 `[DRAWS]`."""
     if not len(measurement.values):
         return np.full(DRAWS, np.nan)
     count = int(units.max()) + 1
@@ -80,9 +91,9 @@ def _draws(measurement: Measurement, units: np.ndarray, seed: int) -> np.ndarray
     else:
         _, group = np.unique(measurement.macro, return_inverse=True)
         shape = (count, int(group.max()) + 1)
-        place = units * shape[1] + group
-        total = np.bincount(place, minlength=shape[0] * shape[1]).reshape(shape).astype(np.float32)
-        sums = np.bincount(place, measurement.values, shape[0] * shape[1]).reshape(shape).astype(np.float32)
+        cell = units * shape[1] + group
+        total = np.bincount(cell, minlength=shape[0] * shape[1]).reshape(shape).astype(np.float32)
+        sums = np.bincount(cell, measurement.values, shape[0] * shape[1]).reshape(shape).astype(np.float32)
         numbers = weights @ total
         # Groups of which nothing was drawn have no mean.
         with np.errstate(invalid="ignore"):

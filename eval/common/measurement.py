@@ -1,8 +1,8 @@
-"""One figure: a mean over items, each with a value of its own.
+"""Represent every figure as a mean over items, such as codes or edges, each of which has a value.
 
-Every metric is brought into this form, because then one bootstrap gives every interval, and the difference of two
-representations can be taken item by item. Figures that are no plain means are means of what each item contributes to
-them: the perplexity is the exponential of a mean, and a rank correlation the mean of pseudo-values.
+In this form one bootstrap gives every interval, and two representations can be compared item by item. Figures that are
+not plain means are means of the contribution of each item: the perplexity is the exponential of a mean, and a rank
+correlation is the mean of pseudo-values.
 """
 
 import dataclasses
@@ -15,21 +15,21 @@ MEAN, EXPONENTIAL = "mean", "exp"
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """A figure and the items it is made of.
+    """Hold a figure and the items it is the mean of.
 
     Attributes:
-        family: of metrics: codebook, identity, cross_system, tree, groups, relations, robustness, seeds.
-        metric: its name, such as `R@1`.
-        view: what was compared: `vectors`, `tokens`, `unquantized`, or empty.
-        scope: what it is about: a code system, a direction, a region.
-        unit: what the items are.
-        items: `[n]` numbers that tell the items apart; the same item has the same number for every representation.
+        family: family of metrics: codebook, identity, cross_system, tree, groups, relations, robustness, seeds.
+        metric: name of the metric, such as `R@1`.
+        view: the data that were compared: `vectors`, `tokens`, `unweighted tokens`, `unquantized`, or empty.
+        scope: the codes or rows that the figure covers, such as a code system, a direction or a region.
+        unit: plural noun for the items, such as `codes`.
+        items: `[n]` identifiers of the items; an item has the same number in every representation.
         values: `[n]` float64.
-        clusters: `[n]` numbers of what is drawn together in a bootstrap, None where each item is drawn alone.
-        macro: `[n]` numbers of groups whose means are averaged, None for a plain mean.
-        given: what the graph was given of the labels, empty for nothing.
-        chance: expected of tokens that know nothing, None where that is not told.
-        better: `higher`, `lower`, or empty where neither is.
+        clusters: `[n]` cluster of each item, resampled together in the bootstrap; None to resample single items.
+        macro: `[n]` group of each item, for the mean of the means of groups; None for a plain mean.
+        given: the part of the labels that the graph contains, empty for none.
+        chance: expected value of random tokens, None where it is not known.
+        better: `higher`, `lower`, or empty where neither is better.
         transform: `mean`, or `exp` for the exponential of the mean.
     """
 
@@ -49,11 +49,11 @@ class Measurement:
 
     @property
     def name(self) -> tuple[str, str, str, str]:
-        """What tells a figure apart from the others of one representation."""
+        """Return (family, metric, view, scope), which identifies the figure within one representation."""
         return self.family, self.metric, self.view, self.scope
 
     def value(self) -> float:
-        """The figure."""
+        """Return the figure, NaN without items."""
         if self.macro is None:
             mean = float(np.mean(self.values)) if len(self.values) else float("nan")
         else:
@@ -62,12 +62,12 @@ class Measurement:
         return float(np.exp(mean)) if self.transform == EXPONENTIAL else mean
 
 
-def together(figures: Sequence[Measurement], scope: str) -> list[Measurement]:
-    """The figure over several scopes, each item counting alike; none where there is but one."""
+def pool_scopes(figures: Sequence[Measurement], scope: str) -> list[Measurement]:
+    """Pool one figure over several scopes with equal weight for each item; return nothing for fewer than two scopes."""
     if len(figures) < 2:
         return []
-    first, counts = figures[0], [len(figure.values) for figure in figures]
+    counts = [len(figure.values) for figure in figures]
     chances = [figure.chance for figure in figures]
     joined = {name: np.concatenate([getattr(f, name) for f in figures]) for name in ("items", "values", "clusters")}
     chance = None if None in chances else float(np.average(chances, weights=counts))
-    return [dataclasses.replace(first, scope=scope, chance=chance, **joined)]
+    return [dataclasses.replace(figures[0], scope=scope, chance=chance, **joined)]

@@ -1,12 +1,12 @@
-"""What is judged: the tokens and vectors of a vocabulary of codes, whoever made them.
+"""Read and write representations: the tokens and vectors of a vocabulary of codes, made by any method.
 
-A representation is a tokenizer directory of ours, or a folder that `Representation.save` wrote:
+A representation is a tokenizer directory of MedTok, or a folder that `Representation.save` wrote:
 
-    table.parquet         key, description; one row a code, sorted by key
+    table.parquet         key, description; one row for each code, sorted by key
     tokens.npy            [n, T] int32, optional; weights.npy [n, T] float32, optional
     vectors.npy           [n, D] float32, optional; unquantized.npy likewise
     codebook.npy          [N, d] float32, optional
-    representation.json   name, regions, names of the embeddings, and what made it
+    representation.json   name, regions, names of the embeddings, and provenance
 """
 
 import dataclasses
@@ -34,23 +34,23 @@ _CHUNK = 8192
 
 @dataclasses.dataclass(frozen=True)
 class Representation:
-    """Tokens and vectors of n codes; a family that lacks one of the two leaves it None.
+    """Hold the tokens and vectors of n codes; one of the two may be None.
 
     Attributes:
-        name: what tables and plots call it.
+        name: title in tables and plots.
         keys: `[n]` str, `SYSTEM/code`, sorted and distinct.
         descriptions: `[n]` str.
-        tokens: `[n, T]` int32 global ids, -1 behind the last of a code that has fewer; None for pure vectors.
-        weights: `[n, T]` float32, the share of each token, 0 where there is none; None where all count alike.
-        vectors: `[n, D]` float32, what a model would be fed: quantized embeddings end to end, or a family's own.
-        unquantized: `[n, D]` float32, the same before quantization, where it is known.
+        tokens: `[n, T]` int32 global ids, padded with -1 behind the last token; None without tokens.
+        weights: `[n, T]` float32 weight of each token, 0 for padding; None where all tokens count equally.
+        vectors: `[n, D]` float32 input of a downstream model: the concatenated quantized embeddings, for MedTok.
+        unquantized: `[n, D]` float32, the vectors before quantization; None where they are unknown.
         codebook: `[N, d]` float32, rows by global id.
-        regions: name -> (first id, one past the last) of the regions of the codebook; empty for one region of all ids.
-        embeddings: names of the embeddings of which a code has several, in the order of `tokens` and `vectors`, each
-            with an equal share of both; empty where a code is one piece.
+        regions: name -> (first id, one past the last id) of each region of the codebook; empty for a single region.
+        embeddings: names of the embeddings of a code, in the order of the columns of `tokens` and `vectors`, of which
+            each has an equal share; empty for a single embedding.
         region_of_embedding: name of each embedding -> its region.
-        about: what made it, for the report. `data_set` (name and fingerprint) tells from which graph it was made, and
-            `graph` False that none was read: what a graph gives away is then not said of it.
+        about: provenance, for the report. `data_set` (name and fingerprint) identifies the graph that was read; `graph`
+            is False where none was read, so that no figure is marked as given by the graph.
     """
 
     name: str
@@ -67,50 +67,53 @@ class Representation:
     about: dict = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
-        """Raises InputError where the parts do not fit together."""
+        """Raise InputError unless the fields fit together."""
         if len(self.keys) == 0 or (self.keys[:-1] >= self.keys[1:]).any():
-            raise InputError(f"the codes of {self.name} are none, or not sorted and distinct.")
+            raise InputError(f"the codes of {self.name} must be sorted and distinct, and there must be at least one.")
         for name in ("descriptions", "tokens", "weights", "vectors", "unquantized"):
             array = getattr(self, name)
             if array is not None and len(array) != len(self.keys):
                 raise InputError(f"{self.name} has {len(self.keys)} codes, but {len(array)} rows of {name}.")
         if self.tokens is None and self.vectors is None:
-            raise InputError(f"{self.name} has neither tokens nor vectors; there is nothing to judge.")
+            raise InputError(f"{self.name} has neither tokens nor vectors, so there is nothing to evaluate.")
         if self.weights is not None and (self.tokens is None or self.weights.shape != self.tokens.shape):
-            raise InputError(f"{self.name} has weights that are not one for each token.")
+            raise InputError(f"the weights of {self.name} must have the shape of its tokens, one for each token.")
         for name in ("tokens", "vectors"):
             array = getattr(self, name)
             if array is not None and self.embeddings and array.shape[1] % len(self.embeddings):
-                raise InputError(f"{self.name}: {array.shape[1]} {name} are no equal shares of {self.embeddings}.")
+                raise InputError(
+                    f"{self.name} has {array.shape[1]} columns of {name}, which cannot be split into equal shares of"
+                    f" {self.embeddings}."
+                )
 
     def __len__(self) -> int:
         return len(self.keys)
 
     @property
     def num_ids(self) -> int:
-        """Number of token ids that there are: N, or one more than the largest in use."""
+        """Return the number of token ids: N with a codebook, otherwise one more than the largest id in use."""
         if self.codebook is not None:
             return len(self.codebook)
         return max([int(self.tokens.max()) + 1, *(stop for _, stop in self.regions.values())])
 
     def part(self, name: str, embedding: str) -> np.ndarray:
-        """Columns of the array `name` that belong to one embedding: `[n, share]`."""
+        """Return the columns of the array `name` that belong to one embedding: `[n, share]`."""
         array = getattr(self, name)
         share = array.shape[1] // len(self.embeddings)
         start = self.embeddings.index(embedding) * share
         return array[:, start : start + share]
 
     def take(self, rows: np.ndarray) -> "Representation":
-        """The codes of some rows, which must be rising."""
+        """Return the representation of some rows, which must be in ascending order."""
         names = ("keys", "descriptions", "tokens", "weights", "vectors", "unquantized")
         arrays = {name: getattr(self, name) for name in names}
         return dataclasses.replace(self, **{name: a if a is None else a[rows] for name, a in arrays.items()})
 
     def save(self, directory: str | Path) -> Path:
-        """Writes the folder, which appears when it is whole, and returns it.
+        """Write the folder atomically and return its path.
 
         Raises:
-            InputError: it cannot be written.
+            InputError: the folder cannot be written.
         """
         directory = Path(directory).expanduser()
         with whole_folder(directory) as folder:
@@ -126,14 +129,14 @@ class Representation:
 
 
 def load(path: str | Path, name: str | None = None) -> Representation:
-    """Opens a tokenizer directory (also a work directory, or a name on the hub) or a saved representation.
+    """Open a tokenizer directory, a work directory, a tokenizer on the hub, or a saved representation.
 
     Args:
-        path: what to open.
-        name: what to call it; that of the saved one, or of the directory, where it is None.
+        path: a path, or a name on the hub.
+        name: name of the representation; None for the saved name, or the name of the directory.
 
     Raises:
-        InputError: it is neither, or damaged.
+        InputError: the path is neither, or the files are damaged.
     """
     if (Path(path).expanduser() / FILE).is_file():
         return _load_saved(Path(path).expanduser(), name)
@@ -147,13 +150,13 @@ def load(path: str | Path, name: str | None = None) -> Representation:
 
 
 def _name_of(path: Path) -> str:
-    """A tokenizer in a work directory is named after that."""
+    """Return the name of a tokenizer directory; one in a work directory is named after the work directory."""
     path = path.resolve()
     return path.parent.name if path.name == "tokenizer" else path.name
 
 
 def from_tokenizer(directory: TokenizerDirectory, name: str) -> Representation:
-    """The representation that a tokenizer directory holds; before quantization where it was written with that."""
+    """Return the representation of a tokenizer directory, with `unquantized` where the directory has embeddings."""
     config, table = directory.config, directory.table
     codebook = np.array(directory.codebook)
     vectors = np.empty((config.codes, len(EMBEDDINGS) * config.embedding_dim), np.float32)
@@ -186,7 +189,7 @@ def _load_saved(path: Path, name: str | None) -> Representation:
     try:
         content = json.loads((path / FILE).read_text(encoding="utf-8"))
         if content.pop("format_version") != FORMAT_VERSION:
-            raise InputError(f"{path} is of another format version than {FORMAT_VERSION}; make it again.")
+            raise InputError(f"{path} has another format version than {FORMAT_VERSION}; make it again.")
         table = pq.read_table(path / TABLE)
         arrays = {key: np.load(path / f"{key}.npy") for key in ARRAYS if (path / f"{key}.npy").is_file()}
         return Representation(
@@ -203,4 +206,4 @@ def _load_saved(path: Path, name: str | None) -> Representation:
         if isinstance(error, InputError):
             raise
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{path} is no readable representation ({reason}); make it again.") from error
+        raise InputError(f"{path} holds no readable representation ({reason}); make it again.") from error

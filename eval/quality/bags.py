@@ -1,4 +1,4 @@
-"""Codes as bags of tokens: a sparse matrix of what each token counts, and how much two bags overlap."""
+"""Represent codes as bags of tokens in a sparse matrix of weights, and compute how much bags overlap."""
 
 import numpy as np
 import scipy.sparse as sp
@@ -7,14 +7,14 @@ from eval.common.representation import Representation
 
 
 def bags_of(representation: Representation, *, weighted: bool = True) -> sp.csr_array:
-    """The bag of each code: `[n, N]` float32, rows of canonical form (rising ids, no repeats).
+    """Return the bag of each code: `[n, N]` float32 in canonical form (ascending ids without repeats).
 
-    A token's weight is its share of the embedding it belongs to, so that each embedding counts alike; a token that
-    stands for two embeddings counts for both. Without embeddings weights are taken as they are.
+    The weights of each embedding are scaled to a sum of one, so that all embeddings count equally; a token of two
+    embeddings counts for both. Without embeddings, weights are not scaled.
 
     Args:
-        representation: has tokens.
-        weighted: whether tokens count by their weights; otherwise all alike.
+        representation: a representation with tokens.
+        weighted: whether tokens count by their weights; otherwise all count equally.
     """
     tokens = representation.tokens
     present = tokens >= 0
@@ -34,7 +34,12 @@ def bags_of(representation: Representation, *, weighted: bool = True) -> sp.csr_
 
 
 def overlaps(bags: sp.csr_array, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Weighted Jaccard overlap, sum(min) / sum(max), of `[m]` pairs of rows: float32 [m]; 0 for two empty bags."""
+    """Return the weighted Jaccard overlap, sum(min) / sum(max), of pairs of bags: float32 `[m]`.
+
+    Args:
+        bags: bags of all codes, see `bags_of`.
+        first, second: `[m]` rows. The overlap of two empty bags is 0.
+    """
     found = np.zeros(len(first), np.float32)
     totals = np.asarray(bags.sum(axis=1)).ravel()
     for start in range(0, len(first), 65536):
@@ -47,28 +52,30 @@ def overlaps(bags: sp.csr_array, first: np.ndarray, second: np.ndarray) -> np.nd
 
 
 class OverlapBlocks:
-    """Overlaps of some codes with many candidates at once, by the lists of candidates that hold each token.
+    """Compute the overlap of some codes with many candidates at once, by an inverted index of the candidates.
 
     Args:
-        bags: of all codes.
+        bags: bags of all codes.
         candidates: rows of the candidates.
     """
 
     def __init__(self, bags: sp.csr_array, candidates: np.ndarray):
-        self.bags, self.totals = bags, np.asarray(bags.sum(axis=1)).ravel().astype(np.float32)
+        self.bags = bags
+        self.totals = np.asarray(bags.sum(axis=1)).ravel().astype(np.float32)
         self.holders = bags[candidates].tocsc()
         self.candidate_totals = self.totals[candidates]
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
-        """Overlap of `[b]` rows with every candidate: float32 `[b, candidates]`."""
-        own, holders = self.bags[rows], self.holders
+        """Return the overlap of `[b]` rows with every candidate: float32 `[b, candidates]`."""
+        own = self.bags[rows]
+        holders = self.holders
         owner = np.repeat(np.arange(len(rows)), np.diff(own.indptr))
         starts, counts = holders.indptr[own.indices], np.diff(holders.indptr)[own.indices]
         ends = np.cumsum(counts)
-        place = np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - counts), counts)
+        position = np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - counts), counts)
         width = len(self.candidate_totals)
-        cell = np.repeat(owner * width, counts) + holders.indices[place]
-        smaller = np.minimum(np.repeat(own.data, counts), holders.data[place])
+        cell = np.repeat(owner * width, counts) + holders.indices[position]
+        smaller = np.minimum(np.repeat(own.data, counts), holders.data[position])
         both = np.bincount(cell, smaller, len(rows) * width).reshape(len(rows), width).astype(np.float32)
         either = self.totals[rows][:, None] + self.candidate_totals - both
         return np.divide(both, either, out=both, where=either > 0)

@@ -1,4 +1,4 @@
-"""Codebook: how much of each region is in use, how evenly, and what quantization loses."""
+"""Measure how much of each region of the codebook is in use, how evenly, and the loss by quantization."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ FAMILY = "codebook"
 
 
 def measure(context: Context) -> list[Measurement]:
-    """Use of each region by the whole vocabulary and by each system, and the loss of each embedding."""
+    """Measure the use of each region by all codes and by each system, and the loss of each embedding."""
     representation = context.representation
     if representation.tokens is None:
         return []
@@ -26,7 +26,7 @@ def measure(context: Context) -> list[Measurement]:
 
 
 def dead_rows(representation: Representation) -> dict[str, int]:
-    """Number of rows of each region that no code uses."""
+    """Return the number of rows of each region that no code uses."""
     if representation.tokens is None:
         return {}
     regions = representation.regions or {"all": (0, representation.num_ids)}
@@ -35,7 +35,7 @@ def dead_rows(representation: Representation) -> dict[str, int]:
 
 
 def _use(tokens: np.ndarray, bounds: tuple[int, int], scope: str, items: np.ndarray) -> list[Measurement]:
-    """Utilization, perplexity and share of the commonest token of one region by some codes."""
+    """Measure utilization, perplexity and the share of the most frequent token of one region for some codes."""
     start, stop = bounds
     inside = (tokens >= start) & (tokens < stop)
     counts = np.bincount(tokens[inside] - start, minlength=stop - start)
@@ -43,7 +43,7 @@ def _use(tokens: np.ndarray, bounds: tuple[int, int], scope: str, items: np.ndar
         return []
     rows = {"unit": "rows", "items": np.arange(start, stop), "values": (counts > 0).astype(float)}
     codes = {"unit": "codes", "items": items}
-    # What a code adds is over the mean number of tokens of a code, so that the mean over codes is that over tokens.
+    # Dividing by the mean number of tokens of a code makes the mean over codes the mean over tokens.
     scale = inside.sum() / len(tokens)
     with np.errstate(divide="ignore"):
         surprise = -np.log(counts / counts.sum())
@@ -54,12 +54,12 @@ def _use(tokens: np.ndarray, bounds: tuple[int, int], scope: str, items: np.ndar
     return [
         Measurement(metric="utilization", **where, **rows),
         Measurement(metric="perplexity", **where, **codes, values=entropy, transform=EXPONENTIAL),
-        Measurement(metric="share of the commonest token", **where, **codes, values=top, better="lower"),
+        Measurement(metric="share of the most frequent token", **where, **codes, values=top, better="lower"),
     ]
 
 
 def _loss(context: Context) -> list[Measurement]:
-    """Cosine of each embedding to its quantized self, and the squared error as a share of the squared length."""
+    """Measure the cosine of each embedding to its quantized vector, and the squared error relative to its length."""
     representation = context.representation
     before, after = representation.unquantized, representation.vectors
     if before is None or after is None or before.shape != after.shape:

@@ -1,4 +1,4 @@
-"""Tokenizers measured on the same codes and items, and the differences between them."""
+"""Compare tokenizers on the same codes and items, with intervals of the differences between them."""
 
 import dataclasses
 import functools
@@ -13,19 +13,19 @@ from eval.common.representation import Representation
 from eval.quality.labels import Labels
 from preprocessing.common.errors import InputError
 
-BETTER, WORSE, NOT_TOLD = "better", "worse", "not told apart"
+BETTER, WORSE, INCONCLUSIVE = "better", "worse", "inconclusive"
 
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """The first tokenizer minus another one in one figure.
+    """Hold the difference of the first tokenizer from another one in one figure.
 
     Attributes:
-        other: name of the other.
+        other: name of the other tokenizer.
         figure: `Measurement.name`.
-        interval: of the difference, both drawn together.
-        verdict: `better` or `worse` (what the first is) where the interval excludes 0, else `not told apart`; empty for
-            figures of which neither high nor low is better.
+        interval: the first figure minus the other one, with its interval by a paired bootstrap.
+        verdict: `better` or `worse`, said of the first tokenizer, where the interval excludes 0, otherwise
+            `inconclusive`; empty for figures of which neither high nor low is better.
     """
 
     other: str
@@ -36,15 +36,15 @@ class Difference:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """What several tokenizers come to.
+    """Hold the figures of several tokenizers and the differences between them.
 
     Attributes:
-        names: of the tokenizers; the first is what the others are compared with.
-        about: name of a tokenizer -> what made it.
-        codes: number of codes that all of them hold.
-        figures: name of a tokenizer -> name of a figure -> the measurement.
-        intervals: likewise, with its interval.
-        differences: of the first from each other one.
+        names: names of the tokenizers; the others are compared with the first.
+        about: name of a tokenizer -> its provenance.
+        codes: number of codes that all tokenizers have.
+        figures: name of a tokenizer -> name of a figure -> its measurement.
+        intervals: name of a tokenizer -> name of a figure -> its value and interval.
+        differences: differences of the first tokenizer from each other one.
     """
 
     names: list[str]
@@ -56,21 +56,21 @@ class Comparison:
 
 
 def common_codes(names: Sequence[str], codes: Sequence[np.ndarray]) -> np.ndarray:
-    """The codes that all tokenizers hold, so that all search among the same: rising keys.
+    """Return the sorted keys of the codes that all tokenizers have, so that all search among the same codes.
 
     Args:
-        names: of the tokenizers.
-        codes: keys of the codes of each, rising.
+        names: names of the tokenizers.
+        codes: sorted keys of the codes of each tokenizer.
 
     Raises:
-        InputError: two have one name, or there is no code that all hold.
+        InputError: two tokenizers have the same name, or there is no code that all of them have.
     """
-    twice = {name for name in names if names.count(name) > 1}
-    if twice:
-        raise InputError(f"two tokenizers are called {min(twice)}; name one by --tokenizers=NAME=PATH.")
+    repeated = {name for name in names if names.count(name) > 1}
+    if repeated:
+        raise InputError(f"two tokenizers are called {min(repeated)}; rename one with --tokenizers=NAME=PATH.")
     keys = functools.reduce(functools.partial(np.intersect1d, assume_unique=True), codes)
     if not len(keys):
-        raise InputError(f"{', '.join(names)} hold no code in common; compare tokenizers of the same data set.")
+        raise InputError(f"{', '.join(names)} have no code in common; compare tokenizers of the same data set.")
     return keys
 
 
@@ -82,25 +82,29 @@ def compare(
     seed: int = 0,
     progress: bool = False,
 ) -> Comparison:
-    """Measures all and takes the differences of the first from the others, item by item.
+    """Measure all tokenizers and the differences of the first from the others, item by item.
 
-    Each is opened twice, once for its codes, and none is held while another one is.
+    Each tokenizer is opened twice, the first time for its codes, and only one is in memory at a time.
 
     Args:
-        openers: at least one, each opens a tokenizer; the first is what the others are compared with.
-        labels: of a data set that holds their codes.
-        measure: the figures of a representation, `eval.tokenization.measure`.
-        seed: of the bootstrap.
-        progress: whether to show bars.
+        openers: one or more functions that open a tokenizer; the others are compared with the first.
+        labels: labels of a data set that contains the codes.
+        measure: function that returns the figures of a representation, such as `eval.tokenization.measure`.
+        seed: seed of the bootstrap.
+        progress: whether to show progress bars.
+
+    Raises:
+        InputError: two tokenizers have the same name, or there is no code that all of them have.
     """
     bar = tqdm(openers, "Opening", unit=" tokenizers", disable=not progress)
-    names, codes, about = zip(*(_what_it_is(open_it) for open_it in bar), strict=True)
+    names, codes, about = zip(*(_identify(open_it) for open_it in bar), strict=True)
     keys = common_codes(names, codes)
-    figures, intervals = {}, {}
+    figures = {}
+    intervals = {}
     bar = tqdm(openers, unit=" tokenizers", disable=not progress)
     for name, open_it in zip(names, bar, strict=True):
         bar.set_description(f"Measuring {name}")
-        figures[name] = {found.name: found for found in measure(_cut(open_it(), keys), labels)}
+        figures[name] = {found.name: found for found in measure(_restrict(open_it(), keys), labels)}
         intervals[name] = {key: interval(found, seed=seed) for key, found in figures[name].items()}
     first = names[0]
     differences = [
@@ -112,14 +116,14 @@ def compare(
     return Comparison(list(names), dict(zip(names, about, strict=True)), len(keys), figures, intervals, differences)
 
 
-def _what_it_is(open_it: Callable[[], Representation]) -> tuple[str, np.ndarray, dict]:
-    """Name, codes and making of a tokenizer that is not kept open."""
+def _identify(open_it: Callable[[], Representation]) -> tuple[str, np.ndarray, dict]:
+    """Return the name, the codes and the provenance of a tokenizer, without keeping it in memory."""
     opened = open_it()
     return opened.name, opened.keys, opened.about
 
 
-def _cut(opened: Representation, keys: np.ndarray) -> Representation:
-    """Of a representation the codes of some of its keys, both rising."""
+def _restrict(opened: Representation, keys: np.ndarray) -> Representation:
+    """Restrict a representation to some of its keys, both sorted."""
     return opened if len(opened) == len(keys) else opened.take(np.flatnonzero(np.isin(opened.keys, keys)))
 
 
@@ -129,5 +133,5 @@ def _difference(first: Measurement, second: Measurement, other: str, seed: int) 
     if first.better:
         up = first.better == "higher"
         above, below = found.low > 0, found.high < 0
-        verdict = BETTER if (above if up else below) else WORSE if (below if up else above) else NOT_TOLD
+        verdict = BETTER if (above if up else below) else WORSE if (below if up else above) else INCONCLUSIVE
     return Difference(other, first.name, found, verdict)

@@ -1,4 +1,4 @@
-"""What every family of metrics is told: the representation, its labels row by row, and which items count."""
+"""Hold the input of every family of metrics: the representation, its labels and the items that count."""
 
 import dataclasses
 import functools
@@ -11,7 +11,7 @@ from eval.quality.labels import SPLITS, Labels
 from eval.quality.retrieval import Scorer
 from preprocessing.common.hashing import hash_strings
 
-# Codes a system that look for neighbors, and codes that a probe is fitted on: (in full, quick).
+# Codes of a system whose neighbors are searched, and codes that a probe is fitted on: (in full, quick).
 NEIGHBOR_QUERIES = (6000, 1500)
 BACKWARD_QUERIES = (10**9, 1500)
 PROBE_CODES = (20_000, 10_000)
@@ -20,14 +20,14 @@ PROBE_BAGS = (6000, 4000)
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """One representation under judgment.
+    """Hold one representation under evaluation with its labels and settings.
 
     Attributes:
-        representation: what is judged.
-        labels: of its codes, row by row (`Labels.for_keys`).
-        split: `validation` or `test`: whose items count.
-        quick: whether to look at fewer items, for choosing between models.
-        seed: of what is drawn.
+        representation: the representation to evaluate.
+        labels: labels of its codes, row by row (`Labels.for_keys`).
+        split: split whose items count, `validation` or `test`.
+        quick: whether to measure fewer items, to choose between models.
+        seed: seed of all random draws.
     """
 
     representation: Representation
@@ -38,43 +38,48 @@ class Context:
 
     @functools.cached_property
     def items(self) -> np.ndarray:
-        """A number for each code, the same in every vocabulary: uint64 [n]."""
+        """Return the identifier of each code, the same in every vocabulary: uint64 `[n]`."""
         return hash_strings("eval/items", self.representation.keys.tolist())
 
     @functools.cached_property
     def scorers(self) -> list[Scorer]:
-        """The views of the representation."""
+        """Return a scorer for each view of the representation."""
         return retrieval.scorers(self.representation)
 
     def limit(self, sizes: tuple[int, int]) -> int:
-        """How many items, of (in full, quick)."""
+        """Return the number of items to measure, of (in full, quick)."""
         return sizes[self.quick]
 
     def rows_of(self, system: str) -> np.ndarray:
-        """Rows of a code system, rising."""
+        """Return the rows of a code system in ascending order."""
         return np.flatnonzero(self.labels.systems == system)
 
     @functools.cached_property
     def systems(self) -> list[str]:
-        """Code systems of the vocabulary."""
+        """Return the code systems of the vocabulary, sorted."""
         return np.unique(self.labels.systems).tolist()
 
-    def drawn(self, rows: np.ndarray, count: int) -> np.ndarray:
-        """At most `count` of some rows, those of the lowest numbers: the same in every vocabulary. Rising."""
+    def subsample(self, rows: np.ndarray, count: int) -> np.ndarray:
+        """Return at most `count` of some rows, ascending; the choice by identifier is the same in every vocabulary."""
         if len(rows) <= count:
             return rows
         return np.sort(rows[np.argsort(self.items[rows], kind="stable")[:count]])
 
     def given(self, what: str) -> str:
-        """What the graph gave of some labels: `what`, unless no graph was read, or nobody knows which."""
+        """Return `what`, the part of some labels that the graph contains, as far as it applies to the representation.
+
+        The result is empty for a representation that read no graph, and says so where it was made from another one.
+        """
         about = self.representation.about
         if not about.get("graph", True):
             return ""
         trained_on = about.get("data_set") or {}
         if trained_on.get("fingerprint", self.labels.fingerprint) != self.labels.fingerprint:
-            return f"UNKNOWN: made from another data set ({trained_on.get('name', '?')}) than the labels"
+            return (
+                f"UNKNOWN: the tokenizer was made from another data set ({trained_on.get('name', '?')}) than the labels"
+            )
         return what
 
     def in_split(self, rows: np.ndarray) -> np.ndarray:
-        """Those of some rows that belong to the split."""
+        """Return those of some rows that belong to the split."""
         return rows[self.labels.part[rows] == SPLITS.index(self.split)]

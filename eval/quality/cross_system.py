@@ -1,7 +1,8 @@
-"""Same concept, other system: does a code find its crosswalk partners among all codes of the other system?
+"""Measure whether a code finds its crosswalk partners among all codes of the other system.
 
-R@k is the share of codes of which a partner is among the k nearest, MRR the mean reciprocal rank of the first partner.
-Exact and approximate partners are looked for apart; those of the other kind are then neither right nor wrong.
+R@k is the share of codes that have a partner among the k nearest, MRR the mean reciprocal rank of the first partner.
+Exact and approximate partners are also searched separately; partners of the other kind then count neither as right nor
+as wrong.
 """
 
 import numpy as np
@@ -11,7 +12,7 @@ from eval.quality import retrieval
 from eval.quality.context import BACKWARD_QUERIES, Context
 from eval.quality.label_building import APPROXIMATE, BACKWARD, EXACT, FORWARD
 from eval.quality.labels import Queries
-from eval.quality.retrieval import Found, Scorer
+from eval.quality.retrieval import Ranks, Scorer
 
 FAMILY = "cross_system"
 DEPTHS = (1, 10)
@@ -19,16 +20,16 @@ WANTED = {"": (EXACT, APPROXIMATE), "exact": (EXACT,), "approximate": (APPROXIMA
 
 
 def measure(context: Context) -> list[Measurement]:
-    """R@1, R@10 and MRR in both directions, by vectors and by tokens."""
+    """Measure R@1, R@10 and MRR in both directions, by vectors and by tokens."""
     found = []
     for direction in (FORWARD, BACKWARD):
         if direction not in context.labels.crosswalk:
             continue
         queries = context.labels.crosswalk[direction].of_split(context.split)
         if direction == BACKWARD:
-            queries = _fewer(context, queries, context.limit(BACKWARD_QUERIES))
+            queries = _subsample(context, queries, context.limit(BACKWARD_QUERIES))
         candidates = context.rows_of(direction.split(" to ")[1])
-        for scorer in retrieval.scorers(context.representation, alike=True):
+        for scorer in retrieval.scorers(context.representation, unweighted=True):
             for kind in WANTED:
                 chosen, wanted = with_kind(queries, kind)
                 if len(chosen):
@@ -38,19 +39,27 @@ def measure(context: Context) -> list[Measurement]:
 
 
 def with_kind(queries: Queries, kind: str) -> tuple[Queries, np.ndarray]:
-    """The queries that have a target of some kind (a key of `WANTED`), and which of their targets are wanted."""
+    """Return the queries that have a target of one kind, and a mask of their wanted targets.
+
+    Args:
+        queries: queries with targets of several kinds.
+        kind: a key of `WANTED`.
+
+    Returns:
+        The selected queries, and `[t]` bool over their targets.
+    """
     wanted = np.isin(queries.kinds, WANTED[kind])
     owner = np.repeat(np.arange(len(queries)), np.diff(queries.offsets))
     chosen = queries.take(np.unique(owner[wanted]))
     return chosen, np.isin(chosen.kinds, WANTED[kind])
 
 
-def _fewer(context: Context, queries: Queries, count: int) -> Queries:
-    kept = context.drawn(np.unique(queries.query), count)
+def _subsample(context: Context, queries: Queries, count: int) -> Queries:
+    kept = context.subsample(np.unique(queries.query), count)
     return queries.take(np.flatnonzero(np.isin(queries.query, kept)))
 
 
-def _figures(context: Context, scorer: Scorer, scope: str, queries: Queries, ranks: Found) -> list[Measurement]:
+def _figures(context: Context, scorer: Scorer, scope: str, queries: Queries, ranks: Ranks) -> list[Measurement]:
     where = {
         "family": FAMILY,
         "view": scorer.name,

@@ -1,12 +1,12 @@
-"""Groups: can a linear probe read CCSR and CCS groups off a code of a category that it never saw?
+"""Measure whether a linear probe predicts the CCSR or CCS group of codes in categories that it never saw.
 
-Categories (the first three characters of an ICD code) are dealt whole into those a probe is fitted on, those its
-penalty is chosen on, and those of validation and test: codes of a category share most words of their names, so a probe
-that has seen one of them need not know what the words mean. Scores are means over groups, because a few groups hold
-most codes (injuries), and only groups are scored that the probe could have learned.
+Complete categories (the first three characters of an ICD code) are assigned to fitting, to the choice of the penalty,
+to validation or to test: codes of a category share most words of their descriptions, so a probe that has seen one of
+them could recognize the others by their words alone. Scores are means over groups, because a few groups (injuries)
+contain most codes, and only groups that occur in the fitting part are scored.
 
 The probe is ridge regression onto the groups (Hastie et al., "The Elements of Statistical Learning", section 4.2) with
-groups weighted alike: convex, without a random start, and quick for a bag of thousands of tokens too.
+equal weight for each group: convex, without random initialization, and fast for bags of thousands of tokens too.
 """
 
 import warnings
@@ -24,7 +24,7 @@ from preprocessing.common.hashing import hash_strings, uniform
 FAMILY = "groups"
 MACRO_ACCURACY = "macro accuracy"
 FIT, TUNE = "fit", "tune"
-# Shares of categories: fitted on, penalty chosen on, validation, test.
+# Shares of categories: to fit on, to choose the penalty on, validation, test.
 PARTS = {FIT: 0.5, TUNE: 0.1, "validation": 0.2, "test": 0.2}
 # Penalties as shares of the mean squared length of a code's features.
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)
@@ -33,7 +33,7 @@ _TIE = 1e-4
 
 
 def measure(context: Context) -> list[Measurement]:
-    """Macro accuracy for each grouping and each view."""
+    """Measure macro accuracy for each grouping and each view."""
     found = []
     for name, group in context.labels.groups.items():
         part = part_of_category(context.labels.category, context.labels.keys, name)
@@ -63,15 +63,14 @@ def measure(context: Context) -> list[Measurement]:
 
 
 def part_of_category(category: np.ndarray, keys: np.ndarray, salt: str) -> np.ndarray:
-    """Key of `PARTS` for each code, the same for all codes of a category: str [n]. Depends on keys alone.
+    """Return the key of `PARTS` for each code, the same for all codes of a category: str `[n]`.
 
     Args:
-        category: `[n]`, see `Labels`.
-        keys: `[n]` sorted; a category is known by its first code.
-        salt: deals categories differently for each grouping.
+        category: `[n]` int, see `Labels`.
+        keys: `[n]` str, sorted; the assignment depends on the keys alone.
+        salt: salt of the hash, so that each grouping has another assignment.
     """
     _, first, inverse = np.unique(category, return_index=True, return_inverse=True)
-    # What stands in front of the dot, or the first three characters, is the category's own name.
     names = [_category_name(key) for key in keys[first].tolist()]
     bounds = np.cumsum(list(PARTS.values()))[:-1]
     draws = uniform(hash_strings(f"eval/groups/{salt}", names))
@@ -79,13 +78,15 @@ def part_of_category(category: np.ndarray, keys: np.ndarray, salt: str) -> np.nd
 
 
 def _category_name(key: str) -> str:
+    """Return the key of the category of a code: the part before the dot, or the first three characters."""
     system, _, code = key.partition("/")
     return f"{system}/{code.partition('.')[0]}" if "." in code else f"{system}/{code[:3]}"
 
 
 def _features(context: Context) -> list[tuple[str, np.ndarray | sp.csr_array, tuple[int, int]]]:
-    """(view, features `[n, p]` float32, how many codes to fit on) of what the representation has."""
-    representation, found = context.representation, []
+    """Return (view, features `[n, p]` float32, numbers of codes to fit on) for each view of the representation."""
+    representation = context.representation
+    found = []
     if representation.vectors is not None:
         found.append(("vectors", representation.vectors, PROBE_CODES))
     if representation.tokens is not None:
@@ -96,7 +97,7 @@ def _features(context: Context) -> list[tuple[str, np.ndarray | sp.csr_array, tu
 
 
 def _balanced(context: Context, group: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
-    """At most `count` rows, all groups alike as far as they have codes; rising."""
+    """Return at most `count` rows in ascending order, with as equal numbers of each group as there are codes."""
     order = rows[np.argsort(context.items[rows], kind="stable")]
     order = order[np.argsort(group[order], kind="stable")]
     starts = np.searchsorted(group[order], group[order])
@@ -107,18 +108,21 @@ def _balanced(context: Context, group: np.ndarray, rows: np.ndarray, count: int)
 def probe(
     features: np.ndarray | sp.csr_array, group: np.ndarray, fitted: np.ndarray, tuned: np.ndarray, scored: np.ndarray
 ) -> np.ndarray:
-    """Probability that a probe gives each of the rows `scored` its own group: float64 [scored].
+    """Return the probability that a probe assigns each of the rows `scored` to its group: float64 `[scored]`.
 
-    That is 0 or 1, but for groups that the probe holds for equally likely.
+    The probability is 0 or 1 except where groups are tied.
 
     Args:
-        features: `[n, p]`.
+        features: `[n, p]` float32, dense or sparse.
         group: `[n]` int.
-        fitted, tuned, scored: rows to fit on, to choose the penalty on, and to score.
+        fitted: rows to fit the probe on.
+        tuned: rows to choose the penalty on.
+        scored: rows to score.
     """
     used = _standard(features, fitted)
     scale = _mean_squared(used[fitted])
-    best, best_score = None, -1.0
+    best = None
+    best_score = -1.0
     for penalty in PENALTIES:
         model = RidgeClassifier(penalty * scale, fit_intercept=False, class_weight="balanced", solver="cholesky")
         with warnings.catch_warnings():
@@ -131,9 +135,9 @@ def probe(
 
 
 def _own_share(model: RidgeClassifier, features: np.ndarray | sp.csr_array, group: np.ndarray) -> np.ndarray:
-    """Whether a code's own group scores highest; groups that are tied share the code alike."""
+    """Return the share of each code that its group gets when the groups of the highest score split it equally."""
     scores = np.asarray(model.decision_function(features))
-    if scores.ndim == 1:  # Of two groups only the second gets a score, the first its opposite.
+    if scores.ndim == 1:  # For two groups scikit-learn returns the score of the second alone.
         scores = np.stack([-scores, scores], axis=1)
     first = scores >= scores.max(1, keepdims=True) - _TIE
     own = model.classes_[None, :] == group[:, None]
@@ -141,11 +145,11 @@ def _own_share(model: RidgeClassifier, features: np.ndarray | sp.csr_array, grou
 
 
 def _standard(features: np.ndarray | sp.csr_array, fitted: np.ndarray) -> np.ndarray | sp.csr_array:
-    """Features with a column of ones: tokens as they are (only those that occur), dense ones centered."""
+    """Return features with a column of ones: dense features centered, tokens reduced to those that occur."""
     if sp.issparse(features):
         used = np.unique(features[fitted].indices)
         ones = sp.csr_array(np.ones((features.shape[0], 1), np.float32))
-        # In float32 tokens that always come together make a system that cannot be solved.
+        # In float32, tokens that always occur together make a system that cannot be solved.
         return sp.hstack([features[:, used], ones], format="csr").astype(np.float64)
     centered = features - features[fitted].mean(0)
     return np.concatenate([centered, np.ones((len(features), 1), np.float32)], axis=1)

@@ -1,7 +1,7 @@
-"""Identity: how many codes cannot be told from another one by their tokens.
+"""Measure how many codes collide, that is, share their tokens with another code.
 
-Codes of the same text cannot be blamed on the model, so a collision is the model's own only where a code that it
-collides with has another description.
+A model cannot separate codes of the same text, so a collision is counted as made by the model only where one of the
+colliding codes has another description.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ MODEL_MADE, DUPLICATES = "collisions made by the model", "collisions of duplicat
 
 
 def measure(context: Context) -> list[Measurement]:
-    """Share of codes that collide by the ordered tokens, by their set, and by the first token of each embedding."""
+    """Measure the share of codes that collide by ordered tokens, by their set, or by the first of each embedding."""
     representation = context.representation
     if representation.tokens is None:
         return []
@@ -39,26 +39,26 @@ def measure(context: Context) -> list[Measurement]:
 
 
 def as_sets(tokens: np.ndarray) -> np.ndarray:
-    """`[n, T]` rows sorted, each token once, -1 in front."""
+    """Return each row of `[n, T]` as a sorted set of tokens, padded with -1 in front."""
     ordered = np.sort(tokens, axis=1)
     ordered[:, 1:][ordered[:, 1:] == ordered[:, :-1]] = -1
     return np.sort(ordered, axis=1)
 
 
 def collisions(tuples: np.ndarray, text: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which codes share their tuple with another one.
+    """Return which codes share their tuple with another code.
 
     Args:
         tuples: `[n, T]` int.
-        text: `[n]` number of each code's description.
+        text: `[n]` int, number of the description of each code.
 
     Returns:
-        bool [n]: shared with a code of another text; shared with codes of the same text only.
+        Two masks, bool `[n]`: shared with a code of another text; shared with codes of the same text only.
     """
     _, group = np.unique(_as_bytes(tuples), return_inverse=True)
     size = np.bincount(group)[group]
-    # A group is of one text where its smallest and largest text are the same.
-    smallest, largest = np.full(group.max() + 1, np.iinfo(np.int64).max), np.full(group.max() + 1, -1)
+    smallest = np.full(group.max() + 1, np.iinfo(np.int64).max)
+    largest = np.full(group.max() + 1, -1)
     np.minimum.at(smallest, group, text)
     np.maximum.at(largest, group, text)
     mixed = (smallest != largest)[group]
@@ -66,6 +66,6 @@ def collisions(tuples: np.ndarray, text: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def _as_bytes(rows: np.ndarray) -> np.ndarray:
-    """Each row as one value that sorts."""
+    """Return each row as one sortable value."""
     rows = np.ascontiguousarray(rows)
     return rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).reshape(-1)

@@ -1,8 +1,8 @@
-"""The labels that token quality is measured by: the same for every representation, cut into validation and test.
+"""Hold, save and load the labels that token quality is measured by, the same for every representation.
 
-All of them are facts about codes that no subgraph shows, or are told to be given: crosswalk pairs and note edges that
-the data set holds out of its graph, CCSR and CCS groups, and the code tree (which the graph does hold). Settings are
-chosen on validation items and figures reported on test items; a stable hash of the item tells which it is.
+Labels are crosswalk pairs and note edges that the data set holds out of its graph, CCSR and CCS groups, and the code
+tree. No subgraph contains them, or they are marked as given, as the code tree is. Settings are chosen on validation
+items and figures are reported on test items; a stable hash assigns each item to one of the two.
 """
 
 import dataclasses
@@ -22,17 +22,17 @@ FILE = "labels.json"
 
 @dataclasses.dataclass(frozen=True)
 class Queries:
-    """Codes that look for others: query i looks for `targets[offsets[i]:offsets[i + 1]]`.
+    """Hold queries: codes that search other codes, query i for `targets[offsets[i]:offsets[i + 1]]`.
 
     Attributes:
-        query: `[q]` int32, row of the code that looks.
-        offsets: `[q + 1]` int64.
-        targets: `[t]` int32, rows of the codes looked for.
-        kinds: `[t]` int8, position in `kind_names` of how each target is related.
+        query: `[q]` int32, row of the code of each query.
+        offsets: `[q + 1]` int64, bounds of the targets of each query.
+        targets: `[t]` int32, rows of the targets.
+        kinds: `[t]` int8, index into `kind_names` of the relation of each target to its query.
         kind_names: names of the kinds. Targets of a kind that starts with `not ` are never evaluated, and never count
             as wrong answers.
-        part: `[q]` int8, position in `SPLITS`.
-        given: empty where the graph of the data set holds none of these pairs, else what it holds.
+        part: `[q]` int8, index into `SPLITS`.
+        given: description of what the graph of the data set contains of these pairs, empty for nothing.
     """
 
     query: np.ndarray
@@ -47,19 +47,20 @@ class Queries:
         return len(self.query)
 
     def take(self, which: np.ndarray) -> "Queries":
-        """Some of the queries."""
+        """Return some of the queries, by their numbers."""
         where, counts = positions(self.offsets, which)
         parts = {"targets": self.targets[where], "kinds": self.kinds[where], "part": self.part[which]}
         return dataclasses.replace(self, query=self.query[which], offsets=offsets_of(counts), **parts)
 
     def of_split(self, split: str) -> "Queries":
-        """The queries of a split."""
+        """Return the queries of a split."""
         return self.take(np.flatnonzero(self.part == SPLITS.index(split)))
 
     def renumbered(self, row_of: np.ndarray) -> "Queries":
-        """The same in other row numbers: `row_of` is the new number of each row, -1 for rows that are no more.
+        """Return the queries with other row numbers, without the queries that keep no target.
 
-        Queries that are left without a target go.
+        Args:
+            row_of: `[n]` int, new number of each row, -1 for a row to drop.
         """
         owner = np.repeat(np.arange(len(self)), np.diff(self.offsets))
         kept = (row_of[self.targets] >= 0) & (row_of[self.query] >= 0)[owner]
@@ -77,21 +78,23 @@ class Queries:
 
 @dataclasses.dataclass(frozen=True)
 class Labels:
-    """Labels of the n codes of a data set.
+    """Hold the labels of the n codes of a data set.
 
     Attributes:
-        data_set, fingerprint: of the data set.
-        keys: `[n]` str, sorted. systems: `[n]` str.
-        category: `[n]` int32, equal for codes of one category (`preprocessing.codes.category_of`).
-        path: `[n, L]` int32, node of the code tree at each level from the root to the code itself, -1 behind it; a
-            row of -1 for codes that stand in no tree.
+        data_set: name of the data set.
+        fingerprint: fingerprint of the data set.
+        keys: `[n]` str, sorted.
+        systems: `[n]` str, code system of each code.
+        category: `[n]` int32, equal for codes of the same category (`preprocessing.codes.category_of`).
+        path: `[n, L]` int32, nodes of the code tree from the root to the code itself, padded with -1; all -1 for codes
+            outside every tree.
         groups: name (`CCSR`, `CCS`) -> `[n]` int32 group of each code, -1 for none.
-        crosswalk: `ICD9CM to ICD10CM` and back -> what codes mean the same in the other system, kinds `exact`,
-            `approximate` and `not evaluated`.
-        relations: relation -> query codes and codes under the node at the other end of a held-out edge.
-        part: `[n]` int8, position in `SPLITS` of each code where codes themselves are the items.
-        given: family of metrics -> what the graph holds of its labels, where that is something.
-        counts: what was read, found and left out, by name.
+        crosswalk: direction, `ICD9CM to ICD10CM` or back -> queries for codes of the same meaning in the other system,
+            of the kinds `exact`, `approximate` and `not evaluated`.
+        relations: relation -> queries for the codes under the node at the other end of a held-out edge.
+        part: `[n]` int8, index into `SPLITS` of each code, for metrics whose items are codes.
+        given: family of metrics -> what the graph contains of its labels; families without such labels are absent.
+        counts: numbers of labels read, used and left out, by description.
     """
 
     data_set: str
@@ -111,35 +114,40 @@ class Labels:
         return len(self.keys)
 
     def for_keys(self, keys: np.ndarray) -> "Labels":
-        """The labels of the codes `keys` (sorted), row by row; codes without labels have none.
+        """Return the labels of some codes, row by row; codes that the data set lacks get no labels.
+
+        Args:
+            keys: `[m]` str, sorted.
 
         Raises:
-            InputError: not one of the codes is known.
+            InputError: the data set has none of the codes.
         """
         if len(keys) == len(self.keys) and (keys == self.keys).all():
             return self
-        place = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
-        known = self.keys[place] == keys
+        row = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+        known = self.keys[row] == keys
         if not known.any():
-            raise InputError(f"none of the codes, such as {keys[0]}, is one of the data set {self.data_set}.")
+            raise InputError(
+                f"the data set {self.data_set} has none of the codes, such as {keys[0]}; give that of the tokenizer."
+            )
         row_of = np.full(len(self.keys), -1)
-        row_of[place[known]] = np.flatnonzero(known)
-        # Codes that the data set lacks stand in categories of their own.
+        row_of[row[known]] = np.flatnonzero(known)
+        # Each code that the data set lacks gets its own category.
         alone = -2 - np.arange(len(keys), dtype=np.int32)
         return dataclasses.replace(
             self,
             keys=keys,
             systems=np.array([key.partition("/")[0] for key in keys]),
-            category=np.where(known, self.category[place], alone),
-            path=np.where(known[:, None], self.path[place], -1),
-            groups={name: np.where(known, group[place], -1) for name, group in self.groups.items()},
+            category=np.where(known, self.category[row], alone),
+            path=np.where(known[:, None], self.path[row], -1),
+            groups={name: np.where(known, group[row], -1) for name, group in self.groups.items()},
             crosswalk={name: queries.renumbered(row_of) for name, queries in self.crosswalk.items()},
             relations={name: queries.renumbered(row_of) for name, queries in self.relations.items()},
-            part=np.where(known, self.part[place], 0).astype(np.int8),
+            part=np.where(known, self.part[row], 0).astype(np.int8),
         )
 
     def save(self, directory: Path) -> None:
-        """Writes a folder of arrays and a JSON file; see `load`."""
+        """Write the labels atomically to a folder, for `load`."""
         with whole_folder(directory) as folder:
             arrays = {name: getattr(self, name) for name in ("keys", "systems", "category", "path", "part")}
             arrays |= {f"groups/{name}": group for name, group in self.groups.items()}
@@ -155,10 +163,10 @@ class Labels:
 
     @classmethod
     def load(cls, directory: Path) -> "Labels":
-        """Reads what `save` wrote.
+        """Read the labels that `save` wrote.
 
         Raises:
-            InputError: it is not there, damaged, or of another version.
+            InputError: the folder is absent, damaged, or of another version.
         """
         try:
             content = json.loads((directory / FILE).read_text(encoding="utf-8"))
@@ -179,7 +187,7 @@ class Labels:
                 )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
-                f"{directory} holds no readable labels ({error}); delete it, and they are made again."
+                f"{directory} holds no readable labels ({error}); delete the folder, and the labels are made again."
             ) from error
 
 

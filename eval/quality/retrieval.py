@@ -1,6 +1,6 @@
-"""Which codes are found when codes look for others. Ties get what they are expected to get in a random order.
+"""Rank candidates by similarity to a code, and score tied candidates by their expectation in a random order.
 
-Without that, tokens that are all the same would win wherever the wanted code happens to stand first.
+Without the expectation, identical tokens for all codes would win wherever the wanted code happens to come first.
 """
 
 import dataclasses
@@ -14,20 +14,19 @@ from eval.quality.bags import OverlapBlocks, bags_of, overlaps
 from eval.quality.labels import Queries
 from preprocessing.common.ragged import positions
 
-# Scores that differ by less are tied: float32 products of vectors that are equal differ by that much.
+# Scores that differ by less are tied: float32 products of equal vectors can differ by as much.
 TIE = 1e-5
-# Numbers of one block of scores: queries x candidates.
+# Size of one block of scores: queries x candidates.
 _BLOCK = 1 << 23
 
 
 @dataclasses.dataclass(frozen=True)
 class Scorer:
-    """How alike codes are.
+    """Hold the functions that score the similarity of codes in one view; higher scores are more similar.
 
     Attributes:
-        name: of the view.
-        against: candidate rows -> function from `[b]` rows to float32 `[b, candidates]` scores, the higher the more
-            alike.
+        name: name of the view.
+        against: candidate rows -> function from `[b]` rows to float32 `[b, candidates]` scores.
         pairs: two arrays of `[m]` rows -> float32 `[m]` scores.
     """
 
@@ -37,7 +36,7 @@ class Scorer:
 
 
 def cosine_scorer(name: str, vectors: np.ndarray) -> Scorer:
-    """Cosines of `[n, D]` vectors; a vector of zeros is like none."""
+    """Return a scorer by the cosine of `[n, D]` vectors; the cosine with a vector of zeros is 0."""
     lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
     scale = np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 0).astype(np.float32)
 
@@ -59,58 +58,58 @@ def cosine_scorer(name: str, vectors: np.ndarray) -> Scorer:
 
 
 def overlap_scorer(name: str, representation: Representation, *, weighted: bool = True) -> Scorer:
-    """Weighted Jaccard overlap of tokens."""
+    """Return a scorer by the Jaccard overlap of tokens, weighted or not."""
     bags = bags_of(representation, weighted=weighted)
     return Scorer(name, lambda candidates: OverlapBlocks(bags, candidates), lambda a, b: overlaps(bags, a, b))
 
 
-def scorers(representation: Representation, *, alike: bool = False) -> list[Scorer]:
-    """Views of a representation: `vectors`, `tokens`, `unquantized`, as far as it has them.
+def scorers(representation: Representation, *, unweighted: bool = False) -> list[Scorer]:
+    """Return a scorer for each view that a representation has: `vectors`, `tokens`, `unquantized`.
 
     Args:
-        representation: what is judged.
-        alike: also `tokens alike`, in which tokens count without their weights.
+        representation: the representation to evaluate.
+        unweighted: whether to add `unweighted tokens`, in which all tokens count equally.
     """
     found = []
     if representation.vectors is not None:
         found.append(cosine_scorer("vectors", representation.vectors))
     if representation.tokens is not None:
         found.append(overlap_scorer("tokens", representation))
-        if alike and representation.weights is not None:
-            found.append(overlap_scorer("tokens alike", representation, weighted=False))
+        if unweighted and representation.weights is not None:
+            found.append(overlap_scorer("unweighted tokens", representation, weighted=False))
     if representation.unquantized is not None:
         found.append(cosine_scorer("unquantized", representation.unquantized))
     return found
 
 
 def blocks(count: int, width: int) -> Iterator[np.ndarray]:
-    """Places 0 .. count - 1 in blocks, for scores against `width` candidates."""
+    """Yield the indices 0 to count - 1 in blocks, small enough for scores against `width` candidates."""
     size = int(np.clip(_BLOCK // max(width, 1), 1, 1024))
     for start in range(0, count, size):
         yield np.arange(start, min(start + size, count))
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
-    """Where the best target of each query stands among the candidates, each `[q]` int64.
+class Ranks:
+    """Hold the rank of the best target of each query among the candidates; each field is `[q]` int64.
 
     Attributes:
-        above: wrong candidates that score higher than the best target.
-        level: wrong candidates that score as high.
-        targets: targets that score as high as the best.
+        above: number of wrong candidates that score higher than the best target.
+        tied: number of wrong candidates that score as high as the best target.
+        targets: number of targets that score as high as the best target.
     """
 
     above: np.ndarray
-    level: np.ndarray
+    tied: np.ndarray
     targets: np.ndarray
 
     def hits(self, k: int) -> np.ndarray:
-        """Probability that a target is among the first k: float64 [q]."""
-        return expected_hits(self.above, self.level, self.targets, k)
+        """Return the probability that a target is among the first k: float64 `[q]`."""
+        return expected_hits(self.above, self.tied, self.targets, k)
 
     def reciprocal_rank(self) -> np.ndarray:
-        """Expected reciprocal rank of the first target: float64 [q]."""
-        return expected_reciprocal_rank(self.above, self.level, self.targets)
+        """Return the expected reciprocal rank of the first target: float64 `[q]`."""
+        return expected_reciprocal_rank(self.above, self.tied, self.targets)
 
 
 def find(
@@ -120,19 +119,19 @@ def find(
     *,
     wanted: np.ndarray | None = None,
     category: np.ndarray | None = None,
-) -> Found:
-    """Ranks candidates for each query.
+) -> Ranks:
+    """Rank the candidates for each query.
 
     Args:
-        scorer: how alike codes are.
-        queries: each has at least one wanted target among the candidates.
-        candidates: rows, rising. A query itself is no candidate.
-        wanted: `[t]` bool, which targets are looked for; the others count neither as right nor as wrong. None for all.
-        category: `[n]` category of each code; candidates of the query's own category are left out. None to keep them.
+        scorer: scores the similarity of codes.
+        queries: queries, each with at least one wanted target among the candidates.
+        candidates: rows in ascending order; the query itself is excluded.
+        wanted: `[t]` bool mask of the targets to search; the others count neither as right nor as wrong. None for all.
+        category: `[n]` category of each code, to exclude candidates of the category of the query; None to keep them.
     """
     wanted = np.ones(len(queries.targets), bool) if wanted is None else wanted
-    place_of = np.full(int(max(candidates.max(), queries.targets.max(), queries.query.max())) + 1, -1)
-    place_of[candidates] = np.arange(len(candidates))
+    index_of = np.full(int(max(candidates.max(), queries.targets.max(), queries.query.max())) + 1, -1)
+    index_of[candidates] = np.arange(len(candidates))
     score = scorer.against(candidates)
     found = np.zeros((3, len(queries)), np.int64)
     for block in blocks(len(queries), len(candidates)):
@@ -140,10 +139,10 @@ def find(
         scores = score(rows)
         if category is not None:
             scores[category[rows][:, None] == category[candidates][None, :]] = -np.inf
-        itself = place_of[rows]
+        itself = index_of[rows]
         scores[np.flatnonzero(itself >= 0), itself[itself >= 0]] = -np.inf
         where, counts = positions(queries.offsets, block)
-        owner, target = np.repeat(np.arange(len(block)), counts), place_of[queries.targets[where]]
+        owner, target = np.repeat(np.arange(len(block)), counts), index_of[queries.targets[where]]
         usable = wanted[where] & (target >= 0)
         right = scores[owner[usable], target[usable]].copy()
         scores[owner[target >= 0], target[target >= 0]] = -np.inf
@@ -153,7 +152,7 @@ def find(
         found[0, block] = above.sum(1)
         found[1, block] = (scores >= best[:, None] - TIE).sum(1) - found[0, block]
         found[2, block] = np.bincount(owner[usable][right >= best[owner[usable]] - TIE], minlength=len(block))
-    return Found(*found)
+    return Ranks(*found)
 
 
 def nearest_share(
@@ -164,48 +163,60 @@ def nearest_share(
     *,
     itself: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Probability that the nearest candidate of each code, itself left out, has its label: float64 [rows].
+    """Return the probability that the nearest other candidate of each code has its label: float64 `[rows]`.
 
     Args:
-        scorer: how alike codes are.
-        rows: codes. candidates: rows, rising.
+        scorer: scores the similarity of codes.
+        rows: rows of the codes.
+        candidates: rows of the candidates in ascending order.
         label: `[n]` int.
-        itself: `[rows]` the candidate that each code is, where it stands in another row than among them.
+        itself: `[rows]` the candidate to exclude for each code; None for the row of the code.
     """
     itself = rows if itself is None else itself
-    score, place_of = scorer.against(candidates), np.full(len(label), -1)
-    place_of[candidates] = np.arange(len(candidates))
+    score = scorer.against(candidates)
+    index_of = np.full(len(label), -1)
+    index_of[candidates] = np.arange(len(candidates))
     found = np.empty(len(rows))
     for block in blocks(len(rows), len(candidates)):
-        scores, own = score(rows[block]), place_of[itself[block]]
+        scores = score(rows[block])
+        own = index_of[itself[block]]
         scores[np.flatnonzero(own >= 0), own[own >= 0]] = -np.inf
-        owner, place = np.nonzero(scores >= scores.max(1, keepdims=True) - TIE)
-        same = label[candidates[place]] == label[rows[block][owner]]
+        owner, index = np.nonzero(scores >= scores.max(1, keepdims=True) - TIE)
+        same = label[candidates[index]] == label[rows[block][owner]]
         found[block] = np.bincount(owner, same, len(block)) / np.bincount(owner, minlength=len(block))
     return found
 
 
-def expected_hits(above: np.ndarray, level: np.ndarray, targets: np.ndarray, k: int) -> np.ndarray:
-    """Probability that one of `targets` is among the first k when it is tied with `level` others, `above` ahead.
+def expected_hits(above: np.ndarray, tied: np.ndarray, targets: np.ndarray, k: int) -> np.ndarray:
+    """Return the probability that one of several tied targets is among the first k in a random order.
 
-    Of the `k - above` places left, none holds a target with probability C(level, places) / C(level + targets, places).
+    None of the `k - above` ranks left has a target with probability C(tied, ranks) / C(tied + targets, ranks).
+
+    Args:
+        above: `[q]` number of wrong candidates that score higher.
+        tied: `[q]` number of wrong candidates that score as high.
+        targets: `[q]` number of targets with this score.
+        k: number of first ranks that count.
     """
-    places = np.clip(k - above, 0, None).astype(np.float64)
-    none_fits = places > level
-    places = np.minimum(places, level)
-    log_none = _log_choose(level, places) - _log_choose(level + targets, places)
-    return np.where(none_fits, 1.0, -np.expm1(log_none))
+    ranks = np.clip(k - above, 0, None).astype(np.float64)
+    all_fit = ranks > tied
+    ranks = np.minimum(ranks, tied)
+    log_none = _log_choose(tied, ranks) - _log_choose(tied + targets, ranks)
+    return np.where(all_fit, 1.0, -np.expm1(log_none))
 
 
-def expected_reciprocal_rank(above: np.ndarray, level: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Expected 1 / rank of the first of `targets` tied with `level` others, `above` ahead.
+def expected_reciprocal_rank(above: np.ndarray, tied: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return the expected reciprocal rank of the first of several tied targets in a random order.
 
-    It is the sum over places j of P(the first target stands at j) / (above + j).
+    It is the sum over j of P(the first target is the j-th of the tied candidates) / (above + j).
+
+    Args:
+        above, tied, targets: `[q]`, see `expected_hits`.
     """
-    cases, inverse = np.unique(np.stack([above, level, targets]), axis=1, return_inverse=True)
+    cases, inverse = np.unique(np.stack([above, tied, targets]), axis=1, return_inverse=True)
     found = np.empty(cases.shape[1])
     for number, (a, t, r) in enumerate(cases.T):
-        # Places j = 1 .. t + 1; the first j - 1 of them hold no target.
+        # j = 1 .. t + 1; the first j - 1 of the tied candidates are no targets.
         passed = np.arange(t + 1)
         log_first = _log_choose(t, passed) - _log_choose(t + r, passed) + np.log(r) - np.log(t + r - passed)
         found[number] = (np.exp(log_first) / (a + passed + 1)).sum()
@@ -213,4 +224,5 @@ def expected_reciprocal_rank(above: np.ndarray, level: np.ndarray, targets: np.n
 
 
 def _log_choose(n: np.ndarray, k: np.ndarray) -> np.ndarray:
+    """Return the logarithm of the binomial coefficients C(n, k)."""
     return gammaln(np.add(n, 1.0)) - gammaln(np.add(k, 1.0)) - gammaln(np.subtract(n, k) + 1.0)

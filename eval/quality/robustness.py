@@ -1,9 +1,9 @@
-"""Robustness: does the model still tell which code it is when part of the input is missing?
+"""Measure whether codes are still recognized when part of their input is missing.
 
-Codes are encoded again without their text, without their graph, or without half of the edges, and looked up in the
-table of all codes as it is: does a code find itself, its category, and its partners in the other system? A dropped text
-is replaced by the system and the code, as for codes without a description; a dropped graph by what the model has
-learned to stand for none (where every code of the training data has a graph it has learned nothing).
+Codes are encoded again without their text, without their graph, or without half of the edges, and searched in the
+unchanged table of all codes: does a code find itself, its category, and its partners in the other system? A dropped
+text is replaced by the system and the code, as for codes without a description, and a dropped graph by the learned
+state for a missing graph (which stays untrained where every code of the training data has a graph).
 """
 
 import dataclasses
@@ -31,21 +31,26 @@ from preprocessing.common.errors import InputError
 from preprocessing.common.ragged import offsets_of, positions
 
 FAMILY = "robustness"
-WHOLE, NO_TEXT, NO_GRAPH, FEWER_EDGES = "nothing dropped", "text dropped", "graph dropped", "half of the edges dropped"
+NOTHING_DROPPED, NO_TEXT, NO_GRAPH, FEWER_EDGES = (
+    "nothing dropped",
+    "text dropped",
+    "graph dropped",
+    "half of the edges dropped",
+)
 EDGE_SHARE = 0.5
 # Codes of the crosswalk, and codes of all systems, that are encoded again.
 CODES = 1000
 
 
 def measure(context: Context, run: Run) -> list[Measurement]:
-    """Figures for each condition.
+    """Measure the figures under each condition.
 
     Args:
-        context: of the tokenizer that the run wrote.
-        run: opened with `medtok_jax.training.setup.open_trained`.
+        context: context of the tokenizer that the run wrote.
+        run: a run opened with `medtok_jax.training.setup.open_trained`.
 
     Raises:
-        InputError: the tokenizer is not the run's.
+        InputError: the tokenizer was not written by the run.
     """
     codebook = np.asarray(run.structure.model(run.state.params, run.state.fixed).quantizer.codebook())
     theirs = context.representation.codebook
@@ -57,7 +62,7 @@ def measure(context: Context, run: Run) -> list[Measurement]:
     in_use = run.data.table.key[run.data.selected].astype(str)
     known = np.isin(context.representation.keys, in_use)
     queries = _crosswalk_queries(context, known)
-    drawn = context.drawn(context.in_split(np.flatnonzero(known)), CODES)
+    drawn = context.subsample(context.in_split(np.flatnonzero(known)), CODES)
     rows = np.union1d(drawn, queries.query) if len(queries) else drawn
     found = []
     for condition, change in CONDITIONS.items():
@@ -69,13 +74,16 @@ def measure(context: Context, run: Run) -> list[Measurement]:
 def encode(
     run: Run, representation: Representation, rows: np.ndarray, change: Callable[[Data, np.ndarray], Data]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Tokens, weights and quantized vectors of some codes of a representation, encoded from changed data.
+    """Return the tokens, weights and quantized vectors of some codes, encoded from changed data.
 
     Args:
-        run: whose model encodes.
-        representation: of the run's codes.
-        rows: codes.
+        run: run with the model and the data.
+        representation: representation of the codes of the run.
+        rows: `[m]` rows of the representation.
         change: (data, table rows) -> data to encode from.
+
+    Returns:
+        Tokens int `[m, T]`, weights float32 `[m, T]` and vectors float32 `[m, D]`.
     """
     order = np.argsort(run.data.table.key.astype(str))
     wanted = representation.keys[rows]
@@ -101,7 +109,7 @@ def encode(
 
 
 def without_text(run: Run, data: Data, rows: np.ndarray) -> Data:
-    """The data with the texts of some rows replaced by their system and code."""
+    """Return the data with the texts of some rows replaced by their system and code."""
     encoder_dir, table = resolve_text_encoder(run.config.model.text_encoder_model), data.table
     texts = [f"{system} {code}" for system, code in zip(table.system[rows], table.code[rows], strict=True)]
     length = run.config.data.max_length
@@ -119,7 +127,7 @@ def without_text(run: Run, data: Data, rows: np.ndarray) -> Data:
 
 
 def without_graph(run: Run, data: Data, rows: np.ndarray) -> Data:
-    """The data with no code having a subgraph."""
+    """Return the data without the subgraph of any code."""
     nothing = np.zeros(len(data.table) + 1, np.int64)
     table = _with_edges(data.table, rows[:0], np.zeros(0, bool))
     nowhere = np.full(len(data.table), -1, np.int32)
@@ -127,14 +135,20 @@ def without_graph(run: Run, data: Data, rows: np.ndarray) -> Data:
 
 
 def with_fewer_edges(run: Run, data: Data, rows: np.ndarray) -> Data:
-    """The data with half of the facts of each row's subgraph, both directions of a fact together."""
+    """Return the data with half of the facts in the subgraphs of some rows; a fact keeps or loses both directions."""
     _, counts = positions(data.table.edge_offsets, rows)
     facts = np.random.default_rng(run.config.seed).random(counts.sum() // 2) >= EDGE_SHARE
     return dataclasses.replace(data, table=_with_edges(data.table, rows, np.repeat(facts, 2)))
 
 
 def _with_edges(table: CodeTable, rows: np.ndarray, kept: np.ndarray) -> CodeTable:
-    """The table with some edges of `rows` only: `kept` is bool over theirs, row after row in rising order of rows."""
+    """Return the table with some edges of `rows` and no others.
+
+    Args:
+        table: table of all codes.
+        rows: rows that keep edges.
+        kept: bool mask over the edges of these rows, in ascending order of rows.
+    """
     rows = np.sort(rows)
     where, counts = positions(table.edge_offsets, rows)
     owner = np.repeat(rows, counts)[kept]
@@ -144,7 +158,7 @@ def _with_edges(table: CodeTable, rows: np.ndarray, kept: np.ndarray) -> CodeTab
 
 
 CONDITIONS: dict[str, Callable[[Run, Data, np.ndarray], Data]] = {
-    WHOLE: lambda run, data, rows: data,
+    NOTHING_DROPPED: lambda run, data, rows: data,
     NO_TEXT: without_text,
     NO_GRAPH: without_graph,
     FEWER_EDGES: with_fewer_edges,
@@ -161,7 +175,7 @@ def _crosswalk_queries(context: Context, known: np.ndarray) -> Queries:
         minlength=len(queries),
     )
     queries = queries.take(np.flatnonzero((some > 0) & known[queries.query]))
-    return queries.take(np.flatnonzero(np.isin(queries.query, context.drawn(queries.query, CODES))))
+    return queries.take(np.flatnonzero(np.isin(queries.query, context.subsample(queries.query, CODES))))
 
 
 def _figures(
@@ -173,7 +187,7 @@ def _figures(
     again: tuple[np.ndarray, np.ndarray, np.ndarray],
 ) -> list[Measurement]:
     representation, labels = context.representation, context.labels
-    # The codes encoded again stand behind the table, where their keys keep the order that a representation has.
+    # The prefix "~" keeps the keys sorted with the codes encoded again behind the table.
     both = dataclasses.replace(
         representation,
         keys=np.concatenate([representation.keys, np.char.add("~", representation.keys[rows])]),
@@ -189,8 +203,8 @@ def _figures(
     for scorer in retrieval.scorers(both):
         where = {"family": FAMILY, "view": scorer.name, "scope": condition, "unit": "codes"}
         own = where | {"items": context.items[drawn], "clusters": labels.category[drawn]}
-        likeness = scorer.pairs(new_row[drawn], drawn).astype(float)
-        found.append(Measurement(metric="likeness to the whole code", values=likeness, **own))
+        similarity = scorer.pairs(new_row[drawn], drawn).astype(float)
+        found.append(Measurement(metric="similarity to the complete code", values=similarity, **own))
         for metric, values in _own_figures(context, scorer, drawn, new_row):
             given = context.given(labels.given.get("tree", "")) if "category" in metric else ""
             found.append(Measurement(metric=metric, values=values, given=given, **own))
@@ -208,7 +222,7 @@ def _figures(
 def _own_figures(
     context: Context, scorer: Scorer, drawn: np.ndarray, new_row: np.ndarray
 ) -> list[tuple[str, np.ndarray]]:
-    """Whether each code finds itself among all codes, and its category among the others of its system."""
+    """Return whether each code finds itself among all codes, and its category among the others of its system."""
     everything = np.arange(len(context.representation))
     itself = _pairs(new_row[drawn], drawn)
     found = [("finds itself, R@1", retrieval.find(scorer, itself, everything).hits(1))]

@@ -1,8 +1,8 @@
-"""Stability across seeds: do tokenizers trained from other seeds put the same codes together?
+"""Measure whether tokenizers trained from different seeds consider the same codes similar.
 
-The ids of two codebooks have nothing to do with each other, so what is compared is which codes are alike: the ten
-nearest neighbors of a code, and the codes that share its first token. Both are corrected for what tokens that are all
-the same would agree on.
+The ids of two codebooks are unrelated, so the comparison is of neighborhoods: the ten nearest neighbors of a code, and
+the codes that share its first token. Ties get their expectation, and shared tokens are corrected for chance, so that
+constant tokens score about 0.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,17 +21,21 @@ CODES = 1000
 
 
 def measure(context: Context, others: Sequence[Representation]) -> list[Measurement]:
-    """Agreement of a tokenizer with each of some others of the same codes, averaged over them.
+    """Measure the mean agreement of a tokenizer with other tokenizers of the same codes.
+
+    Args:
+        context: context of the tokenizer.
+        others: representations by tokenizers of other seeds.
 
     Raises:
-        InputError: they hold other codes.
+        InputError: one of the others has different codes.
     """
     mine = context.representation
     for other in others:
         if len(other) != len(mine) or (other.keys != mine.keys).any():
-            raise InputError(f"{other.name} and {mine.name} hold different codes; compare seeds of one configuration.")
+            raise InputError(f"{other.name} and {mine.name} have different codes; compare seeds of one configuration.")
     where = {"family": FAMILY, "scope": f"{len(others) + 1} tokenizers", "unit": "codes"}
-    rows = context.drawn(context.in_split(np.arange(len(mine))), CODES)
+    rows = context.subsample(context.in_split(np.arange(len(mine))), CODES)
     views = {scorer.name: scorer for scorer in retrieval.scorers(mine) if scorer.name != "unquantized"}
     theirs = [{scorer.name: scorer for scorer in retrieval.scorers(other)} for other in others]
     found = []
@@ -43,7 +47,7 @@ def measure(context: Context, others: Sequence[Representation]) -> list[Measurem
             found.append(Measurement(metric=metric, view=name, values=np.mean(shares, axis=0), chance=0.0, **drawn))
     for embedding in mine.embeddings:
         first = mine.part("tokens", embedding)[:, 0]
-        values = [mates(first, other.part("tokens", embedding)[:, 0]) for other in others if other.embeddings]
+        values = [token_agreement(first, other.part("tokens", embedding)[:, 0]) for other in others if other.embeddings]
         if values:
             metric = f"codes that share the first token, {embedding}"
             where_all = where | {"items": context.items, "clusters": context.labels.category}
@@ -56,12 +60,13 @@ def measure(context: Context, others: Sequence[Representation]) -> list[Measurem
 def shared_neighbors(
     first: retrieval.Scorer, second: retrieval.Scorer, rows: np.ndarray, count: int, k: int = NEIGHBORS
 ) -> np.ndarray:
-    """Expected share of a code's k nearest neighbors that both scorers agree on, ties in a random order each.
+    """Return the expected share of the k nearest neighbors of each code that two scorers agree on: float64 `[rows]`.
 
     Args:
-        first, second: of the same codes.
-        rows: codes. count: codes that there are, all of them candidates.
-        k: neighbors.
+        first, second: scorers of the same codes, each with ties in a random order.
+        rows: rows of the codes.
+        count: number of all codes, which are the candidates.
+        k: number of neighbors.
     """
     everything = np.arange(count)
     scores = [scorer.against(everything) for scorer in (first, second)]
@@ -79,22 +84,22 @@ def _without_itself(score: Callable[[np.ndarray], np.ndarray], rows: np.ndarray)
 
 
 def membership(scores: np.ndarray, k: int) -> np.ndarray:
-    """Probability that each candidate is among the k of highest score: `[b, candidates]`."""
+    """Return the probability that each candidate is among the k of the highest score: `[b, candidates]`."""
     threshold = np.partition(scores, -k, axis=1)[:, -k][:, None]
     above = scores > threshold + retrieval.TIE
-    level = (scores >= threshold - retrieval.TIE) & ~above
-    places = k - above.sum(1, keepdims=True)
-    return above + level * (places / np.maximum(level.sum(1, keepdims=True), 1))
+    tied = (scores >= threshold - retrieval.TIE) & ~above
+    ranks = k - above.sum(1, keepdims=True)
+    return above + tied * (ranks / np.maximum(tied.sum(1, keepdims=True), 1))
 
 
-def mates(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Share of the codes with the same token in `first` that have the same in `second` too, beyond chance: [n].
+def token_agreement(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the share of the codes of equal token in `first` that are so in `second` too, beyond chance: `[n]`.
 
-    1 where the mates are the same, 0 where they are no more than a random code would have. A code without mates in
-    `first` gets 1 where it has none in `second` either.
+    The share is 1 where all are, and 0 where no more are than of random codes. A code with a unique token in `first`
+    gets 1 where its token in `second` is unique too, and 0 otherwise.
 
     Args:
-        first, second: `[n]` tokens.
+        first, second: `[n]` int, a token of each code.
     """
     count = len(first)
     pair = first.astype(np.int64) * (int(second.max()) + 1) + second
@@ -106,6 +111,6 @@ def mates(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def _sizes(labels: np.ndarray) -> np.ndarray:
-    """How many codes have the label of each code."""
+    """Return the number of codes that have the label of each code."""
     _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
     return counts[inverse]

@@ -1,4 +1,4 @@
-"""The results of ablations as a table and a picture."""
+"""Write the results of ablations as a Markdown table and a figure."""
 
 from pathlib import Path
 
@@ -13,27 +13,27 @@ from matplotlib import pyplot as plt
 
 MARKDOWN, PICTURE = "ablations.md", "ablations.png"
 REFERENCE = "default"
-UTILISATION, COSINE, SECONDS = "least utilization of a region", "cosine(e, ê)", "seconds"
+UTILIZATION, COSINE, SECONDS = "least utilization of a region", "cosine(e, ê)", "seconds"
 
 
 def figures_of(result: dict) -> dict[str, float]:
-    """The headline figures of one result, utilization, cosine and time, by title."""
+    """Return the headline figures, utilization, cosine and seconds of one result, by title."""
     found = {_name(one): one["value"] for one in result["quality"]["figures"]}
     figures = {one.title: found[one.name] for one in HEADLINES if one.name in found}
     metrics = result["summary"]["all_codes"]
-    figures[UTILISATION] = min(metrics[f"codebook_utilization_{region}"] for region in ("text", "graph", "shared"))
+    figures[UTILIZATION] = min(metrics[f"codebook_utilization_{region}"] for region in ("text", "graph", "shared"))
     figures[COSINE] = metrics["cosine"]
     figures[SECONDS] = result["seconds"]
     return figures
 
 
 def _name(figure: dict) -> tuple[str, str, str, str]:
-    """As `Measurement.name`."""
+    """Return the name of a figure, see `Measurement.name`."""
     return figure["family"], figure["metric"], figure["view"], figure["scope"]
 
 
 def by_cell(results: list[dict]) -> dict[str, dict[str, np.ndarray]]:
-    """Cell -> title of a figure -> its values over seeds."""
+    """Group results: cell -> title of a figure -> its values over seeds, float64 `[seeds]`."""
     cells: dict[str, dict[str, list[float]]] = {}
     for result in results:
         for title, value in figures_of(result).items():
@@ -42,7 +42,7 @@ def by_cell(results: list[dict]) -> dict[str, dict[str, np.ndarray]]:
 
 
 def markdown(results: list[dict]) -> str:
-    """Means over seeds, and standard deviations where there are several; what the graph was given is starred."""
+    """Return the report as Markdown: means over seeds, with standard deviations where there are several."""
     quality = results[0]["quality"]
     machines = ", ".join(dict.fromkeys(f"{result['date']} on {result['machine']}" for result in results))
     done = {result["cell"] for result in results}
@@ -54,7 +54,7 @@ def markdown(results: list[dict]) -> str:
     parts = [
         "# Ablations",
         f"{quality['codes']:,} codes of `{quality['labels']['data_set']}`, {quality['split']} items; mean ± standard"
-        f" deviation over seeds; measured {machines}. The graph was given something of what starred figures ask for.",
+        f" deviation over seeds; measured {machines}. Starred figures: the graph contains part of their labels.",
         _table(results),
         f"![ablations]({PICTURE})",
         "## What each cell changes",
@@ -65,7 +65,7 @@ def markdown(results: list[dict]) -> str:
 
 def _table(results: list[dict]) -> str:
     cells = by_cell(results)
-    titles = [*(one.title for one in HEADLINES), UTILISATION, COSINE, SECONDS]
+    titles = [*(one.title for one in HEADLINES), UTILIZATION, COSINE, SECONDS]
     titles = [title for title in titles if any(title in of for of in cells.values())]
     given = {_name(figure) for figure in results[0]["quality"]["figures"] if figure["given"]}
     starred = {one.title for one in HEADLINES if one.name in given}
@@ -90,20 +90,20 @@ def _shown(values: np.ndarray | None) -> str:
 
 
 def draw(results: list[dict], path: Path) -> None:
-    """One panel a figure, one line a cell, one dot a seed; a line where the unchanged cell lies."""
+    """Draw a panel for each figure with a row for each cell, a dot for each seed and a line at the default cell."""
     cells = by_cell(results)
-    titles = [one.title for one in HEADLINES if any(one.title in of for of in cells.values())] + [UTILISATION, COSINE]
+    titles = [one.title for one in HEADLINES if any(one.title in of for of in cells.values())] + [UTILIZATION, COSINE]
     columns = 4
     rows = -(-len(titles) // columns)
     size = (4 * columns, rows * (1.2 + 0.2 * len(cells)))
     figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", sharey=True, squeeze=False)
     names = list(cells)
     for title, panel in zip(titles, axes.reshape(-1), strict=False):
-        for place, cell in enumerate(names):
+        for row, cell in enumerate(names):
             values = cells[cell].get(title, np.zeros(0))
-            panel.plot(values, np.full(len(values), -place), ".", color="#0072B2", alpha=0.5)
+            panel.plot(values, np.full(len(values), -row), ".", color="#0072B2", alpha=0.5)
             if len(values):
-                panel.plot(values.mean(), -place, "|", color="#D55E00", markersize=10)
+                panel.plot(values.mean(), -row, "|", color="#D55E00", markersize=10)
         if title in cells.get(REFERENCE, {}):
             panel.axvline(cells[REFERENCE][title].mean(), color="grey", linewidth=1)
         panel.set(title=title, yticks=-np.arange(len(names)), yticklabels=names)
@@ -115,7 +115,7 @@ def draw(results: list[dict], path: Path) -> None:
 
 
 def write(results: list[dict], output: Path) -> None:
-    """Table and picture of all results; each appears when it is whole."""
+    """Write table and figure of all results, each atomically."""
     partial = output / f"{MARKDOWN}.partial"
     partial.write_text(markdown(results), encoding="utf-8")
     partial.replace(output / MARKDOWN)

@@ -1,4 +1,4 @@
-"""A comparison as Markdown, as plain values and as a picture."""
+"""Render a comparison as Markdown, as JSON values and as a figure."""
 
 from pathlib import Path
 
@@ -6,21 +6,21 @@ import matplotlib
 import numpy as np
 
 from eval.common.intervals import Interval
-from eval.quality.comparison import BETTER, NOT_TOLD, WORSE, Comparison, Difference
+from eval.quality.comparison import BETTER, INCONCLUSIVE, WORSE, Comparison, Difference
 from eval.reports.headlines import HEADLINES
 from eval.reports.quality import TITLES, number
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-MARKS = {BETTER: " ▲", WORSE: " ▼", NOT_TOLD: " ="}
-# Okabe and Ito's colors, told apart by color-blind readers too.
+MARKS = {BETTER: " ▲", WORSE: " ▼", INCONCLUSIVE: " ="}
+# The colors of Okabe and Ito, which color-blind readers can distinguish.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 FIELDS = ("family", "metric", "view", "scope")
 
 
 def as_values(comparison: Comparison, about: dict) -> dict:
-    """For JSON: `about`, every figure of every tokenizer, and the differences of the first from the others."""
+    """Return values for JSON: `about`, all figures of all tokenizers, and the differences of the first from others."""
     figures = {}
     for name, of in comparison.figures.items():
         facts = ("unit", "given", "chance", "better")
@@ -40,15 +40,21 @@ def as_values(comparison: Comparison, about: dict) -> dict:
 
 
 def markdown(comparison: Comparison, about: dict, picture: str) -> str:
-    """Headlines first, then every family; one column a tokenizer."""
+    """Return the report as Markdown: headlines, then every family, with a column for each tokenizer.
+
+    Args:
+        comparison: the comparison.
+        about: data set, split and other settings of the comparison.
+        picture: file name of the figure.
+    """
     first = comparison.names[0]
     parts = [
         "# Tokenizers compared",
-        f"{comparison.codes:,} codes that all hold; labels of `{about['data_set']}`; {about['split']} items"
+        f"{comparison.codes:,} codes that all tokenizers have; labels of `{about['data_set']}`; {about['split']} items"
         + (", fewer of them (quick)" if about["quick"] else "")
         + ". In brackets 95 % bootstrap intervals.",
-        f"▲ {first} is better, ▼ it is worse, by a paired bootstrap of the difference over the same items; = the"
-        " interval of the difference holds 0. Figures that the graph was given something of are starred.",
+        f"▲ {first} is better, ▼ {first} is worse, by a paired bootstrap of the difference over the same items; = the"
+        " interval of the difference includes 0. Starred figures: the graph contains part of their labels.",
         _table([(one.title, one.name) for one in HEADLINES], comparison, intervals=True),
         f"![differences]({picture})",
     ]
@@ -82,7 +88,7 @@ def _shown(value: Interval, with_interval: bool) -> str:
 
 
 def draw(comparison: Comparison, path: Path) -> None:
-    """The headline figures of every tokenizer, and the differences of the first from the others, with intervals."""
+    """Draw the headline figures of all tokenizers and the differences of the first from the others, with intervals."""
     shown = [one for one in HEADLINES if any(one.name in of for of in comparison.intervals.values())]
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(14, 1.5 + 0.22 * len(shown) * max(len(comparison.names), 2)), layout="constrained", sharey=True

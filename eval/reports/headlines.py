@@ -1,4 +1,4 @@
-"""The few figures that comparisons lead with."""
+"""List the few headline figures that comparisons begin with."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ from eval.quality.label_building import FORWARD
 
 
 class Headline(NamedTuple):
-    """A figure by what tells it apart in a report, and what it is called."""
+    """Identify a figure of a report, and give it a title."""
 
     title: str
     family: str
@@ -17,11 +17,12 @@ class Headline(NamedTuple):
 
     @property
     def name(self) -> tuple[str, str, str, str]:
-        """As `Measurement.name`."""
+        """Return the name of the figure, see `Measurement.name`."""
         return self.family, self.metric, self.view, self.scope
 
 
 def _views(title: str, family: str, metric: str, scope: str) -> list[Headline]:
+    """Return the headlines of a figure by vectors and by tokens."""
     return [Headline(f"{title}, {view}", family, metric, scope, view) for view in ("vectors", "tokens")]
 
 

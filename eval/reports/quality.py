@@ -1,37 +1,37 @@
-"""The report of token quality as Markdown: a table for each family, what was given said in it."""
+"""Render the report of token quality as Markdown, with a table for each family of metrics."""
 
 TITLES = {
     "codebook": "Codebook",
-    "identity": "Identity: codes that others cannot be told from",
+    "identity": "Identity: codes that share their tokens with others",
     "cross_system": "Same concept, other system",
     "tree": "Hierarchy",
-    "groups": "Groups: linear probes on categories never seen",
+    "groups": "Groups: linear probes on unseen categories",
     "relations": "Relations: edges of the knowledge graph",
     "robustness": "Robustness: codes encoded again with something dropped",
     "seeds": "Stability across seeds",
 }
-_VIEWS = ("", "vectors", "tokens", "tokens alike", "unquantized")
+_VIEWS = ("", "vectors", "tokens", "unweighted tokens", "unquantized")
 _EXPLAINED = {
     "vectors": "quantized embeddings (cosine)",
     "tokens": "token ids alone (weighted Jaccard overlap; a bag of tokens for probes)",
-    "tokens alike": "token ids, all counting alike (Jaccard overlap)",
+    "unweighted tokens": "token ids, all counting equally (Jaccard overlap)",
     "unquantized": "embeddings before quantization (cosine)",
 }
 
 
 def markdown(report: dict, plots: list[str] | None = None) -> str:
-    """The report of `tokenization.describe` as Markdown.
+    """Return a report as Markdown.
 
     Args:
-        report: plain values.
-        plots: names of picture files to show.
+        report: report of `eval.tokenization.describe`.
+        plots: file names of the figures to show.
     """
     labels, figures = report["labels"], report["figures"]
     parts = [
         f"# Token quality of {report['name']}",
         f"{report['codes']:,} codes; labels of `{labels['data_set']}`; {report['split']} items"
         + (", fewer of them (quick)" if report["quick"] else "")
-        + ". In brackets 95 % bootstrap intervals (codes drawn by 3-character category where they hang together).",
+        + ". In brackets 95 % bootstrap intervals (codes resampled by 3-character category where they depend on it).",
     ]
     if dead := report["dead_rows"]:
         counted = ", ".join(f"{region} {count:,}" for region, count in dead.items())
@@ -52,7 +52,7 @@ def markdown(report: dict, plots: list[str] | None = None) -> str:
 
 
 def by_row(figures: list[dict]) -> dict[tuple[str, str], dict[str, dict]]:
-    """Figures by (what they are about, metric) and then by view."""
+    """Group figures: (scope, metric) -> view -> figure."""
     rows: dict[tuple[str, str], dict[str, dict]] = {}
     for figure in figures:
         rows.setdefault((figure["scope"], figure["metric"]), {})[figure["view"]] = figure
@@ -60,15 +60,15 @@ def by_row(figures: list[dict]) -> dict[tuple[str, str], dict[str, dict]]:
 
 
 def views_of(figures: list[dict]) -> list[str]:
-    """Views that figures have, in their order."""
+    """Return the views that occur in figures, in their fixed order."""
     return [view for view in _VIEWS if any(figure["view"] == view for figure in figures)]
 
 
 def _table(figures: list[dict]) -> str:
-    """Rows are metrics and what they are about, columns are views."""
+    """Return a Markdown table with a row for each scope and metric and a column for each view."""
     views = views_of(figures)
     given, chance = (any(figure[name] not in ("", None) for figure in figures) for name in ("given", "chance"))
-    header = ["about", "metric", *(view or "value" for view in views), *(["chance"] if chance else []), "items"]
+    header = ["scope", "metric", *(view or "value" for view in views), *(["chance"] if chance else []), "items"]
     header += ["given"] if given else []
     lines = [header, ["---"] * len(header)]
     for (scope, metric), by_view in by_row(figures).items():
@@ -81,12 +81,12 @@ def _table(figures: list[dict]) -> str:
 
 
 def shown(figure: dict) -> str:
-    """A figure with its interval."""
+    """Return a figure with its interval as text."""
     return f"{number(figure['value'])} [{number(figure['low'])}, {number(figure['high'])}]"
 
 
 def number(value: float) -> str:
-    """Three digits behind the point for shares, none for large numbers."""
+    """Return a number as text: three decimals, none from 100 on, and `none` for NaN."""
     if value != value:
         return "none"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3f}"

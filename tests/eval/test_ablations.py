@@ -27,7 +27,7 @@ def test_a_cell_changes_what_it_says_and_nothing_else(cell):
 def test_cells_by_name():
     assert chosen_cells([]) == list(ablation.cells())
     assert chosen_cells(["no_kl", "default"]) == ["default", "no_kl"]
-    with pytest.raises(InputError, match="there is no cell 'nonsense'"):
+    with pytest.raises(InputError, match="names 'nonsense', which is not a cell"):
         chosen_cells(["no_kl", "nonsense"])
 
 
@@ -65,7 +65,7 @@ def test_what_is_finished_is_skipped(tmp_path):
         finished(runner, "no_kl", seed, 0.4)
     failed, shown = do(Runner(tmp_path), ["default", "no_kl"], 2)
     assert failed == []
-    assert shown.count("is there") == 4
+    assert shown.count("already done") == 4
     table = (tmp_path / "ablations.md").read_text()
     assert "| `default` | 2 | 0.550 ± 0.071 |" in table
     assert "| `no_kl` | 2 | 0.400 ± 0.000 |" in table
@@ -97,7 +97,7 @@ def test_a_cell_that_fails_does_not_stop_the_others(tmp_path):
     assert len(failed) == 1
     assert "train.batch_size is 0; it must be more than 0" in failed[0]
     assert "train.batch_size is 0" in (tmp_path / "logs" / "default-0.log").read_text()
-    assert shown.count("is there") == 1
+    assert shown.count("already done") == 1
     assert not runner.is_done("default", 0)
     assert "`no_kl`" in (tmp_path / "ablations.md").read_text()
 

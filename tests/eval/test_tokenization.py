@@ -70,7 +70,7 @@ def test_bad_input_is_told_in_a_sentence(tokenizer, data_dir, tmp_path):
         assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
         assert told in done.stderr
         assert "measuring" not in done.stdout
-    with pytest.raises(InputError, match="'identiy', which is not known"):
+    with pytest.raises(InputError, match="'identiy', which is not a family"):
         tokenization._metrics(["identiy"])
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from eval.common.measurement import Measurement, together
+from eval.common.measurement import Measurement, pool_scopes
 
 
 def of_scope(scope: str, values: list[float], first: int, chance: float | None) -> Measurement:
@@ -14,7 +14,7 @@ def of_scope(scope: str, values: list[float], first: int, chance: float | None) 
 
 def test_together():
     figures = [of_scope("a", [1.0, 0.0, 0.0], 0, 0.1), of_scope("b", [1.0], 10, 0.5)]
-    (whole,) = together(figures, "both")
+    (whole,) = pool_scopes(figures, "both")
     assert whole.name == ("tree", "hits", "vectors", "both")
     assert whole.value() == 0.5, "of four items, not of two scopes"
     assert whole.chance == pytest.approx((3 * 0.1 + 0.5) / 4)
@@ -24,5 +24,5 @@ def test_together():
 
 def test_together_without_chance_or_with_one_scope():
     figures = [of_scope("a", [1.0, 0.0], 0, 0.1), of_scope("b", [1.0], 10, None)]
-    assert together(figures, "both")[0].chance is None
-    assert together(figures[:1], "both") == []
+    assert pool_scopes(figures, "both")[0].chance is None
+    assert pool_scopes(figures[:1], "both") == []

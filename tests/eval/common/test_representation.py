@@ -61,7 +61,7 @@ def test_what_does_not_fit_together_is_refused(tmp_path):
     for change, what in (
         ({"keys": whole.keys[::-1]}, "sorted"),
         ({"vectors": whole.vectors[1:]}, "rows of vectors"),
-        ({"tokens": None, "weights": None, "vectors": None}, "nothing to judge"),
+        ({"tokens": None, "weights": None, "vectors": None}, "nothing to evaluate"),
         ({"weights": whole.weights[:, 1:]}, "one for each token"),
         ({"tokens": whole.tokens[:, 1:], "weights": None}, "equal shares"),
     ):

@@ -39,7 +39,7 @@ def test_codebook_by_hand():
     assert found["utilization", "b"] == 0.5
     assert found["perplexity", "a"] == pytest.approx(np.exp(stats.entropy([4, 2, 2])))
     assert found["perplexity", "b"] == pytest.approx(1)
-    assert found["share of the commonest token", "a"] == 0.5
+    assert found["share of the most frequent token", "a"] == 0.5
     assert codebook_use.dead_rows(plain(tokens, regions={"a": (0, 4), "b": (4, 6)})) == {"a": 1, "b": 1}
 
 
@@ -47,7 +47,7 @@ def test_codes_with_fewer_tokens_count_for_fewer():
     tokens = [[0, 1, 2, -1], [0, -1, -1, -1], [3, 3, -1, -1]]
     found = figures(codebook_use.measure(context_of(plain(tokens))))
     assert found["perplexity", "all"] == pytest.approx(np.exp(stats.entropy([2, 1, 1, 2])))
-    assert found["share of the commonest token", "all"] == pytest.approx(2 / 6)
+    assert found["share of the most frequent token", "all"] == pytest.approx(2 / 6)
     assert found["utilization", "all"] == 1
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from eval.common.measurement import Measurement
 from eval.common.representation import Representation
-from eval.quality.comparison import BETTER, NOT_TOLD, WORSE, common_codes, compare
+from eval.quality.comparison import BETTER, INCONCLUSIVE, WORSE, common_codes, compare
 from eval.reports import comparison
 from eval.reports.headlines import HEADLINES
 from preprocessing.common.errors import InputError
@@ -46,7 +46,7 @@ def test_the_paired_bootstrap_of_two_items_by_hand():
     """Values (1, 0) and (0, 0): of the four draws of two items the difference is 0, 1/2, 1/2 and 1."""
     _, found = compared(measurement([1, 0]), measurement([0, 0]))
     assert found.interval == (0.5, 0.0, 1.0, 2)
-    assert found.verdict == NOT_TOLD
+    assert found.verdict == INCONCLUSIVE
 
 
 def test_pairs_tell_apart_what_intervals_do_not():
@@ -129,7 +129,7 @@ def test_the_report(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--baseline=nonsense"], "--baseline=nonsense is none of bert, "),
+        (["--baseline=nonsense"], "--baseline=nonsense is not a baseline; choose from: bert, "),
         ([], "there is nothing to compare first with"),
         (["--tokenizers=first,second", "--output=/dev/null/x"], "the folder /dev/null/x cannot be written"),
     ],

@@ -94,7 +94,7 @@ def test_a_partner_that_another_road_shows_is_not_evaluated():
     assert named(labels, labels.crosswalk[BACKWARD]) == {
         pair[::-1]: kind for pair, kind in named(labels, labels.crosswalk[FORWARD]).items()
     }
-    assert labels.counts["crosswalk pairs of which a subgraph shows the other code"] == 1
+    assert labels.counts["crosswalk pairs of which a subgraph contains the other code"] == 1
     without = labels_of(facts())
     assert set(named(without, without.crosswalk[FORWARD]).values()) == {"exact", "approximate"}
 
@@ -112,7 +112,7 @@ def test_a_note_is_looked_for_by_the_codes_under_its_ends():
 def test_a_note_whose_end_a_subgraph_shows_is_left_out():
     labels = labels_of(facts(phenotype=("ICD10CM/E11.8", "ICD10CM/E11.9", "ICD10CM/J45.909")))
     assert labels.relations == {}
-    assert labels.counts["note edges of which a subgraph shows the other code"] == 1
+    assert labels.counts["note edges of which a subgraph contains the other code"] == 1
 
 
 def test_what_is_not_held_out_is_said_to_be_given():

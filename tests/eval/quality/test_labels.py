@@ -114,10 +114,10 @@ def test_without_a_hold_out_the_same_pairs_are_shown_and_said_to_be_given(held_o
     assert leaky.crosswalk[FORWARD].given == label_building.GIVEN_CROSSWALK
     assert {queries.given for queries in leaky.relations.values()} == {label_building.GIVEN_NOTES}
     table = code_table.load(medtok_codes.open_prepared(name, directory), directory / "medtok_cache", progress=False)
-    world = label_building._World.of(table)
+    linked = label_building._LinkedCodes.from_table(table)
     queries = leaky.crosswalk[FORWARD]
     owner = np.repeat(queries.query, np.diff(queries.offsets))
-    assert world.shows(owner, world.node[queries.targets]).mean() > 0.3
+    assert linked.contains(owner, linked.node[queries.targets]).mean() > 0.3
 
 
 def _built(name, directory):

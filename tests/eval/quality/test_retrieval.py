@@ -46,7 +46,7 @@ def test_by_hand():
     vectors = np.stack([cosines, np.sqrt(1 - cosines**2)], axis=1).astype(np.float32)
     scorer, candidates = cosine_scorer("v", vectors), np.arange(1, 6)
     both = find(scorer, queries_of({0: [3, 4]}), candidates)
-    assert (both.above.tolist(), both.level.tolist(), both.targets.tolist()) == ([2], [0], [1])
+    assert (both.above.tolist(), both.tied.tolist(), both.targets.tolist()) == ([2], [0], [1])
     assert [both.hits(k)[0] for k in (1, 2, 3)] == [0, 0, 1]
     assert both.reciprocal_rank()[0] == pytest.approx(1 / 3)
     # Only 4 is wanted: 3 is neither right nor wrong, and 4 takes its place.

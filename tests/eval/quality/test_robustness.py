@@ -9,7 +9,7 @@ from eval.common.intervals import interval
 from eval.common.representation import Representation
 from eval.quality import label_building, robustness
 from eval.quality.context import Context
-from eval.quality.robustness import FEWER_EDGES, NO_GRAPH, NO_TEXT, WHOLE
+from eval.quality.robustness import FEWER_EDGES, NO_GRAPH, NO_TEXT, NOTHING_DROPPED
 from medtok_jax.regions import EMBEDDINGS, REGION_OF_EMBEDDING, REGIONS
 from medtok_jax.training import setup as runs
 from preprocessing.common.errors import InputError
@@ -90,11 +90,13 @@ def test_the_tokenizer_of_another_run_is_refused(run, table, data_dir):
 def test_dropping_more_leaves_less(run, table, data_dir):
     labels = label_building.open_labels(DATA_SET, data_dir, progress=False).for_keys(table.keys)
     found = {(m.scope, m.metric, m.view): interval(m) for m in robustness.measure(Context(table, labels), run)}
-    assert {scope for scope, _, _ in found} == {WHOLE, NO_TEXT, NO_GRAPH, FEWER_EDGES}
+    assert {scope for scope, _, _ in found} == {NOTHING_DROPPED, NO_TEXT, NO_GRAPH, FEWER_EDGES}
     for view in ("vectors", "tokens"):
-        likeness = {scope: found[scope, "likeness to the whole code", view].value for scope in robustness.CONDITIONS}
-        assert likeness[WHOLE] == pytest.approx(1, abs=1e-5)
-        assert likeness[WHOLE] > likeness[FEWER_EDGES] > max(likeness[NO_TEXT], likeness[NO_GRAPH])
+        similarity = {
+            scope: found[scope, "similarity to the complete code", view].value for scope in robustness.CONDITIONS
+        }
+        assert similarity[NOTHING_DROPPED] == pytest.approx(1, abs=1e-5)
+        assert similarity[NOTHING_DROPPED] > similarity[FEWER_EDGES] > max(similarity[NO_TEXT], similarity[NO_GRAPH])
     itself = {scope: found[scope, "finds itself, R@1", "vectors"].value for scope in robustness.CONDITIONS}
-    assert itself[WHOLE] > 0.9
-    assert itself[NO_GRAPH] < 0.5 * itself[WHOLE]
+    assert itself[NOTHING_DROPPED] > 0.9
+    assert itself[NO_GRAPH] < 0.5 * itself[NOTHING_DROPPED]

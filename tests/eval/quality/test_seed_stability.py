@@ -7,22 +7,22 @@ from sklearn.neighbors import NearestNeighbors
 from eval.quality import seed_stability
 from eval.quality.context import Context
 from eval.quality.retrieval import cosine_scorer
-from eval.quality.seed_stability import mates, membership, shared_neighbors
+from eval.quality.seed_stability import membership, shared_neighbors, token_agreement
 from preprocessing.common.errors import InputError
 from tests.helpers import hand_world
 
 
 def test_mates_by_hand():
-    """Code 0 keeps one of its two mates; 3 and 4 stay together; 5 stays alone."""
+    """Code 0 keeps one of its two token_agreement; 3 and 4 stay together; 5 stays alone."""
     first, second = np.array([7, 7, 7, 8, 8, 9]), np.array([1, 1, 2, 3, 3, 4])
-    # Of five other codes one has the token of code 0: chance is 1/5 of its two mates.
-    assert mates(first, second) == pytest.approx([(1 / 2 - 1 / 5) / (4 / 5)] * 2 + [0, 1, 1, 1])
-    assert mates(second, first)[2] == 0
+    # Of five other codes one has the token of code 0: chance is 1/5 of its two token_agreement.
+    assert token_agreement(first, second) == pytest.approx([(1 / 2 - 1 / 5) / (4 / 5)] * 2 + [0, 1, 1, 1])
+    assert token_agreement(second, first)[2] == 0
 
 
 def test_ids_have_no_meaning_of_their_own():
     first = np.random.default_rng(0).integers(9, size=100)
-    assert mates(first, (first + 4) % 9) == pytest.approx(1)
+    assert token_agreement(first, (first + 4) % 9) == pytest.approx(1)
 
 
 def test_membership_by_hand():
