@@ -31,7 +31,7 @@ def markdown(report: dict, plots: list[str] | None = None) -> str:
         f"# Token quality of {report['name']}",
         f"{report['codes']:,} codes; labels of `{labels['data_set']}`; {report['split']} items"
         + (", fewer of them (quick)" if report["quick"] else "")
-        + ". In brackets 95 % bootstrap intervals (codes resampled by 3-character category where they depend on it).",
+        + ". In brackets 95 % bootstrap intervals (codes of one 3-character category are resampled together).",
     ]
     if dead := report["dead_rows"]:
         counted = ", ".join(f"{region} {count:,}" for region, count in dead.items())
