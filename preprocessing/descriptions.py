@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from preprocessing.codes import ATC, NDC, SYSTEMS, CodeRecord, display_code, is_wellformed
 from preprocessing.common import command_line
+from preprocessing.common.atomic import whole_file
 from preprocessing.common.errors import InputError
 from preprocessing.common.rejects import Rejects
 from preprocessing.common.text_tables import Row, table
@@ -67,9 +68,7 @@ def describe(codes: Path, output: Path, rejects: Rejects, own: Path | None = Non
     texts = {} if own is None else resolve(read_own(own, rejects), codes, own, rejects)
     counts = dict.fromkeys(Counts._fields, 0)
     seen: set[str] = set()
-    partial = output.with_name(f"{output.name}.partial")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with whole_file(output) as partial:
         with partial.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(COLUMNS)
@@ -84,9 +83,6 @@ def describe(codes: Path, output: Path, rejects: Rejects, own: Path | None = Non
                 writer.writerow((record.system, record.code, text))
         if not seen:
             raise InputError(f"{codes} holds no codes; make it with python -m preprocessing.process_codes.")
-        partial.replace(output)
-    finally:
-        partial.unlink(missing_ok=True)
     return Counts(**counts)
 
 

@@ -15,17 +15,19 @@ for a `MultiDiGraph` with `edges="links"`:
 A file for every code is slow to write and to copy, and takes a disk block each: prefer the lines.
 """
 
+import contextlib
 import dataclasses
 import json
 import re
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from absl import flags
 from tqdm import tqdm
 
 from preprocessing.common import command_line
+from preprocessing.common.atomic import whole_file, whole_folder
 from preprocessing.common.errors import InputError
 from preprocessing.dataset.splits import SPLITS
 from preprocessing.graph.knowledge_graph import KnowledgeGraph
@@ -34,6 +36,7 @@ from preprocessing.medtok_codes import MedtokCodes, graph_path, open_prepared
 LISTS = {"train": "train.json", "validation": "val.json", "test": "test.json"}
 LINES = "graphs.jsonl"
 FOLDER = "graphs"
+_ADVICE = "choose another --output"
 _BATCH = 4096
 _UNSAFE = re.compile(rb"[^A-Za-z0-9._-]")
 _TEXTS = ("key", "system", "code", "description")
@@ -111,47 +114,51 @@ def export_json(
     Raises:
         InputError: a key is not in the data set, or `output` cannot be written.
     """
-    partial = output / "json_export.partial"
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        (partial / FOLDER).mkdir(parents=True)
-        counts = _write(builder, partial, per_code, limit, set(codes), progress)
-        _publish(partial, output, per_code)
-    except OSError as error:
-        raise InputError(f"{output} cannot be written ({error.strerror}); choose another --output.") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return counts
-
-
-def _write(
-    builder: MedtokCodes, folder: Path, per_code: bool, limit: int | None, codes: set[str], progress: bool
-) -> dict[str, int]:
     columns = NodeColumns.of(KnowledgeGraph.load(graph_path(builder)))
     missing, counts = set(codes), {}
     total = len(codes) or sum(min(limit or info.num_examples, info.num_examples) for info in _splits(builder))
-    with (
-        (folder / LINES).open("w", encoding="utf-8") as lines,
-        tqdm(total=total, desc="writing JSON", unit=" codes", disable=not progress) as bar,
-    ):
-        for split, name in LISTS.items():
+    with contextlib.ExitStack() as files:
+        lists = {split: files.enter_context(whole_file(output / name, advice=_ADVICE)) for split, name in LISTS.items()}
+        # What is entered last appears first: the lists are never ahead of the subgraphs.
+        write = files.enter_context(_each_in_a_file(output) if per_code else _each_on_a_line(output))
+        bar = files.enter_context(tqdm(total=total, desc="writing JSON", unit=" codes", disable=not progress))
+        for split, path in lists.items():
             listed = []
             for example in _examples(builder, split, limit, codes):
                 graph = node_link(example, columns)
-                text = json.dumps(graph, ensure_ascii=False)
-                if per_code:
-                    (folder / FOLDER / file_name(graph["graph"]["key"])).write_text(text + "\n", encoding="utf-8")
-                else:
-                    lines.write(text + "\n")
+                write(graph)
                 listed.append(json.dumps({field: graph["graph"][field] for field in _TEXTS}, ensure_ascii=False))
                 missing.discard(graph["graph"]["key"])
                 bar.update()
-            (folder / name).write_text("[\n" + ",\n".join(listed) + "\n]\n", encoding="utf-8")
+            path.write_text("[\n" + ",\n".join(listed) + "\n]\n", encoding="utf-8")
             counts[split] = len(listed)
-    if missing:
-        example = min(missing)
-        raise InputError(f"--codes names {example!r}, which is not in the data set; keys look like ICD10CM/E11.9.")
+        if missing:
+            example = min(missing)
+            raise InputError(f"--codes names {example!r}, which is not in the data set; keys look like ICD10CM/E11.9.")
+    if per_code:
+        (output / LINES).unlink(missing_ok=True)
+    else:
+        shutil.rmtree(output / FOLDER, ignore_errors=True)
     return counts
+
+
+@contextlib.contextmanager
+def _each_on_a_line(output: Path) -> Iterator[Callable[[dict], object]]:
+    """Yields a function that writes one subgraph as a line of the file `LINES`."""
+    with whole_file(output / LINES, advice=_ADVICE) as path, path.open("w", encoding="utf-8") as lines:
+        yield lambda graph: lines.write(json.dumps(graph, ensure_ascii=False) + "\n")
+
+
+@contextlib.contextmanager
+def _each_in_a_file(output: Path) -> Iterator[Callable[[dict], object]]:
+    """Yields a function that writes one subgraph as a file of the folder `FOLDER`."""
+    with whole_folder(output / FOLDER, advice=_ADVICE) as folder:
+
+        def write(graph: dict) -> None:
+            text = json.dumps(graph, ensure_ascii=False)
+            (folder / file_name(graph["graph"]["key"])).write_text(text + "\n", encoding="utf-8")
+
+        yield write
 
 
 def _splits(builder: MedtokCodes) -> list:
@@ -170,15 +177,6 @@ def _examples(builder: MedtokCodes, split: str, limit: int | None, codes: set[st
                 return
             wanted += 1
             yield example
-
-
-def _publish(partial: Path, output: Path, per_code: bool) -> None:
-    """Moves what was written into place, the subgraphs first, and removes those of an export in the other form."""
-    shutil.rmtree(output / FOLDER, ignore_errors=True)
-    (output / LINES).unlink(missing_ok=True)
-    subgraphs = FOLDER if per_code else LINES
-    for name in (subgraphs, *LISTS.values()):
-        (partial / name).replace(output / name)
 
 
 def main(argv: list[str]) -> None:

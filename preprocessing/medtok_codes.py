@@ -29,6 +29,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 from tqdm import tqdm
 
 from preprocessing.common import command_line
+from preprocessing.common.checksums import sha256_of
 from preprocessing.common.errors import InputError, UserError
 from preprocessing.dataset.beam import BeamPipeline, beam_examples
 from preprocessing.dataset.build_lock import only_builder, quiet_tfds, writable
@@ -285,8 +286,7 @@ def _split_digest(files: list[Path]) -> bytes:
 
 
 def _file_digest(file: Path) -> bytes:
-    with file.open("rb") as content:
-        return f"{file.name}\n".encode() + hashlib.file_digest(content, "sha256").digest()
+    return f"{file.name}\n".encode() + bytes.fromhex(sha256_of(file))
 
 
 def _builder(name: str, data_dir: str | os.PathLike | None) -> MedtokCodes:

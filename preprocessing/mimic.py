@@ -24,13 +24,14 @@ from rich.console import Console
 from tqdm import tqdm
 
 from preprocessing.common import command_line
+from preprocessing.common.checksums import sha256_of
 from preprocessing.common.errors import InputError
 from preprocessing.common.extras import PACKAGES, load
 from preprocessing.download import wget
 from preprocessing.download.archives import member_names, unzip
 from preprocessing.download.collect import copy_file
 from preprocessing.download.fetch import Patience
-from preprocessing.download.manifest import Manifest, sha256_of
+from preprocessing.download.manifest import Manifest
 from preprocessing.download.physionet import (
     BASE_URL,
     CHECKSUMS,

@@ -12,7 +12,6 @@ CPT4, HCPCS; one that is absent is skipped. `--output` then holds
 """
 
 import csv
-import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +24,7 @@ from tqdm import tqdm
 
 from preprocessing.codes import ATC, CPT4, HCPCS, ICD9CM, ICD9PROC, ICD10CM, ICD10PCS, NDC, RXNORM, SNOMED, SYSTEMS
 from preprocessing.common import command_line
+from preprocessing.common.atomic import whole_file, write_json
 from preprocessing.common.errors import InputError
 from preprocessing.common.rejects import Rejects
 from preprocessing.sources.atc import read_atc
@@ -96,9 +96,7 @@ def process_codes(source: Path, output: Path, rejects: Rejects, progress: bool =
     if not source.is_dir():
         raise InputError(f"{source} is not a folder; give the folder that holds ICD9CM, ICD10CM, ... as --input.")
     report = Report({}, [], {}, [])
-    partial = output / f"{CODES}.partial"
-    output.mkdir(parents=True, exist_ok=True)
-    try:
+    with whole_file(output / CODES) as partial:
         with partial.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(COLUMNS)
@@ -112,9 +110,6 @@ def process_codes(source: Path, output: Path, rejects: Rejects, progress: bool =
         for (_, kind), count in sorted(rejects.notes.items()):
             report.repaired[kind] = report.repaired.get(kind, 0) + count
         _write_report(report, output / "report.json")
-        partial.replace(output / CODES)
-    finally:
-        partial.unlink(missing_ok=True)
     return report
 
 
@@ -146,9 +141,7 @@ def _process(system: str, source: Path, rejects: Rejects, writer, report: Report
 
 def _write_report(report: Report, path: Path) -> None:
     content = report._asdict() | {"systems": {name: found._asdict() for name, found in report.systems.items()}}
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_json(path, content, ensure_ascii=False)
 
 
 def report_table(report: Report) -> Table:

@@ -1,31 +1,384 @@
-"""Folders that appear with all their files at once."""
+"""The one way to write a file or a folder: readers find the old or the new content, complete, at every moment.
+
+A writer works in a provisional file or folder beside the target (`.partial-XXXXXXXX-NAME`). What is written reaches the
+disk before it takes the target's name in one step: a rename, and for a folder that replaces another an exchange of
+both (`renameat2`). File systems without the exchange get two renames, between which the old folder is called
+`.old-XXXXXXXX-NAME`; `recover` puts it back when a writer was killed there.
+
+Each writer holds a lock on its provisional file or folder. What a killed writer left is not locked, and the next writer
+of the same target removes it.
+"""
 
 import contextlib
+import ctypes
+import errno
+import json
+import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from preprocessing.common.errors import InputError
+from preprocessing.common.locks import try_lock
+
+ADVICE = "make room there or choose another place"
+PARTIAL = ".partial-"
+_OLD = ".old-"
+_DIGITS = 8
+# A folder of more files than this reaches the disk by one `sync` of everything, which is faster then.
+_MANY = 1000
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+_NO_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
+_NOT_EMPTY = (errno.ENOTEMPTY, errno.EEXIST)
 
 
 @contextlib.contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """Yields a provisional folder that takes the place of `path` when the body ends, and is removed when it fails.
+def whole_file(path: str | os.PathLike, *, advice: str = ADVICE) -> Iterator[Path]:
+    """Yields a provisional path whose file takes the place of `path` when the body ends, and is removed if it fails.
+
+    The provisional name ends in the same suffix. Folders above `path` are made.
+
+    Args:
+        path: the file; one that is there stays as it is until the new one is complete.
+        advice: what the user can do when the disk refuses, without a full stop.
 
     Raises:
-        InputError: the folder cannot be made.
+        InputError: the file cannot be written: no room, no permission, or a folder lies there.
     """
-    partial = path.with_name(f"{path.name}.partial")
+    path = Path(path)
+    with _refusals(path, advice):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path)
+        partial, lock = _new_file(path)
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-    except OSError as error:
-        raise InputError(f"{partial} cannot be made ({error.strerror}); choose another place.") from error
-    try:
+        with _refusals(path, advice, partial):
+            yield partial
+        with _refusals(path, advice):
+            put_in_place(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+        os.close(lock)
+
+
+@contextlib.contextmanager
+def whole_folder(path: str | os.PathLike, *, advice: str = ADVICE) -> Iterator[Path]:
+    """Yields a provisional folder that takes the place of `path` when the body ends, and is removed if it fails.
+
+    Folders above `path` are made. Readers of a folder that may be replaced call `recover` first.
+
+    Args:
+        path: the folder; one that is there stays as it is until the new one is complete, and is removed then.
+        advice: what the user can do when the disk refuses, without a full stop.
+
+    Raises:
+        InputError: the folder cannot be written: no room, no permission, or a file lies there.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} cannot be written, since a file lies there; choose another place.")
+    recover(path)
+    with scratch_folder(path, advice=advice) as partial:
         yield partial
-    except BaseException:
+        with _refusals(path, advice):
+            _flush_folder(partial)
+            _replace_folder(partial, path)
+            _flush(path.parent)
+
+
+@contextlib.contextmanager
+def scratch_folder(path: str | os.PathLike, *, advice: str = ADVICE) -> Iterator[Path]:
+    """Yields a new folder beside `path`, on the same file system, and removes it in the end.
+
+    What killed processes left of such folders of `path` is removed first.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    path = Path(path)
+    with _refusals(path, advice):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path)
+        partial, lock = _new_folder(path)
+    try:
+        with _refusals(path, advice, partial):
+            yield partial
+    finally:
+        _remove(partial)
+        os.close(lock)
+
+
+def write_text(path: str | os.PathLike, text: str, *, advice: str = ADVICE) -> None:
+    """Writes a UTF-8 file whole; see `whole_file`."""
+    write_bytes(path, text.encode("utf-8"), advice=advice)
+
+
+def write_bytes(path: str | os.PathLike, content: bytes, *, advice: str = ADVICE) -> None:
+    """Writes a file whole; see `whole_file`."""
+    with whole_file(path, advice=advice) as partial:
+        partial.write_bytes(content)
+
+
+def write_json(path: str | os.PathLike, content: object, *, advice: str = ADVICE, **options: bool) -> None:
+    """Writes JSON, indented by one, whole; see `whole_file`. `options` go to `json.dumps`."""
+    write_text(path, json.dumps(content, indent=1, **options) + "\n", advice=advice)
+
+
+def put_in_place(partial: Path, path: Path) -> None:
+    """Give a complete file its name in one step, after its content and before that name have reached the disk.
+
+    Raises:
+        OSError: the file system refuses.
+    """
+    _flush(partial)
+    os.replace(partial, path)
+    _flush(path.parent)
+
+
+def recover(path: str | os.PathLike) -> None:
+    """Puts back the folder that a writer had moved aside when it was killed; does nothing if `path` is there.
+
+    Whoever reads a folder that `whole_folder` may replace calls this first.
+    """
+    path = Path(path)
+    if os.path.lexists(path):
+        return
+    # Where there are several, one of them is of an earlier writer, which was killed when the new folder was in place.
+    for old in sorted(_beside(path, _OLD), key=_changed, reverse=True):
+        with contextlib.suppress(OSError):
+            old.rename(path)
+            return
+
+
+def append_line(path: str | os.PathLike, line: str, *, advice: str = ADVICE) -> None:
+    """Appends a line to a file that `read_lines` reads, and waits until it is on disk.
+
+    Half a line at the end, which a killed process or a full disk left, is removed first.
+
+    Args:
+        path: the file; made where it is absent.
+        line: without line end.
+        advice: what the user can do when the disk refuses, without a full stop.
+
+    Raises:
+        InputError: the file cannot be written; it holds the lines that it held before.
+    """
+    with _refusals(Path(path), advice):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            size, end = os.fstat(descriptor).st_size, _end_of_lines(descriptor)
+            if size != end:
+                os.ftruncate(descriptor, end)
+            try:
+                _write_at(descriptor, f"{line}\n".encode(), end)
+                os.fsync(descriptor)
+            except OSError:
+                os.ftruncate(descriptor, end)
+                raise
+        finally:
+            os.close(descriptor)
+
+
+def read_lines(path: str | os.PathLike) -> list[str]:
+    """Return the complete lines of a file, without line ends; none where it is absent.
+
+    Half a line at the end, which a killed process or a full disk left, is passed over.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except FileNotFoundError:
+        return []
+    return content[: content.rfind(b"\n") + 1].decode("utf-8").splitlines()
+
+
+@contextlib.contextmanager
+def _refusals(path: Path, advice: str, partial: Path | None = None) -> Iterator[None]:
+    """Turns what the file system refuses into one sentence; with `partial` only what concerns writing there."""
+    try:
+        yield
+    except OSError as error:
+        if partial is not None and not _is_refusal(error, partial):
+            raise
+        raise InputError(f"{path} cannot be written ({error.strerror or error}); {advice}.") from error
+
+
+def _is_refusal(error: OSError, partial: Path) -> bool:
+    """Return whether an error of a body says that its provisional file or folder cannot be written."""
+    about = isinstance(error.filename, str | os.PathLike) and Path(error.filename).is_relative_to(partial)
+    # NumPy tells a short write in words only.
+    short = error.errno is None and "requested and" in str(error) and str(error).endswith("written")
+    return error.errno in _FULL or short or (about and not isinstance(error, FileNotFoundError))
+
+
+def _name(path: Path, kind: str) -> Path:
+    return path.with_name(f"{kind}{secrets.token_hex(_DIGITS // 2)}-{path.name}")
+
+
+def _beside(path: Path, kind: str) -> list[Path]:
+    """Return the paths beside `path` that `_name` has given."""
+    try:
+        names = os.listdir(path.parent)
+    except OSError:
+        return []
+    cut = len(kind) + _DIGITS
+    return [path.with_name(name) for name in names if name.startswith(kind) and name[cut:] == f"-{path.name}"]
+
+
+def _changed(path: Path) -> int:
+    """Return when a path was last changed or renamed (ns), 0 where it is gone."""
+    try:
+        return os.lstat(path).st_ctime_ns
+    except OSError:
+        return 0
+
+
+def _new_file(path: Path) -> tuple[Path, int]:
+    """Return a new provisional file and a descriptor that holds its lock."""
+    while True:
+        partial = _name(path, PARTIAL)
+        lock = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        if _is_ours(partial, lock):
+            return partial, lock
+
+
+def _new_folder(path: Path) -> tuple[Path, int]:
+    """Return a new provisional folder and a descriptor that holds its lock."""
+    while True:
+        partial = _name(path, PARTIAL)
+        partial.mkdir()
+        try:
+            lock = os.open(partial, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            continue
+        if _is_ours(partial, lock):
+            return partial, lock
+
+
+def _is_ours(partial: Path, lock: int) -> bool:
+    """Lock a new provisional path; return False if another writer has taken it for a leftover before."""
+    try_lock(lock)
+    try:
+        if os.path.samestat(os.fstat(lock), os.lstat(partial)):
+            return True
+    except FileNotFoundError:
+        pass
+    os.close(lock)
+    return False
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Removes what killed writers of `path` left: provisional paths, and replaced folders if `path` is there."""
+    for partial in _beside(path, PARTIAL):
+        if partial.is_symlink():
+            _remove(partial)
+            continue
+        try:
+            lock = os.open(partial, os.O_RDONLY)
+        except OSError:
+            continue
+        try:
+            if try_lock(lock):
+                _remove(partial)
+        finally:
+            os.close(lock)
+    # Listed before `path` is looked for: a folder that is moved aside after that is not in the list.
+    replaced = _beside(path, _OLD)
+    if replaced and os.path.lexists(path):
+        for old in replaced:
+            _discard(old, path)
+
+
+def _remove(partial: Path) -> None:
+    if partial.is_dir() and not partial.is_symlink():
         shutil.rmtree(partial, ignore_errors=True)
-        raise
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    partial.replace(path)
+    else:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+
+
+def _discard(old: Path, path: Path) -> None:
+    """Removes a replaced folder, first from the names that `recover` would put back."""
+    partial = _name(path, PARTIAL)
+    with contextlib.suppress(OSError):
+        old.rename(partial)
+        _remove(partial)
+
+
+def _replace_folder(partial: Path, path: Path) -> None:
+    """Gives a complete folder its name; `partial` is the folder that was there then, or nothing."""
+    while True:
+        try:
+            if not os.path.lexists(path):
+                os.rename(partial, path)
+            elif not _exchange(partial, path):
+                old = _name(path, _OLD)
+                os.rename(path, old)
+                os.rename(partial, path)
+                _discard(old, path)
+            return
+        except FileNotFoundError:
+            if not partial.is_dir():
+                raise
+        except OSError as error:
+            # Another writer was first, or a reader has put the old folder back.
+            if error.errno not in _NOT_EMPTY:
+                recover(path)
+                raise
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Exchange two paths in one step; return False where kernel or file system cannot.
+
+    Raises:
+        OSError: they can, but refuse.
+    """
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:
+        return False
+    names = os.fsencode(first), os.fsencode(second)
+    if renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in _NO_EXCHANGE:
+        return False
+    raise OSError(number, os.strerror(number), str(first), None, str(second))
+
+
+def _flush(path: Path) -> None:
+    """Waits until a file, or the names in a folder, have reached the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # The answer of file systems that cannot do it for folders.
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Waits until a folder has reached the disk with everything in it."""
+    paths = [folder]
+    for root, folders, names in os.walk(folder):
+        paths += [Path(root) / name for name in (*folders, *names)]
+        if len(paths) > _MANY:
+            os.sync()
+            return
+    for path in reversed(paths):
+        if not path.is_symlink():
+            _flush(path)
+
+
+def _end_of_lines(descriptor: int) -> int:
+    """Return the number of bytes up to the end of the last complete line."""
+    size = os.fstat(descriptor).st_size
+    if not size or os.pread(descriptor, 1, size - 1) == b"\n":
+        return size
+    return os.pread(descriptor, size, 0).rfind(b"\n") + 1
+
+
+def _write_at(descriptor: int, content: bytes, start: int) -> None:
+    while content:
+        written = os.pwrite(descriptor, content, start)
+        content, start = content[written:], start + written

@@ -5,6 +5,7 @@ anything (a byte order mark, Windows line ends) goes to `Rejects.note`. Both end
 `file,line,kind,reason,row`; a repair stands there once a file, at the line where it was first needed.
 """
 
+import contextlib
 import csv
 import re
 from collections import Counter
@@ -14,7 +15,8 @@ from typing import IO, Self
 
 from rich.table import Table
 
-from preprocessing.common.errors import InputError, UserError
+from preprocessing.common.atomic import whole_file
+from preprocessing.common.errors import UserError
 
 COLUMNS = ("file", "line", "kind", "reason", "row")
 # A row is shown to be recognized, and one binary file taken for a table must not fill the disk.
@@ -48,12 +50,9 @@ class Rejects:
         self._root = None if root is None else Path(root)
         self._file: IO[str] | None = None
         if self.path is not None:
-            self._partial = self.path.with_name(f"{self.path.name}.partial")
-            try:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = self._partial.open("w", encoding="utf-8", newline="")
-            except OSError as error:
-                raise InputError(f"{self.path} cannot be written ({error.strerror}); choose another place.") from error
+            self._whole = contextlib.ExitStack()
+            partial = self._whole.enter_context(whole_file(self.path))
+            self._file = self._whole.enter_context(partial.open("w", encoding="utf-8", newline=""))
             self._writer = csv.writer(self._file, lineterminator="\n")
             self._writer.writerow(COLUMNS)
 
@@ -66,9 +65,8 @@ class Rejects:
         if kind is None:
             self._publish()
         elif self._file is not None:
-            self._file.close()
             self._file = None
-            self._partial.unlink(missing_ok=True)
+            self._whole.__exit__(kind, error, traceback)
 
     def add(self, file: Path | str, line: int, kind: str, reason: str, row: str | bytes = "") -> None:
         """Records one row that was not used, or only in part.
@@ -124,9 +122,8 @@ class Rejects:
 
     def _publish(self) -> None:
         if self._file is not None:
-            self._file.close()
             self._file = None
-            self._partial.replace(self.path)
+            self._whole.close()
 
     def _name(self, file: Path | str) -> str:
         if isinstance(file, str):

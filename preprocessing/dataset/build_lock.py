@@ -2,8 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +9,7 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 from absl import logging
 
+from preprocessing.common import locks
 from preprocessing.common.errors import InputError
 
 
@@ -35,30 +34,25 @@ def only_builder(path: Path) -> Iterator[None]:
     What builders that were killed have left of this and of the directory that all data sets share is removed first.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    shared, own = (os.open(folder, os.O_RDONLY) for folder in (path.parents[1], path.parent))
     try:
-        _share(shared, path.parents[1] / ".config")
-        fcntl.flock(own, fcntl.LOCK_EX)
-        for leftover in path.parent.glob("*incomplete*"):
-            shutil.rmtree(leftover)
-        yield
+        with (
+            locks.shared(path.parents[1], lambda: _remove(path.parents[1] / ".config", "incomplete.*")),
+            locks.exclusive(path.parent, wait=True),
+        ):
+            _remove(path.parent, "*incomplete*")
+            yield
     finally:
-        if not any(path.parent.iterdir()):
+        with contextlib.suppress(OSError):  # Something came of it.
             path.parent.rmdir()
-        os.close(own)
-        os.close(shared)
 
 
-def _share(descriptor: int, folder: Path) -> None:
-    """Marks a directory as in use by a builder; removes what others left in its `folder` if there is no other now."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        pass
-    else:
-        for leftover in folder.glob("incomplete.*"):
+def _remove(folder: Path, pattern: str) -> None:
+    """Removes what killed builders left in a folder."""
+    for leftover in folder.glob(pattern):
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        else:
             leftover.unlink(missing_ok=True)
-    fcntl.flock(descriptor, fcntl.LOCK_SH)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,6 @@ name the model never sees: for `primekg` links tell, for `release` that its name
 """
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ import pyarrow as pa
 
 from preprocessing import primekg
 from preprocessing.codes import CodeRecord, category_of
+from preprocessing.common.checksums import sha256_of
 from preprocessing.common.errors import InputError
 from preprocessing.common.rejects import Rejects
 from preprocessing.common.text_tables import table
@@ -92,9 +92,7 @@ def source_files(options: DatasetOptions, source_dir: Path | None) -> dict[str, 
     """Size and SHA-256 of the files that a data set is made from, by their name in the source directory."""
     found = {}
     for name in FILES.get(options.source, ((), ""))[0]:
-        with (source_dir / name).open("rb") as content:
-            digest = hashlib.file_digest(content, "sha256").hexdigest()
-        found[name] = {"bytes": (source_dir / name).stat().st_size, "sha256": digest}
+        found[name] = {"bytes": (source_dir / name).stat().st_size, "sha256": sha256_of(source_dir / name)}
     return found
 
 

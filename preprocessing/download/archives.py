@@ -1,14 +1,13 @@
 """Zip archives that somebody else made, unpacked without trusting them."""
 
 import os
-import shutil
 import stat
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
+from preprocessing.common.atomic import put_in_place, scratch_folder
 from preprocessing.common.errors import InputError
 
 # Deflate reaches at most 1,032; the tables unpacked here reach about 15.
@@ -138,17 +137,14 @@ def _check_sizes(members: dict[str, zipfile.ZipInfo], path: Path, max_bytes: int
 
 
 def _unpack(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], folder: Path, path: Path) -> list[Path]:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.parent.glob(f".{folder.name}.unpacking-*"):  # Of a process that was killed.
-        shutil.rmtree(leftover)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.unpacking-", dir=folder.parent) as temporary:
+    with scratch_folder(folder) as temporary:
         for name, info in members.items():
-            target = Path(temporary) / name
+            target = temporary / name
             target.parent.mkdir(parents=True, exist_ok=True)
             _unpack_member(archive, info, target, path)
         for name in members:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (Path(temporary) / name).replace(folder / name)
+            put_in_place(temporary / name, folder / name)
     return [folder / name for name in members]
 
 
@@ -161,7 +157,5 @@ def _unpack_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path
             if written > info.file_size:
                 raise InputError(f"{path} holds {info.filename!r}, which is longer than it says; it is not unpacked.")
             file.write(chunk)
-        file.flush()
-        os.fsync(file.fileno())
     if written != info.file_size:
         raise zipfile.BadZipFile(f"{info.filename} ends after {written:,} of {info.file_size:,} bytes")

@@ -8,12 +8,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
+from preprocessing.common.atomic import whole_file
+from preprocessing.common.checksums import sha256_of
 from preprocessing.common.errors import InputError, UserError
 from preprocessing.download.archives import member_names, unzip
 from preprocessing.download.fetch import Patience, fetch
 from preprocessing.download.http_session import FetchError
 from preprocessing.download.listings import KEY_VARIABLE, Located, locate
-from preprocessing.download.manifest import Manifest, sha256_of
+from preprocessing.download.manifest import Manifest
 from preprocessing.download.source import Source, matches
 
 DOWNLOADS = ".downloads"
@@ -301,16 +303,11 @@ def copy_file(source: Path, target: Path) -> None:
     Raises:
         InputError: the file system refuses.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(target.name + ".partial")
     try:
-        shutil.copyfile(source, partial)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
+        with whole_file(target) as partial:
+            shutil.copyfile(source, partial)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise InputError(f"{source} cannot be copied to {target} ({error.strerror}).") from error
-    partial.replace(target)
 
 
 def _name(path: Path, settings: Settings) -> str:

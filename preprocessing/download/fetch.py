@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import email.utils
 import errno
-import hashlib
 import logging
 import os
 import random
@@ -25,6 +24,8 @@ import requests
 import urllib3.exceptions
 from tqdm import tqdm
 
+from preprocessing.common.atomic import put_in_place
+from preprocessing.common.checksums import md5_of, sha256_of
 from preprocessing.common.errors import InputError
 from preprocessing.download.http_session import FetchError, Session, check_url
 from preprocessing.download.partial_file import PartialFile
@@ -301,12 +302,9 @@ def _receive(response: requests.Response, partial: PartialFile, total: int | Non
 def _finish(partial: PartialFile, expected: Expected) -> Fetched:
     """Compares, then renames."""
     size = partial.size()
-    with partial.file.open("rb") as file:
-        os.fsync(file.fileno())
-        found = {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-        if expected.md5:
-            file.seek(0)
-            found["md5"] = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    found = {"sha256": sha256_of(partial.file)}
+    if expected.md5:
+        found["md5"] = md5_of(partial.file)
     wrong = None
     if size == 0 or (expected.size is not None and size != expected.size):
         wanted = "some" if expected.size is None else f"{expected.size:,}"
@@ -321,7 +319,7 @@ def _finish(partial: PartialFile, expected: Expected) -> Fetched:
         if joined:  # The part that was there before may be what is wrong.
             raise _Interrupted(f"the file put together from parts {wrong}")
         raise FetchError(f"{partial.url} {wrong}; nothing was kept.")
-    partial.file.replace(partial.path)
+    put_in_place(partial.file, partial.path)
     partial.discard()
     return Fetched(partial.path, size, found["sha256"])
 

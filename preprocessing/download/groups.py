@@ -1,16 +1,12 @@
 """Download the sources of a group, and say what became of each."""
 
-import contextlib
-import fcntl
-import os
-import sys
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Collection, Iterable, Sequence
 
 from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
+from preprocessing.common import locks
 from preprocessing.common.errors import InputError, UserError
 from preprocessing.download.catalogue import select
 from preprocessing.download.collect import Outcome, Settings, collect, tidy
@@ -50,7 +46,7 @@ def download(
     if settings.from_dir and not settings.from_dir.is_dir():
         raise InputError(f"--from_dir={settings.from_dir} is not a folder.")
     outcomes: list[Outcome] = []
-    with _only_writer(settings.output):
+    with locks.exclusive(settings.output, wait=True):
         manifest = Manifest.read(settings.output)
         for source in tqdm(chosen, desc=group, unit=" sources", disable=None if settings.progress else True):
             if source.name in {outcome.source.replaces for outcome in outcomes if _is_here(outcome)}:
@@ -113,22 +109,3 @@ def print_outcomes(outcomes: Collection[Outcome], console: Console) -> None:
     for outcome in outcomes:
         if outcome.reason:
             console.print(outcome.reason, markup=False, highlight=False, soft_wrap=True)
-
-
-@contextlib.contextmanager
-def _only_writer(folder: Path) -> Iterator[None]:
-    """Makes the folder, and lets one process at a time write into it; the others wait."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise InputError(f"--output={folder} cannot be written ({error.strerror}); choose another folder.") from error
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"waiting for another process that writes into {folder}", file=sys.stderr)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

@@ -6,12 +6,13 @@ Names are relative to the folder, with forward slashes. Keys are sorted, so equa
 """
 
 import datetime
-import hashlib
 import json
 import os
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
+from preprocessing.common import atomic
+from preprocessing.common.checksums import sha256_of
 from preprocessing.common.errors import InputError
 
 FILE_NAME = "manifest.json"
@@ -55,15 +56,8 @@ class Manifest:
 
     def write(self) -> None:
         """Writes `manifest.json` into the folder, under its final name only when it is complete."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / FILE_NAME
-        text = json.dumps({"format": _FORMAT, "files": self.files}, indent=1, sort_keys=True, ensure_ascii=False)
-        partial = path.with_name(FILE_NAME + ".partial")
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        content = {"format": _FORMAT, "files": self.files}
+        atomic.write_json(self.folder / FILE_NAME, content, sort_keys=True, ensure_ascii=False)
 
     def record(
         self, name: str, *, source: str, version: str, license: str, size: int, sha256: str, **known: str | bool
@@ -119,12 +113,6 @@ class Manifest:
         if problems:
             others = f" (and {len(problems) - 1} more like it)" if len(problems) > 1 else ""
             raise InputError(f"{problems[0]}{others}; download it again.")
-
-
-def sha256_of(path: str | os.PathLike) -> str:
-    """SHA-256 (hex) of a file."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _is_entry(name: str, entry: object) -> bool:

@@ -4,6 +4,8 @@ import contextlib
 import json
 from pathlib import Path
 
+from preprocessing.common import atomic
+
 
 class PartialFile:
     """`NAME.partial` and, beside it, `NAME.partial.json`.
@@ -53,9 +55,7 @@ class PartialFile:
         """Drops the bytes. The state is written first, so that it never speaks of bytes of another version."""
         self.discard()
         self.joined = False
-        temporary = self.state_file.with_name(self.state_file.name + ".new")
-        temporary.write_text(json.dumps({"url": self.url, "validator": validator, "total": total}), encoding="utf-8")
-        temporary.replace(self.state_file)
+        atomic.write_json(self.state_file, {"url": self.url, "validator": validator, "total": total})
 
     def discard(self) -> None:
         self.file.unlink(missing_ok=True)

@@ -10,7 +10,6 @@ was compared.
 
 import contextlib
 import dataclasses
-import fcntl
 import os
 import re
 import shutil
@@ -21,10 +20,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
+from preprocessing.common.atomic import put_in_place
+from preprocessing.common.checksums import sha256_of
 from preprocessing.common.errors import InputError, UserError
+from preprocessing.common.locks import exclusive
 from preprocessing.download.fetch import Patience
 from preprocessing.download.http_session import FetchError, check_url, is_loopback
-from preprocessing.download.manifest import sha256_of
 
 _FOLDER = "medtok_jax-login-"
 # A run that brought this much was no failure: a long transfer may break off any number of times.
@@ -101,7 +102,7 @@ def fetch(
     check_url(url)
     program = executable()
     partial = path.with_name(path.name + ".partial")
-    with _only_writer(partial) as lock:
+    with _only_writer(path, partial) as lock:
 
         def transfer() -> bool:
             return _transfer(program, url, partial, login, patience, progress and sys.stderr.isatty(), lock)
@@ -119,8 +120,7 @@ def fetch(
             _empty(partial)
             wrong = f"has the sha256 {found} where {sha256} is expected" if size else "is empty"
             raise FetchError(f"{url} {wrong}; nothing was kept.")
-        os.fsync(lock)
-        partial.replace(path)
+        put_in_place(partial, path)
     return found
 
 
@@ -136,29 +136,22 @@ def _version(path: str) -> str:
 
 
 @contextlib.contextmanager
-def _only_writer(partial: Path) -> Iterator[int]:
-    """Makes the partial file and locks it; an empty one is removed in the end.
+def _only_writer(path: Path, partial: Path) -> Iterator[int]:
+    """Locks the file and makes the partial file; an empty one is removed in the end.
 
     Yields:
         Descriptor that holds the lock. wget inherits it, so that one that outlives this process keeps others out.
     """
-    try:
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        lock = os.open(partial, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise InputError(f"{partial} cannot be written ({error.strerror}); choose another folder.") from error
-    try:
+    with exclusive(path.parent, file=path.name, advice="wait until it is fetched") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{partial} is being fetched by another process; wait until it ends.") from None
+            partial.touch()
+        except OSError as error:
+            raise InputError(f"{partial} cannot be written ({error.strerror}); choose another folder.") from error
         try:
             yield lock
         finally:
             if partial.is_file() and not partial.stat().st_size:
                 partial.unlink()
-    finally:
-        os.close(lock)
 
 
 def _empty(partial: Path) -> None:

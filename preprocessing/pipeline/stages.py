@@ -5,26 +5,25 @@ options and its version. A stage without a stamp, or with one that does not fit,
 provisional names and replaces what is there when it is complete, so it may be stopped at any moment and run again.
 """
 
-import contextlib
 import dataclasses
-import fcntl
-import hashlib
 import json
-import os
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from preprocessing.common import atomic, locks
+from preprocessing.common.checksums import sha256_of
 from preprocessing.common.errors import InputError
+from preprocessing.common.locks import LOCK
 
 STAMPS = "stages"
 _FORMAT = 1
 # The date stands in it, and it repeats the checksums of the files beside it.
 _NOT_COMPARED = ("manifest.json",)
-_PROVISIONAL = (".partial", ".downloads")
+_PROVISIONAL = (".partial", ".downloads", LOCK)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,13 +83,14 @@ class Digests:
         status = path.stat()
         key = (str(path), status.st_size, status.st_mtime_ns)
         if key not in self._known:
-            with path.open("rb") as file:
-                self._known[key] = hashlib.file_digest(file, "sha256").hexdigest()
+            self._known[key] = sha256_of(path)
         return self._known[key]
 
 
 def _is_passed_over(name: Path) -> bool:
-    return name.name in _NOT_COMPARED or any(part.endswith(_PROVISIONAL) for part in name.parts)
+    return name.name in _NOT_COMPARED or any(
+        part.startswith(atomic.PARTIAL) or part.endswith(_PROVISIONAL) for part in name.parts
+    )
 
 
 def _name(path: Path, root: Path) -> str:
@@ -116,7 +116,7 @@ def run_stages(stages: Sequence[Stage], root: Path, console: Console, *, only: C
         raise InputError(f"there is no stage {unknown[0]!r} here; the stages are {names}.")
     results = [Result(stage, "not asked for" if only and stage.name not in only else "not reached") for stage in stages]
     digests = Digests()
-    with _only_process(root):
+    with locks.exclusive(root, advice="wait for it, or choose another --output"):
         try:
             for position, stage in enumerate(stages):
                 if results[position].state == "not reached":
@@ -137,7 +137,8 @@ def _run(stage: Stage, stages: Sequence[Stage], root: Path, digests: Digests) ->
     path.unlink(missing_ok=True)
     begin = time.monotonic()
     rejected = stage.run()
-    _write(path, _stamp(stage, root, digests) | {"inputs": before["inputs"], "rejected": rejected})
+    stamp = _stamp(stage, root, digests) | {"inputs": before["inputs"], "rejected": rejected}
+    atomic.write_json(path, stamp, sort_keys=True)
     return Result(stage, "done", time.monotonic() - begin, rejected)
 
 
@@ -168,13 +169,6 @@ def _read(path: Path) -> dict | None:
     return known if isinstance(known, dict) else None
 
 
-def _write(path: Path, stamp: dict) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(stamp, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    partial.replace(path)
-
-
 def stage_table(results: Sequence[Result], root: Path) -> Table:
     """One row a stage; files are named relative to `root`."""
     table = Table(title="Stages", title_justify="left", title_style="bold")
@@ -186,20 +180,3 @@ def stage_table(results: Sequence[Result], root: Path) -> Table:
         seconds = f"{result.seconds:.1f}" if result.state == "done" else ""
         table.add_row(result.stage.name, result.state, seconds, f"{result.rejected:,}" if done else "", wrote)
     return table
-
-
-@contextlib.contextmanager
-def _only_process(root: Path) -> Iterator[None]:
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(root, os.O_RDONLY)
-    except OSError as error:
-        raise InputError(f"{root} cannot be written ({error.strerror}); choose another --output.") from error
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(f"another process works in {root}; wait for it, or choose another --output.") from error
-        yield
-    finally:
-        os.close(descriptor)

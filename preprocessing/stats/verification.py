@@ -15,6 +15,7 @@ from rich.table import Table
 
 from preprocessing import primekg
 from preprocessing.codes import ATC, CPT4, ICD9CM, ICD9PROC, ICD10CM, ICD10PCS, NDC, RXNORM, SNOMED
+from preprocessing.common import atomic
 from preprocessing.dataset.name import ICD, PRIMEKG, RELEASE, DatasetOptions
 from preprocessing.dataset.splits import FRACTIONS, SPLITS
 from preprocessing.graph.knowledge_graph import KnowledgeGraph
@@ -154,10 +155,7 @@ def check_table(checks: Sequence[Check]) -> Table:
 
 def write_checks(path: Path, checks: Sequence[Check]) -> None:
     """Writes `checks` as JSON; the file appears complete."""
-    partial = path.with_name(f"{path.name}.partial")
-    content = [dataclasses.asdict(check) for check in checks]
-    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    atomic.write_json(path, [dataclasses.asdict(check) for check in checks])
 
 
 def read_checks(path: Path) -> list[Check]:

@@ -1,34 +1,225 @@
+import errno
+import json
+import os
+import resource
+import subprocess
+import sys
+import threading
+
+import numpy as np
 import pytest
 
-from preprocessing.common.atomic import whole_folder
+from preprocessing.common import atomic
 from preprocessing.common.errors import InputError
+from tests.helpers import killed_writer
+from tests.helpers.paths import ROOT
 
 
-def test_it_appears_at_the_end_and_takes_the_place_of_the_old_one(tmp_path):
+@pytest.fixture(params=["exchange", "two renames"])
+def exchange(request, monkeypatch):
+    """Replaces folders in both ways that file systems allow."""
+    if request.param == "two renames":
+        monkeypatch.setattr(atomic, "_exchange", lambda first, second: False)
+
+
+def refused(sentence):
+    """Expect one sentence."""
+    return pytest.raises(InputError, match=sentence)
+
+
+def names(folder):
+    """Return the sorted names of everything below a folder."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+def test_a_file_appears_at_the_end_and_takes_the_place_of_the_old_one(tmp_path):
+    path = tmp_path / "deep" / "table.npy"
+    for number in range(2):
+        with atomic.whole_file(path) as partial:
+            assert partial.suffix == ".npy"
+            np.save(partial, np.array([number]))
+            assert path.exists() == bool(number)
+        assert np.load(path) == [number]
+    assert names(tmp_path) == ["deep", "deep/table.npy"]
+
+
+@pytest.mark.usefixtures("exchange")
+def test_a_folder_appears_at_the_end_and_takes_the_place_of_the_old_one(tmp_path):
     path = tmp_path / "deep" / "graph"
-    with whole_folder(path) as folder:
+    with atomic.whole_folder(path) as folder:
         (folder / "a").write_text("1")
         assert not path.exists()
     assert (path / "a").read_text() == "1"
-    with whole_folder(path) as folder:
+    with atomic.whole_folder(path) as folder:
         (folder / "b").write_text("2")
         assert (path / "a").exists()
-    assert [file.name for file in path.iterdir()] == ["b"]
-    assert [file.name for file in path.parent.iterdir()] == ["graph"]
+    assert names(tmp_path) == ["deep", "deep/graph", "deep/graph/b"]
 
 
-def test_failure_leaves_the_old_one(tmp_path):
-    path = tmp_path / "graph"
-    with whole_folder(path) as folder:
+@pytest.mark.usefixtures("exchange")
+def test_a_link_to_a_folder_is_replaced_and_its_target_stays(tmp_path):
+    (tmp_path / "target").mkdir()
+    (tmp_path / "graph").symlink_to("target")
+    with atomic.whole_folder(tmp_path / "graph") as folder:
         (folder / "a").write_text("1")
-    (tmp_path / "graph.partial").mkdir()
-    (tmp_path / "graph.partial" / "of a process that was killed").write_text("")
-    with pytest.raises(ZeroDivisionError), whole_folder(path) as folder:
-        (folder / "b").write_text(f"{len(list(folder.iterdir()))} {1 / 0}")
-    assert [file.name for file in tmp_path.rglob("*")] == ["graph", "a"]
+    assert not (tmp_path / "graph").is_symlink()
+    assert names(tmp_path) == ["graph", "graph/a", "target"]
 
 
-def test_what_cannot_be_made(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot be made"), whole_folder(tmp_path / "file" / "graph"):
+def test_text_and_json(tmp_path):
+    atomic.write_text(tmp_path / "text", "ü\n")
+    atomic.write_json(tmp_path / "json", {"b": 1, "a": "ü"}, sort_keys=True, ensure_ascii=False)
+    assert (tmp_path / "text").read_bytes() == "ü\n".encode()
+    assert (tmp_path / "json").read_text(encoding="utf-8") == '{\n "a": "ü",\n "b": 1\n}\n'
+
+
+@pytest.mark.parametrize("case", killed_writer.CASES)
+def test_a_writer_killed_at_any_system_call_leaves_the_old_or_the_new_content(case, tmp_path):
+    # In memory where there is such a folder: nothing is waited for, and the calls are the same.
+    folder = "/dev/shm" if os.access("/dev/shm", os.W_OK) else str(tmp_path)
+    script = f"""
+import sys, tempfile
+from pathlib import Path
+from tests.helpers.killed_writer import check
+with tempfile.TemporaryDirectory(dir={folder!r}) as root:
+    print(check({case!r}, Path(root)))
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode == killed_writer.UNTRACED:
+        pytest.skip("this machine does not let a process trace its child")
+    assert not done.returncode, done.stderr
+    assert int(done.stdout) > {"lines": 10}.get(case, 40)
+
+
+@pytest.mark.usefixtures("exchange")
+def test_a_failing_body_leaves_the_old_content(tmp_path):
+    with atomic.whole_folder(tmp_path / "graph") as folder:
+        (folder / "a").write_text("1")
+    with pytest.raises(ZeroDivisionError), atomic.whole_folder(tmp_path / "graph") as folder:
+        (folder / "b").write_text(f"{1 / 0}")
+    atomic.write_text(tmp_path / "file", "1")
+    with pytest.raises(ZeroDivisionError), atomic.whole_file(tmp_path / "file") as partial:
+        partial.write_text(f"{1 / 0}")
+    assert names(tmp_path) == ["file", "graph", "graph/a"]
+    assert (tmp_path / "file").read_text() == "1"
+
+
+@pytest.mark.usefixtures("exchange")
+def test_writers_at_once_do_not_disturb_each_other(tmp_path):
+    with atomic.whole_folder(tmp_path / "graph") as first, atomic.whole_folder(tmp_path / "graph") as second:
+        (first / "a").write_text("first")
+        (second / "a").write_text("second")
+    assert (tmp_path / "graph" / "a").read_text() == "first"
+    problems = []
+
+    def write(number):
+        try:
+            for _ in range(20):
+                with atomic.whole_folder(tmp_path / "graph") as folder:
+                    (folder / "a").write_text(str(number))
+                with atomic.whole_file(tmp_path / "file") as partial:
+                    partial.write_text(str(number))
+        except BaseException as error:
+            problems.append(error)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        atomic.recover(tmp_path / "graph")
+    assert not problems
+    assert names(tmp_path) == ["file", "graph", "graph/a"]
+
+
+def test_what_lies_aside_is_put_back_and_what_was_replaced_is_not(tmp_path):
+    old = tmp_path / ".old-01234567-graph"
+    old.mkdir()
+    (old / "a").write_text("1")
+    (tmp_path / ".old-01234567-another graph").mkdir()
+    atomic.recover(tmp_path / "graph")
+    assert names(tmp_path) == [".old-01234567-another graph", "graph", "graph/a"]
+    atomic.recover(tmp_path / "graph")
+    old.mkdir()
+    atomic.recover(tmp_path / "graph")
+    assert old.exists()
+    with atomic.whole_folder(tmp_path / "graph"):
         pass
+    assert names(tmp_path) == [".old-01234567-another graph", "graph"]
+
+
+def test_where_nothing_can_be_written(tmp_path):
+    (tmp_path / "file").write_text("1")
+    (tmp_path / "folder").mkdir()
+    below = atomic.whole_folder(tmp_path / "file" / "graph", advice="choose another --output")
+    with refused(r"graph cannot be written \(.*\); choose another --output\.$"), below:
+        pass
+    there = atomic.whole_folder(tmp_path / "file")
+    with refused(r"file cannot be written, since a file lies there; choose another place\.$"), there:
+        pass
+    with refused(r"folder cannot be written \(Is a directory\); make room there or choose"):
+        atomic.write_text(tmp_path / "folder", "")
+    with refused(r"/dev/null/x cannot be written \(Not a directory\)"):
+        atomic.append_line("/dev/null/x", "")
+    assert names(tmp_path) == ["file", "folder"]
+
+
+@pytest.fixture
+def small_disk():
+    """Lets no file grow beyond 10,000 bytes, as if the disk were full then."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.usefixtures("small_disk")
+def test_a_full_disk_is_told_in_a_sentence_and_leaves_the_old_content(tmp_path):
+    for name, write in {
+        "text": lambda path: path.write_text("x" * 20_000),
+        "array.npy": lambda path: np.save(path, np.zeros(5000)),
+        "arrays.npz": lambda path: np.savez(path, zeros=np.zeros(5000)),
+    }.items():
+        atomic.write_text(tmp_path / name, "1")
+        sentence = rf"{name} cannot be written \(.*\); make room there or choose another place\.$"
+        with refused(sentence), atomic.whole_file(tmp_path / name) as partial:
+            write(partial)
+        assert (tmp_path / name).read_text() == "1"
+    with refused(r"folder cannot be written"), atomic.whole_folder(tmp_path / "folder") as partial:
+        (partial / "a").write_text("x" * 20_000)
+    assert names(tmp_path) == ["array.npy", "arrays.npz", "text"]
+
+
+def test_errors_of_other_files_are_passed_on(tmp_path):
+    with pytest.raises(FileNotFoundError), atomic.whole_file(tmp_path / "file"):
+        (tmp_path / "absent").read_text()
+    with pytest.raises(OSError, match="Input/output"), atomic.whole_folder(tmp_path / "folder"):
+        raise OSError(errno.EIO, "Input/output error", str(tmp_path / "source"))
+
+
+def test_lines_are_appended_and_read(tmp_path):
+    path = tmp_path / "lines"
+    assert atomic.read_lines(path) == []
+    for number in range(3):
+        atomic.append_line(path, json.dumps({"ü": number}))
+    assert [json.loads(line) for line in atomic.read_lines(path)] == [{"ü": number} for number in range(3)]
+
+
+@pytest.mark.parametrize("half", [b'{"half', b"\xc3", b"x" * 5000])
+def test_half_a_line_is_passed_over_and_removed(tmp_path, half):
+    path = tmp_path / "lines"
+    for before in (b"", b"1\n2\n"):
+        path.write_bytes(before + half)
+        assert atomic.read_lines(path) == before.decode().splitlines()
+        atomic.append_line(path, "3")
+        assert path.read_bytes() == before + b"3\n"
+
+
+@pytest.mark.usefixtures("small_disk")
+def test_a_line_that_finds_no_room_leaves_the_lines_before(tmp_path):
+    path = tmp_path / "lines"
+    atomic.append_line(path, "x" * 9000)
+    with refused(r"lines cannot be written \(File too large\); make room"):
+        atomic.append_line(path, "y" * 9000)
+    assert atomic.read_lines(path) == ["x" * 9000]
+    atomic.append_line(path, "z")
+    assert atomic.read_lines(path) == ["x" * 9000, "z"]

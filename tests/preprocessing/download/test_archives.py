@@ -154,7 +154,7 @@ def test_a_changed_byte_leaves_nothing(tmp_path, compression):
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path):
-    leftover = tmp_path / ".out.unpacking-abc"
+    leftover = tmp_path / ".partial-01234567-out"
     leftover.mkdir()
     (leftover / "half").write_text("half")
     unzip(make(tmp_path / "a.zip", [("a", TEXT)]), tmp_path / "out", max_bytes=LIMIT)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from preprocessing.common.errors import InputError
-from preprocessing.download.manifest import FILE_NAME, Manifest, sha256_of
+from preprocessing.download.manifest import FILE_NAME, Manifest
 
 
 def add(manifest, name, content, **known):
@@ -101,9 +101,3 @@ def test_a_damaged_manifest_is_one_sentence(tmp_path, text):
 def test_only_names_inside_the_folder_are_recorded(tmp_path, name):
     with pytest.raises(ValueError, match="cannot be recorded"):
         Manifest(tmp_path).record(name, source="s", version="v", license="l", size=1, sha256="0" * 64)
-
-
-def test_sha256_of_a_file(tmp_path):
-    (tmp_path / "a").write_bytes(b"abc")
-    # FIPS 180-2, appendix B.1.
-    assert sha256_of(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

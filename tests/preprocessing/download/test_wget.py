@@ -406,7 +406,9 @@ def test_what_a_killed_process_leaves(server, path, tmp_path, runtime):
     process.communicate()
     (left,) = runtime.iterdir()
     url = f"{server.url}/files/mimiciv/3.1/hosp/patients.csv.gz"
-    with pytest.raises(InputError, match="being fetched by another process"):
+    with pytest.raises(
+        InputError, match=r"patients.csv.gz is in use by process \d+ on \S+ since \S+; wait until it is fetched"
+    ):
         wget.fetch(url, output / "hosp" / "patients.csv.gz", LOGIN, patience=PATIENCE)
     assert left.exists()
     get(server, path)
