@@ -23,6 +23,7 @@ from medtok_jax.lookup.code_tokens import CodeTokens
 from medtok_jax.lookup.config import CONFIG, TokenizerConfig
 from medtok_jax.lookup.directory import TokenizerDirectory
 from medtok_jax.lookup.similarity import Neighbor, Similarity, best
+from preprocessing.common import extras
 from preprocessing.common.errors import InputError
 
 
@@ -347,9 +348,10 @@ class MedTokTokenizer:
             raise InputError(f"{error.args[0].split(' ', 1)[-1]}.") from error
         kind, flat, visits, patients = batch_encoding.flatten(codes)
         arrays = self._ids_and_weights(self._rows(flat, system, errors, fallback))
-        return batch_encoding.lay_out(
+        encoding = batch_encoding.lay_out(
             *arrays, visits, patients, kind=kind, layout=wanted, special=self.config.special_tokens
         )
+        return _as_tensors(encoding, wanted.return_tensors)
 
     def _rows(
         self, codes: Sequence[str] | pa.Array, system: str | None, errors: str, fallback: str | None
@@ -392,3 +394,17 @@ class MedTokTokenizer:
 
 def _reopen(path: str, prefer: Sequence[str]) -> MedTokTokenizer:
     return MedTokTokenizer.from_pretrained(path, prefer=prefer)
+
+
+def _as_tensors(encoding: BatchEncoding, kind: str | None) -> BatchEncoding:
+    """Return the arrays of an encoding as tensors of `jax` or `pt` (PyTorch); as they are for `np` and None."""
+    if kind == "jax":
+        import jax.numpy as jnp
+
+        return BatchEncoding({name: jnp.asarray(array) for name, array in encoding.items()})
+    if kind == "pt":
+        torch = extras.load("torch")
+        # Indices are 64 bit in PyTorch.
+        arrays = {n: array if array.dtype == np.float32 else array.astype(np.int64) for n, array in encoding.items()}
+        return BatchEncoding({name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()})
+    return encoding

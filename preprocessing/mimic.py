@@ -26,7 +26,7 @@ from tqdm import tqdm
 from preprocessing.common import command_line
 from preprocessing.common.checksums import sha256_of
 from preprocessing.common.errors import InputError
-from preprocessing.common.extras import PACKAGES, load
+from preprocessing.common.extras import load
 from preprocessing.download import wget
 from preprocessing.download.archives import member_names, unzip
 from preprocessing.download.collect import copy_file
@@ -285,7 +285,7 @@ def main(argv: list[str]) -> None:
         base_url=flags.FLAGS.base_url,
     )
     if flags.FLAGS.prepare:  # Before hours of download.
-        for package in PACKAGES:
+        for package in ("polars", "meds"):
             load(package)
     names = get(request)
     size = sum((request.output / name).stat().st_size for name in names)

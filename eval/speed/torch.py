@@ -16,6 +16,7 @@ from eval.speed.timing import Timing, peak_memory, repeat, torch_flops
 from medtok_jax.batch import Batch
 from medtok_jax.text.encoder_files import resolve_text_encoder
 from medtok_jax.training.setup import Run
+from preprocessing.common import extras
 from preprocessing.common.errors import InputError
 
 EAGER, COMPILED, TIERS, PADDED = "eager", "compiled", "eager, tiers", "padded to 512"
@@ -26,9 +27,7 @@ PADDED_BATCH = 32
 
 def variants(setting: Setting) -> list[str]:
     """Ways that can be measured here: none without torch, and only those of what `torch_objective` knows."""
-    try:
-        import torch  # noqa: F401
-    except ImportError:
+    if not extras.installed("torch"):
         return []
     model, text = setting.config.model, setting.config.model.text_encoder_model
     known = {

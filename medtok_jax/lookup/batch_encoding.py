@@ -1,4 +1,4 @@
-"""From rows of a token table to what a sequence model reads: special tokens, truncation, padding, tensors.
+"""From rows of a token table to what a sequence model reads: special tokens, truncation, padding.
 
 A code takes 4K places, known or not, so that a model may pool each 4K places to one code. A patient's history is
 `[CLS] visit [SEP] visit [SEP] ...`, a visit being its codes end to end; visits without codes are left out.
@@ -229,22 +229,7 @@ def _pad(
     padded["attention_mask"] = mask.astype(np.int32)
     if single and layout.return_tensors is None:
         return BatchEncoding({name: array[0] for name, array in padded.items()})
-    return BatchEncoding({name: _tensor(array, layout.return_tensors) for name, array in padded.items()})
-
-
-def _tensor(array: np.ndarray, kind: str | None):
-    if kind == "jax":
-        import jax.numpy as jnp
-
-        return jnp.asarray(array)
-    if kind == "pt":
-        try:
-            import torch
-        except ImportError as error:
-            raise InputError('return_tensors="pt" needs PyTorch: run `pip install torch`.') from error
-        # Indices are 64 bit in PyTorch.
-        return torch.from_numpy(np.ascontiguousarray(array if array.dtype == np.float32 else array.astype(np.int64)))
-    return array
+    return BatchEncoding(padded)
 
 
 def groups_of(

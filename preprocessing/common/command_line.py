@@ -15,21 +15,8 @@ from typing import NoReturn
 from absl import app, flags, logging
 from rich.console import Console
 
+from preprocessing.common import extras
 from preprocessing.common.errors import InputError, UserError
-
-# Extra of this project that installs a package which not every command needs.
-EXTRAS = {
-    "polars": "ehr",
-    "meds": "ehr",
-    "scipy": "eval",
-    "sklearn": "eval",
-    "torch": "pytorch",
-    "torch_geometric": "pyg",
-    "apache_beam": "beam",
-    "openTSNE": "report",
-    "plotly": "report",
-    "umap": "report",
-}
 
 
 class Terminated(KeyboardInterrupt):
@@ -56,21 +43,10 @@ def importing(module: str) -> Iterator[None]:
     try:
         yield
     except (UserError, ModuleNotFoundError) as error:
-        told = missing_package(error) if isinstance(error, ModuleNotFoundError) else error
+        told = extras.explain(error) if isinstance(error, ModuleNotFoundError) else error
         if module != "__main__" or told is None:
             raise
         _fail(told, told.exit_status)
-
-
-def missing_package(error: ModuleNotFoundError) -> InputError | None:
-    """What to say of a package of an extra that is not installed; None of any other module."""
-    package = (error.name or "").partition(".")[0]
-    if package not in EXTRAS:
-        return None
-    return InputError(
-        f"this needs the Python package {package}, which is not installed; run: pip install"
-        f" 'medtok_jax[{EXTRAS[package]}]'"
-    )
 
 
 def expect_arguments(argv: list[str], count: int, example: str) -> list[str]:
@@ -121,7 +97,7 @@ def _guarded(main: Callable[[list[str]], None], argv: list[str]) -> None:
     except UserError as error:
         _fail(error, error.exit_status)
     except ModuleNotFoundError as error:
-        told = missing_package(error)
+        told = extras.explain(error)
         if told is None:
             raise
         _fail(told, told.exit_status)

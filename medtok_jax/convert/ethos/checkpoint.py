@@ -13,6 +13,7 @@ import numpy as np
 
 from medtok_jax.convert.ehr_models.projection import project
 from medtok_jax.convert.ethos.vocabulary import medtok_token
+from preprocessing.common import extras
 from preprocessing.common.errors import InputError
 
 FILE = "recent_model.pt"
@@ -139,28 +140,13 @@ def config_state(size: ModelSize, vocabulary_size: int) -> dict:
     }
 
 
-def require_torch():
-    """The torch module.
-
-    Raises:
-        InputError: it is not installed.
-    """
-    try:
-        import torch
-    except ImportError as error:
-        raise InputError(
-            "ETHOS's checkpoint is a PyTorch file, and torch is not installed; pip install 'medtok_jax[pytorch]'."
-        ) from error
-    return torch
-
-
 def write(folder: Path, vocabulary: Sequence[str], codebook: np.ndarray, size: ModelSize, *, seed: int = 0) -> Path:
     """Writes `recent_model.pt`, from which ETHOS trains with `resume=true`. Arguments as `initial_weights`.
 
     Raises:
         InputError: torch is not installed, or as `initial_weights`.
     """
-    torch = require_torch()
+    torch = extras.load("torch")
     weights = initial_weights(vocabulary, codebook, size, seed=seed)
     model = {name: torch.from_numpy(array) for name, array in weights.items() if name != "lm_head.weight"}
     # The same tensor, so that the file holds it once.

@@ -26,6 +26,7 @@ from medtok_jax.convert.ethos.checkpoint import ModelSize
 from medtok_jax.convert.request import Request
 from medtok_jax.lookup.directory import TokenizerDirectory
 from medtok_jax.records.event_codes import CodeMapper
+from preprocessing.common import extras
 from preprocessing.common.atomic import whole_folder
 from preprocessing.common.errors import InputError
 from preprocessing.meds.open import open_events
@@ -81,7 +82,7 @@ def _check_early(directory: TokenizerDirectory, size: ModelSize) -> None:
     """Refuses before any work what would fail at its end."""
     size.check()
     projection(directory.config.embedding_dim, size.n_embd)
-    checkpoint.require_torch()
+    extras.load("torch")
 
 
 def _write_vocabulary(folder: Path, codebook_size: int) -> None:

@@ -7,7 +7,6 @@ OUT/tokenizer.json       wordpieces of its text encoder
 OUT/text_encoder/        the text encoder as it was pretrained, file by file
 """
 
-import importlib.util
 import json
 import shutil
 import tempfile
@@ -30,6 +29,7 @@ from medtok_jax.text.encoder_files import (
     resolve_text_encoder,
 )
 from medtok_jax.training import checkpoints
+from preprocessing.common import extras
 from preprocessing.common.atomic import whole_folder
 from preprocessing.common.errors import InputError
 
@@ -68,12 +68,12 @@ def convert(request: Request) -> None:
     encoder_dir = find_encoder(saved)
     with whole_folder(request.output) as folder:
         write(folder, saved, about, encoder_dir)
-        if importlib.util.find_spec("torch"):
+        if extras.installed("torch"):
             from medtok_jax.convert.pytorch import check
 
             print(check.compare(folder, saved, encoder_dir, request.tokenizer).describe())
         else:
-            print("torch is not installed, so the two models were not compared; pip install 'medtok_jax[pytorch]'.")
+            print(f"The two models were not compared: {extras.missing('torch')}.")
     print(f"{request.output}: {MODULE} and its weights. It needs torch, transformers and safetensors:")
     print(f"  cd {request.output} && python -c \"from modeling_medtok import MedTok; MedTok.from_pretrained('.')\"")
     print(f"  python -m medtok_jax.convert --from=pytorch --input={request.output} --output=WORKDIR    # and back")

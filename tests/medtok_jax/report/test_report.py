@@ -158,9 +158,8 @@ def test_maps_of_few_or_equal_codes(method, count):
 
 def test_missing_package_is_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "umap", None)
-    with pytest.raises(
-        InputError, match=re.escape("umap-learn is not installed; run: pip install 'medtok_jax[report]'")
-    ):
+    sentence = "Python package umap, which is not installed; run: pip install 'medtok_jax[report]'"
+    with pytest.raises(InputError, match=re.escape(sentence)):
         maps.project(np.random.default_rng(0).normal(size=(30, 4)), "umap")
 
 

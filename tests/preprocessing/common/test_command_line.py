@@ -5,8 +5,6 @@ import sys
 
 import pytest
 
-from preprocessing.common.command_line import EXTRAS, missing_package
-
 
 def run_without(package: str, module: str, *arguments: str) -> subprocess.CompletedProcess:
     """A command in a process of its own, in which `package` cannot be imported."""
@@ -31,9 +29,3 @@ def test_a_package_that_is_missing_is_one_sentence(package, extra, module, argum
     assert "Traceback" not in ended.stderr
     assert f"Python package {package}" in ended.stderr
     assert f"pip install 'medtok_jax[{extra}]'" in ended.stderr
-
-
-def test_other_modules_are_no_extras():
-    assert missing_package(ModuleNotFoundError(name="preprocessing.nothing")) is None
-    assert "medtok_jax[ehr]" in str(missing_package(ModuleNotFoundError(name="polars.io")))
-    assert set(EXTRAS.values()) == {"ehr", "eval", "pytorch", "pyg", "beam", "report"}

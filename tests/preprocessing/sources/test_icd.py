@@ -5,8 +5,9 @@ import json
 
 import pytest
 
+from preprocessing.common import extras
 from preprocessing.common.errors import InputError
-from preprocessing.sources import icd, packages
+from preprocessing.sources import icd
 from preprocessing.sources.packages import package_file
 
 EXPECTED = {"ICD10CM": 74_044, "ICD10PCS": 78_603, "ICD9CM": 14_567, "ICD9Proc": 3_882}
@@ -86,7 +87,7 @@ def test_every_ccs_line_is_used():
 
 
 def test_missing_package_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(packages._DISTRIBUTIONS, "no_such_package", "no-such-package")
+    monkeypatch.setitem(extras.EXTRAS, "no_such_package", "quickstart")
     with pytest.raises(InputError, match=r"pip install 'medtok_jax\[quickstart\]'"):
         package_file("no_such_package", "x")
     with pytest.raises(InputError, match="0 files match"):
