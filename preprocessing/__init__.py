@@ -1,1 +1,1 @@
-"""Ground floor: official files in, data set out. Imports no JAX and nothing of medtok_jax."""
+"""Turn official files into data sets (the ground floor), without JAX and without imports from medtok_jax."""

@@ -1,8 +1,8 @@
-"""Medical codes: one record type, one key and the one normal form of each code system.
+"""Define the record, the key and the normal form of medical codes.
 
 Keys are `SYSTEM/code` with OMOP `vocabulary_id` names, because a bare code is ambiguous across systems: `0010` is a
 diagnosis in ICD9CM and a procedure in ICD9Proc. ICD codes are stored with their dot and looked up with or without it;
-`display_code` brings what a user or an official file writes into the form that keys have.
+`display_code` converts the spellings of users and official files to the normal form, which keys have.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ ICD_SYSTEMS = (ICD10CM, ICD10PCS, ICD9CM, ICD9PROC)
 # The order of systems in every file that lists codes.
 SYSTEMS = (*ICD_SYSTEMS, SNOMED, RXNORM, NDC, ATC, CPT4, HCPCS)
 
-# Compact (dotless) form of each system and the number of characters in front of its dot; 0 where there is no dot.
+# Compact (dotless) form of each system and the number of characters before its dot; 0 if there is no dot.
 # ICD-10-CM: CMS "ICD-10-CM Official Guidelines", I.A.2, and since 2026 categories like QA0; ICD-10-PCS leaves out the
 # letters I and O.
 _COMPACT = {
@@ -36,7 +36,7 @@ _COMPACT = {
 _STEM = {ICD10CM: 3, ICD10PCS: 0, ICD9CM: 3, ICD9PROC: 2}
 
 # SNOMED CT identifiers (RF2 specification, section 5.5): up to 18 digits; those of concepts have the partition
-# identifier 00 (core) or 10 (extension) in front of the check digit.
+# identifier 00 (core) or 10 (extension) before the check digit.
 _CONCEPT_ID = re.compile(r"[1-9][0-9]{2,14}[01]0[0-9]")
 _SHAPES = {
     # Concept unique identifiers are numbers of up to 8 digits (RxNorm technical documentation, RXNCONSO).
@@ -52,13 +52,13 @@ _SHAPES = {
 _NDC_SHAPES = {(4, 4, 2), (5, 3, 2), (5, 4, 1), (5, 4, 2), (4, 4), (5, 3), (5, 4)}
 _NDC_PRODUCT, _NDC_PACKAGE = 9, 11
 
-# Leading characters of a code that are its category.
+# Number of leading characters of a code that form its category.
 _CATEGORY = {ATC: 4, NDC: _NDC_PRODUCT, CPT4: 3, HCPCS: 3}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class CodeRecord:
-    """One code of the vocabulary: `system` is an OMOP vocabulary name, `code` is in normal form (with its dot)."""
+    """Hold one code of the vocabulary; `system` is an OMOP vocabulary name, `code` is in normal form (with its dot)."""
 
     system: str
     code: str
@@ -66,27 +66,27 @@ class CodeRecord:
 
     @property
     def key(self) -> str:
-        """`SYSTEM/code`, for example `ICD10CM/E11.9`."""
+        """Return the key `SYSTEM/code`, for example `ICD10CM/E11.9`."""
         return f"{self.system}/{self.code}"
 
 
 def compact_code(code: str) -> str:
-    """The ICD code as official files spell it: upper case, no dot, no blanks."""
+    """Return the ICD code as official files spell it: upper case, no dot, no blanks."""
     return code.strip().upper().replace(".", "")
 
 
 def is_wellformed(system: str, code: str) -> bool:
-    """Whether `code`, in any spelling that `display_code` reads, has the shape of a code (or category) of `system`."""
+    """Return whether `code` has the shape of a code or category of `system`, in any spelling for `display_code`."""
     return system in SYSTEMS and _normal_form(system, code)[0] is not None
 
 
 def display_code(system: str, code: str) -> str:
-    """The normal form of a code, which is its own normal form.
+    """Return the normal form of a code; a code in normal form is returned unchanged.
 
     - ICD: with its dot, `E119` -> `E11.9` (ICD10CM), `E8490` -> `E849.0` (ICD9CM), `0001` -> `00.01` (ICD9Proc);
     - NDC: 11 digits (labeler 5, product 4, package 2) for a package, `0002-1433-80` -> `00002143380`, and the first 9
-      of them for a product, `0002-1433` -> `000021433`, as in OMOP. Segments tell themselves apart only by hyphens, so
-      without them nothing but 11 and 9 digits can be read;
+      of them for a product, `0002-1433` -> `000021433`, as in OMOP. Only hyphens separate segments, so codes without
+      hyphens must have 11 or 9 digits;
     - ATC, CPT4, HCPCS: upper case; SNOMED, RxNorm: digits.
 
     Raises:
@@ -103,15 +103,18 @@ def display_code(system: str, code: str) -> str:
 
 
 def stem_length(system: str, compact: str) -> int:
-    """Characters in front of the dot of a compact code: 4 for ICD-9 external causes (`E849.0`), 0 for ICD-10-PCS."""
+    """Return the number of characters before the dot of a compact ICD code.
+
+    This is 4 for external causes of ICD-9-CM (`E849.0`), and 0 for ICD-10-PCS, which has no dots.
+    """
     return 4 if system == ICD9CM and compact.startswith("E") else _STEM[system]
 
 
 def category_of(record: CodeRecord) -> str:
-    """The category a code belongs to, as `SYSTEM/stem`.
+    """Return the category of a code, as `SYSTEM/stem`.
 
-    ICD: what stands before the dot, or 3 characters in ICD-10-PCS. ATC: its third level. NDC: the product. CPT4, HCPCS:
-    3 characters. SNOMED and RxNorm identifiers tell nothing, so each is a category of its own.
+    ICD: the part before the dot, or 3 characters in ICD-10-PCS. ATC: the third level. NDC: the product. CPT4, HCPCS:
+    3 characters. SNOMED and RxNorm identifiers have no structure, so each is its own category.
     """
     if record.system in ICD_SYSTEMS:
         compact = compact_code(record.code)
@@ -120,7 +123,7 @@ def category_of(record: CodeRecord) -> str:
 
 
 def _normal_form(system: str, code: str) -> tuple[str | None, str]:
-    """The normal form of `code`, or None and, where it helps, why it has none."""
+    """Return the normal form of `code` and "", or None and a remark on the reason, which may be empty."""
     if system in ICD_SYSTEMS:
         return _icd(system, code), ""
     if system == NDC:
@@ -128,7 +131,7 @@ def _normal_form(system: str, code: str) -> tuple[str | None, str]:
     if system == SNOMED:
         return _concept_id(code.strip())
     bare = code.strip().upper()
-    if system == ATC:  # Printed lists set its levels apart by blanks.
+    if system == ATC:  # Printed lists separate its levels by blanks.
         bare = "".join(bare.split())
     return (bare if _SHAPES[system].fullmatch(bare) else None), ""
 
@@ -159,10 +162,10 @@ def _ndc(code: str) -> tuple[str | None, str]:
         return code, ""
     if len(code) == 10:
         return None, " (10 digits without hyphens may be 4-4-2, 5-3-2 or 5-4-1; write the hyphens or all 11 digits)"
-    return None, f" ({len(code)} digits without hyphens, where a package has 11 and a product 9)"
+    return None, f" ({len(code)} digits without hyphens, but a package has 11 and a product 9)"
 
 
-# Verhoeff's check digit (1969), which ends every SNOMED CT identifier: a calculation in the dihedral group D5.
+# Verhoeff's check digit (1969) is the last digit of every SNOMED CT identifier: a calculation in the dihedral group D5.
 def _dihedral_product(a: int, b: int) -> int:
     """Return the product in D5, whose rotations are 0 to 4 and reflections 5 to 9."""
     if a < 5:

@@ -1,11 +1,12 @@
-"""Describes every code in one text: the official one, composed of attributes where that says little, or the user's own.
+"""Describe every code in one text: its official description, a text composed of its attributes, or the user's text.
 
     python -m preprocessing.descriptions --input=DIR/processed_codes/codes.csv --output=DIR/processed_descriptions.csv
 
-`--descriptions=OWN.csv` joins a user's texts over them: a CSV or TSV with a column `description` and one of `key`
-(`ICD10CM/E11.9`), `system` and `code`, or `code` alone where that is no code of two systems. The output has the columns
-system, code, description, in the order of the input; a code without any text has an empty one. Rows that were not used
-are listed beside the output, in `processed_descriptions.rejects.csv`.
+Texts are composed for NDC and ATC, whose official names say little. `--descriptions=OWN.csv` replaces texts by those of
+a user's CSV or TSV, which has a column `description` and either `key` (`ICD10CM/E11.9`), `system` and `code`, or only
+`code` if no code of the file belongs to two systems. The output has the columns system, code, description, in the order
+of the input; a code without any text has an empty one. Rows that were not used are listed beside the output, in
+`processed_descriptions.rejects.csv`.
 """
 
 import csv
@@ -30,7 +31,7 @@ from preprocessing.sources.code_entries import EMPTY_DESCRIPTION
 COLUMNS = ("system", "code", "description")
 _CODES = {"system": (), "code": (), "description": ()}
 _SYSTEM_OF = {system.lower(): system for system in SYSTEMS}
-# Homeopathic products and allergen extracts list hundreds; a text encoder reads the first few dozen words.
+# Homeopathic products and allergen extracts list hundreds of names; a text encoder reads only a few dozen words.
 _MOST_LISTED = 5
 _KIND = re.compile(r"\s*\[([A-Za-z/ ]+)\]$")
 # `60 mg/1`: per tablet, capsule or dose.
@@ -38,7 +39,7 @@ _PER_PIECE = re.compile(r"/1$")
 
 
 class Counts(NamedTuple):
-    """Codes by where their text is from: `official`, `composed`, `own`; and those `without` any."""
+    """Count the codes by the origin of their text: `official`, `composed`, `own`, or `without` any text."""
 
     official: int
     composed: int
@@ -47,7 +48,7 @@ class Counts(NamedTuple):
 
 
 class OwnText(NamedTuple):
-    """One row of a user's file: the keys it may mean, and its text."""
+    """Hold one row of a user's file: the keys that its code may mean, and its text."""
 
     row: Row
     keys: tuple[str, ...]
@@ -55,12 +56,14 @@ class OwnText(NamedTuple):
 
 
 def describe(codes: Path, output: Path, rejects: Rejects, own: Path | None = None, progress: bool = True) -> Counts:
-    """Writes the description of every code of `codes` to `output`, which appears when it is complete.
+    """Write the description of every code of `codes` to `output` atomically, and count the codes by origin.
 
     Args:
-        codes: `codes.csv` of `process_codes`. output: the file to write. rejects: told every row that is not used.
-        own: the user's texts.
-        progress: show a progress bar.
+        codes: `codes.csv` of `process_codes`.
+        output: the file to write.
+        rejects: receives every row that is not used.
+        own: file of the user's texts, or None.
+        progress: whether to show a progress bar.
 
     Raises:
         InputError: a file is missing or empty, or lacks a column.
@@ -75,7 +78,7 @@ def describe(codes: Path, output: Path, rejects: Rejects, own: Path | None = Non
             rows = _records(codes, rejects)
             for row, record, attributes in tqdm(rows, desc="describing", unit=" codes", disable=not progress):
                 if record.key in seen:
-                    rejects.add(codes, row.line, "duplicate code", f"{record.key} stands there twice", row.text)
+                    rejects.add(codes, row.line, "duplicate code", f"{record.key} occurs twice", row.text)
                     continue
                 seen.add(record.key)
                 text, origin = _describe(record, attributes, texts)
@@ -87,7 +90,7 @@ def describe(codes: Path, output: Path, rejects: Rejects, own: Path | None = Non
 
 
 def _describe(record: CodeRecord, attributes: Mapping, own: Mapping[str, str]) -> tuple[str, str]:
-    """The text of a code and the field of `Counts` that it belongs to."""
+    """Return the text of a code and the name of its field in `Counts`."""
     if (text := own.get(record.key)) is not None:
         return text, "own"
     text = " ".join(compose(record.system, record.description, attributes).split())
@@ -95,7 +98,7 @@ def _describe(record: CodeRecord, attributes: Mapping, own: Mapping[str, str]) -
 
 
 def _records(path: Path, rejects: Rejects) -> Iterator[tuple[Row, CodeRecord, dict]]:
-    """The rows of `codes.csv` with their attributes; rows that hold no code are rejected."""
+    """Yield the rows of `codes.csv` with their codes and attributes; rows that hold no code are rejected."""
     for row in table(path, rejects, columns=_CODES, optional={"attributes": ()}, separators=",", quoted=True):
         system, code, description, attributes = row.values
         if not is_wellformed(system, code):
@@ -104,7 +107,7 @@ def _records(path: Path, rejects: Rejects) -> Iterator[tuple[Row, CodeRecord, di
         try:
             known = json.loads(attributes) if attributes else {}
             if not isinstance(known, dict):
-                raise ValueError("no JSON object")
+                raise ValueError("not a JSON object")
         except ValueError as error:
             rejects.add(path, row.line, "malformed attributes", f"not used: {error}", row.text)
             known = {}
@@ -112,7 +115,7 @@ def _records(path: Path, rejects: Rejects) -> Iterator[tuple[Row, CodeRecord, di
 
 
 def read_own(path: Path, rejects: Rejects) -> list[OwnText]:
-    """Reads a user's texts; a bare code means every system that has codes of its shape.
+    """Read a user's texts; a code without a system may mean any system that has codes of its shape.
 
     Raises:
         InputError: the file is missing or empty, or has no column `description`, or neither `key` nor `code`.
@@ -140,9 +143,9 @@ def read_own(path: Path, rejects: Rejects) -> list[OwnText]:
 
 
 def _keys(code: str, system: str | None) -> tuple[str, ...]:
-    """The keys that `code` may mean: of `system`, or of every system that has codes of its shape.
+    """Return the keys that `code` may mean, in `system` or in every system that has codes of its shape.
 
-    The place of a dot tells systems apart: `E10.9` is a code of ICD10CM, and in ICD9CM it would be written `E109`.
+    The position of a dot distinguishes systems: `E10.9` is a code of ICD10CM, which ICD9CM would write as `E109`.
     """
     normal = [
         (name, display_code(name, code)) for name in ((system,) if system else SYSTEMS) if is_wellformed(name, code)
@@ -151,9 +154,16 @@ def _keys(code: str, system: str | None) -> tuple[str, ...]:
 
 
 def resolve(texts: list[OwnText], codes: Path, own: Path, rejects: Rejects) -> dict[str, str]:
-    """Key -> text, for the texts whose code is exactly one code of `codes`; the first text of a code stays."""
+    """Return the text of each key, for texts whose code is exactly one code of `codes`; the first text of a code wins.
+
+    Args:
+        texts: the user's texts.
+        codes: `codes.csv` of `process_codes`.
+        own: file of the user's texts, which the rejects name.
+        rejects: receives texts of unknown, ambiguous and repeated codes.
+    """
     wanted = {key for text in texts for key in text.keys}
-    # What is wrong in `codes` is told when it is read to be described.
+    # The faults of `codes` are reported when it is read to be described.
     known = wanted & {record.key for _, record, _ in _records(codes, Rejects(None))}
     chosen: dict[str, str] = {}
     for row, keys, text in texts:
@@ -169,13 +179,13 @@ def resolve(texts: list[OwnText], codes: Path, own: Path, rejects: Rejects) -> d
 
 
 def compose(system: str, description: str, attributes: Mapping) -> str:
-    """The text of one code, of its official description and the attributes in `codes.csv`; may be empty."""
+    """Compose the text of one code from its official description and its attributes in `codes.csv`; may be empty."""
     composer = _COMPOSERS.get(system)
     return composer(description, attributes) if composer is not None and attributes else description
 
 
 def _composed_ndc(name: str, attributes: Mapping) -> str:
-    """`Ativan (Lorazepam), injection, intramuscular; lorazepam 2 mg/ml; Benzodiazepine; 10 VIAL in 1 CARTON > ...`."""
+    """Compose a text such as `Ativan (Lorazepam), injection, intramuscular; lorazepam 2 mg/ml; Benzodiazepine; ...`."""
     generic = _listed(attributes.get("generic", "").split(", "))
     title = f"{name} ({generic})" if name and generic and generic.lower() != name.lower() else name or generic
     form, route = (attributes.get(field, "").lower() for field in ("form", "route"))
@@ -185,7 +195,7 @@ def _composed_ndc(name: str, attributes: Mapping) -> str:
 
 
 def _classes(attributes: Mapping) -> list[str]:
-    """Names of the established pharmacologic classes (EPC), or of all classes where there is none."""
+    """Return the names of the established pharmacologic classes (EPC), or of all classes if there is none."""
     classes = attributes.get("class", ())
     established = [name for name in classes if name.endswith("[EPC]")]
     return list(dict.fromkeys(_KIND.sub("", name) for name in established or classes))
@@ -197,7 +207,7 @@ def _listed(names: list[str]) -> str:
 
 
 def _composed_atc(name: str, attributes: Mapping) -> str:
-    """`metformin; Biguanides; Blood glucose lowering drugs, excl. insulins; ...`: the name, then the classes above."""
+    """Compose the name and the classes above it: `metformin; Biguanides; Blood glucose lowering drugs, ...`."""
     return "; ".join(filter(None, (name, *attributes.get("within", ()))))
 
 
@@ -205,10 +215,11 @@ _COMPOSERS: dict[str, Callable[[str, Mapping], str]] = {NDC: _composed_ndc, ATC:
 
 
 def main(argv: list[str]) -> None:
-    """Describes the codes that the flags name."""
+    """Describe the codes that the flags name."""
     example = "python -m preprocessing.descriptions --input=codes.csv --output=processed_descriptions.csv"
     command_line.expect_arguments(argv, 0, example)
-    codes, output = Path(flags.FLAGS.input), Path(flags.FLAGS.output)
+    codes = Path(flags.FLAGS.input)
+    output = Path(flags.FLAGS.output)
     own = None if flags.FLAGS.descriptions is None else Path(flags.FLAGS.descriptions)
     with Rejects(output.with_name(f"{output.stem}.rejects.csv")) as rejects:
         counts = describe(codes, output, rejects, own)
@@ -225,8 +236,8 @@ if __name__ == "__main__":
     flags.DEFINE_string("input", None, "codes.csv as python -m preprocessing.process_codes writes it")
     flags.DEFINE_string("output", None, "CSV to write, with the columns system, code, description")
     flags.DEFINE_string(
-        "descriptions", None, "your own texts: CSV with description, and key, or system and code, or code alone"
+        "descriptions", None, "your own texts: CSV with description, and key, or system and code, or only code"
     )
-    flags.DEFINE_bool("strict", False, "end with status 1 when rows were rejected, after all was read and written")
+    flags.DEFINE_bool("strict", False, "exit with status 1 if rows were rejected, after all was read and written")
     flags.mark_flags_as_required(["input", "output"])
     command_line.run(main)

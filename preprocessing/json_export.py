@@ -1,18 +1,19 @@
-"""Writes a data set as node-link JSON, for tools that read the published layout; nothing here reads it back.
+"""Write a data set as node-link JSON, for tools that read the published layout.
 
     python -m preprocessing.json_export medtok_codes/icd --data_dir=DIR --output=OUT
     python -m preprocessing.json_export medtok_codes/icd --output=OUT --codes=ICD10CM/E11.9,ICD9CM/250.00 --per_code
 
-`OUT/train.json`, `val.json` and `test.json` list the codes of each split, one on a line. Their subgraphs are lines of
-`OUT/graphs.jsonl` or, with `--per_code`, files `OUT/graphs/<key>.json`, in which characters other than letters,
-digits, `.`, `-` and `_` stand as `%` and two hexadecimal digits. A subgraph is what `networkx.node_link_data` writes
-for a `MultiDiGraph` with `edges="links"`:
+`OUT/train.json`, `val.json` and `test.json` list the codes of each split, one per line. Their subgraphs are lines of
+`OUT/graphs.jsonl` or, with `--per_code`, files `OUT/graphs/<key>.json`, where characters of the key other than letters,
+digits, `.`, `-` and `_` are written as `%` and two hexadecimal digits. A subgraph has the form in which
+`networkx.node_link_data` writes a `MultiDiGraph` with `edges="links"`:
 
     {"directed": true, "multigraph": true, "graph": {"key": "ICD10CM/E11.9", ...},
      "nodes": [{"id": 17, "type": "disease", "name": "...", "source": "MONDO", "source_id": "5148", "hop": 0}, ...],
      "links": [{"source": 17, "target": 4, "key": 0, "relation": "disease_protein"}, ...]}
 
-A file for every code is slow to write and to copy, and takes a disk block each: prefer the lines.
+Lines are preferable: a file for every code takes at least one disk block and is slow to write and to copy. Nothing in
+this package reads the JSON back.
 """
 
 import contextlib
@@ -44,7 +45,7 @@ _TEXTS = ("key", "system", "code", "description")
 
 @dataclasses.dataclass(frozen=True)
 class NodeColumns:
-    """Type, name, source and source id of every node of a graph, and the names of its relations."""
+    """Hold the type, name, source and source id of every node of a graph, and the names of its relations."""
 
     type: list[str]
     name: list[str]
@@ -54,13 +55,13 @@ class NodeColumns:
 
     @classmethod
     def of(cls, graph: KnowledgeGraph) -> "NodeColumns":
-        """Those of `graph`."""
+        """Return the columns of `graph`."""
         names = ("type", "name", "source", "source_id")
         return cls(*(graph.nodes[name].to_pylist() for name in names), graph.relation_names)
 
 
 def node_link(example: dict, columns: NodeColumns) -> dict:
-    """One example in the node-link form of networkx; ids of nodes are those of the knowledge graph."""
+    """Return one example in the node-link form of networkx, with the node ids of the knowledge graph."""
     texts = {name: example[name].decode() for name in _TEXTS}
     ids = example["nodes"].tolist()
     nodes = [
@@ -85,7 +86,7 @@ def node_link(example: dict, columns: NodeColumns) -> dict:
 
 
 def file_name(key: str) -> str:
-    """A name for the file of a code that every file system takes, and that no other code has."""
+    """Return a file name for a code that every file system accepts and that is unique to the code."""
     return _UNSAFE.sub(lambda match: b"%%%02X" % ord(match[0]), key.encode()).decode() + ".json"
 
 
@@ -98,24 +99,25 @@ def export_json(
     codes: Collection[str] = (),
     progress: bool = True,
 ) -> dict[str, int]:
-    """Writes a prepared data set as JSON into `output`; the same data set gives the same bytes.
+    """Write a prepared data set as JSON into `output`; the same data set gives the same bytes.
 
     Args:
         builder: the data set.
-        output: a directory; what an earlier export left there is replaced, other files stay.
-        per_code: one file for each subgraph instead of one line.
-        limit: at most this many codes of each split, the first in the data set's order.
+        output: a directory; the files of an earlier export are replaced, and other files are kept.
+        per_code: whether to write one file per subgraph instead of one line.
+        limit: maximum number of codes of each split, the first in the order of the data set; None for all.
         codes: keys to write; all if empty.
-        progress: show a bar.
+        progress: whether to show a progress bar.
 
     Returns:
-        Number of codes of each split.
+        The number of codes written, by split.
 
     Raises:
         InputError: a key is not in the data set, or `output` cannot be written.
     """
     columns = NodeColumns.of(KnowledgeGraph.load(graph_path(builder)))
-    missing, counts = set(codes), {}
+    missing = set(codes)
+    counts = {}
     total = len(codes) or sum(min(limit or info.num_examples, info.num_examples) for info in _splits(builder))
     with contextlib.ExitStack() as files:
         lists = {split: files.enter_context(whole_file(output / name, advice=_ADVICE)) for split, name in LISTS.items()}
@@ -144,14 +146,14 @@ def export_json(
 
 @contextlib.contextmanager
 def _each_on_a_line(output: Path) -> Iterator[Callable[[dict], object]]:
-    """Yields a function that writes one subgraph as a line of the file `LINES`."""
+    """Yield a function that writes one subgraph as a line of the file `LINES`."""
     with whole_file(output / LINES, advice=_ADVICE) as path, path.open("w", encoding="utf-8") as lines:
         yield lambda graph: lines.write(json.dumps(graph, ensure_ascii=False) + "\n")
 
 
 @contextlib.contextmanager
 def _each_in_a_file(output: Path) -> Iterator[Callable[[dict], object]]:
-    """Yields a function that writes one subgraph as a file of the folder `FOLDER`."""
+    """Yield a function that writes one subgraph as a file of the folder `FOLDER`."""
     with whole_folder(output / FOLDER, advice=_ADVICE) as folder:
 
         def write(graph: dict) -> None:
@@ -166,7 +168,7 @@ def _splits(builder: MedtokCodes) -> list:
 
 
 def _examples(builder: MedtokCodes, split: str, limit: int | None, codes: set[str]) -> Iterator[dict]:
-    """Examples of a split that are wanted, in the data set's order."""
+    """Yield the wanted examples of a split, in the order of the data set."""
     source = builder.as_data_source(split)
     wanted = 0
     for start in range(0, len(source), _BATCH):
@@ -180,7 +182,7 @@ def _examples(builder: MedtokCodes, split: str, limit: int | None, codes: set[st
 
 
 def main(argv: list[str]) -> None:
-    """Exports the data set that the first argument names."""
+    """Export the data set that the first argument names."""
     (name,) = command_line.expect_arguments(
         argv, 1, "python -m preprocessing.json_export medtok_codes/icd --data_dir=DIR --output=OUT"
     )
@@ -199,9 +201,9 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("data_dir", None, "TFDS data directory; TFDS's own default when not given")
+    flags.DEFINE_string("data_dir", None, "TFDS data directory (default: that of TFDS)")
     flags.DEFINE_string("output", None, "directory to write to")
     flags.DEFINE_integer("limit", None, "at most this many codes of each split", lower_bound=1)
-    flags.DEFINE_list("codes", [], "only these keys, like ICD10CM/E11.9,ICD9CM/250.00")
-    flags.DEFINE_bool("per_code", False, "one file for each code instead of one line")
+    flags.DEFINE_list("codes", [], "only these keys, such as ICD10CM/E11.9,ICD9CM/250.00")
+    flags.DEFINE_bool("per_code", False, "write one file per code instead of one line")
     command_line.run(main)

@@ -1,10 +1,10 @@
-"""The TFDS data set `medtok_codes`: one example per medical code, with its subgraph of a knowledge graph.
+"""Build the TFDS data set `medtok_codes`: one example per medical code, with its subgraph of a knowledge graph.
 
     python -m preprocessing.medtok_codes --name=medtok_codes/icd --data_dir=DIR
     python -m preprocessing.medtok_codes --name=medtok_codes/release --source_dir=FILES --data_dir=DIR
 
-build it; `prepare` does the same from Python. `dataset_name` tells what a name may say, `dataset_sources` what a data
-set is made of. The knowledge graph lies in `graph/` beside the record files, so both appear together or not at all.
+`prepare` does the same from Python. `dataset/name.py` defines the names, `dataset/inputs.py` the inputs. The knowledge
+graph is in `graph/` beside the record files, so both appear together or not at all.
 
 With `--pipeline=beam` Apache Beam makes and writes the records, on this machine or, by `--beam_pipeline_options`, on a
 Dataflow, Flink or Spark cluster whose workers all see `--data_dir` under the same path and have this package installed.
@@ -44,7 +44,7 @@ _DESCRIPTIONS = {
 Medical codes of ICD-10-CM, ICD-10-PCS, ICD-9-CM and ICD-9-CM procedures with their descriptions and hub-capped 2-hop
 subgraphs of a knowledge graph: code hierarchies, GEM crosswalks, tabular notes and the Human Phenotype Ontology.""",
     "primekg": """\
-Medical codes of all coding systems with their descriptions and hub-capped 2-hop subgraphs of PrimeKG around the nodes
+Medical codes of all code systems with their descriptions and hub-capped 2-hop subgraphs of PrimeKG around the nodes
 that they are linked to.""",
     "release": """\
 The medical codes published with MedTok (Su et al., ICML 2025), their descriptions and their subgraphs of PrimeKG.""",
@@ -55,7 +55,7 @@ _BATCH = 4096
 
 
 class MedtokConfig(tfds.core.BuilderConfig):
-    """A TFDS config whose `name` is the canonical spelling of `options`."""
+    """Hold a TFDS config, whose `name` is the canonical spelling of `options`."""
 
     def __init__(self, options: DatasetOptions):
         super().__init__(name=options.config_name)
@@ -63,7 +63,7 @@ class MedtokConfig(tfds.core.BuilderConfig):
 
 
 class _DeterministicWriter(writer.ExampleWriter):
-    """Writes records whose features are in a fixed order; protobuf's own order of a map differs between processes."""
+    """Write records with their features in a fixed order, because protobuf's order differs between processes."""
 
     def write(self, path, examples):
         return super().write(path, ((key, _canonical(record)) for key, record in examples))
@@ -75,17 +75,17 @@ def _canonical(record: bytes) -> bytes:
 
 # Under `python -m` this file is loaded twice, as `__main__` and by its own name, and TFDS registers a name once.
 class MedtokCodes(tfds.core.GeneratorBasedBuilder, skip_registration=__name__ == "__main__"):
-    """Builder of `medtok_codes`; use `prepare` rather than TFDS's `download_and_prepare`.
+    """Build `medtok_codes`; use `prepare` rather than TFDS's `download_and_prepare`.
 
     Attributes:
-        progress_bar: shows the examples written, where it is set.
-        source_dir: where the files lie that the data set is built from.
-        plan_dir: where the plan is laid out while the data set is built.
+        progress_bar: bar that shows the examples written, or None.
+        source_dir: directory of the files from which the data set is built, or None.
+        plan_dir: directory of the plan while the data set is built.
         with_beam: whether Apache Beam makes the examples.
 
     Features of an example with V nodes and E directed edges:
         key, system, code, description: Text (bytes when read).
-        nodes: int32 [V], node ids of the knowledge graph, the anchors first; V = 0 where a code has no node.
+        nodes: int32 [V], node ids of the knowledge graph, the anchors first; V = 0 if a code has no node.
         hops: uint8 [V], 0 for the anchors, 1 or 2.
         self_node: int32, position in `nodes` of the node that is the code itself, -1 if there is none.
         senders, receivers: int32 [E], positions in `nodes`. Edge 2i + 1 is the exact reverse of edge 2i.
@@ -123,10 +123,10 @@ class MedtokCodes(tfds.core.GeneratorBasedBuilder, skip_registration=__name__ ==
         )
 
     def _log_download_bytes(self) -> None:
-        """Says nothing: nothing is downloaded, and the progress bar tells the rest."""
+        """Print nothing, because nothing is downloaded and the progress bar shows the rest."""
 
     def _log_download_done(self) -> None:
-        """Says nothing; see `_log_download_bytes`."""
+        """Print nothing; see `_log_download_bytes`."""
 
     def _example_writer(self) -> writer.ExampleWriter:
         return _DeterministicWriter(file_format=self.info.file_format)
@@ -162,17 +162,17 @@ def prepare(
     source_dir: str | os.PathLike | None = None,
     beam: BeamPipeline | None = None,
 ) -> MedtokCodes:
-    """Opens the data set `name` below `data_dir`, building it first where it is absent.
+    """Open the data set `name` below `data_dir`, building it first if it is absent.
 
-    Files appear under their final name all at once, when they are complete. Whatever an interrupted build left is
-    removed by the next one. Of several processes that ask for the same data set one builds and the others wait.
+    All files appear under their final names at once, when they are complete. The next build removes the leftovers of an
+    interrupted one. Of several processes that ask for the same data set, one builds and the others wait.
 
     Args:
-        name: `medtok_codes/icd`, `medtok_codes/primekg` or `medtok_codes/release`, with options (`dataset_name`).
-        data_dir: TFDS data directory; None takes TFDS's own default.
-        progress: show a progress bar while building.
-        source_dir: files to build from (`dataset_sources.FILES`); not for `icd`.
-        beam: build with Apache Beam.
+        name: `medtok_codes/icd`, `medtok_codes/primekg` or `medtok_codes/release`, with options (`dataset/name.py`).
+        data_dir: TFDS data directory; None takes the default of TFDS.
+        progress: whether to show a progress bar while building.
+        source_dir: directory of the files to build from (`dataset.inputs.FILES`); not for `icd`.
+        beam: options to build with Apache Beam; None builds in this process.
 
     Raises:
         InputError: the name is not understood, files to build from are missing or are not those that the data set was
@@ -192,7 +192,7 @@ def prepare(
 
 
 def check_available(name: str = f"{NAME}/icd", data_dir: str | os.PathLike | None = None) -> None:
-    """Checks, in no time, that `prepare` without a source directory could open or build the data set.
+    """Check quickly that `prepare` without a source directory could open or build the data set.
 
     Raises:
         InputError: the name is not understood, or the data set is absent and must be built from files.
@@ -214,15 +214,15 @@ def _check_same_source(name: str, builder: MedtokCodes, source_dir: Path) -> Non
 
 
 def report_of(builder: tfds.core.DatasetBuilder) -> dict:
-    """What was read, linked, dropped and rejected when a data set was built."""
+    """Return the report of a build: numbers of rows and links that were read, linked, dropped and rejected."""
     return json.loads((graph_path(builder) / "report.json").read_text(encoding="utf-8"))
 
 
 def open_prepared(name: str = f"{NAME}/icd", data_dir: str | os.PathLike | None = None) -> MedtokCodes:
-    """Opens a data set that is there, and never builds.
+    """Open an existing data set without building it.
 
     Raises:
-        InputError: it is absent (the sentence says how to build it), incomplete or damaged.
+        InputError: the data set is absent (the message says how to build it), incomplete or damaged.
     """
     path = dataset_path(name, data_dir)
     if not path.exists():
@@ -237,7 +237,7 @@ def open_prepared(name: str = f"{NAME}/icd", data_dir: str | os.PathLike | None 
         tfds.core.features.FeatureConnector.from_config(path)
         for split in SPLITS:
             records = builder.as_data_source(split)
-            records[len(records) - 1]  # The end of a file is what a copy that broke off lacks.
+            records[len(records) - 1]  # An interrupted copy lacks the end of a file.
         KnowledgeGraph.load(graph_path(builder))
     except Exception as error:  # TFDS, protobuf and array_record raise many kinds for a damaged directory.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -248,24 +248,24 @@ def open_prepared(name: str = f"{NAME}/icd", data_dir: str | os.PathLike | None 
 
 
 def dataset_path(name: str, data_dir: str | os.PathLike | None = None) -> Path:
-    """Directory of the data set `name`, whether or not it exists."""
+    """Return the directory of the data set `name`, whether or not it exists."""
     root = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
     return root / NAME / parse_name(name).config_name / str(MedtokCodes.VERSION)
 
 
 def graph_path(builder: tfds.core.DatasetBuilder) -> Path:
-    """Directory of the knowledge graph of a prepared builder."""
+    """Return the directory of the knowledge graph of a prepared builder."""
     return Path(builder.data_path) / "graph"
 
 
 def fingerprint(builder: tfds.core.DatasetBuilder) -> str:
-    """SHA-256 (hex) of the records and of the graph; independent of where, when and by what it was built."""
+    """Return the SHA-256 (hex) of the records and of the graph, which does not depend on how they were built."""
     digest = hashlib.sha256()
     for split in sorted(SPLITS):
         digest.update(_split_digest([Path(file) for file in builder.info.splits[split].filepaths]))
     for file in sorted(graph_path(builder).glob("*.npy")):
         digest.update(_file_digest(file))
-    # Values rather than bytes of the parquet file, which names the library that wrote it.
+    # The bytes of the parquet file name the library that wrote it, so the values are hashed instead.
     graph = KnowledgeGraph.load(graph_path(builder))
     digest.update(json.dumps([graph.relation_names, graph.reverse, graph.node_types]).encode())
     for column in graph.nodes.columns:
@@ -274,7 +274,7 @@ def fingerprint(builder: tfds.core.DatasetBuilder) -> str:
 
 
 def _split_digest(files: list[Path]) -> bytes:
-    """Digest of a split: of its file, or of its records where it has several, whose bounds Beam sets elsewhere."""
+    """Return the digest of a split's only file, or of its records if Beam wrote several files with other bounds."""
     if len(files) == 1:
         return _file_digest(files[0])
     digest = hashlib.sha256()
@@ -310,7 +310,8 @@ def _build(
         if path.exists():  # Another process built it while this one waited.
             return
         builder = _builder(name, data_dir)
-        builder.source_dir, builder.with_beam = source_dir, beam is not None
+        builder.source_dir = source_dir
+        builder.with_beam = beam is not None
         builder.plan_dir = path.parent.resolve() / f"plan.incomplete.{os.getpid()}"
         try:
             with quiet_tfds(), tqdm(desc="reading official files", unit=" codes", disable=not progress) as bar:
@@ -327,9 +328,9 @@ def _download_config(beam: BeamPipeline | None) -> tfds.download.DownloadConfig:
 
 
 def main(argv: list[str]) -> None:
-    """Builds the data set that the flags name, or says that it is there."""
+    """Build the data set that the flags name, unless it exists."""
     command_line.expect_arguments(argv, 0, "python -m preprocessing.medtok_codes --name=medtok_codes/icd")
-    # By its own name, so that the class that TFDS records in the data set is the one that can be imported.
+    # TFDS records the class in the data set, so it must be the importable one and not that of `__main__`.
     from preprocessing import medtok_codes
 
     values = flags.FLAGS
@@ -337,7 +338,7 @@ def main(argv: list[str]) -> None:
     if values.pipeline == "beam":
         pipeline = BeamPipeline(tuple(shlex.split(values.beam_pipeline_options)))
     elif values.beam_pipeline_options:
-        raise InputError("--beam_pipeline_options are only used with --pipeline=beam.")
+        raise InputError("--beam_pipeline_options needs --pipeline=beam; add it, or leave the options out.")
     builder = medtok_codes.prepare(values.name, values.data_dir, source_dir=values.source_dir, beam=pipeline)
     counts = ", ".join(f"{split} {builder.info.splits[split].num_examples:,}" for split in SPLITS)
     print(f"{values.name} is in {builder.data_path}: {counts}")
@@ -349,18 +350,19 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     flags.DEFINE_string("name", f"{NAME}/icd", "data set, with options: see preprocessing/dataset/name.py")
-    flags.DEFINE_string("data_dir", None, "TFDS data directory; TFDS's own default when not given")
+    flags.DEFINE_string("data_dir", None, "TFDS data directory (default: that of TFDS)")
     flags.DEFINE_string(
         "source_dir",
         None,
-        "files to build from. medtok_codes/primekg: the output of preprocessing.pipeline (processed_descriptions.csv, "
-        "graph/, links/links.parquet); medtok_codes/release: all_codes_mappings.parquet and kg.csv",
+        "directory of the files to build from. medtok_codes/primekg: the output of preprocessing.pipeline "
+        "(processed_descriptions.csv, graph/, links/links.parquet); medtok_codes/release: all_codes_mappings.parquet "
+        "and kg.csv",
     )
-    flags.DEFINE_enum("pipeline", "local", ["local", "beam"], "who makes the records: this process, or Apache Beam")
+    flags.DEFINE_enum("pipeline", "local", ["local", "beam"], "make the records in this process or with Apache Beam")
     flags.DEFINE_string(
         "beam_pipeline_options",
         "",
-        "options of Beam, '--runner=FlinkRunner --flink_master=host:8081'; without any, the direct runner",
+        "options of Beam, such as '--runner=FlinkRunner --flink_master=host:8081' (default: the direct runner)",
     )
-    flags.DEFINE_bool("strict", False, "exit with status 1 when a row of the source files was rejected")
+    flags.DEFINE_bool("strict", False, "exit with status 1 if a row of the source files was rejected")
     command_line.run(main)

@@ -1,16 +1,16 @@
-"""Downloads MIMIC from PhysioNet: the tables that this project uses, verified against the published checksums.
+"""Download the tables of MIMIC that this project uses from PhysioNet, verified against the published checksums.
 
     python -m preprocessing.mimic --version=mimic4 --output=DIR/mimic4
     python -m preprocessing.mimic --version=mimic3 --demo --output=DIR/mimic3demo
 
 The full data sets need a credentialed PhysioNet account that has signed the data use agreement, and GNU Wget, the
 program that PhysioNet's instructions use; the demos (100 patients) need neither. Credentials come from
-PHYSIONET_USERNAME and PHYSIONET_PASSWORD in the environment, from ~/.netrc, or are asked for at the terminal; they
-cannot be given as arguments, which everybody on the machine could read.
+PHYSIONET_USERNAME and PHYSIONET_PASSWORD in the environment, from ~/.netrc, or from the terminal; they cannot be given
+as arguments, which all users of the machine could read.
 
 Files keep their names and folders (`hosp/patients.csv.gz`). `--from_dir` takes a folder that was fetched with wget, or
-that holds the archive of the project. `--prepare` gets the further tables that patient records are made of, laboratory
-values among them, and converts all to MEDS in OUTPUT/meds (see `python -m preprocessing.meds --help`).
+that holds the archive of the project. `--prepare` also gets the other tables of patient records, such as laboratory
+values, and converts all tables to MEDS in OUTPUT/meds (see `python -m preprocessing.meds --help`).
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ from preprocessing.common.extras import load
 from preprocessing.download import wget
 from preprocessing.download.archives import member_names, unzip
 from preprocessing.download.collect import copy_file
-from preprocessing.download.fetch import Patience
+from preprocessing.download.fetch import RetryPolicy
 from preprocessing.download.manifest import Manifest
 from preprocessing.download.physionet import (
     BASE_URL,
@@ -73,7 +73,7 @@ FURTHER_TABLES = {
         f"hosp/{name}" for name in ("transfers", "drgcodes", "hcpcsevents", "omr", "labevents", "d_labitems", "d_hcpcs")
     ),
 }
-# Where `--prepare` puts the patient records, below the output.
+# Folder of the patient records that `--prepare` makes, below the output.
 MEDS = "meds"
 _ENDINGS = (".csv", ".csv.gz")
 # The largest table, gzipped, has 3.3 GB; unpacked demos are small.
@@ -82,19 +82,19 @@ _MAX_BYTES = 64 << 30
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What to get, and how.
+    """Hold the tables to get and the options of the download.
 
     Attributes:
         version: `mimic3` or `mimic4`.
-        output: folder.
-        demo: the open subset of 100 patients.
-        release: another version than the one in `PROJECTS`, such as `2.2`.
-        all_tables: all tables of the project, not only those that this one uses.
-        further: `FURTHER_TABLES` too.
+        output: folder to write into.
+        demo: whether to get the open subset of 100 patients.
+        release: release of the project instead of the one in `PROJECTS`, such as `2.2`.
+        all_tables: whether to get all tables of the project, not only those that this package uses.
+        further: whether to get `FURTHER_TABLES`, too.
         from_dir: folder with files fetched by hand; nothing is fetched then.
-        base_url: where PhysioNet's projects are.
-        progress: show progress bars.
-        patience: of transfers.
+        base_url: address of PhysioNet's projects.
+        progress: whether to show progress bars.
+        retry: retry policy of transfers.
     """
 
     version: str
@@ -106,23 +106,24 @@ class Request:
     from_dir: Path | None = None
     base_url: str = BASE_URL
     progress: bool = True
-    patience: Patience = dataclasses.field(default_factory=Patience)
+    retry: RetryPolicy = dataclasses.field(default_factory=RetryPolicy)
 
     @property
     def project(self) -> Project:
+        """Return the PhysioNet project of the request."""
         project = PROJECTS[self.version, self.demo]
         return dataclasses.replace(project, version=self.release) if self.release else project
 
 
 def get(request: Request) -> list[str]:
-    """Gets the tables; those that are there already, unchanged, are left alone.
+    """Get the tables that are not there yet or have changed.
 
     Returns:
         Names of all files, relative to the output.
 
     Raises:
         FetchError: PhysioNet refuses or does not answer.
-        InputError: credentials or wget are missing, or files given by hand are missing or wrong.
+        InputError: credentials or wget are missing, or files supplied by hand are missing or wrong.
     """
     try:
         request.output.mkdir(parents=True, exist_ok=True)
@@ -133,9 +134,9 @@ def get(request: Request) -> list[str]:
         return _take(request, manifest)
     login = None
     if not request.project.is_open:
-        wget.executable()  # Before anybody is asked for a password.
+        wget.executable()  # Fails before the user is asked for a password.
         login = credentials(request.base_url)
-    where = (request.output, login, request.patience, request.base_url)
+    where = (request.output, login, request.retry, request.base_url)
     checksums = fetch_checksums(request.project, *where)
     names = chosen(request, checksums)
     for name in tqdm(names, desc=request.project.name, unit=" files", disable=None if request.progress else True):
@@ -147,10 +148,10 @@ def get(request: Request) -> list[str]:
 
 
 def chosen(request: Request, checksums: Mapping[str, str]) -> list[str]:
-    """Names of the wanted files among those that the project lists.
+    """Return the names of the wanted files among those that the PhysioNet project lists.
 
     Raises:
-        InputError: a table that this project uses is not among them.
+        InputError: a table that this package uses is not among them.
     """
     by_name = {name.lower(): name for name in checksums if name.lower().endswith(_ENDINGS)}
     names = []
@@ -169,10 +170,10 @@ def chosen(request: Request, checksums: Mapping[str, str]) -> list[str]:
 
 
 def _take(request: Request, manifest: Manifest) -> list[str]:
-    """Copies the tables out of a folder, or out of the project's archive in it."""
+    """Copy the tables out of a folder, or out of the project's archive in it."""
     folder = request.from_dir
     if not folder.is_dir():
-        raise InputError(f"--from_dir={folder} is not a folder.")
+        raise InputError(f"--from_dir={folder} is not a folder; check the path.")
     roots = [path.parent for path in sorted(folder.rglob(CHECKSUMS), key=lambda path: (len(path.parts), path))]
     for root in roots:
         checksums = read_checksums(root / CHECKSUMS)
@@ -204,7 +205,7 @@ def _lists_tables(request: Request, checksums: Mapping[str, str]) -> bool:
 
 
 def _unzip_tables(request: Request, archive: Path, checksums_name: str, unpacked: Path) -> None:
-    """Unpacks the checksums and the wanted tables beside them."""
+    """Unpack the checksums and the wanted tables beside them."""
     prefix = checksums_name.removesuffix(CHECKSUMS)
     known = (*TABLES[request.version], *(FURTHER_TABLES[request.version] if request.further else ()))
     tables = {table.lower() + ending for table in known for ending in _ENDINGS}
@@ -217,7 +218,7 @@ def _unzip_tables(request: Request, archive: Path, checksums_name: str, unpacked
 
 
 def _copy_from(request: Request, manifest: Manifest, root: Path, checksums: Mapping[str, str]) -> list[str]:
-    """Copies and verifies; a table that was decompressed by hand cannot be verified, and is told."""
+    """Copy and verify the tables; report a table that was decompressed by hand, which cannot be verified."""
     names = []
     for listed in chosen(request, checksums):
         name = listed
@@ -270,10 +271,12 @@ def _record(request: Request, manifest: Manifest, name: str, sha256: str, *, ver
 
 
 def main(argv: list[str]) -> None:
-    """Gets the data set that the flags name."""
+    """Get the data set that the flags name."""
     command_line.expect_arguments(argv, 0, "python -m preprocessing.mimic --version=mimic4 --output=DIR")
     if not flags.FLAGS.version or not flags.FLAGS.output:
-        raise InputError("say what and where to: python -m preprocessing.mimic --version=mimic4 --output=DIR")
+        raise InputError(
+            "--version or --output is missing; run: python -m preprocessing.mimic --version=mimic4 --output=DIR"
+        )
     request = Request(
         version=flags.FLAGS.version,
         output=Path(flags.FLAGS.output),
@@ -284,7 +287,7 @@ def main(argv: list[str]) -> None:
         from_dir=Path(flags.FLAGS.from_dir) if flags.FLAGS.from_dir else None,
         base_url=flags.FLAGS.base_url,
     )
-    if flags.FLAGS.prepare:  # Before hours of download.
+    if flags.FLAGS.prepare:  # Fails before hours of download.
         for package in ("polars", "meds"):
             load(package)
     names = get(request)
@@ -296,7 +299,7 @@ def main(argv: list[str]) -> None:
 
 
 def prepare(request: Request) -> None:
-    """Makes patient records of what was fetched; see `preprocessing.meds`."""
+    """Convert the downloaded tables to patient records; see `preprocessing.meds`."""
     from preprocessing.meds import convert  # Its packages are an extra.
 
     asked = convert.Request(request.output, request.output / MEDS, request.version, progress=request.progress)
@@ -311,5 +314,5 @@ if __name__ == "__main__":
     flags.DEFINE_bool("all_tables", False, "all tables of the data set, not only those that this project uses")
     flags.DEFINE_bool("prepare", False, "then convert to MEDS, in OUTPUT/meds; gets further tables for it")
     flags.DEFINE_string("from_dir", None, "folder of files fetched by hand, as wget leaves them or as archive")
-    flags.DEFINE_string("base_url", BASE_URL, "where PhysioNet's projects are, for tests")
+    flags.DEFINE_string("base_url", BASE_URL, "address of PhysioNet's projects, for tests")
     command_line.run(main)

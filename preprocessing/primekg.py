@@ -1,15 +1,15 @@
-"""Reads PrimeKG (Chandak et al., Scientific Data 2023) into a knowledge graph.
+"""Read PrimeKG (Chandak et al., Scientific Data 2023) into a knowledge graph.
 
     python -m preprocessing.primekg --input=DIR/primekg/kg.csv --output=DIR/graph
 
 Format: `kg.csv` of Harvard Dataverse doi:10.7910/DVN/IXA7BM. Each row is a directed edge from x to y; every undirected
-edge has two rows. Relations are those of the column `relation` (30); `display_relation` only tells apart the targets,
-enzymes, carriers and transporters of `drug_protein`. The file mirrors every edge under the same relation, even "parent"
-edges, so each relation is its own reverse; where the ends differ in type, the types tell the direction.
+edge has two rows. The column `relation` holds 30 relations; `display_relation` only distinguishes the targets, enzymes,
+carriers and transporters of `drug_protein`. The file mirrors every edge under the same relation, even "parent" edges,
+so each relation is its own reverse; if the ends differ in type, the types give the direction.
 
-Node ids are `x_index` and `y_index` as they stand when these run from 0 without a gap, as in the official file: the
-authors' release refers to nodes by them. Otherwise ids follow the order of the indices. Either way `x_index.npy` holds
-the index of every node.
+Node ids equal `x_index` and `y_index` if these run from 0 without a gap, as in the official file: the authors' release
+refers to nodes by them. Otherwise ids follow the order of the indices. In both cases `x_index.npy` holds the index of
+every node.
 """
 
 import dataclasses
@@ -76,8 +76,8 @@ ROW_COUNTS = {
     "exposure_molfunc": 90,
     "exposure_cellcomp": 20,
 }
-# Order in which the neighbors of a node are kept when it has more than the hub cap allows: what defines a disease or a
-# drug first, what nearly every gene has last.
+# Order in which the neighbors of a node are kept when it has more than the hub cap allows: relations that define a
+# disease or a drug come first, relations that nearly every gene has come last.
 PRIORITY = (
     "indication",
     "disease_disease",
@@ -110,13 +110,13 @@ PRIORITY = (
     "anatomy_protein_present",
     "anatomy_protein_absent",
 )
-# Relations whose targets an anchor keeps in front of all others.
+# Relations whose targets an anchor keeps before all others.
 FIRST_KEPT = PRIORITY[:3]
 
 _ENDS = ("x", "y")
 _ATTRIBUTES = ("type", "name", "source", "id")
 COLUMNS = ("relation", *(f"{end}_{name}" for end in _ENDS for name in ("index", *_ATTRIBUTES)))
-# Nodes that `KnowledgeGraph` can number.
+# Maximum number of nodes of a `KnowledgeGraph`.
 _MOST_NODES = 1 << 28
 _NODE_COLUMNS = {"type": "type", "name": "name", "source": "source", "id": "source_id"}
 _COMMAND = "python -m preprocessing.primekg --input=DIR/primekg/kg.csv --output=DIR/graph"
@@ -126,11 +126,12 @@ _REJECTS = "rejects.csv"
 
 @dataclasses.dataclass(frozen=True)
 class PrimeKg:
-    """PrimeKG as read.
+    """Hold PrimeKG with N nodes.
 
     Attributes:
-        graph: nodes and edges. index: int64 [N], `x_index` of every node, ascending.
-        rows: directed rows of each relation in the file, self-loops and repeats included.
+        graph: nodes and edges.
+        index: int64 [N], `x_index` of every node, ascending.
+        rows: numbers of directed rows of each relation in the file, including repeats.
     """
 
     graph: KnowledgeGraph
@@ -139,14 +140,14 @@ class PrimeKg:
 
 
 class _Interner:
-    """Numbers distinct values, or what `parse` makes of them, in the order of their first appearance."""
+    """Number the distinct values of columns, parsed by `parse`, in the order of their first occurrence."""
 
     def __init__(self, parse: Callable[[str], object] = str):
         self.ids: dict = {}
         self._parse = parse
 
     def __call__(self, column: pa.DictionaryArray) -> np.ndarray:
-        """Number of every value: int32 [n], -1 where `parse` gives None."""
+        """Return the number of every value of a column, int32 [n], -1 if `parse` returns None."""
         ids = self.ids
         values = map(self._parse, column.dictionary.to_pylist())
         numbers = np.fromiter((-1 if v is None else ids.setdefault(v, len(ids)) for v in values), np.int32)
@@ -158,10 +159,11 @@ def _whole_number(text: str) -> int | None:
 
 
 class _Reader:
-    """Collects edges and the attributes of nodes, block by block; a node's slot is the order of its appearance."""
+    """Collect edges and the attributes of nodes, block by block; slots number nodes in the order of occurrence."""
 
     def __init__(self, path: Path, rejects: Rejects):
-        self._path, self._rejects = path, rejects
+        self._path = path
+        self._rejects = rejects
         self._slots = _Interner(_whole_number)
         self._relations = _Interner()
         self._strings = {name: _Interner() for name in _ATTRIBUTES}
@@ -169,7 +171,7 @@ class _Reader:
         self._edges: list[tuple[np.ndarray, ...]] = []  # relation uint8, x slot, y slot and line int32
 
     def add(self, block: Block) -> None:
-        """Takes one block of rows."""
+        """Add one block of rows."""
         ends = [self._slots(block.columns[f"{end}_index"]) for end in _ENDS]
         relation = self._relations(block.columns["relation"])
         if len(self._relations.ids) > 256:
@@ -179,13 +181,13 @@ class _Reader:
         for end, slots in zip(_ENDS, ends, strict=True):
             self._describe(block, end, slots)
         loop = sound & (ends[0] == ends[1])
-        self._reject(block, loop, "self-loop", "both ends are one node, which stays; edge left out")
+        self._reject(block, loop, "self-loop", "both ends are one node, which is kept; edge left out")
         kept = np.flatnonzero(sound & ~loop)
         parts = (relation.astype(np.uint8), *ends, block.lines.astype(np.int32))
         self._edges.append(tuple(part[kept] for part in parts))
 
     def _describe(self, block: Block, end: str, slots: np.ndarray) -> None:
-        """Notes the attributes of nodes when they first appear, and reports rows that describe them otherwise."""
+        """Store the attributes of nodes at their first occurrence, and report rows with other attributes."""
         columns = [self._strings[name](block.columns[f"{end}_{name}"]) for name in _ATTRIBUTES]
         described = np.stack(columns, axis=1)
         while len(self._slots.ids) > len(self._attributes):
@@ -194,7 +196,7 @@ class _Reader:
         fresh, first = np.unique(slots[unknown], return_index=True)
         self._attributes[fresh] = described[unknown[first]]
         other = (slots >= 0) & (self._attributes[slots] != described).any(axis=1)
-        reason = f"the {end} end is described otherwise than in the first row of its index, which counts; edge kept"
+        reason = f"the {end} end has other attributes than in the first row of its index, which are used; edge kept"
         self._reject(block, other, "node described twice", reason)
 
     def _reject(self, block: Block, chosen: np.ndarray, kind: str, reason: str) -> None:
@@ -203,7 +205,7 @@ class _Reader:
             self._rejects.add(self._path, int(block.lines[row]), kind, reason, text)
 
     def finish(self) -> PrimeKg:
-        """The graph of all blocks."""
+        """Return the graph of all blocks."""
         index = np.fromiter(self._slots.ids, np.int64, len(self._slots.ids))
         if len(index) > _MOST_NODES:
             raise InputError(f"{self._path} has {len(index):,} nodes, but at most {_MOST_NODES:,} can be numbered.")
@@ -213,7 +215,8 @@ class _Reader:
         empty = [np.empty(0, np.int32)] * 4
         relation, x, y, lines = map(np.concatenate, zip(empty, *self._edges, strict=True))
         self._edges.clear()
-        x, y = node_of_slot[x], node_of_slot[y]
+        x = node_of_slot[x]
+        y = node_of_slot[y]
         names = list(self._relations.ids)
         self._report_unmirrored(names, index[order], relation, x, y, lines)
         grouped = np.argsort(relation, kind="stable")
@@ -233,18 +236,19 @@ class _Reader:
     def _report_unmirrored(
         self, names: list[str], index: np.ndarray, relation: np.ndarray, x: np.ndarray, y: np.ndarray, lines: np.ndarray
     ) -> None:
-        there, back = np.sort(_packed(x, relation, y)), np.sort(_packed(y, relation, x))
-        if np.array_equal(there, back):
+        forward = np.sort(_packed(x, relation, y))
+        backward = np.sort(_packed(y, relation, x))
+        if np.array_equal(forward, backward):
             return
-        lonely = np.isin(_packed(x, relation, y), np.setdiff1d(there, back))
-        for row in np.flatnonzero(lonely):
+        unmirrored = np.isin(_packed(x, relation, y), np.setdiff1d(forward, backward))
+        for row in np.flatnonzero(unmirrored):
             text = f"{names[relation[row]]},{index[x[row]]},{index[y[row]]}"
-            reason = "no row holds this edge the other way round; added"
+            reason = "no row holds this edge in the other direction; added"
             self._rejects.add(self._path, int(lines[row]), "edge without its mirror", reason, text)
 
 
 def _packed(x: np.ndarray, relation: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """(x, relation, y) as one number: uint64 [n]."""
+    """Pack (x, relation, y) into one number, uint64 [n]."""
     packed = (x.astype(np.uint64) << np.uint64(36)) | y.astype(np.uint64)
     packed |= relation.astype(np.uint64) << np.uint64(28)
     return packed
@@ -253,12 +257,12 @@ def _packed(x: np.ndarray, relation: np.ndarray, y: np.ndarray) -> np.ndarray:
 def read_primekg(
     path: Path | str, rejects: Rejects, *, progress: bool = True, block_bytes: int = BLOCK_BYTES
 ) -> PrimeKg:
-    """Reads `kg.csv`; what is wrong with it goes to `rejects`, and no line takes another with it.
+    """Read `kg.csv`, reporting faulty rows to `rejects`; a faulty row does not affect others.
 
-    Left out are rows with a wrong number of columns, an unbalanced quotation mark or a NUL byte, and the edges, though
-    not the nodes, of rows with an index that is not a number and of self-loops. Reported but used are rows that are
-    not UTF-8, that describe a node otherwise than the first row of its index did, or that lack their mirror, which is
-    added.
+    Rows with a wrong number of columns, an unbalanced quotation mark or a NUL byte are left out, and so are the edges,
+    though not the nodes, of self-loops and of rows with an index that is not a number. Rows are reported but used if
+    they are not UTF-8, if their node has other attributes than in the first row of its index, or if they lack their
+    mirror, which is added.
 
     Raises:
         InputError: the file cannot be read, is empty or lacks a column.
@@ -277,7 +281,7 @@ def read_primekg(
 
 
 def write_primekg(found: PrimeKg, path: Path | str) -> None:
-    """Writes the graph, `x_index.npy` and `report.json` into the directory `path`."""
+    """Write the graph, `x_index.npy` and `report.json` into the directory `path`."""
     path = Path(path)
     found.graph.save(path)
     np.save(path / _INDEX_FILE, found.index)
@@ -286,7 +290,7 @@ def write_primekg(found: PrimeKg, path: Path | str) -> None:
 
 
 def nodes_of_index(path: Path | str, index: np.ndarray) -> np.ndarray:
-    """Node ids of PrimeKG indices in the graph saved in `path`: int32, shaped like `index`, -1 if unknown.
+    """Return the node ids of PrimeKG indices in the graph saved in `path`, int32, shaped like `index`, -1 if unknown.
 
     Raises:
         InputError: the directory does not hold a graph read from PrimeKG.
@@ -296,8 +300,8 @@ def nodes_of_index(path: Path | str, index: np.ndarray) -> np.ndarray:
     except (OSError, ValueError) as error:
         raise InputError(f"{path} does not hold PrimeKG ({_INDEX_FILE}: {error}); build it with: {_COMMAND}") from error
     index = np.asarray(index)
-    place = np.minimum(np.searchsorted(known, index), len(known) - 1)
-    return np.where(known[place] == index, place, -1).astype(np.int32)
+    node = np.minimum(np.searchsorted(known, index), len(known) - 1)
+    return np.where(known[node] == index, node, -1).astype(np.int32)
 
 
 def _is_dense(index: np.ndarray) -> bool:
@@ -310,7 +314,7 @@ def _nodes_by_type(graph: KnowledgeGraph) -> dict[str, int]:
 
 
 def count_table(title: str, expected: Mapping[str, int], found: Mapping[str, int]) -> Table:
-    """Published numbers against found ones, largest first, with their totals."""
+    """Return a table that compares published with found numbers, largest first, with their totals."""
     table = Table(title=title, title_justify="left", title_style="bold")
     for header in ("", "expected", "found", "verdict"):
         table.add_column(header, justify="left" if header in ("", "verdict") else "right")
@@ -325,7 +329,7 @@ def count_table(title: str, expected: Mapping[str, int], found: Mapping[str, int
 
 
 def main(argv: list[str]) -> None:
-    """Reads `--input` and writes the graph into `--output`."""
+    """Read `--input` and write the graph into `--output`."""
     command_line.expect_arguments(
         argv, 0, "python -m preprocessing.primekg --input=DIR/primekg/kg.csv --output=DIR/graph"
     )

@@ -1,14 +1,14 @@
-"""Turns the official files of all code systems into one table of codes.
+"""Turn the official files of all code systems into one table of codes.
 
     python -m preprocessing.process_codes --input=DIR/medical_codes --output=DIR/processed_codes
 
-`--input` holds one folder a system, as the download leaves them: ICD9CM, ICD10CM, ICD10PCS, SNOMED, RxNorm, NDC, ATC,
-CPT4, HCPCS; one that is absent is skipped. `--output` then holds
+`--input` holds one folder per system, as the download leaves them: ICD9CM, ICD10CM, ICD10PCS, SNOMED, RxNorm, NDC, ATC,
+CPT4, HCPCS; an absent one is skipped. `--output` then holds
 
-- `codes.csv`: the columns system, code, description, attributes (a JSON object, or nothing), UTF-8, LF; systems in the
-  order of `codes.SYSTEMS`, codes in order; equal inputs give equal bytes;
-- `rejects.csv`: rows that were not used, or only in part (`rejects`);
-- `report.json`: what was found in each system.
+- `codes.csv`: the columns system, code, description, attributes (a JSON object, or empty), UTF-8, LF; systems in the
+  order of `codes.SYSTEMS`, codes sorted; equal inputs give equal bytes;
+- `rejects.csv`: rows that were not used, or used only in part;
+- `report.json`: numbers of codes and rows of each system.
 """
 
 import csv
@@ -52,18 +52,21 @@ _READERS: dict[str, Callable[[Path, Rejects, Path], CodeEntries | None]] = {
     CPT4: lambda folder, rejects, root: read_cpt(folder, rejects),
     HCPCS: lambda folder, rejects, root: read_hcpcs(folder, rejects),
 }
-# ATC may come out of RxNorm's folder.
+# Systems that may be read without their own folder: RxNorm's folder may hold ATC.
 _WITHOUT_FOLDER = (ATC,)
 
 
 class SystemReport(NamedTuple):
-    """What was found in one system.
+    """Hold the numbers of codes and rows of one system.
 
     Attributes:
-        found: codes. expected: the published number, None where it is not known.
-        empty: codes without description. duplicates: rows that only repeat another.
-        rejected: rows by kind. counted: what else the reader counted, such as rows that it leaves out on purpose.
-        files: their names below the input.
+        found: number of codes.
+        expected: published number of codes, None if it is not known.
+        empty: number of codes without description.
+        duplicates: number of rows that only repeat another.
+        rejected: numbers of rejected rows, by kind.
+        counted: other counts of the reader, such as rows that it skips on purpose.
+        files: names of the files that were read, relative to the input.
     """
 
     found: int
@@ -76,7 +79,14 @@ class SystemReport(NamedTuple):
 
 
 class Report(NamedTuple):
-    """`systems` that were read, in order; systems `skipped`; rows `repaired` by kind; and `remarks` for the user."""
+    """Hold the outcome of processing all systems.
+
+    Attributes:
+        systems: system -> its report, for the systems that were read, in order.
+        skipped: names of the systems that were skipped.
+        repaired: numbers of repaired rows, by kind.
+        remarks: sentences for the user.
+    """
 
     systems: dict[str, SystemReport]
     skipped: list[str]
@@ -85,9 +95,7 @@ class Report(NamedTuple):
 
 
 def process_codes(source: Path, output: Path, rejects: Rejects, progress: bool = True) -> Report:
-    """Reads the folders of `source` and writes `codes.csv` and `report.json` into `output`.
-
-    The files appear under their names when they are complete.
+    """Read the folders of `source`, and write `codes.csv` and `report.json` into `output` atomically.
 
     Raises:
         InputError: `source` holds no folder of a system, a folder lacks its file, a file is empty or lacks a column,
@@ -145,7 +153,7 @@ def _write_report(report: Report, path: Path) -> None:
 
 
 def report_table(report: Report) -> Table:
-    """What was found in each system, for the terminal."""
+    """Return a table of the numbers of codes and rows of each system."""
     headers = ("system", "codes", "published", "no text", "repeated rows", "rejected rows")
     table = Table(title="Codes", title_justify="left", title_style="bold")
     for position, header in enumerate(headers):
@@ -159,7 +167,7 @@ def report_table(report: Report) -> Table:
 
 
 def print_report(report: Report, rejects: Rejects, console: Console) -> None:
-    """Prints what was found, repaired, rejected and skipped."""
+    """Print the numbers of codes, rejected rows and repaired rows, the remarks, and the skipped systems."""
     console.print(report_table(report))
     if rejects.summary():
         console.print(rejects.table())
@@ -168,16 +176,17 @@ def print_report(report: Report, rejects: Rejects, console: Console) -> None:
         if found.counted:
             sentences.append(f"{system}: {', '.join(f'{count:,} {what}' for what, count in found.counted.items())}")
     if report.skipped:
-        sentences.append(f"skipped, since their files are absent: {', '.join(report.skipped)}")
+        sentences.append(f"skipped, because their files are absent: {', '.join(report.skipped)}")
     for sentence in sentences:
         console.print(sentence, soft_wrap=True, highlight=False, markup=False)
 
 
 def main(argv: list[str]) -> None:
-    """Processes the folders that the flags name."""
+    """Process the folders that the flags name."""
     example = "python -m preprocessing.process_codes --input=DIR/medical_codes --output=DIR/processed_codes"
     command_line.expect_arguments(argv, 0, example)
-    source, output = Path(flags.FLAGS.input), Path(flags.FLAGS.output)
+    source = Path(flags.FLAGS.input)
+    output = Path(flags.FLAGS.output)
     with Rejects(output / "rejects.csv", root=source) as rejects:
         report = process_codes(source, output, rejects)
         print_report(report, rejects, Console())
@@ -186,8 +195,8 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("input", None, "folder that holds one folder a code system, as the download leaves it")
+    flags.DEFINE_string("input", None, "folder that holds one folder per code system, as the download leaves it")
     flags.DEFINE_string("output", None, "folder for codes.csv, rejects.csv and report.json")
-    flags.DEFINE_bool("strict", False, "end with status 1 when rows were rejected, after all was read and written")
+    flags.DEFINE_bool("strict", False, "exit with status 1 if rows were rejected, after all was read and written")
     flags.mark_flags_as_required(["input", "output"])
     command_line.run(main)

@@ -1,4 +1,4 @@
-"""Building a data set with Apache Beam, on this machine or on a cluster."""
+"""Build a data set with Apache Beam, on this machine or on a cluster."""
 
 import dataclasses
 import functools
@@ -14,14 +14,14 @@ from preprocessing.dataset.examples import examples
 
 @dataclasses.dataclass(frozen=True)
 class BeamPipeline:
-    """How Beam is to run.
+    """Hold the options of a Beam pipeline.
 
     Attributes:
-        options: as Beam's own command lines take them, `--runner=FlinkRunner`; none means the direct runner. Options
-            that Beam does not know are passed on, because some runners bring their own.
+        options: options in the form of Beam's command lines, such as `--runner=FlinkRunner`; none means the direct
+            runner. Options that Beam does not know are passed on, because some runners define their own.
 
     Raises:
-        InputError: Apache Beam is not installed, or an option is not written as one.
+        InputError: Apache Beam is not installed, or an option does not begin with `--`.
     """
 
     options: tuple[str, ...] = ()
@@ -37,16 +37,16 @@ class BeamPipeline:
             raise extras.missing("apache_beam")
 
     def configure(self, config: tfds.download.DownloadConfig) -> tfds.download.DownloadConfig:
-        """`config` with these options."""
+        """Return a copy of `config` with these options."""
         from apache_beam.options.pipeline_options import PipelineOptions
 
         return config.replace(beam_options=PipelineOptions(list(self.options)))
 
 
 def beam_examples(plan_dir: Path, split: str, ranges: int):
-    """A `beam.PTransform` that makes the `(key, example)` pairs of a split, `examples.RANGE` codes at a time.
+    """Return a `beam.PTransform` that makes the `(key, example)` pairs of a split, `examples.RANGE` codes at a time.
 
-    Workers receive the numbers of ranges only: each maps the plan into its memory and holds the codes of one range.
+    Workers receive only the numbers of ranges: each maps the plan into its memory and holds the codes of one range.
     """
     import apache_beam as beam
 

@@ -1,4 +1,4 @@
-"""What surrounds the building of a data set: one builder at a time, and one sentence where the disk refuses."""
+"""Guard the building of a data set: let one process build at a time, and explain errors of the file system."""
 
 import contextlib
 import errno
@@ -15,7 +15,11 @@ from preprocessing.common.errors import InputError
 
 @contextlib.contextmanager
 def writable(path: Path) -> Iterator[None]:
-    """Turns what the file system refuses into one sentence."""
+    """Turn errors of the file system into an `InputError` that names the path.
+
+    Raises:
+        InputError: the disk is full or does not permit writing.
+    """
     refusals = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST)
     try:
         yield
@@ -29,9 +33,9 @@ def writable(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def only_builder(path: Path) -> Iterator[None]:
-    """Holds a lock on the directory above `path`, and removes that directory again if nothing came of it.
+    """Hold a lock on the directory above `path`, and remove that directory at the end if it is empty.
 
-    What builders that were killed have left of this and of the directory that all data sets share is removed first.
+    Leftovers of killed builders in that directory, and in the one that all data sets share, are removed first.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -42,12 +46,12 @@ def only_builder(path: Path) -> Iterator[None]:
             _remove(path.parent, "*incomplete*")
             yield
     finally:
-        with contextlib.suppress(OSError):  # Something came of it.
+        with contextlib.suppress(OSError):  # The directory is not empty.
             path.parent.rmdir()
 
 
 def _remove(folder: Path, pattern: str) -> None:
-    """Removes what killed builders left in a folder."""
+    """Remove the leftovers of killed builders from a folder."""
     for leftover in folder.glob(pattern):
         if leftover.is_dir():
             shutil.rmtree(leftover)
@@ -57,7 +61,7 @@ def _remove(folder: Path, pattern: str) -> None:
 
 @contextlib.contextmanager
 def quiet_tfds() -> Iterator[None]:
-    """TFDS's own progress bars and messages would interrupt this module's."""
+    """Turn off the progress bars and messages of TFDS, which would interrupt those of this package."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
     tfds.disable_progress_bar()

@@ -1,8 +1,8 @@
-"""What the examples of a data set are made from, laid out so that any process can make any range of them.
+"""Make the examples of a data set from a plan on disk, so that any process can make any range of them.
 
-A *plan* is a directory that exists while a data set is built: for each split a parquet file of codes with the nodes
-they stand on, in row groups of `RANGE` codes, and the edges that subgraphs are cut from as arrays to map into memory.
-The writer of TFDS goes through the row groups one after the other; Apache Beam hands them to its workers. Either way a
+A *plan* is a directory that exists while a data set is built. For each split it holds a parquet file of codes with
+their nodes, in row groups of `RANGE` codes; and it holds the edges of the graph as arrays to map into memory. The
+writer of TFDS reads the row groups one after the other; Apache Beam distributes them to its workers. Either way a
 process holds one row group and maps the rest.
 """
 
@@ -27,7 +27,7 @@ CODES_SCHEMA = pa.schema(
         ("system", pa.string()),
         ("code", pa.string()),
         ("description", pa.string()),
-        # What the code stands on: its anchors, or its whole neighborhood with the anchors in front.
+        # The anchors of the code, or its complete neighborhood with the anchors first.
         ("nodes", pa.list_(pa.int32())),
         # Number of the anchors.
         ("anchors", pa.int32()),
@@ -39,14 +39,14 @@ CODES_SCHEMA = pa.schema(
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """An open plan.
+    """Hold an open plan.
 
     Attributes:
-        folder: where its files of codes lie.
-        table: what each node offers, to find neighborhoods; or all edges, where codes come with theirs.
-        max_nodes: most nodes of a subgraph.
-        ranges: split -> number of its row groups.
-        sizes: split -> number of its codes.
+        folder: directory of the plan.
+        table: the neighbors of each node, to find neighborhoods; or all edges, if the codes come with neighborhoods.
+        max_nodes: maximum number of nodes of a subgraph.
+        ranges: split -> number of row groups.
+        sizes: split -> number of codes.
     """
 
     folder: Path
@@ -57,21 +57,21 @@ class Plan:
 
     @property
     def num_codes(self) -> int:
-        """Codes of all splits."""
+        """Return the number of codes in all splits."""
         return sum(self.sizes.values())
 
 
 def codes_table(
     records: Sequence[CodeRecord], nodes: pa.ListArray, anchors: np.ndarray, self_nodes: np.ndarray
 ) -> pa.Table:
-    """`CODES_SCHEMA` table of n records, their nodes (n lists), numbers of anchors [n] and self nodes [n]."""
+    """Return the `CODES_SCHEMA` table of n records, with their n node lists, numbers of anchors and self nodes [n]."""
     columns = [pa.array([getattr(record, name) for record in records], pa.string()) for name in CODES_SCHEMA.names[:3]]
     columns += [nodes, pa.array(anchors, pa.int32()), pa.array(self_nodes, pa.int32())]
     return pa.Table.from_arrays(columns, schema=CODES_SCHEMA)
 
 
 def anchor_lists(anchors: np.ndarray) -> tuple[pa.ListArray, np.ndarray]:
-    """Rows of `anchors` int32 [n, A], padded with -1, as lists without the padding; and their lengths int64 [n]."""
+    """Return the rows of `anchors`, int32 [n, A], -1 padded, as lists without padding, and their lengths, int64 [n]."""
     present = anchors >= 0
     counts = present.sum(axis=1)
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
@@ -79,7 +79,7 @@ def anchor_lists(anchors: np.ndarray) -> tuple[pa.ListArray, np.ndarray]:
 
 
 def write_plan(folder: Path, codes: pa.Table, table: NeighborTable | PairTable, max_nodes: int) -> None:
-    """Writes the plan of `codes` (`CODES_SCHEMA`, keys unique).
+    """Write the plan of `codes` (`CODES_SCHEMA`, keys unique).
 
     Raises:
         InputError: a split would be empty.
@@ -87,7 +87,7 @@ def write_plan(folder: Path, codes: pa.Table, table: NeighborTable | PairTable, 
     systems, names = (codes[column].to_pylist() for column in ("system", "code"))
     splits = split_of([f"{system}/{code}" for system, code in zip(systems, names, strict=True)])
     if len(set(splits.tolist())) < len(SPLITS):
-        raise InputError(f"{len(codes)} codes leave a split empty; take more, or a larger sample.")
+        raise InputError(f"{len(codes)} codes leave a split empty; take more codes or a larger sample.")
     folder.mkdir(parents=True, exist_ok=True)
     for position, name in enumerate(SPLITS):
         chosen = codes.filter(pa.array(splits == position))
@@ -100,7 +100,7 @@ def write_plan(folder: Path, codes: pa.Table, table: NeighborTable | PairTable, 
 
 @functools.lru_cache(maxsize=1)
 def open_plan(folder: Path) -> Plan:
-    """Opens the plan in `folder`; once in a process, whichever of its threads asks."""
+    """Open the plan in `folder`, once per process for all of its threads."""
     about = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
     kind = {kind.__name__: kind for kind in (NeighborTable, PairTable)}[about["table"]]
     arrays = {field.name: np.load(folder / f"{field.name}.npy", mmap_mode="r") for field in dataclasses.fields(kind)}
@@ -115,9 +115,9 @@ def open_plan(folder: Path) -> Plan:
 
 
 def examples(folder: Path, split: str, position: int) -> Iterator[tuple[str, dict]]:
-    """Yields `(key, example)` of the codes in row group `position` of a split; see `medtok_codes.MedtokCodes`.
+    """Yield `(key, example)` of the codes in row group `position` of a split; see `medtok_codes.MedtokCodes`.
 
-    An example depends on its code alone, so ranges may be made in any order and by any process.
+    An example depends only on its code, so ranges may be made in any order and by any process.
     """
     plan = open_plan(folder)
     with pq.ParquetFile(plan.folder / f"{split}.parquet") as file:
@@ -144,7 +144,8 @@ def examples(folder: Path, split: str, position: int) -> Iterator[tuple[str, dic
 
 def _subgraphs(plan: Plan, codes: pa.Table) -> Iterator[Subgraph]:
     lists = codes["nodes"].combine_chunks()
-    nodes, offsets = lists.flatten().to_numpy(), lists.offsets.to_numpy().astype(np.int64)
+    nodes = lists.flatten().to_numpy()
+    offsets = lists.offsets.to_numpy().astype(np.int64)
     counts = codes["anchors"].to_numpy()
     width = max(1, int(counts.max(initial=0)))
     anchors = np.full((len(codes), width), -1, dtype=np.int32)

@@ -1,4 +1,4 @@
-"""The three sources of a data set: each gives its knowledge graph, its codes and the nodes that they stand on.
+"""Read the knowledge graph, the codes and their nodes from one of the three sources of a data set.
 
 | source | codes | graph | subgraphs |
 |---|---|---|---|
@@ -6,8 +6,9 @@
 | `primekg` | `processed_descriptions.csv` | PrimeKG: `graph/` | hub-capped, 2 hops of the nodes in `links/` |
 | `release` | `all_codes_mappings.parquet` | PrimeKG: `kg.csv` | its node lists, and all edges among them |
 
-The last two are built from the files of a source directory (`FILES`). There too a node may be the code itself, whose
-name the model never sees: for `primekg` links tell, for `release` that its name is the code's description.
+The last two are built from the files of a source directory (`FILES`). In their graphs, too, a node may be the code
+itself, and the model must never see its name: `primekg` marks the node of an exact link, `release` the node whose name
+equals the code's description.
 """
 
 import dataclasses
@@ -42,7 +43,7 @@ COVERAGE = "links/coverage.json"
 DESCRIPTIONS = "processed_descriptions.csv"
 GRAPH = "graph"
 KG = "kg.csv"
-# Files of a source directory that a data set is made from, and the command that makes them.
+# Files of a source directory from which a data set is built, and the command that makes them.
 FILES = {
     PRIMEKG: ((DESCRIPTIONS, f"{GRAPH}/graph.json", LINKS), "python -m preprocessing.pipeline --output={} --full"),
     RELEASE: ((RELEASE_FILE, KG), "python -m preprocessing.download release --output={}"),
@@ -51,12 +52,12 @@ _ORIGINS = {PRIMEKG: "the official files of all code systems and PrimeKG", RELEA
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
-    """What a data set is made of.
+class DatasetInputs:
+    """Hold the inputs of a data set.
 
     Attributes:
         codes: `examples.CODES_SCHEMA` table.
-        table: what subgraphs are cut from.
+        table: the edges from which subgraphs are cut.
     """
 
     codes: pa.Table
@@ -64,10 +65,11 @@ class Source:
 
 
 def check_source(name: str, options: DatasetOptions, source_dir: Path | None, data_dir: object = None) -> None:
-    """Checks that the data set `name` could be built.
+    """Check that the data set `name` could be built.
 
     Raises:
-        InputError: it needs a source directory, or one that is given lacks a file; the sentence tells the commands.
+        InputError: the data set needs a source directory and none is given, the given one lacks a file, or none is
+            needed; the message gives the commands.
     """
     if options.source == ICD:
         if source_dir is not None:
@@ -77,9 +79,9 @@ def check_source(name: str, options: DatasetOptions, source_dir: Path | None, da
     if source_dir is None:
         where = "" if data_dir is None else f" --data_dir={data_dir}"
         raise InputError(
-            f"{name} is not there yet and is built from {_ORIGINS[options.source]}: {command.format('DIR')} brings "
-            f"them, and python -m preprocessing.medtok_codes --name={name} --source_dir=DIR{where} builds it "
-            f"('{NAME}/{ICD}' needs no files)."
+            f"{name} does not exist yet and is built from {_ORIGINS[options.source]}: get these with "
+            f"{command.format('DIR')}, and build it with python -m preprocessing.medtok_codes --name={name} "
+            f"--source_dir=DIR{where} ('{NAME}/{ICD}' needs no files)."
         )
     for file in files:
         if not (source_dir / file).is_file():
@@ -89,17 +91,17 @@ def check_source(name: str, options: DatasetOptions, source_dir: Path | None, da
 
 
 def source_files(options: DatasetOptions, source_dir: Path | None) -> dict[str, dict[str, str | int]]:
-    """Size and SHA-256 of the files that a data set is made from, by their name in the source directory."""
+    """Return the size (bytes) and SHA-256 of the files of a data set, by their name in the source directory."""
     found = {}
     for name in FILES.get(options.source, ((), ""))[0]:
         found[name] = {"bytes": (source_dir / name).stat().st_size, "sha256": sha256_of(source_dir / name)}
     return found
 
 
-def read_source(options: DatasetOptions, source_dir: Path | None, folder: Path, progress: bool = True) -> Source:
-    """Reads what a data set is made of, and writes its graph into `folder`, with the counts of what was read.
+def read_source(options: DatasetOptions, source_dir: Path | None, folder: Path, progress: bool = True) -> DatasetInputs:
+    """Read the inputs of a data set, and write its graph and a report of the counts into `folder`.
 
-    `folder` then holds the graph, `report.json`, `holdout.parquet` where edges are held out, and `rejects.csv` where
+    `folder` then holds the graph, `report.json`, `holdout.parquet` if edges are held out, and `rejects.csv` if
     there is a source directory.
     """
     if options.source == ICD:
@@ -120,9 +122,11 @@ def read_source(options: DatasetOptions, source_dir: Path | None, folder: Path, 
     return source
 
 
-def _icd(options: DatasetOptions, folder: Path) -> Source:
+def _icd(options: DatasetOptions, folder: Path) -> DatasetInputs:
     source = icd_graph.icd_facts(options.groups)
-    facts, keys, held = source.facts, list(source.ids), {}
+    facts = source.facts
+    keys = list(source.ids)
+    held = {}
     for holdout in options.holdouts:
         facts, left_out = hold_out(facts, keys, icd_graph.EDGE_TYPES[holdout.edge_type], holdout)
         held |= left_out
@@ -135,12 +139,12 @@ def _icd(options: DatasetOptions, folder: Path) -> Source:
     records = _sampled(vocabulary(), options)[0]
     nodes, counts = anchor_lists(link_by_key(records, source.ids)[0])
     codes = codes_table(records, nodes, counts, np.where(counts > 0, 0, -1))
-    return Source(codes, _neighbors(graph, options, icd_graph.PRIORITY, icd_graph.FIRST_KEPT))
+    return DatasetInputs(codes, _neighbors(graph, options, icd_graph.PRIORITY, icd_graph.FIRST_KEPT))
 
 
 def _primekg(
     options: DatasetOptions, source_dir: Path, folder: Path, rejects: Rejects, progress: bool
-) -> tuple[Source, dict[str, int]]:
+) -> tuple[DatasetInputs, dict[str, int]]:
     described = _described_codes(source_dir / DESCRIPTIONS, rejects)
     records, _ = _sampled(described, options)
     graph = KnowledgeGraph.load(source_dir / GRAPH)
@@ -149,12 +153,12 @@ def _primekg(
     nodes, counts = anchor_lists(anchors[:, : options.max_nodes])
     codes = codes_table(records, nodes, counts, np.where(self_nodes < counts, self_nodes, -1))
     counted = {"codes": len(described), "codes_with_nodes": int((counts > 0).sum())}
-    return Source(codes, _neighbors(graph, options, primekg.PRIORITY, primekg.FIRST_KEPT)), counted
+    return DatasetInputs(codes, _neighbors(graph, options, primekg.PRIORITY, primekg.FIRST_KEPT)), counted
 
 
 def _release(
     options: DatasetOptions, source_dir: Path, folder: Path, rejects: Rejects, progress: bool
-) -> tuple[Source, dict[str, int]]:
+) -> tuple[DatasetInputs, dict[str, int]]:
     found = primekg.read_primekg(source_dir / KG, rejects, progress=progress)
     found.graph.save(folder)
     path = source_dir / RELEASE_FILE
@@ -168,17 +172,17 @@ def _release(
         "codes_with_nodes": int((anchors > 0).sum()),
         "node_lists_cut_at_the_cap": cut,
     }
-    return Source(codes, pair_table(found.graph, priority=primekg.PRIORITY)), counted
+    return DatasetInputs(codes, pair_table(found.graph, priority=primekg.PRIORITY)), counted
 
 
 def _link_coverage(source_dir: Path) -> dict[str, dict[str, int]]:
-    """Codes by system and method of linking, as `preprocessing.linking` counted them; empty where it did not."""
+    """Return the numbers of codes by system and method of linking from `coverage.json`, if there is such a file."""
     path = source_dir / COVERAGE
     return json.loads(path.read_text(encoding="utf-8"))["systems"] if path.is_file() else {}
 
 
 def _described_codes(path: Path, rejects: Rejects) -> list[CodeRecord]:
-    """The codes of `processed_descriptions.csv`; one without a text is described by its system and code."""
+    """Return the codes of `processed_descriptions.csv`; the description of one without a text is `SYSTEM code`."""
     records = {}
     columns = dict.fromkeys(("system", "code", "description"), ())
     for line, (system, code, text), row in table(path, rejects, columns=columns, separators=",", quoted=True):
@@ -201,22 +205,28 @@ def _neighbors(
 def _known_nodes(
     release: Release, index: np.ndarray, max_nodes: int, rejects: Rejects, path: Path
 ) -> tuple[pa.ListArray, np.ndarray, int]:
-    """Node lists of the release's codes in node ids, at most `max_nodes` each; number of anchors; lists that were cut.
+    """Convert the PrimeKG indices of the release's codes to node ids, at most `max_nodes` per code.
 
-    Where the release does not say which node is the code's own, the first of its list counts as that.
+    If the release does not state which nodes are the code's own, the first of its list is the anchor.
+
+    Returns:
+        lists: node ids of each of n codes, anchors first.
+        anchors: int64 [n], number of anchors of each code.
+        cut: number of lists that were longer than `max_nodes`.
     """
     lengths = np.array([len(numbers) for numbers in release.index], dtype=np.int64)
     flat = np.concatenate(release.index) if len(lengths) else np.empty(0, np.int64)
     row = np.repeat(np.arange(len(lengths)), lengths)
-    place = np.minimum(np.searchsorted(index, flat), len(index) - 1)
-    known = index[place] == flat
+    node = np.minimum(np.searchsorted(index, flat), len(index) - 1)
+    known = index[node] == flat
     for position in np.flatnonzero(~known):
         key = release.records[row[position]].key
         reason = f"PrimeKG has no node of index {flat[position]}; the other nodes of {key} are kept"
         rejects.add(path, int(release.lines[row[position]]), "node not in the graph", reason, key)
     own = np.arange(len(flat)) - (np.cumsum(lengths) - lengths)[row] < release.anchors[row]
     anchors = np.bincount(row[known & own], minlength=len(lengths))
-    row, nodes = row[known], place[known]
+    row = row[known]
+    nodes = node[known]
     counts = np.bincount(row, minlength=len(lengths))
     kept = np.arange(len(row)) - (np.cumsum(counts) - counts)[row] < max_nodes
     capped = np.minimum(counts, max_nodes)
@@ -229,7 +239,7 @@ def _known_nodes(
 def _self_nodes(
     records: Sequence[CodeRecord], nodes: pa.ListArray, anchors: np.ndarray, graph: KnowledgeGraph
 ) -> np.ndarray:
-    """Position of the anchor that is named as the code is described, -1 for none: int32 [n]."""
+    """Return the position of the anchor whose name equals the description of the code, -1 for none, int32 [n]."""
     names = graph.nodes["name"].to_pylist()
     forms: dict[int, str] = {}
     found = np.full(len(records), -1, dtype=np.int32)
@@ -248,7 +258,7 @@ def _self_nodes(
 
 
 def _sampled(records: Sequence[CodeRecord], options: DatasetOptions) -> tuple[list[CodeRecord], np.ndarray]:
-    """The codes that the option `sample` leaves, and their positions int64 [n]."""
+    """Return the codes that the option `sample` keeps, and their positions, int64 [n]."""
     if options.sample is None or options.sample >= len(records):
         return list(records), np.arange(len(records))
     systems = [record.system for record in records]

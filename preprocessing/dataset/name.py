@@ -1,20 +1,20 @@
-"""Reads a data set name: everything that makes one data set differ from another is in its name.
+"""Parse the name of a data set, which states everything that makes one data set differ from another.
 
 `medtok_codes/<source>`, where the source is
 
 - `icd`: the ICD code systems over the graph of their official files, from Python packages;
-- `primekg`: the codes of all coding systems linked to PrimeKG, from files that `preprocessing.pipeline` made;
+- `primekg`: the codes of all code systems linked to PrimeKG, from files that `preprocessing.pipeline` made;
 - `release`: the authors' published codes with their neighborhoods in PrimeKG, from the files of the release;
 
-followed by any of these options, joined by `-`, each at most once but for `holdout`:
+followed by any of these options, joined by `-`, each at most once except `holdout`:
 
 - `groups`: CCSR and CCS groups as nodes of the graph (labels of the evaluation, so off by default); `icd` only;
-- `holdout_<edge type>_<percent>_<name>`: leaves that part of the edge type out, `holdout_gem_30_eval`; `icd` only; may
+- `holdout_<edge type>_<percent>_<name>`: holds out that part of the edge type, `holdout_gem_30_eval`; `icd` only; may
   be given several times, for edge types that have no relation in common (`holdout_gem_30_eval-holdout_note_30_eval`);
 - `nodes_<n>`: at most n nodes in a subgraph (64);
 - `hubs_<n>`: at most n neighbors offered by a node (16); not for `release`, which comes with its neighborhoods;
-- `sample_<n>`: about n codes, whole categories only. The graph stays whole, so every example is the same as in the
-  full data set.
+- `sample_<n>`: about n codes, complete categories only. The graph is not sampled, so every example is the same as in
+  the full data set.
 """
 
 import dataclasses
@@ -60,7 +60,7 @@ _DEFAULT_HUBS = 16
 
 @dataclasses.dataclass(frozen=True)
 class DatasetOptions:
-    """What a data set name says; see the module's docstring."""
+    """Hold the options that a data set name states; see the docstring of this module."""
 
     source: str = ICD
     groups: bool = False
@@ -71,7 +71,7 @@ class DatasetOptions:
 
     @property
     def config_name(self) -> str:
-        """The one spelling of these options: fixed order, defaults left out."""
+        """Return the canonical spelling of these options, in a fixed order and without defaults."""
         parts = [self.source]
         if self.groups:
             parts.append("groups")
@@ -87,10 +87,10 @@ class DatasetOptions:
 
 
 def parse_name(name: str) -> DatasetOptions:
-    """Options of `medtok_codes/<config>`.
+    """Return the options that the name `medtok_codes/<config>` states.
 
     Raises:
-        InputError: anything in the name is not understood; the sentence gives the nearest spelling.
+        InputError: a part of the name is not understood; the message gives the nearest spelling.
     """
     dataset, _, config = name.partition("/")
     if dataset != NAME or not config:
@@ -98,7 +98,7 @@ def parse_name(name: str) -> DatasetOptions:
     source, *options = config.split("-")
     if source not in SOURCES:
         raise InputError(
-            f"{name!r} names the source {source!r}, which is not known; did you mean "
+            f"{name!r} names the unknown source {source!r}; did you mean "
             f"'{NAME}/{_nearest(source, SOURCES)}'? (sources: {', '.join(SOURCES)})"
         )
     values: dict[str, tuple[str, ...]] = {}

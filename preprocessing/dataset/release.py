@@ -1,11 +1,11 @@
-"""Reads the codes of the authors' release: `all_codes_mappings.parquet` of Harvard Dataverse doi:10.7910/DVN/7XNT3M.
+"""Read the codes of the authors' release: `all_codes_mappings.parquet` of Harvard Dataverse doi:10.7910/DVN/7XNT3M.
 
 Columns: `med_code`, `desc` and `pkg_index_list`, the PrimeKG indices (`x_index` of `kg.csv`) of the code's subgraph,
 must be there; `code_system` and `med_code_node_mapping`, the index of the code's own nodes, may be absent. Lists of
 indices are read as parquet lists, or as text such as `[1, 2, 3]`.
 
-Nothing is lost in silence: what cannot be used is told to `Rejects` with the number of its row, and the rest of the row
-stays. A code that comes twice keeps the text that came first and the nodes of both.
+Every value that cannot be used is reported to `Rejects` with the number of its row, and the rest of the row is kept. A
+code that occurs twice keeps the first text and the nodes of both rows.
 """
 
 import dataclasses
@@ -55,20 +55,20 @@ _SPELLINGS = {
 }
 _EITHER_ICD9 = ("ICD9", "ICD09")
 _BATCH = 65_536
-# What surrounds the numbers where pandas, numpy or Python wrote a list as text.
+# Characters around the numbers of a list that pandas, numpy or Python wrote as text.
 _WRAPPING = re.compile(r"(?:np\.|numpy\.)?(?:array|set|frozenset|int32|int64)\(|dtype=[\w.]+|[\[\](){}'\"]")
 _NUMBER = re.compile(r"([0-9]+)(?:\.0*)?")
 
 
 @dataclasses.dataclass(frozen=True)
 class Release:
-    """n codes and what the release says of their subgraphs.
+    """Hold the n codes of the release and the PrimeKG indices of their subgraphs.
 
     Attributes:
         records: the codes, keys unique, in the order of the file.
         index: PrimeKG indices of each code's subgraph, int64 [k], without repeats; the code's own nodes come first.
-        anchors: int64 [n], number of indices in front that are the code's own nodes.
-        lines: int64 [n], row of the file where each code comes first, from 1.
+        anchors: int64 [n], number of leading indices that are the code's own nodes.
+        lines: int64 [n], row of the file in which each code occurs first, from 1.
     """
 
     records: list[CodeRecord]
@@ -78,10 +78,10 @@ class Release:
 
 
 def system_of(spelling: str, code: str) -> str | None:
-    """OMOP vocabulary of a spelling such as `ICD-10-CM`, `snomed ct` or `rxnorm`; None where it is not known.
+    """Return the OMOP vocabulary of a spelling such as `ICD-10-CM`, `snomed ct` or `rxnorm`; None if it is not known.
 
-    A bare `ICD9` is decided by the code: procedures have their dot behind two digits (`00.10`). Written without a dot,
-    two digits are a procedure and the rest, which may be either, is taken for a diagnosis.
+    The code decides a bare `ICD9`: procedures have their dot after two digits (`00.10`). Without a dot, two digits are
+    a procedure, and longer codes, which may be either, are taken as diagnoses.
     """
     plain = re.sub("[^A-Z0-9]", "", spelling.upper())
     if plain in _EITHER_ICD9:
@@ -90,7 +90,7 @@ def system_of(spelling: str, code: str) -> str | None:
 
 
 def read_release(path: Path, rejects: Rejects, *, progress: bool = True) -> Release:
-    """Reads `all_codes_mappings.parquet`.
+    """Read `all_codes_mappings.parquet`.
 
     Raises:
         InputError: the file cannot be read, lacks a needed column or holds no code.
@@ -135,19 +135,20 @@ def _first_line(error: Exception) -> str:
 
 
 class _Reader:
-    """Collects rows; the one place that knows which number a row has."""
+    """Collect the codes of the rows of the file, and count the rows."""
 
     def __init__(self, path: Path, rejects: Rejects):
         self.records: list[CodeRecord] = []
         self.index: list[np.ndarray] = []
         self.anchors: list[int] = []
         self.lines: list[int] = []
-        self._path, self._rejects = path, rejects
+        self._path = path
+        self._rejects = rejects
         self._row = 0
         self._position: dict[tuple[str, str], int] = {}
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Takes some rows."""
+        """Add the rows of one batch."""
         absent = [None] * len(batch)
         columns = {name: batch[name] for name in batch.schema.names}
         texts = [_texts(columns[name]) if name in columns else absent for name in ("med_code", "desc", "code_system")]
@@ -181,8 +182,9 @@ class _Reader:
             self._merge(position, record, own, nodes)
 
     def _merge(self, position: int, record: CodeRecord, own: np.ndarray, nodes: np.ndarray) -> None:
-        """Joins the nodes of a code that came before to those that it has."""
-        first, had = self.records[position], self.index[position]
+        """Add the nodes of a repeated code to those of its first row."""
+        first = self.records[position]
+        had = self.index[position]
         if first.description == record.description:
             self._reject("duplicate code", "the nodes of both rows are kept", record.key)
         else:
@@ -193,10 +195,11 @@ class _Reader:
         self.anchors[position] = len(anchors)
 
     def _name(self, code: str, spelling: str | None) -> tuple[str, str]:
-        """OMOP vocabulary and display form of a code; a code may carry its system, as in `ICD10CM/E11.9`."""
+        """Return the OMOP vocabulary and display form of a code, which may include its system (`ICD10CM/E11.9`)."""
         prefix, slash, rest = code.partition("/")
         if slash and system_of(prefix, rest):
-            code, spelling = rest.strip(), spelling or prefix
+            code = rest.strip()
+            spelling = spelling or prefix
         system = system_of(spelling, code) if spelling else UNKNOWN_SYSTEM
         if system is None:
             system = re.sub("[^A-Za-z0-9_]", "", spelling) or UNKNOWN_SYSTEM
@@ -204,11 +207,11 @@ class _Reader:
         if coding.is_wellformed(system, code):
             code = coding.display_code(system, code)
         elif system in coding.SYSTEMS:
-            self._reject("code not in the form of its system", "kept as it stands", f"{system}/{code}")
+            self._reject("code not in the form of its system", "kept unchanged", f"{system}/{code}")
         return system, code
 
     def _lists(self, column: pa.Array, what: str) -> Iterator[np.ndarray]:
-        """int64 indices of each row of a column of lists, numbers or text; what is no index is rejected."""
+        """Return an iterator over the int64 indices of each row of a column of lists, numbers or text."""
         if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
             values = column.flatten()
             if pa.types.is_integer(values.type) and not values.null_count:
@@ -223,7 +226,8 @@ class _Reader:
         if value is None or value != value or value in ("nan", "None"):
             return np.empty(0, np.int64)
         parts = value if isinstance(value, list) else re.split(r"[\s,;]+", _WRAPPING.sub(" ", str(value)))
-        numbers, wrong = [], []
+        numbers = []
+        wrong = []
         for part in parts:
             match = _NUMBER.fullmatch(str(part))
             if match and len(match[1]) < 19:
@@ -240,7 +244,7 @@ class _Reader:
 
 
 def _texts(column: pa.Array) -> list[str | None]:
-    """Strings of a column of strings, bytes or numbers."""
+    """Return a column of strings, bytes or numbers as strings."""
     if pa.types.is_integer(column.type):
         column = column.cast(pa.string())
     return [
@@ -250,13 +254,13 @@ def _texts(column: pa.Array) -> list[str | None]:
 
 
 def _clean(text: str | None) -> str:
-    """Without NUL bytes, line ends and blanks at either end; pandas writes an absent text as `nan`."""
+    """Remove NUL bytes, collapse blanks, and return "" for `nan`, which pandas writes for an absent text."""
     text = " ".join((text or "").replace("\0", "").split())
     return "" if text == "nan" else text
 
 
 def _distinct(values: np.ndarray) -> np.ndarray:
-    """`values` without repeats, in the order of their first appearance."""
+    """Return `values` without repeats, in the order of their first occurrence."""
     if len(values) < 2:
         return values
     _, first = np.unique(values, return_index=True)

@@ -1,9 +1,10 @@
-"""Train, validation and test: 80/10/10 within each code system.
+"""Split codes into train, validation and test: 80/10/10 within each code system.
 
-A code's split is a threshold on a stable hash of its key. The alternative, ranking hashes within a system, would hit
-the fractions exactly, but would move codes between splits whenever a release adds or retires others, and a code that
-a checkpoint was trained on could then turn up in a test set. Here it never can. The price is sampling noise, which
-`_SALT` was chosen to keep small: on the embedded vocabulary every system is within 0.2 points of 80/10/10.
+A stable hash of a code's key, compared with thresholds, decides its split. The alternative, ranking hashes within a
+system, would meet the fractions exactly, but would move codes between splits whenever a release adds or retires
+others, and a code that a checkpoint was trained on could then be in a test set. With thresholds it never can. The cost
+is sampling noise, which `_SALT` was chosen to keep small: on the embedded vocabulary every system is within 0.2
+percentage points of 80/10/10.
 """
 
 import numpy as np
@@ -17,12 +18,12 @@ _BOUNDS = np.cumsum(FRACTIONS)[:-1]
 
 
 def split_of(keys: list[str]) -> np.ndarray:
-    """Position in `SPLITS` of each `SYSTEM/code` key: int8 [n]. Depends on nothing but the key."""
+    """Return the position in `SPLITS` of each `SYSTEM/code` key, int8 [n], which depends only on the key."""
     return np.searchsorted(_BOUNDS, uniform(hash_strings(_SALT, keys)), side="right").astype(np.int8)
 
 
 def sample(systems: list[str], categories: list[str], count: int) -> np.ndarray:
-    """Chooses about `count` codes by stable hash, whole categories only and each system in proportion.
+    """Choose about `count` codes by stable hash, only complete categories and each system in proportion.
 
     Args:
         systems: system of each code.
@@ -30,8 +31,8 @@ def sample(systems: list[str], categories: list[str], count: int) -> np.ndarray:
         count: codes wanted.
 
     Returns:
-        Sorted positions of the chosen codes, int64. Never more than `count` codes, unless a system's smallest category
-        alone exceeds its share; a category that does not fit what is left of its system's share is passed over.
+        Sorted positions of the chosen codes, int64 [m]; m exceeds `count` only if the smallest category of a system
+        exceeds the system's share. A category that exceeds the rest of its system's share is skipped.
     """
     names, inverse, sizes = np.unique(categories, return_inverse=True, return_counts=True)
     system_of = np.empty(len(names), dtype=object)

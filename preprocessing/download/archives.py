@@ -1,4 +1,4 @@
-"""Zip archives that somebody else made, unpacked without trusting them."""
+"""Unpack zip archives without trusting them."""
 
 import os
 import stat
@@ -12,7 +12,7 @@ from preprocessing.common.errors import InputError
 
 # Deflate reaches at most 1,032; the tables unpacked here reach about 15.
 _MAX_RATIO = 200
-# Below this size a high ratio harms nobody: a few hundred equal lines reach it.
+# Below this size a high ratio is harmless: a few hundred equal lines reach it.
 _RATIO_FREE = 1 << 20
 _MAX_MEMBERS = 50_000
 _CHUNK = 1 << 20
@@ -27,27 +27,28 @@ def unzip(
     wanted: Callable[[str], bool] | None = None,
     flatten: bool = False,
 ) -> list[Path]:
-    """Unpacks a zip archive into `folder`, each file appearing under its name when it is complete.
+    """Unpack a zip archive into `folder`, where only complete files appear.
 
-    Everything is unpacked beside `folder` first, with every checksum compared, and moved only after the last member.
-    Files of `folder` that the archive does not hold stay.
+    All members are first unpacked beside `folder`, with every checksum compared, and moved only after the last one.
+    Files of `folder` that the archive does not hold are kept.
 
     Args:
         path: the archive.
-        folder: made where it does not exist.
+        folder: target folder, created if it does not exist.
         max_bytes: limit of all unpacked members together.
-        max_member_bytes: limit of one member; `max_bytes` where not given.
-        wanted: takes a member's name in the archive; None unpacks all.
+        max_member_bytes: limit of one member (default: `max_bytes`).
+        wanted: returns whether to unpack the member of a given name in the archive; None unpacks all.
         flatten: leave out the archive's folders; of members with the same file name the one nearest the root is taken.
 
     Returns:
         The unpacked files, in the order of their names.
 
     Raises:
-        InputError: it is no zip archive, is truncated or damaged, or any member (wanted or not) would leave `folder`,
-            is a link, is encrypted, comes twice, or passes a limit of size or compression ratio.
+        InputError: `path` is not a zip archive, is truncated or damaged, or any member (wanted or not) would leave
+            `folder`, is a link, is encrypted, occurs twice, or exceeds a limit of size or compression ratio.
     """
-    path, folder = Path(path), Path(folder)
+    path = Path(path)
+    folder = Path(folder)
     try:
         with zipfile.ZipFile(path) as archive:
             members = _members(archive, path, wanted, flatten)
@@ -63,10 +64,10 @@ def unzip(
 
 
 def member_names(path: str | os.PathLike) -> list[str]:
-    """Names of the files in a zip archive.
+    """Return the names of the files in a zip archive.
 
     Raises:
-        InputError: it is no zip archive, or is truncated.
+        InputError: `path` is not a zip archive, or is truncated.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -78,7 +79,7 @@ def member_names(path: str | os.PathLike) -> list[str]:
 def _members(
     archive: zipfile.ZipFile, path: Path, wanted: Callable[[str], bool] | None, flatten: bool
 ) -> dict[str, zipfile.ZipInfo]:
-    """Wanted members by the name that they get, sorted; all members are checked, for one bad one spoils the archive."""
+    """Return the wanted members by their target names, sorted, after checking all members of the archive."""
     infos = sorted(archive.infolist(), key=_depth)
     if len(infos) > _MAX_MEMBERS:
         raise InputError(f"{path} has {len(infos):,} members, more than {_MAX_MEMBERS:,}; it is not unpacked.")
@@ -95,7 +96,7 @@ def _members(
         other = chosen.get(name)
         if other is None:
             chosen[name] = info
-        elif _depth(info) == _depth(other):  # Sorted by depth, so a deeper one is passed over.
+        elif _depth(info) == _depth(other):  # Members are sorted by depth, so deeper ones are skipped.
             raise InputError(
                 f"{path} holds both {other.filename!r} and {info.filename!r}; unpack the right one by hand."
             )
@@ -107,7 +108,7 @@ def _depth(info: zipfile.ZipInfo) -> int:
 
 
 def _check_member(info: zipfile.ZipInfo, path: Path) -> None:
-    # `orig_filename` is the name as stored: ZipInfo cuts `filename` at a NUL and turns backslashes round on Windows.
+    # `orig_filename` is the stored name: ZipInfo cuts `filename` at a NUL and replaces backslashes on Windows.
     name = info.orig_filename
     parts = PurePosixPath(name.replace("\\", "/"))
     if not name or "\0" in name or parts.is_absolute() or ".." in parts.parts or (len(name) > 1 and name[1] == ":"):
@@ -149,13 +150,13 @@ def _unpack(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], folde
 
 
 def _unpack_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path, path: Path) -> None:
-    """Writes one member; sizes in the archive's directory are claims, so bytes are counted as they come."""
+    """Write one member and count its bytes, because the sizes in the archive's directory may be wrong."""
     written = 0
     with archive.open(info) as source, target.open("xb") as file:
         while chunk := source.read(_CHUNK):
             written += len(chunk)
             if written > info.file_size:
-                raise InputError(f"{path} holds {info.filename!r}, which is longer than it says; it is not unpacked.")
+                raise InputError(f"{path} holds {info.filename!r}, longer than its recorded size; it is not unpacked.")
             file.write(chunk)
     if written != info.file_size:
         raise zipfile.BadZipFile(f"{info.filename} ends after {written:,} of {info.file_size:,} bytes")

@@ -1,14 +1,14 @@
-"""The sources that the pipeline reads: where they are, under which license, and what they need.
+"""List the sources that the pipeline reads, with their addresses, licenses and needed credentials.
 
-A checksum stands where the publisher's file is fixed; files that a publisher replaces in place ("current") have none,
-and the manifest tells what was fetched and when.
+Files that never change have a checksum; files that a publisher replaces under the same address ("current") have none,
+and the manifest records the fetched version and the date.
 """
 
 import difflib
 from collections.abc import Iterable, Sequence
 
 from preprocessing.common.errors import InputError
-from preprocessing.download.source import GROUPS, Download, Source
+from preprocessing.download.source import GROUPS, Download, DownloadSource
 
 _CMS = "https://www.cms.gov"
 _MONDO = "v2026-08-04"
@@ -44,7 +44,7 @@ _MONDO_MAPPINGS = {
 }
 
 _CODES = (
-    Source(
+    DownloadSource(
         name="ICD9CM",
         group="codes",
         folder="ICD9CM",
@@ -61,7 +61,7 @@ _CODES = (
         ),
         archives=(r"(icd-9-cm-|cms)v?\d\d[-_]master[-_]descriptions.*\.zip",),
     ),
-    Source(
+    DownloadSource(
         name="ICD10CM",
         group="codes",
         folder="ICD10CM",
@@ -78,7 +78,7 @@ _CODES = (
         ),
         archives=(r".*code-descriptions.*\.zip", r"icd10cm[-_]code.?descriptions.*\.zip"),
     ),
-    Source(
+    DownloadSource(
         name="ICD10PCS",
         group="codes",
         folder="ICD10PCS",
@@ -95,7 +95,7 @@ _CODES = (
         ),
         archives=(r".*icd-10-pcs-(order|codes)-file.*\.zip",),
     ),
-    Source(
+    DownloadSource(
         name="GEM",
         group="codes",
         folder="GEM",
@@ -117,7 +117,7 @@ _CODES = (
         ),
         archives=(r".*general-equivalence-mappings.*\.zip",),
     ),
-    Source(
+    DownloadSource(
         name="RxNorm_full",
         group="codes",
         folder="RxNorm",
@@ -133,7 +133,7 @@ _CODES = (
         how=f"{_UMLS_HOW}, or give RxNorm_full_*.zip in --from_dir",
         replaces="RxNorm",
     ),
-    Source(
+    DownloadSource(
         name="RxNorm",
         group="codes",
         folder="RxNorm",
@@ -150,7 +150,7 @@ _CODES = (
         ),
         archives=(r"RxNorm_full_prescribe.*\.zip",),
     ),
-    Source(
+    DownloadSource(
         name="NDC",
         group="codes",
         folder="NDC",
@@ -161,7 +161,7 @@ _CODES = (
         downloads=(Download("ndctext.zip", "https://www.accessdata.fda.gov/cder/ndctext.zip"),),
         archives=(r"ndctext.*\.zip",),
     ),
-    Source(
+    DownloadSource(
         name="HCPCS",
         group="codes",
         folder="HCPCS",
@@ -179,7 +179,7 @@ _CODES = (
         ),
         archives=(r".*alpha-numeric-hcpcs.*\.zip",),
     ),
-    Source(
+    DownloadSource(
         name="SNOMED",
         group="codes",
         folder="SNOMED",
@@ -198,7 +198,7 @@ _CODES = (
         access="umls",
         how=f"{_UMLS_HOW}, or give SnomedCT_*RF2*.zip of your national release center in --from_dir",
     ),
-    Source(
+    DownloadSource(
         name="ATC",
         group="codes",
         folder="ATC",
@@ -213,7 +213,7 @@ _CODES = (
             "in --from_dir (the full release of RxNorm holds the classes too)"
         ),
     ),
-    Source(
+    DownloadSource(
         name="CPT4",
         group="codes",
         folder="CPT4",
@@ -231,7 +231,7 @@ _CODES = (
 )
 
 _PRIMEKG = (
-    Source(
+    DownloadSource(
         name="PrimeKG",
         group="primekg",
         folder="",
@@ -241,7 +241,7 @@ _PRIMEKG = (
         required=(r"kg\.csv",),
         optional=(r"(drug|disease)_features\.(tab|csv)", r"(nodes|edges)\.(tab|csv)"),
         downloads=(
-            # Where the listing does not name it: the address in PrimeKG's own instructions.
+            # The address from PrimeKG's instructions, which serves if the listing does not name the file.
             Download("kg.csv", f"{_DATAVERSE}/access/datafile/6180620"),
             Download("drug_features.csv", f"{_DATAVERSE}/access/datafile/6180619?format=original", optional=True),
             Download("disease_features.csv", f"{_DATAVERSE}/access/datafile/6180618?format=original", optional=True),
@@ -251,7 +251,7 @@ _PRIMEKG = (
 )
 
 _CROSSREFERENCES = (
-    Source(
+    DownloadSource(
         name="MONDO",
         group="crossreferences",
         folder="MONDO",
@@ -273,7 +273,7 @@ _CROSSREFERENCES = (
             ),
         ),
     ),
-    Source(
+    DownloadSource(
         name="HPO",
         group="crossreferences",
         folder="HPO",
@@ -283,7 +283,7 @@ _CROSSREFERENCES = (
         required=(r"hp\.obo",),
         downloads=(Download("hp.obo", "https://purl.obolibrary.org/obo/hp.obo"),),
     ),
-    Source(
+    DownloadSource(
         name="DrugBank",
         group="crossreferences",
         folder="DrugBank",
@@ -294,12 +294,12 @@ _CROSSREFERENCES = (
         archives=(r"drugbank_all_drugbank_vocabulary.*\.zip",),
         access="hand",
         how=(
-            "its server lets in browsers only, so download the Open Data vocabulary at "
+            "its server accepts only browsers, so download the Open Data vocabulary at "
             "https://go.drugbank.com/releases/latest#open-data and give drugbank_all_drugbank_vocabulary.csv.zip in "
             "--from_dir"
         ),
     ),
-    Source(
+    DownloadSource(
         name="UMLS",
         group="crossreferences",
         folder="UMLS",
@@ -318,7 +318,7 @@ _CROSSREFERENCES = (
 )
 
 _RELEASE = (
-    Source(
+    DownloadSource(
         name="release",
         group="release",
         folder="",
@@ -340,25 +340,27 @@ _RELEASE = (
 SOURCES = (*_CODES, *_PRIMEKG, *_CROSSREFERENCES, *_RELEASE)
 
 
-def select(group: str, only: Sequence[str] = (), sources: Iterable[Source] | None = None) -> list[Source]:
-    """Sources of a group, in the catalogue's order.
+def select(
+    group: str, only: Sequence[str] = (), sources: Iterable[DownloadSource] | None = None
+) -> list[DownloadSource]:
+    """Return the selected sources of a group, in the order of the catalogue.
 
     Args:
         group: one of `GROUPS`.
-        only: names of sources, in any case; empty is all of the group.
-        sources: another catalogue.
+        only: names of sources, ignoring case; empty selects all of the group.
+        sources: catalogue to use instead of `SOURCES`.
 
     Raises:
         InputError: the group or a name is not known.
     """
     if group not in GROUPS:
-        raise InputError(f"{group!r} is nothing that can be downloaded; give one of: {', '.join(GROUPS)}.")
+        raise InputError(f"{group!r} is not a group that can be downloaded; give one of: {', '.join(GROUPS)}.")
     members = [source for source in (SOURCES if sources is None else sources) if source.group == group]
     names = {source.name.lower(): source.name for source in members}
     for name in only:
         if name.lower() not in names:
             near = names[difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.0)[0]]
             known = ", ".join(names.values())
-            raise InputError(f"{name!r} is no source of {group!r}; did you mean {near!r}? (all: {known})")
+            raise InputError(f"{name!r} is not a source of {group!r}; did you mean {near!r}? (all: {known})")
     asked = {name.lower() for name in only}
     return [source for source in members if not asked or source.name.lower() in asked]

@@ -1,4 +1,4 @@
-"""Brings one source into its folder, fetched or given by hand, and records it in the manifest."""
+"""Collect the files of one source, fetched or supplied by hand, in its folder, and record them in the manifest."""
 
 import contextlib
 import dataclasses
@@ -12,41 +12,42 @@ from preprocessing.common.atomic import whole_file
 from preprocessing.common.checksums import sha256_of
 from preprocessing.common.errors import InputError, UserError
 from preprocessing.download.archives import member_names, unzip
-from preprocessing.download.fetch import Patience, fetch
+from preprocessing.download.fetch import RetryPolicy, fetch
 from preprocessing.download.http_session import FetchError
 from preprocessing.download.listings import KEY_VARIABLE, Located, locate
 from preprocessing.download.manifest import Manifest
-from preprocessing.download.source import Source, matches
+from preprocessing.download.source import DownloadSource, matches
 
 DOWNLOADS = ".downloads"
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What became of one source.
+    """Hold the outcome of collecting one source.
 
     Attributes:
-        state: `fetched` now; taken `by hand`; `there` already and unchanged; `not needed` because of another source;
-            `missing`, because it needs what only the user has; `failed`.
-        reason: a sentence for the last two.
+        source: the source.
+        state: `fetched` now; taken `by hand` from the user's folder; `there` already and unchanged; `not needed`
+            because of another source; `missing`, because only the user has access to it; `failed`.
+        reason: a sentence for `missing` and `failed`.
     """
 
-    source: Source
+    source: DownloadSource
     state: Literal["fetched", "by hand", "there", "not needed", "missing", "failed"]
     reason: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How to collect.
+    """Hold the settings of a download.
 
     Attributes:
         output: folder of the group.
         from_dir: folder of files fetched by hand.
-        offline: fetch nothing.
-        all_files: also what no stage of the pipeline reads.
-        progress: show progress bars.
-        patience: of transfers.
+        offline: whether to fetch nothing.
+        all_files: whether to get also the files that no stage of the pipeline reads.
+        progress: whether to show progress bars.
+        retry: retry policy of transfers.
     """
 
     output: Path
@@ -54,13 +55,13 @@ class Settings:
     offline: bool = False
     all_files: bool = False
     progress: bool = True
-    patience: Patience = dataclasses.field(default_factory=Patience)
+    retry: RetryPolicy = dataclasses.field(default_factory=RetryPolicy)
 
 
-def collect(source: Source, manifest: Manifest, settings: Settings) -> Outcome:
-    """Takes a source from the folder of files given by hand, leaves it if it is there, or else fetches it.
+def collect(source: DownloadSource, manifest: Manifest, settings: Settings) -> Outcome:
+    """Take a source from the user's folder, keep it if it is complete, or else fetch it.
 
-    Never raises for what is wrong with this one source: the reason is in the outcome.
+    Errors of this source are not raised; the outcome gives the reason.
     """
     try:
         if settings.from_dir and (given := find_given(source, settings.from_dir, settings.output)):
@@ -70,7 +71,7 @@ def collect(source: Source, manifest: Manifest, settings: Settings) -> Outcome:
         if reason := _lacking(source, settings):
             return Outcome(source, "missing", reason)
         if settings.offline:
-            return Outcome(source, "failed", f"{source.name} is not there, and nothing is fetched with --offline.")
+            return Outcome(source, "failed", f"{source.name} is not there, and --offline fetches nothing.")
         _fetch(source, manifest, settings)
         return Outcome(source, "fetched")
     except UserError as error:
@@ -79,8 +80,8 @@ def collect(source: Source, manifest: Manifest, settings: Settings) -> Outcome:
         return Outcome(source, "failed", str(error))
 
 
-def is_there(source: Source, manifest: Manifest, all_files: bool = False) -> bool:
-    """Whether the manifest has all files of a source, in the catalogue's release, and they are on disk unchanged."""
+def is_there(source: DownloadSource, manifest: Manifest, all_files: bool = False) -> bool:
+    """Return whether all files of a source are on disk, unchanged and in the release of the catalogue."""
     names = manifest.names(source.name)
     if not _has_required(source, [Path(name).name for name in names]):
         return False
@@ -96,14 +97,19 @@ def is_there(source: Source, manifest: Manifest, all_files: bool = False) -> boo
     return all(manifest.problem(name) is None for name in names)
 
 
-def find_given(source: Source, folder: Path, output: Path | None = None) -> list[Path]:
-    """Files of a source in a folder of files fetched by hand: unpacked ones, or else the archives that hold them.
+def find_given(source: DownloadSource, folder: Path, output: Path | None = None) -> list[Path]:
+    """Return the files of a source in the user's folder, either unpacked ones or the archives that hold them.
+
+    Args:
+        source: the source.
+        folder: folder of files fetched by hand, searched with its subfolders.
+        output: folder below `folder` that is not searched, or None.
 
     Raises:
-        InputError: the folder does not exist, holds several that fit where one is needed, or only a part.
+        InputError: the folder does not exist, holds several matching files of which one is needed, or only a part.
     """
     if not folder.is_dir():
-        raise InputError(f"--from_dir={folder} is not a folder.")
+        raise InputError(f"--from_dir={folder} is not a folder; check the path.")
     files = sorted(_files_below(folder, output), key=lambda path: (len(path.parts), path))
     loose: dict[str, Path] = {}
     for path in files:
@@ -120,8 +126,8 @@ def find_given(source: Source, folder: Path, output: Path | None = None) -> list
     if loose and not archives:
         held = ", ".join(path.name for path in loose.values())
         raise InputError(
-            f"{folder} holds only {held} of {source.name}, which needs: {_looked_for(source)}; add what lacks, or take "
-            "it away to have all fetched."
+            f"{folder} holds only {held} of {source.name}, which needs: {_looked_for(source)}; add the missing files, "
+            "or remove these to have all fetched."
         )
     if len(archives) > max(1, len(known)):
         raise InputError(
@@ -131,30 +137,30 @@ def find_given(source: Source, folder: Path, output: Path | None = None) -> list
 
 
 def _files_below(folder: Path, output: Path | None) -> Iterator[Path]:
-    """Files of a folder and its subfolders, without those that were collected into `output`."""
+    """Yield the files of a folder and its subfolders, except those in `output` and in hidden folders."""
     without = output.resolve() if output else None
     for root, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if (Path(root) / name).resolve() != without and name[0] != ".")
         yield from (Path(root) / name for name in names)
 
 
-def _has_required(source: Source, names: Sequence[str]) -> bool:
+def _has_required(source: DownloadSource, names: Sequence[str]) -> bool:
     return all(any(matches(pattern, name) for name in names) for pattern in source.required)
 
 
-def _lacking(source: Source, settings: Settings) -> str:
-    """Why a source cannot be fetched without its user: a sentence, or nothing."""
+def _lacking(source: DownloadSource, settings: Settings) -> str:
+    """Return a sentence if only the user can get a source, and "" otherwise."""
     if source.access == "hand" or (source.access == "umls" and not os.environ.get(KEY_VARIABLE)):
         return f"{source.name} ({source.license}) is not fetched for you: {source.how}."
     return ""
 
 
-def _take_given(source: Source, given: list[Path], manifest: Manifest, settings: Settings) -> bool:
-    """Copies or unpacks files given by hand; False when exactly these were taken before."""
+def _take_given(source: DownloadSource, given: list[Path], manifest: Manifest, settings: Settings) -> bool:
+    """Copy or unpack files supplied by hand; return False if exactly these were taken before."""
     checksums = {path: sha256_of(path) for path in given}
     published = {download.name: download.sha256 for download in source.downloads if download.sha256}
     for path in given:
-        # Names of archives say which release they are; those of other files do not.
+        # The name of an archive identifies its release; the names of other files do not.
         if _is_archive(path) and published.get(path.name, checksums[path]) != checksums[path]:
             raise InputError(
                 f"{path} is not the file that the publisher offers under this name: its sha256 is {checksums[path]}, "
@@ -164,7 +170,7 @@ def _take_given(source: Source, given: list[Path], manifest: Manifest, settings:
     before = {entry.get("archive_sha256", entry["sha256"]) for entry in entries}
     if before == set(checksums.values()) and is_there(source, manifest):
         return False
-    placed: dict[str, dict] = {}
+    collected: dict[str, dict] = {}
     for path in given:
         verified = published.get(path.name) == checksums[path]
         known = {
@@ -174,22 +180,22 @@ def _take_given(source: Source, given: list[Path], manifest: Manifest, settings:
             "verified": verified,
         }
         if _is_archive(path):
-            placed |= _unpack(source, path, checksums[path], known, settings)
+            collected |= _unpack(source, path, checksums[path], known, settings)
         else:
             target = settings.output / source.folder / path.name
             copy_file(path, target)
-            placed[_name(target, settings)] = known
-    _check_found(source, placed)
-    _record(source, placed, manifest, settings)
-    _retire(source, set(placed), manifest, settings)
+            collected[_name(target, settings)] = known
+    _check_found(source, collected)
+    _record(source, collected, manifest, settings)
+    _retire(source, set(collected), manifest, settings)
     return True
 
 
-def _fetch(source: Source, manifest: Manifest, settings: Settings) -> None:
-    """Fetches what is not there yet; each download is recorded as soon as its files are in place."""
+def _fetch(source: DownloadSource, manifest: Manifest, settings: Settings) -> None:
+    """Fetch the missing downloads of a source, and record each as soon as its files are complete."""
     wanted = [download for download in source.downloads if settings.all_files or not download.optional]
     kept: set[str] = set()
-    for located in locate(source, wanted, os.environ.get(KEY_VARIABLE), settings.patience):
+    for located in locate(source, wanted, os.environ.get(KEY_VARIABLE), settings.retry):
         names = _names_of(located, source, manifest)
         if not names:
             names = _fetch_one(source, located, manifest, settings)
@@ -198,8 +204,8 @@ def _fetch(source: Source, manifest: Manifest, settings: Settings) -> None:
     _retire(source, kept, manifest, settings)
 
 
-def _names_of(located: Located, source: Source, manifest: Manifest) -> set[str]:
-    """Files that are there from exactly this download; empty where one of them is missing or differs."""
+def _names_of(located: Located, source: DownloadSource, manifest: Manifest) -> set[str]:
+    """Return the names of the files on disk from exactly this download; empty if one is missing or differs."""
     names = {name for name in manifest.names(source.name) if manifest.files[name]["source"] == located.url}
     for name in names:
         entry = manifest.files[name]
@@ -209,18 +215,18 @@ def _names_of(located: Located, source: Source, manifest: Manifest) -> set[str]:
     return names
 
 
-def _fetch_one(source: Source, located: Located, manifest: Manifest, settings: Settings) -> set[str]:
+def _fetch_one(source: DownloadSource, located: Located, manifest: Manifest, settings: Settings) -> set[str]:
     download = located.download
     path = settings.output / (DOWNLOADS if download.is_archive else source.folder) / download.name
     expected = located.expected
-    # A whole archive is left over when the process was stopped between fetching and recording.
+    # A complete archive remains if the process was stopped between fetching and recording.
     if not (download.is_archive and path.exists() and expected.sha256 in (None, sha256_of(path))):
         fetch(
             located.url,
             path,
             expected=expected,
             access=located.access,
-            patience=settings.patience,
+            retry=settings.retry,
             progress=settings.progress,
         )
     known = {
@@ -230,19 +236,19 @@ def _fetch_one(source: Source, located: Located, manifest: Manifest, settings: S
         "verified": bool(expected.sha256 or expected.md5),
     }
     if download.is_archive:
-        placed = _unpack(source, path, sha256_of(path), known, settings)
+        collected = _unpack(source, path, sha256_of(path), known, settings)
     else:
-        placed = {_name(path, settings): known}
-    _record(source, placed, manifest, settings)
+        collected = {_name(path, settings): known}
+    _record(source, collected, manifest, settings)
     if download.is_archive:
         path.unlink()
-    return set(placed)
+    return set(collected)
 
 
-def _unpack(source: Source, archive: Path, sha256: str, known: dict, settings: Settings) -> dict[str, dict]:
-    """Unpacks what a source wants of an archive; entries of the manifest without size and checksum, by name.
+def _unpack(source: DownloadSource, archive: Path, sha256: str, known: dict, settings: Settings) -> dict[str, dict]:
+    """Unpack the files of a source from an archive; return their manifest entries, without size and checksum, by name.
 
-    A fetched archive that cannot be used is deleted, so that it is fetched again.
+    A fetched archive that cannot be used is deleted, so that the next run fetches it again.
     """
     folder = settings.output / source.folder
 
@@ -251,7 +257,7 @@ def _unpack(source: Source, archive: Path, sha256: str, known: dict, settings: S
 
     try:
         if not any(wanted(name) for name in member_names(archive)):
-            raise InputError(f"{archive} holds no file of {source.name}; these are looked for: {_looked_for(source)}.")
+            raise InputError(f"{archive} holds no file of {source.name}; it needs: {_looked_for(source)}.")
         files = unzip(archive, folder, max_bytes=source.max_bytes, wanted=wanted, flatten=True)
     except InputError:
         if archive.parent.name == DOWNLOADS:
@@ -261,16 +267,17 @@ def _unpack(source: Source, archive: Path, sha256: str, known: dict, settings: S
     return {_name(file, settings): known for file in files}
 
 
-def _record(source: Source, placed: dict[str, dict], manifest: Manifest, settings: Settings) -> None:
-    for name, known in placed.items():
+def _record(source: DownloadSource, collected: dict[str, dict], manifest: Manifest, settings: Settings) -> None:
+    for name, known in collected.items():
         path = settings.output / name
-        size, sha256 = path.stat().st_size, sha256_of(path)
+        size = path.stat().st_size
+        sha256 = sha256_of(path)
         manifest.record(name, license=source.license, size=size, sha256=sha256, catalogue=source.name, **known)
     manifest.write()
 
 
-def _retire(source: Source, kept: set[str], manifest: Manifest, settings: Settings) -> None:
-    """Removes what a former release left in the source's folder."""
+def _retire(source: DownloadSource, kept: set[str], manifest: Manifest, settings: Settings) -> None:
+    """Remove the files of a former release from the source's folder."""
     inside = f"{source.folder}/" if source.folder else None
     former = {name for name in manifest.files if inside and name.startswith(inside)} | set(manifest.names(source.name))
     for name in former - kept:
@@ -281,7 +288,7 @@ def _retire(source: Source, kept: set[str], manifest: Manifest, settings: Settin
 
 
 def tidy(outcomes: Iterable[Outcome], output: Path) -> None:
-    """Removes what a killed process may have left of sources that are there now."""
+    """Remove the leftovers of killed processes for sources that are complete now."""
     folder = output / DOWNLOADS
     for outcome in outcomes:
         if outcome.state not in ("missing", "failed"):
@@ -292,16 +299,16 @@ def tidy(outcomes: Iterable[Outcome], output: Path) -> None:
         folder.rmdir()
 
 
-def _check_found(source: Source, names: Iterable[str]) -> None:
+def _check_found(source: DownloadSource, names: Iterable[str]) -> None:
     if not _has_required(source, [Path(name).name for name in names]):
         raise InputError(f"not all files of {source.name} were found; these are needed: {_looked_for(source)}.")
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """Copies a file, which appears under its name when it is complete.
+    """Copy a file atomically.
 
     Raises:
-        InputError: the file system refuses.
+        InputError: the file cannot be read or written.
     """
     try:
         with whole_file(target) as partial:
@@ -314,7 +321,7 @@ def _name(path: Path, settings: Settings) -> str:
     return path.relative_to(settings.output).as_posix()
 
 
-def _looked_for(source: Source) -> str:
+def _looked_for(source: DownloadSource) -> str:
     return ", ".join(pattern.replace("\\", "") for pattern in source.required)
 
 

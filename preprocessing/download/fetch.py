@@ -1,8 +1,8 @@
-"""Fetches one file over https: resumed where it broke off, retried, verified, and there only when it is complete.
+"""Fetch one file over https, resuming broken transfers, retrying, and verifying the file before it appears.
 
-Bytes arrive in `NAME.partial`, with `NAME.partial.json` beside it saying which version of which URL they belong to. A
-later call goes on from there by `Range` with `If-Range` (RFC 9110, sections 13.1.5 and 14.2), so that a server whose
-file has changed sends the whole new one. `NAME` itself appears by a rename, after size and checksums were compared.
+Bytes arrive in `NAME.partial`; `NAME.partial.json` beside it states the version and URL to which they belong. A later
+call resumes by `Range` with `If-Range` (RFC 9110, sections 13.1.5 and 14.2), so that a server whose file has changed
+sends the complete new one. `NAME` itself appears by a rename, after size and checksums were compared.
 """
 
 import contextlib
@@ -30,9 +30,9 @@ from preprocessing.common.errors import InputError
 from preprocessing.download.http_session import FetchError, Session, check_url
 from preprocessing.download.partial_file import PartialFile
 
-# What is read of a chunk when the connection breaks off is lost.
+# A chunk that is incomplete when the connection breaks off is lost.
 _CHUNK = 1 << 16
-# An attempt that brought this much was no failure: a long transfer may break off any number of times.
+# An attempt that received this many bytes is no failure: a long transfer may break off any number of times.
 _ENOUGH = 1 << 20
 _RETRIED = (408, 425, 429)
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -40,7 +40,7 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @dataclasses.dataclass(frozen=True)
 class Expected:
-    """What is known of a file beforehand; None is not compared. Checksums in hex."""
+    """Hold the known size (bytes) and checksums (hex) of a file before it is fetched; None is not compared."""
 
     size: int | None = None
     sha256: str | None = None
@@ -49,24 +49,26 @@ class Expected:
 
 @dataclasses.dataclass(frozen=True)
 class Access:
-    """What a server wants to see.
+    """Hold the credentials that a server needs.
 
     Attributes:
-        secret_parameters: added to the URL's query when it is sent, and to nothing that is printed or written.
+        secret_parameters: added to the query of the URL in requests, but never printed or written.
     """
 
     secret_parameters: Mapping[str, str] | None = dataclasses.field(default=None, repr=False)
 
 
 @dataclasses.dataclass(frozen=True)
-class Patience:
-    """How often and how long to try.
+class RetryPolicy:
+    """Hold the numbers and times that limit the retries of a transfer (exponential backoff with jitter).
 
     Attributes:
-        attempts: failures in a row before giving up.
-        first_wait, longest_wait: seconds; the wait doubles from the one to the other, less a random part of up to half.
-        connect_timeout, read_timeout: seconds without a connection, and without a byte.
-        sleep: waits that many seconds.
+        attempts: number of failures in a row before giving up.
+        first_wait: seconds; the wait doubles with every failure, and is reduced by a random part of up to half.
+        longest_wait: seconds; upper bound of the wait.
+        connect_timeout: seconds without a connection.
+        read_timeout: seconds without a byte.
+        sleep: function that waits a number of seconds.
     """
 
     attempts: int = 6
@@ -79,7 +81,7 @@ class Patience:
 
 @dataclasses.dataclass(frozen=True)
 class Fetched:
-    """A complete file: its path, size in bytes and sha256 (hex)."""
+    """Hold the path, size (bytes) and SHA-256 (hex) of a complete file."""
 
     path: Path
     size: int
@@ -92,26 +94,28 @@ def fetch(
     *,
     expected: Expected | None = None,
     access: Access | None = None,
-    patience: Patience | None = None,
+    retry: RetryPolicy | None = None,
     progress: bool = True,
 ) -> Fetched:
-    """Fetches `url` into the file `path`, which it replaces.
+    """Fetch `url` into the file `path`, which it replaces.
 
     Args:
         url: https, or http on this machine.
-        path: its folder is made where it does not exist.
+        path: target; its folder is created if it does not exist.
         expected: size and checksums to compare.
         access: secret parameters.
-        patience: attempts, waits, timeouts.
-        progress: show a progress bar, where stderr is a terminal.
+        retry: attempts, waits, timeouts.
+        progress: whether to show a progress bar if stderr is a terminal.
 
     Raises:
-        FetchError: the server refuses, or does not answer in spite of all attempts, or what it sends is not what is
-            expected (nothing is kept then).
+        FetchError: the server refuses, or does not answer after all attempts, or the file is not the expected one
+            (nothing is kept then).
         InputError: the URL cannot be used, or the file cannot be written.
     """
-    path, expected, access = Path(path), expected or Expected(), access or Access()
-    patience = patience or Patience()
+    path = Path(path)
+    expected = expected or Expected()
+    access = access or Access()
+    retry = retry or RetryPolicy()
     check_url(url)
     partial = PartialFile(path, url, has_checksum=bool(expected.sha256 or expected.md5))
     with _writable(path), _session(access) as session:
@@ -121,32 +125,32 @@ def fetch(
             before = partial.size()
             try:
                 if not partial.is_complete():
-                    _attempt(session, partial, expected, access, patience, progress)
+                    _attempt(session, partial, expected, access, retry, progress)
                 return _finish(partial, expected)
             except _Interrupted as interruption:
                 failures = 1 if partial.size() - before >= _ENOUGH else failures + 1
-                if failures >= min(patience.attempts, interruption.attempts):
+                if failures >= min(retry.attempts, interruption.attempts):
                     raise FetchError(
                         f"{url} could not be fetched: {interruption}, {_times(failures)}; run the same command again "
-                        "to go on from there.",
+                        "to resume.",
                         interruption.status,
                     ) from interruption
-                patience.sleep(_wait(interruption, failures, patience))
+                retry.sleep(_wait(interruption, failures, retry))
 
 
-def read(url: str, *, access: Access | None = None, patience: Patience | None = None) -> bytes:
-    """Contents of a small file, such as a listing; see `fetch`."""
+def read(url: str, *, access: Access | None = None, retry: RetryPolicy | None = None) -> bytes:
+    """Fetch a small file, such as a listing, and return its contents; see `fetch`."""
     with tempfile.TemporaryDirectory() as folder:
-        return fetch(url, Path(folder) / "reply", access=access, patience=patience, progress=False).path.read_bytes()
+        return fetch(url, Path(folder) / "reply", access=access, retry=retry, progress=False).path.read_bytes()
 
 
 class _Interrupted(Exception):
-    """An attempt failed in a way that another attempt may mend; the text is part of a sentence.
+    """Signal a failure that another attempt may resolve; the text is part of a sentence.
 
     Attributes:
-        status: of HTTP, where there was an answer.
-        wait: seconds that the server asks for.
-        attempts: how many are enough, where patience would take more.
+        status: HTTP status if there was an answer.
+        wait: seconds that the server asks to wait.
+        attempts: maximum number of attempts for this failure.
     """
 
     def __init__(
@@ -161,10 +165,10 @@ class _Interrupted(Exception):
 @contextlib.contextmanager
 def _session(access: Access) -> Iterator[requests.Session]:
     if access.secret_parameters:
-        # At its debug level urllib3 logs the query of every request.
+        # urllib3 logs the query of every request at its debug level.
         logging.getLogger("urllib3").setLevel(logging.INFO)
     with Session() as session:
-        # `identity`, for sizes and ranges count the bytes on the wire.
+        # `identity`, because sizes and ranges count the bytes on the wire.
         session.headers.update({"Accept": "*/*", "Accept-Encoding": "identity"})
         yield session
 
@@ -174,14 +178,14 @@ def _attempt(
     partial: PartialFile,
     expected: Expected,
     access: Access,
-    patience: Patience,
+    retry: RetryPolicy,
     progress: bool,
 ) -> None:
-    """One request: appends to the partial file, or starts it again.
+    """Send one request, and append its bytes to the partial file or restart it.
 
     Raises:
-        _Interrupted: it broke off, or the server asks to come again.
-        FetchError: trying again would not help.
+        _Interrupted: the transfer broke off, or the server asks to try later.
+        FetchError: another attempt would not help.
     """
     have, validator = partial.resumable()
     headers = {"Range": f"bytes={have}-"} if have else {}
@@ -192,10 +196,10 @@ def _attempt(
             partial.url,
             params=access.secret_parameters,
             headers=headers,
-            timeout=(patience.connect_timeout, patience.read_timeout),
+            timeout=(retry.connect_timeout, retry.read_timeout),
             stream=True,
         ) as response:
-            _check_status(response, partial, patience)
+            _check_status(response, partial, retry)
             total = _begin(response, partial, have, validator, expected)
             _receive(response, partial, total, progress)
     except requests.TooManyRedirects as error:
@@ -210,13 +214,13 @@ def _attempt(
         if _is_unknown_name(error):
             name = urlsplit(partial.url).hostname
             raise _Interrupted(f"the name {name} is not known here (is there a network?)", attempts=2) from None
-        # Not the exception's own text, which holds the URL with its secret parameters.
-        raise _Interrupted(_reason(error, partial.url, patience)) from None
+        # The text of the exception holds the URL with its secret parameters, so it is not shown.
+        raise _Interrupted(_reason(error, partial.url, retry)) from None
     if total is not None and partial.size() != total:
         raise _Interrupted(f"the connection broke off after {partial.size():,} of {total:,} bytes")
 
 
-def _check_status(response: requests.Response, partial: PartialFile, patience: Patience) -> None:
+def _check_status(response: requests.Response, partial: PartialFile, retry: RetryPolicy) -> None:
     status = response.status_code
     if status in (200, 206):
         kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
@@ -231,9 +235,9 @@ def _check_status(response: requests.Response, partial: PartialFile, patience: P
         raise _Interrupted("the server does not have the rest of the file", status)
     elif status in _RETRIED or status >= 500:
         wait = _retry_after(response.headers.get("Retry-After"))
-        if wait is not None and wait > patience.longest_wait:
+        if wait is not None and wait > retry.longest_wait:
             raise FetchError(
-                f"{partial.url} answers {_status(response)} and asks to come again in {wait:,.0f} seconds; run the "
+                f"{partial.url} answers {_status(response)} and asks to try again in {wait:,.0f} seconds; run the "
                 "same command again then.",
                 status,
             )
@@ -245,7 +249,7 @@ def _check_status(response: requests.Response, partial: PartialFile, patience: P
 def _begin(
     response: requests.Response, partial: PartialFile, have: int, validator: str | None, expected: Expected
 ) -> int | None:
-    """Makes the partial file fit the answer; returns how many bytes the whole file has, where that is known."""
+    """Prepare the partial file for the answer; return the size (bytes) of the complete file, None if unknown."""
     if response.status_code == 206:
         total = _check_continues(response, partial, have, validator)
         partial.joined = True
@@ -268,7 +272,7 @@ def _begin(
 
 
 def _check_continues(response: requests.Response, partial: PartialFile, have: int, validator: str | None) -> int:
-    """Total size that a 206 answer states; it must go on exactly where the bytes end, in the same version."""
+    """Check that a 206 answer continues after the received bytes, in the same version; return the total size."""
     match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", response.headers.get("Content-Range", ""))
     total = partial.state().get("total")
     current = _validator(response)
@@ -276,7 +280,7 @@ def _check_continues(response: requests.Response, partial: PartialFile, have: in
     same = same and response.headers.get("Content-Encoding", "identity") == "identity"
     if not have or not match or int(match[1]) != have or total not in (None, int(match[3])) or not same:
         partial.discard()
-        raise _Interrupted("the server goes on with something else than what was begun")
+        raise _Interrupted("the server does not continue the file that was begun")
     return int(match[3])
 
 
@@ -300,7 +304,7 @@ def _receive(response: requests.Response, partial: PartialFile, total: int | Non
 
 
 def _finish(partial: PartialFile, expected: Expected) -> Fetched:
-    """Compares, then renames."""
+    """Compare size and checksums with the expected ones, then rename the partial file."""
     size = partial.size()
     found = {"sha256": sha256_of(partial.file)}
     if expected.md5:
@@ -316,7 +320,7 @@ def _finish(partial: PartialFile, expected: Expected) -> Fetched:
     if wrong:
         joined = partial.joined
         partial.discard()
-        if joined:  # The part that was there before may be what is wrong.
+        if joined:  # The part of an earlier run may be wrong.
             raise _Interrupted(f"the file put together from parts {wrong}")
         raise FetchError(f"{partial.url} {wrong}; nothing was kept.")
     put_in_place(partial.file, partial.path)
@@ -325,13 +329,13 @@ def _finish(partial: PartialFile, expected: Expected) -> Fetched:
 
 
 def _validator(response: requests.Response) -> str | None:
-    """What `If-Range` takes: a strong entity tag, else the date of the last change."""
+    """Return the value for `If-Range`: a strong entity tag, else the date of the last change."""
     tag = response.headers.get("ETag", "")
     return tag if tag.startswith('"') else response.headers.get("Last-Modified")
 
 
 def _retry_after(value: str | None) -> float | None:
-    """Seconds that `Retry-After` asks for: a number, or a date."""
+    """Return the seconds that the header `Retry-After` asks for, as a number or a date; None if absent or malformed."""
     if not value:
         return None
     if value.strip().isdigit():
@@ -342,11 +346,11 @@ def _retry_after(value: str | None) -> float | None:
         return None
 
 
-def _wait(interruption: _Interrupted, failures: int, patience: Patience) -> float:
+def _wait(interruption: _Interrupted, failures: int, retry: RetryPolicy) -> float:
     if interruption.wait is not None:
         return interruption.wait
-    # A random part keeps many clients of one server from coming back all at once.
-    return min(patience.longest_wait, patience.first_wait * 2.0 ** (failures - 1)) * random.uniform(0.5, 1.0)
+    # A random part keeps the clients of a server from returning at the same time.
+    return min(retry.longest_wait, retry.first_wait * 2.0 ** (failures - 1)) * random.uniform(0.5, 1.0)
 
 
 def _is_unknown_name(error: requests.RequestException) -> bool:
@@ -354,14 +358,14 @@ def _is_unknown_name(error: requests.RequestException) -> bool:
     return isinstance(cause, urllib3.exceptions.NameResolutionError)
 
 
-def _reason(error: requests.RequestException, url: str, patience: Patience) -> str:
+def _reason(error: requests.RequestException, url: str, retry: RetryPolicy) -> str:
     host = urlsplit(url).hostname
     if isinstance(error, requests.ConnectTimeout):
-        return f"{host} did not answer within {patience.connect_timeout:g} seconds"
+        return f"{host} did not answer within {retry.connect_timeout:g} seconds"
     if isinstance(error, requests.ReadTimeout) or isinstance(
         error.args[0] if error.args else None, urllib3.exceptions.ReadTimeoutError
     ):
-        return f"{host} sent nothing for {patience.read_timeout:g} seconds"
+        return f"{host} sent nothing for {retry.read_timeout:g} seconds"
     if isinstance(error, requests.exceptions.SSLError):
         return f"no trusted TLS connection to {host}"
     if isinstance(error, requests.exceptions.ProxyError):
@@ -379,10 +383,10 @@ def _times(count: int) -> str:
 
 @contextlib.contextmanager
 def _writable(path: Path) -> Iterator[None]:
-    """Turns what the file system refuses into one sentence."""
+    """Turn errors of the file system into an `InputError` that names the path."""
     try:
         yield
-    except requests.RequestException:  # Is an OSError too.
+    except requests.RequestException:  # This is an OSError, too.
         raise
     except OSError as error:
         if error.errno is None:

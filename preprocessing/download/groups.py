@@ -1,4 +1,4 @@
-"""Download the sources of a group, and say what became of each."""
+"""Download the sources of a group, and report the outcome of each."""
 
 from collections.abc import Collection, Iterable, Sequence
 
@@ -12,7 +12,7 @@ from preprocessing.download.catalogue import select
 from preprocessing.download.collect import Outcome, Settings, collect, tidy
 from preprocessing.download.manifest import Manifest
 from preprocessing.download.physionet import PROJECTS
-from preprocessing.download.source import Source
+from preprocessing.download.source import DownloadSource
 
 _NEEDS = {"open": "nothing", "umls": "UMLS_API_KEY", "hand": "--from_dir"}
 _SHOWN = {
@@ -26,30 +26,30 @@ _SHOWN = {
 
 
 def download(
-    group: str, settings: Settings, *, only: Sequence[str] = (), sources: Iterable[Source] | None = None
+    group: str, settings: Settings, *, only: Sequence[str] = (), sources: Iterable[DownloadSource] | None = None
 ) -> list[Outcome]:
-    """Collects the sources of a group, each whatever became of the others.
+    """Collect the sources of a group; the failure of one does not stop the others.
 
     Args:
         group: one of `GROUPS`.
-        settings: where to, and how.
-        only: names of sources; empty is all of the group.
-        sources: another catalogue.
+        settings: folders and options of the download.
+        only: names of sources; empty selects all of the group.
+        sources: catalogue to use instead of `SOURCES`.
 
     Returns:
-        What became of each source, in the catalogue's order.
+        The outcome of each source, in the order of the catalogue.
 
     Raises:
         InputError: the group or a name is not known, or the output cannot be written.
     """
     chosen = select(group, only, sources)
     if settings.from_dir and not settings.from_dir.is_dir():
-        raise InputError(f"--from_dir={settings.from_dir} is not a folder.")
+        raise InputError(f"--from_dir={settings.from_dir} is not a folder; check the path.")
     outcomes: list[Outcome] = []
     with locks.exclusive(settings.output, wait=True):
         manifest = Manifest.read(settings.output)
         for source in tqdm(chosen, desc=group, unit=" sources", disable=None if settings.progress else True):
-            if source.name in {outcome.source.replaces for outcome in outcomes if _is_here(outcome)}:
+            if source.name in {outcome.source.replaces for outcome in outcomes if _is_present(outcome)}:
                 outcomes.append(Outcome(source, "not needed"))
             else:
                 outcomes.append(collect(source, manifest, settings))
@@ -57,34 +57,36 @@ def download(
     return outcomes
 
 
-def _is_here(outcome: Outcome) -> bool:
+def _is_present(outcome: Outcome) -> bool:
     return outcome.state in ("fetched", "by hand", "there")
 
 
-def complain(outcomes: Collection[Outcome], only: Sequence[str] = ()) -> None:
-    """Raises one sentence when something that was asked for is not there.
+def raise_failures(outcomes: Collection[Outcome], only: Sequence[str] = ()) -> None:
+    """Raise an error if a source failed, or if one that only the user can get was asked for by name.
 
-    What needs the user's license is no failure, unless it was asked for by name.
+    Args:
+        outcomes: outcomes of all sources.
+        only: names of the sources that were asked for by name.
 
     Raises:
-        UserError: naming the sources that failed.
-        InputError: naming the sources that only the user can get.
+        UserError: sources failed; the message names them.
+        InputError: only the user can get some of the sources in `only`; the message names them.
     """
     failed = [outcome.source.name for outcome in outcomes if outcome.state == "failed"]
     if failed:
         raise UserError(
-            f"{len(failed)} of the sources failed: {', '.join(failed)} (see above); what was fetched stays, so run the "
-            "same command again."
+            f"{len(failed)} of the sources failed: {', '.join(failed)} (see above); run the same command again, which "
+            "keeps the files that were fetched."
         )
     asked = {name.lower() for name in only}
     missing = [outcome.source.name for outcome in outcomes if outcome.state == "missing"]
     missing = [name for name in missing if name.lower() in asked]
     if missing:
-        raise InputError(f"only you can get {', '.join(missing)} (see above).")
+        raise InputError(f"only you can get {', '.join(missing)}; follow the instructions above.")
 
 
-def catalogue_table(sources: Iterable[Source]) -> Table:
-    """All sources, and the data sets of `preprocessing.mimic`, with license, address and what they need."""
+def catalogue_table(sources: Iterable[DownloadSource]) -> Table:
+    """Return a table of `sources` and of the MIMIC projects, with version, license, address and needed credentials."""
     table = Table(title="What can be downloaded", title_justify="left", title_style="bold", expand=True)
     for header in ("group", "source", "needs"):
         table.add_column(header, no_wrap=True)
@@ -102,7 +104,7 @@ def catalogue_table(sources: Iterable[Source]) -> Table:
 
 
 def print_outcomes(outcomes: Collection[Outcome], console: Console) -> None:
-    """One line a source, and a sentence for each that is not there."""
+    """Print one line per source, then the reason for each one that is missing or failed."""
     for outcome in outcomes:
         color = {"failed": "red", "missing": "yellow"}.get(outcome.state, "green")
         console.print(f"  {outcome.source.name:<14} [{color}]{_SHOWN[outcome.state]}[/{color}]", highlight=False)

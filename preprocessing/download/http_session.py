@@ -1,4 +1,4 @@
-"""Which URLs are fetched at all, and a session of `requests` that lets out no more than it was told to."""
+"""Restrict HTTP to https URLs, and to a session of `requests` that sends no credentials from the environment."""
 
 import importlib.metadata
 from urllib.parse import urljoin, urlsplit
@@ -11,7 +11,7 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class FetchError(UserError):
-    """A file could not be fetched; `status` is the HTTP status where the server gave one."""
+    """Signal that a file could not be fetched; `status` is the HTTP status, or None if the server gave none."""
 
     def __init__(self, sentence: str, status: int | None = None):
         super().__init__(sentence)
@@ -19,40 +19,47 @@ class FetchError(UserError):
 
 
 def check_url(url: str) -> None:
-    """Refuses all but https, and http on this machine.
+    """Check that a URL uses https, or http on this machine, and holds no credentials.
 
     Raises:
-        InputError: the URL is something else.
+        InputError: the URL is malformed or not permitted.
     """
     try:
         parts = urlsplit(url)
     except ValueError as error:
         raise InputError(f"{url!r} is not a URL ({error}).") from error
     if parts.username or parts.password:
-        raise InputError(f"the URL on {parts.hostname} carries a user name or password; give them another way.")
+        raise InputError(f"the URL on {parts.hostname} holds a user name or password; remove them from the URL.")
     if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(url))):
         raise InputError(f"{url!r} is not fetched; a URL must begin with https://.")
 
 
 def is_loopback(url: str) -> bool:
-    """Whether the URL's host is this machine."""
+    """Return whether the URL's host is this machine."""
     return urlsplit(url).hostname in _LOOPBACK
 
 
 class Session(requests.Session):
-    """Takes proxies and certificates from the environment, but no credentials, and says who asks."""
+    """Send requests with the proxies and certificates of the environment, without its credentials.
+
+    The `User-Agent` header names this package.
+    """
 
     def __init__(self):
         super().__init__()
-        # requests looks into ~/.netrc for each request that has no authentication of its own.
-        self.auth = lambda request: request
+        # requests would read ~/.netrc for each request without an authentication.
+        self.auth = _unauthenticated
         self.headers["User-Agent"] = _user_agent()
 
     def rebuild_auth(self, prepared_request, response):
-        """On a redirect: requests would look into ~/.netrc again."""
+        """Keep requests from reading ~/.netrc again on a redirect."""
 
     def get_redirect_target(self, resp):
-        """On a redirect: not from https to http."""
+        """Return the target of a redirect, or refuse one from https to http.
+
+        Raises:
+            FetchError: the target is not https.
+        """
         target = super().get_redirect_target(resp)
         if target:
             url = urljoin(resp.url, target)
@@ -61,13 +68,17 @@ class Session(requests.Session):
         return target
 
 
+def _unauthenticated(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request
+
+
 def bare_url(url: str) -> str:
-    """The URL without its query."""
+    """Return the URL without its query."""
     return urlsplit(url)._replace(query="", fragment="").geturl()
 
 
 def _user_agent() -> str:
-    """Says who asks, by which library."""
+    """Return the names and versions of this package and of requests."""
     try:
         name = f"medtok_jax/{importlib.metadata.version('medtok_jax')}"
     except importlib.metadata.PackageNotFoundError:  # Run from a checkout that is not installed.

@@ -1,19 +1,19 @@
-"""Looks up where files are that have no fixed address: releases at the NLM, and data sets of a Dataverse."""
+"""Look up the addresses of files without a fixed address: releases at the NLM, and files of a Dataverse dataset."""
 
 import dataclasses
 import json
 from urllib.parse import quote, urlencode, urlsplit
 
-from preprocessing.download.fetch import Access, Expected, Patience, read
+from preprocessing.download.fetch import Access, Expected, RetryPolicy, read
 from preprocessing.download.http_session import FetchError, is_loopback
-from preprocessing.download.source import Download, Source
+from preprocessing.download.source import Download, DownloadSource
 
 KEY_VARIABLE = "UMLS_API_KEY"
 
 
 @dataclasses.dataclass(frozen=True)
 class Located:
-    """Where a download is, what is known of it, what the server wants to see, and which version it is."""
+    """Hold a download with its address, its version, its expected size and checksums, and the needed credentials."""
 
     download: Download
     url: str
@@ -22,35 +22,36 @@ class Located:
     access: Access = dataclasses.field(default_factory=Access)
 
 
-def locate(source: Source, downloads: list[Download], key: str | None, patience: Patience) -> list[Located]:
-    """Where the downloads of a source are.
+def locate(source: DownloadSource, downloads: list[Download], key: str | None, retry: RetryPolicy) -> list[Located]:
+    """Return the addresses of the downloads of a source.
 
     Args:
         source: the source.
-        downloads: those of its downloads that are wanted.
-        key: the user's UMLS key, where the source needs one.
-        patience: for the listing.
+        downloads: the wanted downloads of the source.
+        key: the user's UMLS key, or None.
+        retry: retry policy for the listing.
 
     Raises:
-        FetchError: the listing cannot be had, or does not hold what is wanted.
+        FetchError: the listing cannot be fetched, or does not hold a wanted file.
     """
     if source.access == "umls":
-        return [_current_release(source, download, key, patience) for download in downloads]
+        return [_current_release(source, download, key, retry) for download in downloads]
     if source.listing:
-        return _of_dataset(source, downloads, patience)
+        return _of_dataset(source, downloads, retry)
     return [Located(download, download.url, source.version, Expected(sha256=download.sha256)) for download in downloads]
 
 
-def _current_release(source: Source, download: Download, key: str | None, patience: Patience) -> Located:
-    """The current release by the Release API, to be fetched through the Download API.
+def _current_release(source: DownloadSource, download: Download, key: str | None, retry: RetryPolicy) -> Located:
+    """Return the current release from the Release API, to be fetched through the Download API.
 
     Both are described at https://documentation.uts.nlm.nih.gov/automating-downloads.html.
     """
     url = f"{source.listing}&current=true"
-    releases = _json(url, patience)
+    releases = _json(url, retry)
     try:
         release = next((release for release in releases if release.get("current", True)), None)
-        address, version = release["downloadUrl"], str(release.get("releaseVersion") or source.version)
+        address = release["downloadUrl"]
+        version = str(release.get("releaseVersion") or source.version)
     except (TypeError, KeyError, AttributeError) as error:
         raise FetchError(f"{url} lists no current release of {source.name}; {source.how}.") from error
     if not (urlsplit(address).hostname or "").endswith(".nlm.nih.gov") and not is_loopback(url):
@@ -60,14 +61,14 @@ def _current_release(source: Source, download: Download, key: str | None, patien
     return Located(download, through, version, access=Access(secret_parameters={"apiKey": key or ""}))
 
 
-def _of_dataset(source: Source, downloads: list[Download], patience: Patience) -> list[Located]:
-    """Files of the latest version of a Dataverse dataset, with their size and MD5.
+def _of_dataset(source: DownloadSource, downloads: list[Download], retry: RetryPolicy) -> list[Located]:
+    """Return the files of the latest version of a Dataverse dataset, with their size and MD5.
 
-    Tables that Dataverse has converted are fetched as they were uploaded; their MD5 is not compared, for the two forms
-    share one field.
+    Tables that Dataverse has converted are fetched as they were uploaded; their MD5 is not compared, because the two
+    forms share one field.
     """
     try:
-        latest = _json(source.listing, patience)["data"]["latestVersion"]
+        latest = _json(source.listing, retry)["data"]["latestVersion"]
         files = [entry["dataFile"] for entry in latest["files"]]
         version = f"{source.version}, V{latest['versionNumber']}.{latest['versionMinorNumber']}"
         by_name = {name: file for file in files for name in (file["filename"], file.get("originalFileName")) if name}
@@ -92,8 +93,8 @@ def _of_dataset(source: Source, downloads: list[Download], patience: Patience) -
     return located
 
 
-def _json(url: str, patience: Patience):
+def _json(url: str, retry: RetryPolicy):
     try:
-        return json.loads(read(url, patience=patience))
+        return json.loads(read(url, retry=retry))
     except ValueError as error:
         raise FetchError(f"{url} does not answer with JSON.") from error

@@ -1,4 +1,4 @@
-"""`manifest.json`: where each file of a folder of downloads came from, and how to tell that it is still that file.
+"""Read and write `manifest.json`, which records the origin and checksum of each file in a folder of downloads.
 
     {"format": 1, "files": {"ICD10CM/icd10cm_order_2026.txt": {"source": "https://...", "version": "FY2026", ...}}}
 
@@ -21,14 +21,14 @@ _FIELDS = {"source": str, "version": str, "license": str, "date": str, "size": i
 
 
 class Manifest:
-    """The files of one folder.
+    """Hold the provenance of the files in one folder.
 
     Attributes:
         folder: the folder.
-        files: relative name -> fields: source (URL, or the name of the file given by hand), version, license, date
-            (ISO, UTC, when it was fetched or taken), size (bytes), sha256 (hex); where known also `catalogue` (name
-            of the source in the catalogue), `by_hand`, `verified` (against a published checksum), and of the archive
-            that it was unpacked from `archive` and `archive_sha256`.
+        files: relative name -> fields: `source` (URL, or the name of the file supplied by hand), `version`, `license`,
+            `date` (ISO, UTC, when it was fetched or taken), `size` (bytes), `sha256` (hex); if known also `catalogue`
+            (name of the source in the catalogue), `by_hand`, `verified` (against a published checksum), and `archive`
+            and `archive_sha256` of the archive from which it was unpacked.
     """
 
     def __init__(self, folder: Path, files: dict[str, dict] | None = None):
@@ -37,10 +37,10 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: str | os.PathLike) -> "Manifest":
-        """The manifest of `folder`; empty where there is none.
+        """Read the manifest of `folder`; return an empty one if there is none.
 
         Raises:
-            InputError: the file is there but is no manifest of this format.
+            InputError: the file is not a manifest of this format.
         """
         path = Path(folder) / FILE_NAME
         try:
@@ -55,19 +55,22 @@ class Manifest:
         return cls(Path(folder), files)
 
     def write(self) -> None:
-        """Writes `manifest.json` into the folder, under its final name only when it is complete."""
+        """Write `manifest.json` into the folder atomically."""
         content = {"format": _FORMAT, "files": self.files}
         atomic.write_json(self.folder / FILE_NAME, content, sort_keys=True, ensure_ascii=False)
 
     def record(
         self, name: str, *, source: str, version: str, license: str, size: int, sha256: str, **known: str | bool
     ) -> None:
-        """Adds or replaces the entry of one file; `write` makes it last.
+        """Add or replace the entry of one file in memory; `write` saves it.
 
         Args:
             name: path relative to the folder, with forward slashes.
             source, version, license, size, sha256: see the class.
-            known: `date` (today where not given), `catalogue`, `by_hand`, `verified`, `archive`, `archive_sha256`.
+            known: `date` (default: today), `catalogue`, `by_hand`, `verified`, `archive`, `archive_sha256`.
+
+        Raises:
+            ValueError: the name leaves the folder, or a field has the wrong type.
         """
         entry = {"source": source, "version": version, "license": license, "size": size, "sha256": sha256, **known}
         entry.setdefault("date", datetime.datetime.now(datetime.UTC).date().isoformat())
@@ -76,16 +79,17 @@ class Manifest:
         self.files[name] = entry
 
     def remove(self, name: str) -> None:
-        """Takes the entry of one file out."""
+        """Remove the entry of one file."""
         del self.files[name]
 
     def names(self, catalogue: str) -> list[str]:
-        """Names recorded for one source of the catalogue, sorted."""
+        """Return the sorted names of the files that are recorded for one source of the catalogue."""
         return sorted(name for name, entry in self.files.items() if entry.get("catalogue") == catalogue)
 
     def problem(self, name: str) -> str | None:
-        """What is wrong with one recorded file: a sentence without its full stop, or None."""
-        entry, path = self.files[name], self.folder / name
+        """Check one recorded file on disk; return a sentence without its period if it is wrong, and None if not."""
+        entry = self.files[name]
+        path = self.folder / name
         if not path.is_file():
             return f"{path} is missing"
         if (size := path.stat().st_size) != entry["size"]:
@@ -95,11 +99,11 @@ class Manifest:
         return None
 
     def verify(self, folder: str | os.PathLike | None = None, names: Iterable[str] | None = None) -> None:
-        """Compares recorded files with what is on disk: they exist, with their size and sha256.
+        """Check that recorded files exist on disk with their size and SHA-256.
 
         Args:
-            folder: where the files are; None is the manifest's own folder.
-            names: which of them; None is all.
+            folder: folder of the files; None is the manifest's own folder.
+            names: names of the files; None is all.
 
         Raises:
             InputError: a file is missing or differs, or one of `names` is not recorded.
@@ -116,7 +120,7 @@ class Manifest:
 
 
 def _is_entry(name: str, entry: object) -> bool:
-    """Whether the name stays inside the folder and all fields are there with their types."""
+    """Return whether the name is inside the folder and all fields exist with their types."""
     path = PurePosixPath(name)
     inside = bool(name) and not path.is_absolute() and ".." not in path.parts and "\\" not in name
     return (

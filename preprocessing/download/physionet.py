@@ -1,7 +1,7 @@
-"""PhysioNet: the user's credentials, which go nowhere else, and the files of a project with their checksums.
+"""Fetch the files of PhysioNet projects with the user's credentials, which are sent nowhere else.
 
-PhysioNet takes a user name and password only from programs that it knows (browsers excepted), of which its own
-instructions use wget. Files that need them are therefore fetched with the user's wget; open ones need no other program.
+PhysioNet accepts a user name and password only from browsers and a few programs; its instructions use wget. Files that
+need credentials are therefore fetched with the user's wget; open ones need no other program.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from preprocessing.common.errors import InputError
 from preprocessing.download import wget
-from preprocessing.download.fetch import Expected, Patience, fetch
+from preprocessing.download.fetch import Expected, RetryPolicy, fetch
 from preprocessing.download.http_session import FetchError, check_url, is_loopback
 
 BASE_URL = "https://physionet.org/files"
@@ -30,12 +30,12 @@ _CHECKSUM_LINE = re.compile(r"([0-9a-fA-F]{64})[ \t]+\*?(.+)")
 
 @dataclasses.dataclass(frozen=True)
 class Project:
-    """One version of a PhysioNet project.
+    """Hold one version of a PhysioNet project.
 
     Attributes:
-        name: as people call it.
-        slug, version: as in its address.
-        license: as recorded in the manifest.
+        name: common name.
+        slug, version: parts of its address.
+        license: license that the manifest records.
         is_open: whether anybody may download it.
     """
 
@@ -47,14 +47,15 @@ class Project:
 
     @property
     def page(self) -> str:
+        """Return the address of the project's page."""
         return f"https://{HOST}/content/{self.slug}/{self.version}/"
 
     def url(self, name: str, base_url: str = BASE_URL) -> str:
-        """Address of one of its files."""
+        """Return the address of the file `name` of the project."""
         return f"{base_url.rstrip('/')}/{self.slug}/{self.version}/{name}"
 
 
-# The projects that this one reads: (version of MIMIC, whether its open demo) -> project.
+# (version of MIMIC, whether it is the open demo) -> project.
 _CREDENTIALED = "PhysioNet Credentialed Health Data License 1.5.0"
 _ODBL = "Open Data Commons Open Database License 1.0"
 PROJECTS = {
@@ -66,15 +67,15 @@ PROJECTS = {
 
 
 def credentials(base_url: str = BASE_URL) -> tuple[str, str]:
-    """User name and password: of the environment, else of the netrc file, else asked for at the terminal.
+    """Return the user name and password from the environment, else from the netrc file, else from the terminal.
 
     Raises:
-        InputError: there are none, the netrc file is readable by others, or `base_url` is not PhysioNet's.
+        InputError: there are none, others can read the netrc file, or `base_url` is not an address of PhysioNet.
     """
     check_url(base_url)
     host = urlsplit(base_url).hostname or ""
     if not (host == HOST or host.endswith(f".{HOST}") or is_loopback(base_url)):
-        raise InputError(f"credentials of PhysioNet are not sent to {host}.")
+        raise InputError(f"credentials of PhysioNet are not sent to {host}; give an address on {HOST}.")
     user, password = os.environ.get(USER_VARIABLE), os.environ.get(PASSWORD_VARIABLE)
     if user and password:
         return user, password
@@ -94,7 +95,7 @@ def credentials(base_url: str = BASE_URL) -> tuple[str, str]:
 
 
 def _from_netrc(host: str) -> tuple[str, str] | None:
-    """The entry of the host in NETRC or ~/.netrc, which nobody else may be able to read."""
+    """Return the user name and password of the host in NETRC or ~/.netrc, which only its owner may be able to read."""
     path = Path(os.environ.get("NETRC") or Path("~/.netrc").expanduser())
     try:
         mode = path.stat().st_mode
@@ -102,8 +103,8 @@ def _from_netrc(host: str) -> tuple[str, str] | None:
     except FileNotFoundError:
         return None
     except netrc.NetrcParseError as error:
-        # Not the error's own text, which may quote a password.
-        raise InputError(f"{path} cannot be read: line {error.lineno} is not understood.") from None
+        # The text of the error may quote a password, so it is not shown.
+        raise InputError(f"{path} cannot be read: line {error.lineno} is not understood; correct it.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read ({type(error).__name__}).") from None
     if not found or not found[2]:
@@ -114,15 +115,15 @@ def _from_netrc(host: str) -> tuple[str, str] | None:
 
 
 def fetch_checksums(
-    project: Project, folder: Path, login: tuple[str, str] | None, patience: Patience, base_url: str = BASE_URL
+    project: Project, folder: Path, login: tuple[str, str] | None, retry: RetryPolicy, base_url: str = BASE_URL
 ) -> dict[str, str]:
-    """SHA-256 (lower-case hex) of each file of a project by its name, as the project publishes them.
+    """Return the published SHA-256 (lower-case hex) of each file of a project, by file name.
 
     Raises:
-        FetchError: they cannot be had; where the account has no access, the sentence says how to get it.
+        FetchError: the checksums cannot be fetched; if the account has no access, the message says how to get it.
         InputError: the file is not in the format of `sha256sum`, or wget is missing.
     """
-    fetch_file(project, CHECKSUMS, folder, login, patience, base_url, progress=False)
+    fetch_file(project, CHECKSUMS, folder, login, retry, base_url, progress=False)
     return read_checksums(folder / CHECKSUMS)
 
 
@@ -131,37 +132,45 @@ def fetch_file(
     name: str,
     folder: Path,
     login: tuple[str, str] | None,
-    patience: Patience,
+    retry: RetryPolicy,
     base_url: str = BASE_URL,
     *,
     sha256: str | None = None,
     progress: bool = True,
 ) -> str:
-    """Fetches one file of a project into `folder/name`: without `login`, or by wget with it.
+    """Fetch one file of a project into `folder/name`, with wget if `login` is given.
 
     Args:
-        sha256: hex, to compare.
+        project: the project.
+        name: path of the file inside the project.
+        folder: folder to write into.
+        login: user name and password, or None for an open project.
+        retry: retry policy.
+        base_url: address of the server's files.
+        sha256: expected SHA-256 (hex), or None.
+        progress: whether to show a progress bar.
 
     Returns:
-        sha256 of the file (hex).
+        SHA-256 of the file (hex).
 
     Raises:
-        FetchError: it cannot be had, or has another checksum; where the account has no access, the sentence says how
-            to get it.
-        InputError: it cannot be written, or wget is missing.
+        FetchError: the file cannot be fetched, or has another checksum; if the account has no access, the message says
+            how to get it.
+        InputError: the file cannot be written, or wget is missing.
     """
-    url, path = project.url(name, base_url), folder / name
-    with _refusals_told(project):
+    url = project.url(name, base_url)
+    path = folder / name
+    with _explained_refusals(project):
         if login:
-            return wget.fetch(url, path, login, sha256=sha256, patience=patience, progress=progress)
-        return fetch(url, path, expected=Expected(sha256=sha256), patience=patience, progress=progress).sha256
+            return wget.fetch(url, path, login, sha256=sha256, retry=retry, progress=progress)
+        return fetch(url, path, expected=Expected(sha256=sha256), retry=retry, progress=progress).sha256
 
 
 def read_checksums(path: Path) -> dict[str, str]:
-    """Reads a file in the format of `sha256sum`.
+    """Read a file in the format of `sha256sum`; return the SHA-256 (lower-case hex) of each file by name.
 
     Raises:
-        InputError: it is not in that format, or names a file outside its folder.
+        InputError: the file is not in that format, or names a file outside its folder.
     """
     checksums = {}
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
@@ -170,7 +179,7 @@ def read_checksums(path: Path) -> dict[str, str]:
         match = _CHECKSUM_LINE.fullmatch(line.rstrip())
         name = PurePosixPath(match[2]) if match else PurePosixPath("/")
         if name.is_absolute() or ".." in name.parts:
-            raise InputError(f"{path}, line {number}: not a checksum and the name of a file; get the file again.")
+            raise InputError(f"{path}, line {number} is not a checksum and the name of a file; get the file again.")
         checksums[str(name)] = match[1].lower()
     if not checksums:
         raise InputError(f"{path} is empty; get the file again.")
@@ -178,8 +187,8 @@ def read_checksums(path: Path) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _refusals_told(project: Project) -> Iterator[None]:
-    """Turns a refusal (401, 403) into what the user can do about it."""
+def _explained_refusals(project: Project) -> Iterator[None]:
+    """Turn a refusal (401, 403) into a message that says what the user can do."""
     try:
         yield
     except FetchError as error:

@@ -1,4 +1,4 @@
-"""What is said of a source that can be downloaded; the table of them is `catalogue.py`."""
+"""Define the record of a source that can be downloaded; `catalogue.py` lists all sources."""
 
 import dataclasses
 import re
@@ -9,13 +9,13 @@ GROUPS = ("codes", "primekg", "crossreferences", "release")
 
 @dataclasses.dataclass(frozen=True)
 class Download:
-    """One file to fetch.
+    """Describe one file to fetch.
 
     Attributes:
-        name: file name under which it is kept (an archive until it is unpacked).
-        url: where it is; empty where a listing of the source says that.
-        sha256: hex, where the file is fixed.
-        optional: fetched only when all files are asked for; no stage of the pipeline reads it.
+        name: file name on disk (of an archive, until it is unpacked).
+        url: address, or empty if the source's listing gives it.
+        sha256: SHA-256 (hex) of a file that never changes, or None.
+        optional: whether to fetch the file only if all files are asked for; no stage of the pipeline reads it.
     """
 
     name: str
@@ -25,28 +25,29 @@ class Download:
 
     @property
     def is_archive(self) -> bool:
+        """Return whether the file is unpacked after it was fetched."""
         return self.name.endswith(".zip")
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
-    """One source.
+class DownloadSource:
+    """Describe one source of the catalogue.
 
     Attributes:
-        name: as `--only` takes it.
+        name: name that `--only` takes.
         group: one of `GROUPS`.
-        folder: below the group's folder; empty is that folder itself.
-        version, license: as recorded in the manifest.
-        stage: which stage of the pipeline reads it.
-        required: patterns (regular expressions for whole file names, in any case) that must all be found.
-        optional: patterns of files that are taken where they are found.
-        downloads: what to fetch; none where a person has to.
-        listing: where downloads without URL are looked up: of the UMLS Terminology Services, or of a Dataverse dataset.
-        archives: patterns of the names of archives that people fetch by hand.
-        access: what fetching needs: nothing, the user's UMLS key, or a person.
-        how: where a person gets it and which file to take; part of a sentence.
-        replaces: name of a source that is not needed where this one is there.
-        max_bytes: limit when an archive is unpacked.
+        folder: name below the group's folder; empty is that folder itself.
+        version, license: values that the manifest records.
+        stage: stage of the pipeline that reads the files.
+        required: patterns (regular expressions for complete file names, ignoring case) that must all be found.
+        optional: patterns of files that are kept if they are found.
+        downloads: files to fetch; empty if only the user can fetch them.
+        listing: URL at the UMLS Terminology Services or a Dataverse that gives the addresses of downloads without URL.
+        archives: patterns of the names of archives that users fetch by hand.
+        access: `open`, `umls` (fetching needs the user's UMLS key) or `hand` (only the user can fetch).
+        how: instructions for the user; part of a sentence.
+        replaces: name of a source that is not needed if this one is present.
+        max_bytes: limit on the unpacked bytes of an archive.
     """
 
     name: str
@@ -66,10 +67,10 @@ class Source:
     max_bytes: int = 4 << 30
 
     def wants(self, file_name: str) -> bool:
-        """Whether a file of this name (without folder) belongs to the source."""
+        """Return whether a file of this name (without folder) belongs to the source."""
         return any(matches(pattern, file_name) for pattern in (*self.required, *self.optional))
 
 
 def matches(pattern: str, file_name: str) -> bool:
-    """Whether the whole file name fits the pattern, in upper or lower case."""
+    """Return whether the complete file name matches the regular expression, ignoring case."""
     return re.fullmatch(pattern, file_name, re.IGNORECASE) is not None

@@ -1,10 +1,10 @@
-"""Fetches a file that needs a password with the user's own GNU Wget, for servers that let in only programs they know.
+"""Fetch a file that needs a password with the user's GNU Wget, for servers that accept only programs they know.
 
 The password reaches wget through a `.netrc` file in a folder that only this user can open, which is wget's HOME and is
-removed when wget ends. It is in no argument, no environment variable and no log. What a killed process leaves there
-(in `$XDG_RUNTIME_DIR`, else the folder for temporary files) is removed by the next call.
+removed when wget ends. It is in no argument, no environment variable and no log. The next call removes the folders that
+killed processes leave (in `$XDG_RUNTIME_DIR`, else in the folder for temporary files).
 
-Bytes arrive in `NAME.partial`, from which a later call goes on; `NAME` itself appears by a rename, after its checksum
+Bytes arrive in `NAME.partial`, from which a later call resumes; `NAME` itself appears by a rename, after its checksum
 was compared.
 """
 
@@ -24,15 +24,15 @@ from preprocessing.common.atomic import put_in_place
 from preprocessing.common.checksums import sha256_of
 from preprocessing.common.errors import InputError, UserError
 from preprocessing.common.locks import exclusive
-from preprocessing.download.fetch import Patience
+from preprocessing.download.fetch import RetryPolicy
 from preprocessing.download.http_session import FetchError, check_url, is_loopback
 
 _FOLDER = "medtok_jax-login-"
-# A run that brought this much was no failure: a long transfer may break off any number of times.
+# A run that received this many bytes is no failure: a long transfer may break off any number of times.
 _ENOUGH = 1 << 20
 _REDIRECTS = 5
 _RETRIED = "408,425,429,500,502,503,504"
-# What of the environment wget gets; the user's own variables may hold passwords.
+# Variables of the environment that wget receives; others may hold passwords.
 _KEPT = re.compile(r"PATH|LANG|LC_\w+|TERM|COLUMNS|(DY)?LD_LIBRARY_PATH|SSL_CERT_(FILE|DIR)|(OPENSSL|GNUTLS)_\w+")
 _STATUS_LINE = re.compile(r"\s*HTTP/[\d.]+ (\d{3})\b ?(.*)")
 _LOCATION = re.compile(r"\s*Location: *(\S+)", re.IGNORECASE)
@@ -42,12 +42,12 @@ _FILE_ERROR, _NETWORK_FAILURE, _TLS_FAILURE, _LOGIN_FAILURE, _SERVER_ERROR = 3, 
 
 @dataclasses.dataclass(frozen=True)
 class _Outcome:
-    """How one run of wget ended.
+    """Hold the result of one run of wget.
 
     Attributes:
         code: exit status.
-        statuses: of all answers of the server, such as `(403, "Forbidden")`.
-        location: where the last answer redirects to.
+        statuses: HTTP statuses of all answers of the server, such as `(403, "Forbidden")`.
+        location: target of the redirect in the last answer, or None.
     """
 
     code: int
@@ -56,10 +56,10 @@ class _Outcome:
 
 
 def executable() -> str:
-    """Path of GNU Wget 1, also where `wget` is its successor Wget2, whose options and name differ.
+    """Return the path of GNU Wget 1, even if the command `wget` is Wget2, whose options differ.
 
     Raises:
-        InputError: it is not installed.
+        InputError: GNU Wget 1 is not installed.
     """
     for name in ("wget", "wget1"):
         path = shutil.which(name)
@@ -77,41 +77,41 @@ def fetch(
     login: tuple[str, str],
     *,
     sha256: str | None = None,
-    patience: Patience | None = None,
+    retry: RetryPolicy | None = None,
     progress: bool = True,
 ) -> str:
-    """Fetches `url` into the file `path`, which it replaces.
+    """Fetch `url` into the file `path`, which it replaces.
 
     Args:
         url: https, or http on this machine.
-        path: its folder is made where it does not exist.
-        login: user name and password, sent to the URL's own host only, and when it asks for them.
-        sha256: hex, to compare; a transfer goes on from a partial file only where it is given.
-        patience: attempts, the longest wait between them, timeouts.
-        progress: show wget's progress bar, where stderr is a terminal.
+        path: target; its folder is created if it does not exist.
+        login: user name and password, sent only to the host of the URL, and only if it asks for them.
+        sha256: expected SHA-256 (hex); a transfer resumes from a partial file only if it is given.
+        retry: attempts, the longest wait between them, timeouts.
+        progress: whether to show wget's progress bar if stderr is a terminal.
 
     Returns:
-        sha256 of the file (hex).
+        SHA-256 of the file (hex).
 
     Raises:
-        FetchError: the server refuses or does not answer, or what it sends is not what is expected (nothing is kept
-            then).
+        FetchError: the server refuses or does not answer, or the file is not the expected one (nothing is kept then).
         InputError: wget is missing, the URL cannot be used, the file cannot be written or is being fetched already.
     """
-    path, patience = Path(path), patience or Patience()
+    path = Path(path)
+    retry = retry or RetryPolicy()
     check_url(url)
     program = executable()
     partial = path.with_name(path.name + ".partial")
     with _only_writer(path, partial) as lock:
 
         def transfer() -> bool:
-            return _transfer(program, url, partial, login, patience, progress and sys.stderr.isatty(), lock)
+            return _transfer(program, url, partial, login, retry, progress and sys.stderr.isatty(), lock)
 
         if sha256 is None:
             _empty(partial)
         joined = transfer()
         found = sha256_of(partial)
-        if sha256 and found != sha256.lower() and joined:  # The part that was there before may be what is wrong.
+        if sha256 and found != sha256.lower() and joined:  # The part of an earlier run may be wrong.
             _empty(partial)
             transfer()
             found = sha256_of(partial)
@@ -137,10 +137,10 @@ def _version(path: str) -> str:
 
 @contextlib.contextmanager
 def _only_writer(path: Path, partial: Path) -> Iterator[int]:
-    """Locks the file and makes the partial file; an empty one is removed in the end.
+    """Lock the file and create the partial file, and remove the latter at the end if it is empty.
 
     Yields:
-        Descriptor that holds the lock. wget inherits it, so that one that outlives this process keeps others out.
+        The descriptor that holds the lock. wget inherits it, so a wget that outlives this process keeps the lock.
     """
     with exclusive(path.parent, file=path.name, advice="wait until it is fetched") as lock:
         try:
@@ -159,34 +159,37 @@ def _empty(partial: Path) -> None:
 
 
 def _transfer(
-    program: str, url: str, partial: Path, login: tuple[str, str], patience: Patience, progress: bool, lock: int
+    program: str, url: str, partial: Path, login: tuple[str, str], retry: RetryPolicy, progress: bool, lock: int
 ) -> bool:
-    """Runs wget until the partial file is complete; returns whether it was put together from parts."""
-    address, redirects, joined = url, 0, partial.stat().st_size > 0
+    """Run wget until the partial file is complete; return whether it was joined from several answers."""
+    address = url
+    redirects = 0
+    joined = partial.stat().st_size > 0
     while True:
         before = partial.stat().st_size
         with _login(urlsplit(url).hostname, login) as (folder, environment):
             log = folder / "log"
-            command = _command(program, address, partial, log, patience, progress)
+            command = _command(program, address, partial, log, retry, progress)
             outcome = _read_log(_run(command, partial.parent, environment, progress, lock), log)
         joined = joined or any(status == 206 for status, _ in outcome.statuses)
         if outcome.code == 0:
             return joined
         if outcome.location and redirects < _REDIRECTS:
-            address, redirects = _redirected(address, outcome.location), redirects + 1
+            address = _redirected(address, outcome.location)
+            redirects += 1
         elif outcome.code != _NETWORK_FAILURE or partial.stat().st_size - before < _ENOUGH:
             raise _failure(outcome, address, partial)
 
 
 def _run(command: list[str], folder: Path, environment: dict[str, str], progress: bool, lock: int) -> int:
-    """Exit status of wget, which does not outlive an interruption; it shows names as seen from `folder`."""
+    """Run wget in `folder` and return its exit status; an interruption kills it."""
     with subprocess.Popen(
         command,
         cwd=folder,
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
-        # Messages go into the log, and only the progress bar here.
+        # Messages go into the log; only the progress bar goes to stderr.
         stderr=None if progress else subprocess.DEVNULL,
         pass_fds=(lock,),
     ) as process:
@@ -198,24 +201,24 @@ def _run(command: list[str], folder: Path, environment: dict[str, str], progress
             raise
 
 
-def _command(program: str, url: str, partial: Path, log: Path, patience: Patience, progress: bool) -> list[str]:
+def _command(program: str, url: str, partial: Path, log: Path, retry: RetryPolicy, progress: bool) -> list[str]:
     options = [
         "--quiet",
         "--server-response",
         f"--output-file={log}",
         "--continue",
         f"--output-document={partial.name}",
-        f"--tries={patience.attempts}",
-        f"--timeout={patience.read_timeout:g}",
-        f"--connect-timeout={patience.connect_timeout:g}",
-        f"--waitretry={patience.longest_wait:g}",
+        f"--tries={retry.attempts}",
+        f"--timeout={retry.read_timeout:g}",
+        f"--connect-timeout={retry.connect_timeout:g}",
+        f"--waitretry={retry.longest_wait:g}",
         f"--retry-on-http-error={_RETRIED}",
-        # They are followed here, as wget would also go from https to http.
+        # `_transfer` follows redirects, because wget would also follow one from https to http.
         "--max-redirect=0",
     ]
     if progress:
         options.append("--show-progress")
-    # As requests does.
+    # requests reads the same variables.
     if authorities := os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE"):
         kind = "directory" if os.path.isdir(authorities) else "certificate"
         options.append(f"--ca-{kind}={os.path.abspath(authorities)}")
@@ -224,9 +227,12 @@ def _command(program: str, url: str, partial: Path, log: Path, patience: Patienc
 
 @contextlib.contextmanager
 def _login(host: str, login: tuple[str, str]) -> Iterator[tuple[Path, dict[str, str]]]:
-    """A folder with a netrc file for one host, and an environment in which wget reads it, but no settings of the user.
+    """Make a temporary folder with a netrc file for one host, and an environment in which wget reads only that file.
 
-    wget looks for both in HOME, and where NETRC and WGETRC say.
+    wget looks for netrc files and settings in HOME, and at the paths in NETRC and WGETRC.
+
+    Yields:
+        The folder and the environment.
 
     Raises:
         InputError: the folder cannot be made, or a netrc file cannot hold the user name or password.
@@ -247,14 +253,14 @@ def _login(host: str, login: tuple[str, str]) -> Iterator[tuple[Path, dict[str, 
 
 
 def _base() -> Path:
-    """Where others cannot look, if there is such a place, and never the folder of the output."""
+    """Return a folder for secrets that only this user can read, if there is one, and never the folder of the output."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     usable = runtime and os.path.isdir(runtime) and os.access(runtime, os.W_OK | os.X_OK)
     return Path(runtime if usable else tempfile.gettempdir()).absolute()
 
 
 def _remove_left_over(base: Path) -> None:
-    """Removes the folders of processes that were killed."""
+    """Remove the folders of processes that were killed."""
     for folder in base.glob(f"{_FOLDER}*"):
         process = folder.name.removeprefix(_FOLDER).partition("-")[0]
         if not process.isdigit():
@@ -268,23 +274,24 @@ def _remove_left_over(base: Path) -> None:
 
 
 def _quoted(text: str) -> str:
-    """As wget reads a value in a netrc file."""
+    """Quote a value for a netrc file in the way that wget reads it."""
     if any(ord(character) < 32 for character in text):
-        raise InputError("the user name or password holds a line break or control character; set it anew.")
+        raise InputError("the user name or password holds a line break or control character; set it again.")
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if _KEPT.fullmatch(name)}
     for name in ("http_proxy", "https_proxy", "no_proxy"):
-        # wget knows the names in lower case only.
+        # wget reads only the lower-case names.
         if value := os.environ.get(name) or os.environ.get(name.upper()):
             kept[name] = value
     return kept
 
 
 def _read_log(code: int, log: Path) -> _Outcome:
-    statuses, location = [], None
+    statuses = []
+    location = None
     text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
     for line in text.splitlines():
         if match := _STATUS_LINE.fullmatch(line):
@@ -305,7 +312,7 @@ def _redirected(url: str, location: str) -> str:
 
 
 def _failure(outcome: _Outcome, url: str, partial: Path) -> UserError:
-    """What to tell; never the text of the log, where wget quotes what it does not understand of a netrc file."""
+    """Return the error for a failed run, without the text of the log, in which wget may quote the netrc file."""
     host = urlsplit(url).hostname
     status, reason = outcome.statuses[-1] if outcome.statuses else (None, "")
     if outcome.code == _FILE_ERROR:
@@ -322,7 +329,7 @@ def _failure(outcome: _Outcome, url: str, partial: Path) -> UserError:
         have = partial.stat().st_size
         return FetchError(
             f"{url} could not be fetched: the connection broke off after {have:,} bytes; run the same command again to "
-            "go on from there."
+            "resume."
         )
     if outcome.code == _NETWORK_FAILURE:
         return FetchError(f"{url} could not be fetched: {host} does not answer (is there a network?).")

@@ -1,9 +1,9 @@
-"""Leaves a named, hashed fraction of an edge type out of a graph, so that an evaluation can ask for it.
+"""Hold out a fraction of an edge type from a graph, chosen by a named hash, so that an evaluation can predict it.
 
 Nodes are held out rather than single edges: crosswalks come in clusters (one ICD-9 code, several ICD-10 codes that
-share further ICD-9 codes), so a single dropped edge would still be spelled out by a path of its neighbors. Every
-edge of the edge type that touches a chosen node goes, whichever end the node is, so the node is isolated under that
-edge type and no held-out pair is connected by it, however long the path.
+share further ICD-9 codes), so a single dropped edge could still be inferred from a path of its neighbors. Every edge
+of the edge type that touches a chosen node is removed, whether the node is its source or target. The node is then
+isolated under that edge type, and no path of that type, of any length, connects a held-out pair.
 """
 
 import dataclasses
@@ -20,7 +20,16 @@ from preprocessing.common.hashing import hash_strings, uniform
 
 @dataclasses.dataclass(frozen=True)
 class Holdout:
-    """`fraction` (between 0 and 1) of the source nodes of `edge_type`, chosen by a hash of `name` and their keys."""
+    """Describe a hold-out: a `fraction` of the source nodes of `edge_type`, chosen by a hash of `name` and their keys.
+
+    Attributes:
+        edge_type: a key of the graph's edge types, such as `gem`.
+        fraction: between 0 and 1, both excluded.
+        name: salt of the hash; another name gives another choice.
+
+    Raises:
+        InputError: `fraction` is out of bounds.
+    """
 
     edge_type: str
     fraction: float
@@ -34,13 +43,13 @@ class Holdout:
 def hold_out(
     facts: Mapping[str, np.ndarray], keys: Sequence[str], relations: Sequence[str], holdout: Holdout
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Divides facts into those that stay in the graph and those held out.
+    """Divide facts into those that remain in the graph and those that are held out.
 
     Args:
         facts: forward relation -> int64 [n, 2] of (source node, target node).
         keys: `source/source_id` of each node.
-        relations: the forward relations of the edge type; the source side of each is where nodes are chosen.
-        holdout: which fraction, under which name.
+        relations: the forward relations of the edge type; nodes are chosen among their sources.
+        holdout: the fraction and the name of the hash.
 
     Returns:
         (kept, held out), both in the form of `facts`; held out has an entry for each of `relations`.
@@ -50,18 +59,20 @@ def hold_out(
     draws = uniform(hash_strings(holdout.name, (keys[node] for node in sources)))
     chosen = np.zeros(len(keys), dtype=bool)
     chosen[sources[draws < holdout.fraction]] = True
-    kept, held = {}, {}
+    kept = {}
+    held = {}
     for relation, pairs in facts.items():
         if relation in relations:
             touched = chosen[pairs].any(axis=1)
-            kept[relation], held[relation] = pairs[~touched], pairs[touched]
+            kept[relation] = pairs[~touched]
+            held[relation] = pairs[touched]
         else:
             kept[relation] = pairs
     return kept, held
 
 
 def write_held_out(path: Path, held: Mapping[str, np.ndarray], keys: Sequence[str]) -> None:
-    """Writes held-out pairs as parquet with the string columns source, target (node keys) and relation, sorted."""
+    """Write held-out pairs as parquet with the string columns source, target (node keys) and relation, sorted."""
     rows = sorted({(keys[a], keys[b], relation) for relation, pairs in held.items() for a, b in pairs.tolist()})
     columns = list(zip(*rows, strict=True)) if rows else [[], [], []]
     names = ("source", "target", "relation")

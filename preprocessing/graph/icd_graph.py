@@ -1,4 +1,4 @@
-"""The knowledge graph of the ICD code systems, built from the packages that ship the official files.
+"""Build the knowledge graph of the ICD code systems from the packages that ship the official files.
 
 Relations, as forward (source -> target) and reverse:
 
@@ -92,13 +92,13 @@ FIRST_KEPT = PRIORITY[:5]
 
 @dataclasses.dataclass(frozen=True)
 class IcdFacts:
-    """Nodes and facts of the ICD graph before anything is held out.
+    """Hold the nodes and facts of the ICD graph before anything is held out.
 
     Attributes:
         rows: `(type, name, source, source_id)` by node id.
         facts: forward relation -> int64 [n, 2] of (source node, target node).
         ids: `source/source_id` -> node id.
-        counts: what was read, linked and dropped, by name.
+        counts: numbers of rows and links that were read, linked and dropped, by name.
     """
 
     rows: tuple[tuple[str, str, str, str], ...]
@@ -109,10 +109,10 @@ class IcdFacts:
 
 @functools.cache
 def icd_facts(groups: bool = False) -> IcdFacts:
-    """All nodes and facts, in an order that depends on the files alone.
+    """Return all nodes and facts of the ICD graph, in an order that depends only on the files.
 
     Args:
-        groups: also CCSR and CCS groups, which the evaluation uses as labels.
+        groups: whether to add CCSR and CCS groups, which the evaluation uses as labels.
 
     Raises:
         InputError: a package that ships the files is missing.
@@ -173,7 +173,7 @@ def _add_groups(draft: GraphDraft) -> dict[str, int]:
 
 
 def _add_hpo(draft: GraphDraft, tabular: Tabular, positions: list[int]) -> dict[str, int]:
-    """Adds the part of the HPO within 2 hops of what can be linked to an ICD node."""
+    """Add those entities of the HPO that are within 2 hops of one that is linked to an ICD node."""
     hpo = read_hpo()
     names = [*hpo.terms, *hpo.diseases, *(f"NCBI:{gene}" for gene in hpo.genes)]
     number = {name: index for index, name in enumerate(names)}
@@ -213,8 +213,12 @@ def _add_hpo_node(draft: GraphDraft, hpo: Hpo, name: str) -> int:
 def _hpo_links(
     draft: GraphDraft, tabular: Tabular, positions: list[int], hpo: Hpo, number: dict[str, int]
 ) -> tuple[np.ndarray, dict[str, int]]:
-    """(ICD node, number of HPO entity) pairs, int64 [n, 2] sorted, by equal name or hp.obo cross-reference."""
-    # Titles and inclusion terms only: names that were derived for ICD-9 categories are too coarse to identify anything.
+    """Link ICD nodes to HPO entities by equal names or hp.obo cross-references.
+
+    Returns:
+        (ICD node, number of HPO entity) pairs, int64 [n, 2], sorted; and counts of links and unresolved references.
+    """
+    # Names derived for ICD-9 categories are too coarse to identify anything, so only titles and inclusion terms count.
     icd_named = [(name, node) for node, (kind, name, _, _) in enumerate(draft.rows) if kind == "diagnosis_code"]
     for position, node in enumerate(tabular.nodes):
         if node.is_code:
@@ -247,7 +251,7 @@ def _hpo_links(
 
 
 def _within(seeds: np.ndarray, pairs: np.ndarray, count: int, *, hops: int) -> np.ndarray:
-    """Boolean [count]: the nodes at most `hops` undirected steps along `pairs` [n, 2] away from `seeds`."""
+    """Return a bool [count] mask of the nodes at most `hops` undirected steps along `pairs` [n, 2] from `seeds`."""
     reached = np.zeros(count, dtype=bool)
     reached[seeds] = True
     for _ in range(hops):

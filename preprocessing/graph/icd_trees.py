@@ -1,4 +1,4 @@
-"""The four ICD hierarchies as nodes and `parent` facts."""
+"""Build the four ICD hierarchies as nodes and `parent` facts."""
 
 import bisect
 import dataclasses
@@ -87,10 +87,11 @@ ICD10PCS_SECTIONS = {
 
 @dataclasses.dataclass
 class GraphDraft:
-    """Nodes and facts while they are being collected.
+    """Collect the nodes and facts of a graph.
 
     Attributes:
-        rows: `(type, name, source, source_id)` by node id. ids: `source/source_id` -> node id.
+        rows: `(type, name, source, source_id)` by node id.
+        ids: `source/source_id` -> node id.
         facts: forward relation -> list of int [n, 2] arrays.
     """
 
@@ -99,7 +100,7 @@ class GraphDraft:
     facts: dict[str, list[np.ndarray]] = dataclasses.field(default_factory=dict)
 
     def add(self, kind: str, name: str, source: str, source_id: str) -> int:
-        """Id of the node `source/source_id`, which is added when it is new."""
+        """Return the id of the node `source/source_id`, adding the node if it is new."""
         key = f"{source}/{source_id}"
         if key not in self.ids:
             self.ids[key] = len(self.rows)
@@ -107,14 +108,14 @@ class GraphDraft:
         return self.ids[key]
 
     def relate(self, relation: str, pairs: Iterable[tuple[int, int]]) -> int:
-        """Adds facts and returns how many were given."""
+        """Add facts and return the number of facts given."""
         array = np.array(list(pairs), dtype=np.int64).reshape(-1, 2)
         self.facts.setdefault(relation, []).append(array)
         return len(array)
 
 
 def add_icd10cm(draft: GraphDraft, records: Iterable[CodeRecord], tabular: Tabular) -> list[int]:
-    """Chapters, sections, categories and codes of the tabular list; codes it has retired hang below their stem.
+    """Add chapters, sections, categories and codes of the tabular list; retired codes become children of their stem.
 
     Returns:
         The node id of every position of `tabular.nodes`.
@@ -140,9 +141,10 @@ def add_icd10cm(draft: GraphDraft, records: Iterable[CodeRecord], tabular: Tabul
 
 
 def add_icd10pcs(draft: GraphDraft, records: Iterable[CodeRecord]) -> None:
-    """The trie of code prefixes: ICD-10-PCS builds codes out of 7 independent characters and titles no prefix.
+    """Add ICD-10-PCS as a trie of code prefixes, because its codes are 7 independent characters without a hierarchy.
 
-    A prefix with a single continuation says nothing beyond it and is skipped; one-character prefixes (sections) stay.
+    Official files give no titles to prefixes, so a prefix is named after its codes. A prefix with a single continuation
+    adds no information and is skipped, except one-character prefixes (sections).
     """
     records = sorted(records, key=lambda record: record.code)
     continuations: dict[str, set[str]] = {}
@@ -175,9 +177,10 @@ def _longest_prefix(code: str, kept: set[str]) -> str | None:
 
 
 def add_icd9(draft: GraphDraft, records: Iterable[CodeRecord], system: str) -> None:
-    """ICD-9 diagnoses or procedures: chapter, category (the part before the dot), subcategory (one digit more), code.
+    """Add ICD-9 diagnoses or procedures in four levels: chapter, category, subcategory, code.
 
-    The file titles codes only, so categories are named after their codes (`naming.category_name`).
+    A category is the part of a code before the dot; a subcategory has one digit more. The file titles only codes, so
+    categories are named after their codes (`names.category_name`).
     """
     chapters = ICD9CM_CHAPTERS if system == ICD9CM else ICD9PROC_CHAPTERS
     role = "diagnosis" if system == ICD9CM else "procedure"
@@ -204,7 +207,7 @@ def add_icd9(draft: GraphDraft, records: Iterable[CodeRecord], system: str) -> N
 
 
 def add_trees(draft: GraphDraft, records: Iterable[CodeRecord], tabular: Tabular) -> list[int]:
-    """All four hierarchies; returns what `add_icd10cm` returns."""
+    """Add all four hierarchies; return the node id of every position of `tabular.nodes`."""
     of_system: dict[str, list[CodeRecord]] = {ICD10CM: [], ICD10PCS: [], ICD9CM: [], ICD9PROC: []}
     for record in records:
         of_system[record.system].append(record)

@@ -1,6 +1,6 @@
-"""A knowledge graph as a table of nodes and CSR arrays of typed edges, memory-mapped from disk.
+"""Store a knowledge graph as a table of nodes and CSR arrays of typed edges, memory-mapped from disk.
 
-Every fact is stored in both directions: `relation` of the stored edge u -> v tells how u stands to v, and the edge
+Every fact is stored in both directions: `relation` of the stored edge u -> v is the relation of u to v, and the edge
 v -> u carries the reverse relation. On disk a graph is a directory of `nodes.parquet`, `indptr.npy`, `indices.npy`,
 `relation.npy` and `graph.json`.
 """
@@ -32,14 +32,15 @@ _ARRAYS = {"indptr": np.int64, "indices": np.int32, "relation": np.uint8}
 
 @dataclasses.dataclass(frozen=True)
 class KnowledgeGraph:
-    """Nodes 0..N-1 and directed edges 0..E-1 sorted by (source node, relation, target node), without repeats.
+    """Hold nodes 0..N-1 and directed edges 0..E-1, sorted by (source, relation, target node) and without repeats.
 
     Attributes:
         nodes: `NODE_SCHEMA` table of N rows; row i is node i. `source/source_id` is the node's key.
         indptr: int64 [N + 1]; the edges of node i are `indptr[i]:indptr[i + 1]`.
         indices: int32 [E], target nodes.
         relation: uint8 [E], positions in `relation_names`.
-        relation_names: each relation's name. reverse: position of each relation's reverse.
+        relation_names: name of each relation.
+        reverse: position in `relation_names` of each relation's reverse.
         node_types: the distinct node types, sorted.
     """
 
@@ -53,28 +54,28 @@ class KnowledgeGraph:
 
     @property
     def num_nodes(self) -> int:
-        """Number of nodes."""
+        """Return the number of nodes."""
         return len(self.indptr) - 1
 
     @property
     def num_edges(self) -> int:
-        """Number of directed edges: twice the number of facts."""
+        """Return the number of directed edges, which is twice the number of facts."""
         return len(self.indices)
 
     def node_keys(self) -> list[str]:
-        """`source/source_id` of every node."""
+        """Return the key `source/source_id` of every node."""
         return pc.binary_join_element_wise(self.nodes["source"], self.nodes["source_id"], "/").to_pylist()
 
     def node_type_ids(self) -> np.ndarray:
-        """Position of each node's type in `node_types`: int32 [N]."""
+        """Return the position in `node_types` of each node's type, int32 [N]."""
         return pc.index_in(self.nodes["type"], value_set=pa.array(self.node_types)).to_numpy().astype(np.int32)
 
     def sources(self) -> np.ndarray:
-        """Source node of every edge: int32 [E]."""
+        """Return the source node of every edge, int32 [E]."""
         return np.repeat(np.arange(self.num_nodes, dtype=np.int32), np.diff(self.indptr))
 
     def save(self, path: Path | str) -> None:
-        """Writes the graph into the directory `path`; the same graph gives the same bytes."""
+        """Write the graph into the directory `path`; the same graph gives the same bytes."""
         path = Path(path)
         path.mkdir(parents=True, exist_ok=True)
         pq.write_table(self.nodes, path / "nodes.parquet", compression="zstd")
@@ -90,7 +91,7 @@ class KnowledgeGraph:
 
     @classmethod
     def load(cls, path: Path | str) -> "KnowledgeGraph":
-        """Opens a saved graph; arrays are memory-mapped read-only.
+        """Open a saved graph with read-only, memory-mapped arrays.
 
         Raises:
             InputError: `path` holds no graph, a damaged one, or one of another format version.
@@ -100,7 +101,7 @@ class KnowledgeGraph:
             meta = json.loads((path / "graph.json").read_text(encoding="utf-8"))
             if meta["format_version"] != FORMAT_VERSION:
                 raise InputError(
-                    f"the graph in {path} has format version {meta['format_version']}, this code reads version "
+                    f"the graph in {path} has format version {meta['format_version']}, but this code reads version "
                     f"{FORMAT_VERSION}; build the data set again."
                 )
             graph = cls(
@@ -123,7 +124,7 @@ class KnowledgeGraph:
 
 
 def from_facts(nodes: pa.Table, facts: Mapping[str, np.ndarray], reverse_names: Mapping[str, str]) -> KnowledgeGraph:
-    """Builds the graph of `facts`, each stored in both directions; self-loops and repeats are dropped.
+    """Build the graph of `facts`, storing each in both directions and dropping self-loops and repeats.
 
     Args:
         nodes: `NODE_SCHEMA` table of N rows.
@@ -131,7 +132,7 @@ def from_facts(nodes: pa.Table, facts: Mapping[str, np.ndarray], reverse_names: 
         reverse_names: forward relation -> name of its reverse; a symmetric relation names itself.
 
     Raises:
-        InputError: more relations than uint8 holds.
+        InputError: there are more than 256 relations.
     """
     names = list(dict.fromkeys(name for forward in facts for name in (forward, reverse_names[forward])))
     if len(names) > 256:
@@ -140,12 +141,14 @@ def from_facts(nodes: pa.Table, facts: Mapping[str, np.ndarray], reverse_names: 
     reverse = list(range(len(names)))
     parts = []
     for forward, pairs in facts.items():
-        there, back = position[forward], position[reverse_names[forward]]
-        reverse[there], reverse[back] = back, there
+        there = position[forward]
+        back = position[reverse_names[forward]]
+        reverse[there] = back
+        reverse[back] = there
         pairs = np.asarray(pairs, dtype=np.int64).reshape(-1, 2)
         pairs = pairs[pairs[:, 0] != pairs[:, 1]]
         parts += [_pack(pairs[:, 0], there, pairs[:, 1]), _pack(pairs[:, 1], back, pairs[:, 0])]
-    # Sorted by hand: np.unique hashes first, which is 8 times slower on these numbers.
+    # np.unique would hash first, which is 8 times slower on these numbers than sorting.
     packed = np.sort(np.concatenate(parts)) if parts else np.empty(0, np.uint64)
     packed = packed[np.concatenate([[True], packed[1:] != packed[:-1]])[: len(packed)]]
     counts = np.bincount((packed >> np.uint64(36)).astype(np.int64), minlength=len(nodes))
@@ -161,12 +164,12 @@ def from_facts(nodes: pa.Table, facts: Mapping[str, np.ndarray], reverse_names: 
 
 
 def node_table(rows: Sequence[tuple[str, str, str, str]]) -> pa.Table:
-    """`NODE_SCHEMA` table of `(type, name, source, source_id)` rows, numbered in order."""
+    """Return the `NODE_SCHEMA` table of `(type, name, source, source_id)` rows, numbered in order."""
     columns = zip(*rows, strict=True) if rows else ([], [], [], [])
     arrays = [pa.array(np.arange(len(rows), dtype=np.int32)), *(pa.array(column, pa.string()) for column in columns)]
     return pa.Table.from_arrays(arrays, schema=NODE_SCHEMA)
 
 
 def _pack(source: np.ndarray, relation: int, target: np.ndarray) -> np.ndarray:
-    """(source, relation, target) in 28 + 8 + 28 bits, so that sorting numbers sorts edges."""
+    """Pack (source, relation, target) into 28 + 8 + 28 bits, uint64 [n], so that sorting numbers sorts edges."""
     return (source.astype(np.uint64) << np.uint64(36)) | np.uint64(relation << 28) | target.astype(np.uint64)

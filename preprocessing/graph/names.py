@@ -1,11 +1,11 @@
-"""Names for nodes that no official file names, and the normal form under which names are compared."""
+"""Derive names for nodes that no official file names, and normalize names for comparison."""
 
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
 _WORD_EDGES = ",.;:()[]"
-# Words that cannot end a name: a prefix cut behind one of them reads as unfinished.
+# Words that cannot end a name, because a prefix that ends with one of them reads as unfinished.
 _DANGLING = re.compile(
     "a|an|and|as|at|by|due|during|following|for|from|in|into|involving|not|of|on|or|other|secondary|than|the|to|type|"
     "unspecified|using|via|which|while|with|without"
@@ -17,7 +17,7 @@ _NOT_ALPHANUMERIC = re.compile(r"[^a-z0-9]+")
 
 
 def shared_words(left: Sequence[str], right: Sequence[str]) -> list[str]:
-    """Longest common prefix of two lists of words, which differ neither by case nor by punctuation at their edges."""
+    """Return the longest common prefix of two lists of words, ignoring case and punctuation at the edges of words."""
     shared = []
     for a, b in zip(left, right, strict=False):
         if a.strip(_WORD_EDGES).lower() != b.strip(_WORD_EDGES).lower():
@@ -27,7 +27,7 @@ def shared_words(left: Sequence[str], right: Sequence[str]) -> list[str]:
 
 
 def prefix_name(words: Sequence[str]) -> str:
-    """A shared prefix as a name: words that dangle at its end and open brackets are cut; may be empty."""
+    """Turn a shared prefix into a name without dangling last words; return "" if none remain or brackets are open."""
     kept = list(words)
     while kept and (_DANGLING.fullmatch(kept[-1].strip(_WORD_EDGES).lower()) or not any(c.isalnum() for c in kept[-1])):
         kept.pop()
@@ -36,10 +36,14 @@ def prefix_name(words: Sequence[str]) -> str:
 
 
 def category_name(descriptions: Sequence[str], residual: str | None) -> str:
-    """Name of a category that its file does not title.
+    """Return a name for a category that has no title in its file.
 
-    In this order: the longest common word prefix of its codes' `descriptions` (in code order, at least one); what its
-    `residual` code (the one that adds a 9) calls unspecified, which is the category itself; its first two descriptions.
+    The first of these that exists is the name: the longest common word prefix of the `descriptions` of its codes; the
+    description of its residual code without "unspecified"; its first two descriptions.
+
+    Args:
+        descriptions: of the category's codes, in code order; at least one.
+        residual: description of the code that appends a 9 to the category, or None if there is no such code.
     """
     words = descriptions[0].split()
     for description in descriptions[1:]:
@@ -49,7 +53,7 @@ def category_name(descriptions: Sequence[str], residual: str | None) -> str:
 
 
 def without_unspecified(description: str) -> str | None:
-    """`Cholera, unspecified` -> `Cholera`; None when the description does not say that."""
+    """Return a description without "unspecified" (`Cholera, unspecified` -> `Cholera`); None if it has no such word."""
     shorter = _UNSPECIFIED.sub("", description)
     if shorter != description:
         return shorter
@@ -58,7 +62,7 @@ def without_unspecified(description: str) -> str | None:
 
 
 def normal_form(name: str) -> str:
-    """Form under which two names count as equal: no case, accents, punctuation, "unspecified" or plural s."""
+    """Normalize a name for comparison: drop case, accents, punctuation, "unspecified" and plural s."""
     bare = unicodedata.normalize("NFKD", _UNSPECIFIED.sub("", name)).encode("ascii", "ignore").decode().lower()
     bare = bare.replace("'s ", " ")
     return " ".join(_singular(word) for word in _NOT_ALPHANUMERIC.split(bare) if word)
@@ -69,7 +73,7 @@ def _singular(word: str) -> str:
 
 
 def by_normal_form(named: Iterable[tuple[str, int]], shortest: int = 4) -> dict[str, list[int]]:
-    """Groups ids by the normal form of their names; forms shorter than `shortest` characters match by accident."""
+    """Group ids by the normal form of their names, skipping forms shorter than `shortest` (they match by chance)."""
     groups: dict[str, list[int]] = {}
     for name, identity in named:
         form = normal_form(name)

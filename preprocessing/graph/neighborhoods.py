@@ -1,8 +1,8 @@
-"""Subgraphs of many codes at once: hub-capped 2-hop neighborhoods of anchors, and those that given nodes induce.
+"""Extract subgraphs for many codes at once: hub-capped 2-hop neighborhoods of anchors, or subgraphs induced by nodes.
 
 Neighborhoods explode through hubs (one ICD-9 code has thousands of crosswalk partners), so every node offers only
-its first `hub_cap` neighbors. The order is by relation and then by a hash of the pair: taking low ids first would
-show every hub by the same alphabetical corner of its children.
+its first `hub_cap` neighbors. Neighbors are ordered by relation and then by a hash of the pair, because taking low ids
+first would show only the alphabetically first children of every hub.
 """
 
 import dataclasses
@@ -20,13 +20,13 @@ _CHUNK = 128
 
 @dataclasses.dataclass(frozen=True)
 class NeighborTable:
-    """The neighbors that each node offers, best first.
+    """Hold the best `hub_cap` neighbors that each of N nodes offers to subgraphs, best first.
 
     Attributes:
         neighbors: int32 [N + 1, hub_cap], -1 beyond the last. Row N belongs to the padding node and is empty.
         relation: uint8 [N + 1, hub_cap], relation of the edge from the row's node to the neighbor.
         reverse: uint8 [R], reverse of each relation.
-        first: bool [R], relations whose targets an anchor keeps in front of its other neighbors.
+        first: bool [R], mask of the relations whose targets an anchor keeps before its other neighbors.
     """
 
     neighbors: np.ndarray
@@ -37,12 +37,16 @@ class NeighborTable:
 
 @dataclasses.dataclass(frozen=True)
 class Subgraph:
-    """One neighborhood.
+    """Hold the subgraph of one code, with V nodes and E directed edges.
+
+    Edge 2i + 1 is edge 2i reversed; no pair of nodes occurs twice and none is a self-loop.
 
     Attributes:
-        nodes: int32 [V] node ids, anchors first. hops: uint8 [V], 0 for anchors, then 1 and 2.
-        senders, receivers: int32 [E], positions in `nodes`. relations: int32 [E], of the edge sender -> receiver.
-            Edge 2i + 1 is edge 2i reversed; no pair of nodes occurs twice and none is a self-loop.
+        nodes: int32 [V] node ids, anchors first.
+        hops: uint8 [V], 0 for anchors, then 1 and 2.
+        senders: int32 [E], positions in `nodes`.
+        receivers: int32 [E], positions in `nodes`.
+        relations: int32 [E], relation of the edge sender -> receiver.
     """
 
     nodes: np.ndarray
@@ -55,7 +59,7 @@ class Subgraph:
 def neighbor_table(
     graph: KnowledgeGraph, *, hub_cap: int, priority: Sequence[str], first_kept: Sequence[str] = ()
 ) -> NeighborTable:
-    """Ranks every node's neighbors and keeps `hub_cap` of them.
+    """Rank the neighbors of every node and keep the best `hub_cap` of them.
 
     Args:
         graph: the knowledge graph.
@@ -76,12 +80,12 @@ def neighbor_table(
     order = np.lexsort((mix(pair), ranks[relation], source))
     source, target, relation = source[order], target[order], relation[order]
     starts = np.searchsorted(source, np.arange(graph.num_nodes))
-    place = np.arange(len(source)) - starts[source]
-    kept = place < hub_cap
+    position = np.arange(len(source)) - starts[source]
+    kept = position < hub_cap
     neighbors = np.full((graph.num_nodes + 1, hub_cap), -1, dtype=np.int32)
     relations = np.zeros((graph.num_nodes + 1, hub_cap), dtype=np.uint8)
-    neighbors[source[kept], place[kept]] = target[kept]
-    relations[source[kept], place[kept]] = relation[kept]
+    neighbors[source[kept], position[kept]] = target[kept]
+    relations[source[kept], position[kept]] = relation[kept]
     first = np.array([name in first_kept for name in graph.relation_names], dtype=bool)
     return NeighborTable(neighbors, relations, reverse, first)
 
@@ -89,7 +93,7 @@ def neighbor_table(
 def _one_edge_per_pair(
     graph: KnowledgeGraph, ranks: np.ndarray, reverse: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(source, target, relation) with one relation per ordered pair: the best one, and the same fact both ways."""
+    """Return (source, target, relation) with the best relation per ordered pair, the same fact in both directions."""
     source, target, relation = graph.sources(), np.asarray(graph.indices), np.asarray(graph.relation)
     # Both directions must pick the same fact, so they compare facts by what does not depend on the direction.
     best = np.minimum(ranks[relation], ranks[reverse[relation]])
@@ -102,15 +106,15 @@ def _one_edge_per_pair(
 
 
 def subgraphs(table: NeighborTable, anchors: np.ndarray, *, max_nodes: int) -> Iterator[Subgraph]:
-    """Yields the neighborhood of each row of `anchors`, in order; rows that are the same share one `Subgraph`.
+    """Yield the neighborhood of each row of `anchors`, in order; equal rows share one `Subgraph`.
 
-    Kept are, up to `max_nodes`: the anchors, the targets of their `first_kept` relations, their other neighbors, and
-    then neighbors of neighbors, taking the best of each neighbor before the second best of any.
+    Up to `max_nodes` nodes are kept, in this order: the anchors, the targets of their `first_kept` relations, their
+    other neighbors, and then neighbors of neighbors, taking the best of each neighbor before the second best of any.
 
     Args:
-        table: what each node offers.
-        anchors: int32 [n, A] node ids, -1 for padding. A row of padding only gives an empty subgraph.
-        max_nodes: most nodes of a subgraph, at least A.
+        table: the neighbors that each node offers.
+        anchors: int32 [n, A] node ids, -1 for padding; a row that is all padding gives an empty subgraph.
+        max_nodes: maximum number of nodes of a subgraph, at least A.
 
     Raises:
         InputError: `max_nodes` is smaller than A.
@@ -131,7 +135,7 @@ def subgraphs(table: NeighborTable, anchors: np.ndarray, *, max_nodes: int) -> I
 def _divide(
     nodes: np.ndarray, hops: np.ndarray, edges: tuple[np.ndarray, ...], reverse: np.ndarray
 ) -> Iterator[Subgraph]:
-    """The subgraphs of `nodes` and `hops` [n, max_nodes], -1 padded, whose edges are as `_induced` returns them."""
+    """Yield the subgraph of each row of `nodes` and `hops` [n, max_nodes] (-1 padded) from the edges of `_induced`."""
     row, low, high, relation = edges
     senders = np.stack([low, high], axis=1)
     receivers = np.ascontiguousarray(senders[:, ::-1])
@@ -141,7 +145,7 @@ def _divide(
     for index, count in enumerate(node_counts):
         own = slice(ends[index], ends[index + 1])
         yield Subgraph(
-            # Copies: a view would keep the whole pass in memory.
+            # A view would keep the arrays of all rows of the pass in memory.
             nodes=nodes[index, :count].copy(),
             hops=hops[index, :count].copy(),
             senders=senders[own].flatten(),
@@ -151,7 +155,7 @@ def _divide(
 
 
 def _keep(table: NeighborTable, anchors: np.ndarray, max_nodes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Kept nodes int32 [n, max_nodes], -1 padded, and their hops uint8 [n, max_nodes]."""
+    """Return the kept nodes, int32 [n, max_nodes], -1 padded, and their hops, uint8 [n, max_nodes]."""
     rows = len(anchors)
     # [rows, hub_cap, A]: the best neighbor of every anchor, then the second best of every anchor, ...
     one_hop = table.neighbors[anchors].transpose(0, 2, 1).reshape(rows, -1)
@@ -162,17 +166,17 @@ def _keep(table: NeighborTable, anchors: np.ndarray, max_nodes: int) -> tuple[np
     widths = (anchors.shape[1], one_hop.shape[1], two_hop.shape[1])
     hop_of_column = np.repeat(np.arange(3, dtype=np.uint8), widths)
     fresh = _first_occurrence(candidates) & (candidates >= 0)
-    place = np.cumsum(fresh, axis=1) - 1
-    row, column = np.nonzero(fresh & (place < max_nodes))
+    position = np.cumsum(fresh, axis=1) - 1
+    row, column = np.nonzero(fresh & (position < max_nodes))
     nodes = np.full((rows, max_nodes), -1, dtype=np.int32)
     hops = np.zeros((rows, max_nodes), dtype=np.uint8)
-    nodes[row, place[row, column]] = candidates[row, column]
-    hops[row, place[row, column]] = hop_of_column[column]
+    nodes[row, position[row, column]] = candidates[row, column]
+    hops[row, position[row, column]] = hop_of_column[column]
     return nodes, hops
 
 
 def _first_occurrence(values: np.ndarray) -> np.ndarray:
-    """Boolean [n, k]: whether a value stands for the first time in its row."""
+    """Return a bool [n, k] mask of the values that occur for the first time in their row."""
     order = np.argsort(values, axis=1, kind="stable")
     ordered = np.take_along_axis(values, order, axis=1)
     new = np.ones(values.shape, dtype=bool)
@@ -185,24 +189,25 @@ def _first_occurrence(values: np.ndarray) -> np.ndarray:
 def _induced(
     table: NeighborTable, nodes: np.ndarray, where: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Edges among the kept nodes, once per pair, sorted by (row, lower position, higher position).
+    """Return the edges among the kept nodes, one per pair, sorted by (row, lower position, higher position).
 
-    A pair is joined when either node offers the other. `where` is scratch space, int16 [>= n, N + 1], all -1 before and
-    after.
+    A pair is joined if either node offers the other. `where` is scratch space, int16 [>= n, N + 1], all -1 before
+    and after.
 
     Returns:
         row int64 [m], lower position int32 [m], higher position int32 [m], relation of lower -> higher uint8 [m].
     """
     width = nodes.shape[1]
-    kept_row, kept_place = np.nonzero(nodes >= 0)
-    kept = nodes[kept_row, kept_place]
-    where[kept_row, kept] = kept_place
+    kept_row, kept_position = np.nonzero(nodes >= 0)
+    kept = nodes[kept_row, kept_position]
+    where[kept_row, kept] = kept_position
     offered = table.neighbors[kept]
-    # The id -1 of padding looks at the last column of `where`, which belongs to the padding node and stays -1.
+    # The id -1 of padding reads the last column of `where`, which belongs to the padding node and remains -1.
     found = where[kept_row[:, None], offered]
     where[kept_row, kept] = -1
     index, column = np.nonzero(found >= 0)
-    here, there = kept_place[index], found[index, column].astype(np.int64)
+    here = kept_position[index]
+    there = found[index, column].astype(np.int64)
     relation = table.relation[kept[index], column]
     relation = np.where(here < there, relation, table.reverse[relation])
     low, high = np.minimum(here, there), np.maximum(here, there)
@@ -214,12 +219,14 @@ def _induced(
 
 @dataclasses.dataclass(frozen=True)
 class PairTable:
-    """Every edge of a graph, one relation per pair of nodes, laid out to find the edges among given nodes.
+    """Index every edge of a graph, with one relation per pair of nodes, to find the edges among given nodes quickly.
 
     Attributes:
-        indptr: int64 [N + 1]; targets: int32 [E]; relation: uint8 [E]: the edges that leave nodes which are not hubs.
+        indptr: int64 [N + 1], CSR offsets of the edges that leave nodes which are not hubs.
+        targets: int32 [E], target nodes of these edges.
+        relation: uint8 [E], relations of these edges.
         hub: int32 [N], number of each hub, -1 for all other nodes.
-        between_hubs: int16 [H, H], relation of the edge from hub to hub, -1 where there is none.
+        between_hubs: int16 [H, H], relation of the edge from hub to hub, -1 if there is none.
         reverse: uint8 [R], reverse of each relation.
     """
 
@@ -232,12 +239,12 @@ class PairTable:
 
 
 def pair_table(graph: KnowledgeGraph, *, priority: Sequence[str], most_hubs: int = 8192) -> PairTable:
-    """Lays out `graph` for `induced`.
+    """Build the `PairTable` of `graph` that `induced` reads.
 
     Args:
         graph: the knowledge graph.
         priority: relation names, best first; of several edges between two nodes the best is taken.
-        most_hubs: nodes of the highest degrees that are looked up in a matrix of this side instead of by their edges.
+        most_hubs: number of nodes of the highest degrees whose edges are looked up in a matrix instead of a list.
     """
     rank = {name: position for position, name in enumerate(priority)}
     ranks = np.array([rank.get(name, len(rank)) for name in graph.relation_names], dtype=np.int64)
@@ -259,23 +266,23 @@ def pair_table(graph: KnowledgeGraph, *, priority: Sequence[str], most_hubs: int
 def induced(
     table: PairTable, nodes: np.ndarray, offsets: np.ndarray, *, max_nodes: int, anchors: np.ndarray | None = None
 ) -> Iterator[Subgraph]:
-    """Yields the subgraph that each list of nodes induces: all edges among them, one per pair, both ways; in order.
+    """Yield the subgraph that each list of nodes induces, in order: all edges among them, one per pair, both ways.
 
     Its nodes are the anchors and then the list, in their order and without repeats, cut at `max_nodes`. A hop is 0 for
-    anchors, 1 for nodes joined to an anchor and 2 for all others, however far away they are. Lists that are the same
-    share one `Subgraph`.
+    anchors, 1 for nodes joined to an anchor and 2 for all others, at any distance. Equal lists share one `Subgraph`.
 
     Args:
         table: the edges.
-        nodes: int [total] node ids of all lists, one after the other; those below 0 are passed over.
-        offsets: int64 [n + 1], where each list begins in `nodes`, and the end of the last.
-        max_nodes: most nodes of a subgraph, at least A and at most 32,767.
+        nodes: int [total] node ids of all lists, concatenated; ids below 0 are skipped.
+        offsets: int64 [n + 1], start of each list in `nodes`, and the end of the last.
+        max_nodes: maximum number of nodes of a subgraph, at least A and at most 32,767.
         anchors: int32 [n, A] node ids, -1 for padding; None takes the first node of each list.
 
     Raises:
         InputError: `max_nodes` is out of bounds, or a node id is not in the graph.
     """
-    nodes, offsets = np.asarray(nodes, dtype=np.int32), np.asarray(offsets, dtype=np.int64)
+    nodes = np.asarray(nodes, dtype=np.int32)
+    offsets = np.asarray(offsets, dtype=np.int64)
     count = len(table.hub)
     for given in (nodes, np.empty(0, np.int32) if anchors is None else anchors):
         if given.size and given.max() >= count:
@@ -283,7 +290,7 @@ def induced(
     if not max(1, 0 if anchors is None else anchors.shape[1]) <= max_nodes < 2**15:
         raise InputError(f"max_nodes must be at least the number of anchors and below 32,768, not {max_nodes}.")
     anchors = _first_nodes(nodes, offsets) if anchors is None else np.asarray(anchors, dtype=np.int32)
-    # Between hubs every pair of a row is looked up, which bounds the rows of a pass.
+    # Every pair of hubs in a row is looked up, so memory bounds the rows of a pass.
     chunk = int(np.clip((1 << 21) // max_nodes**2, 1, _CHUNK))
     where = np.full((chunk, count), -1, dtype=np.int16)
 
@@ -302,7 +309,7 @@ def induced(
 def _shared(
     count: int, key: Callable[[int], Hashable], compute: Callable[[np.ndarray], Iterator[Subgraph]], max_nodes: int
 ) -> Iterator[Subgraph]:
-    """Yields the subgraph of rows 0 .. count - 1, computing rows of equal `key` in one window once."""
+    """Yield the subgraph of rows 0 .. count - 1; rows of equal `key` within a window are computed once."""
     window = int(np.clip((1 << 20) // max_nodes, 1 << 10, 1 << 14))
     for start in range(0, count, window):
         numbers: dict[Hashable, int] = {}
@@ -323,14 +330,14 @@ def _shared(
 
 
 def _first_nodes(nodes: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """The first node of each list, -1 of an empty one: int32 [n, 1]."""
+    """Return the first node of each list, -1 for an empty one, int32 [n, 1]."""
     return np.append(nodes, np.int32(-1))[np.where(offsets[:-1] < offsets[1:], offsets[:-1], len(nodes))][:, None]
 
 
 def _unrepeated(
     nodes: np.ndarray, offsets: np.ndarray, anchors: np.ndarray, rows: np.ndarray, max_nodes: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Kept nodes int32 [n, max_nodes], -1 padded, and how many of them are anchors: int64 [n]."""
+    """Return the kept nodes, int32 [n, max_nodes], -1 padded, and the number of anchors among them, int64 [n]."""
     lists = [np.concatenate([anchors[row], nodes[offsets[row] : offsets[row + 1]]]) for row in rows]
     lengths = np.array([len(members) for members in lists])
     row = np.repeat(np.arange(len(rows)), lengths)
@@ -339,30 +346,34 @@ def _unrepeated(
     packed = (row[present] << 32) | flat[present]
     _, first = np.unique(packed, return_index=True)
     first.sort()
-    row, flat = row[present][first], flat[present][first]
-    place = np.arange(len(row)) - np.searchsorted(row, np.arange(len(rows)))[row]
+    row = row[present][first]
+    flat = flat[present][first]
+    position = np.arange(len(row)) - np.searchsorted(row, np.arange(len(rows)))[row]
     kept = np.full((len(rows), max_nodes), -1, dtype=np.int32)
-    fits = place < max_nodes
-    kept[row[fits], place[fits]] = flat[fits]
+    fits = position < max_nodes
+    kept[row[fits], position[fits]] = flat[fits]
     anchor_counts = np.array([len(np.unique(own[own >= 0])) for own in anchors[rows]], dtype=np.int64)
     return kept, anchor_counts
 
 
 def _edges_among(table: PairTable, nodes: np.ndarray, where: np.ndarray) -> tuple[np.ndarray, ...]:
-    """What `_induced` returns, of all edges among `nodes`; `where` is scratch space as there."""
-    kept_row, kept_place = np.nonzero(nodes >= 0)
-    kept = nodes[kept_row, kept_place]
-    where[kept_row, kept] = kept_place
-    starts, counts = table.indptr[kept], np.diff(table.indptr)[kept]
+    """Return all edges among `nodes` in the form of `_induced`; `where` is scratch space, as there."""
+    kept_row, kept_position = np.nonzero(nodes >= 0)
+    kept = nodes[kept_row, kept_position]
+    where[kept_row, kept] = kept_position
+    starts = table.indptr[kept]
+    counts = np.diff(table.indptr)[kept]
     owner = np.repeat(np.arange(len(kept)), counts)
     edge = np.arange(len(owner)) + np.repeat(starts - np.cumsum(counts) + counts, counts)
     target = table.targets[edge]
     there = where[kept_row[owner], target]
     where[kept_row, kept] = -1
-    here = kept_place[owner]
-    # An edge between nodes that are no hubs is met from both ends, one to a hub only here.
+    here = kept_position[owner]
+    # An edge between two nodes that are not hubs is found from both ends, one to a hub only from this end.
     taken = np.flatnonzero((there >= 0) & ((here < there) | (table.hub[target] >= 0)))
-    row, here, there = kept_row[owner[taken]], here[taken], there[taken].astype(np.int64)
+    row = kept_row[owner[taken]]
+    here = here[taken]
+    there = there[taken].astype(np.int64)
     relation = table.relation[edge[taken]]
     relation = np.where(here < there, relation, table.reverse[relation])
     hubs = _edges_among_hubs(table, nodes)
@@ -374,25 +385,25 @@ def _edges_among(table: PairTable, nodes: np.ndarray, where: np.ndarray) -> tupl
 
 
 def _edges_among_hubs(table: PairTable, nodes: np.ndarray) -> tuple[np.ndarray, ...]:
-    """(row, low, high, relation) of the edges between hubs; see `_edges_among`."""
+    """Return the (row, low, high, relation) arrays of the edges between hubs; see `_edges_among`."""
     hub = np.where(nodes >= 0, table.hub[nodes], -1)
     width = (hub >= 0).sum(axis=1).max(initial=0)
     if width < 2:
         return (*np.empty((3, 0), dtype=np.int64), np.empty(0, dtype=np.uint8))
-    places = np.argsort(hub < 0, axis=1, kind="stable")[:, :width]
-    hub = np.take_along_axis(hub, places, axis=1)
+    positions = np.argsort(hub < 0, axis=1, kind="stable")[:, :width]
+    hub = np.take_along_axis(hub, positions, axis=1)
     left, right = np.triu_indices(width, 1)
     relation = table.between_hubs[hub[:, left], hub[:, right]]
-    # The number -1 of what is no hub has looked at the last row or column.
+    # A node that is not a hub has the number -1, which read the last row or column of `between_hubs`.
     row, pair = np.nonzero((relation >= 0) & (hub[:, left] >= 0) & (hub[:, right] >= 0))
-    return row, places[row, left[pair]], places[row, right[pair]], relation[row, pair].astype(np.uint8)
+    return row, positions[row, left[pair]], positions[row, right[pair]], relation[row, pair].astype(np.uint8)
 
 
 def _hops(nodes: np.ndarray, anchor_counts: np.ndarray, edges: tuple[np.ndarray, ...]) -> np.ndarray:
-    """Hops of `nodes`, uint8 of its shape."""
+    """Return the hops of `nodes` [n, max_nodes], uint8 of the same shape."""
     row, low, high, _ = edges
     hops = np.where(np.arange(nodes.shape[1]) < anchor_counts[:, None], 0, 2).astype(np.uint8)
-    # Anchors stand first, so where an edge has one, it has one at its low end.
+    # Anchors come first, so an edge with an anchor has one at its low end.
     joined = low < anchor_counts[row]
     hops[row[joined], high[joined]] = np.minimum(hops[row[joined], high[joined]], 1)
     return hops

@@ -1,14 +1,14 @@
-"""Which nodes of a knowledge graph a code stands on: the anchors of its subgraph.
+"""Link codes to nodes of a knowledge graph, which are the anchors of their subgraphs.
 
-Where the nodes of a graph are the codes themselves, `link_by_key` finds them. For PrimeKG,
+If the nodes of a graph are the codes themselves, `links.link_by_key` finds them. For PrimeKG,
 
     python -m preprocessing.linking --codes=DIR/processed_codes/codes.csv --graph=DIR/graph \\
         --crossreferences=DIR/crossreferences --output=DIR/links
 
-writes `links.parquet` (`LINK_SCHEMA`), `coverage.json` and `rejects.csv`. Cross-references are looked for by name,
-anywhere below the folder: MONDO (`*.sssom.tsv`, `mondo*.obo`), HPO (`hp*.obo`), the DrugBank vocabulary, and where the
-user has them MRCONSO.RRF, `umls_mondo.csv` and RXNCONSO.RRF of the full RxNorm. `link_evidence.METHODS` lists the
-methods by which a code gets links of its own, `link_rules.inherit` what codes take from relatives.
+writes `links.parquet` (`links.LINK_SCHEMA`), `coverage.json` and `rejects.csv`. Cross-reference files are found by
+name, anywhere below the folder: MONDO (`*.sssom.tsv`, `mondo*.obo`), HPO (`hp*.obo`), the DrugBank vocabulary, and, if
+the user has them, MRCONSO.RRF, `umls_mondo.csv` and RXNCONSO.RRF of the full RxNorm. `evidence.METHODS` lists the
+methods by which a code gets its own links; `rules.inherit` describes the links that codes inherit from relatives.
 """
 
 from pathlib import Path
@@ -21,7 +21,7 @@ from preprocessing.linking.links import LINKS, MOST_ANCHORS, coverage_table, wri
 
 
 def main(argv: list[str]) -> None:
-    """Links the codes that the flags name."""
+    """Link the codes that the flags name."""
     command_line.expect_arguments(argv, 0, "python -m preprocessing.linking --codes=codes.csv --graph=DIR/graph ...")
     given = flags.FLAGS
     folders = [Path(folder) for folder in (given.crossreferences, given.umls, given.rxnorm) if folder is not None]
@@ -46,8 +46,8 @@ if __name__ == "__main__":
     flags.DEFINE_string("graph", None, "graph of preprocessing.primekg", required=True)
     flags.DEFINE_string("crossreferences", None, "folder of MONDO, HPO and DrugBank files", required=True)
     flags.DEFINE_string("output", None, "folder of links.parquet, which is replaced", required=True)
-    flags.DEFINE_string("umls", None, "folder of MRCONSO.RRF and umls_mondo.csv, if it is another one")
+    flags.DEFINE_string("umls", None, "folder of MRCONSO.RRF and umls_mondo.csv, if not that of --crossreferences")
     flags.DEFINE_string("rxnorm", None, "folder of RXNCONSO.RRF, whose full release names DrugBank ids and ATC codes")
-    flags.DEFINE_integer("anchors", MOST_ANCHORS, "most nodes that a code is linked to", lower_bound=1, upper_bound=64)
+    flags.DEFINE_integer("anchors", MOST_ANCHORS, "maximum number of nodes per code", lower_bound=1, upper_bound=64)
     flags.DEFINE_bool("strict", False, "exit with status 1 when a row was rejected")
     command_line.run(main)

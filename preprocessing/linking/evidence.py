@@ -1,4 +1,4 @@
-"""What cross-reference files say about codes: which nodes each code is linked to, and by which method."""
+"""Read cross-reference files to find the nodes that each code is linked to, and by which method."""
 
 import dataclasses
 import fnmatch
@@ -26,9 +26,12 @@ from preprocessing.sources import drugbank, mondo, umls
 
 
 class Method(NamedTuple):
-    """How a link was found. `confidence` orders links; it is a judgment, not a probability.
+    """Describe a method of linking.
 
-    `exact` says that the code and the node are the same thing.
+    Attributes:
+        name: name of the method.
+        confidence: in (0, 1]; orders links, and is a judgment rather than a probability.
+        exact: whether the code and the node are the same thing.
     """
 
     name: str
@@ -54,7 +57,7 @@ METHODS = {
         Method("mondo_related", 0.4),
     )
 }
-# Spellings of vocabularies in cross-references. What is no code system of ours still leads from one code to another.
+# Spellings of vocabularies in cross-references. UMLS, OMIM and Orphanet are no code systems here, but connect codes.
 _VOCABULARIES = {
     "ICD10CM": ICD10CM,
     "ICD10": ICD10CM,
@@ -95,13 +98,13 @@ _PATTERNS = {
 
 @dataclasses.dataclass
 class Evidence:
-    """Links of codes, whether or not the vocabulary has them.
+    """Collect the links of codes, including codes that are not in the vocabulary.
 
     Attributes:
         links: key -> node -> name of the best method.
         rxcuis: key of an ATC code -> keys of the RxNorm concepts that it belongs to.
-        counts: references that were used or could not be, by what became of them.
-        files: what was read.
+        counts: numbers of references by outcome, used or not.
+        files: the files that were read.
     """
 
     links: dict[str, dict[int, str]] = dataclasses.field(default_factory=dict)
@@ -110,21 +113,21 @@ class Evidence:
     files: list[Path] = dataclasses.field(default_factory=list)
 
     def add(self, key: str, nodes: Iterable[int], method: str) -> None:
-        """Adds links; of several methods between the same two the most confident counts."""
+        """Link the code `key` to `nodes`; of several methods between a code and a node the most confident is kept."""
         known = self.links.setdefault(key, {})
         for node in nodes:
             if node not in known or METHODS[method].confidence > METHODS[known[node]].confidence:
                 known[node] = method
 
-    def belongs(self, key: str, rxcui: str) -> None:
-        """Notes that an ATC code belongs to an RxNorm concept."""
+    def add_concept(self, key: str, rxcui: str) -> None:
+        """Record that an ATC code belongs to an RxNorm concept; both arguments are keys `SYSTEM/code`."""
         concepts = self.rxcuis.setdefault(key, [])
         if rxcui not in concepts:
             concepts.append(rxcui)
 
 
 def find_files(folders: Iterable[Path]) -> dict[str, list[Path]]:
-    """The cross-reference files anywhere below `folders`, by kind (keys of `_PATTERNS`), sorted."""
+    """Return the cross-reference files anywhere below `folders`, by kind (keys of `_PATTERNS`), sorted."""
     below = dict.fromkeys(path for folder in folders for path in sorted(folder.rglob("*")) if path.is_file())
     return {
         kind: [path for path in below if fnmatch.fnmatchcase(path.name.lower(), pattern.lower())]
@@ -133,7 +136,7 @@ def find_files(folders: Iterable[Path]) -> dict[str, list[Path]]:
 
 
 def gather(folders: Iterable[Path], targets: LinkTargets, rejects: Rejects, *, progress: bool = True) -> Evidence:
-    """Reads all cross-reference files below `folders`; synonyms go to `targets`.
+    """Read all cross-reference files below `folders`, and add the synonyms of terms to `targets`.
 
     Raises:
         InputError: a file cannot be read, is empty or lacks a column.
@@ -168,7 +171,7 @@ def _refer(evidence: Evidence, targets: LinkTargets, reference: mondo.Reference,
         return
     key = _key(system, reference.code)
     if key is None:
-        # Ranges of codes and retired forms; the official files are full of them.
+        # The official files hold many ranges of codes and retired forms.
         evidence.counts[f"references to what is no code of {system}"] += 1
         return
     nodes = targets.nodes_of(reference.term)
@@ -178,35 +181,35 @@ def _refer(evidence: Evidence, targets: LinkTargets, reference: mondo.Reference,
     else:
         row = f"{reference.term} {reference.vocabulary}:{reference.code}"
         rejects.add(
-            reference.file, reference.line, "id not in the graph", f"{reference.term} is no node of the graph", row
+            reference.file, reference.line, "id not in the graph", f"{reference.term} is not a node of the graph", row
         )
 
 
 def _key(system: str, code: str) -> str | None:
-    """Key of a code as a foreign file spells it; None where it is no code of `system`."""
+    """Return the key of a code in the spelling of a foreign file; None if it is not a code of `system`."""
     if system in ("UMLS", "OMIM", "Orphanet"):
         return f"{system}/{code}"
     if system == ICD9CM and not is_wellformed(system, code):
         return None
-    # Volume 3 (procedures) shares the name ICD9CM; it alone has its dot behind two digits.
+    # Volume 3 (procedures) shares the name ICD9CM; only its codes have the dot after two digits.
     if system == ICD9CM and code[2:3] == ".":
         system = ICD9PROC
     return f"{system}/{display_code(system, code)}" if is_wellformed(system, code) else None
 
 
 def _read_rxnorm(evidence: Evidence, targets: LinkTargets, path: Path, rejects: Rejects, progress: bool) -> None:
-    """DrugBank ids and ATC codes of concepts; only the full release has them."""
+    """Read the DrugBank ids and ATC codes of concepts, which only the full release has."""
     for rxcui, source, code in umls.read_concepts(path, ("DRUGBANK", "ATC"), rejects, progress=progress):
         if source == "DRUGBANK":
             evidence.add(f"{RXNORM}/{rxcui}", targets.nodes_of(f"DrugBank:{code}"), "drugbank_id")
         elif is_wellformed(ATC, code):
-            evidence.belongs(f"{ATC}/{code}", f"{RXNORM}/{rxcui}")
+            evidence.add_concept(f"{ATC}/{code}", f"{RXNORM}/{rxcui}")
 
 
 def _concepts_of_mondo(
     evidence: Evidence, targets: LinkTargets, paths: Iterable[Path], rejects: Rejects
 ) -> dict[str, set[int]]:
-    """UMLS concept -> nodes, from ontologies that refer to the UMLS and from `umls_mondo.csv`."""
+    """Return the nodes of each UMLS concept, from ontologies that refer to the UMLS and from `umls_mondo.csv`."""
     close = ("mondo_exact", "mondo_xref", "hpo_xref")
     concepts = {
         key.removeprefix("UMLS/"): {node for node, method in nodes.items() if method in close}
@@ -218,7 +221,7 @@ def _concepts_of_mondo(
             if nodes := targets.nodes_of(term):
                 concepts.setdefault(cui, set()).update(nodes)
             else:
-                rejects.add(path, line, "id not in the graph", f"{term} is no node of the graph", f"{cui},{term}")
+                rejects.add(path, line, "id not in the graph", f"{term} is not a node of the graph", f"{cui},{term}")
     return concepts
 
 
@@ -230,7 +233,7 @@ def _read_umls(
     rejects: Rejects,
     progress: bool,
 ) -> None:
-    """Links codes to the nodes with which they share a concept."""
+    """Link codes to the nodes with which they share a concept."""
     members: list[tuple[str, str]] = []
     for cui, source, code in umls.read_concepts(path, {*_UMLS_SOURCES, *_UMLS_NODES}, rejects, progress=progress):
         if source == "HPO":

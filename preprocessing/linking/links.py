@@ -47,14 +47,14 @@ LINK_SCHEMA = pa.schema(
 
 
 def link_by_key(records: Iterable[CodeRecord], ids: Mapping[str, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Anchors each code at the node that has its key, for graphs whose nodes are the codes themselves.
+    """Anchor each code at the node that has its key, for graphs whose nodes are the codes themselves.
 
     Args:
         records: n codes.
         ids: node key -> node id.
 
     Returns:
-        anchors: int32 [n, 1], -1 where the graph has no such node.
+        anchors: int32 [n, 1], -1 if the graph has no such node.
         self_node: int32 [n], column of `anchors` that holds the node which is the code itself (0), or -1.
     """
     anchors = np.array([ids.get(record.key, -1) for record in records], dtype=np.int32).reshape(-1, 1)
@@ -62,19 +62,20 @@ def link_by_key(records: Iterable[CodeRecord], ids: Mapping[str, int]) -> tuple[
 
 
 def anchors_of(records: Iterable[CodeRecord], links: pa.Table | Path) -> tuple[np.ndarray, np.ndarray]:
-    """Anchors of codes by their links.
+    """Return the anchors of codes, and which anchor is the code itself, from their links.
 
-    A node that is the code itself must not show its name, which is, or means the same as, the description that the text
-    side reads. `exact` links lead to such nodes: those of equal name, of an exact match, of a shared UMLS concept. Only
-    one node of a subgraph can be marked so; the other exact ones of a code are therefore no anchors.
+    A node that is the code itself must not show its name to the model, because the name equals, or means the same as,
+    the description that the text encoder reads. `exact` links lead to such nodes: nodes of equal name, of an exact
+    match, or of a shared UMLS concept. Only one node of a subgraph can be marked this way, so only the best exact link
+    of a code gives an anchor.
 
     Args:
         records: n codes.
         links: `LINK_SCHEMA` table, or the path of `links.parquet`.
 
     Returns:
-        anchors: int32 [n, A], best first, -1 beyond a code's last; A is the most anchors of any of the codes, and at
-            least 1.
+        anchors: int32 [n, A], best first, -1 after a code's last anchor; A is the maximum number of anchors of the
+            codes, and at least 1.
         self_node: int32 [n], column of `anchors` that holds the node which is the code itself, or -1.
 
     Raises:
@@ -93,10 +94,10 @@ def anchors_of(records: Iterable[CodeRecord], links: pa.Table | Path) -> tuple[n
     anchors = np.full((len(found), max(map(len, found), default=1) or 1), -1, dtype=np.int32)
     self_node = np.full(len(found), -1, dtype=np.int32)
     for row, own in enumerate(found):
-        for place, (node, exact) in enumerate(own):
-            anchors[row, place] = node
+        for column, (node, exact) in enumerate(own):
+            anchors[row, column] = node
             if exact:
-                self_node[row] = place
+                self_node[row] = column
     return anchors, self_node
 
 
@@ -117,15 +118,25 @@ def link_codes(
     most: int = MOST_ANCHORS,
     progress: bool = True,
 ) -> pa.Table:
-    """Links every code to at most `most` nodes, best first: `LINK_SCHEMA` table in the order of `codes`.
+    """Link every code to at most `most` nodes, best first.
 
-    The result depends on the arguments alone, and not on the order of codes or files.
+    The links of a code depend only on the contents of the arguments, not on the order of codes or files.
+
+    Args:
+        codes: the codes.
+        targets: nodes of the graph by term and name.
+        evidence: links that the cross-reference files state.
+        most: maximum number of nodes per code.
+        progress: whether to show a progress bar.
+
+    Returns:
+        A `LINK_SCHEMA` table in the order of `codes`.
     """
     own = {
         code.record.key: own_links(code, targets, evidence)
         for code in tqdm(codes, desc="linking", unit=" codes", unit_scale=True, disable=not progress, leave=False)
     }
-    # Categories of a classification need not be in the vocabulary to hand down what is known of them.
+    # A category passes its links to its codes even if the category is not in the vocabulary.
     for key in evidence.links.keys() - own.keys():
         own[key] = from_evidence(evidence.links[key], targets)
     members = members_of_atc_classes(own)
@@ -144,7 +155,7 @@ def _row(link: Link, rank: int) -> tuple:
 
 
 def read_codes(path: Path, rejects: Rejects) -> list[Code]:
-    """Codes of `codes.csv` (`process_codes`), in file order; the column `attributes` may be absent.
+    """Return the codes of `codes.csv` (`process_codes`), in file order; the column `attributes` may be absent.
 
     Raises:
         InputError: the file cannot be read, is empty or lacks a column.
@@ -155,18 +166,18 @@ def read_codes(path: Path, rejects: Rejects) -> list[Code]:
         path, rejects, columns=columns, optional={"attributes": ()}, separators=",", quoted=True
     ):
         try:
-            told = json.loads(attributes) if attributes else {}
+            known = json.loads(attributes) if attributes else {}
         except ValueError:
-            told = None
-        if not isinstance(told, dict):
-            rejects.add(path, line, "attributes not understood", "they are no JSON object and were left out", text)
-            told = {}
-        codes.append(Code(CodeRecord(system, code, description), told))
+            known = None
+        if not isinstance(known, dict):
+            rejects.add(path, line, "attributes not understood", "they are not a JSON object and were left out", text)
+            known = {}
+        codes.append(Code(CodeRecord(system, code, description), known))
     return codes
 
 
 def coverage(codes: Sequence[Code], links: pa.Table) -> dict[str, dict[str, int]]:
-    """System -> `codes`, `linked`, and the number of codes whose best link is by each method that occurs."""
+    """Return the numbers of `codes`, of `linked` codes, and of codes by the method of their best link, by system."""
     first = links.filter(pc.equal(links["rank"], 0))
     best_method = dict(zip(first["key"].to_pylist(), first["method"].to_pylist(), strict=True))
     found: dict[str, Counter[str]] = {}
@@ -181,7 +192,7 @@ def coverage(codes: Sequence[Code], links: pa.Table) -> dict[str, dict[str, int]
 
 
 def coverage_table(found: Mapping[str, Mapping[str, int]]) -> Table:
-    """`coverage` for the terminal: a row a method, a column a system."""
+    """Format the result of `coverage` for the terminal, with one row per method and one column per system."""
     report = Table(title="Codes by the method of their best link", title_justify="left", title_style="bold")
     report.add_column("")
     for system in found:
@@ -203,16 +214,18 @@ def write_links(
     most: int = MOST_ANCHORS,
     progress: bool = True,
 ) -> tuple[dict, Rejects]:
-    """Links the codes of a file, and writes `links.parquet`, `coverage.json` and `rejects.csv` into `output`.
+    """Link the codes of a file, and write `links.parquet`, `coverage.json` and `rejects.csv` into `output`.
 
     Args:
-        codes_file: `codes.csv` of `process_codes`. graph: directory of the graph.
-        folders: where cross-references are looked for.
-        output: folder, which is replaced when all is complete.
-        most: nodes that a code is linked to. progress: show bars.
+        codes_file: `codes.csv` of `process_codes`.
+        graph: directory of the graph.
+        folders: folders that are searched for cross-reference files.
+        output: folder that is replaced once all files are complete.
+        most: maximum number of nodes per code.
+        progress: whether to show progress bars.
 
     Returns:
-        What `coverage.json` says (`systems`, `references`, `files`, `links`), and the rejects.
+        The contents of `coverage.json` (`systems`, `references`, `files`, `links`), and the rejects.
 
     Raises:
         InputError: a file cannot be read, is empty or lacks a column; or the folder cannot be written.

@@ -1,4 +1,4 @@
-"""The nodes of PrimeKG that codes can be linked to: by the terms of their ontologies, and by their names."""
+"""Find the nodes of PrimeKG that codes can be linked to, by the terms of their ontologies and by their names."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -19,7 +19,7 @@ from preprocessing.graph.knowledge_graph import KnowledgeGraph
 from preprocessing.graph.names import by_normal_form, normal_form
 
 DISEASE, PHENOTYPE, DRUG, ANATOMY, GENE = "disease", "effect/phenotype", "drug", "anatomy", "gene/protein"
-# Types of nodes that a code of each system may be named like; a procedure shares names with organs and genes at most.
+# Types of nodes whose names a code of each system may share; a procedure shares names only with organs and genes.
 _DIAGNOSES, _PROCEDURES, _DRUGS = (DISEASE, PHENOTYPE), (ANATOMY, GENE), (DRUG,)
 _NAMED_TYPES: dict[str, tuple[str, ...]] = {
     ICD10CM: _DIAGNOSES,
@@ -42,7 +42,7 @@ _NAMED_TYPES: dict[str, tuple[str, ...]] = {
         "exposure",
     ),
 }
-# Semantic tags of SNOMED CT that say more of a concept than its system does.
+# Types of nodes by the semantic tag of a SNOMED CT concept, which is more specific than its system.
 _TAGGED_TYPES = {
     "disorder": _DIAGNOSES,
     "finding": _DIAGNOSES,
@@ -57,23 +57,23 @@ _TAGGED_TYPES = {
 _PREFIXES = {"MONDO": "MONDO", "MONDO_grouped": "MONDO", "HPO": "HP"}
 _DRUGBANK = "DrugBank"
 _NUMBER = re.compile(r"(?:[A-Za-z]+:)?([0-9]+)")
-# Amounts in front of a name in RxNorm: `24 HR`, `0.5 ML`, `120 ACTUAT`.
+# Amounts before a name in RxNorm: `24 HR`, `0.5 ML`, `120 ACTUAT`.
 _AMOUNT = re.compile(r"^(?:[0-9][0-9.,]*\s+[A-Z]{2,}\s+)+")
 _PART = re.compile(r"[;,/(){}\[\]|]|\s+and\s+|\s+with\s+", re.IGNORECASE)
 _LONGEST_INGREDIENT, _SHORTEST_NAME = 6, 4
 
 
 def named_types(system: str, semantic_tag: str = "") -> tuple[str, ...]:
-    """Types of nodes that may bear the name of a code of `system`."""
+    """Return the types of nodes that may have the name of a code of `system`, or of a concept with `semantic_tag`."""
     return _TAGGED_TYPES.get(semantic_tag) or _NAMED_TYPES.get(system, ())
 
 
 class LinkTargets:
-    """Nodes by term and by name.
+    """Index the nodes of a graph by term and by name.
 
     Attributes:
         by_term: `MONDO:0005148`, `HP:0001250` or `DrugBank:DB00331` -> node ids.
-        grouped: nodes that stand for several terms, so that none of them is the node itself.
+        grouped: ids of nodes that join several terms, and so are identical to none of them.
     """
 
     def __init__(self, graph: KnowledgeGraph):
@@ -100,12 +100,12 @@ class LinkTargets:
         self.by_term.setdefault(term, []).append(node)
 
     def nodes_of(self, term: str) -> Sequence[int]:
-        """Nodes of a CURIE; the number may be written with or without leading zeros."""
+        """Return the nodes of a CURIE, whose number may have leading zeros or not."""
         prefix, _, number = term.partition(":")
         return self.by_term.get(f"{prefix}:{int(number):07}" if number.isdigit() else term, ())
 
     def add_synonyms(self, term: str, names: Iterable[str]) -> None:
-        """Further names of the nodes of `term`."""
+        """Add synonyms to the nodes of `term`."""
         for node in self.nodes_of(term):
             synonyms = self._synonyms[self._types[node]]
             for form in map(normal_form, names):
@@ -113,17 +113,17 @@ class LinkTargets:
                     known.append(node)
 
     def named(self, kinds: Sequence[str], text: str) -> list[int]:
-        """Nodes of the types `kinds` whose name equals `text`."""
+        """Return the nodes of the types `kinds` whose name equals `text`."""
         return self._find(self._names, kinds, normal_form(text))
 
     def with_synonym(self, kinds: Sequence[str], text: str) -> list[int]:
-        """Nodes of the types `kinds` one of whose synonyms equals `text`."""
+        """Return the nodes of the types `kinds` one of whose synonyms equals `text`."""
         return self._find(self._synonyms, kinds, normal_form(text))
 
     def ingredients(self, text: str) -> list[int]:
-        """Drugs with whose names or synonyms the parts of `text` begin: `24 HR metformin hydrochloride 500 MG` ...
+        """Return the drugs whose names or synonyms begin a part of `text`, such as `24 HR metformin ... 500 MG`.
 
-        Names of salts and strengths that follow are passed over; the longest name counts, in each part.
+        Salts and strengths that follow the name are ignored; in each part the longest name counts.
         """
         found: dict[int, None] = {}
         for part in _PART.split(text):

@@ -20,31 +20,31 @@ from preprocessing.meds import metadata as meds_metadata
 from preprocessing.meds.layout import METADATA
 from preprocessing.meds.mimic_codes import MimicCodes
 from preprocessing.meds.mimic_events import EVENT, patients_of
-from preprocessing.meds.mimic_files import MimicFiles, known, set_aside
+from preprocessing.meds.mimic_files import MimicFiles, known, reject_rows
 from preprocessing.meds.mimic_tables import TABLES, Table
 from preprocessing.meds.shards import Shards
 
 pl = load("polars")
 
 CONVERSION, REJECTS, MALFORMED = "conversion.json", "rejects.csv", "malformed_codes.csv"
-# Raised when the same files give another result.
+# Number to increase when the same files give another result.
 _FORMAT = 1
-# Patients a file: of MIMIC-IV a million events or so.
+# Patients per file: about a million events of MIMIC-IV.
 PER_SHARD = 2000
-# The codes whose description, where no dictionary has it, is the text that stands with them.
-_TOLD_BY_TEXT = ("NDC/", "MEDICATION//NDC//", "CPT4/", "HCPCS/", "HCPCS//")
+# Codes whose description is the text of their events if no dictionary has one.
+_DESCRIBED_BY_TEXT = ("NDC/", "MEDICATION//NDC//", "CPT4/", "HCPCS/", "HCPCS//")
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What to convert.
+    """Hold the input, the output and the options of a conversion.
 
     Attributes:
         input: directory of MIMIC.
         output: directory of the data set, which must be absent, empty, or one that this module made.
-        version: `mimic3` or `mimic4`; None to tell by the files.
-        also: tables that are read only when they are asked for, such as `chartevents`.
-        subjects_per_shard: patients a file.
+        version: `mimic3` or `mimic4`; None to detect it from the files.
+        also: tables that are read only if they are asked for, such as `chartevents`.
+        subjects_per_shard: number of patients per file.
         progress: whether to show progress bars.
     """
 
@@ -58,11 +58,12 @@ class Request:
 
 @dataclasses.dataclass(frozen=True)
 class Conversion:
-    """What became of a request.
+    """Hold the result of a conversion.
 
     Attributes:
-        output: the data set. done_already: whether it was there.
-        about: the content of `conversion.json`.
+        output: directory of the data set.
+        done_already: whether it existed before.
+        about: contents of `conversion.json`.
     """
 
     output: Path
@@ -71,12 +72,12 @@ class Conversion:
 
 
 def convert(request: Request) -> Conversion:
-    """Makes the data set, which appears when it is whole.
+    """Convert MIMIC to MEDS, unless the output was made of the same files; the output appears once it is complete.
 
     Raises:
-        InputError: the input is no MIMIC, lacks a table or a column, or the output cannot be written.
+        InputError: the input is not MIMIC, lacks a table or a column, or the output cannot be written.
     """
-    load("meds")  # Before any work.
+    load("meds")  # Fails before any work.
     files = MimicFiles.find(request.input, request.version)
     tables = _chosen(files, request.also)
     options = {"also": sorted(request.also), "subjects_per_shard": request.subjects_per_shard}
@@ -85,7 +86,8 @@ def convert(request: Request) -> Conversion:
     if (about := _finished(request.output)) is not None and {name: about.get(name) for name in stamp} == stamp:
         return Conversion(request.output, True, about)
     with _writing(request.output), whole_folder(request.output) as folder:
-        metadata, scratch = folder / METADATA, folder / ".unsorted"
+        metadata = folder / METADATA
+        scratch = folder / ".unsorted"
         metadata.mkdir()
         scratch.mkdir()
         with Rejects(metadata / REJECTS, root=files.root) as rejects:
@@ -99,18 +101,21 @@ def convert(request: Request) -> Conversion:
 
 
 class _Conversion:
-    """One pass over the tables; see `convert`."""
+    """Convert the tables in one pass; see `convert`."""
 
     def __init__(self, request: Request, files: MimicFiles, rejects: Rejects, folder: Path, scratch: Path):
-        self.request, self.files, self.rejects = request, files, rejects
-        self.folder, self.scratch = folder, scratch
+        self.request = request
+        self.files = files
+        self.rejects = rejects
+        self.folder = folder
+        self.scratch = scratch
         self.codes = MimicCodes()
         self.rows: collections.Counter[str] = collections.Counter()
         self.events: collections.Counter[str] = collections.Counter()
         self.stays = pl.DataFrame()
 
     def run(self, tables: Sequence[Table]) -> dict:
-        """Writes data and metadata, and returns what is to be told of it."""
+        """Write data and metadata, and return the numbers for `conversion.json`."""
         meds = load("meds")
         admissions, patients, *others = tables
         stays = self._read_stays(admissions)
@@ -124,10 +129,10 @@ class _Conversion:
                 for frame in self._read(table):
                     frame = self._of_patients(table, frame, subjects)
                     self._add(shards, table, self._in_stays(table, frame))
-            tally = shards.finish(lambda code: code.startswith(_TOLD_BY_TEXT), _validator(meds), self.request.progress)
-        told = meds_metadata.descriptions(self.files, self.rejects)
+            tally = shards.finish(_is_described_by_text, meds.DataSchema.validate, self.request.progress)
+        described = meds_metadata.descriptions(self.files, self.rejects)
         metadata = self.folder / METADATA
-        meds_metadata.write_codes(metadata, tally.events, tally.texts, told)
+        meds_metadata.write_codes(metadata, tally.events, tally.texts, described)
         meds_metadata.write_splits(metadata, subjects, shards.split)
         meds_metadata.write_dataset(
             metadata,
@@ -137,18 +142,18 @@ class _Conversion:
             meds.__version__,
         )
         meds_metadata.write_malformed(metadata / MALFORMED, self.codes.malformed)
-        return self._told(tables, len(subjects), shifted, tally.rows)
+        return self._summary(tables, len(subjects), shifted, tally.rows)
 
     def _read(self, table: Table):
         for frame in self.files.read(table.name, table.columns, table.optional, self.rejects, self.request.progress):
             self.rows[table.name] += len(frame)
             yield frame
 
-    def _whole(self, table: Table) -> "pl.DataFrame":
-        """All rows of a small table.
+    def _read_all(self, table: Table) -> "pl.DataFrame":
+        """Return all rows of a small table.
 
         Raises:
-            InputError: it has none.
+            InputError: the table has no rows.
         """
         frames = list(self._read(table))
         if not frames:
@@ -156,13 +161,13 @@ class _Conversion:
         return pl.concat(frames)
 
     def _read_stays(self, table: Table) -> "pl.DataFrame":
-        """The table of admissions, each stay once."""
-        frame = self._whole(table)
+        """Read the table of admissions, each stay once, and keep the times of all stays."""
+        frame = self._read_all(table)
         path = self.files.path(table.name)
-        frame, _ = set_aside(
+        frame, _ = reject_rows(
             path, frame, frame["hadm_id"].is_null(), "no hadm_id", "the row names no stay", self.rejects
         )
-        frame, _ = set_aside(
+        frame, _ = reject_rows(
             path, frame, ~frame["hadm_id"].is_first_distinct(), "repeated", "a stay twice", self.rejects
         )
         discharged = pl.coalesce("dischtime", "deathtime", "admittime")
@@ -175,31 +180,31 @@ class _Conversion:
         return frame
 
     def _read_patients(self, table: Table, stays: "pl.DataFrame") -> tuple["pl.DataFrame", int]:
-        frame = self._whole(table)
+        frame = self._read_all(table)
         repeated = ~frame["subject_id"].is_first_distinct()
         path = self.files.path(table.name)
-        frame, _ = set_aside(path, frame, repeated, "repeated", "a patient twice", self.rejects)
+        frame, _ = reject_rows(path, frame, repeated, "repeated", "a patient twice", self.rejects)
         ends = stays.select("subject_id", admitted="admittime", died_there="deathtime")
         return patients_of(self.files.version, frame, ends)
 
     def _of_patients(self, table: Table, frame: "pl.DataFrame", subjects: np.ndarray) -> "pl.DataFrame":
-        strangers = ~known(frame["subject_id"], subjects)
+        unknown = ~known(frame["subject_id"], subjects)
         reason = "its subject_id is not in the table of patients"
-        return set_aside(self.files.path(table.name), frame, strangers, "no such patient", reason, self.rejects)[0]
+        return reject_rows(self.files.path(table.name), frame, unknown, "no such patient", reason, self.rejects)[0]
 
     def _in_stays(self, table: Table, frame: "pl.DataFrame") -> "pl.DataFrame":
-        """With `admitted` and `discharged` of the row's stay, null where it has none."""
+        """Add `admitted` and `discharged` of each row's stay, null for rows without one; reject wrong stays."""
         if "hadm_id" not in frame.columns:
             return frame
         path = self.files.path(table.name)
         frame = frame.join(self.stays, on="hadm_id", how="left", maintain_order="left")
         if table.of_stay:
             lost = frame["discharged"].is_null()
-            frame, _ = set_aside(
+            frame, _ = reject_rows(
                 path, frame, lost, "no such stay", "its hadm_id is not in the table of admissions", self.rejects
             )
         other = (frame["subject_of_stay"] != frame["subject_id"]).fill_null(False)
-        frame, _ = set_aside(
+        frame, _ = reject_rows(
             path, frame, other, "another patient's stay", "the stay is of another patient", self.rejects
         )
         return frame
@@ -208,16 +213,16 @@ class _Conversion:
         events = pl.concat(table.events(frame, self.codes))
         path = self.files.path(table.name)
         first = frame["line"].min() or 0
-        told = np.zeros((frame["line"].max() or 0) - first + 1, bool)
-        told[events["line"].to_numpy() - first] = True
-        silent = pl.Series(~told[frame["line"].to_numpy() - first], dtype=pl.Boolean)
-        set_aside(path, frame, silent, "no code", "the row has no code", self.rejects)
+        has_event = np.zeros((frame["line"].max() or 0) - first + 1, bool)
+        has_event[events["line"].to_numpy() - first] = True
+        without_event = pl.Series(~has_event[frame["line"].to_numpy() - first], dtype=pl.Boolean)
+        reject_rows(path, frame, without_event, "no code", "the row has no code", self.rejects)
         timeless = events["time"].is_null() & ~events["code"].str.starts_with("GENDER//")
-        events, _ = set_aside(path, events, timeless, "no time", "nothing tells when it happened", self.rejects)
+        events, _ = reject_rows(path, events, timeless, "no time", "the row has no time", self.rejects)
         self.events[table.name] += len(events)
         shards.add(events)
 
-    def _told(self, tables: Sequence[Table], patients: int, shifted: int, outputs: dict[str, int]) -> dict:
+    def _summary(self, tables: Sequence[Table], patients: int, shifted: int, outputs: dict[str, int]) -> dict:
         rejected = collections.Counter()
         for (file, _), count in self.rejects.counts.items():
             rejected[file] += count
@@ -244,21 +249,20 @@ class _Conversion:
 _CORE = ("subject_id", "time", "code", "numeric_value", "text_value")
 
 
-def _validator(meds):
-    """Raises where a table does not have the schema of MEDS."""
-    return meds.DataSchema.validate
+def _is_described_by_text(code: str) -> bool:
+    return code.startswith(_DESCRIBED_BY_TEXT)
 
 
 def _chosen(files: MimicFiles, also: Sequence[str]) -> list[Table]:
-    """The tables that are there and wanted.
+    """Return the tables to read, among those that exist.
 
     Raises:
-        InputError: one that is needed or asked for is not there.
+        InputError: a table that is needed or asked for does not exist.
     """
     names = [table.name for table in TABLES[files.version] if table.asked]
     unknown = [name for name in also if name not in names]
     if unknown:
-        raise InputError(f"--also={unknown[0]} is not known; of {files.version} it may be {', '.join(names)}.")
+        raise InputError(f"--also={unknown[0]} is not known; for {files.version} give one of: {', '.join(names)}.")
     chosen = []
     for table in TABLES[files.version]:
         if table.needed or table.name in also:
@@ -269,7 +273,7 @@ def _chosen(files: MimicFiles, also: Sequence[str]) -> list[Table]:
 
 
 def _inputs(files: MimicFiles, tables: Sequence[Table]) -> dict[str, list[int]]:
-    """Size and time of change of every file that is read, by name."""
+    """Return the size (bytes) and modification time (ns) of every file that is read, by name."""
     read = {files.paths[table.name] for table in tables}
     read |= {path for name, path in files.paths.items() if name.startswith("d_")}
     found = {path.relative_to(files.root).as_posix(): path.stat() for path in sorted(read)}
@@ -277,17 +281,17 @@ def _inputs(files: MimicFiles, tables: Sequence[Table]) -> dict[str, list[int]]:
 
 
 def _release(root: Path) -> str | None:
-    """The version of the data set, where the files were downloaded by `preprocessing.mimic`."""
+    """Return the version of MIMIC that `preprocessing.mimic` downloaded; None if the files came another way."""
     try:
         versions = {entry["version"] for entry in Manifest.read(root).files.values()}
-    except InputError:  # Someone else's manifest.json.
+    except InputError:  # The manifest.json is of another program.
         return None
     return versions.pop() if len(versions) == 1 else None
 
 
 def _check_output(output: Path, root: Path) -> None:
     if root.resolve().is_relative_to(output.resolve()):
-        raise InputError(f"--output={output} would take the place of the input; choose a directory of its own.")
+        raise InputError(f"--output={output} would replace the input; choose another directory.")
     if output.exists() and not output.is_dir():
         raise InputError(f"{output} is a file; choose another --output.")
     if output.is_dir() and any(output.iterdir()) and not (output / METADATA / CONVERSION).is_file():
@@ -296,7 +300,7 @@ def _check_output(output: Path, root: Path) -> None:
 
 @contextlib.contextmanager
 def _writing(output: Path) -> Iterator[None]:
-    """Turns what the file system refuses into one sentence; what reading raises is told by whoever reads."""
+    """Turn errors of writing into an `InputError` that names the output; readers report their own errors."""
     try:
         yield
     except OSError as error:
@@ -304,7 +308,7 @@ def _writing(output: Path) -> Iterator[None]:
 
 
 def _finished(output: Path) -> dict | None:
-    """What is told of the data set that is there, or None where there is none or a file of it is gone."""
+    """Return the contents of `conversion.json` of a complete data set; None if there is none or a file is missing."""
     try:
         about = json.loads((output / METADATA / CONVERSION).read_text(encoding="utf-8"))
         there = {name: (output / name).stat().st_size for name in about["outputs"]}
@@ -314,7 +318,7 @@ def _finished(output: Path) -> dict | None:
 
 
 def show(conversion: Conversion, console: Console) -> None:
-    """Prints what was read and written."""
+    """Print the numbers of rows read, events written and rows rejected."""
     about = conversion.about
     listing = Listing(title=f"{conversion.output}", title_justify="left", title_style="bold")
     listing.add_column("table")
@@ -324,17 +328,17 @@ def show(conversion: Conversion, console: Console) -> None:
         listing.add_row(name, *(f"{counts[header]:,}" for header in ("rows", "events", "rejected")))
     console.print(listing)
     if about["tables_not_read"]:
-        console.print(f"Not there or not asked for: {', '.join(about['tables_not_read'])}.", highlight=False)
+        console.print(f"Tables not found or not asked for: {', '.join(about['tables_not_read'])}.", highlight=False)
     if about["events_with_malformed_codes"]:
         counts = ", ".join(f"{name} {count:,}" for name, count in about["events_with_malformed_codes"].items())
         console.print(
-            f"Events whose code does not have the shape of its system, kept as they are: {counts}; see"
+            f"Some events have a code that does not have the shape of its system and was kept: {counts}; see"
             f" {conversion.output / METADATA / MALFORMED}.",
             highlight=False,
         )
     if about["rejected"]:
         console.print(f"Rejected rows are listed in {conversion.output / METADATA / REJECTS}.", highlight=False)
-    done = "was there already" if conversion.done_already else "was written"
+    done = "existed already" if conversion.done_already else "was written"
     console.print(
         f"{about['events']:,} events of {about['patients']:,} patients: {conversion.output} {done}.", highlight=False
     )

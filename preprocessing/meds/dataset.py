@@ -1,9 +1,9 @@
-"""Reads patient records in the Medical Event Data Standard, whoever wrote them.
+"""Read patient records in the Medical Event Data Standard, from any source.
 
-Understood are MEDS 0.4 and 0.3 (https://github.com/Medical-Event-Data-Standard/meds), so also the MEDS releases of
-EHRSHOT and of MIMIC-IV: `data/**/*.parquet`, one row an event, a patient in one file only; `metadata/dataset.json` and
-`metadata/subject_splits.parquet` may be absent. Columns that other versions name or type differently are brought into
-one form; further columns come as they are.
+MEDS 0.4 and 0.3 (https://github.com/Medical-Event-Data-Standard/meds) are supported, and so are the MEDS releases of
+EHRSHOT and MIMIC-IV: `data/**/*.parquet`, one row per event, each patient in only one file; `metadata/dataset.json` and
+`metadata/subject_splits.parquet` may be absent. Columns that other versions name or type differently are converted to
+one form; further columns are kept unchanged.
 """
 
 import contextlib
@@ -22,8 +22,8 @@ from preprocessing.meds.layout import BIRTH, CODES, COLUMNS, DATA, DATASET, DEAT
 
 pl = load("polars")
 
-# Columns that a data set must have, and those that may go by another name: MEDS before 0.3.3 numbered patients, and
-# EHRSHOT and the ETL for OMOP number visits.
+# Columns that a data set must have, and other names of columns: MEDS before 0.3.3 has patient_id, and EHRSHOT and the
+# ETL for OMOP number visits.
 _REQUIRED = ("subject_id", "time", "code")
 _OTHER_NAMES = {"subject_id": ("patient_id",), "hadm_id": ("visit_id", "visit_occurrence_id")}
 # Codes of birth and death before MEDS 0.3.
@@ -32,14 +32,14 @@ _OLD_CODES = {"SNOMED/184099003": BIRTH, "SNOMED/419620001": DEATH}
 
 @dataclasses.dataclass(frozen=True)
 class MedsDataset:
-    """A MEDS data set that has been opened and checked.
+    """Hold a MEDS data set that has been opened and checked.
 
     Attributes:
-        root: its directory.
-        version: of MEDS, as it says itself; empty where it does not.
-        shards: its files of events, sorted.
-        splits: subject_id -> `train`, `tuning` or `held_out`; None where it has no splits.
-        further: type of each column of any file beside those of `COLUMNS`.
+        root: directory of the data set.
+        version: version of MEDS that its metadata state; empty if they state none.
+        shards: paths of the files of events, sorted.
+        splits: subject_id -> `train`, `tuning` or `held_out`; None if the data set has no splits.
+        further: type of each column of any file that is not in `COLUMNS`.
     """
 
     root: Path
@@ -50,27 +50,27 @@ class MedsDataset:
 
     @classmethod
     def open(cls, root: Path) -> "MedsDataset":
-        """Opens and checks a directory: names and types of columns, of every file.
+        """Open a directory, and check the names and types of the columns of every file.
 
         Raises:
-            InputError: it is no MEDS data set, or one of a version that is not understood.
+            InputError: the directory is not a MEDS data set, or has a version that is not supported.
         """
         root = Path(root)
         if not is_meds(root):
             raise InputError(
-                f"{root} is no MEDS data set: it has no {DATA}/**/*.parquet; convert MIMIC with"
+                f"{root} is not a MEDS data set: it has no {DATA}/**/*.parquet; convert MIMIC with"
                 " `python -m preprocessing.meds --input=DIR --output=MEDS`."
             )
         shards = _shards(root)
         further: dict[str, pl.DataType] = {}
         for path in shards:
             schema = _schema(path)
-            known = _places(path, schema).values()
+            known = _column_names(path, schema).values()
             further |= {name: kind for name, kind in schema.items() if name not in known and name not in further}
         return cls(root, _version(root), shards, _read_splits(root), further)
 
     def split_of(self, subject_ids: np.ndarray) -> np.ndarray:
-        """Split of each subject, int64 [n] -> str [n]: the data set's own, by hash for those that it gives none."""
+        """Return the split of each subject, int64 [n] -> str [n]; a hash decides if the data set gives no split."""
         names = np.array(subject_splits.SPLITS)[subject_splits.split_of(subject_ids)].astype(object)
         if self.splits is not None:
             names = np.array(
@@ -79,16 +79,16 @@ class MedsDataset:
         return names.astype(str)
 
     def frames(self, split: str | None = None, columns: Sequence[str] | None = None) -> Iterator["pl.DataFrame"]:
-        """The events, one file at a time, sorted by subject_id and time (null, of what has no time, first).
+        """Yield the events, one file at a time, sorted by subject_id and time; events without time (null) come first.
 
         Args:
-            split: only its subjects; see `split_of`. A file without any is passed over.
-            columns: only these, beside subject_id, time and code; None for all. Those of `COLUMNS` are always known,
-                `further` names the others. What a file lacks is null.
+            split: yield only the subjects of this split (see `split_of`), and skip files without any; None for all.
+            columns: columns to read beside subject_id, time and code, among `COLUMNS` and `further`; None for all. A
+                column that a file lacks is null.
 
         Raises:
-            InputError: a column does not exist or has another type than it must, a file cannot be read, or the events
-                of one subject are in two files.
+            InputError: a column does not exist or has a wrong type, a file cannot be read, or the events of one
+                subject are in two files.
         """
         unknown = [column for column in columns or () if column not in COLUMNS and column not in self.further]
         if unknown:
@@ -112,15 +112,15 @@ class MedsDataset:
                 yield frame
 
     def subjects(self) -> np.ndarray:
-        """All subject ids, int64, sorted."""
+        """Return all subject ids, int64, sorted."""
         ids = [frame["subject_id"].unique().to_numpy() for frame in self.frames(columns=())]
         return np.sort(np.concatenate(ids)) if ids else np.empty(0, np.int64)
 
     def codes(self) -> "pl.DataFrame":
-        """`metadata/codes.parquet`: code, description, parent_codes, and what else it holds; empty where it is absent.
+        """Read `metadata/codes.parquet`: code, description, parent_codes and further columns; empty if it is absent.
 
         Raises:
-            InputError: it cannot be read.
+            InputError: the file cannot be read.
         """
         path = self.root / METADATA / CODES
         if not path.is_file():
@@ -131,7 +131,7 @@ class MedsDataset:
 
 
 def is_meds(root: Path) -> bool:
-    """Whether a directory has the layout of a MEDS data set."""
+    """Return whether a directory has the layout of a MEDS data set."""
     return Path(root).is_dir() and bool(_shards(Path(root)))
 
 
@@ -169,40 +169,42 @@ def _schema(path: Path) -> dict[str, "pl.DataType"]:
         return dict(pl.read_parquet_schema(path))
 
 
-def _places(path: Path, schema: Mapping[str, "pl.DataType"]) -> dict[str, str]:
-    """Where the columns of `COLUMNS` stand in a file: our name -> its name, of those that it has."""
-    places = {}
+def _column_names(path: Path, schema: Mapping[str, "pl.DataType"]) -> dict[str, str]:
+    """Return the name in a file of each column of `COLUMNS` that the file has."""
+    stored = {}
     for name in COLUMNS:
         found = [other for other in (name, *_OTHER_NAMES.get(name, ())) if other in schema]
         if found:
-            places[name] = found[0]
+            stored[name] = found[0]
         elif name in _REQUIRED:
-            advice = "; it nests events as MEDS did before 0.3: convert it again" if "events" in schema else ""
+            advice = "; it nests events like MEDS before 0.3: convert it again" if "events" in schema else ""
             raise InputError(f"{path} has no column {name!r}{advice}; it has {', '.join(schema)}.")
-    kind = schema[places["time"]]
+    kind = schema[stored["time"]]
     if not isinstance(kind, (pl.Datetime, pl.Date)):
-        raise InputError(f"the column time of {path} is {kind}, not a point in time.")
-    return places
+        raise InputError(f"the column time of {path} has the type {kind}, not a date and time; convert it again.")
+    return stored
 
 
 def _read(path: Path, names: Sequence[str], further: Mapping[str, "pl.DataType"]) -> "pl.DataFrame":
-    """One file, in the form that `MedsDataset.frames` promises."""
+    """Read one file, in the form that `MedsDataset.frames` promises."""
     schema = _schema(path)
-    places = _places(path, schema)
+    stored = _column_names(path, schema)
     extra = [name for name in further if name in schema]
     with _reading(path):
-        frame = pl.read_parquet(path, columns=[*(places[n] for n in names if n in places), *extra])
-    frame = frame.rename({places[name]: name for name in names if name in places})
+        frame = pl.read_parquet(path, columns=[*(stored[n] for n in names if n in stored), *extra])
+    frame = frame.rename({stored[name]: name for name in names if name in stored})
     absent = (pl.lit(None, kind).alias(name) for name, kind in further.items() if name not in schema)
     frame = frame.select(*(_typed(path, frame, name) for name in names), *extra).with_columns(*absent)
     for name in ("subject_id", "code"):
         if frame[name].null_count():
-            raise InputError(f"{path} has {frame[name].null_count():,} events without a {name}.")
+            raise InputError(
+                f"{path} has {frame[name].null_count():,} events without a {name}; remove or correct them."
+            )
     return _sorted(frame.with_columns(pl.col("code").replace(_OLD_CODES)).select(*names, *further))
 
 
 def _typed(path: Path, frame: "pl.DataFrame", name: str) -> "pl.Series":
-    """A column of `COLUMNS` in its type, null where there is none."""
+    """Return a column of `COLUMNS` in its type, all null if the file lacks it."""
     if name not in frame.columns:
         return pl.Series(name, [None] * len(frame), COLUMNS[name])
     series = frame[name]
@@ -211,11 +213,13 @@ def _typed(path: Path, frame: "pl.DataFrame", name: str) -> "pl.Series":
     try:
         return series.cast(COLUMNS[name])
     except pl.exceptions.PolarsError as error:
-        raise InputError(f"the column {name} of {path} is {series.dtype}, which is no {COLUMNS[name]}.") from error
+        raise InputError(
+            f"the column {name} of {path} has the type {series.dtype}, which cannot become {COLUMNS[name]}."
+        ) from error
 
 
 def _numbered(names: "pl.Series") -> "pl.Series":
-    """Names of stays as numbers: the numbers they are, else a stable hash of 63 bits."""
+    """Convert names of stays to int64: their numbers if all are numbers, else stable hashes of 63 bits."""
     numbers = names.cast(pl.Int64, strict=False)
     if numbers.null_count() == names.null_count():
         return numbers
@@ -225,7 +229,7 @@ def _numbered(names: "pl.Series") -> "pl.Series":
 
 
 def _sorted(frame: "pl.DataFrame") -> "pl.DataFrame":
-    """By subject and time; what happens at the same time keeps its order."""
+    """Sort events by subject and time; simultaneous events keep their order."""
     keys = frame.select("subject_id", pl.col("time").cast(pl.Int64).fill_null(np.iinfo(np.int64).min)).to_struct("keys")
     if keys.is_sorted():
         return frame
@@ -234,7 +238,7 @@ def _sorted(frame: "pl.DataFrame") -> "pl.DataFrame":
 
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Turns what the library says of a damaged file into one sentence."""
+    """Turn errors of reading a file into an `InputError` that names it."""
     try:
         yield
     except (pl.exceptions.PolarsError, OSError) as error:

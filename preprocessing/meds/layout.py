@@ -1,4 +1,4 @@
-"""Names that the Medical Event Data Standard fixes: folders, files, columns and codes."""
+"""Define the names that the Medical Event Data Standard fixes: folders, files, columns and codes."""
 
 from preprocessing.common.extras import load
 

@@ -1,4 +1,4 @@
-"""The folder `metadata` of a MEDS data set made of MIMIC: codes, splits, and what the data set is."""
+"""Write the folder `metadata` of a MEDS data set made of MIMIC: codes, splits, and facts about the data set."""
 
 import collections
 import datetime
@@ -21,22 +21,21 @@ from preprocessing.meds.mimic_files import MIMIC3, Kind, MimicFiles
 pl = load("polars")
 
 _NAMES = {"mimic3": "MIMIC-III", "mimic4": "MIMIC-IV"}
-# The column that numbers stays comes from the source, and a unit modifies its code.
-_ID_COLUMNS, _MODIFIERS = ["hadm_id", "icustay_id"], ["unit"]
+# Columns of ids that the source gives, and columns that modify a code.
+_ID_COLUMNS = ["hadm_id", "icustay_id"]
+_MODIFIERS = ["unit"]
 _KNOWN = {"MEDS_BIRTH": "Birth", "MEDS_DEATH": "Death", "ED_REGISTRATION": "Arrival in the emergency department"}
 
 
 def descriptions(files: MimicFiles, rejects: Rejects) -> tuple[dict[str, str], dict[str, str]]:
-    """What the dictionaries of MIMIC say: event code, or `LAB//<itemid>` -> description, and -> its LOINC code.
+    """Read the dictionaries of MIMIC that exist.
 
-    A dictionary that is absent says nothing.
+    Returns:
+        described: event code, or its beginning such as `LAB//<itemid>` -> description.
+        loinc: beginning of an event code -> `LOINC/<code>`.
     """
-    text, number = Kind.TEXT, Kind.TEXT
-    icd = (
-        {"icd9_code": number, "long_title": text}
-        if files.version == MIMIC3
-        else {"icd_code": number, "long_title": text}
-    )
+    text = Kind.TEXT
+    icd = {"icd9_code" if files.version == MIMIC3 else "icd_code": text, "long_title": text}
     described: dict[str, str] = {}
     loinc: dict[str, str] = {}
     normal = MimicCodes()
@@ -73,18 +72,21 @@ def _pairs(keys: "pl.Series", values: "pl.Series") -> dict[str, str]:
 def write_codes(
     folder: Path, events: Mapping[str, int], texts: Mapping[str, str], known: tuple[dict[str, str], dict[str, str]]
 ) -> None:
-    """`codes.parquet`: code, description, parent_codes and events, sorted by code.
+    """Write `codes.parquet` into `folder`: code, description, parent_codes and events, sorted by code.
 
     Args:
-        events: of each code. texts: what the data say of a code. known: what `descriptions` returns.
+        folder: folder `metadata` of the data set.
+        events: code -> number of its events.
+        texts: code -> text of its events, which describes it if no dictionary does.
+        known: the result of `descriptions`.
     """
     described, loinc = known
     rows: dict[str, list] = {"code": [], "description": [], "parent_codes": [], "events": []}
     for code in sorted(events):
         item = "//".join(code.split("//")[:2])
-        told = described.get(code) or described.get(item) or _KNOWN.get(code) or texts.get(code)
+        description = described.get(code) or described.get(item) or _KNOWN.get(code) or texts.get(code)
         rows["code"].append(code)
-        rows["description"].append(told)
+        rows["description"].append(description)
         rows["parent_codes"].append([loinc[item]] if item in loinc else _parents(code))
         rows["events"].append(events[code])
     kinds = (pa.string(), pa.string(), pa.list_(pa.string()), pa.int64())
@@ -92,7 +94,7 @@ def write_codes(
 
 
 def _parents(code: str) -> list[str] | None:
-    """The code above an ICD code, one character shorter, and the product of an NDC; None where it is not known."""
+    """Return the code above an ICD code, one character shorter, or the product of an NDC; None if it is not known."""
     system, slash, bare = code.partition("/")
     if slash and system in codes.ICD_SYSTEMS and codes.is_wellformed(system, bare):
         compact = codes.compact_code(bare)
@@ -104,16 +106,26 @@ def _parents(code: str) -> list[str] | None:
 
 
 def write_splits(folder: Path, subjects: np.ndarray, split: np.ndarray) -> None:
-    """`subject_splits.parquet`: subject_id and split, sorted."""
+    """Write `subject_splits.parquet` with the columns subject_id and split, sorted.
+
+    Args:
+        folder: folder `metadata` of the data set.
+        subjects: sorted ids, int64 [n].
+        split: position of each subject's split in `splits.SPLITS`, int8 [n].
+    """
     names = pa.array(np.array(splits.SPLITS, object)[split].tolist(), pa.string())
     pq.write_table(pa.table({"subject_id": pa.array(subjects, pa.int64()), "split": names}), folder / SPLITS)
 
 
 def write_dataset(folder: Path, version: str, release: str | None, columns: list[str], meds_version: str) -> None:
-    """`dataset.json`.
+    """Write `dataset.json`.
 
     Args:
-        version: `mimic3` or `mimic4`. release: of the data set, where it is known. columns: beside those of MEDS.
+        folder: folder `metadata` of the data set.
+        version: `mimic3` or `mimic4`.
+        release: release of MIMIC, such as `3.1`, or None.
+        columns: names of the columns that MEDS does not define.
+        meds_version: version of the package `meds`.
     """
     others = [name for name in columns if name not in _ID_COLUMNS and name not in _MODIFIERS]
     about = {
@@ -132,8 +144,8 @@ def write_dataset(folder: Path, version: str, release: str | None, columns: list
 
 
 def write_malformed(path: Path, malformed: collections.Counter[tuple[str, str, str]]) -> None:
-    """CSV of the codes that do not have the shape of their system: system, raw, code, events; most frequent first."""
+    """Write a CSV (system, raw, code, events) of codes without the shape of their system, most frequent first."""
     rows = sorted(malformed.items(), key=lambda item: (-item[1], item[0]))
-    columns = {name: [key[place] for key, _ in rows] for place, name in enumerate(("system", "raw", "code"))}
+    columns = {name: [key[field] for key, _ in rows] for field, name in enumerate(("system", "raw", "code"))}
     schema = dict.fromkeys(columns, pl.String) | {"events": pl.Int64}
     pl.DataFrame({**columns, "events": [count for _, count in rows]}, schema=schema).write_csv(path)

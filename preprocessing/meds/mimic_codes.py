@@ -1,7 +1,7 @@
-"""Codes as MIMIC writes them, brought into `SYSTEM/code`: ICD without dots, NDC of 11 digits, CPT and HCPCS mixed.
+"""Normalize the codes of MIMIC to `SYSTEM/code`: ICD without dots, NDC of 11 digits, and mixed CPT and HCPCS.
 
-A code that does not have the shape of its system keeps its raw text behind the words that other MEDS data sets use
-(`DIAGNOSIS//ICD//9//...`), so that nobody takes it for a code, and is counted.
+A code that does not have the shape of its system keeps its raw text after the prefix that other MEDS data sets use
+(`DIAGNOSIS//ICD//9//...`), so that it is not mistaken for a code, and is counted.
 """
 
 import collections
@@ -22,7 +22,7 @@ ICD = {
 
 
 class MimicCodes:
-    """Normalizes codes, each distinct one once.
+    """Normalize codes, each distinct code only once, and count malformed ones.
 
     Attributes:
         malformed: (system, raw code, event code) -> events whose code does not have the shape of its system.
@@ -33,10 +33,12 @@ class MimicCodes:
         self._known: dict[tuple, tuple[str | None, str | None]] = {}
 
     def icd(self, role: str, raw: "pl.Series", version: "pl.Series") -> "pl.Series":
-        """`ICD9CM/250.00` of `25000`: raw codes and `9` or `10` of n events -> n codes; null of a null code.
+        """Normalize the ICD codes of n events: `25000` -> `ICD9CM/250.00`; a null code remains null.
 
         Args:
             role: `DIAGNOSIS` or `PROCEDURE`.
+            raw: n codes without dots.
+            version: `9` or `10` for each code.
         """
 
         def normal(code: str, edition: str | None) -> tuple[str, str | None]:
@@ -48,10 +50,11 @@ class MimicCodes:
         return self._each(role, normal, raw, version)
 
     def drug(self, ndc: "pl.Series", name: "pl.Series") -> "pl.Series":
-        """`NDC/00006494300`, or `MEDICATION//START//Insulin` where there is no NDC: `0`, or nothing.
+        """Normalize the drug codes of n events: `NDC/00006494300`, or `MEDICATION//START//Insulin` without an NDC.
 
         Args:
-            ndc: as it stands. name: of the drug.
+            ndc: n raw codes; null or zeros mean that there is none.
+            name: names of the drugs.
         """
 
         def normal(raw: str | None, drug: str | None) -> tuple[str, str | None]:
@@ -61,12 +64,12 @@ class MimicCodes:
                 return f"{codes.NDC}/{codes.display_code(codes.NDC, raw)}", None
             return f"MEDICATION//NDC//{raw}", codes.NDC
 
-        # A name is told only where nothing else is.
+        # A name is used only if there is no NDC.
         missing = ndc.str.strip_chars_start("0").fill_null("") == ""
         return self._each("DRUG", normal, ndc, name.zip_with(missing, name.clear(len(name))), nulls=True)
 
     def procedure(self, raw: "pl.Series") -> "pl.Series":
-        """`CPT4/99213` or `HCPCS/J1815`; null of a null code."""
+        """Normalize the procedure codes of n events to `CPT4/99213` or `HCPCS/J1815`; a null code remains null."""
 
         def normal(code: str, _: None) -> tuple[str, str | None]:
             for system in (codes.CPT4, codes.HCPCS):
@@ -85,7 +88,7 @@ class MimicCodes:
         *,
         nulls: bool = False,
     ) -> "pl.Series":
-        """`normal` of each pair: its code, and the system whose shape it does not have or None."""
+        """Apply `normal`, which returns a code and the system that it violates or None, to each distinct pair."""
         pairs = pl.DataFrame({"first": first, "second": second}, nan_to_null=False)
         unique = pairs.group_by("first", "second", maintain_order=True).len()
         found = []

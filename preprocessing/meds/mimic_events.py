@@ -1,7 +1,7 @@
-"""What the rows of MIMIC-III and MIMIC-IV say happened, as MEDS events.
+"""Convert the rows of MIMIC-III and MIMIC-IV to MEDS events.
 
-Codes of a coding system become `SYSTEM/code`: `ICD9CM/250.00`, `ICD10PCS/0016070`, `NDC/00006494300`, `CPT4/99213`,
-`HCPCS/J1815`. All else is named as in the MEDS release of MIMIC-IV, with `UNK` for a part that is missing:
+Codes of a code system become `SYSTEM/code`: `ICD9CM/250.00`, `ICD10PCS/0016070`, `NDC/00006494300`, `CPT4/99213`,
+`HCPCS/J1815`. All other events have the names of the MEDS release of MIMIC-IV, with `UNK` for a missing part:
 
     GENDER//F                                without time            MEDS_BIRTH, MEDS_DEATH
     HOSPITAL_ADMISSION//<type>//<location>   insurance, language, marital_status and race in columns
@@ -11,9 +11,9 @@ Codes of a coding system become `SYSTEM/code`: `ICD9CM/250.00`, `ICD10PCS/001607
     DRG//<type>//<code>//<description>       LAB//<itemid>//<unit>, CHART//<itemid>//<unit>
     MEDICATION//START//<drug>                a drug without an NDC; others have the name as text_value
 
-Times. Diagnoses, DRGs and the procedures of MIMIC-III carry none and are put at the discharge, when they were coded.
-What has a date only is put at the last second of that day, or at the discharge on the day of discharge: in no case
-before it was known. Laboratory values stand at the time the specimen was taken.
+Diagnoses, DRGs and the procedures of MIMIC-III have no time and get that of the discharge, when they were coded. An
+event with only a date gets the last second of that day, or the time of the discharge on that day, so that no event is
+earlier than it was known. Laboratory values have the time at which the specimen was taken.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ from preprocessing.meds.mimic_files import MIMIC4
 
 pl = load("polars")
 
-# Columns of an event, with their types; `line` and `rank` serve to order and to reject, and are not kept.
+# Columns of an event, with their types; `line` and `rank` serve to order and to reject events, and are not kept.
 EVENT = {
     **COLUMNS,
     "icustay_id": pl.Int64,
@@ -40,14 +40,14 @@ EVENT = {
     "drg_severity": pl.Int64,
     "drg_mortality": pl.Int64,
 }
-# Order of what happens at the same time.
+# Order of simultaneous events.
 _ORDER = (
     *("GENDER", "BIRTH", "ED_REGISTRATION", "HOSPITAL_ADMISSION", "TRANSFER", "ICU_ADMISSION", "ED_OUT"),
     *("MEASUREMENT", "DRUG", "PROCEDURE", "SERVICE"),
     *("ICU_DISCHARGE", "HOSPITAL_DISCHARGE", "DIAGNOSIS", "DRG", "DEATH"),
 )
-RANK = {name: place for place, name in enumerate(_ORDER)}
-# MIMIC-III puts the birth of patients older than 89 exactly 300 years before their first admission; MIMIC-IV gives
+RANK = {name: position for position, name in enumerate(_ORDER)}
+# MIMIC-III dates the birth of patients older than 89 exactly 300 years before their first admission; MIMIC-IV gives
 # them an age of 91, about their mean.
 _OLDEST, _SHIFTED, _AGE_OF_OLDEST = 150, 300, 91
 Frame: TypeAlias = "pl.DataFrame"
@@ -55,12 +55,14 @@ Events: TypeAlias = Callable[["pl.DataFrame", MimicCodes], list["pl.DataFrame"]]
 
 
 def event(frame: Frame, rank: str, code: "pl.Expr | pl.Series", time: "pl.Expr", **values: "pl.Expr") -> Frame:
-    """Events of one kind: columns of `EVENT`, `line` and `rank`; rows without a code are none.
+    """Make events of one kind, with the columns of `EVENT`, `line` and `rank`; rows without a code are dropped.
 
     Args:
-        frame: rows, with `line` and `subject_id`.
+        frame: rows, with `line`, `subject_id` and perhaps `hadm_id`, which the events keep.
         rank: one of `_ORDER`.
-        code, time, values: of columns of `EVENT`; others are null. hadm_id is taken over where the rows have it.
+        code: code of each event.
+        time: time of each event.
+        values: further columns of `EVENT`; those that are not given are null.
     """
     if "hadm_id" in frame.columns:
         values = {"hadm_id": pl.col("hadm_id"), **values}
@@ -71,7 +73,7 @@ def event(frame: Frame, rank: str, code: "pl.Expr | pl.Series", time: "pl.Expr",
 
 
 def _named(kind: str, *parts: str) -> "pl.Expr":
-    """`KIND//<part>//<part>`, parts being columns."""
+    """Return the expression `KIND//<part>//<part>`, whose parts are columns."""
     return pl.concat_str([pl.lit(kind), *(pl.col(part).fill_null("UNK") for part in parts)], separator="//")
 
 
@@ -80,13 +82,13 @@ def _where(present: str, code: "pl.Expr") -> "pl.Expr":
 
 
 def _within_stay(column: str) -> "pl.Expr":
-    """A time that may be the last second of a day: the discharge, where that comes first on the same day."""
+    """Return the time of a column, or the discharge if that is earlier on the same day."""
     time, discharged = pl.col(column), pl.col("discharged")
     return pl.when((time.dt.date() == discharged.dt.date()) & (time > discharged)).then(discharged).otherwise(time)
 
 
 def patients(frame: Frame, _: MimicCodes) -> list[Frame]:
-    """Rows with `born` and `died`, see `patients_of`."""
+    """Make the events of rows with `born` and `died`: sex, birth and death; see `patients_of`."""
     return [
         event(frame, "GENDER", _where("gender", _named("GENDER", "gender")), pl.lit(None)),
         event(frame, "BIRTH", _where("born", pl.lit(BIRTH)), pl.col("born")),
@@ -95,13 +97,17 @@ def patients(frame: Frame, _: MimicCodes) -> list[Frame]:
 
 
 def patients_of(version: str, frame: Frame, stays: Frame) -> tuple[Frame, int]:
-    """Patients with the times of their birth and death, and how many were born 300 years ago.
+    """Add the times of birth and death to the rows of patients.
 
-    A death in hospital is timed by the stay, any other by the last second of its day. MIMIC-IV tells birth by year.
+    A death in hospital has the time of the stay, any other the last second of its day. MIMIC-IV gives birth by year.
 
     Args:
+        version: `mimic3` or `mimic4`.
         frame: rows of the table of patients.
         stays: `subject_id`, `admitted`, `died_there` of every stay.
+
+    Returns:
+        The rows with `born` and `died`, and the number of patients whose birth was 300 years before admission.
     """
     ends = stays.group_by("subject_id").agg(pl.col("admitted").min(), pl.col("died_there").min())
     frame = frame.join(ends, on="subject_id", how="left", maintain_order="left")
@@ -119,7 +125,7 @@ def patients_of(version: str, frame: Frame, stays: Frame) -> tuple[Frame, int]:
 
 
 def admissions(frame: Frame, _: MimicCodes) -> list[Frame]:
-    """Arrival and departure of each stay, in the emergency department and in the hospital."""
+    """Make the events of arrival and departure of each stay, in the emergency department and in the hospital."""
     about = {name: pl.col(name) for name in ("insurance", "language", "marital_status")}
     about["race"] = pl.coalesce("race", "ethnicity")
     arrival = _named("HOSPITAL_ADMISSION", "admission_type", "admission_location")
@@ -134,7 +140,7 @@ def admissions(frame: Frame, _: MimicCodes) -> list[Frame]:
 
 
 def icd(role: str, time: str | None) -> Events:
-    """Coded diagnoses or procedures, at the discharge unless a column tells their date."""
+    """Return a function that makes events of coded diagnoses or procedures, at the discharge or the column `time`."""
 
     def events(frame: Frame, codes: MimicCodes) -> list[Frame]:
         column = "icd_code" if "icd_code" in frame.columns else "icd9_code"
@@ -149,7 +155,7 @@ def icd(role: str, time: str | None) -> Events:
 
 
 def drugs(started: str, stopped: str) -> Events:
-    """Prescriptions, when they started; both columns may be null."""
+    """Return a function that makes events of prescriptions at their start; both columns of times may be null."""
 
     def events(frame: Frame, codes: MimicCodes) -> list[Frame]:
         code = codes.drug(frame["ndc"], frame["drug"])
@@ -162,7 +168,7 @@ def drugs(started: str, stopped: str) -> Events:
 
 
 def services(code_column: str, text: str) -> Events:
-    """Billed CPT and HCPCS codes."""
+    """Return a function that makes events of billed CPT and HCPCS codes."""
 
     def events(frame: Frame, codes: MimicCodes) -> list[Frame]:
         when = pl.coalesce(_within_stay("chartdate"), "discharged")
@@ -172,7 +178,7 @@ def services(code_column: str, text: str) -> Events:
 
 
 def transfers(unit: str) -> Events:
-    """Moves between units, named by the column `unit`."""
+    """Return a function that makes events of transfers between units, which the column `unit` names."""
 
     def events(frame: Frame, _: MimicCodes) -> list[Frame]:
         return [event(frame, "TRANSFER", _named("TRANSFER_TO", "eventtype", unit), pl.col("intime"))]
@@ -181,7 +187,7 @@ def transfers(unit: str) -> Events:
 
 
 def icu(stay: str) -> Events:
-    """Stays in intensive care, numbered by the column `stay`."""
+    """Return a function that makes events of stays in intensive care, which the column `stay` numbers."""
 
     def events(frame: Frame, _: MimicCodes) -> list[Frame]:
         number = {"icustay_id": pl.col(stay)}
@@ -195,14 +201,19 @@ def icu(stay: str) -> Events:
 
 
 def drg(frame: Frame, _: MimicCodes) -> list[Frame]:
-    """Diagnosis-related groups."""
+    """Make the events of diagnosis-related groups."""
     levels = {name: pl.col(name) for name in ("drg_severity", "drg_mortality")}
     code = _named("DRG", "drg_type", "drg_code", "description")
     return [event(frame, "DRG", code, pl.col("discharged"), **levels)]
 
 
 def measurements(kind: str, stay: str | None = None) -> Events:
-    """Values with a unit: `LAB` or `CHART`, the latter in the ICU stay that the column `stay` numbers."""
+    """Return a function that makes events of values with a unit.
+
+    Args:
+        kind: `LAB` or `CHART`.
+        stay: column that numbers the ICU stay, or None.
+    """
 
     def events(frame: Frame, _: MimicCodes) -> list[Frame]:
         number = {"icustay_id": pl.col(stay)} if stay else {}
@@ -215,12 +226,12 @@ def measurements(kind: str, stay: str | None = None) -> Events:
 
 
 def omr(frame: Frame, _: MimicCodes) -> list[Frame]:
-    """Outpatient measurements, under the names that the table gives them: `Blood Pressure`, `BMI (kg/m2)`."""
+    """Make the events of outpatient measurements with the names of the table: `Blood Pressure`, `BMI (kg/m2)`."""
     number = pl.col("result_value").cast(pl.Float32, strict=False)
     values = {"text_value": pl.col("result_value"), "numeric_value": number}
     return [event(frame, "MEASUREMENT", pl.col("result_name"), pl.col("chartdate"), **values)]
 
 
 def emar(frame: Frame, _: MimicCodes) -> list[Frame]:
-    """Administrations of drugs."""
+    """Make the events of administrations of drugs."""
     return [event(frame, "DRUG", _named("MEDICATION", "medication", "event_txt"), pl.col("charttime"))]

@@ -1,6 +1,6 @@
-"""Finds the tables of MIMIC-III and MIMIC-IV below a directory and reads their rows with types.
+"""Find the tables of MIMIC-III and MIMIC-IV below a directory, and read their rows with types.
 
-File names and headers may be in capitals or not, files plain or gzipped, and MIMIC-IV's `hosp/` and `icu/` may lie
+File names and headers may be in upper or lower case, files plain or gzipped, and MIMIC-IV's `hosp/` and `icu/` may be
 anywhere below the directory, as wget leaves them.
 """
 
@@ -20,21 +20,21 @@ from preprocessing.common.rejects import Rejects
 pl = load("polars")
 
 MIMIC3, MIMIC4 = VERSIONS = ("mimic3", "mimic4")
-# A column of PATIENTS that only this version has.
+# Version -> a column of PATIENTS that only this version has.
 _MARKS = {MIMIC3: "dob", MIMIC4: "anchor_age"}
 _ENDINGS = (".csv.gz", ".csv")
 _DEEPEST = 6
 _BLOCK_BYTES = 32 << 20
-# Columns that a row is given from its stay, and that it is not shown with.
+# Columns that a row receives from its stay, and that rejected rows are reported without.
 ADDED = ("subject_of_stay", "admitted", "discharged", "rank")
 
 
 class Kind(enum.Enum):
-    """Type of a column.
+    """Name the type of a column.
 
-    MOMENT is a point in time, and DATE a day, whatever time of day stands with it: MIMIC-III writes days as midnight.
-    What happened on some day is given its last second, so that it is never known before it happened. DAY is a day that
-    begins at midnight.
+    MOMENT is a point in time, and DATE a day, even if the file adds a time of midnight, as MIMIC-III does. An event on
+    a DATE gets the last second of that day, so that it is never known before it happened. DAY is a day that begins at
+    midnight.
     """
 
     TEXT = "text"
@@ -47,12 +47,12 @@ class Kind(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class MimicFiles:
-    """The tables of one copy of MIMIC.
+    """Hold the tables of one copy of MIMIC.
 
     Attributes:
-        root: directory that was given.
+        root: directory that the user gave.
         version: `mimic3` or `mimic4`.
-        paths: file of each table, by its name in lower case without folder and ending.
+        paths: lower-case name of a table, without folder and ending -> its file.
     """
 
     root: Path
@@ -61,7 +61,7 @@ class MimicFiles:
 
     @classmethod
     def find(cls, root: Path, version: str | None = None) -> "MimicFiles":
-        """Looks below `root`; tells the version by the columns of the table of patients.
+        """Find the tables below `root`, and detect the version from the columns of the table of patients.
 
         Raises:
             InputError: there is no copy of MIMIC, more than one, or one of another version than `version`.
@@ -70,14 +70,16 @@ class MimicFiles:
         if not root.is_dir():
             raise InputError(f"{root} is not a directory; give the one with the tables of MIMIC.")
         found: dict[Path, dict[str, Path]] = {}
-        # Plain files sort in front of their gzipped twins, which take their place.
+        # Plain files sort before their gzipped twins, which replace them.
         for path in sorted(root.rglob("*")):
             ending = next((ending for ending in _ENDINGS if path.name.lower().endswith(ending)), None)
             if ending and len(path.relative_to(root).parts) <= _DEEPEST and path.is_file():
                 found.setdefault(path.parent, {})[path.name.lower().removesuffix(ending)] = path
         homes = [folder for folder, tables in found.items() if "patients" in tables]
         if not homes:
-            raise InputError(f"{root} holds no table of patients (PATIENTS.csv or hosp/patients.csv.gz) of MIMIC.")
+            raise InputError(
+                f"{root} holds no table of patients of MIMIC (PATIENTS.csv or hosp/patients.csv.gz); check the path."
+            )
         if len(homes) > 1:
             raise InputError(
                 f"{root} holds several tables of patients, in {homes[0]} and {homes[1]}; give one of them."
@@ -92,23 +94,23 @@ class MimicFiles:
         return cls(root, detected, paths)
 
     def path(self, table: str) -> Path:
-        """File of a table.
+        """Return the file of a table.
 
         Raises:
-            InputError: it is not there.
+            InputError: the table does not exist.
         """
         if table not in self.paths:
             name = table.upper() if self.version == MIMIC3 else table
-            raise InputError(f"{self.root} lacks the table {name}.csv or {name}.csv.gz, which every copy needs.")
+            raise InputError(f"{self.root} lacks the table {name}.csv or {name}.csv.gz; fetch it.")
         return self.paths[table]
 
     def read(
         self, table: str, columns: Mapping[str, Kind], optional: Mapping[str, Kind], rejects: Rejects, progress: bool
     ) -> Iterator["pl.DataFrame"]:
-        """Yields a table in blocks, with the column `line` in front; an empty value is null.
+        """Yield the rows of a table in blocks, with `line` as the first column; an empty value is null.
 
-        Rows with a value that is not of its kind, or without subject_id, are rejected. An optional column that the file
-        lacks is null.
+        Rows with a value that is not of its kind, or without subject_id, are rejected. An optional column that the
+        file lacks is null.
 
         Raises:
             InputError: the table is absent or damaged, or lacks a column.
@@ -129,7 +131,8 @@ def _detect(path: Path) -> str:
     versions = [version for version, mark in _MARKS.items() if mark in marks]
     if len(versions) != 1:
         raise InputError(
-            f"{path} is no table of patients of MIMIC-III (column dob) or MIMIC-IV (column anchor_age), or has no rows."
+            f"{path} is not a table of patients of MIMIC-III (column dob) or MIMIC-IV (column anchor_age), or has no "
+            "rows; fetch it again."
         )
     return versions[0]
 
@@ -145,24 +148,25 @@ def _typed(path: Path, block: Block, kinds: Mapping[str, Kind], rejects: Rejects
     for name, kind in kinds.items():
         if name in texts and kind is not Kind.TEXT:
             bad = frame[name].is_null() & given[name].is_not_null()
-            frame, given = set_aside(
+            frame, given = reject_rows(
                 path, frame, bad, f"bad value of {name}", f"{name} is not {kind.value}", rejects, given
             )
     if "subject_id" in kinds:
         bad = frame["subject_id"].is_null()
-        frame, _ = set_aside(path, frame, bad, "no subject_id", "the row names no patient", rejects, given)
+        frame, _ = reject_rows(path, frame, bad, "no subject_id", "the row names no patient", rejects, given)
     return frame
 
 
 def _parsed(text: "pl.Series", kind: Kind) -> "pl.Series":
-    """Values of a kind, null where the text is not of it."""
+    """Parse texts as values of a kind; a text that is not of this kind gives null."""
     if kind is Kind.TEXT:
         return text
     if kind is Kind.NUMBER:
         return text.cast(pl.Float64, strict=False)
     if kind is Kind.INTEGER:  # Copies that went through other programs write 145834.0.
         return text.str.strip_suffix(".0").cast(pl.Int64, strict=False)
-    moment, end_of_day = _moments(text), pl.duration(days=1, seconds=-1)
+    moment = _moments(text)
+    end_of_day = pl.duration(days=1, seconds=-1)
     if kind is Kind.DATE:
         midnight = pl.col("moment").dt.time() == pl.time(0, 0, 0)
         moment = moment.to_frame("moment").select(
@@ -175,7 +179,7 @@ def _parsed(text: "pl.Series", kind: Kind) -> "pl.Series":
 
 
 def _moments(text: "pl.Series") -> "pl.Series":
-    """Date and time; a letter T may stand between them, and fractions of a second behind."""
+    """Parse dates with times, which a letter T may separate and fractions of a second may follow."""
     moment = text.str.to_datetime("%Y-%m-%d %H:%M:%S", strict=False, time_unit="us")
     if moment.null_count() == text.null_count():
         return moment
@@ -183,7 +187,7 @@ def _moments(text: "pl.Series") -> "pl.Series":
     return plain.str.to_datetime("%Y-%m-%d %H:%M:%S", strict=False, time_unit="us")
 
 
-def set_aside(
+def reject_rows(
     path: Path,
     frame: "pl.DataFrame",
     bad: "pl.Series",
@@ -192,7 +196,17 @@ def set_aside(
     rejects: Rejects,
     shown: "pl.DataFrame | None" = None,
 ) -> tuple["pl.DataFrame", "pl.DataFrame"]:
-    """Rejects the rows where `bad`, and returns what is left of `frame` and of `shown`, the same rows as text."""
+    """Reject the rows in the mask `bad`, and return the other rows of `frame` and of `shown`.
+
+    Args:
+        path: file of the rows.
+        frame: rows, with `line`.
+        bad: mask of the rows to reject, bool [n].
+        kind: kind of the fault.
+        reason: description of the fault.
+        rejects: receives the rejected rows.
+        shown: the same rows as text, for the report; None reports those of `frame`.
+    """
     shown = frame if shown is None else shown
     if not bad.any():
         return frame, shown
@@ -204,8 +218,8 @@ def set_aside(
 
 
 def known(values: "pl.Series", among: np.ndarray) -> "pl.Series":
-    """Whether each value is among sorted, distinct ones: bool [n]; False for null."""
+    """Return the mask of the values that are among the sorted, distinct values `among`, bool [n]; False for null."""
     given = values.fill_null(-1).to_numpy()
-    places = np.searchsorted(among, given)
-    hit = np.zeros(len(given), bool) if not len(among) else among[np.minimum(places, len(among) - 1)] == given
+    found = np.searchsorted(among, given)
+    hit = np.zeros(len(given), bool) if not len(among) else among[np.minimum(found, len(among) - 1)] == given
     return pl.Series(hit & values.is_not_null().to_numpy())

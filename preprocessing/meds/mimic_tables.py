@@ -1,4 +1,4 @@
-"""Which columns of which table of MIMIC-III and MIMIC-IV are read, and what makes events of them.
+"""Define the tables of MIMIC-III and MIMIC-IV with the columns that are read and the functions that make events.
 
 Sources of the columns: https://mimic.mit.edu/docs, https://github.com/MIT-LCP/mimic-code (`create.sql` of both).
 """
@@ -28,15 +28,16 @@ _STAY = {"subject_id": _ID, "hadm_id": _ID}
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """One table.
+    """Describe one table.
 
     Attributes:
-        name: in lower case.
-        columns, optional: those that are read; see `MimicFiles.read`.
-        events: makes the events of a block out of its rows; to each row belong `admitted` and `discharged` of its stay.
-        of_stay: whether a row is nothing without its stay.
+        name: name in lower case.
+        columns: columns that are read; see `MimicFiles.read`.
+        events: makes the events of a block of rows, which have `admitted` and `discharged` of their stays.
+        optional: columns that are read if the file has them.
+        of_stay: whether rows without a stay are rejected.
         needed: whether a copy without this table is refused.
-        asked: whether it is read only when it is asked for.
+        asked: whether the table is read only if it is asked for.
     """
 
     name: str
@@ -61,7 +62,7 @@ _VALUES = {"itemid": _TEXT, "charttime": _MOMENT, "value": _TEXT, "valuenum": _N
 _DRG_LEVELS = {"description": _TEXT, "drg_severity": _ID, "drg_mortality": _ID}
 _DOSE = {"dose_val_rx": _TEXT, "dose_unit_rx": _TEXT}
 
-# First the tables that the others refer to.
+# The tables to which others refer come first.
 TABLES: dict[str, tuple[Table, ...]] = {
     MIMIC3: (
         Table("admissions", _ADMISSION, admissions, _ABOUT_STAY, needed=True),

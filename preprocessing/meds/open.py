@@ -1,4 +1,4 @@
-"""Open the patient records at a path, whatever they are."""
+"""Open the patient records at a path, in MEDS or as MIMIC."""
 
 from pathlib import Path
 
@@ -7,14 +7,14 @@ from preprocessing.meds.dataset import MedsDataset, is_meds
 
 
 def open_events(path: Path, workdir_for_meds: Path) -> MedsDataset:
-    """The patient records at `path`: a MEDS data set is read as it is, a MIMIC directory is converted first.
+    """Open the patient records at `path`, converting a MIMIC directory to MEDS first.
 
     Args:
         path: a MEDS data set, or a directory with the CSV files of MIMIC-III or MIMIC-IV.
-        workdir_for_meds: where the converted data set is put; one that is there already, of the same files, is used.
+        workdir_for_meds: directory of the converted data set, which is reused if it was made of the same files.
 
     Raises:
-        InputError: `path` is none of these, or cannot be converted.
+        InputError: `path` is neither, or cannot be converted.
     """
     path = Path(path)
     if is_meds(path):

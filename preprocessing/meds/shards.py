@@ -1,6 +1,6 @@
-"""Sorts events into the files of a MEDS data set, more of them than memory holds.
+"""Sort more events than memory holds into the files of a MEDS data set.
 
-Events come in any order and are dealt out to files by patient; when all are there, each file is sorted on its own.
+Events arrive in any order and are distributed to files by patient; at the end each file is sorted separately.
 """
 
 import collections
@@ -20,22 +20,22 @@ from preprocessing.meds.layout import DATA
 
 pl = load("polars")
 
-# Of an arrow schema, by polars' types. MEDS 0.4 wants text_value as large_string and code as string.
+# Arrow types of polars types. MEDS 0.4 requires text_value as large_string and code as string.
 _ARROW = {pl.Int64: pa.int64(), pl.Float32: pa.float32(), pl.String: pa.string(), pl.Datetime("us"): pa.timestamp("us")}
 _LARGE = ("text_value",)
 _ROW_GROUP = 1 << 19
-# Files of all splits but for what is left over; all of them are open at the same time.
+# Maximum number of files, not counting the last file of each split; all of them are open at the same time.
 MOST = 500
 
 
 @dataclasses.dataclass
 class Tally:
-    """What is in the files.
+    """Count the contents of the files.
 
     Attributes:
-        events: of each code.
-        texts: the first text_value of each code for which `wanted` said so, in order of subject and time.
-        rows: of each file, by its name relative to the data set.
+        events: code -> number of its events.
+        texts: code -> its first text_value in the order of subject and time, for wanted codes.
+        rows: name of a file, relative to the data set -> number of its rows.
     """
 
     events: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
@@ -44,27 +44,31 @@ class Tally:
 
 
 class Shards:
-    """Files `data/<split>/<number>.parquet`, each with the events of some patients.
+    """Write the files `data/<split>/<number>.parquet`, each with the events of some patients.
 
     Args:
-        folder: the data set. scratch: an empty folder for what is not sorted yet.
-        subjects: ids of all patients, int64, sorted and distinct.
-        per_shard: patients a file.
-        columns: of the files, with their types. Events also have `rank`, the order of what happens at the same time.
+        folder: directory of the data set.
+        scratch: an empty folder for unsorted events.
+        subjects: ids of all patients, int64 [n], sorted and distinct.
+        per_shard: number of patients per file.
+        columns: columns of the files, with their types. Events also have `rank`, the order of simultaneous events.
 
     Raises:
-        InputError: that would make more than about `MOST` files.
+        InputError: there would be more than about `MOST` files.
     """
 
     def __init__(
         self, folder: Path, scratch: Path, subjects: np.ndarray, per_shard: int, columns: Mapping[str, "pl.DataType"]
     ):
-        self.folder, self.scratch, self.subjects, self.columns = folder, scratch, subjects, columns
+        self.folder = folder
+        self.scratch = scratch
+        self.subjects = subjects
+        self.columns = columns
         self.split = splits.split_of(subjects)
         self.names: list[str] = []
         if len(subjects) > MOST * per_shard:
             raise InputError(
-                f"{len(subjects):,} patients, {per_shard:,} a file, make too many files; give"
+                f"{len(subjects):,} patients, {per_shard:,} per file, make too many files; give"
                 f" --subjects_per_shard={-(-len(subjects) // MOST)} or more."
             )
         self._shard_of = np.zeros(len(subjects), np.int32)
@@ -85,7 +89,7 @@ class Shards:
         self._close()
 
     def add(self, events: "pl.DataFrame") -> None:
-        """Deals out events of known patients."""
+        """Distribute events of known patients to the unsorted files."""
         if not len(events):
             return
         shard = self._shard_of[np.searchsorted(self.subjects, events["subject_id"].to_numpy())]
@@ -98,19 +102,20 @@ class Shards:
             self._writer(int(shard[start])).write_table(table.slice(start, stop - start))
 
     def finish(self, wanted: Callable[[str], bool], check: Callable[[pa.Table], object], progress: bool) -> Tally:
-        """Sorts and writes all files.
+        """Sort and write all files, and return the counts of their contents.
 
         Args:
-            wanted: whether the text_value of a code is to be told.
-            check: raises where a table is not what it must be.
-            progress: whether to show a bar.
+            wanted: returns whether to collect the text_value of a code.
+            check: raises an error if a table does not have the right schema.
+            progress: whether to show a progress bar.
         """
         self._close()
         tally = Tally()
         for number, name in enumerate(
             tqdm(self.names, desc="sorting", unit=" files", disable=None if progress else True)
         ):
-            path, unsorted = self.folder / name, self._path(number)
+            path = self.folder / name
+            unsorted = self._path(number)
             frame = pl.read_ipc_stream(unsorted) if unsorted.is_file() else self._empty()
             frame = frame.sort("subject_id", "time", "rank", nulls_last=False, maintain_order=True).drop("rank")
             table = _meds_table(frame)

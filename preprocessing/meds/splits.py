@@ -1,4 +1,4 @@
-"""Train, tuning and held-out patients: 80/10/10 by a stable hash of their id, so that no release moves a patient."""
+"""Split patients into train, tuning and held-out, 80/10/10 by a stable hash, so that no release moves a patient."""
 
 import numpy as np
 
@@ -8,11 +8,11 @@ from preprocessing.common.hashing import mix, uniform
 TRAIN, TUNING, HELD_OUT = SPLITS = ("train", "tuning", "held_out")
 FRACTIONS = (0.8, 0.1, 0.1)
 _BOUNDS = np.cumsum(FRACTIONS)[:-1]
-# Ids of patients must not scatter as other numbers that are mixed.
+# A salt of its own makes the splits independent of other uses of the hash.
 _SALT = np.uint64(0x6D656473)
 
 
 def split_of(subject_ids: np.ndarray) -> np.ndarray:
-    """Position in `SPLITS` of each subject id, int64 [n] -> int8 [n]. Depends on nothing but the id."""
+    """Return the position in `SPLITS` of each subject id, int64 [n] -> int8 [n], which depends only on the id."""
     hashes = mix(mix(np.asarray(subject_ids).astype(np.int64).view(np.uint64)) ^ _SALT)
     return np.searchsorted(_BOUNDS, uniform(hashes), side="right").astype(np.int8)

@@ -1,4 +1,4 @@
-"""One command from downloads to a verified data set.
+"""Run the pipeline from downloads to a verified data set.
 
     python -m preprocessing.pipeline --output=DIR               medtok_codes/icd, from Python packages; needs no network
     python -m preprocessing.pipeline --output=DIR --full        medtok_codes/primekg: all code systems over PrimeKG
@@ -19,8 +19,8 @@ Stages of `--full`, each also a command of its own:
 | export | `json/` | `python -m preprocessing.json_export`; only with `--export_json` |
 | verify | `verification.json` | `python -m preprocessing.stats` |
 
-The same command goes on where an interrupted one stopped: a stage that is done is recognized by the checksums of what
-it read and wrote. Train on the result with `--config.data.data_dir=DIR/dataset`.
+The same command continues an interrupted run: a finished stage is recognized by the checksums of the files that it read
+and wrote. Train on the result with `--config.data.data_dir=DIR/dataset`.
 """
 
 from pathlib import Path
@@ -35,7 +35,11 @@ from preprocessing.pipeline.run import run_pipeline
 
 
 def _name(values: flags.FlagValues) -> str:
-    """The data set that the flags ask for."""
+    """Return the name of the data set that the flags ask for.
+
+    Raises:
+        InputError: flags contradict each other.
+    """
     flag_of = {PRIMEKG: "full", RELEASE: "release", ICD: "embedded"}
     asked = [source for source, flag in flag_of.items() if values[flag].value]
     if len(asked) > 1:
@@ -43,30 +47,34 @@ def _name(values: flags.FlagValues) -> str:
     name = values.name or f"{NAME}/{asked[0] if asked else ICD}"
     source = parse_name(name).source
     if asked and source != asked[0]:
-        raise InputError(f"--name={name} does not go with --{flag_of[asked[0]]}; leave one of them out.")
+        raise InputError(f"--name={name} contradicts --{flag_of[asked[0]]}; leave one of them out.")
     return name
 
 
+def _absolute(text: str | None) -> Path | None:
+    return None if text is None else Path(text).expanduser().resolve()
+
+
 def main(argv: list[str]) -> None:
-    """Runs the pipeline that the flags ask for."""
+    """Run the pipeline that the flags ask for."""
     command_line.expect_arguments(argv, 0, "python -m preprocessing.pipeline --output=DIR --full")
     values = flags.FLAGS
     if values.output is None:
         raise InputError("--output is missing; give the directory of the pipeline, for example --output=data.")
-    path = lambda text: None if text is None else Path(text).expanduser().resolve()  # noqa: E731
+    output = _absolute(values.output)
     asked = PipelineOptions(
-        from_dir=path(values.from_dir),
+        from_dir=_absolute(values.from_dir),
         offline=values.offline,
-        descriptions=path(values.descriptions),
+        descriptions=_absolute(values.descriptions),
         export_json=values.export_json,
         per_code=values.per_code,
         strict=values.strict,
     )
     console = command_line.table_console()
     name = _name(values)
-    run_pipeline(path(values.output), name, asked, console, values.only)
+    run_pipeline(output, name, asked, console, values.only)
     if not values.only:
-        print(f"{name} is in {path(values.output) / 'dataset'}")
+        print(f"{name} is in {output / 'dataset'}")
 
 
 if __name__ == "__main__":
@@ -76,7 +84,7 @@ if __name__ == "__main__":
     flags.DEFINE_bool("embedded", False, "build medtok_codes/icd from Python packages, without network; the default")
     flags.DEFINE_string("name", None, "data set with options, such as medtok_codes/primekg-nodes_32-sample_10000")
     flags.DEFINE_string("from_dir", None, "folder of files fetched by hand, unpacked or as archives; searched first")
-    flags.DEFINE_bool("offline", False, "fetch nothing: go on with what --from_dir and the output hold")
+    flags.DEFINE_bool("offline", False, "fetch nothing: use only the files in --from_dir and the output")
     flags.DEFINE_string("descriptions", None, "your own texts of codes: CSV with code and description")
     flags.DEFINE_bool("export_json", False, "also write the data set as node-link JSON")
     flags.DEFINE_bool("per_code", False, "with --export_json: one file for each code instead of one line")

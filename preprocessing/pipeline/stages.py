@@ -1,8 +1,8 @@
-"""Stages of a pipeline: one is skipped while what it reads and what it wrote are as it left them.
+"""Run the stages of a pipeline, and skip a stage as long as the files that it read and wrote are unchanged.
 
-Behind a finished stage stays a stamp, `stages/<name>.json`: the SHA-256 of every file that it read and wrote, its
-options and its version. A stage without a stamp, or with one that does not fit, runs; every stage writes under
-provisional names and replaces what is there when it is complete, so it may be stopped at any moment and run again.
+A finished stage leaves a stamp, `stages/<name>.json`: the SHA-256 of every file that it read and wrote, its options and
+its version. A stage without a stamp, or with one that does not match, runs. Every stage writes under provisional names
+and replaces its outputs only when they are complete, so it may be stopped at any moment and run again.
 """
 
 import dataclasses
@@ -21,28 +21,28 @@ from preprocessing.common.locks import LOCK
 
 STAMPS = "stages"
 _FORMAT = 1
-# The date stands in it, and it repeats the checksums of the files beside it.
+# A manifest holds dates, and repeats the checksums of the files beside it.
 _NOT_COMPARED = ("manifest.json",)
 _PROVISIONAL = (".partial", ".downloads", LOCK)
 
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One step.
+    """Define one stage of a pipeline.
 
     Attributes:
         name: one word.
-        does: what it does, for the user.
-        inputs: files and folders that it reads; one that is absent is compared as absent.
-        outputs: files and folders that it writes.
-        run: does it, and returns the number of rows that it rejected.
-        needs: those of `inputs` without which it cannot run.
-        options: whatever else its result depends on, as JSON values.
-        version: raised when the same inputs give another result.
+        activity: description for the user, such as `reading PrimeKG`.
+        inputs: files and folders that the stage reads; an absent one is compared as absent.
+        outputs: files and folders that the stage writes.
+        run: runs the stage and returns the number of rejected rows.
+        needs: those of `inputs` that must exist.
+        options: all other values on which the result depends, as JSON values.
+        version: number to increase when the same inputs give another result.
     """
 
     name: str
-    does: str
+    activity: str
     inputs: tuple[Path, ...]
     outputs: tuple[Path, ...]
     run: Callable[[], int]
@@ -53,7 +53,14 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What became of a stage: `state` is done, done already, not asked for, failed or not reached."""
+    """Hold the outcome of a stage.
+
+    Attributes:
+        stage: the stage.
+        state: `done`, `done already`, `not asked for`, `failed` or `not reached`.
+        seconds: wall-clock time of the run.
+        rejected: number of rejected rows.
+    """
 
     stage: Stage
     state: str
@@ -62,18 +69,18 @@ class Result:
 
 
 class Digests:
-    """SHA-256 of files, each computed once as long as its size and time of change stay."""
+    """Compute the SHA-256 of files, each only once as long as its size and modification time are unchanged."""
 
     def __init__(self):
         self._known: dict[tuple[str, int, int], str] = {}
 
     def of(self, paths: Collection[Path], root: Path) -> dict[str, str | None]:
-        """Digest of every file among and below `paths`, by its name relative to `root`; None where a path is absent."""
+        """Return the digests of all files among and below `paths`, by name relative to `root`; None if absent."""
         found: dict[str, str | None] = {}
         for path in paths:
             if path.is_dir():
                 for file in sorted(path.rglob("*")):
-                    if file.is_file() and not _is_passed_over(file.relative_to(path)):
+                    if file.is_file() and not _is_ignored(file.relative_to(path)):
                         found[_name(file, root)] = self._of_file(file)
             else:
                 found[_name(path, root)] = self._of_file(path) if path.is_file() else None
@@ -87,7 +94,7 @@ class Digests:
         return self._known[key]
 
 
-def _is_passed_over(name: Path) -> bool:
+def _is_ignored(name: Path) -> bool:
     return name.name in _NOT_COMPARED or any(
         part.startswith(atomic.PARTIAL) or part.endswith(_PROVISIONAL) for part in name.parts
     )
@@ -98,17 +105,17 @@ def _name(path: Path, root: Path) -> str:
 
 
 def run_stages(stages: Sequence[Stage], root: Path, console: Console, *, only: Collection[str] = ()) -> list[Result]:
-    """Runs, in order, the stages that are not done; ends with a table of them all, also when one fails.
+    """Run the stages that are not done, in order, and print a table of all stages at the end, even if one fails.
 
     Args:
-        stages: all stages, each behind those that it builds on.
-        root: directory of the pipeline; stamps go below it.
-        console: told what happens.
+        stages: all stages, each after those on which it depends.
+        root: directory of the pipeline, which also holds the stamps.
+        console: receives the progress and the table.
         only: names of the stages to run; all of them if empty.
 
     Raises:
         InputError: a name in `only` is not known, a file that a stage needs is absent, or another process works in
-            `root`. Whatever a stage raises is passed on.
+            `root`. Errors of stages are passed on.
     """
     unknown = [name for name in only if name not in [stage.name for stage in stages]]
     if unknown:
@@ -120,7 +127,7 @@ def run_stages(stages: Sequence[Stage], root: Path, console: Console, *, only: C
         try:
             for position, stage in enumerate(stages):
                 if results[position].state == "not reached":
-                    console.print(f"[bold]{stage.name}[/bold]: {stage.does}", highlight=False)
+                    console.print(f"[bold]{stage.name}[/bold]: {stage.activity}", highlight=False)
                     results[position] = Result(stage, "failed")
                     results[position] = _run(stage, stages, root, digests)
         finally:
@@ -170,7 +177,7 @@ def _read(path: Path) -> dict | None:
 
 
 def stage_table(results: Sequence[Result], root: Path) -> Table:
-    """One row a stage; files are named relative to `root`."""
+    """Return a table with one row per stage, which names files relative to `root`."""
     table = Table(title="Stages", title_justify="left", title_style="bold")
     for header in ("stage", "state", "seconds", "rejected rows", "wrote"):
         table.add_column(header, justify="right" if header in ("seconds", "rejected rows") else "left")

@@ -1,1 +1,1 @@
-"""One module per official source of codes or of knowledge."""
+"""Read the official files of each code system and ontology, one module per source."""

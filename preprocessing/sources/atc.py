@@ -1,7 +1,8 @@
-"""The ATC classification of drugs: a user's table of codes and names, or RxNorm's full release.
+"""Read the ATC classification of drugs from a user's table of codes and names, or from RxNorm's full release.
 
-The WHO owns the text. Its index and the tables that others made of it differ in form only: a code and a name in columns
-of several names, and often one row for every defined daily dose. RxNorm's full release holds the names with SAB=ATC.
+The WHO owns the text. Its index and the tables that others derived from it differ only in form: the columns of codes
+and names have various headers, and there is often one row per defined daily dose. In RxNorm's full release, the rows
+with SAB=ATC hold the names.
 """
 
 from pathlib import Path
@@ -22,18 +23,18 @@ _LEVELS = (1, 3, 4, 5)
 
 
 def read_atc(folder: Path, rejects: Rejects, rxnorm_folder: Path | None = None) -> CodeEntries | None:
-    """The classes and substances of ATC, with the attribute `within`: names of the classes above, the nearest first.
+    """Return the classes and substances of ATC, each with the attribute `within`: names of its classes, nearest first.
 
     Args:
-        folder: of the user's file; may hold RXNCONSO.RRF instead, or not exist.
-        rejects: told every row that is not used.
-        rxnorm_folder: looked through where `folder` does not exist.
+        folder: folder of the user's file; it may hold RXNCONSO.RRF instead, or not exist.
+        rejects: receives every row that is not used.
+        rxnorm_folder: folder to search if `folder` does not exist.
 
     Returns:
-        The codes; None where there is no folder and RxNorm holds no names of ATC (its prescribable subset does not).
+        The codes; None if there is no folder and RxNorm holds no ATC names (its prescribable subset holds none).
 
     Raises:
-        InputError: the folder is there and holds nothing of use.
+        InputError: the folder exists and holds neither a table nor RXNCONSO.RRF.
     """
     entries = CodeEntries(ATC, rejects)
     if folder.is_dir():
@@ -48,7 +49,7 @@ def read_atc(folder: Path, rejects: Rejects, rxnorm_folder: Path | None = None) 
             raise InputError(f"{folder} holds no table of ATC codes (CSV) and no RXNCONSO.RRF; put one there.")
         return _add_all(entries, path, _named(path, rejects))
     path = find_conso(rxnorm_folder, entries) if rxnorm_folder is not None else None
-    # That file has been read for RxNorm, and what is wrong in it has been told.
+    # The faults of that file were reported when it was read for RxNorm.
     named = _named(path, Rejects(None)) if path is not None else []
     if not named:
         return None

@@ -1,4 +1,4 @@
-"""The codes of one system as its files are read: normal form, one entry a code, and what was wrong counted."""
+"""Collect the codes of one system while its files are read: normalized, one entry per code, with faults counted."""
 
 import json
 from collections import Counter
@@ -15,7 +15,7 @@ EMPTY_DESCRIPTION = "empty description"
 
 
 class Entry(NamedTuple):
-    """One code: `description` may be empty; `attributes` is a JSON object, empty where there is nothing to tell."""
+    """Hold one code; `description` may be empty, and `attributes` is a JSON object or the empty string."""
 
     code: str
     description: str
@@ -23,13 +23,13 @@ class Entry(NamedTuple):
 
 
 class CodeEntries:
-    """Collects the codes of one system; the first row of a code stays, whatever later ones say.
+    """Collect the codes of one system; the first row of a code wins over later rows.
 
     Attributes:
         system: OMOP vocabulary name.
-        rejects: told every row that is not used, or only in part.
+        rejects: receives every row that is not used, or used only in part.
         files: the files that were read, in order.
-        counts: what a reader counted and passed over on purpose, and `duplicates`: rows that only repeat another.
+        counts: numbers of rows that a reader skipped on purpose, and `duplicates`: rows that only repeat another.
         remarks: sentences for the user.
     """
 
@@ -47,16 +47,16 @@ class CodeEntries:
     def add(
         self, file: Path, line: int, code: str, description: str, attributes: Mapping | None = None, *, row: str
     ) -> None:
-        """Adds one row of `file`.
+        """Add one row of `file`.
 
-        A malformed code is rejected. A code without description stays and is reported, and takes the description of
-        a later row if there is one. A code that comes again with another description or other attributes is rejected.
+        A malformed code is rejected. A code without a description is kept and reported, and takes the description of
+        a later row if there is one. A repeated code with another description or other attributes is rejected.
 
         Args:
-            file, line, row: where the row stands, and its text.
+            file, line, row: file and line number of the row, and its text.
             code: in any spelling of its system.
             description: the official text; blanks are collapsed.
-            attributes: what else the row tells of the code; empty values are left out.
+            attributes: further values of the row by name; empty values are left out.
         """
         try:
             code = display_code(self.system, code)
@@ -81,15 +81,15 @@ class CodeEntries:
             self.rejects.add(file, line, "duplicate code", reason, row)
 
     def __iter__(self) -> Iterator[Entry]:
-        """The entries, sorted by code."""
+        """Yield the entries, sorted by code."""
         for code in sorted(self._entries):
             yield Entry(code, *self._entries[code])
 
     def codes(self) -> Iterable[str]:
-        """The codes, in the order of their first rows."""
+        """Return the codes, in the order of their first rows."""
         return self._entries.keys()
 
     @property
     def without_description(self) -> int:
-        """Codes that no row describes."""
+        """Return the number of codes that no row describes."""
         return sum(not description for description, _ in self._entries.values())

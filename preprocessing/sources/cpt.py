@@ -1,8 +1,8 @@
-"""CPT codes from files that the user supplies (AMA license); their text is never part of this package.
+"""Read CPT codes from files that the user supplies (AMA license); their text is never part of this package.
 
-Read are the AMA's tables, whose header may stand below a notice (`Consolidated_Code_List.txt`: CPT Code, Long, ...),
-any CSV or TSV with a column of codes and one of descriptions, and the AMA's lists without a header (`LONGULT.txt` and
-its like): below a notice, one `<code><tab or blanks><description>` a line.
+Three forms are read: the AMA's tables, whose header may follow a notice (`Consolidated_Code_List.txt`: CPT Code, Long,
+...); any CSV or TSV with a column of codes and one of descriptions; and the AMA's lists without a header (such as
+`LONGULT.txt`): below a notice, each line is `<code><tab or blanks><description>`.
 """
 
 import re
@@ -21,12 +21,12 @@ _COLUMNS = {
 }
 _LINE = re.compile(r"\s*([0-9]{4}[0-9A-Za-z])(?:\s+(.*))?")
 _CELL = re.compile(r'[^,;|\t"]+')
-# The best of the AMA's lists first; the others shorten.
+# The AMA's lists from the longest descriptions to the shortest.
 _PREFERRED = ("LONG", "CONSOLIDATED", "MED", "SHORT")
 
 
 def read_cpt(folder: Path, rejects: Rejects) -> CodeEntries:
-    """The codes of the user's file in `folder`.
+    """Return the codes of the user's file in `folder`.
 
     Raises:
         InputError: the folder holds no CSV, TSV or text file, or the file has neither the columns nor lines of codes.
@@ -50,7 +50,7 @@ def _preference(name: str) -> int:
 
 
 def _is_list(path: Path) -> bool:
-    """Whether a line that begins with a code comes before any header."""
+    """Return whether a line that begins with a code comes before any header."""
     names = {"".join(name.split()) for name in ("code", *_COLUMNS["code"])}
     for _, text in lines(path, Rejects(None), cp1252=True):
         match = _LINE.fullmatch(text)

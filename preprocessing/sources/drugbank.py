@@ -1,4 +1,4 @@
-"""The DrugBank open vocabulary (CC0): names and synonyms of drugs.
+"""Read the DrugBank open vocabulary (CC0): names and synonyms of drugs.
 
 Format (https://go.drugbank.com/releases/latest#open-data): `drugbank vocabulary.csv` with the columns DrugBank ID,
 Accession Numbers, Common name, CAS, UNII, Synonyms and Standard InChI Key; values in one cell are joined by ` | `.
@@ -14,14 +14,14 @@ _COLUMNS = dict.fromkeys(("DrugBank ID", "Accession Numbers", "Common name", "Sy
 
 
 class Drug(NamedTuple):
-    """One drug: `ids` holds its id and then older accession numbers, `names` its name and then its synonyms."""
+    """Hold one drug: `ids` lists its id and then older accession numbers, `names` its name and then its synonyms."""
 
     ids: tuple[str, ...]
     names: tuple[str, ...]
 
 
 def read_vocabulary(path: Path, rejects: Rejects) -> list[Drug]:
-    """All drugs, in file order.
+    """Return all drugs, in file order.
 
     Raises:
         InputError: the file cannot be read, is empty or lacks a column.
@@ -38,5 +38,5 @@ def read_vocabulary(path: Path, rejects: Rejects) -> list[Drug]:
 
 
 def _values(first: str, others: str) -> tuple[str, ...]:
-    """The distinct values of two cells, in order."""
+    """Return the distinct values of two cells, in order."""
     return tuple(dict.fromkeys(value.strip() for value in (first, *others.split("|")) if value.strip()))

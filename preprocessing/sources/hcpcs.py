@@ -1,10 +1,10 @@
-"""HCPCS level II (CMS): supplies, drugs and services that CPT does not name.
+"""Read HCPCS level II (CMS): supplies, drugs and services that CPT does not name.
 
 Formats:
 - `HCPC2026_JUL_ANWEB_*.txt` (CMS, "HCPCS Contractor Record", in the same archive as the record layout): fixed width,
   columns 1-5 code (a modifier in 4-5), 6-10 number of the line, 11 kind of record, 12-91 long description, 92-119 short
-  description, 269-276 date added, 285-292 date of termination. Kind 3 begins a code, 4 goes on with its description; 7
-  and 8 do so for modifiers, which are no codes of their own.
+  description, 269-276 date added, 285-292 date of termination. Kind 3 begins a code and kind 4 continues its
+  description; kinds 7 and 8 do the same for modifiers, which are not codes.
 - the same as CSV, with the columns HCPC, RECID, LONG DESCRIPTION, SHORT DESCRIPTION, TERM DT, or any table with a
   column of codes and one of descriptions.
 """
@@ -31,7 +31,7 @@ _WIDTH = 11
 
 
 class _Record(NamedTuple):
-    """One line: `kind` is empty where the file is a plain table of codes."""
+    """Hold one line; `kind` is empty if the file is a plain table of codes."""
 
     line: int
     kind: str
@@ -43,7 +43,7 @@ class _Record(NamedTuple):
 
 
 def read_hcpcs(folder: Path, rejects: Rejects) -> CodeEntries:
-    """The codes with their long descriptions, and the attributes `short` and `terminated` (YYYYMMDD).
+    """Return the codes with their long descriptions, and the attributes `short` and `terminated` (YYYYMMDD).
 
     Raises:
         InputError: the folder holds neither form, or a table lacks a column.
@@ -90,11 +90,12 @@ def _collect(path: Path, entries: CodeEntries, records: Iterator[_Record]) -> No
             if first is not None and record.code == first.code:
                 parts.append(record.text)
             else:
-                reason = f"goes on with {record.code!r}, which does not stand in front of it"
+                reason = f"continues {record.code!r}, but the line before it is of another code"
                 entries.rejects.add(path, record.line, "malformed line", reason, record.row)
         else:
             _add(path, entries, first, parts)
-            first, parts = record, [record.text]
+            first = record
+            parts = [record.text]
     _add(path, entries, first, parts)
 
 

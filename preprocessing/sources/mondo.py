@@ -1,11 +1,11 @@
-"""Cross-references of an ontology: SSSOM mapping tables and the xref lines of OBO files.
+"""Read the cross-references of an ontology from SSSOM mapping tables and from the xref lines of OBO files.
 
 Formats:
 - SSSOM/TSV (https://mapping-commons.github.io/sssom/): `#` lines of metadata, a header, then tab-separated rows with at
   least `subject_id`, `predicate_id` and `object_id`, all CURIEs such as `MONDO:0005148`. MONDO's releases hold one file
   per predicate and foreign vocabulary. `skos:narrowMatch` says that the object is narrower than the subject.
 - OBO 1.2 and 1.4 (https://owlcollab.github.io/oboformat/doc/GO.format.obo-1_4.html): `xref: ICD10CM:E11
-  {source="MONDO:equivalentTo", source="DOID:9352"}`. MONDO says in `source` how its term stands to the foreign one.
+  {source="MONDO:equivalentTo", source="DOID:9352"}`. MONDO states in `source` how its term relates to the foreign one.
 """
 
 import itertools
@@ -41,13 +41,14 @@ _NEEDED = ("subject_id", "predicate_id", "object_id")
 
 
 class Reference(NamedTuple):
-    """A term of an ontology and what it refers to.
+    """Hold one cross-reference from a term of an ontology to a concept of another vocabulary.
 
     Attributes:
-        term: CURIE of the term. vocabulary, code: the foreign concept, as spelled there (`ICD10CM`, `E11.9`).
+        term: CURIE of the term.
+        vocabulary, code: the foreign concept, as the file spells it (`ICD10CM`, `E11.9`).
         predicate: `exact`, `close`, `narrow`, `broad`, `related` or `xref`; narrow means that the foreign concept is
             narrower than the term.
-        file, line: where it stands.
+        file, line: file and line number of the reference.
     """
 
     term: str
@@ -59,7 +60,7 @@ class Reference(NamedTuple):
 
 
 class OboTerm(NamedTuple):
-    """A term that is not obsolete: `names` holds its name and then its exact synonyms."""
+    """Hold a term that is not obsolete; `names` lists its name and then its exact synonyms."""
 
     term: str
     names: tuple[str, ...]
@@ -67,7 +68,7 @@ class OboTerm(NamedTuple):
 
 
 def read_sssom(path: Path, rejects: Rejects) -> Iterator[Reference]:
-    """Yields the rows of an SSSOM table.
+    """Yield the rows of an SSSOM table.
 
     Raises:
         InputError: the file cannot be read, is empty, or lacks a column.
@@ -81,13 +82,14 @@ def read_sssom(path: Path, rejects: Rejects) -> Iterator[Reference]:
             header = cells
             if missing := [name for name in _NEEDED if name not in header]:
                 raise InputError(f"{path} has no column {missing[0]!r}; its header is: {text[:200]}")
-            places = [header.index(name) for name in _NEEDED]
+            needed = [header.index(name) for name in _NEEDED]
             continue
         if len(cells) != len(header):
             rejects.add(path, line, "wrong column count", f"{len(cells)} columns, not {len(header)}", text)
             continue
-        subject, predicate, target = (cells[place] for place in places)
-        known, match = _PREDICATES.get(predicate), _CURIE.fullmatch(target)
+        subject, predicate, target = (cells[column] for column in needed)
+        known = _PREDICATES.get(predicate)
+        match = _CURIE.fullmatch(target)
         if known is None:
             rejects.add(path, line, "unknown predicate", f"{predicate} is not a mapping predicate", text)
         elif match is None or _CURIE.fullmatch(subject) is None:
@@ -99,7 +101,7 @@ def read_sssom(path: Path, rejects: Rejects) -> Iterator[Reference]:
 
 
 def read_obo(path: Path, rejects: Rejects) -> Iterator[OboTerm]:
-    """Yields the terms of an OBO file that are not obsolete, with their references.
+    """Yield the terms of an OBO file that are not obsolete, with their references.
 
     Raises:
         InputError: the file cannot be read or holds no term.
@@ -126,7 +128,9 @@ def _term(path: Path, fields: list[tuple[int, str, str]], rejects: Rejects) -> O
         return None
     if any(field == "is_obsolete" and value.startswith("true") for _, field, value in fields):
         return None
-    names, synonyms, references = [], [], []
+    names = []
+    synonyms = []
+    references = []
     for line, field, value in fields:
         if field == "name":
             names.append(value)

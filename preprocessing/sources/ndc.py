@@ -1,4 +1,4 @@
-"""The FDA's National Drug Code directory: drug products and their packages.
+"""Read the FDA's National Drug Code directory: drug products and their packages.
 
 Format (FDA, "NDC Product File Definitions" and "NDC Package File Definitions"; `ndctext.zip`): tab-separated with a
 header, UTF-8 or cp1252, CRLF line ends, no quotation marks.
@@ -50,10 +50,10 @@ class _Product(NamedTuple):
 
 
 def read_ndc(folder: Path, rejects: Rejects, rxnorm_folder: Path | None = None) -> CodeEntries:
-    """Packages (11 digits) and the products (9 digits) of which no package is listed.
+    """Return the packages (11 digits), and the products (9 digits) that have no listed package.
 
     The description is the trade name. Attributes: `generic`, `form`, `route`, `ingredients` (substance and strength),
-    `class`, `package`, and `rxcui`, the RxNorm concept of the package where RxNorm's files lie in `rxnorm_folder`.
+    `class`, `package`, and `rxcui`, the RxNorm concept of the package if `rxnorm_folder` holds RxNorm's files.
 
     Raises:
         InputError: the folder lacks `product.txt`, or a file lacks a column.
@@ -99,7 +99,7 @@ def _parts(text: str) -> list[str]:
 
 
 def _ingredients(substances: str, strengths: str, units: str) -> list[str]:
-    """`SUBSTANCE strength unit` each; names alone where the lists do not fit together."""
+    """Return each ingredient as `SUBSTANCE strength unit`, or names alone if the three lists differ in length."""
     names, numbers, measures = (text.split(";") for text in (substances, strengths, units))
     if len(names) == len(numbers) == len(measures):
         joined = (" ".join(" ".join(parts).split()) for parts in zip(names, numbers, measures, strict=True))
@@ -110,7 +110,7 @@ def _ingredients(substances: str, strengths: str, units: str) -> list[str]:
 def _add_packages(
     path: Path, entries: CodeEntries, products: dict[str, _Product], concepts: dict[str, str]
 ) -> set[str]:
-    """Adds the rows of `package.txt`; returns the products that have one."""
+    """Add the rows of `package.txt`, and return the products that have a package."""
     by_code: dict[str, _Product] = {}
     for product in products.values():
         by_code.setdefault(product.code, product)

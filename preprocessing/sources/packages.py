@@ -1,4 +1,4 @@
-"""Finds data files inside installed packages without importing (and so without running) the packages."""
+"""Find data files inside installed packages without importing (and so without running) the packages."""
 
 import importlib.util
 from pathlib import Path
@@ -8,7 +8,7 @@ from preprocessing.common.errors import InputError
 
 
 def package_file(package: str, pattern: str) -> Path:
-    """Path of the one file of `package` that matches the glob `pattern`, relative to the package's directory.
+    """Return the path of the only file of `package` that matches the glob `pattern`, relative to the package's folder.
 
     Raises:
         InputError: the package is not installed, or holds no such file (or several).

@@ -1,4 +1,4 @@
-"""Finds the file of a release in the folder of its source: releases carry their version in the file's name."""
+"""Find the file of a release in the folder of its source; file names of releases hold the version."""
 
 import re
 from collections.abc import Callable
@@ -11,16 +11,16 @@ from preprocessing.sources.code_entries import CodeEntries
 def find_release(
     folder: Path, pattern: str, entries: CodeEntries, *, newest: Callable[[re.Match[str]], tuple] = lambda match: ()
 ) -> Path | None:
-    """The file below `folder` whose name matches `pattern`, whatever its case; None where there is none.
+    """Return the file below `folder` whose name matches `pattern`, ignoring case; None if there is none.
 
-    Of several the newest is taken, then the one that lies least deep (the full RxNorm archive holds the prescribable
-    subset in a subfolder), and `entries.remarks` says so. The file is noted in `entries.files`.
+    If several match, the newest is taken, then the least deeply nested (the full RxNorm archive holds the prescribable
+    subset in a subfolder), and `entries.remarks` notes the choice. The file is added to `entries.files`.
 
     Args:
         folder: searched with its subfolders.
-        pattern: regular expression of the whole name.
-        entries: gets the remark and the file.
-        newest: what to compare versions by, of the match of `pattern`; the greatest is taken.
+        pattern: regular expression of the complete name.
+        entries: receives the remark and the file.
+        newest: returns the version of a match of `pattern` as a tuple; the greatest is taken.
     """
     expression = re.compile(pattern, re.IGNORECASE)
     found = []
@@ -41,10 +41,10 @@ def find_release(
 def need_release(
     folder: Path, pattern: str, entries: CodeEntries, example: str, *, newest: Callable = lambda match: ()
 ) -> Path:
-    """`find_release`, for a file that its system cannot do without.
+    """Return the file that `find_release` finds, for a file without which its system cannot be read.
 
     Raises:
-        InputError: there is none; the sentence names `example`.
+        InputError: no file matches; the message names `example`.
     """
     path = find_release(folder, pattern, entries, newest=newest)
     if path is None:

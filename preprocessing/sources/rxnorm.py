@@ -1,4 +1,4 @@
-"""RxNorm, and what its files tell of other systems: ATC classes and the concepts of NDC packages.
+"""Read RxNorm and, from its files, the names of ATC classes and the RxNorm concepts of NDC packages.
 
 Format (NLM, "RxNorm Technical Documentation", section 12): Rich Release Format, UTF-8, values separated and ended by
 `|`, no header, no quotation marks.
@@ -18,7 +18,7 @@ from preprocessing.sources.code_entries import CodeEntries
 from preprocessing.sources.release_files import find_release, need_release
 
 _CONSO, _SAT = r"RXNCONSO\.RRF", r"RXNSAT\.RRF"
-# Columns, and one empty value behind the last separator.
+# Numbers of columns, and one empty value after the last separator.
 _CONSO_WIDTH, _SAT_WIDTH = 18 + 1, 13 + 1
 _RXCUI, _SAB, _TTY, _CODE, _STR, _SUPPRESS = 0, 11, 12, 13, 14, 16
 _ATN, _SAT_SAB, _ATV = 8, 9, 10
@@ -34,7 +34,7 @@ _RANK = {**dict.fromkeys(_NAMES, 0), **{tty: rank for rank, tty in enumerate(_SY
 
 
 def read_rxnorm(folder: Path, rejects: Rejects) -> CodeEntries:
-    """The concepts of RxNorm that are not suppressed, each with its best name and the attribute `tty` of that name.
+    """Return RxNorm's concepts that are not suppressed, each with its best name and the term type `tty` of that name.
 
     Raises:
         InputError: the folder lacks RXNCONSO.RRF, or it cannot be read.
@@ -68,7 +68,7 @@ class _Name(NamedTuple):
 
 
 def _compare(path: Path, entries: CodeEntries, best: dict[str, _Name], concept: str, name: _Name) -> None:
-    """Keeps the better name of a concept; two that both claim to be its one name are for `entries` to judge."""
+    """Keep the better name of a concept; add both to `entries` if each claims to be its one identifying name."""
     found = best[concept]
     if name.rank == found.rank == 0:
         _add(path, entries, concept, found)
@@ -84,7 +84,7 @@ def _add(path: Path, entries: CodeEntries, concept: str, name: _Name) -> None:
 
 
 def read_atc_names(path: Path, rejects: Rejects) -> dict[str, Row]:
-    """Rows of `RXNCONSO.RRF` that name ATC codes, by code; ATC's own name stands before RxNorm's."""
+    """Return the rows of `RXNCONSO.RRF` that name ATC codes, by code; ATC's own name is preferred to RxNorm's."""
     best: dict[str, Row] = {}
     for row in rows(path, rejects, separator="|", width=_CONSO_WIDTH):
         values = row.values
@@ -96,17 +96,17 @@ def read_atc_names(path: Path, rejects: Rejects) -> dict[str, Row]:
 
 
 def atc_name(row: Row) -> str:
-    """The name in a row that `read_atc_names` gave."""
+    """Return the name in a row that `read_atc_names` returned."""
     return row.values[_STR]
 
 
 def find_conso(folder: Path, entries: CodeEntries) -> Path | None:
-    """`RXNCONSO.RRF` of `folder`, which need not exist."""
+    """Return the path of `RXNCONSO.RRF` in `folder`, which need not exist; None if there is no such file."""
     return find_release(folder, _CONSO, entries)
 
 
 def read_ndc_concepts(folder: Path, entries: CodeEntries) -> dict[str, str]:
-    """NDC (11 digits) -> RXCUI of its drug, by `RXNSAT.RRF`; empty where the folder does not hold it."""
+    """Return the RXCUI of each NDC (11 digits) in `RXNSAT.RRF`; empty if the folder does not hold that file."""
     path = find_release(folder, _SAT, entries)
     concepts: dict[str, str] = {}
     if path is None:

@@ -1,4 +1,4 @@
-"""SNOMED CT in Release Format 2, which the user supplies (affiliate license).
+"""Read SNOMED CT in Release Format 2, which the user supplies (affiliate license).
 
 Format (SNOMED International, "Release File Specifications", section 4.2): tab-separated UTF-8 with a header, CRLF line
 ends and no quotation marks.
@@ -24,10 +24,10 @@ _TAG = re.compile(r"\s*\(([^()]+)\)\s*$")
 
 
 def read_snomed(folder: Path, rejects: Rejects) -> CodeEntries:
-    """The active concepts with their fully specified names.
+    """Return the active concepts with their fully specified names.
 
     The semantic tag at the end of the name (`(disorder)`) becomes the attribute `semantic_tag`, so that names compare
-    with those of other sources; it stays in the description too where concepts would otherwise be called alike
+    with those of other sources; it also remains in the description if two concepts would otherwise have the same name
     (`Apple (organism)`, `Apple (substance)`).
 
     Raises:
@@ -64,7 +64,7 @@ def read_snomed(folder: Path, rejects: Rejects) -> CodeEntries:
 def _read_names(
     path: Path, entries: CodeEntries, active: dict[str, Row]
 ) -> tuple[dict[str, Row], list[tuple[str, Row]]]:
-    """Rows of the fully specified names by concept, and the rows that name a concept again."""
+    """Return the rows of the fully specified names by concept, and the rows that name a concept again."""
     names: dict[str, Row] = {}
     repeated = []
     columns = {"conceptId": (), "active": (), "typeId": (), "term": ()}

@@ -1,8 +1,8 @@
-"""The ICD-10-CM tabular list (NCHS XML), as shipped by the package simple-icd-10-cm.
+"""Read the ICD-10-CM tabular list (NCHS XML) from the package simple-icd-10-cm.
 
 The XML nests `chapter > section > diag > diag ...`; each level has a `desc`, notes (`excludes1`, `codeFirst`, ...) and
-inclusion terms. Codes of 7 characters are not spelled out: `sevenChrDef` lists the characters that the leaves below
-it take, padded with `X` to 6 characters, and the package's list of valid codes says which of them exist.
+inclusion terms. Codes of 7 characters are not spelled out: `sevenChrDef` lists the 7th characters that its leaves take,
+after padding with `X` to 6 characters, and the package's list of valid codes decides which of these codes exist.
 """
 
 import bisect
@@ -29,15 +29,18 @@ _RANGE_SUFFIX = re.compile(r"\s*\(([A-Z][0-9A][0-9A-Z]\S*)\)\s*$")
 
 @dataclasses.dataclass(slots=True)
 class TabularNode:
-    """One node of the list, in document order.
+    """Hold one node of the list, in document order.
 
     Attributes:
         code: display code of a category or code; `first-last` for sections and chapters, so that the section `B20-B20`
-            and the category `B20` stay apart.
+            and the category `B20` differ.
         kind: `chapter`, `section`, `category` (3 characters), `subcategory` or `extended` (by a 7th character).
-        description: its title. parent: position of the parent in the list, -1 for chapters.
-        last: position of the last descendant (its own position for a leaf).
-        terms: inclusion terms. notes: `(relation, text)` pairs that stand at this node.
+        description: title of the node.
+        parent: position of the parent in the list, -1 for chapters.
+        last: position of the last descendant (the node's own position for a leaf).
+        terms: inclusion terms.
+        notes: `(relation, text)` pairs of the notes at this node.
+        is_leaf: whether the node has no children.
     """
 
     code: str
@@ -51,15 +54,18 @@ class TabularNode:
 
     @property
     def is_code(self) -> bool:
-        """Whether it is a category or code rather than a chapter or section."""
+        """Return whether the node is a category or code rather than a chapter or section."""
         return self.kind not in ("chapter", "section")
 
 
 @dataclasses.dataclass(frozen=True)
 class Tabular:
-    """`nodes` in document order; `index` maps a display code (or section and chapter range) to its position.
+    """Hold the tabular list as a tree.
 
-    `unplaced` are valid codes of the package's list that the tree does not produce.
+    Attributes:
+        nodes: all nodes, in document order.
+        index: display code (or range of a section or chapter) -> position in `nodes`.
+        unplaced: valid codes of the package's list that the tree does not produce, sorted.
     """
 
     nodes: tuple[TabularNode, ...]
@@ -67,7 +73,7 @@ class Tabular:
     unplaced: tuple[str, ...]
 
     def nearest(self, code: str) -> int | None:
-        """Position of `code` or of its longest prefix in the tree, which is where a retired code hangs."""
+        """Return the position of `code` or of its longest prefix in the tree, to which a retired code is attached."""
         compact = compact_code(code)
         for length in range(len(compact), 2, -1):
             position = self.index.get(display_code(ICD10CM, compact[:length]))
@@ -78,7 +84,7 @@ class Tabular:
 
 @functools.cache
 def read_tabular() -> Tabular:
-    """The whole list, 7-character codes included.
+    """Return the complete list, including codes of 7 characters.
 
     Raises:
         InputError: the package that ships it is missing.
@@ -89,7 +95,7 @@ def read_tabular() -> Tabular:
 
 
 def parse_tabular(root: ET.Element, valid: set[str]) -> Tabular:
-    """Parses the XML `root`; `valid` holds the compact codes that exist."""
+    """Parse the XML element `root`; `valid` holds the compact codes that exist."""
     nodes: list[TabularNode] = []
     for chapter in root.iterfind("chapter"):
         _add_chapter(nodes, chapter, valid)
@@ -162,7 +168,7 @@ def _read_node(element: ET.Element, parent: int) -> TabularNode:
 
 
 def _seventh_characters(element: ET.Element) -> dict[str, str]:
-    """7th character -> meaning; a `note` continues the extension in front of it."""
+    """Return the meaning of each 7th character; a `note` continues the extension before it."""
     meanings: dict[str, str] = {}
     last = None
     for child in element:
@@ -184,14 +190,14 @@ def _add_extensions(nodes: list[TabularNode], position: int, meanings: dict[str,
 
 
 def note_edges(tabular: Tabular) -> tuple[list[tuple[int, int, str]], dict[str, int]]:
-    """Resolves the codes and ranges that notes name.
+    """Resolve the codes and ranges that notes name to edges between nodes.
 
-    A range becomes the largest nodes that lie wholly inside it: `T36-T50` is one section, `B38.0-B38.2` three
-    subcategories. Qualifiers behind a range ("with fifth or sixth character 5") are not followed: the edge then names
-    the whole range.
+    A range becomes the largest nodes that lie entirely inside it: `T36-T50` is one section, `B38.0-B38.2` three
+    subcategories. Qualifiers after a range ("with fifth or sixth character 5") are ignored: the edge then names
+    the entire range.
 
     Returns:
-        `(annotated position, named position, relation)` triples without self-loops, in order and without repeats; and
+        `(annotated position, named position, relation)` triples in order, without self-loops or repeats; and
         counts of `notes`, `notes_without_code`, `references` and `references_unresolved`.
     """
     firsts = _first_codes(tabular.nodes)
@@ -211,7 +217,7 @@ def note_edges(tabular: Tabular) -> tuple[list[tuple[int, int, str]], dict[str, 
 
 
 def _first_codes(nodes: tuple[TabularNode, ...]) -> list[int]:
-    """Position of the first category at or behind each node: where its range of codes begins."""
+    """Return the position of the first category at or after each node, which begins the node's range of codes."""
     codes = [position for position, node in enumerate(nodes) if node.is_code]
     return [codes[min(bisect.bisect_left(codes, position), len(codes) - 1)] for position in range(len(nodes))]
 
@@ -225,7 +231,8 @@ def _resolve(tabular: Tabular, firsts: list[int], first: str, last: str) -> list
     end = tabular.index.get(last)
     if end is None or end < start:
         return [start]
-    nodes, end = tabular.nodes, tabular.nodes[end].last
+    nodes = tabular.nodes
+    end = nodes[end].last
     targets = []
     position = start
     while position <= end:

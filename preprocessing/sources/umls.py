@@ -1,11 +1,11 @@
-"""Concepts of the UMLS Metathesaurus and of RxNorm, both in Rich Release Format.
+"""Read the concepts of the UMLS Metathesaurus and of RxNorm, both in Rich Release Format.
 
 Format (UMLS Reference Manual, chapter 3; RxNorm technical documentation): UTF-8 lines of values, each ended by `|`,
 without quotation.
 - `MRCONSO.RRF` and `RXNCONSO.RRF`: columns 0 CUI (RXCUI), 11 SAB and 13 CODE, from 0, of 18;
 - `umls_mondo.csv` (made beside PrimeKG): columns `umls_id` and `mondo_id`, the latter with or without `MONDO:`.
 
-The UMLS needs a license, so its files are read only where the user gives them.
+The UMLS needs a license, so its files are read only if the user supplies them.
 """
 
 import re
@@ -17,7 +17,7 @@ from tqdm import tqdm
 from preprocessing.common.rejects import Rejects
 from preprocessing.common.text_tables import Row, rows, table
 
-# Values of a row, counting the empty one behind the last `|`.
+# Number of values of a row, counting the empty one after the last `|`.
 _WIDTH = 19
 _CUI = re.compile(r"C[0-9]{7}")
 _MONDO_ID = re.compile(r"(?:MONDO:)?([0-9]{1,7})(?:\.0)?")
@@ -26,7 +26,7 @@ _MONDO_ID = re.compile(r"(?:MONDO:)?([0-9]{1,7})(?:\.0)?")
 def read_concepts(
     path: Path, sources: Collection[str], rejects: Rejects, *, progress: bool = True
 ) -> Iterator[tuple[str, str, str]]:
-    """Yields `(CUI, SAB, CODE)` of the rows of MRCONSO or RXNCONSO that come from `sources`.
+    """Yield `(CUI, SAB, CODE)` of the rows of MRCONSO or RXNCONSO that come from `sources`.
 
     Raises:
         InputError: the file cannot be read or is empty.
@@ -37,7 +37,7 @@ def read_concepts(
 
 
 def read_umls_mondo(path: Path, rejects: Rejects) -> Iterator[tuple[int, str, str]]:
-    """Yields `(line, CUI, MONDO id as a CURIE)`.
+    """Yield `(line number, CUI, MONDO id as a CURIE)` of each well-formed row.
 
     Raises:
         InputError: the file cannot be read, is empty or lacks a column.

@@ -1,8 +1,8 @@
-"""Prints what a data set holds and whether that is what it should hold, without building anything.
+"""Print the contents of a prepared data set and check them against what is expected.
 
     python -m preprocessing.stats medtok_codes/icd --data_dir=DIR
 
-With `--strict` the exit status is 1 when a verdict says that something is off.
+Nothing is built. With `--strict` the exit status is 1 if a check fails.
 """
 
 from absl import flags
@@ -13,7 +13,7 @@ from preprocessing.stats.tables import print_stats
 
 
 def main(argv: list[str]) -> None:
-    """Prints the statistics of the data set that the first argument names."""
+    """Print the statistics of the data set that the first argument names."""
     (name,) = command_line.expect_arguments(argv, 1, "python -m preprocessing.stats medtok_codes/icd --data_dir=DIR")
     console = command_line.table_console()
     off = [check for check in print_stats(name, flags.FLAGS.data_dir, console) if check.is_off]
@@ -24,6 +24,6 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("data_dir", None, "TFDS data directory; TFDS's own default when not given")
-    flags.DEFINE_bool("strict", False, "exit with status 1 when a verdict says that something is off")
+    flags.DEFINE_string("data_dir", None, "TFDS data directory (default: that of TFDS)")
+    flags.DEFINE_bool("strict", False, "exit with status 1 if a check fails")
     command_line.run(main)

@@ -1,4 +1,4 @@
-"""The examples of a prepared data set as columns, for whoever counts them."""
+"""Read the examples of a prepared data set as columns, for statistics."""
 
 import dataclasses
 
@@ -15,14 +15,20 @@ _HPO_TYPES = ("phenotype", "disease", "gene")
 
 @dataclasses.dataclass(frozen=True)
 class Columns:
-    """What the tables need of n examples, as arrays of n rows.
+    """Hold the values of n examples that statistics need, as arrays [n].
 
     Attributes:
-        system, split: str. description: object (str). is_empty: bool, no official description.
-        nodes, edges: int64, sizes of the subgraph; edges counts both directions.
-        has_hpo: bool, an HPO node is in the subgraph. links_hpo: bool, the code's own node is linked to one.
-        has_self: bool, a node of the subgraph is the code itself.
-        is_sound: bool, node ids are in the graph, ends of edges in the subgraph, and every edge has its reverse.
+        system: object (str), OMOP vocabulary of the code.
+        split: object (str), name of the split.
+        description: object (str), text of the code.
+        is_empty: bool, whether the code has no official description.
+        nodes: int64, number of nodes of the subgraph.
+        edges: int64, number of edges of the subgraph, counting both directions.
+        has_hpo: bool, whether an HPO node is in the subgraph.
+        links_hpo: bool, whether the code's own node is linked to an HPO node.
+        has_self: bool, whether a node of the subgraph is the code itself.
+        is_sound: bool, whether node ids are in the graph, ends of edges are in the subgraph, and every edge has its
+            reverse.
     """
 
     system: np.ndarray
@@ -38,7 +44,7 @@ class Columns:
 
 
 def read_columns(builder: MedtokCodes, graph: KnowledgeGraph, progress: bool = True) -> Columns:
-    """Reads all examples of a prepared data set."""
+    """Read all examples of the prepared data set of `builder`, whose knowledge graph is `graph`."""
     hpo_types = [position for position, name in enumerate(graph.node_types) if name in _HPO_TYPES]
     is_hpo = np.isin(graph.node_type_ids(), hpo_types)
     hpo_link = [position for position, name in enumerate(graph.relation_names) if name == "hpo_link"]

@@ -1,4 +1,4 @@
-"""Print what a data set holds, and whether that is what it should hold."""
+"""Print tables of the contents of a data set, and the checks of these contents."""
 
 import os
 from collections import Counter
@@ -31,8 +31,8 @@ def _quantiles(values: np.ndarray, *percents: int) -> str:
     return " / ".join([*parts, f"{int(values.max()):,}"])
 
 
-def _share(part: int, whole: int) -> str:
-    return f"{part:,} ({part / max(whole, 1):.1%})"
+def _share(part: int, total: int) -> str:
+    return f"{part:,} ({part / max(total, 1):.1%})"
 
 
 def _by_system(columns: Columns) -> list[tuple[str, np.ndarray]]:
@@ -42,7 +42,7 @@ def _by_system(columns: Columns) -> list[tuple[str, np.ndarray]]:
 
 
 def code_table(columns: Columns) -> Table:
-    """Codes and descriptions of each system; lengths in characters and blank-separated words."""
+    """Return a table of the codes and descriptions of each system, with lengths in characters and words."""
     rows = []
     for system, chosen in _by_system(columns):
         texts = columns.description[chosen]
@@ -62,7 +62,7 @@ def code_table(columns: Columns) -> Table:
 
 
 def graph_table(columns: Columns, max_nodes: int, source: str) -> Table:
-    """Subgraphs of each system; an edge is counted once, not once per direction."""
+    """Return a table of the subgraphs of each system, counting an edge once rather than once per direction."""
     if source == ICD:
         first = ("more than itself", columns.nodes > 1)
         others = [("linked to HPO", columns.links_hpo), ("HPO in reach", columns.has_hpo)]
@@ -81,7 +81,7 @@ def graph_table(columns: Columns, max_nodes: int, source: str) -> Table:
 
 
 def split_table(columns: Columns) -> Table:
-    """Codes of each system in each split."""
+    """Return a table of the numbers of codes of each system in each split."""
     rows = []
     for system, chosen in _by_system(columns):
         counts = Counter(columns.split[chosen])
@@ -90,7 +90,7 @@ def split_table(columns: Columns) -> Table:
 
 
 def source_table(report: dict) -> Table:
-    """Published totals of the official lists against what was read."""
+    """Return a table that compares the published totals of the official lists with the numbers of codes read."""
     rows = []
     for entry in report["code_lists"]:
         verdict = "as published" if entry["expected"] == entry["found"] else "differs"
@@ -99,14 +99,14 @@ def source_table(report: dict) -> Table:
 
 
 def node_table(graph: KnowledgeGraph) -> Table:
-    """Nodes of the knowledge graph by type."""
+    """Return a table of the numbers of nodes of the knowledge graph by type."""
     counts = np.bincount(graph.node_type_ids(), minlength=len(graph.node_types)).tolist()
     rows = sorted(zip(graph.node_types, counts, strict=True), key=lambda row: -row[1])
     return _table("Nodes of the knowledge graph", ("type", "nodes"), [*rows, ("all", graph.num_nodes)])
 
 
 def edge_table(graph: KnowledgeGraph) -> Table:
-    """Facts of the knowledge graph by relation; each is stored in both directions."""
+    """Return a table of the numbers of facts of the knowledge graph by relation, counting both directions as one."""
     counts = np.bincount(np.asarray(graph.relation), minlength=len(graph.relation_names)).tolist()
     rows = []
     for position, reverse in enumerate(graph.reverse):
@@ -119,14 +119,14 @@ def edge_table(graph: KnowledgeGraph) -> Table:
 
 
 def link_table(links: dict[str, dict[str, int]]) -> Table:
-    """Codes of each system by the method that linked them to the graph."""
+    """Return a table of the numbers of codes of each system by the method that linked them to the graph."""
     methods = list(dict.fromkeys(name for counts in links.values() for name in counts))
     rows = [(name, *(counts.get(name, 0) for counts in links.values())) for name in methods]
     return _table("Links", ("", *links), rows)
 
 
 def print_stats(name: str, data_dir: str | os.PathLike | None, console: Console, progress: bool = True) -> list[Check]:
-    """Prints every table of the prepared data set `name`, and returns its checks.
+    """Print every table of the prepared data set `name`, and return its checks.
 
     Raises:
         InputError: the data set is absent or damaged.

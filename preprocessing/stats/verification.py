@@ -1,7 +1,7 @@
-"""Checks of a prepared data set: what it should hold against what it holds, each with a verdict.
+"""Check the contents of a prepared data set against expected values, with a verdict for each.
 
-What is expected is published (the paper's number of codes of each system, section 4; the size of PrimeKG; the totals of
-the official ICD lists) or follows from the files that the data set was built from.
+The expected values are published (the paper's number of codes of each system, section 4; the size of PrimeKG; the
+totals of the official ICD lists) or follow from the files from which the data set was built.
 """
 
 import dataclasses
@@ -32,16 +32,23 @@ PAPER_COUNTS = {
     (CPT4,): 10_602,
     (ATC,): 6_659,
 }
-# Lists are revised every year, some every day: today's meet the paper's counts in size, its own release closely.
+# Relative tolerances: code lists are revised every year or every day, while the authors' release is fixed.
 _TOLERANCE = {PRIMEKG: 0.3, RELEASE: 0.01}
-# A share this many standard errors off is no accident.
+# A share that deviates by more standard errors than this is not due to chance.
 _MOST_ERRORS = 4.0
 _OFF = ("differs", "absent")
 
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """`what` was counted; `verdict` is one of as expected, about as published, differs, absent, not comparable."""
+    """Hold one comparison of an expected with a found value.
+
+    Attributes:
+        what: name of the value.
+        expected: expected value, formatted.
+        found: found value, formatted.
+        verdict: `as expected`, `about as published`, `differs`, `absent` or `not comparable`.
+    """
 
     what: str
     expected: str
@@ -50,15 +57,15 @@ class Check:
 
     @property
     def is_off(self) -> bool:
-        """Whether something is not as it should be."""
+        """Return whether the check fails, because the value differs or is absent."""
         return self.verdict in _OFF
 
 
 def checks_of(options: DatasetOptions, columns: Columns, graph: KnowledgeGraph, report: dict) -> list[Check]:
-    """All checks of a data set.
+    """Return all checks of a data set.
 
     Args:
-        options: what its name says.
+        options: options that its name states.
         columns: its examples.
         graph: its knowledge graph.
         report: `report.json` beside the graph.
@@ -83,7 +90,8 @@ def _systems(options: DatasetOptions, columns: Columns, report: dict) -> list[Ch
         expected[(ICD10CM,)] += report["counts"]["icd10cm_codes_of_the_newer_list_only"]
         tolerance = 0.0
     else:
-        expected, tolerance = PAPER_COUNTS, _TOLERANCE[options.source]
+        expected = PAPER_COUNTS
+        tolerance = _TOLERANCE[options.source]
     checks = []
     for systems, published in [*expected.items(), (("all",), sum(expected.values()))]:
         found = len(columns.system) if systems == ("all",) else sum(counts[system] for system in systems)
@@ -127,8 +135,9 @@ def _codes(options: DatasetOptions, columns: Columns, report: dict) -> list[Chec
 
 
 def _splits(columns: Columns) -> list[Check]:
-    """Shares of all codes; a system's own may stray, since a hash of its key decides on a code."""
-    counts, total = Counter(columns.split.tolist()), len(columns.split)
+    """Check the shares of the splits over all codes; those of a single system may vary more, as a hash decides."""
+    counts = Counter(columns.split.tolist())
+    total = len(columns.split)
     checks = []
     for split, fraction in zip(SPLITS, FRACTIONS, strict=True):
         share = counts[split] / total
@@ -143,7 +152,7 @@ def _exactly(what: str, expected: int, found: int) -> Check:
 
 
 def check_table(checks: Sequence[Check]) -> Table:
-    """`checks` for the terminal."""
+    """Format `checks` for the terminal."""
     table = Table(title="Verification", title_justify="left", title_style="bold")
     for header in ("", "expected", "found", "verdict"):
         table.add_column(header, justify="right" if header in ("expected", "found") else "left")
@@ -154,10 +163,10 @@ def check_table(checks: Sequence[Check]) -> Table:
 
 
 def write_checks(path: Path, checks: Sequence[Check]) -> None:
-    """Writes `checks` as JSON; the file appears complete."""
+    """Write `checks` as JSON atomically."""
     atomic.write_json(path, [dataclasses.asdict(check) for check in checks])
 
 
 def read_checks(path: Path) -> list[Check]:
-    """What `write_checks` wrote."""
+    """Read the checks that `write_checks` wrote."""
     return [Check(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))]

@@ -16,7 +16,7 @@ import pytest
 from preprocessing import mimic
 from preprocessing.common.errors import InputError
 from preprocessing.download import physionet
-from preprocessing.download.fetch import Patience
+from preprocessing.download.fetch import RetryPolicy
 from preprocessing.download.http_session import FetchError
 from preprocessing.download.manifest import FILE_NAME, Manifest
 from preprocessing.meds.dataset import MedsDataset
@@ -70,10 +70,8 @@ def logged_in(monkeypatch):
 
 @pytest.fixture
 def request4(server, tmp_path):
-    patience = Patience(attempts=2, longest_wait=0)
-    return mimic.Request(
-        "mimic4", tmp_path / "mimic4", base_url=f"{server.url}/files", progress=False, patience=patience
-    )
+    retry = RetryPolicy(attempts=2, longest_wait=0)
+    return mimic.Request("mimic4", tmp_path / "mimic4", base_url=f"{server.url}/files", progress=False, retry=retry)
 
 
 needs_wget = pytest.mark.skipif(not shutil.which("wget"), reason="wget is not installed")
@@ -338,7 +336,7 @@ def test_prepared_as_patient_records(tmp_path):
     arguments, environment = command(
         "--version=mimic4", f"--from_dir={root}", f"--output={tmp_path / 'out'}", "--prepare"
     )
-    for state in ("was written", "was there already"):
+    for state in ("was written", "existed already"):
         done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
         assert state in " ".join(done.stdout.split())

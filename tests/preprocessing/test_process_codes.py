@@ -111,7 +111,7 @@ def test_strict_fails_after_everything_was_written(tmp_path):
     paths = (f"--input={source}", f"--output={tmp_path / 'out'}")
     lenient = run(*paths)
     assert lenient.returncode == 0, lenient.stderr
-    assert "skipped, since their files are absent: ICD10CM, ICD10PCS, ICD9Proc, SNOMED" in lenient.stdout
+    assert "skipped, because their files are absent: ICD10CM, ICD10PCS, ICD9Proc, SNOMED" in lenient.stdout
     written = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     strict = run(*paths, "--strict")
     assert strict.returncode == 1

@@ -14,7 +14,7 @@ import time
 import pytest
 
 from preprocessing.common.errors import InputError
-from preprocessing.download.fetch import Access, Expected, Patience, fetch, read
+from preprocessing.download.fetch import Access, Expected, RetryPolicy, fetch, read
 from preprocessing.download.http_session import FetchError, check_url
 from tests.helpers.file_server import FileServer, Served
 
@@ -33,8 +33,8 @@ def waits():
 
 
 @pytest.fixture
-def patience(waits):
-    return Patience(attempts=4, first_wait=1.0, connect_timeout=5.0, read_timeout=5.0, sleep=waits.append)
+def retry(waits):
+    return RetryPolicy(attempts=4, first_wait=1.0, connect_timeout=5.0, read_timeout=5.0, sleep=waits.append)
 
 
 def files(folder):
@@ -57,9 +57,9 @@ def test_a_file_arrives_with_its_size_and_checksum(server, tmp_path):
 
 
 @pytest.mark.parametrize("validators", [{"etag": '"v1"'}, {"last_modified": "Wed, 01 Apr 2026 00:00:00 GMT"}])
-def test_a_broken_transfer_goes_on_where_it_broke_off(server, tmp_path, patience, validators):
+def test_a_broken_transfer_goes_on_where_it_broke_off(server, tmp_path, retry, validators):
     server.files["/f"] = Served(CONTENT, cuts=[1_000_000, 900_000], **validators)
-    fetch(f"{server.url}/f", tmp_path / "f", patience=patience, progress=False)
+    fetch(f"{server.url}/f", tmp_path / "f", retry=retry, progress=False)
     assert (tmp_path / "f").read_bytes() == CONTENT
     assert files(tmp_path) == ["f"]
     first, second, third = ranges(server)
@@ -69,7 +69,7 @@ def test_a_broken_transfer_goes_on_where_it_broke_off(server, tmp_path, patience
     assert server.asked[1].headers["if-range"] == next(iter(validators.values()))
 
 
-def test_a_file_that_changed_meanwhile_is_fetched_from_the_start(server, tmp_path, patience):
+def test_a_file_that_changed_meanwhile_is_fetched_from_the_start(server, tmp_path, retry):
     changed = random.Random(8).randbytes(2_500_000)
 
     def change(served, count):
@@ -77,11 +77,11 @@ def test_a_file_that_changed_meanwhile_is_fetched_from_the_start(server, tmp_pat
             served.content, served.etag = changed, '"v2"'
 
     server.files["/f"] = Served(CONTENT, etag='"v1"', cuts=[1_500_000], before=change)
-    fetch(f"{server.url}/f", tmp_path / "f", patience=patience, progress=False)
+    fetch(f"{server.url}/f", tmp_path / "f", retry=retry, progress=False)
     assert (tmp_path / "f").read_bytes() == changed
 
 
-def test_a_server_that_goes_on_with_a_changed_file_is_not_believed(server, tmp_path, patience):
+def test_a_server_that_goes_on_with_a_changed_file_is_not_believed(server, tmp_path, retry):
     """It ignores If-Range and sends the rest of another version; the entity tag gives it away."""
     changed = random.Random(8).randbytes(len(CONTENT))
 
@@ -91,49 +91,49 @@ def test_a_server_that_goes_on_with_a_changed_file_is_not_believed(server, tmp_p
             served.last_modified = '"v1"'  # What the condition of the request is compared with, too.
 
     server.files["/f"] = Served(CONTENT, etag='"v1"', cuts=[1_500_000], before=change)
-    fetch(f"{server.url}/f", tmp_path / "f", patience=patience, progress=False)
+    fetch(f"{server.url}/f", tmp_path / "f", retry=retry, progress=False)
     assert ranges(server)[1] is not None
     assert ranges(server)[2] is None
     assert (tmp_path / "f").read_bytes() == changed
 
 
-def test_a_server_that_ignores_ranges_starts_from_zero(server, tmp_path, patience):
+def test_a_server_that_ignores_ranges_starts_from_zero(server, tmp_path, retry):
     server.files["/f"] = Served(CONTENT, etag='"v1"', cuts=[1_000_000], ignores_range=True)
-    fetch(f"{server.url}/f", tmp_path / "f", patience=patience, progress=False)
+    fetch(f"{server.url}/f", tmp_path / "f", retry=retry, progress=False)
     assert (tmp_path / "f").read_bytes() == CONTENT
     assert ranges(server)[1] is not None
 
 
-def test_without_a_validator_parts_are_joined_only_if_a_checksum_is_known(server, tmp_path, patience):
+def test_without_a_validator_parts_are_joined_only_if_a_checksum_is_known(server, tmp_path, retry):
     server.files["/f"] = Served(CONTENT, cuts=[1_000_000])
-    fetch(f"{server.url}/f", tmp_path / "f", patience=patience, progress=False)
+    fetch(f"{server.url}/f", tmp_path / "f", retry=retry, progress=False)
     assert ranges(server) == [None, None]
     server.files["/g"] = Served(CONTENT, cuts=[1_000_000])
     expected = Expected(sha256=server.files["/g"].sha256)
-    fetch(f"{server.url}/g", tmp_path / "g", expected=expected, patience=patience, progress=False)
+    fetch(f"{server.url}/g", tmp_path / "g", expected=expected, retry=retry, progress=False)
     assert ranges(server, "/g")[1] is not None
     assert (tmp_path / "f").read_bytes() == (tmp_path / "g").read_bytes() == CONTENT
 
 
-def test_joined_parts_that_do_not_fit_are_fetched_again(server, tmp_path, patience):
+def test_joined_parts_that_do_not_fit_are_fetched_again(server, tmp_path, retry):
     """The part on disk is damaged: the checksum tells, and the file is fetched whole."""
     server.files["/f"] = Served(CONTENT, etag='"v1"', cuts=[1_000_000])
     expected = Expected(sha256=server.files["/f"].sha256)
     with pytest.raises(FetchError):
-        fetch(f"{server.url}/f", tmp_path / "f", expected=expected, patience=Patience(attempts=1), progress=False)
+        fetch(f"{server.url}/f", tmp_path / "f", expected=expected, retry=RetryPolicy(attempts=1), progress=False)
     partial = tmp_path / "f.partial"
     partial.write_bytes(b"\0" * partial.stat().st_size)
-    fetch(f"{server.url}/f", tmp_path / "f", expected=expected, patience=patience, progress=False)
+    fetch(f"{server.url}/f", tmp_path / "f", expected=expected, retry=retry, progress=False)
     assert (tmp_path / "f").read_bytes() == CONTENT
     assert ranges(server)[2] is None
 
 
-def test_a_part_of_another_url_is_not_used(server, tmp_path, patience):
+def test_a_part_of_another_url_is_not_used(server, tmp_path, retry):
     server.files["/f"] = Served(CONTENT, etag='"v1"', cuts=[1_000_000])
     server.files["/g"] = Served(CONTENT[::-1], etag='"v1"')
     with pytest.raises(FetchError):
-        fetch(f"{server.url}/f", tmp_path / "f", patience=Patience(attempts=1), progress=False)
-    fetch(f"{server.url}/g", tmp_path / "f", patience=patience, progress=False)
+        fetch(f"{server.url}/f", tmp_path / "f", retry=RetryPolicy(attempts=1), progress=False)
+    fetch(f"{server.url}/g", tmp_path / "f", retry=retry, progress=False)
     assert (tmp_path / "f").read_bytes() == CONTENT[::-1]
     assert ranges(server, "/g") == [None]
 
@@ -146,10 +146,10 @@ def test_a_part_of_another_url_is_not_used(server, tmp_path, patience):
         (Expected(size=5), "5 are expected"),
     ],
 )
-def test_wrong_bytes_are_not_kept_and_not_fetched_twice(server, tmp_path, patience, expected, words):
+def test_wrong_bytes_are_not_kept_and_not_fetched_twice(server, tmp_path, retry, expected, words):
     server.files["/f"] = Served(CONTENT, etag='"v1"')
     with pytest.raises(FetchError, match=words) as caught:
-        fetch(f"{server.url}/f", tmp_path / "f", expected=expected, patience=patience, progress=False)
+        fetch(f"{server.url}/f", tmp_path / "f", expected=expected, retry=retry, progress=False)
     assert files(tmp_path) == []
     assert len(server.asked) == 1
     assert caught.value.exit_status == 1
@@ -164,48 +164,48 @@ def test_the_former_file_stays_until_the_new_one_is_complete(server, tmp_path):
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
-def test_a_refusal_is_told_at_once(server, tmp_path, patience, waits, status):
+def test_a_refusal_is_told_at_once(server, tmp_path, retry, waits, status):
     server.files["/f"] = Served(CONTENT, failures=[status])
     with pytest.raises(FetchError, match=str(status)) as caught:
-        fetch(f"{server.url}/f", tmp_path / "f", patience=patience, progress=False)
+        fetch(f"{server.url}/f", tmp_path / "f", retry=retry, progress=False)
     assert (caught.value.status, waits, len(server.asked)) == (status, [], 1)
     assert files(tmp_path) == []
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 503])
-def test_a_busy_server_is_asked_again_when_it_says(server, tmp_path, patience, waits, status):
+def test_a_busy_server_is_asked_again_when_it_says(server, tmp_path, retry, waits, status):
     server.files["/f"] = Served(CONTENT, failures=[status], headers={"Retry-After": "0"})
-    fetch(f"{server.url}/f", tmp_path / "f", patience=patience, progress=False)
+    fetch(f"{server.url}/f", tmp_path / "f", retry=retry, progress=False)
     assert waits == [0.0]
     assert (tmp_path / "f").read_bytes() == CONTENT
 
 
-def test_retry_after_may_be_a_date_and_may_be_too_far(server, tmp_path, patience, waits):
+def test_retry_after_may_be_a_date_and_may_be_too_far(server, tmp_path, retry, waits):
     date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 30))
     server.files["/f"] = Served(CONTENT, failures=[503], headers={"Retry-After": date})
-    fetch(f"{server.url}/f", tmp_path / "f", patience=patience, progress=False)
+    fetch(f"{server.url}/f", tmp_path / "f", retry=retry, progress=False)
     assert 25 < waits[0] <= 30
     server.files["/g"] = Served(CONTENT, failures=[503], headers={"Retry-After": "86400"})
     with pytest.raises(FetchError, match="86,400 seconds"):
-        fetch(f"{server.url}/g", tmp_path / "g", patience=patience, progress=False)
+        fetch(f"{server.url}/g", tmp_path / "g", retry=retry, progress=False)
 
 
-def test_waits_double_less_a_random_part_until_patience_ends(server, tmp_path, waits):
+def test_waits_double_less_a_random_part_until_attempts_end(server, tmp_path, waits):
     server.files["/f"] = Served(CONTENT, failures=[503] * 9)
-    patience = Patience(attempts=5, first_wait=2.0, longest_wait=7.0, sleep=waits.append)
+    retry = RetryPolicy(attempts=5, first_wait=2.0, longest_wait=7.0, sleep=waits.append)
     with pytest.raises(FetchError, match="5 times in a row") as caught:
-        fetch(f"{server.url}/f", tmp_path / "f", patience=patience, progress=False)
+        fetch(f"{server.url}/f", tmp_path / "f", retry=retry, progress=False)
     assert caught.value.status == 503
     assert len(server.asked) == 5
     for wait, longest in zip(waits, [2.0, 4.0, 7.0, 7.0], strict=True):
         assert longest / 2 <= wait <= longest
 
 
-def test_progress_makes_patience_new(server, tmp_path, waits):
-    """Ten cuts, each after more than a megabyte, with a patience of two."""
+def test_progress_resets_the_number_of_failures(server, tmp_path, waits):
+    """Ten cuts, each after more than a megabyte, with a policy of two attempts."""
     content = random.Random(9).randbytes(16_000_000)
     server.files["/f"] = Served(content, etag='"v1"', cuts=[1_500_000] * 10)
-    fetch(f"{server.url}/f", tmp_path / "f", patience=Patience(attempts=2, sleep=waits.append), progress=False)
+    fetch(f"{server.url}/f", tmp_path / "f", retry=RetryPolicy(attempts=2, sleep=waits.append), progress=False)
     assert (tmp_path / "f").read_bytes() == content
     assert len(server.asked) > 10
 
@@ -213,39 +213,39 @@ def test_progress_makes_patience_new(server, tmp_path, waits):
 def test_a_trickle_is_no_progress(server, tmp_path, waits):
     server.files["/f"] = Served(CONTENT, etag='"v1"', cuts=[200_000] * 9)
     with pytest.raises(FetchError, match=r"broke off.*3 times in a row"):
-        fetch(f"{server.url}/f", tmp_path / "f", patience=Patience(attempts=3, sleep=waits.append), progress=False)
+        fetch(f"{server.url}/f", tmp_path / "f", retry=RetryPolicy(attempts=3, sleep=waits.append), progress=False)
     assert (tmp_path / "f.partial").stat().st_size > 300_000
 
 
-def test_a_server_that_is_not_there(tmp_path, patience, waits):
+def test_a_server_that_is_not_there(tmp_path, retry, waits):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with pytest.raises(FetchError, match="4 times in a row"):
-        fetch(f"http://127.0.0.1:{port}/f", tmp_path / "f", patience=patience, progress=False)
+        fetch(f"http://127.0.0.1:{port}/f", tmp_path / "f", retry=retry, progress=False)
     assert len(waits) == 3
 
 
-def test_without_a_network_it_is_not_long_tried(tmp_path, patience, waits, monkeypatch):
+def test_without_a_network_it_is_not_long_tried(tmp_path, retry, waits, monkeypatch):
     for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(FetchError, match=r"not known here .* 2 times in a row"):
-        fetch("https://no-such-host.invalid/f", tmp_path / "f", patience=patience, progress=False)
+        fetch("https://no-such-host.invalid/f", tmp_path / "f", retry=retry, progress=False)
     assert len(waits) == 1
 
 
 def test_a_server_that_falls_silent_is_left_after_the_timeout(server, tmp_path):
     server.files["/f"] = Served(CONTENT, stall=0.6)
-    patience = Patience(attempts=1, read_timeout=0.2)
+    retry = RetryPolicy(attempts=1, read_timeout=0.2)
     with pytest.raises(FetchError, match=r"sent nothing for 0\.2 seconds"):
-        fetch(f"{server.url}/f", tmp_path / "f", patience=patience, progress=False)
+        fetch(f"{server.url}/f", tmp_path / "f", retry=retry, progress=False)
 
 
-def test_a_cut_answer_of_unknown_length_is_seen_by_its_checksum(server, tmp_path, patience):
+def test_a_cut_answer_of_unknown_length_is_seen_by_its_checksum(server, tmp_path, retry):
     whole = hashlib.sha256(CONTENT).hexdigest()
     server.files["/f"] = Served(CONTENT, cuts=[500_000], hides_length=True)
     with pytest.raises(FetchError, match="sha256"):
-        fetch(f"{server.url}/f", tmp_path / "f", expected=Expected(sha256=whole), patience=patience, progress=False)
+        fetch(f"{server.url}/f", tmp_path / "f", expected=Expected(sha256=whole), retry=retry, progress=False)
     assert files(tmp_path) == []
 
 
@@ -255,7 +255,7 @@ def test_a_cut_answer_of_unknown_length_is_seen_by_its_checksum(server, tmp_path
 def test_an_empty_answer_and_a_web_page_are_no_files(server, tmp_path, served, words):
     server.files["/f"] = served
     with pytest.raises(FetchError, match=words):
-        fetch(f"{server.url}/f", tmp_path / "table.csv", patience=Patience(attempts=1), progress=False)
+        fetch(f"{server.url}/f", tmp_path / "table.csv", retry=RetryPolicy(attempts=1), progress=False)
     assert not (tmp_path / "table.csv").exists()
 
 
@@ -282,10 +282,10 @@ def test_only_https_is_fetched(url):
     assert "me:pw" not in str(caught.value)
 
 
-def test_a_redirect_to_plain_http_elsewhere_is_not_followed(server, tmp_path, patience):
+def test_a_redirect_to_plain_http_elsewhere_is_not_followed(server, tmp_path, retry):
     server.files["/f"] = Served(redirect="http://example.org/f")
     with pytest.raises(FetchError, match="not https"):
-        fetch(f"{server.url}/f", tmp_path / "f", patience=patience, progress=False)
+        fetch(f"{server.url}/f", tmp_path / "f", retry=retry, progress=False)
 
 
 def test_credentials_of_a_netrc_file_are_not_sent(server, tmp_path, monkeypatch):
@@ -313,7 +313,7 @@ def test_secret_parameters_are_sent_but_not_shown(server, tmp_path, caplog):
     access = Access(secret_parameters={"apiKey": "hunter2"})
     server.files["/f"] = Served(CONTENT, etag='"v1"', cuts=[1_000_000])
     with pytest.raises(FetchError) as caught:
-        fetch(f"{server.url}/f?a=1", tmp_path / "f", access=access, patience=Patience(attempts=1), progress=False)
+        fetch(f"{server.url}/f?a=1", tmp_path / "f", access=access, retry=RetryPolicy(attempts=1), progress=False)
     assert server.asked[0].query == {"a": ["1"], "apiKey": ["hunter2"]}
     written = "".join(path.read_text() for path in tmp_path.glob("*.json"))
     assert written

@@ -15,9 +15,9 @@ from rich.console import Console
 from preprocessing.common.errors import InputError, UserError
 from preprocessing.download import catalogue, groups
 from preprocessing.download.collect import Settings, find_given
-from preprocessing.download.fetch import Patience
+from preprocessing.download.fetch import RetryPolicy
 from preprocessing.download.manifest import FILE_NAME, Manifest
-from preprocessing.download.source import GROUPS, Download, Source, matches
+from preprocessing.download.source import GROUPS, Download, DownloadSource, matches
 from tests.helpers.file_server import FileServer, Served
 
 ORDER = b"00001 A00     0 Cholera                                                      Cholera\r\n"
@@ -82,7 +82,7 @@ def sources(server):
 
 @pytest.fixture
 def settings(tmp_path):
-    return Settings(tmp_path / "codes", progress=False, patience=Patience(attempts=2, sleep=lambda _: None))
+    return Settings(tmp_path / "codes", progress=False, retry=RetryPolicy(attempts=2, sleep=lambda _: None))
 
 
 def run(settings, sources, **more):
@@ -130,9 +130,9 @@ def test_what_needs_a_license_is_said_and_not_asked_for(server, sources, setting
     assert "UMLS_API_KEY" in outcomes["RxNorm_full"].reason
     assert "--from_dir" in outcomes["CPT4"].reason
     assert not server.requests("/releases")
-    groups.complain(outcomes.values())
+    groups.raise_failures(outcomes.values())
     with pytest.raises(InputError, match="CPT4"):
-        groups.complain(outcomes.values(), ["cpt4"])
+        groups.raise_failures(outcomes.values(), ["cpt4"])
 
 
 def test_what_a_killed_process_left(server, sources, settings):
@@ -159,7 +159,7 @@ def test_a_failure_leaves_the_others(server, sources, settings):
     assert states(outcomes) | {"RxNorm": "failed"} == states(outcomes)
     assert "404" in outcomes["RxNorm"].reason
     with pytest.raises(UserError, match="RxNorm") as caught:
-        groups.complain(outcomes.values())
+        groups.raise_failures(outcomes.values())
     assert caught.value.exit_status == 1
     asked = len(server.asked)
     assert states(run(settings, sources))["RxNorm"] == "fetched"
@@ -253,7 +253,7 @@ def test_a_listing_is_not_trusted_with_other_hosts(server, sources, settings, mo
     monkeypatch.setattr("preprocessing.download.listings.is_loopback", lambda url: False)
     server.files["/releases"] = Served(json.dumps([{"downloadUrl": "https://example.org/x.zip"}]).encode())
     with pytest.raises(FetchError, match="not at the NLM"):
-        locate(sources[1], list(sources[1].downloads), "key", settings.patience)
+        locate(sources[1], list(sources[1].downloads), "key", settings.retry)
 
 
 @pytest.fixture
@@ -493,6 +493,6 @@ def test_the_command_line(tmp_path, given):
 
 def test_a_source_of_the_interface():
     """What others build on: plain values with these defaults."""
-    source = Source("n", "codes", "f", "v", "l", "s", required=(r"a\.txt",))
+    source = DownloadSource("n", "codes", "f", "v", "l", "s", required=(r"a\.txt",))
     assert source.wants("A.TXT")
     assert not source.wants("a.txt.gz")

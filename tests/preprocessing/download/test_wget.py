@@ -20,7 +20,7 @@ import pytest
 from preprocessing import mimic
 from preprocessing.common.errors import InputError
 from preprocessing.download import physionet, wget
-from preprocessing.download.fetch import Patience
+from preprocessing.download.fetch import RetryPolicy
 from preprocessing.download.http_session import FetchError
 from preprocessing.download.manifest import FILE_NAME
 from tests.helpers.file_server import FileServer, Served
@@ -28,7 +28,7 @@ from tests.helpers.file_server import FileServer, Served
 CONTENT = random.Random(7).randbytes(3_000_000)
 LOGIN = ("ada", "hunter2")
 ENCODED = base64.b64encode(b"ada:hunter2").decode()
-PATIENCE = Patience(attempts=3, longest_wait=0, connect_timeout=5, read_timeout=5)
+RETRY = RetryPolicy(attempts=3, longest_wait=0, connect_timeout=5, read_timeout=5)
 needs_wget = pytest.mark.skipif(not shutil.which("wget"), reason="wget is not installed")
 
 
@@ -55,8 +55,8 @@ def path(tmp_path):
 
 def get(server, path, sha256="of the content", login=LOGIN, name="f", **fields):
     sha256 = server.files[f"/{name}"].sha256 if sha256 == "of the content" else sha256
-    patience = dataclasses.replace(PATIENCE, **fields)
-    return wget.fetch(f"{server.url}/{name}", path, login, sha256=sha256, patience=patience, progress=False)
+    retry = dataclasses.replace(RETRY, **fields)
+    return wget.fetch(f"{server.url}/{name}", path, login, sha256=sha256, retry=retry, progress=False)
 
 
 def ranges(server):
@@ -175,7 +175,7 @@ def test_a_refusal_has_its_status(server, path, runtime, status):
     assert caught.value.status == status
     assert not list(path.parent.iterdir())
     assert not list(runtime.iterdir())
-    assert len(server.asked) == (PATIENCE.attempts if status == 503 else 1)
+    assert len(server.asked) == (RETRY.attempts if status == 503 else 1)
 
 
 @needs_wget
@@ -199,7 +199,7 @@ def test_a_server_that_is_not_there(path):
     with FileServer() as server:
         url = server.url
     with pytest.raises(FetchError, match=r"127\.0\.0\.1 does not answer") as caught:
-        wget.fetch(f"{url}/f", path, LOGIN, patience=PATIENCE)
+        wget.fetch(f"{url}/f", path, LOGIN, retry=RETRY)
     assert caught.value.status is None
 
 
@@ -227,10 +227,10 @@ def test_a_certificate_must_be_trusted(path, tmp_path, monkeypatch):
         server.files["/f"] = Served(b"content", auth=LOGIN)
         url = f"https://localhost:{server.port}/f"
         with pytest.raises(FetchError, match="certificate of localhost is not trusted"):
-            wget.fetch(url, path, LOGIN, patience=PATIENCE)
+            wget.fetch(url, path, LOGIN, retry=RETRY)
         assert not server.asked
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
-        wget.fetch(url, path, LOGIN, patience=PATIENCE)
+        wget.fetch(url, path, LOGIN, retry=RETRY)
         assert path.read_bytes() == b"content"
 
 
@@ -286,7 +286,7 @@ def test_proxies_of_the_environment_are_used(server, path, monkeypatch):
     for name in ("http_proxy", "no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     server.files["/f"] = Served(CONTENT)
-    wget.fetch("http://localhost:1/f", path, LOGIN, patience=PATIENCE)
+    wget.fetch("http://localhost:1/f", path, LOGIN, retry=RETRY)
     assert path.read_bytes() == CONTENT
     assert "authorization" not in server.asked[0].headers
 
@@ -391,7 +391,7 @@ def test_stopped_and_gone_on_with(server, tmp_path, runtime, number, status):
     served = server.files["/files/mimiciv/3.1/hosp/patients.csv.gz"]
     served.stall = 0
     url = f"{server.url}/files/mimiciv/3.1/hosp/patients.csv.gz"
-    wget.fetch(url, output / "hosp" / "patients.csv.gz", LOGIN, sha256=served.sha256, patience=PATIENCE)
+    wget.fetch(url, output / "hosp" / "patients.csv.gz", LOGIN, sha256=served.sha256, retry=RETRY)
     assert server.asked[-1].headers["range"] == f"bytes={kept}-"
 
 
@@ -409,7 +409,7 @@ def test_what_a_killed_process_leaves(server, path, tmp_path, runtime):
     with pytest.raises(
         InputError, match=r"patients.csv.gz is in use by process \d+ on \S+ since \S+; wait until it is fetched"
     ):
-        wget.fetch(url, output / "hosp" / "patients.csv.gz", LOGIN, patience=PATIENCE)
+        wget.fetch(url, output / "hosp" / "patients.csv.gz", LOGIN, retry=RETRY)
     assert left.exists()
     get(server, path)
     assert not left.exists()

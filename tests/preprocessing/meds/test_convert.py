@@ -304,7 +304,7 @@ def test_what_cannot_be_converted_is_refused_in_one_sentence(copies, tmp_path):
             tmp_path / "out",
             also=["chartevents"],
         )
-    with pytest.raises(InputError, match="--also=notes is not known; of mimic3 it may be chartevents"):
+    with pytest.raises(InputError, match="--also=notes is not known; for mimic3 give one of: chartevents"):
         run(copies["mimic3"], tmp_path / "out", also=["notes"])
     text = (lacking / "ADMISSIONS.csv").read_text()
     (lacking / "ADMISSIONS.csv").write_text(text.replace("DISCHTIME", "LEFT"))
@@ -318,7 +318,7 @@ def test_what_cannot_be_converted_is_refused_in_one_sentence(copies, tmp_path):
 
 def test_a_full_disk_and_too_many_files_are_told(copies, tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "MOST", 1)
-    with pytest.raises(InputError, match="2 patients, 1 a file, make too many files; give --subjects_per_shard=2"):
+    with pytest.raises(InputError, match="2 patients, 1 per file, make too many files; give --subjects_per_shard=2"):
         run(copies["mimic3"], tmp_path / "out", subjects_per_shard=1)
     script = (
         "import resource, pathlib; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000));"
@@ -336,7 +336,7 @@ def test_nothing_else_is_overwritten(copies, tmp_path):
     with pytest.raises(InputError, match="was not made by this command"):
         run(copies["mimic3"], tmp_path / "mine")
     source = shutil.copytree(copies["mimic3"], tmp_path / "in" / "mimic3")
-    with pytest.raises(InputError, match="would take the place of the input"):
+    with pytest.raises(InputError, match="would replace the input"):
         run(source, tmp_path / "in")
     assert (tmp_path / "mine" / "thesis.tex").is_file()
 

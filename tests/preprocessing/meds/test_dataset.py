@@ -106,13 +106,16 @@ def test_columns_are_chosen(tmp_path):
     ("shard", "words"),
     [
         (frame(subject_id=[1], code=["A"]), "has no column 'time'"),
-        (frame(patient_id=[1], events=[[NOON]]), "nests events as MEDS did before 0.3"),
-        (frame(subject_id=[1], time=["noon"], code=["A"]), "is String, not a point in time"),
-        (frame(subject_id=["x"], time=[NOON], code=["A"]), "subject_id of .* is String, which is no Int64"),
+        (frame(patient_id=[1], events=[[NOON]]), "nests events like MEDS before 0.3"),
+        (frame(subject_id=[1], time=["noon"], code=["A"]), "has the type String, not a date and time"),
+        (
+            frame(subject_id=["x"], time=[NOON], code=["A"]),
+            "subject_id of .* has the type String, which cannot become Int64",
+        ),
         (frame(subject_id=[1], time=[NOON], code=[None]), "has 1 events without a code"),
     ],
 )
-def test_what_is_no_meds_is_told(shard, words, tmp_path):
+def test_a_damaged_data_set_is_refused(shard, words, tmp_path):
     root = write(tmp_path, {"0": shard})
     with pytest.raises(InputError, match=words):
         list(MedsDataset.open(root).frames())
@@ -127,7 +130,7 @@ def test_one_patient_in_two_files_is_refused(tmp_path):
 
 def test_damaged_and_absent_files(tmp_path):
     assert not is_meds(tmp_path)
-    with pytest.raises(InputError, match="is no MEDS data set"):
+    with pytest.raises(InputError, match="is not a MEDS data set"):
         MedsDataset.open(tmp_path)
     with pytest.raises(InputError, match="holds no table of patients"):
         open_events(tmp_path, tmp_path / "out")
