@@ -1,1 +1,1 @@
-"""Trained tokenizers in the formats of other libraries and models: `python -m medtok_jax.convert --help`."""
+"""Convert trained tokenizers to the formats of other libraries and models: `python -m medtok_jax.convert --help`."""

@@ -1,20 +1,20 @@
-"""Histories for BEHRT (Li et al., 2020), https://github.com/deepmedicine/BEHRT.
+"""Write patient histories for BEHRT (Li et al., 2020), https://github.com/deepmedicine/BEHRT.
 
-Its notebooks read data frames with a list of codes and a list of ages (months, as text) a patient, where `SEP` closes
-every visit, and a pickled vocabulary. Written here:
+Its notebooks read a pickled vocabulary and data frames that hold a list of codes and a list of ages (months, as text)
+for each patient, where `SEP` ends every visit. The files are:
 
     vocabulary.pkl          {"token2idx", "idx2token"}: PAD, UNK, SEP, CLS, MASK, then MedTok tokens (`MEDTOK//<id>`)
     mlm.parquet             patid, caliber_id (the tokens), age: training patients with all visits, for task/MLM.ipynb
     train.parquet           patid, code (the tokens), age, label (diagnoses of the next visit): a row for each visit
-    tuning.parquet          that has a next one, for task/NextXVisit.ipynb
+    tuning.parquet          that another one follows, for task/NextXVisit.ipynb
     test.parquet
     label_vocabulary.pkl    {"token2idx", "idx2token"} of the labels, which are codes: UNK, then all diagnoses
     word_embeddings.npy     [tokens, width] float32, for `bert.embeddings.word_embeddings`
-    model_config.json       the sizes that go into the notebooks
+    model_config.json       sizes to set in the notebooks
     unmapped_codes.json     codes that the tokenizer does not hold
 
-BEHRT cuts a history that is too long at any token. Here the oldest visits are left out instead, and where the last
-visit alone is too long, its last codes; no code is torn apart.
+BEHRT cuts a history that is too long at any token. Here the oldest visits are left out instead and, if the last visit
+alone is too long, its last codes; no code is cut in two.
 """
 
 import dataclasses
@@ -39,21 +39,23 @@ from preprocessing.common.errors import InputError
 from preprocessing.common.ragged import offsets_of
 from preprocessing.meds.splits import HELD_OUT, SPLITS, TRAIN, TUNING
 
-WIDTH, HEADS = 288, 12
-# The default length holds this share of the histories, but is no longer than the second number.
-SHARE, LONGEST = 0.95, 512
+WIDTH = 288
+HEADS = 12
+# The default length holds this share of the histories, but is at most `LONGEST`.
+SHARE = 0.95
+LONGEST = 512
 STD = 0.02
 FILES = {TRAIN: "train", TUNING: "tuning", HELD_OUT: "test"}
 
 
 def convert(request: Request) -> None:
-    """Writes all files into `request.output` and prints how BEHRT is trained on them.
+    """Write all files into `request.output` and print the steps to train BEHRT on them.
 
     Options: `width` (288 by default), `tokens_per_code` (0, the default: all), `max_len` (by default the multiple of 64
     that holds 95 % of histories, at most 512).
 
     Raises:
-        InputError: something given cannot be used.
+        InputError: an argument cannot be used.
     """
     width = int(request.options.get("width", WIDTH))
     if width % HEADS:
@@ -88,12 +90,12 @@ def convert(request: Request) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Sentences:
-    """Visits as tokens: `tokens[offsets[v]:offsets[v + 1]]` are those of visit v, without its `SEP`.
+    """Hold visits as tokens: `tokens[offsets[v]:offsets[v + 1]]` are those of visit v, without its `SEP`.
 
     Attributes:
         tokens: `[...]` str.
         offsets: `[visits + 1]` int64.
-        code_ends: `[codes]` int64, where the tokens of each code of `Visits.code` end in `tokens`.
+        code_ends: `[codes]` int64, the end in `tokens` of each code of `Visits.code`.
         age: `[visits]` str, months.
         visits: the visits.
     """
@@ -122,18 +124,18 @@ class Sentences:
         )
 
     def usual_length(self) -> int:
-        """Multiple of 64 that holds most histories, `CLS` and `SEP` counted, but no more than `LONGEST`."""
+        """Return the multiple of 64 that holds most histories, including `CLS` and `SEP`, but at most `LONGEST`."""
         with_sep = self.offsets + np.arange(len(self.offsets))
         lengths = np.diff(with_sep[self.visits.patient_offsets])
         return min(LONGEST, 64 * int(np.ceil((np.quantile(lengths, SHARE) + 1) / 64)))
 
     def history(self, first: int, stop: int, max_len: int) -> tuple[np.ndarray, np.ndarray, bool]:
-        """Tokens and ages of the visits `first` to `stop`, with `SEP` behind each, and whether something was cut."""
+        """Return tokens and ages of the visits `first` to `stop`, each ended by `SEP`, and whether they were cut."""
         room = max_len - 2  # without the `CLS` that the loader adds, and the last `SEP`
         lengths = np.diff(self.offsets[first : stop + 1])
-        # Tokens from each visit on, a `SEP` behind each but the last.
-        behind = np.cumsum((lengths + 1)[::-1])[::-1] - 1
-        fitting = np.flatnonzero(behind <= room)
+        # Number of tokens from each visit to the end, with a `SEP` after each visit but the last.
+        remaining = np.cumsum((lengths + 1)[::-1])[::-1] - 1
+        fitting = np.flatnonzero(remaining <= room)
         begin = first + int(fitting[0]) if len(fitting) else stop - 1
         tokens, ages = [], []
         for visit in range(begin, stop):
@@ -144,7 +146,7 @@ class Sentences:
         return np.concatenate(tokens), np.concatenate(ages), begin > first or not len(fitting)
 
     def _length(self, visit: int, room: int) -> int:
-        """Tokens of a visit's first whole codes that fit into `room`; at least those of one code, cut."""
+        """Return the number of tokens of a visit's first codes that fit into `room`; a first code too long is cut."""
         start, stop = self.offsets[visit : visit + 2]
         if stop - start <= room:
             return int(stop - start)
@@ -154,7 +156,7 @@ class Sentences:
 
 
 def label_codes(visits: Visits, unmapped: str) -> list[str]:
-    """The diagnoses that a next visit may have, but for those that are to be unknown."""
+    """Return the diagnoses that are labels: all, or those of the tokenizer if the others are replaced by `UNK`."""
     kept = visits.kind == KINDS.index(DIAGNOSIS)
     return visits.key[kept & ((visits.row >= 0) | (unmapped != "unk"))].tolist()
 
@@ -162,16 +164,16 @@ def label_codes(visits: Visits, unmapped: str) -> list[str]:
 def write(
     folder: Path, records: Records, sentences: Sentences, max_len: int, unmapped: str
 ) -> dict[str, tuple[int, int]]:
-    """Writes the four tables; returns the number of histories in each, and of those that were cut."""
+    """Write the four tables; return for each the number of histories, and the number of those that were cut."""
     visits = records.visits
     split = records.dataset.split_of(visits.subject)
     patients = visits.patient_offsets
-    whole = np.stack([patients[:-1], patients[1:]], 1)[split[patients[:-1]] == TRAIN]
-    counts = {"mlm": _write_table(folder / "mlm.parquet", sentences, whole, max_len, None)}
+    histories = np.stack([patients[:-1], patients[1:]], 1)[split[patients[:-1]] == TRAIN]
+    counts = {"mlm": _write_table(folder / "mlm.parquet", sentences, histories, max_len, None)}
     label = np.where(visits.row >= 0, visits.key, UNKNOWN) if unmapped == "unk" else visits.key
     is_diagnosis = visits.kind == KINDS.index(DIAGNOSIS)
     following = np.append(~visits.is_first[1:], False)
-    # A next visit without a diagnosis would be a row without a label.
+    # If the next visit has no diagnosis, its row would have no label.
     diagnoses = np.diff(offsets_of(is_diagnosis[visits.code])[visits.offsets])
     following &= np.append(diagnoses[1:], 0) > 0
     first = np.repeat(patients[:-1], np.diff(patients))
@@ -190,12 +192,13 @@ def _distinct(texts: np.ndarray) -> list[str]:
 def _write_table(
     path: Path, sentences: Sentences, bounds: np.ndarray, max_len: int, labels: Iterator[list[str]] | None
 ) -> tuple[int, int]:
-    """A row for each pair of bounds `[rows, 2]` of visits; returns how many, and how many were cut."""
+    """Write a row for each pair of visits in `bounds` `[rows, 2]`; return the numbers of rows and of rows cut."""
     texts = pa.list_(pa.string())
     name = "caliber_id" if labels is None else "code"
     schema = pa.schema([("patid", pa.int64()), (name, texts), ("age", texts)])
     schema = schema if labels is None else schema.append(pa.field("label", texts))
-    cut_rows, chunk = 0, 1024
+    cut_rows = 0
+    chunk = 1024
     with pq.ParquetWriter(path, schema) as writer:
         for start in tqdm(range(0, len(bounds), chunk), path.name, disable=len(bounds) < chunk):
             part = bounds[start : start + chunk]
@@ -218,7 +221,7 @@ def _write_vocabulary(path: Path, tokens: list[str]) -> None:
 
 
 def next_steps(output: Path, max_len: int) -> str:
-    """What to fill in in the notebooks."""
+    """Return the steps that remain, among them the values to set in the notebooks."""
     return f"""Next (git clone https://github.com/deepmedicine/BEHRT; pip install torch pytorch_pretrained_bert pandas
 pyarrow scikit-learn h5py), in task/MLM.ipynb:
   file_config     'vocab': '{output}/vocabulary', 'data': '{output}/mlm.parquet'

@@ -1,4 +1,4 @@
-"""Reads what BEHRT reads, and holds it against all that its data loaders and its model take for granted."""
+"""Check the files for BEHRT against everything that its data loaders and its model assume."""
 
 import itertools
 import json
@@ -13,16 +13,16 @@ from medtok_jax.convert.ehr_models import unpickling
 from preprocessing.common.errors import InputError
 
 PAD, UNKNOWN, SEP, CLS, MASK = SPECIAL = ("PAD", "UNK", "SEP", "CLS", "MASK")
-# model/utils.py: `age_vocab(max_age=110, mon=1)` knows as many months.
+# Number of months in `age_vocab(max_age=110, mon=1)` of model/utils.py.
 MAX_MONTHS = 110 * 12
 _TABLES = {"mlm": "caliber_id", "train": "code", "tuning": "code", "test": "code"}
 
 
 def check_behrt(folder: Path) -> dict[str, int]:
-    """Reads what `behrt` wrote; returns the number of histories in each table.
+    """Read the files that `behrt` wrote, and return the number of histories in each table.
 
     Raises:
-        InputError: the first thing that BEHRT could not use, with the table and the row it is in.
+        InputError: names the first value that BEHRT cannot use, with its table and row.
     """
     folder = Path(folder)
     config = json.loads((folder / "model_config.json").read_text())
@@ -30,7 +30,7 @@ def check_behrt(folder: Path) -> dict[str, int]:
     labels = _check_vocabulary(folder / "label_vocabulary.pkl", (UNKNOWN,))
     matrix = np.load(folder / "word_embeddings.npy")
     if matrix.shape != (config["vocab_size"], config["hidden_size"]) or len(tokens) != len(matrix):
-        raise InputError(f"{folder}/word_embeddings.npy is {matrix.shape}; there are {len(tokens)} tokens.")
+        raise InputError(f"{folder}/word_embeddings.npy has the shape {matrix.shape}; there are {len(tokens)} tokens.")
     if matrix.dtype != np.float32 or not np.isfinite(matrix).all():
         raise InputError(f"{folder}/word_embeddings.npy must hold finite float32.")
     return {
@@ -46,10 +46,10 @@ def _check_vocabulary(path: Path, special: tuple[str, ...]) -> dict[str, int]:
     token2idx, idx2token = vocabulary["token2idx"], vocabulary["idx2token"]
     if list(token2idx.values()) != list(range(len(token2idx))) or not all(isinstance(t, str) for t in token2idx):
         raise InputError(
-            f"{path}: tokens must be text, numbered from 0 on: BEHRT takes their count for its table's size."
+            f"{path}: tokens must be text, numbered from 0: BEHRT uses their count as the size of its embedding table."
         )
     if idx2token != {number: token for token, number in token2idx.items()}:
-        raise InputError(f"{path}: idx2token is not token2idx turned around.")
+        raise InputError(f"{path}: idx2token is not the inverse of token2idx.")
     missing = [token for token in special if token not in token2idx]
     if missing or (special == SPECIAL and token2idx[PAD] != 0):
         raise InputError(f"{path} must hold {', '.join(special)}, PAD first; it lacks {missing}.")
@@ -61,10 +61,10 @@ def _check_table(path: Path, column: str, max_len: int, tokens: dict[str, int], 
     wanted = ["patid", column, "age"] + ([] if column == "caliber_id" else ["label"])
     if table.column_names != wanted or not pa.types.is_int64(table["patid"].type):
         raise InputError(f"{path} must have the columns {', '.join(wanted)}; it has {', '.join(table.column_names)}.")
-    ages = {str(month) for month in range(MAX_MONTHS)} | {UNKNOWN}
+    known_ages = {str(month) for month in range(MAX_MONTHS)} | {UNKNOWN}
     for row, history in enumerate(_rows(table)):
         where = f"{path}, row {row}"
-        _check_history(where, history[column], history["age"], max_len, tokens, ages)
+        _check_history(where, history[column], history["age"], max_len, tokens, known_ages)
         if "label" in history:
             unknown = [label for label in history["label"] if label not in labels]
             if unknown or not history["label"]:
@@ -83,17 +83,17 @@ def _check_history(
     if len(codes) != len(ages):
         raise InputError(f"{where} has {len(codes)} tokens and {len(ages)} ages.")
     if len(codes) >= max_len:
-        raise InputError(f"{where} has {len(codes)} tokens; with CLS there is room for {max_len - 1}.")
+        raise InputError(f"{where} has {len(codes)} tokens; besides CLS there is room for {max_len - 1}.")
     if not codes or codes[-1] != SEP or codes[0] == SEP:
         raise InputError(f"{where} must begin with a code and end with SEP.")
     if any(one == SEP == other for one, other in itertools.pairwise(codes)):
         raise InputError(f"{where} has a visit without codes.")
     strange = [code for code in codes if code not in tokens or code in (PAD, CLS, MASK)]
     if strange:
-        raise InputError(f"{where}: {strange[0]!r} is no token of the vocabulary that data may have.")
+        raise InputError(f"{where}: {strange[0]!r} is not in the vocabulary, or is a token that data must not contain.")
     strange = [age for age in ages if age not in known_ages]
     if strange:
         raise InputError(f"{where}: age {strange[0]!r} is not a month from 0 to {MAX_MONTHS - 1}.")
-    changes = [place for place in range(1, len(ages)) if ages[place] != ages[place - 1]]
-    if any(codes[place - 1] != SEP for place in changes):
+    changes = [position for position in range(1, len(ages)) if ages[position] != ages[position - 1]]
+    if any(codes[position - 1] != SEP for position in changes):
         raise InputError(f"{where}: the age changes within a visit.")

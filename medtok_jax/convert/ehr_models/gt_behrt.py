@@ -1,19 +1,19 @@
-"""Visit graphs for GT-BEHRT (Poulain and Beheshti, ICLR 2024), https://github.com/healthylaife/GT-BEHRT.
+"""Write visit graphs for GT-BEHRT (Poulain and Beheshti, ICLR 2024), https://github.com/healthylaife/GT-BEHRT.
 
-Its notebook reads one pickle: a list of patients, each a list of exactly 50 PyTorch Geometric graphs. Written here:
+Its notebook reads one pickle: a list of patients, each a list of exactly 50 PyTorch Geometric graphs. The files are:
 
     data.pickle             the patients
     node_vocabulary.txt     name of node id i in line i + 1; id 0 is the readout node
     initial_nodes.npy       [nodes, hidden_size // 5] float32, for `embeddings.word_embeddings.embed`
-    model_config.json       the sizes that go into the notebook's `model_config`
-    samples.json            of each patient of the list: subject_id and split
-    meanings.json           what the numbers in `adm_type` and `edge_attr` mean
+    model_config.json       sizes to set in the notebook's `model_config`
+    samples.json            subject_id and split of each patient in the list
+    meanings.json           meanings of the numbers in `adm_type` and `edge_attr`
     unmapped_codes.json     codes that the tokenizer does not hold
 
 Nodes of a visit are the tokens of its codes (`--nodes=tokens`), or one node a code whose initial vector is the code's
-embedding (`--nodes=codes`). The model counts seven kinds of edges: here one for each unordered pair of diagnosis,
-procedure and prescription, and one of the readout node with all others. The notebook tells the ranges of `time` and
-`delta` and no more: here `time` is the day of the year, and `delta` the months since the visit before.
+embedding (`--nodes=codes`). The model has seven kinds of edges: here one for each unordered pair of diagnosis,
+procedure and prescription, and one between the readout node and all others. The notebook defines only the ranges of
+`time` and `delta`: here `time` is the day of the year, and `delta` the months since the previous visit.
 """
 
 import functools
@@ -40,20 +40,20 @@ from preprocessing.common.errors import InputError
 READOUT, UNKNOWN = SPECIAL = ("[READOUT]", "[UNK]")
 UNKNOWN_ID = SPECIAL.index(UNKNOWN)
 HIDDEN_SIZE = 540
-# The notebook initializes embeddings by normal numbers of this deviation (`initializer_range`).
+# The notebook initializes embeddings by normal numbers of this standard deviation (`initializer_range`).
 STD = 0.02
-# Edge kind of two kinds of nodes, symmetric: 0 to 5.
+# Kind of the edge, 0 to 5, between nodes of two kinds.
 PAIR_EDGE = np.array([[0, 1, 2], [1, 3, 4], [2, 4, 5]])
 
 
 def convert(request: Request) -> None:
-    """Writes all files into `request.output` and prints how GT-BEHRT is trained on them.
+    """Write all files into `request.output` and print the steps to train GT-BEHRT on them.
 
     Options: `nodes` (`tokens` or `codes`), `tokens_per_code` (K by default), `width` (hidden size, 540 by default),
     `task` (`mortality` or `readmission`) or `labels` (MEDS label file).
 
     Raises:
-        InputError: something given cannot be used, or PyTorch Geometric is missing.
+        InputError: an argument cannot be used, or PyTorch Geometric is missing.
     """
     geometric = extras.load("torch_geometric.data")
     options = request.options
@@ -64,7 +64,7 @@ def convert(request: Request) -> None:
     if hidden_size // 5 < dim:
         raise InputError(
             f"--width={hidden_size} leaves {hidden_size // 5} numbers for a node, but the tokenizer's vectors have"
-            f" {dim}; give --width={-(-dim // 12) * 60} or more."
+            f" {dim} numbers; give --width={-(-dim // 12) * 60} or more."
         )
     records = open_records(request)
     spelled = spell(records, options.get("nodes", "tokens"), request.unmapped, options.get("tokens_per_code"))
@@ -81,16 +81,18 @@ def convert(request: Request) -> None:
         sizes |= {"age_vocab_size": LIMITS["age"], "delta_size": LIMITS["delta"]}
         (folder / "model_config.json").write_text(json.dumps(sizes, indent=1) + "\n")
         records.write_report(folder)
-        about = gt_behrt_check.check_gt_behrt(folder)
-    print(f"{about.patients:,} patients, {about.visits:,} visits, {about.positive:,} positive labels,")
-    print(f"at most {about.most_nodes:,} nodes and {about.most_edges:,} edges in a visit.")
+        contents = gt_behrt_check.check_gt_behrt(folder)
+    print(
+        f"Wrote {contents.patients:,} patients with {contents.visits:,} visits and {contents.positive:,} positive"
+        f" labels; a visit has at most {contents.most_nodes:,} nodes and {contents.most_edges:,} edges."
+    )
     if chosen.left_out:
-        print(f"{chosen.left_out:,} labels have no visit that ended before them and are left out.")
+        print(f"{chosen.left_out:,} labels are left out, as no visit ended before them.")
     print(next_steps(request.output))
 
 
 def spell(records: Records, nodes: str, unmapped: str, tokens_per_code: int | None) -> Spelling:
-    """What stands for each code among the nodes."""
+    """Return the node vocabulary and the nodes of each code."""
     special = list(SPECIAL)
     unknown = UNKNOWN if unmapped == "unk" else None
     if nodes == "codes":
@@ -100,7 +102,7 @@ def spell(records: Records, nodes: str, unmapped: str, tokens_per_code: int | No
 
 
 def write(folder: Path, records: Records, spelled: Spelling, chosen: samples.Samples, geometric: ModuleType) -> None:
-    """Writes `data.pickle`, `samples.json` and `meanings.json`."""
+    """Write `data.pickle`, `samples.json` and `meanings.json`."""
     visits = records.visits
     types, fields = visit_fields(visits)
     graphs = Graphs(visits, spelled)
@@ -121,27 +123,27 @@ def write(folder: Path, records: Records, spelled: Spelling, chosen: samples.Sam
             )
             for visit in kept
         ]
-        # Padding is the same for all patients: the pickle holds it once.
+        # All patients share the objects of padding, so the pickle holds them once.
         patients.append(patient + padding[len(patient) :])
     with open(folder / "data.pickle", "wb") as file:
         pickle.dump(patients, file, protocol=4)
     subjects = visits.subject[chosen.first]
-    about = {"subject_id": subjects.tolist(), "split": records.dataset.split_of(subjects).tolist()}
-    (folder / "samples.json").write_text(json.dumps(about) + "\n")
+    patient_table = {"subject_id": subjects.tolist(), "split": records.dataset.split_of(subjects).tolist()}
+    (folder / "samples.json").write_text(json.dumps(patient_table) + "\n")
     meanings = {"adm_type": types, "edge_attr": dict(enumerate(edge_kinds()))}
     (folder / "meanings.json").write_text(json.dumps(meanings, indent=1) + "\n")
 
 
 def visit_fields(visits: Visits) -> tuple[dict[str, str], dict[str, np.ndarray]]:
-    """What the model reads of a visit beside its graph, `[visits]` int64 each, in the ranges of `LIMITS`.
+    """Return the fields of visits that the model reads besides the graphs, clipped to the ranges of `LIMITS`.
 
     Returns:
-        The meaning of each `adm_type`, and the fields. What lies beyond a range is the last of the range.
+        The meaning of each `adm_type`, and the fields, `[visits]` int64 each.
     """
-    names, place = visits.admission_types()
+    names, index = visits.admission_types()
     last = LIMITS["adm_type"] - 1
-    # 0 is padding; all types but the most frequent share the last number with the unknown.
-    adm_type = np.where((place < 0) | (place >= last - 1), last, place + 1)
+    # 0 is padding; the last number stands for rare and unknown types.
+    adm_type = np.where((index < 0) | (index >= last - 1), last, index + 1)
     day = (visits.start - visits.start.astype("datetime64[Y]")) // np.timedelta64(1, "D") + 1
     raw = {
         "age": np.nan_to_num(visits.age_days / DAYS_A_YEAR),
@@ -155,25 +157,26 @@ def visit_fields(visits: Visits) -> tuple[dict[str, str], dict[str, np.ndarray]]
 
 
 class Graphs:
-    """Graphs of visits. Visits of the same make-up share their edges, in memory and in the pickle."""
+    """Make the graphs of visits; visits with the same kinds and numbers of nodes share their edges."""
 
     def __init__(self, visits: Visits, spelled: Spelling):
         import torch
 
         self._tensor = torch.from_numpy
-        self.visits, self.spelled = visits, spelled
+        self.visits = visits
+        self.spelled = spelled
         self.of = functools.lru_cache(maxsize=10_000)(self._of)
         self._edges_of = functools.cache(self._edges)
 
     def padding(self) -> dict:
-        """Nodes and edges of no visit: the readout node alone."""
+        """Return the graph that stands for a missing visit: the readout node alone."""
         empty = np.zeros(0, np.int64)
         nodes = {"x": np.zeros(1, np.int64), "edge_index": np.zeros((2, 0), np.int64), "edge_attr": empty}
         return {name: self._tensor(array) for name, array in nodes.items()}
 
     def _of(self, visit: int) -> dict:
         codes = self.visits.codes_of(visit)
-        # In the order of kinds, so that more visits are of the same make-up.
+        # Sorted by kind, so that more visits share their edges.
         codes = codes[np.argsort(self.visits.kind[codes], kind="stable")]
         codes = self._with_one_unknown(codes)
         parts = [self.spelled.of(code) for code in codes]
@@ -183,7 +186,7 @@ class Graphs:
         return {"x": self._tensor(x), "edge_index": edge_index, "edge_attr": edge_attr}
 
     def _with_one_unknown(self, codes: np.ndarray) -> np.ndarray:
-        """Codes of which those that the unknown node stands for are there once for each kind: it says no more twice."""
+        """Return the codes with only one unknown code of each kind, as they all have the same node."""
         unknown = self.spelled.ids[self.spelled.offsets[codes]] == UNKNOWN_ID
         _, first = np.unique(self.visits.kind[codes[unknown]], return_index=True)
         return codes[np.sort(np.concatenate([np.flatnonzero(~unknown), np.flatnonzero(unknown)[first]]))]
@@ -194,23 +197,26 @@ class Graphs:
 
 
 def visit_edges(kinds: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Edges of a visit, both ways: of the readout node with all others, of the nodes of one code with one another, and
-    of the first, second, ... nodes of any two codes, so that codes of one node each are all joined.
+    """Return the edges of a visit, in both directions.
+
+    Edges join the readout node with all others, the nodes of a code with one another, and the first, second, ... nodes
+    of any two codes, so that codes of one node each are all joined.
 
     Args:
-        kinds: `[codes]` kind of each code.
-        counts: `[codes]` number of its nodes.
+        kinds: `[codes]` int8, kind of each code.
+        counts: `[codes]` int32, number of nodes of each code.
 
     Returns:
         `edge_index` `[2, edges]` and `edge_attr` `[edges]`, int64; node 0 is the readout, those of the codes follow.
     """
     code = np.repeat(np.arange(len(counts)), counts)
-    place = np.arange(len(code)) - np.repeat(np.cumsum(counts) - counts, counts)
-    joined = (code[:, None] == code) | (place[:, None] == place)
+    rank = np.arange(len(code)) - np.repeat(np.cumsum(counts) - counts, counts)
+    joined = (code[:, None] == code) | (rank[:, None] == rank)
     np.fill_diagonal(joined, False)
     source, target = np.nonzero(joined)
     attr = PAIR_EDGE[kinds[code[source]], kinds[code[target]]]
-    nodes, readout = np.arange(1, len(code) + 1), np.zeros(len(code), np.int64)
+    nodes = np.arange(1, len(code) + 1)
+    readout = np.zeros(len(code), np.int64)
     index = np.stack(
         [np.concatenate([source + 1, nodes, readout]), np.concatenate([target + 1, readout, nodes])]
     ).astype(np.int64)
@@ -218,13 +224,13 @@ def visit_edges(kinds: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def edge_kinds() -> list[str]:
-    """What the numbers in `edge_attr` mean."""
+    """Return the meanings of the numbers in `edge_attr`."""
     names = {int(PAIR_EDGE[i, j]): f"{KINDS[i]} and {KINDS[j]}" for i in range(3) for j in range(i, 3)}
     return [*(names[i] for i in range(READOUT_EDGE)), "readout node"]
 
 
 def next_steps(output: Path) -> str:
-    """What to change in the notebook."""
+    """Return the steps that remain, among them the changes to the notebook."""
     return f"""Next, in GT-BEHRT_Notebook.ipynb (git clone https://github.com/healthylaife/GT-BEHRT; pip install torch
 torch_geometric pytorch_pretrained_bert einops scikit-learn pandas):
   cell 4   with open('{output}/data.pickle', 'rb') as handle: dataset = pickle.load(handle)

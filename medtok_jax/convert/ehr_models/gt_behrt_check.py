@@ -1,4 +1,4 @@
-"""Reads visit graphs as GT-BEHRT does, and holds them against all that its model takes for granted."""
+"""Check visit graphs for GT-BEHRT against everything that its model assumes."""
 
 import dataclasses
 import importlib
@@ -14,7 +14,7 @@ from preprocessing.common import extras
 from preprocessing.common.errors import InputError
 
 NUM_VISITS = 50
-# Rows of the model's embeddings: numbers must be below.
+# Sizes of the model's embedding tables; values must be below them.
 LIMITS = {"age": 103, "time": 367, "delta": 144, "adm_type": 11, "los": 1192, "mask_v": 2, "label": 2, "mask": 2}
 READOUT_EDGE = 6
 _KEYS = {"x", "edge_index", "edge_attr", *LIMITS}
@@ -22,8 +22,14 @@ _KEYS = {"x", "edge_index", "edge_attr", *LIMITS}
 
 @dataclasses.dataclass(frozen=True)
 class Contents:
-    """What a directory holds: numbers of patients, of their visits without padding, of labels that are 1, and the most
-    nodes and edges of a visit."""
+    """Count the contents of a directory.
+
+    Attributes:
+        patients: number of patients.
+        visits: number of their visits, without padding.
+        positive: number of labels that are 1.
+        most_nodes, most_edges: of any visit.
+    """
 
     patients: int
     visits: int
@@ -33,10 +39,10 @@ class Contents:
 
 
 def check_gt_behrt(folder: Path) -> Contents:
-    """Reads what `gt_behrt` wrote.
+    """Read the files that `gt_behrt` wrote, and return counts of their contents.
 
     Raises:
-        InputError: the first thing that the model could not use, with the patient and the visit it is in.
+        InputError: names the first value that the model cannot use, with its patient and visit.
     """
     folder = Path(folder)
     patients = unpickling.load(folder / "data.pickle", _allowed())
@@ -44,14 +50,16 @@ def check_gt_behrt(folder: Path) -> Contents:
     config = json.loads((folder / "model_config.json").read_text())
     matrix = np.load(folder / "initial_nodes.npy")
     if len(set(names)) != len(names) or config["vocab_size"] != len(names):
-        raise InputError(f"{folder}: node_vocabulary.txt has repeated names, or not as many as model_config.json says.")
+        raise InputError(f"{folder}: node_vocabulary.txt repeats a name, or disagrees with model_config.json in size.")
     if matrix.shape != (len(names), config["hidden_size"] // 5) or not np.isfinite(matrix).all():
-        raise InputError(f"{folder}/initial_nodes.npy is {matrix.shape} or not finite; it needs a row for each node.")
+        raise InputError(
+            f"{folder}/initial_nodes.npy has the shape {matrix.shape} or is not finite; it needs a row for each node."
+        )
     if not isinstance(patients, list) or not patients:
-        raise InputError(f"{folder}/data.pickle holds no list of patients.")
-    about = json.loads((folder / "samples.json").read_text())
-    if any(len(column) != len(patients) for column in about.values()):
-        raise InputError(f"{folder}/samples.json is not of the {len(patients)} patients in data.pickle.")
+        raise InputError(f"{folder}/data.pickle does not hold a list of patients.")
+    columns = json.loads((folder / "samples.json").read_text())
+    if any(len(column) != len(patients) for column in columns.values()):
+        raise InputError(f"{folder}/samples.json does not describe the {len(patients)} patients in data.pickle.")
     checked: set[int] = set()
     for number, patient in enumerate(patients):
         _check_patient(patient, f"{folder}/data.pickle, patient {number}", len(names), checked)
@@ -70,7 +78,7 @@ def _contents(patients: list[list]) -> Contents:
 
 
 def _allowed() -> dict[str, object]:
-    """What a pickle of graphs asks for. Tensors lie in pickles of their own, which torch reads without code."""
+    """Return the names that a pickle of graphs may use; torch loads the tensors in it as weights only."""
     import collections
 
     import torch
@@ -94,33 +102,33 @@ def _tensor_storage(data: bytes) -> object:
     try:
         return torch.load(io.BytesIO(data), weights_only=True)
     except Exception as error:
-        # Torch advises to load it without looking, which is just what must not happen.
-        raise pickle.UnpicklingError("a tensor in it is none") from error
+        # The message of torch is not shown: it advises to load the file with `weights_only=False`.
+        raise pickle.UnpicklingError("a tensor in it cannot be loaded") from error
 
 
 def _check_patient(patient: object, where: str, vocab_size: int, checked: set[int]) -> None:
     if not isinstance(patient, list) or len(patient) != NUM_VISITS:
         raise InputError(f"{where} has {len(patient)} visits; the notebook cuts batches into {NUM_VISITS} each.")
     for number, visit in enumerate(patient):
-        # The notebook numbers visits within their patient, so that one may not stand in two places.
+        # Only the padding is shared between patients, and need not be checked twice.
         if id(visit) not in checked:
             _check_visit(visit, f"{where}, visit {number}", vocab_size)
             checked.add(id(visit))
     shown = [visit["mask_v"] for visit in patient]
     if shown != sorted(shown, reverse=True) or not shown[0]:
-        raise InputError(f"{where}: visits must come first and padding behind them; mask_v is {shown}.")
+        raise InputError(f"{where}: visits must come first and padding after them; mask_v is {shown}.")
     if len({id(visit) for visit in patient}) != NUM_VISITS:
-        raise InputError(f"{where} has the same object in two places; the notebook numbers the visits in place.")
+        raise InputError(f"{where} has the same object twice; the notebook writes a number into each visit.")
 
 
 def _check_visit(visit: object, where: str, vocab_size: int) -> None:
     if not hasattr(visit, "keys") or set(visit.keys()) != _KEYS:
-        raise InputError(f"{where} is no graph with the fields {', '.join(sorted(_KEYS))}.")
+        raise InputError(f"{where} is not a graph with the fields {', '.join(sorted(_KEYS))}.")
     for name, limit in LIMITS.items():
         if not isinstance(visit[name], int) or not 0 <= visit[name] < limit:
             raise InputError(f"{where}: {name} is {visit[name]}; it must be from 0 to {limit - 1}.")
     if bool(visit["adm_type"]) != bool(visit["mask_v"]):
-        raise InputError(f"{where}: adm_type is {visit['adm_type']}; it must be 0 in padding and there alone.")
+        raise InputError(f"{where}: adm_type is {visit['adm_type']}; it must be 0 in padding and only there.")
     x, index, attr = (np.asarray(visit[name]) for name in ("x", "edge_index", "edge_attr"))
     if any(array.dtype != np.int64 for array in (x, index, attr)) or x.ndim != 1:
         raise InputError(f"{where}: x [nodes], edge_index and edge_attr must be int64.")
@@ -129,13 +137,16 @@ def _check_visit(visit: object, where: str, vocab_size: int) -> None:
     if not _within(x, vocab_size):
         raise InputError(f"{where}: node ids go from {x.min()} to {x.max()}; there are {vocab_size} nodes.")
     if index.shape != (2, len(attr)) or attr.ndim != 1:
-        raise InputError(f"{where}: edge_index is {index.shape} and edge_attr {attr.shape}.")
+        raise InputError(
+            f"{where}: edge_index has the shape {index.shape} and edge_attr {attr.shape}; they must be [2, edges] and"
+            " [edges]."
+        )
     if len(attr) and not (_within(index, len(x)) and _within(attr, READOUT_EDGE + 1)):
-        raise InputError(f"{where}: edges must join nodes 0 to {len(x) - 1}, and be of the kinds 0 to {READOUT_EDGE}.")
+        raise InputError(f"{where}: edges must join nodes 0 to {len(x) - 1}, and have kinds from 0 to {READOUT_EDGE}.")
     others = np.flatnonzero(x)
     readout = index[0, index[1] == int(np.flatnonzero(x == 0)[0])]
     if visit["mask_v"] and not (len(others) and np.isin(others, readout).all()):
-        raise InputError(f"{where}: every node must have an edge to the readout node, and there must be one.")
+        raise InputError(f"{where} must have nodes besides the readout node, each with an edge to it.")
 
 
 def _within(numbers: np.ndarray, limit: int) -> bool:

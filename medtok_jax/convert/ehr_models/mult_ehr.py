@@ -1,8 +1,8 @@
-"""The heterogeneous graph of MulT-EHR (Chan et al., 2024), https://github.com/HKU-MedAI/MulT-EHR.
+"""Write the heterogeneous graph for MulT-EHR (Chan et al., 2024), https://github.com/HKU-MedAI/MulT-EHR.
 
-Patients make visits, and visits are joined to diagnoses, procedures and prescriptions. Its trainers read four pickles,
-two of them graphs of the DGL library. As such a pickle loads only with a DGL much like the one that wrote it, the graph
-is written as arrays, and a script beside them makes the pickles with the DGL that is there for training:
+Edges join patients to their visits, and visits to diagnoses, procedures and prescriptions. The trainers read four
+pickles, two of them graphs of the DGL library. As such a pickle loads only with a similar version of DGL, the graph is
+written as arrays, and a script beside them makes the pickles with the DGL that is installed for training:
 
     NAME_entity_mapping.pkl  node type -> name -> number
     NAME_labels.pkl          mort_pred, readm, los: visit -> class; drug_rec: visit -> drugs; all_drugs: their list
@@ -12,11 +12,11 @@ is written as arrays, and a script beside them makes the pickles with the DGL th
     HGT_Causal_MEDTOK.yml    a configuration for main.py
     unmapped_codes.json      codes that the tokenizer does not hold
 
-MulT-EHR draws random features, unless its configuration names a graph with pretrained ones: that is NAME_ptr.pkl,
-where a code has its MedTok embedding and all else normal numbers of the same deviation, 1. Labels are those of the
-repository, which takes them from PyHealth: of visits with at least one code of each kind; death in the next visit; next
-visit less than 15 days after this one's start; days of the stay in ten classes; drugs by the first four characters of
-their code.
+MulT-EHR draws random features, unless its configuration names a graph with pretrained ones: that is NAME_ptr.pkl, in
+which codes have their MedTok embeddings and all other nodes normal numbers of the same standard deviation, 1. Labels
+are defined as in the repository, which takes them from PyHealth. They are given to visits with at least one code of
+each kind: death in the next visit; a next visit that starts less than 15 days after this one's start; days of the stay
+in ten classes; drugs by the first four characters of their code.
 """
 
 import importlib.resources
@@ -42,12 +42,12 @@ _FILES = "mult_ehr_files"
 
 
 def convert(request: Request) -> None:
-    """Writes all files into `request.output` and prints how MulT-EHR is trained on them.
+    """Write all files into `request.output` and print the steps to train MulT-EHR on them.
 
     Options: `width` (of features, 128 by default).
 
     Raises:
-        InputError: something given cannot be used.
+        InputError: an argument cannot be used.
     """
     width = int(request.options.get("width", WIDTH))
     check_width(request, width)
@@ -65,21 +65,28 @@ def convert(request: Request) -> None:
         _dump(folder / f"{NAME}_entity_mapping.pkl", mapping)
         _dump(folder / f"{NAME}_labels.pkl", labels)
         np.savez(folder / "graph.npz", **edges(visits, node), **features(mapping, spelled, matrix, width))
-        _write_for_the_user(folder, request.output, width, len(labels["all_drugs"]))
+        _write_script_and_config(folder, request.output, width, len(labels["all_drugs"]))
         records.write_report(folder)
         counts = mult_ehr_check.check_mult_ehr(folder)
-    print(", ".join(f"{count:,} of {name}" for name, count in counts.items()) + ".")
+    print("Wrote nodes and labels: " + ", ".join(f"{count:,} of {name}" for name, count in counts.items()) + ".")
     print(next_steps(request.output))
 
 
 def entities(visits: Visits, spelled: Spelling) -> tuple[dict[str, dict[str, int]], np.ndarray]:
-    """The numbers of all nodes of each type by name, and the `[keys]` number of each code among those of its kind."""
+    """Number the nodes of each type.
+
+    Returns:
+        type -> name -> number, and the `[keys]` int64 number of each code among the nodes of its kind.
+
+    Raises:
+        InputError: two patients have a visit of the same name.
+    """
     mapping = {
         "patient": {str(subject): i for i, subject in enumerate(visits.subject[visits.is_first])},
         "visit": {str(name): i for i, name in enumerate(visits.name)},
     }
     if len(mapping["visit"]) != len(visits):
-        raise InputError("The hadm_id of two visits of different patients is the same; MulT-EHR tells visits by it.")
+        raise InputError("Two patients have visits with the same hadm_id; MulT-EHR needs a distinct one for each.")
     node = np.empty(len(visits.key), np.int64)
     for number, kind in enumerate(KINDS):
         mapping[kind] = {}
@@ -90,7 +97,7 @@ def entities(visits: Visits, spelled: Spelling) -> tuple[dict[str, dict[str, int
 
 
 def edges(visits: Visits, node: np.ndarray) -> dict[str, np.ndarray]:
-    """The edges of each relation: `[2, edges]` int64, none twice."""
+    """Return the distinct edges of each relation, `[2, edges]` int64."""
     patient = np.cumsum(visits.is_first) - 1
     visit = np.repeat(np.arange(len(visits)), np.diff(visits.offsets))
     found = {"makes": np.stack([patient, np.arange(len(visits))])}
@@ -104,14 +111,14 @@ def edges(visits: Visits, node: np.ndarray) -> dict[str, np.ndarray]:
 def features(
     mapping: dict[str, dict[str, int]], spelled: Spelling, matrix: np.ndarray, width: int
 ) -> dict[str, np.ndarray]:
-    """`num_TYPE`, and `feat_TYPE` `[nodes, width]` float32."""
+    """Return for each node type `num_TYPE`, int64, and `feat_TYPE`, `[nodes, width]` float32."""
     rng = np.random.default_rng(1)
-    place = {token: number for number, token in enumerate(spelled.tokens)}
+    row = {token: number for number, token in enumerate(spelled.tokens)}
     arrays = {}
     for kind, names in mapping.items():
         arrays[f"num_{kind}"] = np.int64(len(names))
         arrays[f"feat_{kind}"] = (
-            matrix[[place[name] for name in names]]
+            matrix[[row[name] for name in names]]
             if kind in KINDS
             else rng.normal(size=(len(names), width)).astype(np.float32)
         )
@@ -119,10 +126,10 @@ def features(
 
 
 def task_labels(visits: Visits) -> dict:
-    """What `NAME_labels.pkl` holds; see the head of this file."""
+    """Return the contents of `NAME_labels.pkl`, which the head of this file defines."""
     present = np.zeros((len(visits), len(KINDS)), bool)
     present[np.repeat(np.arange(len(visits)), np.diff(visits.offsets)), visits.kind[visits.code]] = True
-    whole = present.all(1)
+    has_all_kinds = present.all(1)
     has_next = np.append(~visits.is_first[1:], False)
     gap = np.append((visits.start[1:] - visits.start[:-1]) // np.timedelta64(1, "D"), 0)
     next_dies = np.append(visits.died[1:], False)
@@ -132,19 +139,19 @@ def task_labels(visits: Visits) -> dict:
         key.partition("/")[2][: 4 if key.startswith((f"{NDC}/", f"{ATC}/")) else None] for key in visits.key.tolist()
     ]
     of_patient = np.cumsum(visits.is_first) - 1
-    # Drugs are recommended to patients of two such visits or more.
-    often = np.bincount(of_patient, whole)[of_patient] >= 2
+    # Drugs are recommended for patients with two such visits or more.
+    often = np.bincount(of_patient, has_all_kinds)[of_patient] >= 2
     is_drug = visits.kind == KINDS.index(PRESCRIPTION)
     drug_rec = {
         int(v): list(dict.fromkeys(cut[code] for code in visits.codes_of(v) if is_drug[code]))
-        for v in np.flatnonzero(whole & often)
+        for v in np.flatnonzero(has_all_kinds & often)
     }
     return {
-        "mort_pred": {int(v): int(next_dies[v]) for v in np.flatnonzero(whole & has_next)},
+        "mort_pred": {int(v): int(next_dies[v]) for v in np.flatnonzero(has_all_kinds & has_next)},
         "drug_rec": drug_rec,
         "all_drugs": sorted({drug for drugs in drug_rec.values() for drug in drugs}),
-        "los": {int(v): int(los[v]) for v in np.flatnonzero(whole)},
-        "readm": {int(v): int(gap[v] < READMISSION_DAYS) for v in np.flatnonzero(whole & has_next)},
+        "los": {int(v): int(los[v]) for v in np.flatnonzero(has_all_kinds)},
+        "readm": {int(v): int(gap[v] < READMISSION_DAYS) for v in np.flatnonzero(has_all_kinds & has_next)},
     }
 
 
@@ -153,7 +160,7 @@ def _dump(path: Path, value: dict) -> None:
         pickle.dump(value, file, protocol=4)
 
 
-def _write_for_the_user(folder: Path, output: Path, width: int, num_drugs: int) -> None:
+def _write_script_and_config(folder: Path, output: Path, width: int, num_drugs: int) -> None:
     files = importlib.resources.files("medtok_jax.convert.ehr_models") / _FILES
     (folder / "make_graph.py").write_text((files / "make_graph.py").read_text(encoding="utf-8"), encoding="utf-8")
     text = (files / "HGT_Causal_MEDTOK.yml").read_text(encoding="utf-8")
@@ -163,7 +170,7 @@ def _write_for_the_user(folder: Path, output: Path, width: int, num_drugs: int) 
 
 
 def next_steps(output: Path) -> str:
-    """How to go on in the repository."""
+    """Return the steps that remain in the repository of MulT-EHR."""
     return f"""Next, where MulT-EHR is trained (git clone https://github.com/HKU-MedAI/MulT-EHR; pip install torch dgl
 pyhealth wandb plotly pyyaml; a DGL made for that torch, see https://www.dgl.ai/pages/start.html):
   python {output}/make_graph.py

@@ -1,4 +1,4 @@
-"""The patient records of a conversion, opened: visits, and what became of their codes."""
+"""Open the tokenizer and the patient records of a conversion, and report unmapped codes."""
 
 import dataclasses
 from pathlib import Path
@@ -18,7 +18,7 @@ UNMAPPED_FILE = "unmapped_codes.json"
 
 @dataclasses.dataclass(frozen=True)
 class Records:
-    """What a target is written from."""
+    """Hold the inputs of a conversion: the tokenizer, the events, the mapper of their codes, and the visits."""
 
     tokenizer: MedTokTokenizer
     dataset: MedsDataset
@@ -26,21 +26,21 @@ class Records:
     visits: Visits
 
     def write_report(self, folder: Path) -> None:
-        """Writes what was not mapped, and why, into `folder`, and prints a line for each code system."""
+        """Write the unmapped codes with reasons into `folder`, and print a line for each code system."""
         self.mapper.write(folder / UNMAPPED_FILE)
         print(self.mapper.summary())
         if self.visits.without_codes:
-            print(f"{self.visits.without_codes:,} stays have no medical code and are left out.")
+            print(f"{self.visits.without_codes:,} stays are left out, as they have no medical code.")
 
 
 def open_records(request: Request) -> Records:
-    """Opens the tokenizer and the events of a request, and reads the visits.
+    """Open the tokenizer and the events of a request, and read the visits.
 
     Raises:
         InputError: one of them is missing or cannot be used.
     """
     if request.events is None:
-        raise InputError("--events is missing: give a MEDS data set, or a MIMIC-III or MIMIC-IV directory.")
+        raise InputError("--events is missing; give a MEDS data set, or a MIMIC-III or MIMIC-IV directory.")
     tokenizer = MedTokTokenizer.from_pretrained(request.tokenizer)
     mapper = CodeMapper(tokenizer.directory.table["key"], request.unmapped)
     dataset = open_events(request.events, meds_directory(request))
@@ -48,14 +48,14 @@ def open_records(request: Request) -> Records:
 
 
 def check_width(request: Request, width: int) -> None:
-    """Refuses, before events are read, a width that the codebook cannot be projected to.
+    """Refuse, before events are read, a width that the codebook cannot be projected to.
 
     Raises:
-        InputError: it is less than that of the codebook.
+        InputError: `width` is less than the width of the codebook.
     """
     projection(read_config(request.tokenizer).embedding_dim, width)
 
 
 def meds_directory(request: Request) -> Path:
-    """Where MIMIC is put as MEDS: beside the output, so that the next conversion to a directory there finds it."""
+    """Return the folder for MIMIC in MEDS: beside the output, so that further conversions to that folder find it."""
     return request.output.parent / f"{request.events.resolve().name}-meds"

@@ -1,4 +1,4 @@
-"""The codebook in the width of another model: a fixed linear map that keeps all angles and relative lengths."""
+"""Project the codebook to the width of another model by a fixed linear map that keeps angles and relative lengths."""
 
 import numpy as np
 
@@ -6,9 +6,9 @@ from preprocessing.common.errors import InputError
 
 
 def projection(dim: int, width: int, *, seed: int = 0) -> np.ndarray:
-    """A random isometry `[width, dim]` float64: columns are orthonormal, so `x @ projection.T` keeps inner products.
+    """Draw a random isometry `[width, dim]` float64; its columns are orthonormal, so `x @ P.T` keeps inner products.
 
-    Drawn uniformly (QR of a Gaussian matrix, signs fixed by the diagonal of R) from `seed` alone.
+    It is drawn uniformly (QR of a Gaussian matrix, signs fixed by the diagonal of R) and depends only on `seed`.
 
     Raises:
         InputError: `width` is smaller than `dim`, so no such map exists.
@@ -24,16 +24,16 @@ def projection(dim: int, width: int, *, seed: int = 0) -> np.ndarray:
 
 
 def project(vectors: np.ndarray, width: int, *, seed: int = 0, std: float | None = None) -> np.ndarray:
-    """`[rows, dim]` vectors as `[rows, width]` float32, all scaled by one factor so that entries deviate by `std`.
+    """Project vectors to `[rows, width]` float32 and scale them by one factor to the standard deviation `std`.
 
     Args:
-        vectors: finite numbers.
-        width: of the model that takes them, at least `dim`.
+        vectors: `[rows, dim]`, finite.
+        width: of the model that uses them, at least `dim`.
         seed: of the projection.
         std: standard deviation of all entries together, such as the 0.02 of GPT-2's embeddings; None keeps lengths.
 
     Raises:
-        InputError: `width` is smaller than `dim`, or the vectors cannot be scaled, being equal.
+        InputError: `width` is smaller than `dim`, or the vectors are all equal and cannot be scaled.
     """
     projected = np.asarray(vectors, np.float64) @ projection(vectors.shape[1], width, seed=seed).T
     if std is not None:

@@ -1,8 +1,8 @@
-"""What stands for a code in the vocabulary of another model: MedTok tokens, a code of its own, or the unknown token.
+"""Spell codes in the vocabulary of another model: as MedTok tokens, as tokens of their own, or as the unknown token.
 
-A token is written `MEDTOK//<id>` with its global id, the row of the codebook. Token order within a code: the first
-token of each of the four embeddings, then the second of each, and so on; a token that comes twice counts once. The
-first K or so are thus what matters most of every embedding.
+A token is written `MEDTOK//<id>` with its id, the row of the codebook. The tokens of a code are ordered by rank: the
+first token of each of the four embeddings, then the second of each, and so on; repeated tokens are left out. The first
+tokens are thus the most important ones of every embedding.
 """
 
 import dataclasses
@@ -16,19 +16,19 @@ from preprocessing.common.errors import InputError
 from preprocessing.common.ragged import offsets_of
 
 PREFIX = "MEDTOK//"
-# Codes whose embeddings are computed at once.
+# Number of codes whose embeddings are computed at once.
 CHUNK = 8192
 
 
 @dataclasses.dataclass(frozen=True)
 class Spelling:
-    """A vocabulary, and what stands for each code of `Visits.key` in it.
+    """Hold a vocabulary and the tokens that spell each code of `Visits.key` in it.
 
     Attributes:
-        tokens: the vocabulary; the place of a token is its id.
+        tokens: the vocabulary; the index of a token is its id.
         vectors: `[tokens, d]` float32, of MedTok tokens or codes; rows of other tokens are NaN.
         offsets: `[keys + 1]` int64, the tokens of key k are `ids[offsets[k]:offsets[k + 1]]`.
-        ids: `[...]` int32, places in `tokens`.
+        ids: `[...]` int32, indices into `tokens`.
     """
 
     tokens: list[str]
@@ -37,20 +37,20 @@ class Spelling:
     ids: np.ndarray
 
     def of(self, key: int) -> np.ndarray:
-        """Token ids that stand for a key."""
+        """Return the token ids that spell the code with index `key` in `Visits.key`."""
         return self.ids[self.offsets[key] : self.offsets[key + 1]]
 
     @property
     def has_vector(self) -> np.ndarray:
-        """`[tokens]` bool, whether a token's vector comes from the tokenizer."""
+        """Return a `[tokens]` bool mask of the tokens whose vectors come from the tokenizer."""
         return ~np.isnan(self.vectors[:, 0])
 
     def initial_matrix(self, width: int, *, std: float, seed: int = 0) -> np.ndarray:
-        """`[tokens, width]` float32 to initialize an embedding by: projected vectors; normal numbers for other tokens.
+        """Return an initial embedding table, `[tokens, width]` float32: projected vectors, or else normal numbers.
 
         Args:
             width: of the model.
-            std: standard deviation of the entries of both, that of the model's own initialization.
+            std: standard deviation of both, equal to that of the model's own initialization.
             seed: of the projection and of the normal numbers.
 
         Raises:
@@ -65,18 +65,22 @@ class Spelling:
 def by_tokens(
     tokenizer: MedTokTokenizer, visits: Visits, *, special: list[str], unknown: str | None, per_code: int
 ) -> Spelling:
-    """Every code the tokenizer holds by MedTok tokens, which are all in the vocabulary; others by themselves.
+    """Spell every code of the tokenizer by MedTok tokens, which are all in the vocabulary.
 
     Args:
         tokenizer: the tokenizer.
-        visits: whose codes are to be spelled.
+        visits: the visits whose codes are spelled.
         special: the model's own tokens, which begin the vocabulary.
-        unknown: the one of them that stands for every code that the tokenizer does not hold; None to give each of them
-            a token of its own, behind the MedTok tokens.
-        per_code: tokens of a code at most; 0 for all.
+        unknown: the special token for all codes that the tokenizer does not hold; None to give each of them a token of
+            its own, after the MedTok tokens.
+        per_code: number of tokens of a code at most; 0 for all.
+
+    Raises:
+        InputError: a code is spelled like a token of the model.
     """
     codebook = tokenizer.directory.codebook
-    mapped, own = visits.row >= 0, _own(visits, unknown)
+    mapped = visits.row >= 0
+    own = _own(visits, unknown)
     tokens = [*special, *(f"{PREFIX}{number}" for number in range(len(codebook))), *own]
     ordered, counts = ordered_tokens(tokenizer.directory.ids[visits.row[mapped]], per_code)
     lengths = np.ones(len(visits.key), np.int64)
@@ -90,11 +94,12 @@ def by_tokens(
 
 
 def by_codes(tokenizer: MedTokTokenizer, visits: Visits, *, special: list[str], unknown: str | None) -> Spelling:
-    """Every code by a token of its own, whose vector is the mean of the code's four quantized embeddings.
+    """Spell every code by a token of its own, whose vector is the mean of the code's four quantized embeddings.
 
-    Args: as `by_tokens`.
+    Args and errors as for `by_tokens`.
     """
-    mapped, own = visits.row >= 0, _own(visits, unknown)
+    mapped = visits.row >= 0
+    own = _own(visits, unknown)
     keys = [str(key) for key in visits.key[mapped]]
     ids = np.empty(len(visits.key), np.int32)
     ids[mapped] = len(special) + np.arange(len(keys))
@@ -105,33 +110,33 @@ def by_codes(tokenizer: MedTokTokenizer, visits: Visits, *, special: list[str], 
 
 
 def pooled(tokenizer: MedTokTokenizer, rows: np.ndarray) -> np.ndarray:
-    """`[rows, d]` float32, the mean of the four quantized embeddings of some rows of the table."""
+    """Return the mean of the four quantized embeddings of each row of the table, `[rows, d]` float32."""
     parts = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
     found = [tokenizer.similarity.quantized(part).mean(1) for part in parts]
     return np.concatenate(found or [np.zeros((0, tokenizer.config.embedding_dim), np.float32)])
 
 
 def ordered_tokens(ids: np.ndarray, per_code: int) -> tuple[np.ndarray, np.ndarray]:
-    """The tokens of some codes in the order that the head of this file tells, without repetitions.
+    """Order the tokens of codes by rank, as the head of this file defines, without repetitions.
 
     Args:
-        ids: `[codes, 4K]`, as the tokenizer has them: K of each embedding.
-        per_code: how many of each code at most; 0 for all.
+        ids: `[codes, 4K]` token ids in the tokenizer's order: K of each embedding.
+        per_code: number of tokens of a code at most; 0 for all.
 
     Returns:
-        Tokens, code after code, and the `[codes]` number of each code's.
+        Tokens, code after code, and the `[codes]` number of tokens of each code.
     """
     ids = ids.reshape(len(ids), 4, -1).transpose(0, 2, 1).reshape(len(ids), ids.shape[1])
     kept = np.ones(ids.shape, bool)
-    for place in range(1, ids.shape[1]):
-        kept[:, place] = (ids[:, :place] != ids[:, place : place + 1]).all(1)
+    for rank in range(1, ids.shape[1]):
+        kept[:, rank] = (ids[:, :rank] != ids[:, rank : rank + 1]).all(1)
     if per_code:
         kept &= np.cumsum(kept, axis=1) <= per_code
     return ids[kept], kept.sum(1)
 
 
 def _own(visits: Visits, unknown: str | None) -> list[str]:
-    """Codes that get a token of their own although the tokenizer does not hold them."""
+    """Return the codes that get a token of their own although the tokenizer does not hold them."""
     return [] if unknown else [str(key) for key in visits.key[visits.row < 0]]
 
 
@@ -147,6 +152,6 @@ def _vectors(tokens: int, known: np.ndarray, start: int) -> np.ndarray:
 
 def _checked(tokens: list[str], vectors: np.ndarray, offsets: np.ndarray, ids: np.ndarray) -> Spelling:
     if len(set(tokens)) != len(tokens):
-        twice = next(token for token in tokens if tokens.count(token) > 1)
-        raise InputError(f"{twice!r} is a code of the events and a token of the model; use --unmapped=unk or drop.")
+        repeated = next(token for token in tokens if tokens.count(token) > 1)
+        raise InputError(f"{repeated!r} is a code of the events and a token of the model; use --unmapped=unk or drop.")
     return Spelling(tokens, vectors, offsets, ids)

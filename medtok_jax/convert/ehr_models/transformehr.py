@@ -1,18 +1,20 @@
-"""Visits for TransformEHR (Yang et al., 2023), https://github.com/whaleloops/TransformEHR.
+"""Write visits for TransformEHR (Yang et al., 2023), https://github.com/whaleloops/TransformEHR.
 
-Its `preprocess.py` writes and its `sample_load.py` reads three files side by side, an entry a patient in each: pickled
-visits, pickled dates, and a line of text. Written here:
+Its `preprocess.py` writes and its `sample_load.py` reads three files with an entry for each patient: pickled visits,
+pickled dates, and a line of text. The files are:
 
-    train/, dev/, test/     value.pickle   a pickle a patient after another: a list of visits ([tokens], [], [])
-                            dates.pickle   likewise: the day each visit ended, `2156-01-11`, rising
+    train/, dev/, test/     value.pickle   one pickle for each patient: a list of visits ([tokens], [], [])
+                            dates.pickle   one pickle for each patient: the days on which visits ended, `2156-01-11`,
+                                           ascending
                             key.txt        subject_id
     dict.txt                the vocabulary: BERT's special and unused tokens, then MedTok tokens (`MEDTOK//<id>`)
-    tokenizer/              the same as `vocab.txt` for `--tokenizer_name`
-    model/config.json       of BART with that vocabulary, for `--config_name`
+    tokenizer/              the same vocabulary as `vocab.txt`, for `--tokenizer_name`
+    model/config.json       configuration of BART with that vocabulary, for `--config_name`
     embed_tokens.npy        [tokens, width] float32, for `model.shared`
     unmapped_codes.json     codes that the tokenizer does not hold
 
-As there, visits that end on one day are one. The repository lacks `dataset.py`, which turns this into batches.
+As in `preprocess.py`, visits that end on the same day are merged. The repository lacks `dataset.py`, which would make
+batches of these files.
 """
 
 import json
@@ -32,18 +34,19 @@ from medtok_jax.records.visits import Visits
 from preprocessing.common.atomic import whole_folder
 from preprocessing.common.errors import InputError
 
-WIDTH, HEADS = 768, 12
+WIDTH = 768
+HEADS = 12
 MAX_POSITIONS = 1024
 STD = 0.02
 
 
 def convert(request: Request) -> None:
-    """Writes all files into `request.output` and prints how TransformEHR is trained on them.
+    """Write all files into `request.output` and print the steps to train TransformEHR on them.
 
     Options: `width` (768 by default), `tokens_per_code` (0, the default: all).
 
     Raises:
-        InputError: something given cannot be used.
+        InputError: an argument cannot be used.
     """
     width = int(request.options.get("width", WIDTH))
     if width % HEADS:
@@ -58,7 +61,7 @@ def convert(request: Request) -> None:
         per_code=request.options.get("tokens_per_code", 0),
     )
     matrix = spelled.initial_matrix(width, std=STD)
-    matrix[0] = 0.0  # of `[PAD]`, as in every embedding with a padding index
+    matrix[0] = 0.0  # the row of `[PAD]`, as in every embedding with a padding index
     with whole_folder(request.output) as folder:
         write_patients(folder, records, spelled)
         _write_vocabulary(folder, spelled.tokens, width)
@@ -66,12 +69,12 @@ def convert(request: Request) -> None:
         records.write_report(folder)
         counts = transformehr_check.check_transformehr(folder)
     for part, (patients, visits) in counts.items():
-        print(f"{part}: {patients:,} patients, {visits:,} visits.")
+        print(f"{part} holds {patients:,} patients with {visits:,} visits.")
     print(next_steps(request.output))
 
 
 def write_patients(folder: Path, records: Records, spelled: Spelling) -> None:
-    """Writes the patients of each split into a folder of its own."""
+    """Write the patients of each split into a folder of its own."""
     visits = records.visits
     bounds = visits.patient_offsets
     split = records.dataset.split_of(visits.subject[bounds[:-1]])
@@ -92,7 +95,7 @@ def write_patients(folder: Path, records: Records, spelled: Spelling) -> None:
 
 
 def _days(visits: Visits, first: int, stop: int) -> Iterator[tuple[str, np.ndarray]]:
-    """The days on which a patient's visits ended, rising, and the visits of each."""
+    """Yield the days on which a patient's visits ended, ascending, and the visits of each day."""
     day = visits.end[first:stop].astype("datetime64[D]")
     for value in np.unique(day):
         yield str(value), first + np.flatnonzero(day == value)
@@ -108,10 +111,10 @@ def _write_vocabulary(folder: Path, tokens: list[str], width: int) -> None:
     (folder / "dict.txt").write_text(text, encoding="utf-8")
     (folder / "tokenizer").mkdir()
     (folder / "tokenizer" / "vocab.txt").write_text(text, encoding="utf-8")
-    # Lower case would be no token any more.
-    about = {"tokenizer_class": "BertTokenizer", "do_lower_case": False}
-    (folder / "tokenizer" / "tokenizer_config.json").write_text(json.dumps(about, indent=1) + "\n")
-    place = {token: number for number, token in enumerate(tokens)}
+    # In lower case the tokens would not be in the vocabulary.
+    tokenizer_config = {"tokenizer_class": "BertTokenizer", "do_lower_case": False}
+    (folder / "tokenizer" / "tokenizer_config.json").write_text(json.dumps(tokenizer_config, indent=1) + "\n")
+    ids = {token: number for number, token in enumerate(tokens)}
     config = {
         "model_type": "bart",
         "vocab_size": len(tokens),
@@ -121,23 +124,23 @@ def _write_vocabulary(folder: Path, tokens: list[str], width: int) -> None:
         **{f"{side}_ffn_dim": 4 * width for side in ("encoder", "decoder")},
         "max_position_embeddings": MAX_POSITIONS,
         "init_std": STD,
-        # The repository's copy of BART reads these, which transformers' configuration no longer knows.
+        # The repository's copy of BART reads these fields, which the configuration in transformers no longer has.
         "static_position_embeddings": False,
         "normalize_embedding": True,
         "normalize_before": False,
         "add_final_layer_norm": False,
-        "pad_token_id": place["[PAD]"],
-        "bos_token_id": place["[CLS]"],
-        "decoder_start_token_id": place["[CLS]"],
-        "eos_token_id": place["[SEP]"],
+        "pad_token_id": ids["[PAD]"],
+        "bos_token_id": ids["[CLS]"],
+        "decoder_start_token_id": ids["[CLS]"],
+        "eos_token_id": ids["[SEP]"],
     }
     (folder / "model").mkdir()
     (folder / "model" / "config.json").write_text(json.dumps(config, indent=1) + "\n")
 
 
 def next_steps(output: Path) -> str:
-    """How to go on in the repository."""
-    return f"""Next (git clone https://github.com/whaleloops/TransformEHR; its README tells which packages):
+    """Return the steps that remain in the repository of TransformEHR."""
+    return f"""Next (git clone https://github.com/whaleloops/TransformEHR; its README lists the packages):
   sample_load.py  dir_path = '{output}/train'; it prints the patients
   main_bart.py    after model.resize_token_embeddings(len(tokenizer)):
                   import numpy, torch; model.model.shared.weight.data.copy_(
@@ -146,4 +149,4 @@ def next_steps(output: Path) -> str:
       --tokenizer_name={output}/tokenizer --config_name={output}/model \\
       --do_train --train_data_file={output}/train --do_eval --eval_data_file={output}/dev \\
       --test_data_file={output}/test --block_size 512 --mlm --mlm_probability 0.5 --output_dir=OUT --logging_dir=LOG
-The repository lacks dataset.py, which main_bart.py imports: it is to be asked for from its authors, or written."""
+The repository lacks dataset.py, which main_bart.py imports: ask its authors for it, or write it."""

@@ -1,4 +1,4 @@
-"""Reads what TransformEHR reads, as its `sample_load.py` does, and holds it against what its model needs."""
+"""Check the files for TransformEHR, read as its `sample_load.py` does, against the needs of its model."""
 
 import datetime
 import itertools
@@ -13,7 +13,7 @@ from preprocessing.meds.splits import HELD_OUT, TRAIN, TUNING
 
 PARTS = {"train": TRAIN, "dev": TUNING, "test": HELD_OUT}
 UNKNOWN = "[UNK]"
-# As `preprocess.py` writes them: `[PAD]` is 0, and `[UNK]` to `[MASK]` are 100 to 103, as in BERT.
+# The tokens as `preprocess.py` writes them: `[PAD]` is 0, and `[UNK]` to `[MASK]` are 100 to 103, as in BERT.
 SPECIAL = (
     "[PAD]",
     *(f"[unused{number}]" for number in range(99)),
@@ -24,28 +24,32 @@ _CONFIG = ("static_position_embeddings", "normalize_embedding", "normalize_befor
 
 
 def check_transformehr(folder: Path) -> dict[str, tuple[int, int]]:
-    """Reads what `transformehr` wrote; returns the numbers of patients and visits of each part.
+    """Read the files that `transformehr` wrote, and return the numbers of patients and visits of each part.
 
     Raises:
-        InputError: the first thing that the model could not use, with the part and the patient it is in.
+        InputError: names the first value that the model cannot use, with its part and patient.
     """
     folder = Path(folder)
     tokens = (folder / "dict.txt").read_text(encoding="utf-8").split("\n")[:-1]
     known = set(tokens)
     if tuple(tokens[: len(SPECIAL)]) != SPECIAL or len(known) != len(tokens) or "" in known:
-        raise InputError(f"{folder}/dict.txt must begin with BERT's {len(SPECIAL)} tokens and have none twice.")
+        raise InputError(f"{folder}/dict.txt must begin with BERT's {len(SPECIAL)} tokens and hold no token twice.")
     if (folder / "tokenizer" / "vocab.txt").read_bytes() != (folder / "dict.txt").read_bytes():
-        raise InputError(f"{folder}/tokenizer/vocab.txt is another vocabulary than dict.txt.")
+        raise InputError(f"{folder}/tokenizer/vocab.txt differs from dict.txt; they must be equal.")
     config = json.loads((folder / "model" / "config.json").read_text())
     missing = [name for name in _CONFIG if name not in config]
     if missing:
         raise InputError(f"{folder}/model/config.json lacks {', '.join(missing)}, which the model reads.")
     matrix = np.load(folder / "embed_tokens.npy")
     if not matrix.shape == (len(tokens), config["d_model"]) == (config["vocab_size"], config["d_model"]):
-        raise InputError(f"{folder}/embed_tokens.npy is {matrix.shape}; dict.txt has {len(tokens)} tokens.")
+        raise InputError(
+            f"{folder}/embed_tokens.npy has the shape {matrix.shape}; dict.txt has {len(tokens)} tokens, and"
+            f" model/config.json sets vocab_size {config['vocab_size']} and d_model {config['d_model']}."
+        )
     if matrix.dtype != np.float32 or not np.isfinite(matrix).all():
         raise InputError(f"{folder}/embed_tokens.npy must hold finite float32.")
-    counts, seen = {}, set()
+    counts = {}
+    seen = set()
     for part in PARTS:
         counts[part] = _check_part(folder / part, known, seen)
     return counts
@@ -58,9 +62,9 @@ def _check_part(folder: Path, known: set[str], seen: set[str]) -> tuple[int, int
     number = 0
     for key, visits, days in itertools.zip_longest(keys, values, dates):
         if key is None or visits is None or days is None:
-            raise InputError(f"{folder}: key.txt, value.pickle and dates.pickle are not of as many patients.")
+            raise InputError(f"{folder}: key.txt, value.pickle and dates.pickle must hold equally many patients.")
         if key in seen or not key.isascii() or key != key.strip() or not key:
-            raise InputError(f"{folder}/key.txt: {key!r} is empty, not plain, or there twice.")
+            raise InputError(f"{folder}/key.txt: {key!r} is empty, repeated, or not plain ASCII.")
         seen.add(key)
         _check_patient(f"{folder}, patient {key}", visits, days, known)
         number += len(visits)
@@ -75,10 +79,10 @@ def _check_patient(where: str, visits: list, days: list, known: set[str]) -> Non
             raise InputError(f"{where}: a visit must be a tuple of tokens and two empty lists.")
         strange = [token for token in visit[0] if token not in known or (token in SPECIAL and token != UNKNOWN)]
         if strange:
-            raise InputError(f"{where}: {strange[0]!r} is no token of dict.txt that data may have.")
+            raise InputError(f"{where}: {strange[0]!r} is not in dict.txt, or is a token that data must not contain.")
     try:
         parsed = [datetime.datetime.strptime(day, "%Y-%m-%d") for day in days]
     except (TypeError, ValueError) as error:
         raise InputError(f"{where}: {error}; dates are written 2156-01-11.") from error
     if any(one >= other for one, other in itertools.pairwise(parsed)):
-        raise InputError(f"{where}: its dates do not rise: {', '.join(days)}.")
+        raise InputError(f"{where}: dates must be ascending, but are {', '.join(days)}.")

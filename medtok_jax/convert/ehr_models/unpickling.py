@@ -1,8 +1,7 @@
-"""Reading pickles that a target format demands: nothing in them is called or imported but what the reader lists.
+"""Read pickles that a target format demands, calling and importing only the names that the caller allows.
 
-A pickle is a program. Read by this module it may build lists, tuples, sets, dicts, text, bytes and numbers; every class
-or function that it asks for by name must be in a list that the caller gives, which may put something harmless in its
-place.
+A pickle is a program. When this module reads it, it may build lists, tuples, sets, dicts, text, bytes and numbers.
+Every class or function that it names must be in an allow list of the caller, which may substitute a harmless object.
 """
 
 import pickle
@@ -13,20 +12,20 @@ from typing import BinaryIO, NoReturn
 
 from preprocessing.common.errors import InputError
 
-# What a pickle of lists, tuples, dicts, text and numbers asks for.
+# A pickle of lists, tuples, dicts, text and numbers needs no names.
 NOTHING: Mapping[str, object] = {}
 
 
 class _ForbiddenError(pickle.UnpicklingError):
-    """The pickle asks for something that is not on the list."""
+    """Report a name in a pickle that is not in the allow list."""
 
 
 class AllowListUnpickler(pickle.Unpickler):
-    """Unpickles one object.
+    """Unpickle one object.
 
     Args:
         file: binary file.
-        allowed: what the pickle may ask for, by `module.name`, and what it is given.
+        allowed: `module.name` of each class or function that the pickle may name -> the object that it gets.
     """
 
     def __init__(self, file: BinaryIO, allowed: Mapping[str, object] = NOTHING):
@@ -37,37 +36,38 @@ class AllowListUnpickler(pickle.Unpickler):
         try:
             return self._allowed[f"{module}.{name}"]
         except KeyError:
-            raise _ForbiddenError(f"it asks for {module}.{name}, which is not part of this format") from None
+            raise _ForbiddenError(f"it names {module}.{name}, which is not part of this format") from None
 
     def persistent_load(self, pid: object) -> NoReturn:
-        raise _ForbiddenError("it refers to an object outside of itself")
+        raise _ForbiddenError("it refers to an object outside of the file")
 
 
 def load(path: Path, allowed: Mapping[str, object] = NOTHING) -> object:
-    """The only object in a pickle file.
+    """Return the only object in a pickle file.
 
     Args:
         path: the file.
-        allowed: what the pickle may ask for, by `module.name`, and what it is given: usually the thing itself.
+        allowed: `module.name` of each class or function that the pickle may name -> the object that it gets, usually
+            the same class or function.
 
     Raises:
-        InputError: it is no pickle, holds more or less than one object, or asks for something else.
+        InputError: the file is not a pickle, holds more or less than one object, or names something else.
     """
     objects = list(load_each(path, allowed))
     if len(objects) != 1:
-        raise InputError(f"{path} holds {len(objects)} pickled objects where one belongs; write it again.")
+        raise InputError(f"{path} holds {len(objects)} pickled objects where one is expected; write it again.")
     return objects[0]
 
 
 def load_each(path: Path, allowed: Mapping[str, object] = NOTHING) -> Iterator[object]:
-    """The objects of a file of pickles, one after another. Args and errors as `load`."""
+    """Yield the objects of a file of pickles, one after another; see `load` for args and errors."""
     try:
         with open(path, "rb") as file:
             while file.peek(1):
                 yield AllowListUnpickler(file, allowed).load()
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}).") from error
-    # What damaged bytes raise, as the module's documentation has it: "but not necessarily limited to".
+    # Damaged bytes may raise any of these: the documentation of `pickle` lists some, "but not necessarily limited to".
     except (
         *(pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError, KeyError, TypeError, ValueError),
         *(MemoryError, OverflowError, RecursionError, RuntimeError, struct.error),

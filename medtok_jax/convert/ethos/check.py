@@ -1,6 +1,6 @@
-"""Reads a tokenized ETHOS data set and its checkpoint as ETHOS will, and refuses what would fail there.
+"""Check a tokenized ETHOS data set and its checkpoint, and refuse everything that would fail in ETHOS.
 
-Source of the rules: `ethos/datasets/base.py`, `_sharded_data.py`, `ethos/vocabulary.py`, `ethos/model.py` and
+The rules are those of `ethos/datasets/base.py`, `_sharded_data.py`, `ethos/vocabulary.py`, `ethos/model.py` and
 `ethos/utils.py` of github.com/ipolharvard/ethos-ares.
 """
 
@@ -30,7 +30,7 @@ _CONFIG = "transformers.models.gpt2.configuration_gpt2.GPT2Config"
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What a data set holds: patients, tokens, of them tokens of MedTok, and size of the vocabulary."""
+    """Count the patients, tokens and MedTok tokens of a data set, and the tokens of its vocabulary."""
 
     patients: int
     tokens: int
@@ -39,15 +39,15 @@ class Summary:
 
 
 def check_ethos(folder: Path, codebook_size: int, *, n_positions: int = 2048) -> Summary:
-    """Checks a tokenized data set.
+    """Check a tokenized data set, and return counts of its contents.
 
     Args:
-        folder: with the files that `ethos_directory` lists.
+        folder: holds the files that `directory` lists.
         codebook_size: N; all of `MEDTOK//0` to `MEDTOK//{N-1}` must be in the vocabulary.
-        n_positions: length of a timeline of the model that reads it.
+        n_positions: number of tokens of a timeline of the model that reads it.
 
     Raises:
-        InputError: one sentence on the first thing that ETHOS would stumble over.
+        InputError: names the first value that ETHOS cannot use.
     """
     vocabulary = ethos_vocabulary.read(folder)
     known = set(vocabulary)
@@ -64,12 +64,14 @@ def check_ethos(folder: Path, codebook_size: int, *, n_positions: int = 2048) ->
     end = vocabulary.index("TIMELINE_END")
     static = directory.read_static(folder)
     seen = np.empty(0, np.int64)
-    lengths, medtok, stays = [], 0, None
+    lengths = []
+    medtok = 0
+    stays = None
     for path in paths:
         shard = directory.read_shard(path)
         _check_shard(path, shard, len(vocabulary), end)
-        twice = np.intersect1d(seen, shard.patient_ids)
-        _need(not len(twice), lambda path=path, t=twice: f"{path}: patient {t[0]} is in another file too.")
+        repeated = np.intersect1d(seen, shard.patient_ids)
+        _need(not len(repeated), lambda path=path, ids=repeated: f"{path}: patient {ids[0]} is in another file too.")
         seen = np.concatenate([seen, shard.patient_ids])
         _need(stays in (None, set(shard.stays)), f"{path} and the files before it differ in {', '.join(STAYS)}.")
         stays = set(shard.stays)
@@ -83,25 +85,27 @@ def check_ethos(folder: Path, codebook_size: int, *, n_positions: int = 2048) ->
 
 
 def _check_shard(path: Path, shard: Timelines, vocabulary_size: int, end: int) -> None:
-    offsets, events_count = shard.patient_offsets, len(shard)
+    offsets = shard.patient_offsets
+    events_count = len(shard)
     _need(events_count > 0 and len(shard.patient_ids) > 0, f"{path} is empty.")
     _need(
         len(shard.times) == events_count and len(offsets) == len(shard.patient_ids),
-        f"{path}: there must be a time for each token and an offset for each patient.",
+        f"{path} must hold a time for each token and an offset for each patient.",
     )
     _need(
         offsets[0] == 0 and bool((np.diff(offsets) > 0).all()) and offsets[-1] < events_count,
-        f"{path}: patient_offsets must rise from 0 and stay below {events_count:,}.",
+        f"{path}: patient_offsets must ascend from 0 and stay below {events_count:,}.",
     )
-    _need(len(np.unique(shard.patient_ids)) == len(shard.patient_ids), f"{path}: a patient stands there twice.")
-    low, high = int(shard.tokens.min()), int(shard.tokens.max())
+    _need(len(np.unique(shard.patient_ids)) == len(shard.patient_ids), f"{path} holds a patient twice.")
+    low = int(shard.tokens.min())
+    high = int(shard.tokens.max())
     _need(
         low >= 0 and high < vocabulary_size,
-        f"{path}: token ids go from {low} to {high}, not 0 to {vocabulary_size - 1}.",
+        f"{path}: token ids go from {low} to {high}; they must lie between 0 and {vocabulary_size - 1}.",
     )
     same = np.ones(events_count, bool)
     same[offsets] = False
-    _need(bool((np.diff(shard.times)[same[1:]] >= 0).all()), f"{path}: the times of a patient go backwards.")
+    _need(bool((np.diff(shard.times)[same[1:]] >= 0).all()), f"{path}: the times of a patient must not descend.")
     last = np.append(offsets[1:], events_count) - 1
     _need(bool((shard.tokens[last] == end).all()), f"{path}: a patient does not end with TIMELINE_END.")
     _need(len(shard.stays) in (0, len(STAYS)), f"{path} must hold both of {' and '.join(STAYS)}, or none.")
@@ -112,15 +116,17 @@ def _check_shard(path: Path, shard: Timelines, vocabulary_size: int, end: int) -
 def _check_static(folder: Path, static: dict, patients: np.ndarray, known: set[str]) -> None:
     path = folder / directory.STATIC
     missing = [patient for patient in patients.tolist() if patient not in static]
-    _need(not missing, lambda: f"{path} says nothing of patient {missing[0]}.")
+    _need(not missing, lambda: f"{path} lacks patient {missing[0]}.")
     prefixes = None
     for patient in patients.tolist():
-        about, where = static[patient], f"{path}: patient {patient}"
-        _need(isinstance(about, dict) and events.BIRTH in about, f"{where} has no {events.BIRTH}.")
-        prefixes = prefixes or list(about)
-        _need(list(about) == prefixes, f"{where} has {list(about)}, others {prefixes}; ETHOS counts on the same.")
-        for prefix, told in about.items():
-            codes, times = told.get("code"), told.get("time")
+        fields = static[patient]
+        where = f"{path}: patient {patient}"
+        _need(isinstance(fields, dict) and events.BIRTH in fields, f"{where} has no {events.BIRTH}.")
+        prefixes = prefixes or list(fields)
+        _need(list(fields) == prefixes, f"{where} has {list(fields)}, others {prefixes}; ETHOS needs the same for all.")
+        for prefix, field in fields.items():
+            codes = field.get("code")
+            times = field.get("time")
             _need(
                 isinstance(codes, list) and bool(codes) and all(isinstance(code, str) for code in codes),
                 f"{where}: {prefix} has no codes.",
@@ -129,7 +135,7 @@ def _check_static(folder: Path, static: dict, patients: np.ndarray, known: set[s
             if prefix == events.BIRTH:
                 _need(timed and codes[0] == events.BIRTH, f"{where}: {prefix} must have its time in microseconds.")
                 continue
-            _need(len(codes) == 1 or (timed and times == sorted(times)), f"{where}: {prefix} needs a rising time each.")
+            _need(len(codes) == 1 or (timed and times == sorted(times)), f"{where}: {prefix} needs ascending times.")
             for code in (*codes, f"{prefix}//UNKNOWN"):
                 _need(code in known, f"{where}: {code!r} is not in the vocabulary.")
 
@@ -138,23 +144,24 @@ def _check_json(folder: Path, known: set[str]) -> None:
     path = folder / INTERVALS
     estimates = directory.read_json(path)
     for statistic in _STATISTICS:
-        of = estimates.get(statistic)
-        _need(isinstance(of, dict) and bool(of), f"{path} must hold {', '.join(_STATISTICS)}; it lacks {statistic!r}.")
-        for token, value in of.items():
+        values = estimates.get(statistic)
+        valid = isinstance(values, dict) and bool(values)
+        _need(valid, f"{path} must hold {', '.join(_STATISTICS)}; it lacks {statistic!r}.")
+        for token, value in values.items():
             _need(token in known, f"{path}: the interval {token!r} is not in the vocabulary.")
-            fine = isinstance(value, (int, float)) and math.isfinite(value) and value >= 0
-            _need(fine, f"{path}: {statistic} of {token!r} is {value!r}, not a number of microseconds.")
+            valid = isinstance(value, (int, float)) and math.isfinite(value) and value >= 0
+            _need(valid, f"{path}: {statistic} of {token!r} is {value!r}, not a number of microseconds.")
     path = folder / QUANTILES
     for name, breaks in directory.read_json(path).items():
-        fine = isinstance(breaks, list) and all(isinstance(b, (int, float)) for b in breaks)
-        _need(fine and breaks == sorted(breaks), f"{path}: the breaks of {name!r} must be rising numbers.")
+        valid = isinstance(breaks, list) and all(isinstance(b, (int, float)) for b in breaks)
+        _need(valid and breaks == sorted(breaks), f"{path}: the breaks of {name!r} must be ascending numbers.")
 
 
 def check_checkpoint(path: Path, vocabulary: Sequence[str], size: ModelSize) -> None:
-    """Checks an initial checkpoint; nothing in the file is called but what a configuration and tensors need.
+    """Check an initial checkpoint, loading only tensors and the state of its configuration.
 
     Raises:
-        InputError: it cannot be read, or differs from what ETHOS loads.
+        InputError: the checkpoint cannot be read, or differs from what ETHOS loads.
     """
     checkpoint = _load(path)
     lacking = _CHECKPOINT_KEYS - checkpoint.keys()
@@ -164,11 +171,15 @@ def check_checkpoint(path: Path, vocabulary: Sequence[str], size: ModelSize) -> 
     state = vars(checkpoint["model_config"])
     for name, value in config_state(size, len(vocabulary)).items():
         _need(name in state and state[name] == value, f"{path}: {name} is {state.get(name)!r}, not {value!r}.")
-    model, wanted = checkpoint["model"], shapes(size, len(vocabulary))
-    _need(set(model) == set(wanted), lambda: f"{path}: weights differ by {sorted(set(model) ^ set(wanted))[:3]}.")
+    model = checkpoint["model"]
+    wanted = shapes(size, len(vocabulary))
+    _need(
+        set(model) == set(wanted),
+        lambda: f"{path}: weights are missing or unexpected: {sorted(set(model) ^ set(wanted))[:3]}.",
+    )
     for name, shape in wanted.items():
         _need(tuple(model[name].shape) == shape, f"{path}: {name} is {tuple(model[name].shape)}, not {shape}.")
-        _need(bool(model[name].isfinite().all()), f"{path}: {name} holds what is no number.")
+        _need(bool(model[name].isfinite().all()), f"{path}: {name} holds NaN or infinite values.")
     embedding = model["transformer.wte.weight"]
     _need(bool((embedding == model["lm_head.weight"]).all()), f"{path}: lm_head and wte must be the same.")
     rows = [
@@ -179,12 +190,12 @@ def check_checkpoint(path: Path, vocabulary: Sequence[str], size: ModelSize) -> 
     spread = float(embedding[rows].std())
     _need(
         abs(spread - ethos_checkpoint.STD) < 0.1 * ethos_checkpoint.STD,
-        f"{path}: the rows of MedTok tokens deviate by {spread:.4f}, not {ethos_checkpoint.STD}.",
+        f"{path}: the rows of MedTok tokens have the standard deviation {spread:.4f}, not {ethos_checkpoint.STD}.",
     )
 
 
 class _Configuration:
-    """Takes what a checkpoint says of its configuration."""
+    """Hold the state of a checkpoint's configuration."""
 
 
 def _load(path: Path) -> dict:
@@ -193,10 +204,10 @@ def _load(path: Path) -> dict:
         with torch.serialization.safe_globals([(_Configuration, _CONFIG)]):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, KeyError, EOFError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is no checkpoint of ETHOS ({str(error).splitlines()[0]}).") from error
+        raise InputError(f"{path} is not a checkpoint of ETHOS ({str(error).splitlines()[0]}).") from error
     except Exception as error:  # pickle.UnpicklingError and what damaged archives raise
         raise InputError(f"{path} cannot be read ({str(error).splitlines()[0]}).") from error
-    _need(isinstance(checkpoint, dict), f"{path} holds no dict.")
+    _need(isinstance(checkpoint, dict), f"{path} does not hold a dict.")
     return checkpoint
 
 

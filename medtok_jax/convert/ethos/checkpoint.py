@@ -1,6 +1,6 @@
-"""The checkpoint that ETHOS starts from: a GPT-2 without biases whose rows for MedTok tokens are the codebook.
+"""Write the initial checkpoint of ETHOS: a GPT-2 without biases whose embeddings of MedTok tokens are the codebook.
 
-Source of the format: `ethos/model.py`, `ethos/utils.py` and `ethos/train/run_training.py` of
+The format is that of `ethos/model.py`, `ethos/utils.py` and `ethos/train/run_training.py` of
 github.com/ipolharvard/ethos-ares. Training reads it with `resume=true`.
 """
 
@@ -25,7 +25,7 @@ MULTIPLE = 64
 
 @dataclasses.dataclass(frozen=True)
 class ModelSize:
-    """Sizes of the network; the defaults are those of ETHOS's training script."""
+    """Hold the sizes of the network; the defaults are those of ETHOS's training script."""
 
     n_positions: int = 2048
     n_layer: int = 6
@@ -35,25 +35,26 @@ class ModelSize:
     activation: str = "gelu"
 
     def check(self) -> None:
-        """
+        """Refuse sizes that make no network.
+
         Raises:
-            InputError: these sizes make no network.
+            InputError: a size is not positive, `n_embd` is not a multiple of `n_head`, or `dropout` is not in [0, 1).
         """
         if min(self.n_positions, self.n_layer, self.n_head, self.n_embd) < 1:
             raise InputError(f"The sizes of the ETHOS model must be positive, not {dataclasses.asdict(self)}.")
         if self.n_embd % self.n_head:
-            raise InputError(f"n_embd is {self.n_embd}, which must be a multiple of n_head, {self.n_head}.")
+            raise InputError(f"n_embd is {self.n_embd}; it must be a multiple of n_head, {self.n_head}.")
         if not 0 <= self.dropout < 1:
             raise InputError(f"dropout is {self.dropout}; it must be at least 0 and less than 1.")
 
 
 def padded(vocabulary_size: int) -> int:
-    """Rows of the embedding for a vocabulary."""
+    """Return the number of rows of the embedding of a vocabulary, a multiple of 64."""
     return math.ceil(vocabulary_size / MULTIPLE) * MULTIPLE
 
 
 def shapes(size: ModelSize, vocabulary_size: int) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every weight, as PyTorch has them: `[out, in]`."""
+    """Return the name and shape of every weight; matrices are `[out, in]`, as in PyTorch."""
     width = size.n_embd
     found = {
         "transformer.wte.weight": (padded(vocabulary_size), width),
@@ -75,12 +76,12 @@ def shapes(size: ModelSize, vocabulary_size: int) -> dict[str, tuple[int, ...]]:
 def initial_weights(
     vocabulary: Sequence[str], codebook: np.ndarray, size: ModelSize, *, seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """Weights as ETHOS draws them, but for the rows of MedTok tokens, which are the codebook.
+    """Draw initial weights as ETHOS does, and set the embeddings of MedTok tokens to the projected codebook.
 
     Args:
         vocabulary: tokens by id; holds all of `MEDTOK//0` to `MEDTOK//{N-1}`.
-        codebook: `[N, d]`.
-        size: of the network.
+        codebook: `[N, d]` float32.
+        size: sizes of the network.
         seed: of the random weights and of the projection.
 
     Returns:
@@ -97,7 +98,7 @@ def initial_weights(
         if ".ln_" in name:
             weights[name] = np.ones(shape, np.float32)
         elif name != "lm_head.weight":
-            # Residual projections are smaller, as in GPT-2.
+            # Residual projections have a smaller standard deviation, as in GPT-2.
             std = STD / math.sqrt(2 * size.n_layer) if name.endswith("c_proj.weight") else STD
             weights[name] = rng.standard_normal(shape, np.float32) * np.float32(std)
     ids = {token: number for number, token in enumerate(vocabulary)}
@@ -107,10 +108,10 @@ def initial_weights(
 
 
 class _Config:
-    """Stands for `transformers.GPT2Config` in the file.
+    """Pickle as a `transformers.GPT2Config` of the release that reads the file.
 
-    A configuration pickled as it is has the attributes of the release of transformers that wrote it, and ETHOS pins an
-    older one. So the file asks for the default configuration of the release that reads it, and sets what matters here.
+    A pickled `GPT2Config` has the attributes of the release of transformers that wrote it, but ETHOS pins an older one.
+    So the pickle makes the default configuration of the release that reads it, and sets the fields of `state`.
     """
 
     def __init__(self, state: dict):
@@ -123,7 +124,7 @@ class _Config:
 
 
 def config_state(size: ModelSize, vocabulary_size: int) -> dict:
-    """What ETHOS's model reads of its configuration."""
+    """Return the fields of its configuration that ETHOS's model reads."""
     return {
         "vocab_size": padded(vocabulary_size),
         "n_positions": size.n_positions,
@@ -141,15 +142,15 @@ def config_state(size: ModelSize, vocabulary_size: int) -> dict:
 
 
 def write(folder: Path, vocabulary: Sequence[str], codebook: np.ndarray, size: ModelSize, *, seed: int = 0) -> Path:
-    """Writes `recent_model.pt`, from which ETHOS trains with `resume=true`. Arguments as `initial_weights`.
+    """Write `recent_model.pt`, from which ETHOS trains with `resume=true`; see `initial_weights` for the arguments.
 
     Raises:
-        InputError: torch is not installed, or as `initial_weights`.
+        InputError: torch is not installed, or see `initial_weights`.
     """
     torch = extras.load("torch")
     weights = initial_weights(vocabulary, codebook, size, seed=seed)
     model = {name: torch.from_numpy(array) for name, array in weights.items() if name != "lm_head.weight"}
-    # The same tensor, so that the file holds it once.
+    # The weights are tied: both names refer to one tensor, which the file holds once.
     model["lm_head.weight"] = model["transformer.wte.weight"]
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / FILE
@@ -163,7 +164,7 @@ def write(folder: Path, vocabulary: Sequence[str], codebook: np.ndarray, size: M
             "model_config": _Config(config_state(size, len(vocabulary))),
             "vocab": {token: number for number, token in enumerate(vocabulary)},
             "model_type": "decoder",
-            # The run to go on with in Weights & Biases: none.
+            # There is no run in Weights & Biases to resume.
             "wandb_path": None,
         },
         path,

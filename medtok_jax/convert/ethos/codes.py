@@ -1,12 +1,12 @@
-"""Medical codes put together again from the tokens into which ETHOS splits them.
+"""Join medical codes from the tokens into which ETHOS splits them.
 
 ETHOS writes a diagnosis as up to three tokens (`ICD//CM//` and the title of its category, `ICD//CM//3-6//` and its next
 three characters, `ICD//CM//SFX//` and the rest), a procedure as seven (`ICD//PCS//` and one character each), a drug as
-up to three (`ATC//` and two levels with their title, `ATC//4//` and one character, `ATC//SFX//` and the rest). Which
-codes these were is lost in two places: ICD-9 codes became ICD-10 codes before, and titles stand for categories; those
-are turned back by the official list of titles.
+up to three (`ATC//` and two levels with their title, `ATC//4//` and one character, `ATC//SFX//` and the rest). Two
+things are lost: ICD-9 codes were converted to ICD-10 codes, and titles replace categories. Categories are recovered
+from the official list of titles.
 
-Source of the format: `ethos/tokenize/mimic/preprocessors.py` of github.com/ipolharvard/ethos-ares.
+The format is that of `ethos/tokenize/mimic/preprocessors.py` of github.com/ipolharvard/ethos-ares.
 """
 
 import re
@@ -31,7 +31,7 @@ _PREFIXES = {
     "ATC//4//": ATC_MIDDLE,
     "ATC//": ATC_TITLE,
 }
-# Kinds that continue a code, and what must stand in front of them.
+# Kinds that continue a code -> the kind that must precede them.
 _CONTINUES = {CM_MIDDLE: CM_TITLE, CM_REST: CM_MIDDLE, ATC_MIDDLE: ATC_TITLE, ATC_REST: ATC_MIDDLE}
 _PCS_LENGTH = 7
 _PARTS = _PCS_LENGTH
@@ -45,42 +45,43 @@ _OTHER_TITLES = {
 
 
 def kinds(vocabulary: Sequence[str]) -> np.ndarray:
-    """What each token is part of, `[vocabulary]` int8: one of the constants above, `OTHER` for no code."""
+    """Return the kind of each token, `[vocabulary]` int8: a constant such as `PCS`, or `OTHER` if it is not of a code."""
     return np.array(
         [next((kind for prefix, kind in _PREFIXES.items() if t.startswith(prefix)), OTHER) for t in vocabulary], np.int8
     )
 
 
 def title_form(title: str) -> str:
-    """A title as ETHOS spells it in a token."""
+    """Return a title as ETHOS spells it in a token."""
     return re.sub("[,.]", "", title.upper()).replace(" ", "_")
 
 
 def category_titles() -> dict[str, str]:
-    """Title of each ICD-10-CM category, as ETHOS spells it -> its three characters; without titles of several.
+    """Map the titles of ICD-10-CM categories, as ETHOS spells them, to categories, leaving out ambiguous titles.
 
-    Titles are those of the tabular list, and the few that ETHOS has otherwise: its list is of 2021.
+    Titles are those of the tabular list, and the few that differ in ETHOS's list of 2021.
 
     Raises:
         InputError: the package that ships the tabular list is missing.
     """
     found: dict[str, str] = {}
     for category in ET.parse(package_file(*_TABULAR_LIST)).getroot().iterfind("chapter/section/diag"):
-        title, code = title_form(category.findtext("desc", "")), category.findtext("name", "")
+        title = title_form(category.findtext("desc", ""))
+        code = category.findtext("name", "")
         found[title] = code if found.get(title, code) == code else ""
     return {title: code for title, code in found.items() if code} | _OTHER_TITLES
 
 
 def split_into_codes(tokens: np.ndarray, kinds_of: np.ndarray, breaks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Finds the codes in a row of tokens.
+    """Find the codes in a sequence of tokens.
 
     Args:
-        tokens: `[events]` ids.
+        tokens: `[events]` int64 ids.
         kinds_of: see `kinds`.
-        breaks: `[events]` bool, whether no code reaches from the event before into this one.
+        breaks: `[events]` bool mask of the events that cannot continue the code of the event before.
 
     Returns:
-        `[codes]` positions of their first tokens, and `[codes, 7]` ids of their tokens, `NO_PART` where there is none.
+        `[codes]` int64 positions of first tokens, and `[codes, 7]` int64 ids of all tokens, padded by `NO_PART`.
     """
     kind = kinds_of[tokens]
     before = np.concatenate([[OTHER], kind[:-1]])
@@ -92,14 +93,17 @@ def split_into_codes(tokens: np.ndarray, kinds_of: np.ndarray, breaks: np.ndarra
     starts = np.flatnonzero(is_code & ~follows)
     number = np.cumsum(is_code & ~follows) - 1
     inside = np.flatnonzero(is_code)
-    place = inside - starts[number[inside]]
+    column = inside - starts[number[inside]]
     parts = np.full((len(starts), _PARTS), NO_PART, np.int64)
-    parts[number[inside], place] = tokens[inside]
+    parts[number[inside], column] = tokens[inside]
     return starts, parts
 
 
 def _starts_of_runs(member: np.ndarray, breaks: np.ndarray) -> np.ndarray:
-    """Every seventh token of each run of procedure characters; all of a run that is not made of whole codes."""
+    """Return a mask of every seventh token in each run of procedure characters, the first tokens of codes.
+
+    In a run whose length is not a multiple of seven, all tokens are marked.
+    """
     first = member & (~np.concatenate([[False], member[:-1]]) | breaks)
     run = np.cumsum(first) - 1
     position = np.arange(len(member)) - np.flatnonzero(first)[run] if first.any() else np.zeros(len(member), int)
@@ -108,7 +112,7 @@ def _starts_of_runs(member: np.ndarray, breaks: np.ndarray) -> np.ndarray:
 
 
 def join_parts(parts: np.ndarray, vocabulary: Sequence[str], titles: Mapping[str, str]) -> list[str]:
-    """The code that each row of tokens spells.
+    """Return the code that each row of tokens spells.
 
     Args:
         parts: `[codes, 7]`, see `split_into_codes`.
@@ -116,21 +120,22 @@ def join_parts(parts: np.ndarray, vocabulary: Sequence[str], titles: Mapping[str
         titles: see `category_titles`.
 
     Returns:
-        `SYSTEM/code` in normal form; where the code cannot be told, what the tokens say of it behind its system.
+        `SYSTEM/code` in normal form; for a code that cannot be recovered, the parts of its tokens after the system.
     """
-    unique, place = np.unique(parts, axis=0, return_inverse=True)
+    unique, inverse = np.unique(parts, axis=0, return_inverse=True)
     spelled = [_join([vocabulary[i] for i in row if i != NO_PART], titles) for row in unique]
-    return [spelled[i] for i in place.reshape(-1)]
+    return [spelled[i] for i in inverse.reshape(-1)]
 
 
 def _join(tokens: list[str], titles: Mapping[str, str]) -> str:
     prefix = next(prefix for prefix in _PREFIXES if tokens[0].startswith(prefix))
-    kind, head = _PREFIXES[prefix], tokens[0].removeprefix(prefix)
+    kind = _PREFIXES[prefix]
+    head = tokens[0].removeprefix(prefix)
     rest = "".join(token.rsplit("//", 1)[1] for token in tokens[1:])
     system = codes.ATC if kind >= ATC_TITLE else codes.ICD10PCS if kind == PCS else codes.ICD10CM
     stem = {CM_TITLE: titles.get(head, "?"), PCS: head, ATC_TITLE: head.partition("//")[0]}.get(kind, "?")
     try:
         return f"{system}/{codes.display_code(system, stem + rest)}"
     except InputError:
-        told = [head.replace("//", "_"), rest] if kind in (CM_TITLE, ATC_TITLE, PCS) else ["...", head + rest]
-        return f"{system}/{' + '.join(part for part in told if part)}"
+        known = [head.replace("//", "_"), rest] if kind in (CM_TITLE, ATC_TITLE, PCS) else ["...", head + rest]
+        return f"{system}/{' + '.join(part for part in known if part)}"

@@ -1,13 +1,13 @@
-"""Everything that ETHOS needs to train on MedTok tokens: data, vocabulary, stages of tokenization, and a first model.
+"""Write everything that ETHOS needs to train on MedTok tokens: data, vocabulary, tokenization, and an initial model.
 
-    OUT/train, OUT/test              tokenized data sets (see `ethos_directory`), where --events are given
-    OUT/models/medtok/recent_model.pt   checkpoint to start from, its rows for MedTok tokens being the codebook
-    OUT/ethos_stage                  what lets ETHOS write MedTok tokens itself (see `ethos_stage`)
-    OUT/vocabulary/vocab_t{N}.csv    all MedTok tokens and what ETHOS needs beside them, where there are no --events
+    OUT/train, OUT/test              tokenized data sets (see `directory`), if --events is given
+    OUT/models/medtok/recent_model.pt   initial checkpoint, in which the embeddings of MedTok tokens are the codebook
+    OUT/ethos_stage                  stages with which ETHOS itself writes MedTok tokens (see `stage`)
+    OUT/vocabulary/vocab_t{N}.csv    all MedTok tokens and the others that ETHOS needs, if --events is not given
     OUT/medtok_vocab_t{N}.pkl        vocabulary of ETHOS's first release
     OUT/unmapped_codes.json          codes in the records that the tokenizer does not hold, with counts
-    OUT/medtok.json                  which tokenizer this is of
-    OUT/meds                         the records as MEDS, where --events are MIMIC's own files
+    OUT/medtok.json                  identity of the tokenizer, and settings of the conversion
+    OUT/meds                         the records as MEDS, if --events is a MIMIC directory
 
 --events is a MEDS data set, a MIMIC-III or MIMIC-IV directory, or a data set that ETHOS has tokenized.
 """
@@ -31,16 +31,17 @@ from preprocessing.common.atomic import whole_folder
 from preprocessing.common.errors import InputError
 from preprocessing.meds.open import open_events
 
-ABOUT, UNMAPPED = "medtok.json", "unmapped_codes.json"
+METADATA = "medtok.json"
+UNMAPPED = "unmapped_codes.json"
 MODEL = Path("models") / "medtok"
-# Share of the timelines that ETHOS validates on, where the records set nobody apart for it.
+# Share of the timelines that ETHOS validates on, if the records have no tuning split.
 VALIDATION = 0.05
 _SIZES = {"width": "n_embd", "n_layer": "n_layer", "n_head": "n_head", "n_positions": "n_positions"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """Tokenized data: size of each part, vocabulary, share to validate on, and sentences on what was left out."""
+    """Describe tokenized data: size of each part, vocabulary, share for validation, and notes on omitted events."""
 
     parts: dict[str, check.Summary]
     vocabulary: list[str]
@@ -49,10 +50,10 @@ class Data:
 
 
 def convert(request: Request) -> None:
-    """Writes `request.output` and prints how to go on.
+    """Write `request.output` and print the steps that remain.
 
     Raises:
-        InputError: something given cannot be used, or torch is missing.
+        InputError: an argument cannot be used, or torch is missing.
     """
     directory = TokenizerDirectory.read(request.tokenizer)
     size = ModelSize(**{_SIZES[name]: request.options[name] for name in _SIZES if name in request.options})
@@ -69,17 +70,17 @@ def convert(request: Request) -> None:
             check.check_checkpoint(path, data.vocabulary, size)
         else:
             _write_vocabulary(folder / "vocabulary", directory.config.codebook_size)
-        about = {
+        metadata = {
             "tokenizer": directory.config.identity,
             "unmapped": request.unmapped,
             "model": dataclasses.asdict(size),
         }
-        ethos_directory.write_json(folder / ABOUT, about)
-    print(_told(request.output, data, size))
+        ethos_directory.write_json(folder / METADATA, metadata)
+    print(_summary(request.output, data, size))
 
 
 def _check_early(directory: TokenizerDirectory, size: ModelSize) -> None:
-    """Refuses before any work what would fail at its end."""
+    """Refuse sizes, and a missing package, that would make the last step fail, before any work is done."""
     size.check()
     projection(directory.config.embedding_dim, size.n_embd)
     extras.load("torch")
@@ -99,12 +100,12 @@ def _write_data(request: Request, directory: TokenizerDirectory, folder: Path, s
         data = _from_meds(request.events, directory, mapper, folder, size)
     mapper.write(folder / UNMAPPED)
     train = data.parts["train"]
-    # What ETHOS cuts off the end to validate on, and a timeline more, must leave something to train on.
+    # ETHOS validates on the end of the data; at least one timeline must remain before it to train on.
     left = (train.tokens - size.n_positions) * (1 - data.validation) - size.n_positions
     if left < 1:
         fits = max(8, int(train.tokens * (1 - data.validation) / (2 - data.validation)) - 1)
         raise InputError(
-            f"{train.tokens:,} tokens to train on are too few for timelines of {size.n_positions:,}; give"
+            f"{train.tokens:,} training tokens are too few for timelines of {size.n_positions:,} tokens; give"
             f" --n_positions={fits} or less."
         )
     summary = mapper.summary()
@@ -119,7 +120,7 @@ def _from_meds(events: Path, directory: TokenizerDirectory, mapper: CodeMapper, 
     train = written.tokens["train"]
     share = train.get("tuning", 0) / sum(train.values())
     left_out = dataclasses.asdict(written.left_out)
-    notes = [f"{count:,} {name.replace('_', ' ')} left out" for name, count in left_out.items() if count]
+    notes = [f"{count:,} {name.replace('_', ' ')} were left out." for name, count in left_out.items() if count]
     return Data(parts, written.vocabulary, round(share, 4) if 0 < share < 0.5 else VALIDATION, notes)
 
 
@@ -139,25 +140,25 @@ def _rewrite(events: Path, directory: TokenizerDirectory, mapper: CodeMapper, fo
 
 
 def _check_origin(events: Path, vocabulary: list[str], directory: TokenizerDirectory) -> None:
-    """Refuses MedTok tokens of another tokenizer, where the data tells whose they are or has too many."""
+    """Refuse MedTok tokens of another tokenizer, recognized by the metadata or by ids beyond the codebook."""
     n = directory.config.codebook_size
     foreign = ethos_vocabulary.medtok_token(n) in vocabulary
-    about = next((path for path in (events / ABOUT, events.parent / ABOUT) if path.is_file()), None)
-    if about and any(token.startswith("MEDTOK//") for token in vocabulary):
-        foreign |= ethos_directory.read_json(about).get("tokenizer") != directory.config.identity
+    metadata = next((path for path in (events / METADATA, events.parent / METADATA) if path.is_file()), None)
+    if metadata and any(token.startswith("MEDTOK//") for token in vocabulary):
+        foreign |= ethos_directory.read_json(metadata).get("tokenizer") != directory.config.identity
     if foreign:
         raise InputError(f"{events} holds tokens of another tokenizer than {directory.path}; convert with that one.")
 
 
-def _told(output: Path, data: Data | None, size: ModelSize) -> str:
-    """What was written, and the commands that follow."""
+def _summary(output: Path, data: Data | None, size: ModelSize) -> str:
+    """Return a summary of the written files, and the commands that remain."""
     out = shlex.quote(str(output))
     install = "git clone https://github.com/ipolharvard/ethos-ares && pip install -e ethos-ares    # needs Python 3.12"
     if data is None:
         head = f"{output} was written; without --events it holds no data."
         return _lines(head, "To tokenize with ETHOS:", [install, *stage_commands(output)])
     lines = [
-        f"{name}: {part.patients:,} patients, {part.tokens:,} tokens, {part.medtok_tokens:,} of them MedTok's"
+        f"{name} holds {part.patients:,} patients and {part.tokens:,} tokens, {part.medtok_tokens:,} of them of MedTok."
         for name, part in data.parts.items()
     ]
     lines = [f"{output} was written.", *lines, *data.notes]
@@ -165,7 +166,7 @@ def _told(output: Path, data: Data | None, size: ModelSize) -> str:
     train = [
         install,
         "export WANDB_MODE=offline    # ethos_infer reads only models of logged runs",
-        # Without torchrun ETHOS's evaluation fails: only its distributed model knows its device.
+        # ETHOS's evaluation needs torchrun, as only the distributed model knows its device.
         "torchrun --no_python --standalone --nproc_per_node=1"
         f" ethos_train {train_arguments(output, data.validation, size)}",
     ]
@@ -176,7 +177,7 @@ def _told(output: Path, data: Data | None, size: ModelSize) -> str:
 
 
 def stage_commands(output: Path) -> list[str]:
-    """How ETHOS tokenizes with MedTok's stages, and what makes a checkpoint for that."""
+    """Return the commands that tokenize with MedTok's stages in ETHOS, and that make a checkpoint for the result."""
     stage = f"{shlex.quote(str(output))}/{ethos_stage.FOLDER}"
     tokenize = f"ethos_tokenize --config-dir={stage}/configs dataset=medtok_mimic output_dir=TOKENIZED"
     return [
@@ -188,7 +189,7 @@ def stage_commands(output: Path) -> list[str]:
 
 
 def train_arguments(output: Path, validation: float, size: ModelSize) -> str:
-    """Arguments of `ethos_train`: those of ETHOS's training script, and to start from the checkpoint."""
+    """Return arguments of `ethos_train`: those of ETHOS's training script, with the initial checkpoint."""
     given = {
         "data_fp": output / "train",
         "out_dir": output / MODEL,

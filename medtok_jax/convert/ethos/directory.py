@@ -1,13 +1,13 @@
-"""A tokenized ETHOS data set: its files, read and written.
+"""Read and write the files of a tokenized ETHOS data set.
 
-    vocab_t{N}.csv             see `ethos_vocabulary`
+    vocab_t{N}.csv             see `vocabulary`
     00000.safetensors, ...     int64 `tokens`, `times` (microseconds since 1970), `patient_ids`, `patient_offsets`;
                                float64 `hadm_id` and `icustay_id`, NaN for none
     static_data.pickle         {patient id: {prefix: {"code": [tokens], "time": [microseconds] or None}}}
     interval_estimates.json    {statistic: {interval token: microseconds}}
     quantiles.json             {measurement: breaks between its quantiles}
 
-Source of the format: `ethos/datasets/base.py` and `_sharded_data.py` of github.com/ipolharvard/ethos-ares.
+The format is that of `ethos/datasets/base.py` and `_sharded_data.py` of github.com/ipolharvard/ethos-ares.
 """
 
 import dataclasses
@@ -27,20 +27,20 @@ STATIC = "static_data.pickle"
 INTERVALS = "interval_estimates.json"
 QUANTILES = "quantiles.json"
 ARRAYS = ("tokens", "times", "patient_ids", "patient_offsets")
-# ETHOS reads the second whenever the first is there.
+# ETHOS reads the second whenever a file holds the first.
 STAYS = ("hadm_id", "icustay_id")
-# ETHOS takes a timeline that passes the end of a file from the next file alone: files must be longer than a timeline.
+# ETHOS continues a timeline only into the next file, so each file must be longer than a timeline.
 SHARD_TOKENS = 5_000_000
 
 
 @dataclasses.dataclass(frozen=True)
 class Timelines:
-    """Patients one after another.
+    """Hold the timelines of patients, one after another.
 
     Attributes:
-        tokens, times: `[events]` int64: ids, and microseconds since 1970.
-        patient_ids, patient_offsets: `[patients]` int64: who, and the first event of each.
-        stays: `[events]` float64 each, NaN for none: `hadm_id` and `icustay_id`; empty where the source has no stays.
+        tokens, times: `[events]` int64, token ids, and microseconds since 1970.
+        patient_ids, patient_offsets: `[patients]` int64, subject and first event of each patient.
+        stays: `hadm_id` and `icustay_id`, `[events]` float64 each, NaN for none; empty if the source has no stays.
     """
 
     tokens: np.ndarray
@@ -53,13 +53,13 @@ class Timelines:
         return len(self.tokens)
 
     def patient_of(self) -> np.ndarray:
-        """`[events]` int64: position of the patient of each event."""
+        """Return for each event the index of its patient, `[events]` int64."""
         lengths = np.diff(self.patient_offsets, append=len(self.tokens))
         return np.repeat(np.arange(len(self.patient_ids)), lengths)
 
 
 def concatenate(parts: list[Timelines]) -> Timelines:
-    """Several in one."""
+    """Concatenate timelines of different patients."""
     if len(parts) == 1:
         return parts[0]
     starts = np.cumsum([0, *(len(part) for part in parts[:-1])])
@@ -73,15 +73,16 @@ def concatenate(parts: list[Timelines]) -> Timelines:
 
 
 class ShardWriter:
-    """Writes timelines as numbered files of about `SHARD_TOKENS` tokens, in the order in which they come."""
+    """Write timelines as numbered files of about `SHARD_TOKENS` tokens, in the order in which they are added."""
 
     def __init__(self, folder: Path, shard_tokens: int = SHARD_TOKENS):
-        self._folder, self._shard_tokens = folder, shard_tokens
+        self._folder = folder
+        self._shard_tokens = shard_tokens
         self._waiting: list[Timelines] = []
         self.shards = self.tokens = self.patients = 0
 
     def add(self, timelines: Timelines) -> None:
-        """Takes some more patients."""
+        """Add the timelines of further patients, and write a file when enough are waiting."""
         if not len(timelines):
             return
         self._waiting.append(timelines)
@@ -91,37 +92,38 @@ class ShardWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Writes what waits, also when it is little."""
+        """Write the waiting timelines, however few they are."""
         if self._waiting:
             write_shard(self._folder / f"{self.shards:05}.safetensors", concatenate(self._waiting))
-            self.shards, self._waiting = self.shards + 1, []
+            self.shards += 1
+            self._waiting = []
 
 
 def write_shard(path: Path, timelines: Timelines) -> None:
-    """Writes one file."""
+    """Write one file of timelines."""
     arrays = {name: np.ascontiguousarray(getattr(timelines, name), np.int64) for name in ARRAYS}
     save_file(arrays | {name: np.ascontiguousarray(v, np.float64) for name, v in timelines.stays.items()}, path)
 
 
 def shard_paths(folder: Path) -> list[Path]:
-    """The files of timelines, in the order in which ETHOS reads them."""
+    """Return the files of timelines, in the order in which ETHOS reads them."""
     return sorted(folder.glob("[0-9]*.safetensors"))
 
 
 def read_shard(path: Path) -> Timelines:
-    """Reads one file.
+    """Read one file of timelines.
 
     Raises:
-        InputError: it is none, or an array is missing or of another kind.
+        InputError: the file is not safetensors, or an array is missing or of another shape or dtype.
     """
     try:
         arrays = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{path} is no safetensors file ({error}).") from error
+        raise InputError(f"{path} is not a safetensors file ({error}).") from error
     for name in ARRAYS:
         if name not in arrays or arrays[name].dtype != np.int64 or arrays[name].ndim != 1:
-            what = f"is {arrays[name].dtype} of shape {arrays[name].shape}" if name in arrays else "is missing"
-            raise InputError(f"{path}: {name} {what}; it must be a row of int64.")
+            problem = f"is {arrays[name].dtype} of shape {arrays[name].shape}" if name in arrays else "is missing"
+            raise InputError(f"{path}: {name} {problem}; it must be a one-dimensional array of int64.")
     stays = {name: arrays[name] for name in STAYS if name in arrays}
     for name, values in stays.items():
         if values.shape != arrays["tokens"].shape:
@@ -130,22 +132,22 @@ def read_shard(path: Path) -> Timelines:
 
 
 def read_shards(folder: Path) -> Iterator[Timelines]:
-    """All files of a directory, one at a time."""
+    """Yield the timelines of all files of a directory, one file at a time."""
     for path in shard_paths(folder):
         yield read_shard(path)
 
 
 def write_static(folder: Path, static: dict) -> None:
-    """Writes `static_data.pickle`."""
+    """Write `static_data.pickle`."""
     with open(folder / STATIC, "wb") as file:
         pickle.dump(static, file)
 
 
 def read_static(folder: Path) -> dict:
-    """Reads `static_data.pickle`, in which nothing but dicts, lists, text and numbers may stand.
+    """Read `static_data.pickle`, in which only dicts, lists, text and numbers are allowed.
 
     Raises:
-        InputError: it is missing or something else.
+        InputError: the file is missing, holds other objects, or is not a dict.
     """
     static = unpickling.load(folder / STATIC)
     if not isinstance(static, dict):
@@ -154,25 +156,25 @@ def read_static(folder: Path) -> dict:
 
 
 def write_json(path: Path, content: dict) -> None:
-    """Writes a JSON file."""
+    """Write a JSON file."""
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> dict:
-    """Reads a JSON file.
+    """Read a JSON file that holds an object.
 
     Raises:
-        InputError: it is missing, no JSON, or no object.
+        InputError: the file is missing, is not JSON, or does not hold an object.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no readable JSON file ({error}).") from error
+        raise InputError(f"{path} is not a readable JSON file ({error}).") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} holds a {type(content).__name__}, not an object.")
     return content
 
 
 def is_tokenized(folder: Path) -> bool:
-    """Whether this is a tokenized data set of ETHOS."""
+    """Return True if the folder is a tokenized data set of ETHOS."""
     return any(folder.glob("vocab_t*.csv")) and bool(shard_paths(folder))

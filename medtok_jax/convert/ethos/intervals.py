@@ -1,6 +1,6 @@
-"""Tokens of the time between the events of a patient, and how long each stands for.
+"""Insert tokens for the time between the events of a patient, and estimate the duration of each token.
 
-Source: `ethos/tokenize/common/time_interval.py` of github.com/ipolharvard/ethos-ares.
+The source is `ethos/tokenize/common/time_interval.py` of github.com/ipolharvard/ethos-ares.
 """
 
 from collections.abc import Sequence
@@ -17,15 +17,15 @@ _STATISTICS = {"min": 0.0, "q1": 0.25, "median": 0.5, "q3": 0.75, "max": 1.0}
 
 
 def interval_counts(times: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which interval token stands before each event, and how often.
+    """Return the interval token before each event, and how often it is repeated.
 
     Args:
-        times: `[events]` int64 microseconds, rising within a patient.
-        starts: `[events]` bool, whether a patient begins here: before that stands none.
+        times: `[events]` int64 microseconds, ascending within a patient.
+        starts: `[events]` bool mask of each patient's first event, which no interval precedes.
 
     Returns:
-        `[events]` int64 positions in `INTERVALS` (-1 for less than the shortest) and `[events]` int64 counts; only the
-        longest interval stands more than once.
+        `[events]` int64 indices into `INTERVALS` (-1 for less than the shortest) and `[events]` int64 counts; only the
+        longest interval is repeated.
     """
     gaps = np.diff(times, prepend=times[:1])
     gaps[starts] = 0
@@ -37,11 +37,11 @@ def interval_counts(times: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, 
 
 
 def with_intervals(timelines: Timelines, ids: Sequence[int], end: int) -> Timelines:
-    """Timelines with interval tokens before events and an end behind each patient.
+    """Return timelines with interval tokens before events and an end token after each patient.
 
     Args:
-        timelines: events alone.
-        ids: of the tokens of `INTERVALS`.
+        timelines: events without interval tokens.
+        ids: token ids of `INTERVALS`.
         end: id of `TIMELINE_END`.
     """
     starts = np.zeros(len(timelines), bool)
@@ -51,12 +51,12 @@ def with_intervals(timelines: Timelines, ids: Sequence[int], end: int) -> Timeli
     is_last = np.zeros(len(timelines), bool)
     is_last[last] = True
     width = counts + 1 + is_last
-    # Position of each event's own token: behind its intervals.
-    places = np.cumsum(width) - width + counts
+    # The token of an event follows the intervals before it.
+    positions = np.cumsum(width) - width + counts
     source = np.repeat(np.arange(len(timelines)), width)
     tokens = np.asarray(ids, np.int64)[kind[source]]
-    tokens[places] = timelines.tokens
-    tokens[places[last] + 1] = end
+    tokens[positions] = timelines.tokens
+    tokens[positions[last] + 1] = end
     return Timelines(
         tokens=tokens,
         times=timelines.times[source],
@@ -67,24 +67,24 @@ def with_intervals(timelines: Timelines, ids: Sequence[int], end: int) -> Timeli
 
 
 class IntervalEstimates:
-    """Collects how long each interval token lasted."""
+    """Collect the durations that each interval token stands for."""
 
     def __init__(self):
         self._lengths: list[list[np.ndarray]] = [[] for _ in _NAMES]
 
     def add(self, timelines: Timelines) -> None:
-        """Takes events, without interval tokens."""
+        """Add the durations in timelines without interval tokens."""
         starts = np.zeros(len(timelines), bool)
         starts[timelines.patient_offsets] = True
         kind, counts = interval_counts(timelines.times, starts)
         gaps = np.diff(timelines.times, prepend=timelines.times[:1])
         for number, found in enumerate(self._lengths):
-            of = kind == number
-            if of.any():
-                found.append(np.repeat(gaps[of] / counts[of], counts[of]).astype(np.float32))
+            selected = kind == number
+            if selected.any():
+                found.append(np.repeat(gaps[selected] / counts[selected], counts[selected]).astype(np.float32))
 
     def statistics(self) -> dict[str, dict[str, float]]:
-        """`{statistic: {token: microseconds}}`; an interval that never occurred lasts as long as half of its range."""
+        """Return `{statistic: {token: microseconds}}`; intervals that never occurred get the middle of their range."""
         found: dict[str, dict[str, float]] = {name: {} for name in ("min", "q1", "mean", "median", "q3", "max")}
         ends = np.append(_BOUNDS[1:], _BOUNDS[-1])
         for name, lengths, low, high in zip(_NAMES, self._lengths, _BOUNDS, ends, strict=True):

@@ -1,7 +1,7 @@
-"""Patient records in MEDS as a tokenized ETHOS data set, with MedTok tokens for medical codes.
+"""Convert patient records in MEDS to a tokenized ETHOS data set, with MedTok tokens for medical codes.
 
-Twice over the events: first they are spelled, and vocabulary and quantiles collected from the patients to train on;
-then the timelines are written. Only one file of records is in memory at a time.
+The first pass spells the events, and collects vocabulary and quantiles from the training patients; the second pass
+writes the timelines. Only one file of records is in memory at a time.
 """
 
 import collections
@@ -24,9 +24,9 @@ from preprocessing.meds.dataset import MedsDataset
 
 pl = load("polars")
 
-# Directory -> splits of MEDS in it, in their order: ETHOS validates on the end of what it trains on.
+# Directory -> its splits of MEDS, in this order: ETHOS validates on the end of the training data.
 SPLITS = {"train": ("train", "tuning"), "test": ("held_out",)}
-# Values of a measurement that its quantiles are taken of, drawn evenly over all its values.
+# Number of values of a measurement, drawn evenly from all, that its quantiles are estimated from.
 SAMPLED_VALUES = 20_000
 _COLUMNS = ("subject_id", "time", "code", "numeric_value", "hadm_id", "icustay_id")
 _FURTHER = ("icustay_id", "stay_id", "insurance", "race", "marital_status")
@@ -34,7 +34,7 @@ _FURTHER = ("icustay_id", "stay_id", "insurance", "race", "marital_status")
 
 @dataclasses.dataclass
 class LeftOut:
-    """What did not become part of any timeline."""
+    """Count the subjects and events that are not part of any timeline."""
 
     subjects_without_birth: int = 0
     events_before_1970: int = 0
@@ -44,7 +44,7 @@ class LeftOut:
 
 @dataclasses.dataclass(frozen=True)
 class Written:
-    """What was written: tokens of the vocabulary by id, tokens of each directory and split, and what was left out."""
+    """Describe written data: the vocabulary by id, number of tokens by directory and split, and omitted events."""
 
     vocabulary: list[str]
     tokens: dict[str, dict[str, int]]
@@ -52,7 +52,7 @@ class Written:
 
 
 class MeasuredValues:
-    """An even sample of the values of each measurement, the same whatever the files they come in."""
+    """Draw an even sample of the values of each measurement; it does not depend on the files that hold them."""
 
     def __init__(self, limit: int = SAMPLED_VALUES):
         self._limit = limit
@@ -61,40 +61,44 @@ class MeasuredValues:
         self.counts: collections.Counter[str] = collections.Counter()
 
     def add(self, codes: "pl.Series", values: np.ndarray) -> None:
-        """Takes measurements: codes, and `[events]` float values."""
+        """Add measurements: codes, and `[events]` float values."""
         frame = pl.DataFrame({"code": codes, "value": values})
         for (code,), rows in frame.group_by("code", maintain_order=True):
-            seen, new = self.counts[code], rows["value"].to_numpy()
-            # The draw of a value depends on its place alone, not on how the values are cut into files.
+            seen = self.counts[code]
+            new = rows["value"].to_numpy()
+            # The draw of a value depends on its position only, not on how the values are cut into files.
             draws = np.random.Generator(np.random.PCG64(0).advance(seen)).random(len(new))
             kept = np.concatenate([self._values.get(code, np.empty(0)), new])
             drawn = np.concatenate([self._draws.get(code, np.empty(0)), draws])
             if len(kept) > self._limit:
                 lowest = np.argpartition(drawn, self._limit)[: self._limit]
-                kept, drawn = kept[lowest], drawn[lowest]
-            self._values[code], self._draws[code] = kept, drawn
+                kept = kept[lowest]
+                drawn = drawn[lowest]
+            self._values[code] = kept
+            self._draws[code] = drawn
             self.counts[code] += len(new)
 
     def breaks(self) -> dict[str, np.ndarray]:
-        """Breaks between the quantiles of the most frequent measurements, without those that are equal."""
+        """Return the distinct breaks between the quantiles of the most frequent measurements."""
         most = sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))[: events.MAX_MEASUREMENTS]
-        places = np.linspace(0, 1, events.NUM_QUANTILES + 1)[1:-1]
-        return {code: np.unique(np.quantile(self._values[code], places, method="nearest")) for code, _ in most}
+        levels = np.linspace(0, 1, events.NUM_QUANTILES + 1)[1:-1]
+        return {code: np.unique(np.quantile(self._values[code], levels, method="nearest")) for code, _ in most}
 
 
 class Speller:
-    """Turns the records of one file into events in the words of ETHOS.
+    """Spell the records of one file in the vocabulary of ETHOS.
 
     Args:
-        mapper: of the tokenizer's codes.
-        ids: `[codes, 4K]` tokens of each row of its table.
+        mapper: maps codes to rows of the tokenizer's table.
+        ids: `[codes, 4K]` int32 tokens of each row of the table.
     """
 
     def __init__(self, mapper: CodeMapper, ids: np.ndarray):
-        self._mapper, self._ids = mapper, ids
+        self._mapper = mapper
+        self._ids = ids
 
     def __call__(self, frame: "pl.DataFrame") -> tuple["pl.DataFrame", dict[int, dict]]:
-        """Events (columns of `_COLUMNS`, and `measured`), sorted; and what is said ahead of the timelines."""
+        """Return the sorted events (columns of `_COLUMNS`, and `measured`), and the static data of patients."""
         if "icustay_id" not in frame.columns and "stay_id" in frame.columns:
             frame = frame.rename({"stay_id": "icustay_id"})
         found = self._look_up(frame["code"])
@@ -124,62 +128,65 @@ class Speller:
 
 
 class _Spelled:
-    """The events of all files in the words of ETHOS, kept on disk until they are written, and what they hold."""
+    """Store the spelled events of all files on disk, and collect static data, counts and values of measurements."""
 
     def __init__(self, folder: Path):
         self._folder = folder
         folder.mkdir()
         self._paths: dict[str, list[Path]] = collections.defaultdict(list)
         self.static: dict[int, dict] = {}
-        self._told: set[str] = set()
+        self._static_codes: set[str] = set()
         self.counts: collections.Counter[str] = collections.Counter()
         self.values = MeasuredValues()
 
     def add(self, frame: "pl.DataFrame", static: dict[int, dict], split: str) -> None:
-        """Takes the events of one file and split, and what is said of its patients."""
+        """Add the events of one file and split, and the static data of its patients."""
         self.static |= static
         path = self._folder / f"{split}-{len(self._paths[split])}.parquet"
         frame.write_parquet(path)
         self._paths[split].append(path)
         if split in SPLITS["train"]:
-            self._told |= {code for about in static.values() for told in about.values() for code in told["code"]}
+            self._static_codes |= {
+                code for fields in static.values() for field in fields.values() for code in field["code"]
+            }
             measured = frame.filter("measured")
             self.values.add(measured["code"], measured["numeric_value"].to_numpy())
             counts = frame.filter(~pl.col("measured"))["code"].value_counts(name="events")
             self.counts.update(dict(counts.iter_rows()))
 
     def frames(self, split: str):
-        """What was added of a split, in the same order."""
+        """Yield the events that were added for a split, in the same order."""
         for path in self._paths[split]:
             yield pl.read_parquet(path)
 
     def vocabulary(self, codebook_size: int) -> list[str]:
-        """Tokens by id: of patients, of events by their number, of measurements, and what must be there."""
-        of_events = sorted(self.counts, key=lambda code: (-self.counts[code], code))
-        tokens = [*sorted(self._told - {events.BIRTH}), *of_events, *self.values.breaks()]
+        """Return the tokens by id: static data, events by frequency, measurements, and then the required ones."""
+        by_frequency = sorted(self.counts, key=lambda code: (-self.counts[code], code))
+        tokens = [*sorted(self._static_codes - {events.BIRTH}), *by_frequency, *self.values.breaks()]
         return ethos_vocabulary.complete(tokens, codebook_size)
 
 
 def write(
     dataset: MedsDataset, speller: Speller, codebook_size: int, folder: Path, *, progress: bool = True
 ) -> Written:
-    """Writes `folder/train` and, where there are patients to test on, `folder/test`.
+    """Write `folder/train` and, if there are test patients, `folder/test`.
 
     Raises:
-        InputError: there is no patient to train on.
+        InputError: there is no training patient with a birth and an event.
     """
     left_out = LeftOut()
     spelled = _spell(dataset, speller, folder / "spelled", left_out, progress)
     if not spelled.counts:
         raise InputError(f"{dataset.root} has no patient with a birth and an event to train on.")
-    vocabulary, breaks = spelled.vocabulary(codebook_size), spelled.values.breaks()
+    vocabulary = spelled.vocabulary(codebook_size)
+    breaks = spelled.values.breaks()
     encoder = _Encoder(vocabulary, breaks, left_out)
     tokens = {}
     for name, splits in SPLITS.items():
         counts = _write_timelines(folder / name, splits, spelled, encoder)
         if counts:
             tokens[name] = counts
-    # Of the patients to train on, who come first.
+    # Estimates and breaks come from the training patients only.
     for name in tokens:
         ethos_vocabulary.write(folder / name, vocabulary)
         directory.write_json(folder / name / directory.INTERVALS, encoder.estimates.statistics())
@@ -206,18 +213,20 @@ def _spell(dataset: MedsDataset, speller: Speller, folder: Path, left_out: LeftO
         words = words.filter(~before)
         split = dataset.split_of(subjects)
         for name in np.unique(split[born]):
-            of = subjects[born & (split == name)].tolist()
-            rows = words.filter(pl.col("subject_id").is_in(of))
-            spelled.add(rows, {subject: static[subject] for subject in of}, str(name))
+            members = subjects[born & (split == name)].tolist()
+            rows = words.filter(pl.col("subject_id").is_in(members))
+            spelled.add(rows, {subject: static[subject] for subject in members}, str(name))
     return spelled
 
 
 class _Encoder:
-    """Turns events into timelines of ids, and collects the lengths of intervals of those to train on."""
+    """Encode events as timelines of ids, and collect the durations of intervals in the training data."""
 
     def __init__(self, vocabulary: list[str], breaks: dict[str, np.ndarray], left_out: LeftOut):
         self.ids = {token: number for number, token in enumerate(vocabulary)}
-        self.breaks, self.left_out, self.estimates = breaks, left_out, IntervalEstimates()
+        self.breaks = breaks
+        self.left_out = left_out
+        self.estimates = IntervalEstimates()
 
     def __call__(self, frame: "pl.DataFrame", *, train: bool) -> Timelines | None:
         frame = self._with_quantiles(frame)
@@ -238,27 +247,30 @@ class _Encoder:
         return with_intervals(timelines, [self.ids[name] for name in events.INTERVALS], self.ids["TIMELINE_END"])
 
     def _with_quantiles(self, frame: "pl.DataFrame") -> "pl.DataFrame":
-        """Each measurement with the quantile of its value behind it; without those that are not told."""
-        told = ~pl.col("measured") | pl.col("code").is_in(list(self.breaks))
-        self.left_out.measurements_not_among_the_most_frequent += len(frame) - int(frame.select(told.sum()).item())
-        frame = frame.filter(told)
+        """Append to each measurement the quantile of its value, and leave out measurements without quantiles."""
+        kept = ~pl.col("measured") | pl.col("code").is_in(list(self.breaks))
+        self.left_out.measurements_not_among_the_most_frequent += len(frame) - int(frame.select(kept.sum()).item())
+        frame = frame.filter(kept)
         if not self.breaks:
             return frame
         measured = frame["measured"].to_numpy()
         quantile = np.zeros(len(frame), np.int64)
-        values, codes = frame["numeric_value"].to_numpy(), frame["code"]
+        values = frame["numeric_value"].to_numpy()
+        codes = frame["code"]
         for code, breaks in self.breaks.items():
-            of = (codes == code).to_numpy() & measured
-            quantile[of] = 1 + np.searchsorted(breaks, values[of], side="left")
+            selected = (codes == code).to_numpy() & measured
+            quantile[selected] = 1 + np.searchsorted(breaks, values[selected], side="left")
         words = pl.concat_list("code", pl.lit("Q") + pl.Series(quantile).cast(pl.String))
         words = pl.when("measured").then(words).otherwise(pl.concat_list("code"))
         return frame.with_columns(words.alias("code")).explode("code")
 
 
 def _write_timelines(folder: Path, splits: tuple[str, ...], spelled: _Spelled, encoder: _Encoder) -> dict[str, int]:
-    """Number of tokens of each split; nothing is left where there are none."""
+    """Write the timelines of some splits, and return the number of tokens of each; without any, remove the folder."""
     folder.mkdir()
-    writer, counts, patients = ShardWriter(folder), {}, []
+    writer = ShardWriter(folder)
+    counts = {}
+    patients = []
     for split in splits:
         before = writer.tokens
         for frame in spelled.frames(split):
@@ -276,11 +288,11 @@ def _write_timelines(folder: Path, splits: tuple[str, ...], spelled: _Spelled, e
     return counts
 
 
-def _known_only(about: dict, known: dict[str, int]) -> dict:
-    """What is said of a patient, with unknown for what the vocabulary has no token for."""
+def _known_only(static: dict, known: dict[str, int]) -> dict:
+    """Return the static data of a patient with `UNKNOWN` for every code that the vocabulary lacks."""
     return {
-        prefix: told
+        prefix: field
         if prefix == events.BIRTH
-        else {**told, "code": [code if code in known else f"{prefix}//UNKNOWN" for code in told["code"]]}
-        for prefix, told in about.items()
+        else {**field, "code": [code if code in known else f"{prefix}//UNKNOWN" for code in field["code"]]}
+        for prefix, field in static.items()
     }

@@ -1,8 +1,8 @@
-"""The vocabulary of ETHOS's first release: a pickled dict.
+"""Read and write the vocabulary of ETHOS's first release: a pickled dict.
 
     vocab_size, stoi {token: id}, itos {id: token}, q_storage {table: {measurement: breaks}}, meta {separators: lengths}
 
-Source of the format: `ethos/tokenize/vocabulary.py` and `special_tokens.py` of github.com/ipolharvard/ethos-paper.
+The format is that of `ethos/tokenize/vocabulary.py` and `special_tokens.py` of github.com/ipolharvard/ethos-paper.
 """
 
 import pickle
@@ -15,14 +15,14 @@ from medtok_jax.convert.ehr_models import unpickling
 from medtok_jax.convert.ethos.vocabulary import UNK, medtok_token
 from preprocessing.common.errors import InputError
 
-# Timelines are stored as 16-bit numbers.
+# Timelines are stored as 16-bit integers.
 MOST_TOKENS = 1 << 16
 _SEPARATORS = (
     *("_5m-15m", "_15m-1h", "_1h-2h", "_2h-6h", "_6h-12h", "_12h-1d", "_1d-3d", "_3d-1w", "_1w-2w", "_2w-1mt"),
     *("_1mt-3mt", "_3mt-6mt", "_=6mt"),
 )
 _YEARS = ("_<5", *(f"_{age - 5}-{age}y" for age in range(10, 101, 5)), "_>100")
-# What every vocabulary begins with: separators are told by their ids.
+# Every vocabulary begins with these tokens, as separators are recognized by their ids.
 SPECIAL = (*_SEPARATORS, "_TIMELINE_END", "_DEATH", *_YEARS, *(f"_Q{number}" for number in range(1, 11)))
 _KEYS = {"vocab_size", "stoi", "itos", "q_storage", "meta"}
 # Breaks between quantiles are NumPy arrays, ids may be NumPy numbers.
@@ -38,14 +38,14 @@ _ALLOWED = {
 
 
 def vocabulary(codebook_size: int, base: dict | None = None) -> dict:
-    """A vocabulary with all MedTok tokens behind those that are there; ids that were given stay as they are.
+    """Return a vocabulary with all MedTok tokens after those of `base`, whose ids do not change.
 
     Args:
         codebook_size: N.
-        base: what `read` gave; None for a vocabulary of nothing but special tokens.
+        base: result of `read`; None for a vocabulary of special tokens only.
 
     Raises:
-        InputError: it would not fit into 16 bits.
+        InputError: the ids do not fit into 16 bits.
     """
     base = base or {"stoi": {token: number for number, token in enumerate(SPECIAL)}, "q_storage": {}, "meta": {}}
     tokens: Sequence[str] = [*(medtok_token(number) for number in range(codebook_size)), UNK]
@@ -59,7 +59,7 @@ def vocabulary(codebook_size: int, base: dict | None = None) -> dict:
 
 
 def write(folder: Path, content: dict) -> Path:
-    """Writes `medtok_vocab_t{N}.pkl`."""
+    """Write `medtok_vocab_t{N}.pkl` and return its path."""
     path = folder / f"medtok_vocab_t{content['vocab_size']}.pkl"
     with open(path, "wb") as file:
         pickle.dump(content, file)
@@ -67,15 +67,16 @@ def write(folder: Path, content: dict) -> Path:
 
 
 def read(path: Path) -> dict:
-    """Reads and checks a vocabulary, with nothing allowed in it but text, numbers and arrays of them.
+    """Read and check a vocabulary, in which only text, numbers and arrays of numbers are allowed.
 
     Raises:
-        InputError: it is none, or ETHOS would not find its tokens in it.
+        InputError: the file is not a vocabulary, or special tokens do not have the ids that ETHOS expects.
     """
     content = unpickling.load(path, _ALLOWED)
     if not isinstance(content, dict) or not content.keys() >= _KEYS:
-        raise InputError(f"{path} is no vocabulary of ETHOS: it must be a dict of {', '.join(sorted(_KEYS))}.")
-    stoi, itos = content["stoi"], content["itos"]
+        raise InputError(f"{path} is not a vocabulary of ETHOS: it must be a dict of {', '.join(sorted(_KEYS))}.")
+    stoi = content["stoi"]
+    itos = content["itos"]
     if sorted(stoi.values()) != list(range(len(stoi))) or itos != {number: token for token, number in stoi.items()}:
         raise InputError(f"{path}: the ids of the tokens must be 0 to {len(stoi) - 1}, each once, in stoi and itos.")
     if content["vocab_size"] != len(stoi):

@@ -1,7 +1,7 @@
-"""A tokenized ETHOS data set with its ICD and ATC tokens replaced by MedTok tokens.
+"""Replace the ICD and ATC tokens of a tokenized ETHOS data set by MedTok tokens.
 
-The codes that ETHOS split are put together again (`ethos_codes`), each becomes the 4K tokens that the tokenizer has for
-it, and everything else stays: patients, times, stays, static data, interval estimates and quantiles.
+The codes that ETHOS split are joined again (`codes`), and each is replaced by its 4K tokens. Patients, times, stays,
+static data, interval estimates and quantiles do not change.
 """
 
 import shutil
@@ -23,36 +23,37 @@ pl = load("polars")
 
 
 class Rewriter:
-    """Rewrites the timelines of data sets that share a vocabulary.
+    """Rewrite the timelines of data sets that share a vocabulary.
 
     Args:
-        vocabulary: tokens by id, of the data set as it is.
-        mapper: of the tokenizer's codes; its `unmapped` says what becomes of codes that it does not hold: `keep` their
-            tokens, `drop` them, or write one `unk`.
-        ids: `[codes, 4K]` tokens of each row of the tokenizer's table.
-        titles: see `ethos_codes.category_titles`.
+        vocabulary: tokens by id, of the data set before it is rewritten.
+        mapper: maps codes to rows of the tokenizer's table; its `unmapped` is the treatment of codes without a row:
+            `keep` their tokens, `drop` them, or write one `unk`.
+        ids: `[codes, 4K]` int32 tokens of each row of the tokenizer's table.
+        titles: see `codes.category_titles`.
         codebook_size: N.
     """
 
     def __init__(
         self, vocabulary: Sequence[str], mapper: CodeMapper, ids: np.ndarray, titles: dict[str, str], codebook_size: int
     ):
-        self._old, self._mapper, self._titles = list(vocabulary), mapper, titles
+        self._old = list(vocabulary)
+        self._mapper = mapper
+        self._titles = titles
         self._kinds = codes.kinds(vocabulary)
         kept = [
             t for t, kind in zip(vocabulary, self._kinds, strict=True) if mapper.unmapped == "keep" or kind == OTHER
         ]
-        # The same for training and test data, whatever occurs in either.
+        # The vocabulary is the same for training and test data, whatever occurs in either.
         self.vocabulary = ethos_vocabulary.complete(kept, codebook_size)
         new = {token: number for number, token in enumerate(self.vocabulary)}
         self._new_id = np.array([new.get(token, -1) for token in vocabulary], np.int64)
-        of_codebook = np.array(
-            [new[ethos_vocabulary.medtok_token(number)] for number in range(codebook_size)], np.int64
-        )
-        self._ids, self._unk = of_codebook[ids], new[ethos_vocabulary.UNK]
+        medtok_ids = np.array([new[ethos_vocabulary.medtok_token(number)] for number in range(codebook_size)], np.int64)
+        self._ids = medtok_ids[ids]
+        self._unk = new[ethos_vocabulary.UNK]
 
     def __call__(self, timelines: Timelines) -> Timelines:
-        """The same timelines in tokens of `self.vocabulary`."""
+        """Return the same timelines in tokens of `self.vocabulary`."""
         starts, mapped = self._find(timelines)
         count = len(timelines)
         is_code = self._kinds[timelines.tokens] != OTHER
@@ -60,7 +61,7 @@ class Rewriter:
         row = np.where(is_code, mapped[code_of] if len(mapped) else -1, -1)
         head = np.zeros(count, bool)
         head[starts] = True
-        # How many tokens each becomes; those of a mapped code come at its first.
+        # Number of new tokens of each old one; all tokens of a mapped code replace its first.
         width = np.ones(count, np.int64)
         width[is_code & (row >= 0)] = 0
         width[head & (row >= 0)] = self._ids.shape[1]
@@ -82,7 +83,7 @@ class Rewriter:
         )
 
     def _find(self, timelines: Timelines) -> tuple[np.ndarray, np.ndarray]:
-        """Codes of the timelines: positions of their first tokens, and their rows in the table."""
+        """Find the codes in timelines; return the positions of their first tokens, and their rows in the table."""
         breaks = np.diff(timelines.times, prepend=timelines.times[:1]) != 0
         breaks[timelines.patient_offsets] = True
         starts, parts = codes.split_into_codes(timelines.tokens, self._kinds, breaks)
@@ -91,10 +92,10 @@ class Rewriter:
 
 
 def find_parts(folder: Path) -> dict[str, Path]:
-    """The tokenized data sets at a path, by name: `train` and `test` inside of it, or itself as `train`.
+    """Return the tokenized data sets at a path by name: `train` and `test` in it, or the path itself as `train`.
 
     Raises:
-        InputError: there is none, or they differ in their vocabularies.
+        InputError: there is no training set, or the vocabularies differ.
     """
     if directory.is_tokenized(folder):
         return {"train": folder}
@@ -111,19 +112,22 @@ def find_parts(folder: Path) -> dict[str, Path]:
 
 
 def is_tokenized(folder: Path) -> bool:
-    """Whether there is a tokenized data set at a path, or several inside of it."""
+    """Return True if the folder is a tokenized data set, or holds one."""
     inside = (path for path in folder.iterdir() if path.is_dir())
     return directory.is_tokenized(folder) or any(map(directory.is_tokenized, inside))
 
 
 def rewrite(source: Path, target: Path, rewriter: Rewriter, *, progress: bool = True) -> int:
-    """Rewrites one data set; returns its number of tokens.
+    """Rewrite one data set, and return its number of tokens.
 
     Args:
         source: tokenized data set.
-        target: directory to make.
-        rewriter: for the vocabulary of `source`.
-        progress: whether to show a bar.
+        target: directory to create.
+        rewriter: made for the vocabulary of `source`.
+        progress: whether to show a progress bar.
+
+    Raises:
+        InputError: a file of `source` is missing or cannot be read.
     """
     target.mkdir()
     writer = ShardWriter(target)

@@ -1,11 +1,11 @@
-"""What lets ETHOS itself write MedTok tokens: a module and two data set configurations for its checkout.
+"""Write the stages with which ETHOS itself writes MedTok tokens: a module and two data set configurations.
 
     ethos_stage/tokenize/medtok/     stages (copy into `src/ethos/tokenize/`)
     ethos_stage/configs/dataset/     `medtok_mimic.yaml`, `medtok_meds.yaml` (found by `--config-dir`)
     ethos_stage/medtok_codes.parquet tokens of each code
     ethos_stage/medtok_tokens.txt    tokens that the vocabulary must hold
 
-Nothing there needs this project.
+The files work without this project.
 """
 
 import shutil
@@ -18,22 +18,24 @@ from medtok_jax.convert.ethos import vocabulary
 from medtok_jax.lookup.directory import TokenizerDirectory
 
 FOLDER = "ethos_stage"
-CODES, TOKENS = "medtok_codes.parquet", "medtok_tokens.txt"
+CODES = "medtok_codes.parquet"
+TOKENS = "medtok_tokens.txt"
 CONFIGS = ("medtok_mimic", "medtok_meds")
 _FILES = Path(__file__).with_name("files")
 
 
 def write(folder: Path, directory: TokenizerDirectory, unmapped: str, final: Path) -> None:
-    """Writes `folder/ethos_stage`.
+    """Write `folder/ethos_stage`.
 
     Args:
-        folder: to write into.
+        folder: directory to write into.
         directory: the tokenizer.
-        unmapped: `keep`, `drop` or `unk`.
-        final: where `folder` will lie in the end; the configurations name it.
+        unmapped: `keep`, `drop` or `unk`, the treatment of codes that the tokenizer does not hold.
+        final: path that `folder` will be renamed to; the configurations name it.
     """
     stage = folder / FOLDER
-    module, configs = stage / "tokenize" / "medtok", stage / "configs" / "dataset"
+    module = stage / "tokenize" / "medtok"
+    configs = stage / "configs" / "dataset"
     module.mkdir(parents=True)
     configs.mkdir(parents=True)
     shutil.copyfile(_FILES / "stages.py", module / "__init__.py")
@@ -56,5 +58,5 @@ def write(folder: Path, directory: TokenizerDirectory, unmapped: str, final: Pat
 
 
 def _quoted(path: Path) -> str:
-    """A path as a YAML string that OmegaConf does not interpolate."""
+    """Quote a path as a YAML string that OmegaConf does not interpolate."""
     return "'" + str(path).replace("'", "''").replace("${", "\\${") + "'"

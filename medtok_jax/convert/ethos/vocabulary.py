@@ -1,6 +1,6 @@
-"""The vocabulary of ETHOS: a headerless CSV in which the line number of a token is its id.
+"""Read and write the vocabulary of ETHOS: a headerless CSV in which the line number of a token is its id.
 
-Source of the format: `ethos/vocabulary.py` and `ethos/constants.py` of github.com/ipolharvard/ethos-ares.
+The format is that of `ethos/vocabulary.py` and `ethos/constants.py` of github.com/ipolharvard/ethos-ares.
 """
 
 import re
@@ -14,9 +14,9 @@ from preprocessing.common.extras import load
 pl = load("polars")
 
 UNK = events.UNK
-# Of all that ETHOS itself or `events` says ahead of a timeline.
+# Prefixes of all static data that ETHOS itself or `events` writes.
 STATIC_PREFIXES = ("BMI", *events.STATIC_PREFIXES)
-# Tasks look these up when they are opened, and a token that is not in the vocabulary raises.
+# Tasks look up these tokens when they are opened, and fail if one is not in the vocabulary.
 SPECIAL = (
     *("MEDS_DEATH", "TIMELINE_END", "HOSPITAL_ADMISSION", "HOSPITAL_DISCHARGE"),
     *("ICU_ADMISSION", "ICU_DISCHARGE", "ED_REGISTRATION", "ED_OUT", "SOFA", "DRG//UNKNOWN"),
@@ -26,14 +26,14 @@ _QUANTILE = re.compile(r"Q[0-9]+")
 
 
 def medtok_token(number: int) -> str:
-    """The token of a row of the codebook."""
+    """Return the token of a row of the codebook."""
     return f"{events.MEDTOK}{number}"
 
 
 def required(codebook_size: int, num_quantiles: int = events.NUM_QUANTILES) -> list[str]:
-    """Tokens that any vocabulary must end up with: all of MedTok, then what ETHOS looks up whether it occurred or not.
+    """Return the tokens that every vocabulary must hold: all MedTok tokens, and those that ETHOS looks up in any case.
 
-    ETHOS spells the age of a patient in quantile tokens, and what is not known of one as `PREFIX//UNKNOWN`.
+    ETHOS spells the age of a patient in quantile tokens, and unknown static data as `PREFIX//UNKNOWN`.
     """
     return [
         *(medtok_token(number) for number in range(codebook_size)),
@@ -46,9 +46,9 @@ def required(codebook_size: int, num_quantiles: int = events.NUM_QUANTILES) -> l
 
 
 def complete(tokens: Iterable[str], codebook_size: int) -> list[str]:
-    """`tokens` in their order, then those of `required` that are missing; ids that were given stay as they are.
+    """Return `tokens` followed by the missing ones of `required`, so that the ids of `tokens` do not change.
 
-    The number of quantiles is that of `tokens` where they have any.
+    The number of quantiles is that of `tokens`, or else `NUM_QUANTILES`.
     """
     tokens = list(tokens)
     quantiles = len(quantile_tokens(tokens)) or events.NUM_QUANTILES
@@ -56,32 +56,32 @@ def complete(tokens: Iterable[str], codebook_size: int) -> list[str]:
 
 
 def quantile_tokens(tokens: Iterable[str]) -> list[str]:
-    """Those of `tokens` that ETHOS counts as quantiles."""
+    """Return the tokens that ETHOS counts as quantiles."""
     return [token for token in tokens if _QUANTILE.fullmatch(token)]
 
 
 def check_tokens(tokens: Sequence[str]) -> None:
-    """Holds a vocabulary against what ETHOS does with it.
+    """Check that ETHOS can use a vocabulary.
 
     Raises:
-        InputError: a token would be read as something else, stands twice, or quantiles are not Q1 to Qn.
+        InputError: a token is repeated, ETHOS would not read it as a token, or quantiles are not Q1 to Qn.
     """
     if len(set(tokens)) != len(tokens):
-        twice = next(token for number, token in enumerate(tokens) if token in tokens[:number])
-        raise InputError(f"The vocabulary holds the token {twice!r} twice; each line must be another token.")
+        repeated = next(token for number, token in enumerate(tokens) if token in tokens[:number])
+        raise InputError(f"The vocabulary holds the token {repeated!r} twice; each line must be another token.")
     for token in tokens:
         if not isinstance(token, str) or not token or "\n" in token or "\r" in token or _NUMERIC.fullmatch(token):
             raise InputError(f"The vocabulary holds {token!r}, which ETHOS does not read back as a token.")
     quantiles = sorted(int(token[1:]) for token in quantile_tokens(tokens))
     if quantiles != list(range(1, len(quantiles) + 1)) or not quantiles:
         raise InputError(
-            f"The quantile tokens of the vocabulary are {quantiles[:20]}, but ETHOS takes any token Q<number> for one"
-            " and needs Q1 to Qn."
+            f"The quantile tokens of the vocabulary are {quantiles[:20]}, but ETHOS reads any token Q<number> as a"
+            " quantile and needs Q1 to Qn."
         )
 
 
 def write(folder: Path, tokens: Sequence[str]) -> Path:
-    """Writes `vocab_t{N}.csv`.
+    """Write `vocab_t{N}.csv` and return its path.
 
     Raises:
         InputError: see `check_tokens`.
@@ -93,10 +93,10 @@ def write(folder: Path, tokens: Sequence[str]) -> Path:
 
 
 def find(folder: Path) -> Path:
-    """The one vocabulary of a directory.
+    """Return the path of the only vocabulary of a directory.
 
     Raises:
-        InputError: there is none, or several.
+        InputError: the directory holds none, or several.
     """
     found = sorted(folder.glob("vocab_t*.csv"))
     if len(found) != 1:
@@ -106,21 +106,21 @@ def find(folder: Path) -> Path:
 
 
 def read(folder: Path) -> list[str]:
-    """The tokens of a directory's vocabulary, in the order of their ids.
+    """Read the tokens of a directory's vocabulary, in the order of their ids.
 
     Raises:
-        InputError: there is not exactly one file, or it cannot be what ETHOS writes.
+        InputError: there is not exactly one vocabulary, or ETHOS cannot read it.
     """
     path = find(folder)
     try:
-        # As ETHOS reads it, so that a token which changes on the way is seen here.
+        # This is how ETHOS reads it, so a token that the reader changes is found here.
         tokens = pl.read_csv(path, has_header=False).to_series(0).to_list()
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise InputError(f"{path} is no vocabulary ({str(error).splitlines()[0]}).") from error
+        raise InputError(f"{path} is not a vocabulary ({str(error).splitlines()[0]}).") from error
     try:
         check_tokens(tokens)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     if path.name != f"vocab_t{len(tokens)}.csv":
-        raise InputError(f"{path} holds {len(tokens):,} tokens, which its name must tell: vocab_t{len(tokens)}.csv.")
+        raise InputError(f"{path} holds {len(tokens):,} tokens, so its name must be vocab_t{len(tokens)}.csv.")
     return tokens

@@ -15,8 +15,8 @@ from ml_collections import ConfigDict
 from configs import default
 from medtok_jax.batch import InputSizes
 from medtok_jax.config import with_later_fields
+from medtok_jax.convert.pytorch import convert
 from medtok_jax.convert.pytorch import weights as pytorch_weights
-from medtok_jax.convert.pytorch.convert import convert
 from medtok_jax.inference import model_reader
 from medtok_jax.inference.model_reader import Neighborhood, SavedModel
 from medtok_jax.inference.model_writer import flatten

@@ -32,10 +32,10 @@ def test_where_the_tokenizer_is(small_tokenizer_dir, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "Say what to convert"),
+        ({}, "Give the tokenizer to convert"),
         ({"workdir": "nowhere"}, "The work directory nowhere does not exist"),
         ({"tokenizer": "nowhere"}, "The tokenizer directory nowhere does not exist"),
-        ({"workdir": "tests"}, "is no tokenizer directory"),
+        ({"workdir": "tests"}, "is not a tokenizer directory"),
         ({"workdir": "tests", "unmapped": "burn"}, "unmapped is 'burn'"),
     ],
 )
@@ -54,29 +54,29 @@ def test_output_is_empty_or_to_be_replaced(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="is not empty"):
         check_output(place, False, [])
     assert check_output(place, True, []) == place
-    with pytest.raises(InputError, match="is no directory"):
+    with pytest.raises(InputError, match="is not a directory"):
         check_output(place / "file", True, [])
     (tmp_path / "link").symlink_to(place)
     with pytest.raises(InputError, match="is not empty"):
         check_output(tmp_path / "link", False, [])
     assert check_output(tmp_path / "link", True, []) == place
     for other in (place, place / "deeper"):
-        with pytest.raises(InputError, match="which must stay"):
+        with pytest.raises(InputError, match="which must not be removed"):
             check_output(place, True, [other])
     monkeypatch.chdir(place)
-    with pytest.raises(InputError, match="which must stay"):
+    with pytest.raises(InputError, match="which must not be removed"):
         check_output(tmp_path, True, [])
-    with pytest.raises(InputError, match="which must stay"):
+    with pytest.raises(InputError, match="which must not be removed"):
         check_output(".", True, [])
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "Say what to do, by --to="),
-        (["--to=pytorch", "--from=pytorch"], "Say what to do, by --to="),
+        ([], "Give either --to="),
+        (["--to=pytorch", "--from=pytorch"], "Give either --to="),
         (["--to=pytorch"], "--output is missing"),
-        (["--to=pytorch", "--output=/tmp/none", "pytorch"], "'pytorch' is no flag"),
+        (["--to=pytorch", "--output=/tmp/none", "pytorch"], "'pytorch' is not a flag"),
         (["--to=tensorflow", "--output=/tmp/none"], "value should be one of"),
         (["--from=pytorch", "--output=/tmp/none"], "--input is missing"),
         (["--from=pytorch", "--input=nowhere", "--output=/tmp/none"], "The directory nowhere does not exist"),

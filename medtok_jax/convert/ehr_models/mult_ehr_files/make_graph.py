@@ -1,6 +1,6 @@
-"""Makes the graphs that MulT-EHR loads, out of the arrays beside this file: python make_graph.py
+"""Make the graphs that MulT-EHR loads from the arrays beside this file: python make_graph.py
 
-Needs numpy, torch and dgl.
+The script needs numpy, torch and dgl.
 """
 
 import pickle
@@ -20,7 +20,7 @@ RELATIONS = [
 
 
 def main() -> None:
-    """Writes `medtok.pkl`, the graph, and `medtok_ptr.pkl`, the graph with features, beside this file."""
+    """Write `medtok.pkl`, the graph, and `medtok_ptr.pkl`, the graph with features, beside this file."""
     folder = Path(__file__).resolve().parent
     arrays = np.load(folder / "graph.npz")
     edges = {relation: tuple(torch.from_numpy(arrays[relation[1]])) for relation in RELATIONS}
@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def save(graph: dgl.DGLGraph, path: Path) -> None:
-    """Pickles a graph as MulT-EHR does."""
+    """Pickle a graph as MulT-EHR does."""
     with open(path, "wb") as file:
         pickle.dump(graph, file, pickle.HIGHEST_PROTOCOL)
 

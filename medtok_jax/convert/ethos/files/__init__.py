@@ -1,1 +1,1 @@
-"""What goes into a checkout of ethos-ares; `events` is used here too."""
+"""Hold the files that are copied into a checkout of ethos-ares; the conversion uses `events` as well."""

@@ -1,7 +1,7 @@
-"""Events of patient records in the words of ETHOS, with MedTok tokens for medical codes.
+"""Write events of patient records in the vocabulary of ETHOS, with MedTok tokens for medical codes.
 
-Needs polars alone. Written beside ETHOS's own stages, as `ethos/tokenize/medtok/events.py`, it runs there; the
-conversion that writes it uses it too, so both spell alike. A frame of events has the columns `subject_id`, `time` and
+The module needs only polars. It is copied to `ethos/tokenize/medtok/events.py` in ETHOS and runs there; the conversion
+that copies it uses it too, so that both spell events alike. A frame of events has the columns `subject_id`, `time` and
 `code`, and may have `numeric_value`, `text_value`, `hadm_id`, `icustay_id`, `insurance`, `race` and `marital_status`.
 """
 
@@ -12,16 +12,16 @@ from pathlib import Path
 import polars as pl
 
 MEDTOK = "MEDTOK//"
-# Stands for a code that the tokenizer does not hold, where `unmapped` is `unk`.
+# Replaces a code that the tokenizer does not hold, if `unmapped` is `unk`.
 UNK = f"{MEDTOK}UNK"
 NUM_QUANTILES = 10
-# Measurements told by value, the most frequent; more would each need a token for little.
+# Number of measurements with values, the most frequent ones; each needs a token of its own.
 MAX_MEASUREMENTS = 200
-# What is said of a patient ahead of the timeline, beside the age; what is not known is `PREFIX//UNKNOWN`.
+# Static data of a patient besides the age; unknown data is `PREFIX//UNKNOWN`.
 STATIC_PREFIXES = ("GENDER", "MARITAL", "RACE")
 BIRTH, DEATH = "MEDS_BIRTH", "MEDS_DEATH"
 ADMISSION, DISCHARGE = "HOSPITAL_ADMISSION", "HOSPITAL_DISCHARGE"
-# Tokens of the time between two events and, in minutes, where each begins; the last is repeated.
+# Tokens of the time between two events and the lower bound of each in minutes; the last is repeated.
 INTERVALS = {
     "5m-15m": 5,
     "15m-45m": 15,
@@ -43,7 +43,7 @@ INTERVALS = {
     "2mt-6mt": 60 * 1440,
     "=6mt": 180 * 1440,
 }
-# ETHOS's own extraction of MIMIC-IV has names behind `HCPCS//`, not codes.
+# ETHOS's own extraction of MIMIC-IV has names after `HCPCS//`, not codes.
 _SYSTEM = re.compile(
     r"(ICD10CM|ICD10PCS|ICD9CM|ICD9Proc|SNOMED|RxNorm|NDC|ATC|CPT4|HCPCS(?=//?[A-Z][0-9]{4}$))//?(.+)", re.IGNORECASE
 )
@@ -59,20 +59,21 @@ _DRUG = re.compile(r"MEDICATION//(.+)//Administered")
 
 
 def unified(code: pl.Expr) -> pl.Expr:
-    """A code as ETHOS writes it in its vocabulary."""
+    """Return a code as ETHOS writes it in its vocabulary."""
     return code.str.to_uppercase().str.replace_all(r"[,.]", "").str.replace_all(" ", "_", literal=True)
 
 
 def spelled(code: pl.Expr) -> pl.Expr:
-    """The same, and no token that ETHOS takes for a quantile or reads as a number."""
+    """Return a code as `unified` does, with `CODE//` before text that ETHOS would read as a quantile or a number."""
     text = unified(code).str.replace_all(r"[\r\n]", "_")
     return pl.when(text.str.contains(r"^(Q?[0-9]+|[+-][0-9]+|)$")).then(pl.lit("CODE//") + text).otherwise(text)
 
 
 def read_codes(path: str | Path) -> dict[str, list[str]]:
-    """Tokens of each code, from a Parquet or CSV file with the columns `code` and `tokens`.
+    """Read the tokens of each code from a Parquet or CSV file with the columns `code` and `tokens`.
 
-    `code` is `SYSTEM/code`; `tokens` are the ids of 4K rows of the codebook: a list, or in CSV numbers with blanks.
+    `code` is `SYSTEM/code`; `tokens` are the ids of 4K rows of the codebook: a list, or in CSV numbers separated by
+    blanks.
     """
     if str(path).endswith(".csv"):
         table = pl.read_csv(path, schema={"code": pl.String, "tokens": pl.String})
@@ -85,13 +86,16 @@ def read_codes(path: str | Path) -> dict[str, list[str]]:
 
 
 def key_of(code: str) -> str | None:
-    """`SYSTEM/code` in capitals without dots, of a code in any spelling of patient records; None for other events."""
+    """Return `SYSTEM/code` in capitals without dots for a code in any spelling of patient records, None otherwise."""
     if found := _ICD.fullmatch(code):
-        system, bare = _ICD_SYSTEMS[found[1], found[2]], found[3]
+        system = _ICD_SYSTEMS[found[1], found[2]]
+        bare = found[3]
     elif found := _SYSTEM.fullmatch(code):
-        system, bare = found[1].upper(), found[2]
+        system = found[1].upper()
+        bare = found[2]
     elif found := _NDC.fullmatch(code):
-        system, bare = "NDC", found[1]
+        system = "NDC"
+        bare = found[1]
     else:
         return None
     return f"{system}/{bare.strip().upper().replace('.', '')}"
@@ -100,15 +104,15 @@ def key_of(code: str) -> str | None:
 def look_up(
     codes: pl.Series, tokens: Mapping[str, list[str]], drugs: Mapping[str, list[str]] | None = None
 ) -> pl.DataFrame:
-    """What becomes of the distinct codes of some events.
+    """Look up the tokens of the distinct codes of events.
 
     Args:
-        codes: of events.
+        codes: codes of events.
         tokens: see `read_codes`.
-        drugs: ATC codes of each drug name in lower case, for medications that are told by name.
+        drugs: ATC codes of each drug name in lower case, for medications that are given by name.
 
     Returns:
-        `code`, `medical` (bool: of a system of codes) and `tokens` (a list, null where there are none).
+        `code`, `medical` (bool, True for codes of a code system) and `tokens` (a list, or null).
     """
     rows = []
     for code in codes.drop_nulls().unique().to_list():
@@ -123,14 +127,14 @@ def look_up(
 
 
 def replace_codes(df: pl.DataFrame, found: pl.DataFrame, unmapped: str) -> pl.DataFrame:
-    """Events whose medical codes are tokens, in their order; the other columns are repeated for each token.
+    """Replace the medical codes of events by tokens, in their order; other columns are repeated for each token.
 
     Args:
         df: events.
         found: see `look_up`.
-        unmapped: what becomes of medical codes without tokens: `keep` them, `drop` them, or write `unk`.
+        unmapped: treatment of medical codes without tokens: `keep` them, `drop` them, or replace them by `unk`.
     """
-    # A left join may reorder rows, so their order is written down.
+    # A left join may reorder rows, so their order is kept in a column.
     df = df.with_row_index("__row").join(found, on="code", how="left")
     missing = pl.col("medical").fill_null(False) & pl.col("tokens").is_null()
     if unmapped == "drop":
@@ -143,50 +147,51 @@ def replace_codes(df: pl.DataFrame, found: pl.DataFrame, unmapped: str) -> pl.Da
 
 
 def part(number: int) -> pl.Expr:
-    """Part of a code between `//`; null where there is none, or it says nothing."""
+    """Return the part of a code with this number between `//`; null if it is missing, empty or `UNK`."""
     text = pl.col("code").str.split("//").list.get(number, null_on_oob=True).str.strip_chars()
     return pl.when(~text.is_in(["", "UNK"])).then(text)
 
 
 def of_kind(df: pl.DataFrame, *kinds: str) -> pl.Expr:
-    """Whether a code of these events begins with one of some words, in capitals."""
+    """Return a mask of the events whose codes begin with one of `kinds`, which are in capitals."""
     unique = df["code"].unique().to_list()
     return pl.col("code").is_in([code for code in unique if code.split("//")[0].upper() in kinds])
 
 
 def revised(df: pl.DataFrame, mask: pl.Expr, revise: Callable[[pl.DataFrame], pl.DataFrame]) -> pl.DataFrame:
-    """The frame with what `revise` makes of some of its rows in their places; the others, most of all, stay."""
+    """Return the frame with the rows of `mask` revised and put back in order; only these rows are processed."""
     df = df.with_row_index("__row")
     some = revise(df.filter(mask)).select(df.columns)
     return pl.concat([df.filter(~mask), some]).sort("__row", maintain_order=True).drop("__row")
 
 
 def with_words(df: pl.DataFrame) -> pl.DataFrame:
-    """Admissions, discharges, stays in intensive care and diagnosis-related groups as ETHOS writes them.
+    """Write admissions, discharges, stays in intensive care and diagnosis-related groups as ETHOS does.
 
-    An admission is always three tokens: ETHOS predicts mortality from the third. A discharge is two, then comes what
-    stands behind it at the same time, and then exactly one group, from which ETHOS predicts readmission; a death then
-    stands before.
+    An admission is always three tokens: ETHOS predicts mortality from the third. A discharge is two tokens; the events
+    that follow it at the same time come next, and then exactly one group, from which ETHOS predicts readmission. A
+    death at that time comes before the discharge.
 
     Args:
         df: events sorted by subject and time.
     """
     df = _with_columns(df, insurance=pl.String)
-    told = part(1).is_in(["HCFA", "MS"]) & part(2).is_not_null()
-    df = revised(df, of_kind(df, "DRG"), lambda rows: rows.filter(told | (pl.col("code") == "DRG//UNKNOWN")))
+    known = part(1).is_in(["HCFA", "MS"]) & part(2).is_not_null()
+    df = revised(df, of_kind(df, "DRG"), lambda rows: rows.filter(known | (pl.col("code") == "DRG//UNKNOWN")))
     df = revised(df, of_kind(df, DISCHARGE).any().over("subject_id", "time"), _ordered)
     words = (ADMISSION, DISCHARGE, DEATH, "ICU_ADMISSION", "ICU_DISCHARGE", "TRANSFER_TO", "DRG")
     return revised(df, of_kind(df, *words), _spelled)
 
 
 def _ordered(df: pl.DataFrame) -> pl.DataFrame:
-    """Events at the times of discharges, in their order: a death before, one group last; all at one place."""
-    kind, when = part(0), ["subject_id", "time"]
-    behind = (kind == DISCHARGE).cast(pl.Int32).cum_sum().over(when) > 0
+    """Order the events at the time of a discharge: a death comes before it, exactly one group last."""
+    kind = part(0)
+    when = ["subject_id", "time"]
+    after = (kind == DISCHARGE).cast(pl.Int32).cum_sum().over(when) > 0
     order = pl.when(kind == DEATH).then(1).when(kind == DISCHARGE).then(2).when(kind == "DRG").then(4)
     df = df.with_columns(
         pl.col("__row").min().over(when),
-        __order=order.when(behind).then(3).otherwise(0),
+        __order=order.when(after).then(3).otherwise(0),
         __grouped=(kind == "DRG").any().over(when),
     )
     first = pl.int_range(pl.len()).over([*when, "__order"]) == 0
@@ -232,19 +237,19 @@ def _spelled(df: pl.DataFrame) -> pl.DataFrame:
 
 
 def _destination() -> pl.Expr:
-    """Where a patient is discharged to, care facilities in one."""
-    place = part(1).str.to_uppercase()
-    facility = place.str.contains("FACILITY|REHAB|CHRONIC|SNF|LONG TERM")
-    return pl.when(facility).then(pl.lit("HEALTHCARE_FACILITY")).otherwise(place.fill_null("UNKNOWN"))
+    """Return the discharge location, with all care facilities merged."""
+    location = part(1).str.to_uppercase()
+    facility = location.str.contains("FACILITY|REHAB|CHRONIC|SNF|LONG TERM")
+    return pl.when(facility).then(pl.lit("HEALTHCARE_FACILITY")).otherwise(location.fill_null("UNKNOWN"))
 
 
 def with_demographics(df: pl.DataFrame) -> pl.DataFrame:
-    """`RACE//` and `MARITAL//` as events of their own, from codes or from columns of admissions."""
+    """Write `RACE//` and `MARITAL//` as events of their own, from codes or from columns of admissions."""
     df = _with_columns(df, race=pl.String, marital_status=pl.String, text_value=pl.String)
-    return revised(df, of_kind(df, ADMISSION, "RACE", "ETHNICITY", "MARITAL", "MARITAL_STATUS"), _told)
+    return revised(df, of_kind(df, ADMISSION, "RACE", "ETHNICITY", "MARITAL", "MARITAL_STATUS"), _demographics)
 
 
-def _told(df: pl.DataFrame) -> pl.DataFrame:
+def _demographics(df: pl.DataFrame) -> pl.DataFrame:
     kind = part(0).str.to_uppercase()
     value = pl.coalesce(part(1), pl.col("text_value"))
     admitted = kind == ADMISSION
@@ -264,15 +269,15 @@ def _told(df: pl.DataFrame) -> pl.DataFrame:
 
 
 def _race(value: pl.Expr) -> pl.Expr:
-    """The first word of what a record says; null for what says nothing."""
+    """Return the first word of the recorded race, with small groups merged; null if it is unknown."""
     word = value.str.to_uppercase().str.extract(r"^([^/ \-]+)")
-    silent = value.str.to_uppercase().str.contains("UNKNOWN|UNABLE|DECLINED")
+    unknown = value.str.to_uppercase().str.contains("UNKNOWN|UNABLE|DECLINED")
     small = value.str.to_uppercase().str.contains("HAWAIIAN|AMERICAN INDIAN|MULTI")
-    return pl.when(silent).then(None).when(small).then(pl.lit("OTHER")).otherwise(word)
+    return pl.when(unknown).then(None).when(small).then(pl.lit("OTHER")).otherwise(word)
 
 
 def _with_columns(df: pl.DataFrame, **types) -> pl.DataFrame:
-    """The frame with these columns, null where it lacks them."""
+    """Return the frame with these columns cast to their types, or null where it lacks them."""
     return df.with_columns(
         (pl.col(name).cast(kind) if name in df.columns else pl.lit(None, kind)).alias(name)
         for name, kind in types.items()
@@ -280,44 +285,45 @@ def _with_columns(df: pl.DataFrame, **types) -> pl.DataFrame:
 
 
 def static_data(df: pl.DataFrame, prefixes: tuple[str, ...] = STATIC_PREFIXES) -> dict[int, dict]:
-    """What ETHOS reads ahead of a timeline: `{subject: {prefix: {"code": [...], "time": [...] or None}}}`.
+    """Return the static data that ETHOS reads: `{subject: {prefix: {"code": [...], "time": [...] or None}}}`.
 
-    Subjects without a birth are left out: ETHOS cannot tell their age. Of one prefix, codes at one time are one.
+    Subjects without a birth are left out, as ETHOS needs their age. Of several codes with one prefix and time, the
+    first is kept.
     """
     df = df.filter(of_kind(df, BIRTH, *prefixes)).select("subject_id", part(0).alias("prefix"), "code", "time")
     code = pl.when(pl.col("prefix") == BIRTH).then(pl.lit(BIRTH)).otherwise(unified(pl.col("code")))
     df = df.with_columns(pl.col("time").cast(pl.Int64), code.alias("code"))
-    of = ["subject_id", "prefix"]
-    timed = df.drop_nulls("time").unique([*of, "time"], keep="first", maintain_order=True)
-    timed = timed.sort([*of, "time"]).group_by(of, maintain_order=True).agg("code", "time")
+    group = ["subject_id", "prefix"]
+    timed = df.drop_nulls("time").unique([*group, "time"], keep="first", maintain_order=True)
+    timed = timed.sort([*group, "time"]).group_by(group, maintain_order=True).agg("code", "time")
     once = (pl.col("prefix") == BIRTH) | (pl.col("code").list.n_unique() == 1)
     timed = timed.with_columns(
         pl.when(once).then(pl.col(name).list.head(1)).otherwise(name).alias(name) for name in ("code", "time")
     )
-    rest = df.filter(pl.col("prefix") != BIRTH).unique(of, keep="first", maintain_order=True)
-    rest = rest.join(timed, on=of, how="anti").select(*of, pl.concat_list("code"), pl.concat_list("time"))
+    rest = df.filter(pl.col("prefix") != BIRTH).unique(group, keep="first", maintain_order=True)
+    rest = rest.join(timed, on=group, how="anti").select(*group, pl.concat_list("code"), pl.concat_list("time"))
     static: dict[int, dict] = {}
     for subject, prefix, codes, times in pl.concat([timed, rest]).iter_rows():
         static.setdefault(subject, {})[prefix] = {"code": codes, "time": times}
     unknown = {prefix: {"code": [f"{prefix}//UNKNOWN"], "time": None} for prefix in prefixes}
     return {
-        subject: {prefix: (unknown | told)[prefix] for prefix in sorted([*prefixes, BIRTH])}
-        for subject, told in sorted(static.items())
-        if BIRTH in told
+        subject: {prefix: (unknown | known)[prefix] for prefix in sorted([*prefixes, BIRTH])}
+        for subject, known in sorted(static.items())
+        if BIRTH in known
     }
 
 
 def is_static(df: pl.DataFrame) -> pl.Expr:
-    """Whether an event is told ahead of the timeline."""
+    """Return a mask of static events, which are not part of the timeline."""
     return of_kind(df, BIRTH, *STATIC_PREFIXES)
 
 
 def is_measurement(df: pl.DataFrame, medical: pl.Expr) -> pl.Expr:
-    """Whether the value of an event is told: of laboratory tests and vital signs, not of doses and stays."""
+    """Return a mask of the events whose values are used: laboratory tests and vital signs, not doses or stays."""
     words = ("MEDICATION", "DRG", "TRANSFER", "TRANSFER_TO", BIRTH, DEATH, ADMISSION, DISCHARGE)
     return pl.col("numeric_value").is_finite().fill_null(False) & ~medical & ~of_kind(df, *words)
 
 
 def quantile_code(code: pl.Expr) -> pl.Expr:
-    """Under what name the breaks of a measurement are kept."""
+    """Return the name under which the quantile breaks of a measurement are stored."""
     return pl.lit("Q//") + code

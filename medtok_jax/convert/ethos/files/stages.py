@@ -1,9 +1,9 @@
-"""Stages of tokenization that write MedTok tokens; a part of ETHOS, as `ethos/tokenize/medtok/__init__.py`.
+"""Define stages of tokenization that write MedTok tokens; copied to `ethos/tokenize/medtok/__init__.py` in ETHOS.
 
 `dataset=medtok_mimic` is ETHOS's own tokenization of MIMIC-IV with `MedTok.tokens` in place of the tokens for ICD and
 ATC codes and of the conversion of ICD-9 codes. `dataset=medtok_meds` reads MEDS of any source.
 
-The names that stages have in the configuration are looked up here, so ETHOS's own are imported too.
+ETHOS looks up the stages of a configuration by name in this module, so its own stages are imported too.
 """
 
 import functools
@@ -46,50 +46,50 @@ def _drugs() -> dict[str, list[str]]:
 
 
 class MedTok:
-    """The tokens of medical codes."""
+    """Define the stage that replaces medical codes by MedTok tokens."""
 
     @staticmethod
     def tokens(df: pl.DataFrame, *, codes: str, unmapped: str = "keep", vocab=None) -> pl.DataFrame:
-        """Each medical code in its MedTok tokens.
+        """Replace each medical code by its MedTok tokens.
 
         Args:
             df: events.
             codes: file with the tokens of each code.
-            unmapped: what becomes of codes that are not in it: `keep` them (ETHOS's own stages may follow), `drop`
-                them, or `unk`.
-            vocab: of ETHOS; not used, it holds all MedTok tokens.
+            unmapped: treatment of codes that are not in the file: `keep` them (ETHOS's own stages may follow), `drop`
+                them, or replace them by `unk`.
+            vocab: vocabulary of ETHOS; not used, as it holds all MedTok tokens.
         """
         tokens = _tokens_of(str(codes))
-        # Drugs are told by name, for which ETHOS knows ATC codes; of use only where the tokenizer has some.
+        # Drugs are given by name, which ETHOS maps to ATC codes; the map is needed only if the tokenizer has some.
         drugs = _drugs() if any(key.startswith("ATC/") for key in tokens) else None
         found = events.look_up(df["code"], tokens, drugs)
-        _tell(df, found, unmapped)
+        _log_missing(df, found, unmapped)
         return events.replace_codes(df, found, unmapped)
 
 
-def _tell(df: pl.DataFrame, found: pl.DataFrame, unmapped: str) -> None:
-    """Logs how many events have codes without tokens, and the most frequent of these."""
+def _log_missing(df: pl.DataFrame, found: pl.DataFrame, unmapped: str) -> None:
+    """Log the number of events whose codes have no tokens, and the most frequent of these codes."""
     counts = df["code"].value_counts(name="events").join(found.filter("medical"), on="code")
     missing = counts.filter(pl.col("tokens").is_null()).sort("events", "code", descending=[True, False])
     most = ", ".join(f"{code} ({count:,})" for code, count in missing.head(5).select("code", "events").iter_rows())
     logger.info(
-        f"MedTok: {counts['events'].sum():,} events with medical codes, {missing['events'].sum():,} of them with"
-        f" {len(missing):,} codes that have no tokens ({unmapped})" + (f", most of all {most}" if most else "")
+        f"MedTok: {counts['events'].sum():,} events have medical codes, {missing['events'].sum():,} of them"
+        f" {len(missing):,} codes without tokens ({unmapped})" + (f", most often {most}" if most else "")
     )
 
 
 class Meds:
-    """Stages for MEDS of any source, in the place of ETHOS's own for MIMIC-IV."""
+    """Define stages for MEDS of any source, which replace ETHOS's own for MIMIC-IV."""
 
     @staticmethod
     def words(df: pl.DataFrame, vocab=None) -> pl.DataFrame:
-        """Patients, stays and diagnosis-related groups as ETHOS writes them."""
+        """Write patients, stays and diagnosis-related groups as ETHOS does."""
         df = events.with_words(events.with_demographics(df).sort("subject_id", "time", maintain_order=True))
         return df.filter(pl.col("time").is_null() | (pl.col("time").cast(pl.Int64) >= 0) | events.is_static(df))
 
     @staticmethod
     def spelled(df: pl.DataFrame, vocab=None) -> pl.DataFrame:
-        """Codes in the spelling of ETHOS's vocabulary."""
+        """Spell codes as ETHOS's vocabulary does."""
         fixed = (
             events.is_static(df)
             | pl.col("code").str.starts_with(events.MEDTOK)
@@ -99,7 +99,7 @@ class Meds:
 
     @staticmethod
     def measurements(df: pl.DataFrame, *, counts: str, vocab=None) -> pl.DataFrame:
-        """The most frequent measurements, each followed by what becomes its quantile; others are left out."""
+        """Keep the most frequent measurements, each followed by a code that becomes its quantile."""
         measured = events.is_measurement(df, _is_medical(df))
         known = (
             list(vocab) if vocab is not None else pl.read_csv(counts)["code"].head(events.MAX_MEASUREMENTS).to_list()
@@ -112,14 +112,14 @@ class Meds:
 
     @staticmethod
     def quantiles(df: pl.DataFrame, *, code_quantiles: str, vocab=None) -> pl.DataFrame:
-        """ETHOS's own transformation, which cannot do without measurements."""
+        """Transform values to quantiles as ETHOS does, or return the events unchanged if there are no measurements."""
         if not json.loads(Path(code_quantiles).read_text()):
             return df
         return transform_to_quantiles(df, code_quantiles=code_quantiles)
 
     @staticmethod
     def timed(df: pl.DataFrame, vocab=None) -> pl.DataFrame:
-        """Events of the timeline: those that have a time and are not told ahead of it."""
+        """Return the events of the timeline: those that have a time and are not static."""
         return df.filter(~events.is_static(df) & pl.col("time").is_not_null())
 
 
@@ -129,7 +129,7 @@ def _is_medical(df: pl.DataFrame) -> pl.Expr:
 
 
 class _MeasurementCounter(ScanAndAggregate):
-    """Counts the events of each measurement."""
+    """Count the events of each measurement."""
 
     def __call__(self, df: pl.DataFrame, **_) -> pl.DataFrame:
         df = df.filter(events.is_measurement(df, _is_medical(df)))
@@ -141,7 +141,7 @@ class _MeasurementCounter(ScanAndAggregate):
 
 
 class _StaticData(ScanAndAggregate):
-    """ETHOS's own collector, for records in which nothing may be known of some patients."""
+    """Collect static data as ETHOS does, also for patients without any."""
 
     def __call__(self, df: pl.DataFrame, **_) -> pl.DataFrame:
         return df.filter(events.is_static(df)).select("subject_id", "time", "code")
@@ -153,10 +153,10 @@ class _StaticData(ScanAndAggregate):
 
 
 class _CompleteCounter(type(_CodeCounter)):
-    """Counts the codes that make the vocabulary, and adds those that must be in it although they did not occur.
+    """Count the codes that make the vocabulary, and add those that must be in it although they did not occur.
 
-    A test set may have MedTok tokens that the training set has not, and ETHOS looks up what it says of an unknown
-    patient, the quantiles that spell an age, and the intervals.
+    A test set may have MedTok tokens that the training set lacks, and ETHOS looks up the tokens for unknown static
+    data, the quantiles that spell an age, and the intervals.
     """
 
     def __call__(self, df: pl.DataFrame, **_) -> pl.DataFrame:

@@ -218,12 +218,12 @@ NODES = torch.tensor([0, 5, 6, 7, 8, 9, 10, 11, 12])
         (damage("x", NODES * 1000), "node ids go from 0 to 12000"),
         (damage("x", NODES[:5]), "edges must join nodes 0 to 4"),
         (damage("x", NODES.int()), "must be int64"),
-        (damage("edge_attr", torch.zeros(3, dtype=torch.int64)), "edge_index is"),
-        (damage("edge_index", torch.zeros((2, 0), dtype=torch.int64)), "edge_index is"),
-        (cut_readout, "every node must have an edge to the readout"),
-        (drop_field, "is no graph with the fields"),
+        (damage("edge_attr", torch.zeros(3, dtype=torch.int64)), "edge_index has the shape"),
+        (damage("edge_index", torch.zeros((2, 0), dtype=torch.int64)), "edge_index has the shape"),
+        (cut_readout, "must have nodes besides the readout node, each with an edge to it"),
+        (drop_field, "is not a graph with the fields"),
         (shorten, "patient 1 has 49 visits"),
-        (repeat, "the same object in two places"),
+        (repeat, "the same object twice"),
         (misplace, "visits must come first"),
     ],
 )
@@ -244,7 +244,7 @@ def test_files_that_do_not_belong_together_are_told(whole, tmp_path):
         check_gt_behrt(folder)
     with open(folder / "node_vocabulary.txt", "a") as file:
         file.write("more\n")
-    with pytest.raises(InputError, match="not as many"):
+    with pytest.raises(InputError, match="repeats a name"):
         check_gt_behrt(folder)
 
 
@@ -263,7 +263,7 @@ class TrapInTensor:
 
 
 @pytest.mark.parametrize(
-    ("trap", "words"), [(Trap, r"asks for builtins\.eval"), (TrapInTensor, "a tensor in it is none")]
+    ("trap", "words"), [(Trap, r"names builtins\.eval"), (TrapInTensor, "a tensor in it cannot be loaded")]
 )
 def test_a_pickle_that_would_run_something_is_refused(whole, tmp_path, trap, words):
     folder = shutil.copytree(whole, tmp_path / "copy")

@@ -100,13 +100,13 @@ DAMAGES = {
     "two vocabularies": (lambda folder: (folder / "vocab_t1.csv").write_text("A\n"), "exactly one"),
     "a wrong size": (lambda folder: ethos_vocabulary.find(folder).rename(folder / "vocab_t7.csv"), "its name"),
     "no timelines": (lambda folder: (folder / "0.safetensors").unlink(), "no timelines"),
-    "no safetensors": (lambda folder: (folder / "0.safetensors").write_bytes(b"no"), "no safetensors"),
-    "int32 tokens": (_shard(tokens=lambda v: v.astype(np.int32)), "row of int64"),
+    "no safetensors": (lambda folder: (folder / "0.safetensors").write_bytes(b"no"), "not a safetensors"),
+    "int32 tokens": (_shard(tokens=lambda v: v.astype(np.int32)), "one-dimensional array of int64"),
     "an unknown token": (_shard(tokens=_put(1, 10_000)), "token ids go"),
     "a negative token": (_shard(tokens=_put(1, -1)), "token ids go"),
     "no end": (_shard(tokens=_put(5, 0)), "TIMELINE_END"),
     "no times": (_shard(times=None), "times is missing"),
-    "times backwards": (_shard(times=_put(1, -1)), "backwards"),
+    "times backwards": (_shard(times=_put(1, -1)), "must not descend"),
     "offsets not from 0": (_shard(patient_offsets=_put(0, 1)), "patient_offsets"),
     "an offset too large": (_shard(patient_offsets=_put(1, 6)), "patient_offsets"),
     "a patient twice": (_shard(patient_ids=_put(1, 1)), "twice"),
@@ -119,7 +119,7 @@ DAMAGES = {
     "no static data": (lambda folder: (folder / directory.STATIC).unlink(), "cannot be read"),
     "hostile static data": (
         lambda folder: (folder / directory.STATIC).write_bytes(pickle.dumps({1: _Hostile()})),
-        "asks for",
+        r"names .*\.system",
     ),
     "a patient without static data": (_static(lambda static: static.pop(2)), "patient 2"),
     "no birth": (_static(lambda static: static[2].pop("MEDS_BIRTH")), "has no MEDS_BIRTH"),
@@ -128,16 +128,16 @@ DAMAGES = {
     "an unknown static token": (_static(lambda static: static[1]["RACE"].update(code=["RACE//NO"])), "RACE//NO"),
     "changing static data without times": (
         _static(lambda static: static[1]["RACE"].update(code=["RACE//WHITE"] * 2)),
-        "rising time",
+        "ascending times",
     ),
-    "no estimates": (lambda folder: (folder / directory.INTERVALS).unlink(), "no readable JSON"),
+    "no estimates": (lambda folder: (folder / directory.INTERVALS).unlink(), "not a readable JSON"),
     "estimates without a mean": (
         lambda folder: (folder / directory.INTERVALS).write_text(json.dumps({"min": {"1d-2d": 1}})),
         "lacks",
     ),
     "quantiles that fall": (
         lambda folder: (folder / directory.QUANTILES).write_text(json.dumps({"A": [2, 1]})),
-        "rising",
+        "ascending",
     ),
 }
 
@@ -207,12 +207,12 @@ def test_rows_of_medtok_tokens_are_the_codebook(checkpoint):
 CHECKPOINT_DAMAGES = {
     "a key": (lambda c: c.pop("wandb_path"), "lacks wandb_path"),
     "another vocabulary": (lambda c: c["vocab"].update(NEW=len(c["vocab"])), "another vocabulary"),
-    "a weight": (lambda c: c["model"].pop("transformer.ln_f.weight"), "weights differ"),
+    "a weight": (lambda c: c["model"].pop("transformer.ln_f.weight"), "weights are missing"),
     "a shape": (lambda c: c["model"].update({"transformer.ln_f.weight": torch.ones(7)}), "is \\(7,\\)"),
     "a loose head": (lambda c: c["model"].update({"lm_head.weight": c["model"]["lm_head.weight"] + 1}), "the same"),
-    "no number": (lambda c: c["model"]["transformer.wpe.weight"].fill_(torch.nan), "no number"),
+    "no number": (lambda c: c["model"]["transformer.wpe.weight"].fill_(torch.nan), "holds NaN"),
     "biases": (lambda c: setattr(c["model_config"], "bias", True), "bias is True"),
-    "random rows": (lambda c: c["model"]["transformer.wte.weight"].mul_(10), "deviate"),
+    "random rows": (lambda c: c["model"]["transformer.wte.weight"].mul_(10), "standard deviation"),
 }
 
 

@@ -9,10 +9,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from medtok_jax.convert.ethos import check, meds, paper
+from medtok_jax.convert.ethos import check, convert, meds, paper
 from medtok_jax.convert.ethos import directory as ethos_directory
 from medtok_jax.convert.ethos import vocabulary as ethos_vocabulary
-from medtok_jax.convert.ethos.convert import convert
 from medtok_jax.convert.ethos.files import events
 from medtok_jax.convert.request import make_request
 from medtok_jax.lookup.directory import TokenizerDirectory

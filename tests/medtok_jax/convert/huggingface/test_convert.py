@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from medtok_jax import MedTokTokenizer
-from medtok_jax.convert.huggingface.convert import convert
+from medtok_jax.convert.huggingface import convert
 from medtok_jax.convert.request import make_request
 from preprocessing.common.errors import InputError, UserError
 from tests.helpers import guide_examples, small_tokenizer

@@ -18,9 +18,8 @@ from tests.helpers import guide_examples, small_tokenizer
 torch = pytest.importorskip("torch")
 
 from medtok_jax.batch import InputSizes  # noqa: E402
-from medtok_jax.convert.pytorch import check, restore  # noqa: E402
+from medtok_jax.convert.pytorch import check, convert, restore  # noqa: E402
 from medtok_jax.convert.pytorch import weights as pytorch_weights  # noqa: E402
-from medtok_jax.convert.pytorch.convert import convert  # noqa: E402
 from medtok_jax.convert.request import make_request  # noqa: E402
 from medtok_jax.inference import model_reader  # noqa: E402
 from medtok_jax.inference.model_reader import Neighborhood, SavedModel  # noqa: E402
