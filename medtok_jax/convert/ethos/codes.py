@@ -45,7 +45,7 @@ _OTHER_TITLES = {
 
 
 def kinds(vocabulary: Sequence[str]) -> np.ndarray:
-    """Return the kind of each token, `[vocabulary]` int8: a constant such as `PCS`, or `OTHER` if it is not of a code."""
+    """Return the kind of each token, `[vocabulary]` int8: a constant such as `PCS`, `OTHER` outside of codes."""
     return np.array(
         [next((kind for prefix, kind in _PREFIXES.items() if t.startswith(prefix)), OTHER) for t in vocabulary], np.int8
     )
