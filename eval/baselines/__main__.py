@@ -1,19 +1,20 @@
-"""Makes the tokenizers that MedTok is compared with.
+"""Make the tokenizers that MedTok is compared with.
 
     python -m eval.baselines --kind=text_vq --output=baselines/text_vq
 
-writes a folder that `eval.tokenization` and `eval.compare` read like a tokenizer directory. Kinds:
+The command writes a folder that `eval.tokenization` and `eval.compare` read like a tokenizer directory. Kinds:
 
-- `raw_text`: the frozen text embedding, not quantized and without tokens; what text alone can give.
-- `text_vq`: a VQ-VAE of it (`text_vq.py`).
-- `kmeans_text`: its nearest k-means centers; with `--residual` one k-means after the other.
+- `raw_text`: the frozen text embedding, neither quantized nor tokenized: the reference for text alone.
+- `text_vq`: a VQ-VAE of the text embedding (`text_vq.py`).
+- `kmeans_text`: the nearest k-means centers of the text embedding; with `--residual` residual k-means.
 - `wordpieces`: the BERT wordpieces of the description, weighted by tf-idf.
 - `vqgraph`: graph-only vector quantization (`vqgraph.py`).
-- `random`: random tokens. `one_token`: a token of its own for each code.
+- `random`: random tokens.
+- `one_token`: a separate token for each code.
 - `published`: MedTok with the settings of the published PyTorch code (`configs/published.py`).
 
 Rows are fitted to the training codes, texts are read from the text cache, and all codes of the data set are tokenized.
-Tokens a code are `--tokens`, as many as the 4K of `configs/default.py`, where the kind leaves a choice.
+Where the kind allows it, a code gets `--tokens` tokens, by default as many as with `configs/default.py` (4K).
 """
 
 from pathlib import Path
@@ -26,20 +27,20 @@ from preprocessing.common.errors import InputError
 
 
 def main(argv: list[str]) -> None:
-    """Makes the baseline that the flags ask for."""
+    """Make the baseline that the flags name."""
     command_line.expect_arguments(argv, 0, "python -m eval.baselines --kind=raw_text --output=DIR")
     given = flags.FLAGS
     if not 0 < given.tokens <= given.size:
         raise InputError(f"--tokens is {given.tokens}; it must be 1 to --size={given.size}.")
     if given.residual and given.kind != "kmeans_text":
-        raise InputError(f"--residual is for --kind=kmeans_text, not for {given.kind}.")
+        raise InputError(f"--residual can only be given with --kind=kmeans_text, not with --kind={given.kind}.")
     from eval.common.representation import FILE
     from preprocessing.dataset.name import parse_name
 
     parse_name(given.dataset)
     output = Path(given.output).expanduser()
     if output.exists() and not (output / FILE).is_file():
-        raise InputError(f"{output} exists and is no representation; choose another place.")
+        raise InputError(f"{output} exists and is not a representation; give another --output.")
     command_line.output_folder(output.parent)
     if given.kind == "published":
         representation = train_published(given)
@@ -56,16 +57,18 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":
     from medtok_jax.devices.huge_pages import restart_with_huge_pages
 
-    flags.DEFINE_enum("kind", None, KINDS, "which baseline", required=True)
-    flags.DEFINE_string("output", None, "folder of the representation", required=True)
+    flags.DEFINE_enum("kind", None, KINDS, "kind of baseline", required=True)
+    flags.DEFINE_string("output", None, "folder for the representation", required=True)
     flags.DEFINE_string("dataset", DEFAULT_DATASET, "data set, with its options in its name")
-    flags.DEFINE_string("data_dir", "", "where data sets lie; $TFDS_DATA_DIR or ~/tensorflow_datasets without it")
-    flags.DEFINE_string("text_encoder", "", "text encoder, as model.text_encoder_model; the packaged one without it")
-    flags.DEFINE_integer("sample_size", 0, "codes, drawn as data.sample_size does; 0 for all", lower_bound=0)
-    flags.DEFINE_integer("size", SIZE, "rows of the codebook, where the kind leaves a choice", lower_bound=1)
-    flags.DEFINE_integer("tokens", TOKENS, "tokens a code, where the kind leaves a choice")
-    flags.DEFINE_integer("seed", 0, "of everything random", lower_bound=0)
+    flags.DEFINE_string(
+        "data_dir", "", "directory of the data sets; $TFDS_DATA_DIR or ~/tensorflow_datasets if not given"
+    )
+    flags.DEFINE_string("text_encoder", "", "value of model.text_encoder_model; the packaged encoder if not given")
+    flags.DEFINE_integer("sample_size", 0, "number of codes, drawn as by data.sample_size; 0 for all", lower_bound=0)
+    flags.DEFINE_integer("size", SIZE, "rows of the codebook, for kinds that can choose it", lower_bound=1)
+    flags.DEFINE_integer("tokens", TOKENS, "tokens of each code, for kinds that can choose it")
+    flags.DEFINE_integer("seed", 0, "seed of all random draws", lower_bound=0)
     flags.DEFINE_integer("steps", 0, "training steps of text_vq, vqgraph, published; 0 for the default", lower_bound=0)
-    flags.DEFINE_bool("residual", False, "kmeans_text: fit each token to what those before leave over")
+    flags.DEFINE_bool("residual", False, "kmeans_text: fit each token to the residual of the tokens before it")
     restart_with_huge_pages()
     command_line.run(main)

@@ -1,4 +1,4 @@
-"""Tokenizers that are broken on purpose: what they score is chance, and what scores no better is worth nothing."""
+"""Make tokenizers without information about codes, whose scores are the chance level."""
 
 import dataclasses
 
@@ -10,13 +10,13 @@ _ROWS = ("tokens", "weights", "vectors", "unquantized")
 
 
 def shuffled(representation: Representation, *, seed: int = 0) -> Representation:
-    """Each code gets the tokens and vectors of another one, drawn at random."""
+    """Return the representation with tokens and vectors permuted at random between codes."""
     order = np.random.default_rng(seed).permutation(len(representation))
     return _with_rows(representation, order, f"{representation.name}, shuffled")
 
 
 def constant(representation: Representation) -> Representation:
-    """All codes get the tokens and vectors of the first one."""
+    """Return the representation in which all codes have the tokens and vectors of the first code."""
     return _with_rows(representation, np.zeros(len(representation), np.int64), f"{representation.name}, constant")
 
 

@@ -1,4 +1,4 @@
-"""What baselines are made of: the codes of a data set, their frozen texts and subgraphs, as training reads them."""
+"""Read the codes of a data set, their frozen texts and their subgraphs for the baselines, as training reads them."""
 
 import dataclasses
 
@@ -16,12 +16,12 @@ CHUNK = 8192
 
 @dataclasses.dataclass(frozen=True)
 class Codes:
-    """The codes that a baseline is made for, in the order of their keys.
+    """Hold the codes that a baseline is made for, in the order of their keys.
 
     Attributes:
-        config: the configuration whose data they are.
+        config: configuration that names the data set and the text encoder.
         data: the opened data set.
-        rows: `[n]` rows of its table.
+        rows: `[n]` int64, rows of the codes in the table of the data set.
     """
 
     config: ConfigDict
@@ -32,14 +32,14 @@ class Codes:
     def open(
         cls, name: str, data_dir: str = "", *, text_encoder: str = "", sample_size: int = 0, progress: bool = True
     ) -> "Codes":
-        """Opens a data set, building it and encoding its texts first where that was not done.
+        """Open a data set; build it and encode its texts first where needed.
 
         Args:
-            name: of the data set.
-            data_dir: where data sets lie; empty for the default place.
-            text_encoder: as `model.text_encoder_model`; empty for the default.
-            sample_size: use only the sample of so many codes that training would; 0 for all.
-            progress: whether to show bars.
+            name: name of the data set.
+            data_dir: directory of the data sets; empty for the default.
+            text_encoder: value of `model.text_encoder_model`; empty for the default.
+            sample_size: number of codes, drawn as training draws them; 0 for all.
+            progress: whether to show progress bars.
         """
         config = default.get_config().copy_and_resolve_references().unlock()
         config.data.update(name=name, data_dir=data_dir, sample_size=sample_size)
@@ -49,7 +49,7 @@ class Codes:
 
     @classmethod
     def of(cls, config: ConfigDict, data: Data) -> "Codes":
-        """The codes in use of an opened data set."""
+        """Return the codes in use of an opened data set."""
         keys = data.table.key[data.selected].astype(str)
         return cls(config, data, data.selected[np.argsort(keys)])
 
@@ -57,11 +57,17 @@ class Codes:
         return len(self.rows)
 
     def is_train(self) -> np.ndarray:
-        """`[n]` bool, codes of the training split."""
+        """Return a mask of the codes of the training split: bool `[n]`."""
         return np.isin(self.rows, self.data.rows("train"))
 
     def representation(self, name: str, about: dict, **arrays) -> Representation:
-        """A representation of these codes; `arrays` are its fields, one row a code."""
+        """Return a representation of these codes.
+
+        Args:
+            name: name of the baseline.
+            about: provenance to add to that of the data set.
+            arrays: fields of `Representation`, with a row for each code.
+        """
         table = self.data.table
         facts = {"data_set": {"name": self.config.data.name, "fingerprint": table.fingerprint}}
         return Representation(
@@ -73,8 +79,9 @@ class Codes:
         )
 
     def text_vectors(self, progress: bool = True) -> np.ndarray:
-        """`[n, hidden]` float32: frozen token states of each description, their mean, of unit length."""
-        cache, text = self.data.cache, self.data.text_id[self.rows]
+        """Return the mean of the frozen token states of each description at unit length: float32 `[n, hidden]`."""
+        cache = self.data.cache
+        text = self.data.text_id[self.rows]
         mean = np.empty((self.data.num_texts, cache.states.shape[1]), np.float32)
         for start in tqdm(range(0, len(mean), CHUNK), desc="Reading texts", disable=not progress):
             stop = min(start + CHUNK, len(mean))

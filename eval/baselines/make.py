@@ -13,21 +13,22 @@ SIZE, TOKENS = 12_000, 4 * default.get_config().model.num_top_k_tokens
 
 
 def make(kind: str, codes, *, size: int = SIZE, tokens: int = TOKENS, seed: int = 0, steps: int = 0, **options):
-    """The representation of one kind, but for `published`, which is trained by `train_published`.
+    """Return the representation by one kind of baseline, except `published`, for which see `train_published`.
 
     Args:
         kind: one of `KINDS`.
-        codes: `baseline_data.Codes` of the data set.
-        size: rows of the codebook.
-        tokens: tokens a code.
-        seed: of everything random.
-        steps: of training; 0 for the default of the kind.
-        options: `residual` (k-means after k-means), `progress` (bars).
+        codes: `eval.baselines.data.Codes` of the data set.
+        size: number of rows of the codebook.
+        tokens: number of tokens of each code.
+        seed: seed of all random draws.
+        steps: number of training steps; 0 for the default of the kind.
+        options: `residual` (whether k-means is residual) and `progress` (whether to show progress bars).
     """
     from eval.baselines import simple, text_vq, vqgraph
     from eval.baselines.vqgraph_training import vqgraph as train_vqgraph
 
-    progress, residual = options.get("progress", True), options.get("residual", False)
+    progress = options.get("progress", True)
+    residual = options.get("residual", False)
     trained = {"codebook_size": size} | ({"steps": steps} if steps else {})
     kinds: dict[str, Callable] = {
         "raw_text": lambda: simple.raw_text(codes, progress=progress),
@@ -36,17 +37,17 @@ def make(kind: str, codes, *, size: int = SIZE, tokens: int = TOKENS, seed: int 
         "one_token": lambda: simple.one_token(codes),
         "kmeans_text": lambda: simple.kmeans_text(codes, size=size, num_tokens=tokens, seed=seed, residual=residual),
         "text_vq": lambda: text_vq.text_vq(
-            codes, text_vq.Options(num_tokens=tokens, **trained), seed=seed, progress=progress
+            codes, text_vq.TextVQOptions(num_tokens=tokens, **trained), seed=seed, progress=progress
         ),
         "vqgraph": lambda: train_vqgraph(
-            codes, vqgraph.Options(**trained), num_tokens=tokens, seed=seed, progress=progress
+            codes, vqgraph.VQGraphOptions(**trained), num_tokens=tokens, seed=seed, progress=progress
         ),
     }
     return kinds[kind]()
 
 
 def train_published(given: flags.FlagValues):
-    """Trains MedTok by `configs/published.py`, in `OUTPUT.run`; started again it goes on where it was."""
+    """Train MedTok by `configs/published.py` in `OUTPUT.run`, from the last checkpoint there, and return its tokens."""
     from configs import published
     from eval.common.representation import load
     from medtok_jax import train

@@ -1,4 +1,4 @@
-"""Tokens by nearest rows: what MedTok's quantizer does, with any codebook and any number of tokens."""
+"""Tokenize points by their nearest rows, as the quantizer of MedTok does, with any codebook and number of tokens."""
 
 import jax
 import jax.numpy as jnp
@@ -15,17 +15,17 @@ CHUNK = 2048
 def nearest_rows(
     points: np.ndarray, codebook: np.ndarray, num_tokens: int, *, temperature: float = 0.07
 ) -> dict[str, np.ndarray]:
-    """The nearest rows of each point, weighted and mixed as MedTok does (paper eq. 3-4).
+    """Return the nearest rows of each point, weighted and averaged as by MedTok (paper, equations 3 and 4).
 
     Args:
-        points: `[n, width]`; they and the rows are searched at unit length.
-        codebook: `[N, width]`.
-        num_tokens: tokens a point.
+        points: `[n, width]` float32, scaled to unit length for the search, as are the rows.
+        codebook: `[N, width]` float32.
+        num_tokens: number of tokens of each point.
         temperature: softmax temperature of the weights.
 
     Returns:
-        The fields of a `Representation`: `tokens` and `weights` `[n, num_tokens]`, `vectors` `[n, width]` (mixed rows),
-        `unquantized` (the points) and `codebook`, both at unit length.
+        The fields of a `Representation`: `tokens` and `weights` `[n, num_tokens]`, `vectors` `[n, width]` (weighted
+        sums of rows), `unquantized` (the points) and `codebook`, both at unit length.
     """
     regions = Regions(text=len(codebook), graph=0, shared=0)
     quantizer = Quantizer(
@@ -44,7 +44,7 @@ def nearest_rows(
     parts = []
     for start in range(0, len(points), CHUNK):
         part = points[start : start + CHUNK]
-        # Padded, so that there is one shape to compile for.
+        # Padding leaves only one shape to compile.
         padded = np.concatenate([part, np.zeros((CHUNK - len(part), part.shape[1]), part.dtype)])
         parts.append([np.asarray(array)[: len(part)] for array in search(state, padded)])
     names = ("tokens", "weights", "vectors", "unquantized")
@@ -53,7 +53,15 @@ def nearest_rows(
 
 
 def fit_rows(points: np.ndarray, size: int, *, seed: int, iterations: int = 10, spherical: bool = True) -> np.ndarray:
-    """`[size, width]` rows fitted to points by k-means; a random sample of points where there are very many."""
+    """Fit rows to points by k-means: float32 `[size, width]`.
+
+    Args:
+        points: `[n, width]` float32; more than 4 for each row are sampled at random.
+        size: number of rows.
+        seed: seed of the sample and of the first centers.
+        iterations: number of iterations of k-means.
+        spherical: whether rows are scaled to unit length.
+    """
     most = 4 * size
     if len(points) > most:
         points = points[np.random.default_rng(seed).choice(len(points), most, replace=False)]
@@ -63,24 +71,27 @@ def fit_rows(points: np.ndarray, size: int, *, seed: int, iterations: int = 10, 
 
 
 def residual_rows(points: np.ndarray, fitted: np.ndarray, size: int, levels: int, seed: int) -> dict[str, np.ndarray]:
-    """Residual k-means: level after level fits its share of the rows to what the levels before leave over.
+    """Tokenize points by residual k-means: each level fits its share of the rows to the residual of the levels before.
 
     Args:
-        points: `[n, width]` of unit length.
-        fitted: `[n]` bool, points that rows are fitted to.
-        size: rows of all levels together.
-        levels: tokens a point, one a level.
-        seed: of the first draws.
+        points: `[n, width]` float32 of unit length.
+        fitted: `[n]` bool, mask of the points that rows are fitted to.
+        size: number of rows of all levels.
+        levels: number of levels, which is the number of tokens of each point.
+        seed: seed of the first level, incremented for each following one.
 
     Returns:
-        As `nearest_rows`, every token of weight one: `vectors` are sums of rows.
+        The fields of a `Representation`, see `nearest_rows`, with weights of one, so that `vectors` are sums of rows.
     """
-    left, tokens, books, start = points.astype(np.float32).copy(), [], [], 0
+    residual = points.astype(np.float32).copy()
+    tokens = []
+    books = []
+    start = 0
     for level in range(levels):
         share = size * (level + 1) // levels - size * level // levels
-        book = fit_rows(left[fitted], share, seed=seed + level, spherical=False)
-        chosen = _assign(left, book)
-        left -= book[chosen]
+        book = fit_rows(residual[fitted], share, seed=seed + level, spherical=False)
+        chosen = _assign(residual, book)
+        residual -= book[chosen]
         tokens.append(chosen + start)
         books.append(book)
         start += share
@@ -88,7 +99,7 @@ def residual_rows(points: np.ndarray, fitted: np.ndarray, size: int, levels: int
     return {
         "tokens": ids,
         "weights": np.ones(ids.shape, np.float32),
-        "vectors": points - left,
+        "vectors": points - residual,
         "unquantized": points,
         "codebook": np.concatenate(books),
     }
@@ -100,7 +111,7 @@ def _closest(part: jax.Array, book: jax.Array) -> jax.Array:
 
 
 def _assign(points: np.ndarray, book: np.ndarray) -> np.ndarray:
-    """The nearest row of each point, int32."""
+    """Return the nearest row of each point: int32 `[n]`."""
     book = jnp.asarray(book)
     parts = [np.asarray(_closest(points[start : start + CHUNK], book)) for start in range(0, len(points), CHUNK)]
     return np.concatenate(parts).astype(np.int32)

@@ -1,4 +1,4 @@
-"""Baselines that nothing is trained for: raw text, wordpieces, k-means of texts, random tokens, one token a code."""
+"""Make the baselines without training: raw text, wordpieces, k-means of texts, random tokens, a token for each code."""
 
 import numpy as np
 import scipy.sparse as sp
@@ -12,12 +12,12 @@ from preprocessing.common.ragged import positions
 
 
 def raw_text(codes: Codes, *, progress: bool = True) -> Representation:
-    """The frozen text embedding, not quantized: what text alone can give, and no tokens."""
+    """Return the frozen text embedding, without quantization and tokens: the reference for text alone."""
     return codes.representation("raw_text", {}, vectors=codes.text_vectors(progress))
 
 
 def random_tokens(codes: Codes, *, size: int, num_tokens: int, seed: int) -> Representation:
-    """Different tokens drawn at random for every code, of random rows: chance."""
+    """Draw distinct tokens for each code at random, with random rows: the chance level."""
     rng = np.random.default_rng(seed)
     tokens = np.empty((len(codes), num_tokens), np.int32)
     for row in range(len(codes)):
@@ -31,27 +31,28 @@ def random_tokens(codes: Codes, *, size: int, num_tokens: int, seed: int) -> Rep
 
 
 def one_token(codes: Codes) -> Representation:
-    """A token of its own for every code, as EHR models have without a tokenizer: no two codes share anything."""
+    """Return a separate token for each code, as in EHR models without a tokenizer: no two codes share anything."""
     tokens = np.arange(len(codes), dtype=np.int32)[:, None]
     return codes.representation("one_token", {"size": len(codes)}, tokens=tokens)
 
 
 def wordpieces(codes: Codes) -> Representation:
-    """The wordpieces of a code's description as its tokens: what a BERT tokenizer makes of it.
+    """Return the wordpieces of the description of each code as its tokens.
 
-    A bag without [CLS] and [SEP], of as many wordpieces as the description has. A wordpiece weighs tf x idf, with
-    idf = ln((1 + n) / (1 + df)) + 1 over the n codes, scaled to a sum of one; counted alike, `of` and `without` would
-    make everything similar. The vector is the mean of the encoder's input word embeddings by these weights, of unit
-    length.
+    Each code is a bag of all wordpieces of its description except [CLS] and [SEP]. The weight of a wordpiece is
+    tf x idf, with idf = ln((1 + n) / (1 + df)) + 1 over the n codes, scaled to a sum of one; with equal
+    weights, `of` and `without` would make all codes similar. The vector is the mean of the input word embeddings of the text encoder by
+    these weights, at unit length.
     """
-    cache, text = codes.data.cache, codes.data.text_id[codes.rows]
+    cache = codes.data.cache
+    text = codes.data.text_id[codes.rows]
     where, counts = positions(cache.offsets, text)
     ends = np.cumsum(counts)
     inside = np.ones(len(where), bool)
     inside[np.concatenate([ends - counts, ends - 1])] = False
     piece, owner = cache.token_ids[where][inside], np.repeat(np.arange(len(text)), counts)[inside]
     table = word_embeddings(codes)
-    # A wordpiece of a code once, with the times it occurs.
+    # Each wordpiece of a code occurs once in these arrays, with its number of occurrences.
     pair, times = np.unique(owner * np.int64(len(table)) + piece, return_counts=True)
     owner, piece = pair // len(table), (pair % len(table)).astype(np.int32)
     frequency = np.bincount(piece, minlength=len(table))
@@ -59,10 +60,10 @@ def wordpieces(codes: Codes) -> Representation:
     weight = (weight / np.bincount(owner, weight, minlength=len(text))[owner]).astype(np.float32)
     distinct = np.bincount(owner, minlength=len(text))
     tokens = np.full((len(text), max(int(distinct.max(initial=1)), 1)), -1, np.int32)
-    place = np.arange(len(owner)) - np.repeat(np.cumsum(distinct) - distinct, distinct)
-    tokens[owner, place] = piece
+    column = np.arange(len(owner)) - np.repeat(np.cumsum(distinct) - distinct, distinct)
+    tokens[owner, column] = piece
     weights = np.zeros(tokens.shape, np.float32)
-    weights[owner, place] = weight
+    weights[owner, column] = weight
     vectors = sp.csr_array((weight, (owner, piece)), shape=(len(text), len(table))) @ table
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     about = {"size": len(table), "num_tokens": "of the description", "weights": "tf-idf"}
@@ -70,20 +71,23 @@ def wordpieces(codes: Codes) -> Representation:
 
 
 def word_embeddings(codes: Codes) -> np.ndarray:
-    """`[vocabulary, hidden]` float32: the text encoder's embeddings of wordpieces, before any layer."""
+    """Return the input word embeddings of the text encoder: float32 `[vocabulary, hidden]`."""
     bert = load_bert(resolve_text_encoder(codes.config.model.text_encoder_model))
     return np.asarray(bert.words.embedding[...], np.float32)
 
 
 def kmeans_text(codes: Codes, *, size: int, num_tokens: int, seed: int, residual: bool) -> Representation:
-    """k-means of the frozen text embeddings of the training codes; the nearest centers are a code's tokens.
+    """Tokenize codes by the nearest centers of k-means of the frozen text embeddings of the training codes.
 
     Args:
-        codes: of a data set.
-        size: centers. num_tokens: tokens a code. seed: of the first centers.
-        residual: whether each token is of a k-means of its own, fitted to what those before leave over.
+        codes: codes of a data set.
+        size: number of centers.
+        num_tokens: number of tokens of each code.
+        seed: seed of the first centers.
+        residual: whether each token comes from a separate k-means of the residual of the tokens before it.
     """
-    points, train = codes.text_vectors(progress=False), codes.is_train()
+    points = codes.text_vectors(progress=False)
+    train = codes.is_train()
     about = {"size": size, "num_tokens": num_tokens, "seed": seed}
     if residual:
         return codes.representation("kmeans_residual", about, **residual_rows(points, train, size, num_tokens, seed))

@@ -1,9 +1,9 @@
-"""Text-only vector quantization: a VQ-VAE of the frozen text embedding (van den Oord et al. 2017).
+"""Train the text-only baseline: a VQ-VAE of the frozen text embedding (van den Oord et al. 2017).
 
-A linear map takes the embedding to width d, the K nearest rows of one codebook stand for it as in MedTok (paper
-eq. 3-5), and a linear map must bring the embedding back from them. It has the tokens of a whole MedTok code, 16 with
-K = 16, and all N rows. This is what the graph, and the contrast with it, have to beat; MedTok itself without its graph
-is the ablation `graph_off`.
+A linear layer projects the embedding to width d, the K nearest rows of one codebook replace it as in MedTok (paper,
+equations 3 to 5), and a linear decoder reconstructs the embedding from them. It has as many tokens as a complete MedTok
+code and all N rows. The gain of MedTok over this baseline is that of the graph and its contrast; MedTok without its
+graph is the ablation `graph_off`.
 """
 
 import dataclasses
@@ -24,14 +24,18 @@ from medtok_jax.training.losses import quantization_loss
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-    """Settings of the baseline.
+class TextVQOptions:
+    """Hold the settings of the text-only baseline.
 
     Attributes:
-        codebook_size: N. width: d. num_tokens: K.
-        alpha, commitment_weight: of the codebook and the commitment term, as in MedTok's defaults.
-        steps, batch_size: of training. kmeans_step: step before which the codebook is fitted.
-        learning_rate: peak.
+        codebook_size: number of rows N.
+        width: width d of the rows.
+        num_tokens: number of tokens K of each code.
+        alpha, commitment_weight: weights of the codebook and the commitment term, as in the defaults of MedTok.
+        steps: number of training steps.
+        batch_size: number of texts of a batch.
+        kmeans_step: step before which the codebook is fitted.
+        learning_rate: peak learning rate.
     """
 
     codebook_size: int = 12_000
@@ -46,33 +50,39 @@ class Options:
 
 
 class TextVQ(nnx.Module):
-    """The autoencoder of embeddings of width `text_width`."""
+    """Encode, quantize and reconstruct text embeddings.
 
-    def __init__(self, options: Options, text_width: int, *, rngs: nnx.Rngs):
+    Args:
+        options: settings.
+        text_width: width of the text embeddings.
+        rngs: random streams of the initialization.
+    """
+
+    def __init__(self, options: TextVQOptions, text_width: int, *, rngs: nnx.Rngs):
         self.encoder = nnx.Linear(text_width, options.width, rngs=rngs)
         regions = Regions(text=options.codebook_size, graph=0, shared=0)
         self.quantizer = Quantizer(regions, options.width, num_tokens=options.num_tokens, rngs=rngs)
         self.decoder = nnx.Linear(options.width, text_width, rngs=rngs)
 
     def encode(self, texts: jax.Array) -> jax.Array:
-        """`[batch, text width]` -> prepared embeddings `[batch, d]`."""
+        """Encode texts `[batch, text width]` to embeddings `[batch, d]`, prepared for the quantizer."""
         return self.quantizer.prepare(self.encoder(texts))
 
-    def losses(self, texts: jax.Array, options: Options) -> dict[str, jax.Array]:
-        """`reconstruction`, one less the mean cosine of what comes back, and `quantization` (paper eq. 5)."""
+    def losses(self, texts: jax.Array, options: TextVQOptions) -> dict[str, jax.Array]:
+        """Return the losses `reconstruction` (one minus the mean cosine) and `quantization` (paper, equation 5)."""
         embedding = self.encode(texts)
         quantized = self.quantizer(embedding, "text")
-        back = l2_normalize(self.decoder(quantized.output))
+        decoded = l2_normalize(self.decoder(quantized.output))
         weights = {"alpha": options.alpha, "commitment_weight": options.commitment_weight}
         valid = jnp.ones(len(texts), bool)
         return {
-            "reconstruction": 1.0 - jnp.mean(jnp.sum(back * l2_normalize(texts), -1)),
+            "reconstruction": 1.0 - jnp.mean(jnp.sum(decoded * l2_normalize(texts), -1)),
             "quantization": quantization_loss(embedding, quantized, valid, **weights),
         }
 
 
-def train(texts: np.ndarray, options: Options, *, seed: int, progress: bool = True) -> Trainer:
-    """Trains on `[n, text width]` embeddings of unit length."""
+def train(texts: np.ndarray, options: TextVQOptions, *, seed: int, progress: bool = True) -> Trainer:
+    """Train on embeddings `[n, text width]` of unit length."""
     model = TextVQ(options, texts.shape[1], rngs=nnx.Rngs(seed))
     trainer = Trainer(
         model,
@@ -94,8 +104,8 @@ def _encode(model: TextVQ, texts: np.ndarray) -> np.ndarray:
     return np.asarray(l2_normalize(jnp.asarray(texts @ kernel + bias)))
 
 
-def text_vq(codes: Codes, options: Options, *, seed: int, progress: bool = True) -> Representation:
-    """Trains on the training codes and quantizes all."""
+def text_vq(codes: Codes, options: TextVQOptions, *, seed: int, progress: bool = True) -> Representation:
+    """Train on the training codes and tokenize all codes."""
     texts = codes.text_vectors(progress)
     trainer = train(texts[codes.is_train()], options, seed=seed, progress=progress)
     model = trainer.model

@@ -1,4 +1,4 @@
-"""A small training loop for the baselines that are trained: AdamW, warm-up, cosine decay, k-means once on the way."""
+"""Train the learned baselines in a small loop: AdamW, warm-up, cosine decay, and one fit of the codebook."""
 
 from collections.abc import Callable, Iterable
 
@@ -12,13 +12,13 @@ from medtok_jax.training.steps import NonFiniteLoss
 
 
 class Trainer:
-    """Trains a module step by step.
+    """Train a module with the sum of named losses.
 
     Args:
-        model: what is trained.
-        loss: `(model, batch) -> terms by name`, whose sum is minimized.
-        steps: of the whole training.
-        learning_rate: peak.
+        model: module to train.
+        loss: `(model, batch) -> losses by name`, whose sum is minimized.
+        steps: number of training steps.
+        learning_rate: peak learning rate.
     """
 
     def __init__(self, model: nnx.Module, loss: Callable, *, steps: int, learning_rate: float):
@@ -44,20 +44,26 @@ class Trainer:
 
     @property
     def model(self) -> nnx.Module:
-        """The model as it stands."""
+        """Return the model in its current state."""
         return nnx.merge(self.graphdef, self.params, self.rest)
 
     def set_codebook(self, rows: np.ndarray) -> None:
-        """Puts fitted rows into the model's quantizer."""
+        """Set the codebook of the quantizer of the model."""
         model = self.model
         model.quantizer.set_codebook(jax.numpy.asarray(rows))
         _, self.params, self.rest = nnx.split(model, nnx.Param, ...)
 
     def run(self, batches: Iterable, before_step: dict[int, Callable[[], None]], *, name: str, progress: bool) -> None:
-        """Trains on all batches; `before_step` maps steps to what is called before them. Losses go to `history`.
+        """Train on all batches and append their losses to `history`.
+
+        Args:
+            batches: batches of the loss function.
+            before_step: number of a step -> function to call before it.
+            name: name of the baseline, for messages.
+            progress: whether to show a progress bar.
 
         Raises:
-            NonFiniteLoss: a loss is no number.
+            NonFiniteLoss: a loss is NaN or infinite.
         """
         pending = []
         for number, batch in enumerate(tqdm(batches, desc=f"Training {name}", unit=" steps", disable=not progress)):
@@ -65,8 +71,8 @@ class Trainer:
                 before_step[number]()
             self.params, self.opt_state, terms = self._step(self.params, self.rest, self.opt_state, batch)
             pending.append(terms)
-            # Few steps are under way at once.
+            # At most four steps are in flight.
             jax.block_until_ready(pending[max(len(pending) - 4, 0)])
         self.history += [{key: float(value) for key, value in terms.items()} for terms in pending]
         if not all(np.isfinite(list(terms.values())).all() for terms in self.history):
-            raise NonFiniteLoss(f"the loss of {name} is no number any more; try another --seed.")
+            raise NonFiniteLoss(f"the loss of {name} became NaN or infinite; try another --seed.")

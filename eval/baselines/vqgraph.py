@@ -1,18 +1,18 @@
-"""VQGraph, the graph-only baseline: a structure-aware tokenizer of a graph's nodes (Yang et al., ICLR 2024).
+"""Define VQGraph, the graph-only baseline: a structure-aware tokenizer of nodes (Yang et al., ICLR 2024).
 
-"VQGraph: Rethinking Graph Representation Space for Bridging GNNs and MLPs" (arXiv 2308.02117): a graph network turns
-each node and its neighborhood into h, the nearest row of a codebook stands for h, and from that row linear decoders
-must tell the node's attributes and which nodes are joined. What is done here:
+"VQGraph: Rethinking Graph Representation Space for Bridging GNNs and MLPs" (arXiv 2308.02117): a graph network encodes
+each node and its neighborhood as h, the nearest row of a codebook replaces h, and from that row linear decoders
+reconstruct the attributes of the node and the edges between nodes. The details of this implementation:
 
-- Nodes are those of the codes' subgraphs, attributes the frozen text embeddings of their names. As in MedTok's graph
-  encoder, a node that is the code itself does not see its own name: the baseline is to know the graph alone. It must
-  still foretell that name, as every node its attributes.
-- The graph network is this package's GCN, so that both see the same graph with the same eyes.
-- The losses are the paper's but for the scaling of edges, which is that of its published code. That code also scores
-  nodes by a squared error, moves rows by a moving average, and adds the classification loss of its task; codes carry
-  no labels.
-- Rows start from k-means after a warm-up. Started at random, most of them are never used; that would be too weak an
-  opponent.
+- The nodes are those of the subgraphs of codes, and attributes are the frozen text embeddings of their names. As in
+  MedTok's graph encoder, the node of the code itself does not see its name, so that the baseline knows the graph alone.
+  Its name must still be reconstructed, as are the attributes of every node.
+- The graph network is the GCN of MedTok, so that both encode the same graph in the same way.
+- The losses are those of the paper except for the scaling of edges, which is that of the published code. That code also
+  scores nodes by a squared error, updates rows by a moving average, and adds the classification loss of its task; codes
+  have no labels.
+- Rows are initialized by k-means after a warm-up. From random rows most are never used, which would make the baseline
+  too weak.
 """
 
 import dataclasses
@@ -32,19 +32,21 @@ from medtok_jax.training.losses import masked_mean, quantization_loss
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-    """Settings of the baseline.
+class VQGraphOptions:
+    """Hold the settings of the graph-only baseline.
 
     Attributes:
-        codebook_size: N. width: d, also of the node states.
-        num_layers: layers of the graph network.
-        node_weight, edge_weight: of the two reconstruction terms.
+        codebook_size: number of rows N.
+        width: width d of the rows and of the node states.
+        num_layers: number of layers of the graph network.
+        node_weight, edge_weight: weights of the two reconstruction losses.
         edge_scaling: `minmax` or `sigmoid`, see `edge_reconstruction`.
-        commitment_weight: of the commitment term beside the codebook term; the published code has 0.25.
+        commitment_weight: weight of the commitment term relative to the codebook term; 0.25 in the published code.
         gamma: power of the scaled cosine error, at least 1.
-        steps, batch_size: training steps, and codes whose subgraphs make one.
+        steps: number of training steps.
+        batch_size: number of codes whose subgraphs make a batch.
         kmeans_step: step before which the codebook is fitted.
-        learning_rate: peak; linear warm-up, cosine decay.
+        learning_rate: peak learning rate, with linear warm-up and cosine decay.
     """
 
     codebook_size: int = 12_000
@@ -63,15 +65,15 @@ class Options:
 
 @flax.struct.dataclass
 class NodeBatch:
-    """The nodes of a batch of subgraphs, one row a code.
+    """Hold the nodes of a batch of subgraphs, with a row for each code.
 
     Attributes:
-        states: `[batch, nodes, width]` prepared states h.
-        mask: `[batch, nodes]` bool, real nodes.
-        known: `[batch, nodes]` bool, real nodes that have attributes.
+        states: `[batch, nodes, width]` states h, prepared for the quantizer.
+        mask: `[batch, nodes]` bool, nodes that are not padding.
+        known: `[batch, nodes]` bool, nodes with attributes.
         anchors: `[batch, nodes]` bool, nodes at hop 0.
         attributes: `[batch, nodes, name width]` float32.
-        adjacency: `[batch, nodes, nodes]` float32, 1 where two nodes of a subgraph are joined.
+        adjacency: `[batch, nodes, nodes]` float32, 1 where an edge joins two nodes.
     """
 
     states: jax.Array
@@ -83,10 +85,12 @@ class NodeBatch:
 
 
 def node_reconstruction(attributes: jax.Array, decoded: jax.Array, known: jax.Array, *, gamma: float) -> jax.Array:
-    """Scaled cosine error of attributes: the mean over nodes of `(1 - cos(v_i, v̂_i))^gamma`.
+    """Return the scaled cosine error of attributes: the mean over nodes of `(1 - cos(v_i, v̂_i))^gamma`.
 
     Args:
-        attributes, decoded: `[..., width]`. known: `[...]` bool, nodes that count.
+        attributes, decoded: `[..., width]` attributes v and their reconstructions v̂.
+        known: `[...]` bool, nodes that count.
+        gamma: power of the error, at least 1.
     """
     norms = jnp.sqrt(jnp.sum(attributes**2, -1) * jnp.sum(decoded**2, -1) + 1e-12)
     error = jnp.maximum(1.0 - jnp.sum(attributes * decoded, -1) / norms, 0.0)
@@ -96,15 +100,17 @@ def node_reconstruction(attributes: jax.Array, decoded: jax.Array, known: jax.Ar
 def edge_reconstruction(
     adjacency: jax.Array, decoded: jax.Array, mask: jax.Array, *, scaling: str = "minmax"
 ) -> jax.Array:
-    """`|| A - f(X X^T) ||^2` as a mean over pairs of different nodes of one subgraph.
+    """Return `|| A - f(X X^T) ||^2` as a mean over pairs of different nodes of one subgraph.
 
-    The mean instead of the sum makes the weight of the term independent of the size of the graph.
+    With the mean instead of the sum, the weight of the loss does not depend on the size of the graph.
 
     Args:
-        adjacency: `[batch, nodes, nodes]`. decoded: `[batch, nodes, width]`. mask: `[batch, nodes]` bool.
-        scaling: f. `minmax` brings the products of the batch to 0 to 1, as the published code does; `sigmoid` is the
-            paper's. Many nodes cannot all have negative products, so that under a sigmoid hardly a pair comes out as
-            not joined, and the term stays near 1/4.
+        adjacency: `[batch, nodes, nodes]` adjacency matrices A.
+        decoded: `[batch, nodes, width]` decoded nodes X.
+        mask: `[batch, nodes]` bool, nodes that are not padding.
+        scaling: function f. `minmax` scales the products of the batch to the range 0 to 1, as the published code does;
+            `sigmoid` is the function of the paper. Many nodes cannot all have negative products, so a sigmoid predicts
+            an edge for nearly all pairs, and the loss stays near 1/4.
     """
     product = jnp.einsum("bid,bjd->bij", decoded, decoded)
     pairs = mask[:, :, None] & mask[:, None, :] & ~jnp.eye(mask.shape[1], dtype=bool)
@@ -117,21 +123,21 @@ def edge_reconstruction(
 
 
 def _nearest(similarity: jax.Array, _: int) -> tuple[jax.Array, jax.Array]:
-    """`jax.lax.top_k` of one, which is slow where thousands of nodes search thousands of rows."""
-    place = jnp.argmax(similarity, axis=-1)[:, None]
-    return jnp.take_along_axis(similarity, place, axis=-1), place
+    """Return the value and the index of the maximum, faster than `jax.lax.top_k` for thousands of nodes and rows."""
+    index = jnp.argmax(similarity, axis=-1)[:, None]
+    return jnp.take_along_axis(similarity, index, axis=-1), index
 
 
 class VQGraph(nnx.Module):
-    """The tokenizer: graph network, codebook, and two linear decoders.
+    """Encode nodes by a graph network, quantize them, and reconstruct attributes and edges by linear decoders.
 
     Args:
         options: settings.
-        sizes: what the data set gives.
-        rngs: parameter initialization.
+        sizes: sizes of the inputs of the data set.
+        rngs: random streams of the initialization.
     """
 
-    def __init__(self, options: Options, sizes: InputSizes, *, rngs: nnx.Rngs):
+    def __init__(self, options: VQGraphOptions, sizes: InputSizes, *, rngs: nnx.Rngs):
         width = options.width
         self.max_nodes = sizes.max_nodes
         self.features = NodeFeatures(
@@ -146,7 +152,7 @@ class VQGraph(nnx.Module):
         self.edge_decoder = nnx.Linear(width, width, rngs=rngs)
 
     def nodes(self, graph: jraph.GraphsTuple, tables: Tables) -> NodeBatch:
-        """Encodes one padded stack of subgraphs, see `medtok_jax.batch.Batch.graph` without its leading axis."""
+        """Encode one padded stack of subgraphs, which is `medtok_jax.batch.Batch.graph` without its leading axis."""
         node_id, kind, hop = graph.nodes["node_id"], graph.nodes["kind"], graph.nodes["hop"]
         attributes = tables.name_embedding[tables.node_name[node_id]].astype(jnp.float32)
         graphs = graph.n_node.shape[0]
@@ -163,9 +169,9 @@ class VQGraph(nnx.Module):
             num_graphs=graphs,
         )
         starts = jnp.cumsum(graph.n_node) - graph.n_node
-        places = jnp.arange(self.max_nodes)
-        where = jnp.minimum(starts[:-1, None] + places, node_id.shape[0] - 1)
-        mask = places < graph.n_node[:-1, None]
+        positions = jnp.arange(self.max_nodes)
+        where = jnp.minimum(starts[:-1, None] + positions, node_id.shape[0] - 1)
+        mask = positions < graph.n_node[:-1, None]
         there = mask & (kind[where] != MISSING)
         return NodeBatch(
             states=self.quantizer.prepare(states[where]),
@@ -178,14 +184,14 @@ class VQGraph(nnx.Module):
 
     def _adjacency(self, graph: jraph.GraphsTuple, of_node: jax.Array, starts: jax.Array) -> jax.Array:
         member = of_node[graph.senders]
-        # Padding edges lie in the last graph, which is cut off.
+        # Padding edges are in the last graph, which is dropped.
         sender, receiver = graph.senders - starts[member], graph.receivers - starts[member]
         joined = jnp.zeros((graph.n_node.shape[0], self.max_nodes, self.max_nodes))
         real = jraph.get_edge_padding_mask(graph).astype(jnp.float32)
         return joined.at[member, sender, receiver].max(real, mode="drop")[:-1]
 
-    def losses(self, nodes: NodeBatch, options: Options) -> dict[str, jax.Array]:
-        """`node`, `edge` and `quantization` (codebook and commitment), each weighted; their sum is trained."""
+    def losses(self, nodes: NodeBatch, options: VQGraphOptions) -> dict[str, jax.Array]:
+        """Return the weighted losses `node`, `edge` and `quantization` (codebook and commitment)."""
         flat = nodes.states.reshape(-1, nodes.states.shape[-1])
         quantized = self.quantizer(flat, "graph")
         output = quantized.output.reshape(nodes.states.shape)
@@ -198,6 +204,6 @@ class VQGraph(nnx.Module):
         return {"node": options.node_weight * node, "edge": options.edge_weight * edge, "quantization": quantization}
 
     def codes(self, nodes: NodeBatch) -> jax.Array:
-        """One state a code: the mean over its anchors, `[batch, width]`, prepared."""
+        """Return a state for each code, the mean over its anchors, prepared for the quantizer: `[batch, width]`."""
         weight = nodes.anchors[..., None].astype(jnp.float32)
         return self.quantizer.prepare(jnp.sum(nodes.states * weight, 1) / jnp.maximum(weight.sum(1), 1.0))

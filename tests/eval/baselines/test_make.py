@@ -114,7 +114,10 @@ def test_nearest_rows_by_loops():
     rng = np.random.default_rng(0)
     points, book = rng.normal(size=(5, 3)).astype(np.float32), rng.normal(size=(7, 3)).astype(np.float32)
     found = nearest_rows(points, book, 3, temperature=0.5)
-    unit = lambda x: x / np.linalg.norm(x, axis=-1, keepdims=True)  # noqa: E731
+
+    def unit(x: np.ndarray) -> np.ndarray:
+        return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
     for row, point in enumerate(unit(points.astype(np.float64))):
         distance = np.linalg.norm(unit(book.astype(np.float64)) - point, axis=1)
         nearest = np.argsort(distance)[:3]
@@ -141,7 +144,9 @@ def test_residual_tokens_add_up_and_refine(codes):
 
 
 def test_text_vq_learns(codes):
-    options = text_vq.Options(codebook_size=SIZE, width=16, num_tokens=TOKENS, steps=40, batch_size=64, kmeans_step=10)
+    options = text_vq.TextVQOptions(
+        codebook_size=SIZE, width=16, num_tokens=TOKENS, steps=40, batch_size=64, kmeans_step=10
+    )
     trainer = text_vq.train(codes.text_vectors(progress=False), options, seed=0, progress=False)
     first, last = (np.mean([t["reconstruction"] for t in part]) for part in (trainer.history[:5], trainer.history[-5:]))
     assert last < 0.9 * first
@@ -155,7 +160,7 @@ def test_text_vq_learns(codes):
     ("arguments", "sentence"),
     [
         (["--kind=random", "--tokens=9", "--size=8"], "--tokens is 9; it must be 1 to --size=8."),
-        (["--kind=random", "--residual"], "--residual is for --kind=kmeans_text"),
+        (["--kind=random", "--residual"], "--residual can only be given with --kind=kmeans_text"),
         (["--kind=random", "--dataset=medtok_codes/icdd"], "did you mean 'medtok_codes/icd'?"),
         (["--kind=random", "--output=/dev/null/x/y"], "the folder /dev/null/x cannot be written (Not a directory)"),
     ],

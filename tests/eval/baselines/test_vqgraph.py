@@ -9,13 +9,13 @@ import pytest
 from flax import nnx
 
 from eval.baselines.data import Codes
-from eval.baselines.vqgraph import NodeBatch, Options, VQGraph, edge_reconstruction, node_reconstruction
+from eval.baselines.vqgraph import NodeBatch, VQGraph, VQGraphOptions, edge_reconstruction, node_reconstruction
 from eval.baselines.vqgraph_training import Graphs, tokens_of, train
 from medtok_jax.data.dataset import load_data
 from medtok_jax.text.encoder_files import resolve_text_encoder
 from tests.helpers.small_run import small_config
 
-OPTIONS = Options(codebook_size=40, width=16, steps=150, batch_size=16, kmeans_step=10, learning_rate=1e-2)
+OPTIONS = VQGraphOptions(codebook_size=40, width=16, steps=150, batch_size=16, kmeans_step=10, learning_rate=1e-2)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,10 @@ def random_nodes(seed: int = 0) -> tuple[NodeBatch, np.random.Generator]:
     rng = np.random.default_rng(seed)
     mask = np.array([[1, 1, 1, 0], [1, 1, 0, 0], [1, 1, 1, 1]], bool)
     adjacency = np.triu(rng.random((3, 4, 4)) < 0.5, 1)
-    unit = lambda x: x / np.linalg.norm(x, axis=-1, keepdims=True)  # noqa: E731
+
+    def unit(x: np.ndarray) -> np.ndarray:
+        return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
     nodes = NodeBatch(
         states=unit(rng.normal(size=(3, 4, 16))).astype(np.float32),
         mask=mask,

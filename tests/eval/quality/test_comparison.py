@@ -83,7 +83,11 @@ def test_a_figure_that_one_lacks_is_not_compared():
 def test_all_search_among_the_codes_that_all_hold():
     first, second = representation("first"), representation("second", ("A/0", "A/2", "A/3", "A/4"))
     seen = []
-    measure = lambda one, _: seen.append(one.keys.tolist()) or []  # noqa: E731
+
+    def measure(one, _):
+        seen.append(one.keys.tolist())
+        return []
+
     found = compare([lambda: first, lambda: second], None, measure)
     assert seen == [["A/2", "A/3"]] * 2
     assert found.codes == 2
