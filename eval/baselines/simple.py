@@ -41,8 +41,8 @@ def wordpieces(codes: Codes) -> Representation:
 
     Each code is a bag of all wordpieces of its description except [CLS] and [SEP]. The weight of a wordpiece is
     tf x idf, with idf = ln((1 + n) / (1 + df)) + 1 over the n codes, scaled to a sum of one; with equal
-    weights, `of` and `without` would make all codes similar. The vector is the mean of the input word embeddings of the text encoder by
-    these weights, at unit length.
+    weights, `of` and `without` would make all codes similar. The vector is the mean of the input word embeddings of the
+    text encoder by these weights, at unit length.
     """
     cache = codes.data.cache
     text = codes.data.text_id[codes.rows]

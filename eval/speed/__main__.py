@@ -1,22 +1,22 @@
-"""Measures how fast parts of the project are on this machine.
+"""Measure how fast parts of the project are on this machine.
 
     python -m eval.speed train --output=DIR [--scale=primekg] [--config=configs/default.py --config.FIELD=VALUE ...]
     python -m eval.speed all --output=DIR
     python -m eval.speed memory --config=configs/pipeline.py --output=DIR
 
-prints a table and writes `DIR/speed_BENCHMARK_SCALE.json` and `.md`. Benchmarks:
+The command prints a table and writes `DIR/speed_BENCHMARK_SCALE.json` and `.md`. Benchmarks:
 
-- `train`: a training step taken apart, and PyTorch doing the same work;
+- `train`: the parts of a training step, and PyTorch doing the same work;
 - `tokenize`: from the text of codes to their tokens;
-- `subgraphs`: a neighborhood for every code, in a generated graph of the size of PrimeKG or of the ICD graph;
+- `subgraphs`: the neighborhood of every code, in a generated graph of the size of PrimeKG or of the ICD graph;
 - `dataset`: building, packing and opening the data set;
 - `lookup`: tokens of codes from a table;
-- `memory`: what a training step needs on its device, planned without training;
-- `run`: a whole training run, texts and compilation included; it takes as long as that and is no part of `all`.
+- `memory`: the memory of a training step on its device, planned without training;
+- `run`: a complete training run, with encoding of texts and compilation; it takes as long and is not part of `all`.
 
 `--scale=icd` takes the embedded data set (or `--config.data.name`); `primekg` and `release` generate data of the
-published sizes, 617,490 codes, in `--folder`. Text states are random but in `run`, so that no texts have to be encoded;
-`--encoder=bert-base` takes an encoder of that shape with random weights. Each measurement has a process of its own.
+published size, 617,490 codes, in `--folder`. Except in `run`, text states are random, so that no texts have to be
+encoded; `--encoder=bert-base` uses an encoder of that shape with random weights. Each measurement has its own process.
 """
 
 from pathlib import Path
@@ -33,13 +33,13 @@ from preprocessing.common import command_line
 
 
 def main(argv: list[str]) -> None:
-    """Runs the benchmark that the first argument names, or all of them one after another."""
+    """Run the benchmark that the first argument names, or all of them one after another."""
     (name,) = command_line.expect_arguments(argv, 1, EXAMPLE)
     given = flags.FLAGS
     names = named(name)
     for number, one in enumerate(names, start=1):
         Console(stderr=True).print(
-            f"[{number} of {len(names)}] measuring {one}: minutes, on an idle machine", style="dim"
+            f"[{number} of {len(names)}] measuring {one}, which takes minutes on an idle machine", style="dim"
         )
         report = run(one, given)
         Console().print(speed_report.table(report))
@@ -49,16 +49,16 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     config_flags.DEFINE_config_file(
-        "config", None, f"configuration to measure, FILE[:VARIANT] ({configuration.DEFAULT})"
+        "config", None, f"configuration to measure, FILE[:VARIANT]; {configuration.DEFAULT} if not given"
     )
-    flags.DEFINE_string("output", None, "folder for the reports; none are written without it")
-    flags.DEFINE_string("folder", None, "folder for generated data; OUTPUT/data, else ~/.cache/medtok_speed")
+    flags.DEFINE_string("output", None, "folder for the reports, which are only written if it is given")
+    flags.DEFINE_string("folder", None, "folder for generated data; OUTPUT/data or ~/.cache/medtok_speed if not given")
     flags.DEFINE_enum("scale", "icd", SCALES, "the embedded data set, or generated data of a published size")
-    flags.DEFINE_integer("codes", None, "number of codes, if fewer than the scale has", lower_bound=1)
-    flags.DEFINE_integer("repeats", 5, "repetitions of each timing, after one that does not count", lower_bound=1)
-    flags.DEFINE_integer("steps", 8, "train: batches of one repetition", lower_bound=1)
+    flags.DEFINE_integer("codes", None, "number of codes, if fewer than those of the scale", lower_bound=1)
+    flags.DEFINE_integer("repeats", 5, "repetitions of each timing, after a warm-up", lower_bound=1)
+    flags.DEFINE_integer("steps", 8, "train: number of batches in one repetition", lower_bound=1)
     flags.DEFINE_enum("encoder", None, ["bert-base", "tiny"], "a text encoder of this shape with random weights")
-    flags.DEFINE_string("tokenizer", None, "lookup: tokenizer directory; one with random tokens without it")
-    flags.DEFINE_bool("quick", False, "few repetitions, to see that it works")
+    flags.DEFINE_string("tokenizer", None, "lookup: tokenizer directory; one with random tokens if not given")
+    flags.DEFINE_bool("quick", False, "few repetitions, to check that the benchmark works")
     restart_with_huge_pages()
     command_line.run(main, check=configuration.check_arguments)

@@ -1,4 +1,4 @@
-"""The benchmarks by name, and the setting that flags ask for."""
+"""List the benchmarks by name, and make their setting from the flags."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -67,7 +67,7 @@ def _setting(given: flags.FlagValues):
 
 
 def named(name: str) -> list[str]:
-    """The benchmarks that a name means.
+    """Return the benchmarks that a name stands for, one or all.
 
     Raises:
         InputError: there is no such benchmark.
@@ -80,6 +80,6 @@ def named(name: str) -> list[str]:
 
 
 def run(name: str, given: flags.FlagValues) -> dict:
-    """Runs one benchmark: its facts and rows, and the machine they were measured on."""
+    """Run one benchmark and return its report: facts, rows, and the machine they were measured on."""
     machine = speed_report.machine()
     return {"benchmark": name, "machine": machine, **BENCHMARKS[name](given)}

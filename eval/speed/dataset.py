@@ -1,4 +1,4 @@
-"""The benchmark `dataset`: building the data set, packing and opening it, once each, in an empty folder.
+"""Measure how long it takes to build the data set, to pack it and to open it, once each in an empty folder.
 
 The scales `primekg` and `release` first write generated source files of the published size (see `generated_source`).
 """
@@ -14,7 +14,7 @@ from eval.speed.timing import Timing, folder_size, peak_memory, repeat
 
 
 def run(setting: Setting) -> dict:
-    """Measures each part in a process of its own, so that its peak memory is its own."""
+    """Measure each part in a separate process, so that its peak memory is its own."""
     setting.folder.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="dataset-", dir=setting.folder))
     try:
@@ -34,13 +34,13 @@ def run(setting: Setting) -> dict:
 
 
 def write(scale: str, codes: int, folder: str) -> dict:
-    """Generates the source files."""
+    """Generate the source files."""
     path = Path(folder) / "source"
     return _once("generate the source files", lambda: write_source(scale, path, codes=codes or None), codes)
 
 
 def build(name: str, folder: str) -> dict:
-    """Builds the TFDS data set."""
+    """Build the TFDS data set."""
     from preprocessing import medtok_codes
 
     path = Path(folder)
@@ -49,12 +49,12 @@ def build(name: str, folder: str) -> dict:
 
 
 def pack(name: str, folder: str) -> dict:
-    """Reads every example and packs it for training."""
+    """Read every example and pack it for training."""
     return _once("read and pack", lambda: _load(name, folder), None)
 
 
 def open_again(name: str, folder: str) -> dict:
-    """Opens what is packed."""
+    """Open the packed data set."""
     return _once("open", lambda: _load(name, folder), None)
 
 

@@ -1,8 +1,8 @@
-"""Source files of a given size, to build data sets from that are as large as the published ones.
+"""Generate source files of a given size, to build data sets as large as the published ones.
 
-Codes by system as in Su et al. (2025), PrimeKG's numbers of nodes and edges. Descriptions are words of one wordpiece
-each, so that they are exactly as long as was drawn; lengths follow what real descriptions measure. Nothing of it means
-anything.
+The numbers of codes of each system are those of Su et al. (2025), the numbers of nodes and edges those of PrimeKG.
+Descriptions are meaningless words of one wordpiece each, so that they are exactly as long as drawn; their lengths have
+the distribution of real descriptions.
 """
 
 import csv
@@ -31,7 +31,7 @@ NODES, EDGES = 129_375, 8_100_498
 
 
 class Texts(NamedTuple):
-    """Codes of a system, and wordpieces of their descriptions: median, 95th percentile, most."""
+    """Hold the number of codes of a system, and the median, 95th percentile and maximum of description lengths."""
 
     codes: int
     median: int
@@ -50,27 +50,28 @@ SYSTEMS = {
     "CPT4": Texts(10_602, 20, 50, 120),
     "ATC": Texts(6_659, 5, 9, 20),
 }
-# Share of codes without any node, and most anchors of the others.
+# Share of codes without nodes, and the maximum number of anchors of the others.
 UNLINKED, MOST_ANCHORS = 0.1, 4
 NAME_WORDS, BLOCK = 4, 250_000
 _LETTERS, _DIGITS = "ABCDGHJLMN", {"ICD10PCS": 7, "NDC": 11, "CPT4": 5}
 
 
 def write_source(source: str, folder: Path, *, codes: int | None = None, seed: int = 0, progress: bool = True) -> Path:
-    """Writes the files that `medtok_codes/primekg` or `medtok_codes/release` is built from, unless they are there.
+    """Write the files that `medtok_codes/primekg` or `medtok_codes/release` is built from, unless they exist.
 
     Args:
         source: `primekg` or `release`.
-        folder: the source directory; it appears when it is whole.
-        codes: how many, if not all 617,490; nodes and edges shrink with them.
-        seed: of all that is drawn.
-        progress: whether to show bars.
+        folder: the source directory, written atomically.
+        codes: number of codes, None for all 617,490; numbers of nodes and edges are in proportion.
+        seed: seed of all random draws.
+        progress: whether to show progress bars.
     """
     if folder.is_dir():
         return folder
     total = sum(texts.codes for texts in SYSTEMS.values())
     share = 1.0 if codes is None else min(codes / total, 1.0)
-    rng, words = np.random.default_rng(seed), _words()
+    rng = np.random.default_rng(seed)
+    words = _words()
     nodes = max(int(NODES * share), 200)
     graph = power_law_graph(nodes, max(int(EDGES * share) // 2 * 2, 4 * nodes), primekg.PRIORITY, seed=seed)
     names = pa.array([" ".join(words[row]) for row in rng.integers(len(words), size=(nodes, NAME_WORDS))])
@@ -88,14 +89,14 @@ def write_source(source: str, folder: Path, *, codes: int | None = None, seed: i
 
 
 def _words() -> np.ndarray:
-    """Words that are one wordpiece of the embedded encoder (and of bert-base-uncased)."""
+    """Return words that are one wordpiece of the embedded encoder (and of bert-base-uncased)."""
     content = json.loads((resolve_text_encoder(EMBEDDED) / "tokenizer.json").read_text(encoding="utf-8"))
     vocabulary = content["model"]["vocab"]
     return np.array(sorted(word for word in vocabulary if word.isascii() and word.isalpha() and len(word) > 2))
 
 
 def _codes(rng: np.random.Generator, words: np.ndarray, system: str, texts: Texts, share: float) -> list[tuple]:
-    """(system, code, description) of one system; a lognormal number of words through median and 95th percentile."""
+    """Return (system, code, description) of the codes of one system, with a lognormal number of words."""
     count = max(int(texts.codes * share), 1)
     spread = np.log(texts.high / texts.median) / 1.645
     # [CLS] and [SEP] are two wordpieces.
@@ -106,7 +107,7 @@ def _codes(rng: np.random.Generator, words: np.ndarray, system: str, texts: Text
 
 
 def _code(system: str, number: int) -> str:
-    """A code in the form of its system."""
+    """Return a code in the format of its system."""
     match system:
         case "SNOMED":
             digits = f"{100_000 + number}00"
@@ -147,7 +148,7 @@ def _write_primekg(folder: Path, described: list[tuple], graph: KnowledgeGraph, 
 def _write_release(
     folder: Path, described: list[tuple], graph: KnowledgeGraph, anchors: np.ndarray, progress: bool
 ) -> None:
-    """The mapping table, its node lists the neighborhoods that `primekg` would cut, and `kg.csv`, edge by edge."""
+    """Write the mapping table, with the neighborhoods that `primekg` would have as node lists, and `kg.csv`."""
     table = neighbor_table(graph, hub_cap=16, priority=primekg.PRIORITY, first_kept=primekg.FIRST_KEPT)
     found = tqdm(subgraphs(table, anchors, max_nodes=64), "cutting subgraphs", len(described), disable=not progress)
     columns = {
@@ -174,22 +175,24 @@ def _write_release(
 
 
 SOURCES = (PRIMEKG, RELEASE)
-
-
 _KINDS = 10
 
 
 def power_law_graph(
     nodes: int, edges: int, relations: tuple[str, ...], *, exponent: float = 0.75, seed: int = 0
 ) -> KnowledgeGraph:
-    """A graph of `nodes` nodes and `edges` directed edges, every second one the reverse of another.
+    """Generate a graph whose degrees follow a power law.
 
     The ends of edges are drawn with a weight of `rank ** -exponent` (Chung and Lu, Annals of Combinatorics 2002), so
-    that the largest hubs are joined to a tenth of all nodes, as in PrimeKG; ids say nothing of degrees. Relations are
-    symmetric and fall off by a power law too.
+    that the largest hubs are joined to a tenth of all nodes, as in PrimeKG; ids are independent of degrees. Relations
+    are symmetric, and their frequencies follow a power law too.
 
     Args:
-        nodes, edges: sizes. relations: names. exponent: steepness. seed: of all that is drawn.
+        nodes: number of nodes.
+        edges: number of directed edges, of which every second one is the reverse of another.
+        relations: names of the relations.
+        exponent: exponent of the power law of degrees.
+        seed: seed of all random draws.
     """
     rng = np.random.default_rng(seed)
     bounds = np.cumsum((np.arange(nodes) + 10.0) ** -exponent)

@@ -1,4 +1,4 @@
-"""Measures in a process of its own: what one framework holds and starts does not weigh on the other's figures."""
+"""Run measurements in separate processes, so that memory and threads of one do not affect the figures of another."""
 
 import multiprocessing
 import os
@@ -10,17 +10,24 @@ from preprocessing.common.errors import UserError
 
 
 def in_child(function: Callable, *arguments, **environment: str):
-    """What a module-level function returns in a fresh process of the same group, with further environment variables.
+    """Return the result of a module-level function from a fresh process.
+
+    Args:
+        function: function to call.
+        arguments: arguments of the function, which can be pickled.
+        environment: environment variables to set in the process.
 
     Raises:
-        UserError: the process died, as where memory ran out.
+        UserError: the process died, for example because memory ran out.
     """
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context, initializer=_set, initargs=(environment,)) as pool:
         try:
             return pool.submit(function, *arguments).result()
         except BrokenProcessPool as error:
-            raise UserError(f"the process that measured {function.__module__} died; was memory short?") from error
+            raise UserError(
+                f"the process that measured {function.__module__} died, perhaps out of memory; try --quick or --codes=1000."
+            ) from error
 
 
 def _set(environment: dict[str, str]) -> None:

@@ -1,6 +1,6 @@
-"""The benchmark `lookup`: tokens of codes from a table, as `MedTokTokenizer` finds them. No JAX, no accelerator.
+"""Measure how fast `MedTokTokenizer` looks up tokens of codes in its table, without JAX and accelerator.
 
-The tokenizer is `--tokenizer=DIR`, else one of the data set's codes with random tokens.
+The tokenizer is that of `--tokenizer=DIR`, or one of the codes of the data set with random tokens.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ HISTORIES, VISITS, CODES_A_VISIT = 1000, 8, 12
 
 
 def run(setting: Setting, tokenizer: str | None = None) -> dict:
-    """Measures in a process of its own."""
+    """Measure in a separate process and return facts and rows."""
     if tokenizer is None:
         setting = setting.prepared()
         tokenizer = in_child(write_random, setting)
@@ -34,7 +34,7 @@ def run(setting: Setting, tokenizer: str | None = None) -> dict:
 
 
 def write_random(setting: Setting) -> str:
-    """Writes a tokenizer directory for all codes of the data set, its tokens drawn at random."""
+    """Write a tokenizer directory of all codes of the data set with random tokens, and return its path."""
     config = setting.config
     data_dir = configuration.data_dir(config)
     builder = medtok_codes.prepare(config.data.name, str(data_dir))
@@ -43,7 +43,8 @@ def write_random(setting: Setting) -> str:
     path = setting.folder / f"tokenizer-{table.fingerprint[:16]}-{len(rows)}"
     if path.exists():
         return str(path)
-    model, rng = config.model, np.random.default_rng(0)
+    model = config.model
+    rng = np.random.default_rng(0)
     regions = Regions.from_ratios(model.codebook_size, model.text_specific_ratio, model.graph_specific_ratio)
     bounds = [regions.bounds(REGION_OF_EMBEDDING[name]) for name in EMBEDDINGS]
     k = model.num_top_k_tokens
@@ -73,7 +74,7 @@ def write_random(setting: Setting) -> str:
 
 
 def measure(path: str, count: int, repeats: int) -> tuple[dict, list[dict]]:
-    """Facts of what is measured on, and the rows."""
+    """Return facts about the tokenizer, and a row for each way to look up codes."""
     phases = Phases()
     with phases.phase("open"):
         tokenizer = MedTokTokenizer.from_pretrained(Path(path), prefer="paper")

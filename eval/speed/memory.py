@@ -1,8 +1,8 @@
-"""The benchmark `memory`: what a training step needs on its device, by XLA's plan, before anything is trained.
+"""Measure the memory of a training step on its device by the plan of XLA, without training.
 
-One row for each shape that batches of the configuration can have. Text states are random and of the encoder's width,
-which need not be at hand. The plan is that of the backend it runs on: on a CPU it stands for an accelerator to within
-what the two fuse differently.
+The table has a row for each shape that batches of the configuration can have. Text states are random, of the width of
+the encoder, which need not be downloaded. The plan is that of the backend it runs on: the plan for a CPU is near that
+for an accelerator, except where the two fuse operations differently.
 """
 
 import jax
@@ -20,21 +20,21 @@ UNDER_WAY = 4
 
 
 def run(setting: Setting) -> dict:
-    """Plans in a process of its own."""
+    """Plan in a separate process and return facts and rows."""
     setting = setting.prepared()
     found, rows = in_child(measure, setting)
     return {"facts": {"scale": setting.scale} | found, "rows": rows}
 
 
 def measure(setting: Setting) -> tuple[dict, list[dict]]:
-    """Facts of what is planned, and a row for each shape."""
+    """Return facts about the plan, and a row for each shape."""
     ready = open_run(setting, on_disk=False)
     first = ready.train_source()[0]
     rows = []
     lengths = [n for n in ready.builder.budgets.lengths if n < setting.config.data.max_length]
     lengths.append(ready.builder.budgets.length(setting.config.data.max_length))
     graphs = ready.builder.budgets.graphs
-    # The longest texts and the fullest graphs bound all others.
+    # The longest texts with the largest graphs need the most memory.
     shapes = [(length, graphs[0]) for length in lengths] + ([(lengths[-1], graphs[-1])] if len(graphs) > 1 else [])
     for length, graph in shapes:
         batch = abstract(ready, first, length, graph)
@@ -47,7 +47,7 @@ def measure(setting: Setting) -> tuple[dict, list[dict]]:
 
 
 def abstract(ready: Run, batch: Batch, length: int, graph: tuple[int, int]) -> Batch:
-    """The shapes of a batch of texts of `length` and graphs of (nodes, edges), on this run's devices."""
+    """Return the shapes and shardings of a batch with texts of `length` and graphs of (nodes, edges)."""
     cut = sharding.spread(ready.mesh)
     stacks = ready.mesh.shape["data"]
 

@@ -1,4 +1,4 @@
-"""A text encoder of the shape of bert-base-uncased with random weights: as fast as the real one, from no download."""
+"""Make a text encoder with the shape of bert-base-uncased and random weights, as fast as the real one, and states."""
 
 import hashlib
 import json
@@ -20,9 +20,14 @@ VOCABULARY, POSITIONS = 30522, 512
 
 
 def write_encoder(folder: Path, shape: str, *, seed: int = 0) -> Path:
-    """Writes the directory, as Hugging Face lays it out, unless it is there; returns it.
+    """Write the directory of an encoder in the layout of Hugging Face, unless it exists, and return it.
 
-    The wordpieces are those of the embedded encoder, which are bert-base-uncased's.
+    The wordpieces are those of the embedded encoder and of bert-base-uncased.
+
+    Args:
+        folder: parent directory.
+        shape: a key of `SHAPES`.
+        seed: seed of the weights.
     """
     path = folder / shape
     if (path / "config.json").is_file():
@@ -53,7 +58,7 @@ def write_encoder(folder: Path, shape: str, *, seed: int = 0) -> Path:
     save_file(arrays, path / "model.safetensors")
     shutil.copyfile(resolve_text_encoder(EMBEDDED) / "tokenizer.json", path / "tokenizer.json")
     config = {"model_type": "bert", "vocab_size": VOCABULARY, "max_position_embeddings": POSITIONS, **sizes}
-    # Written last: it marks a whole directory.
+    # This file is written last, because it marks a complete directory.
     (path / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     return path
 
@@ -62,7 +67,7 @@ def _norm(name: str, width: int) -> dict[str, tuple[int, ...]]:
     return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
 
 
-# Rows drawn; longer files repeat them.
+# Random rows; longer files repeat them.
 BLOCK = 16_384
 
 
@@ -78,12 +83,13 @@ def random_states(
     width: int,
     folder: Path | None,
 ) -> TextCache:
-    """As `text_cache.open_or_encode` without the encoder: its wordpieces, random states.
+    """Return a text cache with the wordpieces of texts and random states, in place of encoding the texts.
 
     Args:
-        encoder_dir, texts, names, max_length, dtype: as there. cache_dir, progress: not used.
-        width: of the states.
-        folder: where their file lies; None for one state that stands for all, where nothing is to be computed.
+        encoder_dir, texts, names, max_length, dtype: see `medtok_jax.text.cache.open_or_encode`.
+        cache_dir, progress: unused, for the same signature.
+        width: width of the states.
+        folder: folder of the file of states; None to repeat one state in memory, where no values are needed.
     """
     del cache_dir, progress
     kind = DTYPES[dtype]
@@ -100,7 +106,7 @@ def random_states(
 
 
 def _on_disk(drawn: np.ndarray, shape: tuple[int, int], folder: Path) -> np.memmap:
-    """A file of `[tokens, width]` that repeats what was drawn; made unless it is there."""
+    """Return a memory-mapped file `[tokens, width]` that repeats the random rows, written unless it exists."""
     key = hashlib.sha256(json.dumps([*shape, str(drawn.dtype)]).encode()).hexdigest()
     path = folder / f"random-{key[:16]}.bin"
     if not path.exists():

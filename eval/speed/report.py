@@ -1,4 +1,4 @@
-"""Reports of the benchmarks: JSON with every figure, and one table for the terminal and for Markdown."""
+"""Write the reports of the benchmarks: JSON with every figure, and one table for the terminal and for Markdown."""
 
 import json
 import os
@@ -9,11 +9,11 @@ from pathlib import Path
 
 from rich.table import Table
 
-HEADERS = ("what", "median", "least to most", "rate", "FLOP/s", "of matmul", "memory", "compiled", "slower")
+HEADERS = ("measurement", "median", "least to most", "rate", "FLOP/s", "of matmul", "memory", "compiled", "JAX speedup")
 
 
 def machine() -> dict[str, str | int]:
-    """What it was measured on, and when."""
+    """Return the machine, the date and the load of a measurement."""
     return {
         "date": date.today().isoformat(),
         "system": platform.platform(),
@@ -33,12 +33,14 @@ def _processor() -> str:
 
 
 def cells(row: Mapping) -> list[str]:
-    """A row of a report as text, in the order of `HEADERS`."""
+    """Return the cells of a row as text, in the order of `HEADERS`."""
     if "failed" in row:
         return [row["name"], f"failed: {row['failed']}", *[""] * (len(HEADERS) - 2)]
     memory = row.get("peak_bytes") or row.get("planned_bytes")
-    rate, slower = row.get("flops_per_second"), row.get("we are faster by")
-    least, most = row.get("least_seconds", 0.0), row.get("most_seconds", 0.0)
+    rate = row.get("flops_per_second")
+    speedup = row.get("jax_speedup")
+    least = row.get("least_seconds", 0.0)
+    most = row.get("most_seconds", 0.0)
     return [
         row["name"],
         seconds(row["median_seconds"]) if row.get("repeats") and row["name"] != "matmul" else "",
@@ -48,22 +50,22 @@ def cells(row: Mapping) -> list[str]:
         f"{row['share_of_matmul']:.0%}" if "share_of_matmul" in row else "",
         f"{memory / 2**30:.2f} GiB" if memory else "",
         f"{row['compile_count']} in {row['compile_seconds']:.1f} s" if "compile_count" in row else "",
-        f"{slower:.1f} x" if slower else "",
+        f"{speedup:.1f} x" if speedup else "",
     ]
 
 
 def seconds(value: float) -> str:
-    """A duration with three digits."""
+    """Return a duration as text with three digits."""
     return f"{value * 1e3:.3g} ms" if value < 1 else f"{value:.3g} s"
 
 
 def _used(rows: Sequence[Sequence[str]]) -> list[int]:
-    """Columns that say something."""
+    """Return the indices of the columns that are not empty."""
     return [column for column in range(len(HEADERS)) if column == 0 or any(row[column] for row in rows)]
 
 
 def title(report: Mapping) -> str:
-    """What a report is of."""
+    """Return the title of a report: its benchmark and facts."""
     facts = (
         f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}" for name, value in report["facts"].items()
     )
@@ -71,7 +73,7 @@ def title(report: Mapping) -> str:
 
 
 def table(report: Mapping) -> Table:
-    """A report for the terminal."""
+    """Return a report as a table for the terminal."""
     rows = [cells(row) for row in report["rows"]]
     made = Table(title=title(report), title_justify="left", title_style="bold")
     for column in _used(rows):
@@ -82,18 +84,21 @@ def table(report: Mapping) -> Table:
 
 
 def markdown(report: Mapping) -> str:
-    """A report as Markdown."""
+    """Return a report as Markdown."""
     rows = [cells(row) for row in report["rows"]]
     used = _used(rows)
-    line = lambda parts: f"| {' | '.join(parts)} |"  # noqa: E731
+
+    def line(parts: Sequence[str]) -> str:
+        return f"| {' | '.join(parts)} |"
+
     lines = [line([HEADERS[column] for column in used]), line(["---"] + ["---:"] * (len(used) - 1))]
     lines += [line([row[column] for column in used]) for row in rows]
-    told = ", ".join(f"{name} {value}" for name, value in report["machine"].items())
-    return f"## {report['benchmark']}\n\n{title(report)}\n\nMeasured on: {told}\n\n" + "\n".join(lines) + "\n"
+    machine_facts = ", ".join(f"{name} {value}" for name, value in report["machine"].items())
+    return f"## {report['benchmark']}\n\n{title(report)}\n\nMeasured on: {machine_facts}\n\n" + "\n".join(lines) + "\n"
 
 
 def write(report: Mapping, folder: Path) -> Path:
-    """Writes `speed_BENCHMARK[_SCALE].json` and `.md` into a folder; returns the first."""
+    """Write `speed_BENCHMARK[_SCALE].json` and `.md` to a folder, and return the path of the first."""
     scale = f"_{report['facts']['scale']}" if "scale" in report["facts"] else ""
     path = folder / f"speed_{report['benchmark']}{scale}.json"
     folder.mkdir(parents=True, exist_ok=True)

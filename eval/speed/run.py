@@ -1,7 +1,7 @@
-"""The benchmark `run`: a whole training run from a prepared data set, once: packing, texts, training, tokens.
+"""Measure one complete training run from a prepared data set: packing, encoding of texts, training, tokens.
 
-Nothing is kept of runs before: texts are encoded and functions compiled anew. With `--scale=release
---encoder=bert-base --config=configs/paper.py` it is the paper's recipe at full size, on generated data.
+Nothing is reused from earlier runs: texts are encoded and functions compiled again. `--scale=release
+--encoder=bert-base --config=configs/paper.py` runs the recipe of the paper at full size, on generated data.
 """
 
 import shutil
@@ -19,7 +19,7 @@ from preprocessing import medtok_codes
 
 
 def run(setting: Setting) -> dict:
-    """Measures in a process of its own; its caches and its work directory are gone afterwards."""
+    """Measure in a separate process, delete its caches and work directory, and return facts and rows."""
     setting.folder.mkdir(parents=True, exist_ok=True)
     setting = setting.prepared()
     medtok_codes.prepare(setting.config.data.name, str(configuration.data_dir(setting.config)))
@@ -35,7 +35,7 @@ def run(setting: Setting) -> dict:
 
 
 def measure(setting: Setting, folder: str) -> tuple[dict, list[dict]]:
-    """Facts, a row for each phase, and one for all of them."""
+    """Return facts about the run, a row for each phase, and a row for the complete run."""
     from medtok_jax import train
     from medtok_jax.data import code_table, dataset
     from medtok_jax.inference import vocabulary
@@ -65,7 +65,7 @@ def measure(setting: Setting, folder: str) -> tuple[dict, list[dict]]:
     rows = phases.report()["rows"]
     seconds = sum(phase.seconds for phase in phases.phases)
     peak = {"peak_bytes": max(phase.peak_bytes for phase in phases.phases)}
-    rows.append(Timing("the whole run", (seconds,), 0, more=peak).report())
+    rows.append(Timing("the complete run", (seconds,), 0, more=peak).report())
     found = facts(ready) | {"steps": steps, "compilations": len(ready.train_step.compile_seconds)}
     found["seconds of compiling steps"] = round(sum(ready.train_step.compile_seconds), 1)
     device = accelerator_peak()

@@ -1,4 +1,4 @@
-"""What the benchmarks of the model run on: data of the scale asked for, and a run that is ready to step."""
+"""Prepare the benchmarks of the model: data of a scale, and a run that is ready to train."""
 
 import dataclasses
 import functools
@@ -19,22 +19,23 @@ from medtok_jax.training import setup as runs
 from medtok_jax.training.setup import Run
 from preprocessing import medtok_codes
 
-# Widths of encoders that need not be at hand where their states are random; their wordpieces are the embedded one's.
+# Widths of encoders that need not be downloaded where their states are random; they share the embedded wordpieces.
 WIDTHS = {"bert-base-uncased": 768}
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What to measure, and how often; can be sent to another process.
+    """Hold the settings of a measurement, which can be sent to another process.
 
     Attributes:
-        config: as training takes it.
+        config: configuration of training.
         scale: `icd`, `primekg` or `release`.
-        folder: where generated data lie.
-        codes: how many to use, 0 for all.
-        repeats: of each timing. steps: batches of one repetition.
-        encoder: shape of an encoder with random weights, empty for the configuration's own.
-        quick: a small run, to see that it works.
+        folder: folder of generated data.
+        codes: number of codes to use, 0 for all.
+        repeats: number of repetitions of each timing.
+        steps: number of batches in one repetition.
+        encoder: shape of an encoder with random weights, empty for the encoder of the configuration.
+        quick: whether to measure little, to check that the benchmark works.
     """
 
     config: ConfigDict
@@ -47,22 +48,22 @@ class Setting:
     quick: bool = False
 
     def prepared(self) -> "Setting":
-        """The same with its generated data set built, and named in the configuration."""
+        """Build the generated data set, and return the setting with its name in the configuration."""
         config = ConfigDict(self.config.to_dict())
         config.data.sample_size = self.codes or config.data.sample_size
         if self.scale in SOURCES:
-            # Data sets of another size do not share a directory.
-            place = self.folder / f"{self.scale}-{self.codes or 'all'}"
-            config.data.name, config.data.data_dir = f"medtok_codes/{self.scale}", str(place / "data")
+            # Each size of data set has its own directory.
+            data_folder = self.folder / f"{self.scale}-{self.codes or 'all'}"
+            config.data.name, config.data.data_dir = f"medtok_codes/{self.scale}", str(data_folder / "data")
             config.data.sample_size, config.data.include = 0, ()
-            source = write_source(self.scale, place / "source", codes=self.codes or None)
-            medtok_codes.prepare(config.data.name, place / "data", source_dir=source)
+            source = write_source(self.scale, data_folder / "source", codes=self.codes or None)
+            medtok_codes.prepare(config.data.name, data_folder / "data", source_dir=source)
         if self.encoder:
             config.model.text_encoder_model = str(write_encoder(self.folder / "encoders", self.encoder))
         return dataclasses.replace(self, config=config)
 
     def encoder_and_width(self) -> tuple[Path, int]:
-        """Directory of the text encoder, or of the embedded one for its wordpieces; width of the states."""
+        """Return the directory of the encoder, or of the embedded one for its wordpieces, and the width of states."""
         name = self.config.model.text_encoder_model
         if name in WIDTHS:
             return resolve_text_encoder(EMBEDDED), WIDTHS[name]
@@ -71,12 +72,12 @@ class Setting:
 
 
 def open_run(setting: Setting, *, progress: bool = True, on_disk: bool = True) -> Run:
-    """A fresh run on random text states.
+    """Set up a new run on random text states.
 
     Args:
-        setting: prepared.
-        progress: whether to show bars.
-        on_disk: whether states lie in a file as large as a real one; not needed where nothing is computed.
+        setting: a prepared setting.
+        progress: whether to show progress bars.
+        on_disk: whether states are in a file as large as a real one, which is not needed where nothing is computed.
     """
     config = setting.config
     encoder_dir, width = setting.encoder_and_width()
@@ -89,7 +90,7 @@ def open_run(setting: Setting, *, progress: bool = True, on_disk: bool = True) -
 
 
 def facts(run: Run) -> dict[str, int | str]:
-    """What was measured on, for the report."""
+    """Return facts about the data, the model and the device of a run, for the report."""
     config, data, device = run.config, run.data, jax.devices()[0]
     return {
         "codes": len(data.selected),
@@ -105,16 +106,21 @@ def facts(run: Run) -> dict[str, int | str]:
     }
 
 
-def activation_dtype(config):
-    """Dtype of the matmul to compare with."""
+def activation_dtype(config: ConfigDict):
+    """Return the dtype of activations, for the matmul to compare with."""
     return jnp.bfloat16 if config.train.mixed_precision else jnp.float32
 
 
 def accelerator_peak() -> int | None:
-    """Most bytes that the accelerator has held; None where it does not tell."""
+    """Return the peak memory of the accelerator in bytes, None where it is unknown."""
     return (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
 
 
 def reports(timings: list[Timing], matmul: float | None = None) -> list[dict]:
-    """Plain values, to be sent back by the process that measured."""
+    """Return the rows of timings in values for JSON.
+
+    Args:
+        timings: timings.
+        matmul: floating-point operations per second of a matmul, to compare with.
+    """
     return [timing.report(matmul) for timing in timings]

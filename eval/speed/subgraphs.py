@@ -1,4 +1,4 @@
-"""The benchmark `subgraphs`: see `eval.speed`."""
+"""Measure how fast neighborhoods of all codes are cut out of a generated graph."""
 
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ HUB_CAP, MAX_NODES = 16, 64
 
 
 class Scale(NamedTuple):
-    """Sizes of a graph (`edges` are directed) and of a vocabulary whose codes have 1 to `most_anchors` anchors."""
+    """Hold the sizes of a graph (of directed edges) and of a vocabulary of codes with 1 to `most_anchors` anchors."""
 
     nodes: int
     edges: int
@@ -34,7 +34,7 @@ SCALES = {
 
 
 def run(given: flags.FlagValues) -> dict:
-    """Measures at the scale that the flags name; `release`, which brings its own subgraphs, counts as `primekg`."""
+    """Measure at the scale that the flags name, `primekg` in place of `release`, whose files contain the subgraphs."""
     name = given.scale if given.scale in SCALES else "primekg"
     scale = SCALES[name]
     if given.codes is not None:
@@ -43,7 +43,7 @@ def run(given: flags.FlagValues) -> dict:
 
 
 def measure(name: str, scale: Scale, *, progress: bool = True, seed: int = 0) -> Phases:
-    """Generates a graph, ranks its neighbors and cuts a neighborhood out for every code; nearly all are distinct."""
+    """Generate a graph, rank its neighbors, and cut out a neighborhood for every code; nearly all are distinct."""
     phases = Phases(scale=name, nodes=scale.nodes, edges=scale.edges, codes=scale.codes)
     with phases.phase("generate the graph"):
         graph = power_law_graph(scale.nodes, scale.edges, scale.relations, seed=seed)

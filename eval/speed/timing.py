@@ -1,4 +1,4 @@
-"""Repeated timings of one thing, and what else was seen of it."""
+"""Time functions and phases, and measure memory, files and the rate of matmuls."""
 
 import contextlib
 import dataclasses
@@ -16,12 +16,13 @@ import jax.numpy as jnp
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-    """One thing that was timed.
+    """Hold the repeated timings of one function.
 
     Attributes:
-        name: what it was.
-        seconds: of each repetition, the warm-up left out.
-        items: things done in one repetition. unit: what they are.
+        name: name of the row.
+        seconds: seconds of each repetition, without the warm-up.
+        items: number of items processed in one repetition, 0 for none.
+        unit: plural noun for the items, such as `codes`.
         more: other figures by name: `flops` of one repetition, `peak_bytes`, `compile_seconds`, `compile_count`.
     """
 
@@ -32,10 +33,10 @@ class Timing:
     more: dict = dataclasses.field(default_factory=dict)
 
     def report(self, matmul_flops: float | None = None) -> dict:
-        """All of it, for JSON.
+        """Return the row of a report in values for JSON.
 
         Args:
-            matmul_flops: floating-point operations a second of a matmul on the same device, to compare with.
+            matmul_flops: floating-point operations per second of a matmul on the same device, to compare with.
         """
         median = statistics.median(self.seconds)
         report = {
@@ -56,7 +57,13 @@ class Timing:
 
 
 def repeat(function: Callable[[], object], repeats: int, *, warm_up: int = 1) -> tuple[float, ...]:
-    """Seconds of each of some calls, after calls that do not count. `function` must end when its work is done."""
+    """Return the seconds of each of several calls, after a warm-up.
+
+    Args:
+        function: function that returns when its work is done.
+        repeats: number of calls that are timed.
+        warm_up: number of calls before, which are not timed.
+    """
     seconds = []
     for number in range(warm_up + repeats):
         start = time.perf_counter()
@@ -67,11 +74,14 @@ def repeat(function: Callable[[], object], repeats: int, *, warm_up: int = 1) ->
 
 
 class Phase(NamedTuple):
-    """One phase.
+    """Hold the time and memory of one phase.
 
     Attributes:
-        seconds: wall-clock time. items: things done in it, 0 where there is nothing to count. unit: what they are.
-        peak_bytes: most memory that the process has held so far, at the end of the phase.
+        name: name of the phase.
+        seconds: wall-clock time.
+        items: number of items processed, 0 where there is nothing to count.
+        unit: plural noun for the items.
+        peak_bytes: peak memory of the process until the end of the phase.
     """
 
     name: str
@@ -82,7 +92,7 @@ class Phase(NamedTuple):
 
 
 class Phases:
-    """Collects phases, and facts about what was measured."""
+    """Collect phases, and facts about the measurement."""
 
     def __init__(self, **facts: int | str):
         self.facts = facts
@@ -90,13 +100,13 @@ class Phases:
 
     @contextlib.contextmanager
     def phase(self, name: str, items: int = 0, unit: str = "") -> Iterator[None]:
-        """Times its body."""
+        """Time the body of a `with` statement as a phase."""
         start = time.perf_counter()
         yield
         self.phases.append(Phase(name, time.perf_counter() - start, items, unit, peak_memory()))
 
     def report(self) -> dict:
-        """Facts, and a row for each phase, for `speed_report`."""
+        """Return the facts and a row for each phase, for `eval.speed.report`."""
         rows = []
         for phase in self.phases:
             timing = Timing(phase.name, (phase.seconds,), phase.items, phase.unit, {"peak_bytes": phase.peak_bytes})
@@ -105,22 +115,22 @@ class Phases:
 
 
 def folder_size(folder: Path) -> int:
-    """Bytes of all files under a folder."""
+    """Return the size of all files under a folder in bytes."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def peak_memory() -> int:
-    """Most memory that this process has held, in bytes."""
+    """Return the peak memory of this process in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-# Wide enough for the best rate, small enough for a fraction of a second.
+# These widths reach the highest rate in a fraction of a second.
 WIDTHS = {"cpu": 2048, "gpu": 8192, "tpu": 8192}
 
 
 def jax_flops(dtype=jnp.float32, *, repeats: int = 7) -> float:
-    """Most floating-point operations a second of JAX's product of two square matrices."""
+    """Return the highest rate of a product of square matrices in JAX, in floating-point operations per second."""
     device = jax.devices()[0]
     width = WIDTHS.get(device.platform, 4096)
     a, b = (jax.random.normal(jax.random.key(seed), (width, width), dtype) for seed in (0, 1))
@@ -129,7 +139,7 @@ def jax_flops(dtype=jnp.float32, *, repeats: int = 7) -> float:
 
 
 def torch_flops(device, dtype=None, *, repeats: int = 7) -> float:
-    """The same of PyTorch."""
+    """Return the highest rate of a product of square matrices in PyTorch, in floating-point operations per second."""
     import torch
 
     width = WIDTHS["gpu" if device.type == "cuda" else "cpu"]

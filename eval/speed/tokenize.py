@@ -1,19 +1,21 @@
-"""The benchmark `tokenize`: from the text of codes to their tokens, part by part.
+"""Measure the parts of tokenizing codes, from their texts to their tokens.
 
-Rows of the table, each over the same codes, sorted by length as tokenizing a whole vocabulary sorts them:
+The rows of the table cover the same codes, sorted by length as when a complete vocabulary is tokenized:
 
 - `wordpieces`: descriptions cut into wordpieces;
 - `encode descriptions`, `encode node names`: states by the frozen text encoder, from wordpieces;
-- `tokens of states`: the compiled model with its input, from states that are there;
-- `text to tokens`: descriptions, wordpieces to tokens, names of the graph's nodes encoded before, as they are for every
-  code of a known graph;
-- `text to tokens, names too`: the same with the names of all nodes of these subgraphs encoded on the way.
+- `tokens of states`: the compiled model with its input, from encoded states;
+- `text to tokens`: all parts from descriptions to tokens, with node names encoded in advance, as for every code of a
+  known graph;
+- `text to tokens, names too`: the same, including the encoding of the names of all nodes of the subgraphs.
 """
 
 import dataclasses
+from pathlib import Path
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from eval.speed.isolation import in_child
 from eval.speed.setup import Setting, accelerator_peak, activation_dtype, facts, open_run, reports
@@ -28,19 +30,19 @@ from medtok_jax.text.encoder_files import TextTokenizer, resolve_text_encoder
 from medtok_jax.training.setup import Run
 from preprocessing.common.ragged import take
 
-# Codes measured, unless --codes says how many.
+# Number of codes unless --codes is given.
 CODES = 8192
 
 
 def run(setting: Setting) -> dict:
-    """Measures in a process of its own."""
+    """Measure in a separate process and return facts and rows."""
     setting = setting.prepared()
     found, rows = in_child(measure, setting)
     return {"facts": {"scale": setting.scale} | found, "rows": rows}
 
 
 def measure(setting: Setting) -> tuple[dict, list[dict]]:
-    """Facts of what is measured on, and the rows."""
+    """Return facts about the run, and a row for each part."""
     ready = open_run(setting)
     texts, names = _strings(ready, setting.codes or CODES)
     encoder = Encoder(resolve_text_encoder(setting.config.model.text_encoder_model), setting.config.data)
@@ -69,7 +71,7 @@ def _sum(parts: list[tuple[float, ...]]) -> tuple[float, ...]:
 
 
 def _strings(ready: Run, count: int) -> tuple[list[str], list[str]]:
-    """Descriptions of the codes measured, and the distinct names of the nodes of their subgraphs."""
+    """Return the descriptions of the measured codes, and the distinct names of the nodes of their subgraphs."""
     table, rows = ready.data.table, _rows(ready, count)
     nodes = np.unique(take(table.nodes, table.node_offsets, rows)[0])
     names = np.unique(table.graph.nodes["name"].to_numpy(zero_copy_only=False)[nodes])
@@ -77,20 +79,21 @@ def _strings(ready: Run, count: int) -> tuple[list[str], list[str]]:
 
 
 def _rows(ready: Run, count: int) -> np.ndarray:
-    """Codes drawn from all that are in use, ordered by length."""
+    """Draw codes from those in use, ordered by length: `[count]` rows."""
     rows = ready.data.selected
     drawn = np.random.default_rng(0).permutation(len(rows))[:count]
     return by_length(ready.data, np.sort(rows[drawn]))
 
 
 class Encoder:
-    """The frozen text encoder as the text cache runs it.
+    """Encode texts by the frozen text encoder in the way of the text cache.
 
     Args:
-        directory: of the encoder. data: section of the configuration.
+        directory: directory of the encoder.
+        data: section `data` of the configuration.
     """
 
-    def __init__(self, directory, data):
+    def __init__(self, directory: Path, data: ConfigDict):
         self.cut = TextTokenizer(directory, data.max_length)
         bert = load_bert(directory, dtype=activations(DTYPES[data.cache_dtype]))
         self.encode = compile_encoder(bert)
@@ -100,7 +103,7 @@ class Encoder:
         self.flops_a_token = 2 * self.layers * (4 * width * width + 2 * width * inner)
 
     def timed(self, name: str, cut: tuple, items: int, repeats: int) -> Timing:
-        """Encodes what was cut into wordpieces, batch after batch, the next one sent before the last is fetched."""
+        """Time the encoding of wordpieces in batches, each sent before the result of the one before is fetched."""
         tokens, offsets, _ = cut
         lengths = np.diff(offsets)
         buckets = [length for length in ENCODE_LENGTHS if length < lengths.max()] + [int(lengths.max())]
@@ -118,7 +121,7 @@ class Encoder:
 
         first = repeat(encode, 1, warm_up=0)[0]
         seconds = repeat(encode, repeats, warm_up=0)
-        # Matrix products of the layers and of attention over real tokens; padding is no work asked for.
+        # Count the matrix products of the layers and of attention over tokens that are not padding.
         flops = self.flops_a_token * lengths.sum() + 4.0 * self.layers * self.width * (lengths.astype(float) ** 2).sum()
         more = {"flops": float(flops), "peak_bytes": accelerator_peak() or peak_memory()}
         more |= {"compile_seconds": max(first - min(seconds), 0.0), "compile_count": len({n for n, _ in batches})}
@@ -126,7 +129,7 @@ class Encoder:
 
 
 def _tokens(ready: Run, count: int, repeats: int) -> Timing:
-    """Batches made and tokenized as `vocabulary` does."""
+    """Time making and tokenizing batches in the way of `medtok_jax.inference.vocabulary`."""
     source, state = ready.eval_source(_rows(ready, count)), ready.state
 
     def tokenize() -> None:

@@ -1,10 +1,10 @@
-"""PyTorch doing the work of the benchmarks `train` and `tokenize`, in several ways.
+"""Measure the training step in PyTorch, in several variants.
 
-- `eager`, `compiled`: the same batches in the same buckets, text states cached; `compiled` is `torch.compile`;
-- `eager, tiers`: text and cross-attention cut to the small shape as well, as the Flax model does;
-- `padded to 512`: the published way: texts padded to 512 wordpieces and the frozen text encoder in every step.
+- `eager`, `compiled`: the same batches in the same buckets, text states cached; `compiled` uses `torch.compile`;
+- `eager, tiers`: like `eager`, with text and cross-attention at the small shape where possible, as in the Flax model;
+- `padded to 512`: the published method, with texts padded to 512 wordpieces and the frozen text encoder in every step.
 
-All begin from the weights of the same Flax model.
+All variants start from the weights of the same Flax model.
 """
 
 import dataclasses
@@ -21,12 +21,12 @@ from preprocessing.common.errors import InputError
 
 EAGER, COMPILED, TIERS, PADDED = "eager", "compiled", "eager, tiers", "padded to 512"
 PADDED_LENGTH = 512
-# What the published training script takes; a larger batch padded so needs much memory and is no faster a code.
+# Batch size of the published training script; larger batches of this length need much memory and are not faster.
 PADDED_BATCH = 32
 
 
 def variants(setting: Setting) -> list[str]:
-    """Ways that can be measured here: none without torch, and only those of what `torch_objective` knows."""
+    """Return the variants that can be measured: none without PyTorch or beyond what `torch_objective` implements."""
     if not extras.installed("torch"):
         return []
     model, text = setting.config.model, setting.config.model.text_encoder_model
@@ -42,12 +42,12 @@ def variants(setting: Setting) -> list[str]:
         return []
     if setting.quick:
         return [EAGER]
-    at_hand = text not in WIDTHS
-    return [EAGER, COMPILED, TIERS] + ([PADDED] if at_hand else [])
+    has_encoder = text not in WIDTHS
+    return [EAGER, COMPILED, TIERS] + ([PADDED] if has_encoder else [])
 
 
 def measure(setting: Setting, variant: str) -> dict:
-    """The row of one way to train; where it cannot be done, what it failed with."""
+    """Return the row of one variant, with the error where it fails."""
     name = f"PyTorch {variant}"
     import torch
 
@@ -104,7 +104,7 @@ def _measure(setting: Setting, variant: str, name: str) -> Timing:
 
 
 def padded(ready: Run, batch: Batch, size: int) -> Batch:
-    """The first codes of a batch with wordpieces padded to 512 instead of states."""
+    """Return the first codes of a batch, with wordpieces padded to 512 instead of states."""
     rows = batch.index[:size]
     builder = ready.builder
     budgets = dataclasses.replace(builder.budgets, lengths=(PADDED_LENGTH,), small=None)
@@ -113,10 +113,10 @@ def padded(ready: Run, batch: Batch, size: int) -> Batch:
 
 
 def build(ready: Run, *, with_encoder: bool):
-    """The converter's module with the weights of the run's state.
+    """Return the PyTorch model of the converter with the weights of the run.
 
     Raises:
-        InputError: the run lies on several devices.
+        InputError: the run uses several devices.
     """
     import torch
     from flax import nnx
@@ -141,7 +141,7 @@ def build(ready: Run, *, with_encoder: bool):
     }
     if with_encoder:
         path = resolve_text_encoder(model.text_encoder_model)
-        # It would list the weights of the pooler as unexpected.
+        # Otherwise transformers would warn that the weights of the pooler are unexpected.
         logging.set_verbosity_error()
         bert = BertModel.from_pretrained(path, add_pooling_layer=False, dtype=torch.float32).eval()
     else:
@@ -154,7 +154,7 @@ def build(ready: Run, *, with_encoder: bool):
 
 
 def _placeholder(width: int):
-    """A module that stands where the text encoder would, which cached states need not."""
+    """Return an empty module in place of the text encoder, which cached states do not need."""
     import torch
     from transformers import BertConfig
 

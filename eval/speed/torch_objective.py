@@ -1,13 +1,15 @@
-"""A training step of MedTok in PyTorch, that of `medtok_jax.training.steps`: the converter's modules, the same arrays.
+"""Implement the training objective of MedTok in PyTorch, with the modules of the converter and the same batches.
 
-Two views, the whole objective and AdamW, so that a comparison of speed compares the same work. Only what the default
-configuration and the paper's need: `pursuit` and `top_k` on unit vectors, a frozen text encoder.
+The objective is complete, with two views, so that a comparison of speed compares the same work. It covers the default
+configuration and that of the paper: `pursuit` and `top_k` on unit vectors, with a frozen text encoder.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from ml_collections import ConfigDict
 from torch import Tensor, nn
 
 from medtok_jax.batch import TIER, Batch, Tables
@@ -16,7 +18,7 @@ from medtok_jax.regions import EMBEDDINGS
 
 
 class Arrays(NamedTuple):
-    """A batch as `input_pipeline` pads it, for one device: the nodes and edges of all graphs end to end."""
+    """Hold a padded batch for one device, with the nodes and edges of all graphs concatenated."""
 
     text: Tensor  # [B, L, hidden], or [B, L] wordpieces where the text encoder runs in the step
     text_mask: Tensor  # [B, L]
@@ -35,13 +37,16 @@ class Arrays(NamedTuple):
 
     @property
     def node_name(self) -> slice:
-        """All of `names`, which are those of the nodes one by one."""
+        """Return the rows of `names` for all nodes, which are all rows in order."""
         return slice(None)
 
 
 def to_arrays(batch: Batch, tables: Tables, max_nodes: int, device: torch.device, dtype=torch.float32) -> Arrays:
-    """A host batch of one device in PyTorch. `batch.text` keeps its dtype where it is wordpieces."""
-    put = lambda x: torch.from_numpy(np.ascontiguousarray(x)).to(device)  # noqa: E731
+    """Convert a host batch for one device to PyTorch; text states get `dtype`, wordpieces stay integers."""
+
+    def put(x: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(x)).to(device)
+
     graph = batch.graph
     nodes = {name: graph.nodes[name][0].astype(np.int64) for name in graph.nodes}
     n_node, n_edge = graph.n_node[0][:-1].astype(np.int64), int(graph.n_edge[0][:-1].sum())
@@ -62,7 +67,7 @@ def to_arrays(batch: Batch, tables: Tables, max_nodes: int, device: torch.device
         node_mask=put(np.arange(max_nodes) < n_node[:, None]),
         node_hop=put(nodes["hop"][places]),
         edges=Edges(*(put(x.astype(np.int64)) for x in ids), put(number < n_edge)),
-        # The facts of a graph begin at an even edge.
+        # The two directions of a fact are edges 2i and 2i + 1.
         fact=put(number // 2),
         excluded=put(same),
         partners=put(batch.partner[:, None] == np.arange(len(batch.partner))),
@@ -71,22 +76,22 @@ def to_arrays(batch: Batch, tables: Tables, max_nodes: int, device: torch.device
 
 
 class Levels(NamedTuple):
-    """What the readout reads of a batch."""
+    """Hold the part of a batch that the readout uses."""
 
     node_hop: Tensor
     node_mask: Tensor
 
 
 class Keep(NamedTuple):
-    """What an augmented view keeps: tokens [B, L], features [B, hidden] (scaled), edges [e]."""
+    """Hold the masks of an augmented view: tokens `[B, L]`, features `[B, hidden]` (scaled), edges `[e]`."""
 
     tokens: Tensor
     features: Tensor
     edges: Tensor
 
 
-def augmentation(arrays: Arrays, augment, hidden: int) -> Keep:
-    """Draws an augmented view; see `medtok_jax.models.medtok.augmentation`."""
+def augmentation(arrays: Arrays, augment: ConfigDict, hidden: int) -> Keep:
+    """Draw the masks of an augmented view, see `medtok_jax.models.medtok.augmentation`."""
     device = arrays.text_mask.device
     tokens = torch.rand(arrays.text_mask.shape, device=device) >= augment.token_dropout
     tokens[:, 0] = True
@@ -96,20 +101,20 @@ def augmentation(arrays: Arrays, augment, hidden: int) -> Keep:
 
 
 class Objective(nn.Module):
-    """The loss of a batch.
+    """Compute the training loss of a batch.
 
     Args:
-        model: the converter's module.
-        config: of the run.
-        tiers: whether text and cross-attention are computed at the small shape where a batch has one, as Flax does.
+        model: PyTorch model of the converter.
+        config: configuration of the run.
+        tiers: whether text and cross-attention use the small shape of a batch where it has one, as in Flax.
     """
 
-    def __init__(self, model: MedTok, config, *, tiers: bool):
+    def __init__(self, model: MedTok, config: ConfigDict, *, tiers: bool):
         super().__init__()
         self.model, self.config, self.tiers = model, config, tiers
 
     def forward(self, arrays: Arrays) -> Tensor:
-        """The training loss, a scalar."""
+        """Return the training loss, a scalar."""
         text = self.model.text_states(arrays) if arrays.text.ndim == 2 else arrays.text
         arrays = arrays._replace(text=text)
         codebook = self.model.quantizer.codebook()
@@ -125,7 +130,7 @@ class Objective(nn.Module):
         return total_loss(view, clean, other, mean_states(text, arrays.text_mask), arrays, loss)
 
     def _encode(self, arrays: Arrays, features: Tensor, keep: Keep | None) -> list[Tensor]:
-        """The four embeddings [B, d], of unit length; as `MedTok.forward`, on nodes that lie end to end."""
+        """Return the four embeddings `[B, d]` of unit length, as `MedTok.forward` does, for concatenated nodes."""
         model, edges, text_mask = self.model, arrays.edges, arrays.text_mask
         scale = None
         if keep is not None:
@@ -157,7 +162,7 @@ class Objective(nn.Module):
             pooled, text = pooled * scale, text * scale[:, None]
         return [pooled, *self.model.cross_attention(text, mask, nodes, node_mask)]
 
-    def _quantize(self, embeddings: list[Tensor], codebook: Tensor) -> list["Quantized"]:
+    def _quantize(self, embeddings: list[Tensor], codebook: Tensor) -> list["QuantizedTensors"]:
         quantizer = self.model.quantizer
         return [
             quantize(embedding, codebook[start:stop], quantizer)
@@ -165,8 +170,8 @@ class Objective(nn.Module):
         ]
 
 
-class Quantized(NamedTuple):
-    """An embedding and what the search of its region found; see `medtok_jax.models.quantizer.Quantized`."""
+class QuantizedTensors(NamedTuple):
+    """Hold an embedding with the result of its quantization, see `medtok_jax.models.quantizer.Quantized`."""
 
     embedding: Tensor
     vector: Tensor
@@ -174,8 +179,8 @@ class Quantized(NamedTuple):
     distances: Tensor
 
 
-def quantize(embedding: Tensor, rows: Tensor, quantizer) -> Quantized:
-    """The tokens of unit vectors; for `top_k`, distances and search share one matmul."""
+def quantize(embedding: Tensor, rows: Tensor, quantizer) -> QuantizedTensors:
+    """Quantize unit vectors; for `top_k`, distances and search share one matmul."""
     similarity = embedding @ rows.T
     distances = euclidean(2.0 - 2.0 * similarity)
     if quantizer.kind == "pursuit":
@@ -184,25 +189,33 @@ def quantize(embedding: Tensor, rows: Tensor, quantizer) -> Quantized:
         best, ids = similarity.detach().topk(quantizer.num_tokens)
         weights = (-euclidean(2.0 - 2.0 * best) / quantizer.temperature).softmax(-1)
         vector = torch.einsum("bk,bkd->bd", weights, rows[ids])
-    return Quantized(embedding, vector, embedding + (vector - embedding).detach(), distances)
+    return QuantizedTensors(embedding, vector, embedding + (vector - embedding).detach(), distances)
 
 
 def euclidean(squared: Tensor) -> Tensor:
-    """Distance from its square, with a finite gradient at zero."""
+    """Return distances from their squares, with a finite gradient at zero."""
     return (squared.clamp(min=0.0) + 1e-12).sqrt()
 
 
 def mean_states(text: Tensor, mask: Tensor) -> Tensor:
-    """Mean of the text encoder's states [B, hidden], 0 where there is no text."""
+    """Return the mean of the text states `[B, hidden]`, 0 where there is no text."""
     weights = mask / mask.sum(1, keepdim=True).clamp(min=1)
     return torch.einsum("bl,blh->bh", weights.to(text.dtype), text).detach()
 
 
 def total_loss(
-    view: list[Quantized], clean: list[Tensor], other: list[Tensor], teacher: Tensor, arrays: Arrays, loss
+    view: list[QuantizedTensors],
+    clean: list[Tensor],
+    other: list[Tensor],
+    teacher: Tensor,
+    arrays: Arrays,
+    loss: ConfigDict,
 ) -> Tensor:
     """Return the objective of `training.losses.loss_terms`, all codes valid; `clean` and `other` are contrasted."""
-    squared = lambda a, b: (a - b).square().sum(-1).mean()  # noqa: E731
+
+    def squared(a: Tensor, b: Tensor) -> Tensor:
+        return (a - b).square().sum(-1).mean()
+
     quantization = sum(
         loss.commitment_weight * squared(q.vector.detach(), q.embedding)
         + loss.alpha * squared(q.vector, q.embedding.detach())
@@ -211,18 +224,23 @@ def total_loss(
     logs = [(-q.distances / loss.kl_temperature).log_softmax(-1) for q in view[2:]]
     kl = (logs[0].exp() * (logs[0] - logs[1])).sum(-1).mean()
     partners = arrays.partners if len(loss.positive_relations) else None
-    contrast = lambda a, b: info_nce(a, b, arrays.excluded, partners, loss.infonce_temperature)  # noqa: E731
+
+    def contrast(a: Tensor, b: Tensor) -> Tensor:
+        return info_nce(a, b, arrays.excluded, partners, loss.infonce_temperature)
+
     total = loss.quantization_weight * quantization + loss.kl_weight * kl
     total = total + loss.packing_weight * _packing(view, clean, other, contrast, loss)
     if loss.joint_weight:
         total = total + loss.joint_weight * contrast(torch.cat(clean, -1), torch.cat(other, -1))
     if loss.distillation_weight:
-        likeness = distillation(torch.cat(clean, -1), teacher, loss.distillation_temperature)
-        total = total + loss.distillation_weight * likeness
+        distilled = distillation(torch.cat(clean, -1), teacher, loss.distillation_temperature)
+        total = total + loss.distillation_weight * distilled
     return total
 
 
-def _packing(view: list[Quantized], clean: list[Tensor], other: list[Tensor], contrast, loss) -> Tensor:
+def _packing(
+    view: list[QuantizedTensors], clean: list[Tensor], other: list[Tensor], contrast: Callable, loss: ConfigDict
+) -> Tensor:
     text, graph, text_shared, graph_shared = clean
     other_text, other_graph, other_text_shared, other_graph_shared = other
     embedded = dict(zip(EMBEDDINGS, (q.embedding for q in view), strict=True))
@@ -243,7 +261,7 @@ def _packing(view: list[Quantized], clean: list[Tensor], other: list[Tensor], co
 
 
 def info_nce(anchors: Tensor, candidates: Tensor, excluded: Tensor, partners: Tensor | None, temperature: float):
-    """InfoNCE over cosines; row i of the candidates is a positive of anchor i, and so are those of its partners."""
+    """Return InfoNCE over cosines; row i of the candidates is a positive of anchor i, and so are its partners."""
     logits = l2_normalize(anchors) @ l2_normalize(candidates).T / temperature
     positive = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
     positive = positive if partners is None else positive | partners
@@ -252,7 +270,7 @@ def info_nce(anchors: Tensor, candidates: Tensor, excluded: Tensor, partners: Te
 
 
 def distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Relative entropy of each code's likeness to the others, by the frozen text encoder and by the student."""
+    """Return the relative entropy of the similarities to other codes by the teacher and by the student."""
     known = (teacher != 0).any(-1)
     others = known[None, :] & ~torch.eye(len(known), dtype=torch.bool, device=known.device)
 

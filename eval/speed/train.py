@@ -1,11 +1,11 @@
-"""The benchmark `train`: a training step taken apart, against the machine's own limit and against PyTorch.
+"""Measure the parts of a training step, relative to the rate of a matmul and to PyTorch.
 
 Rows of the table:
 
-- `matmul`: a square matmul, whose rate the others are a share of;
-- `input`: batches made by one thread, nothing else running;
-- `step`: the compiled step on batches that lie on the device;
-- `training`: both as they run together, batches made ahead of need;
+- `matmul`: a square matmul, whose rate the others are compared with;
+- `input`: batches made by one thread while nothing else runs;
+- `step`: the compiled step on batches that are on the device;
+- `training`: both at once, with batches prepared in advance;
 - `PyTorch ...`: see `eval.speed.torch`.
 """
 
@@ -24,20 +24,20 @@ from medtok_jax.training.setup import Run
 
 
 def run(setting: Setting) -> dict:
-    """Measures in one process after another: JAX, then each way of PyTorch."""
+    """Measure JAX and each variant of PyTorch, each in a separate process, and return facts and rows."""
     setting = setting.prepared()
     found, rows = in_child(measure, setting)
     for variant in torch.variants(setting):
         rows.append(in_child(torch.measure, setting, variant, JAX_PLATFORMS="cpu"))
-    ours = next(row for row in rows if row["name"] == "training")
+    jax_row = next(row for row in rows if row["name"] == "training")
     for row in rows:
         if row["name"].startswith("PyTorch") and "per_second" in row:
-            row["we are faster by"] = ours["per_second"] / row["per_second"]
+            row["jax_speedup"] = jax_row["per_second"] / row["per_second"]
     return {"facts": {"scale": setting.scale} | found, "rows": rows}
 
 
 def measure(setting: Setting) -> tuple[dict, list[dict]]:
-    """Facts of what is measured on, and the rows of JAX."""
+    """Return facts about the run, and the rows of JAX."""
     ready = open_run(setting)
     rate = jax_flops(activation_dtype(setting.config))
     timings = [Timing("matmul", (1.0,), 0, "", {"flops": rate}), _input(ready, setting)]
@@ -48,13 +48,13 @@ def measure(setting: Setting) -> tuple[dict, list[dict]]:
 def _input(ready: Run, setting: Setting) -> Timing:
     source, step = ready.train_source(), iter(range(10**6))
     seconds = repeat(lambda: source[next(step)], setting.repeats * setting.steps, warm_up=4)
-    # One repetition is as many batches as everywhere else.
+    # One repetition has as many batches as in the other rows.
     rounds = np.reshape(seconds, (setting.repeats, setting.steps)).sum(1)
     return Timing("input", tuple(rounds), setting.steps * setting.config.train.batch_size)
 
 
 def _steps(ready: Run, setting: Setting) -> Timing:
-    """The same batches again and again, each step waiting for the one before as training does."""
+    """Time steps on the same batches, each after the one before, as in training."""
     source = ready.train_source()
     batches = [sharding.place_batch(source[number], ready.mesh) for number in range(setting.steps)]
     window = ready.empty_window()
@@ -81,13 +81,13 @@ def _steps(ready: Run, setting: Setting) -> Timing:
 
 
 def _flops(ready: Run, batch) -> float:
-    """Floating-point operations of a step on all devices, by XLA's count of the compiled program."""
+    """Return the floating-point operations of a step on all devices, as XLA counts them in the compiled program."""
     cost = ready.train_step.executable(ready.state, None, batch).cost_analysis() or {}
     return cost.get("flops", 0.0) * ready.mesh.devices.size
 
 
 def _together(ready: Run, setting: Setting) -> Timing:
-    """The loop of training without its logs: batches from a thread, four steps under way at most."""
+    """Time the training loop without logs: batches from a thread, and at most four steps in flight."""
     compiled_before = len(ready.train_step.executables)
     window, pending, rounds = ready.empty_window(), [], []
     batches = train_batches(ready.train_source(), setting.steps)
