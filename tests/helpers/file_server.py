@@ -1,4 +1,4 @@
-"""A small HTTP server on this machine that serves bytes, and misbehaves as it is told to."""
+"""Serve bytes from a small local HTTP server, with the failures that a test asks for."""
 
 import base64
 import dataclasses
@@ -12,21 +12,21 @@ from urllib.parse import parse_qs, urlsplit
 
 @dataclasses.dataclass
 class Served:
-    """One file, and how it is served.
+    """Hold a file with the settings of its responses.
 
     Attributes:
-        content: the bytes.
-        etag, last_modified: validators; none are sent where empty.
-        cuts: for each of the next answers, how many bytes are sent before the connection is closed.
-        stall: seconds to wait after each block of the answer.
-        failures: statuses of the next answers, before the file itself is sent.
-        headers: more headers, of failures too.
-        ignores_range: always sends the whole file.
-        auth: user name and password that are asked for.
-        redirect: address to send the client to instead.
+        content: content of the file.
+        etag, last_modified: validators; an empty one is not sent.
+        cuts: number of bytes that each of the next responses sends before the connection is closed.
+        stall: seconds to wait after each block of a response.
+        failures: statuses of the next responses, before the file itself is sent.
+        headers: additional headers, also of failures.
+        ignores_range: whether to send the complete file always.
+        auth: required user name and password.
+        redirect: address to redirect to.
         kind: content type.
-        hides_length: sends no Content-Length.
-        before: called with the number of requests so far, before each answer.
+        hides_length: whether to omit Content-Length.
+        before: function called before each response, with the file and the number of requests so far.
     """
 
     content: bytes = b""
@@ -50,7 +50,7 @@ class Served:
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """One request that came in."""
+    """Hold a received request."""
 
     path: str
     query: dict[str, list[str]]
@@ -58,19 +58,19 @@ class Asked:
 
 
 class FileServer:
-    """Serves `files` (path -> Served) at `url`; `asked` holds all requests in order."""
+    """Serve `files` (path -> Served) at `url`, and record all requests in `asked`."""
 
     def __init__(self):
         self.files: dict[str, Served] = {}
         self.asked: list[Asked] = []
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
-        # Clients that go away are part of the tests.
+        # Tests close connections on purpose.
         self._server.handle_error = lambda *_: None
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         self.port = self._server.server_port
         self.url = f"http://127.0.0.1:{self.port}"
-        # The same server under another name, hence another host to a client.
+        # For a client, this name of the same server is another host.
         self.other_url = f"http://localhost:{self.port}"
 
     def __enter__(self) -> "FileServer":
@@ -82,7 +82,7 @@ class FileServer:
         self._server.server_close()
 
     def requests(self, path: str) -> list[Asked]:
-        """Requests of one path."""
+        """Return the requests of one path."""
         return [asked for asked in self.asked if asked.path == path]
 
 
@@ -156,7 +156,7 @@ def _handler(server: FileServer) -> type:
                 self.close_connection = True
 
         def _start(self, served):
-            """Where the answer starts, and whether it is a part: as RFC 9110 says of Range and If-Range."""
+            """Return the first byte of the response, and whether it is partial, by Range and If-Range (RFC 9110)."""
             match = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
             if not match or served.ignores_range:
                 return 0, False

@@ -1,4 +1,4 @@
-"""The examples of docs/integration_guide.md, section by section, for the tests that run them."""
+"""Extract the examples of docs/integration_guide.md for the tests that run them."""
 
 import re
 
@@ -8,10 +8,10 @@ PAGE = ROOT / "docs" / "integration_guide.md"
 
 
 def examples(section: str, language: str) -> list[str]:
-    """The fenced blocks of a language under a heading of the second level.
+    """Return the fenced blocks of a language under a heading of the second level.
 
     Raises:
-        ValueError: there are none.
+        ValueError: there are no such blocks.
     """
     found = re.search(rf"^## {re.escape(section)}\n(.*?)(?=^## |\Z)", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     blocks = re.findall(rf"^```{language}\n(.*?)^```$", found[1] if found else "", re.MULTILINE | re.DOTALL)

@@ -1,7 +1,8 @@
-"""A hand-made vocabulary whose codes mean what their vectors say, with labels: 960 codes of two systems.
+"""Make a vocabulary of 960 codes of two systems, with labels, whose vectors represent the meaning of the codes.
 
-Six chapters of ten categories; a category has 10 codes of ICD-10-CM and 6 of ICD-9-CM, and the ICD-9 code of a number
-means the same as the ICD-10 code of that number. A vector is the sum of a chapter's, a category's and a code's own.
+There are six chapters of ten categories; a category has 10 codes of ICD-10-CM and 6 of ICD-9-CM, and codes of the same
+number have the same meaning in both systems. A vector is the sum of a vector of the chapter, of the category and of the
+code.
 """
 
 import numpy as np
@@ -15,7 +16,7 @@ WIDTH, ROWS, K = 24, 160, 3
 
 
 def _members() -> list[tuple[str, int, int, int]]:
-    """(system, chapter, category, number) of each code, in the order of keys."""
+    """Return (system, chapter, category, number) of each code, in the order of keys."""
     return [
         (system, chapter, category, number)
         for system, size in CODES.items()
@@ -31,7 +32,7 @@ ROW = {member: row for row, member in enumerate(MEMBERS)}
 
 
 def representation(seed: int = 0, **fields) -> Representation:
-    """Vectors with their meaning, quantized by two codebooks' worth of nearest rows: embeddings `a` and `b`."""
+    """Return a representation of the codes, with two embeddings `a` and `b` quantized by separate codebooks."""
     rng = np.random.default_rng(seed)
     chapters, categories = rng.normal(size=(6, WIDTH)), rng.normal(size=(6, CATEGORIES, WIDTH))
     codes = rng.normal(size=(6, CATEGORIES, 10, WIDTH))
@@ -64,7 +65,7 @@ def representation(seed: int = 0, **fields) -> Representation:
 
 
 def labels(**fields) -> Labels:
-    """Labels that the vectors can tell: groups are chapters, relations join categories of a chapter."""
+    """Return labels that the vectors predict: groups are chapters, relations join categories of a chapter."""
     category = np.unique([key.partition(".")[0] for key in KEYS], return_inverse=True)[1].astype(np.int32)
     ten = np.array([member[0] == "ICD10CM" for member in MEMBERS])
     chapter = np.array([member[1] for member in MEMBERS], np.int32)
@@ -80,13 +81,13 @@ def labels(**fields) -> Labels:
         "crosswalk": {FORWARD: _crosswalk("ICD9CM", "ICD10CM"), BACKWARD: _crosswalk("ICD10CM", "ICD9CM")},
         "relations": {"excludes1": _notes(1), "code_first": _notes(2)},
         "part": parts_of(KEYS.tolist()),
-        "given": {"tree": "the code tree is given in the graph"},
+        "given": {"tree": "GIVEN: the graph contains the code tree"},
     }
     return Labels(**given | fields)
 
 
 def _crosswalk(system: str, other: str) -> Queries:
-    """The code of the same number, exactly for even numbers."""
+    """Return the crosswalk to the code of the same number, which is exact for even numbers."""
     members = [member for member in MEMBERS if member[0] == system and member[3] < CODES["ICD9CM"]]
     query = np.array([ROW[member] for member in members])
     kinds = np.array([member[3] % 2 for member in members], np.int8)
@@ -95,7 +96,7 @@ def _crosswalk(system: str, other: str) -> Queries:
 
 
 def _notes(step: int) -> Queries:
-    """The third code of each category looks for the codes of the category `step` further in the chapter."""
+    """Return queries of the fourth code of each category for the codes of the category `step` further in the chapter."""
     pairs = [(c, k, (k + step) % CATEGORIES) for c in range(len(CHAPTERS)) for k in range(CATEGORIES)]
     query = np.array([ROW["ICD10CM", c, k, 3] for c, k, _ in pairs])
     targets = np.array([ROW["ICD10CM", c, k, n] for c, _, k in pairs for n in range(10)])

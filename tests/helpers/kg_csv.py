@@ -1,4 +1,4 @@
-"""A small `kg.csv` in PrimeKG's true layout, made up."""
+"""Make a small `kg.csv` of invented edges in the layout of PrimeKG."""
 
 HEADER = "relation,display_relation,x_index,x_id,x_type,x_name,x_source,y_index,y_id,y_type,y_name,y_source"
 NODES = (
@@ -32,7 +32,7 @@ def row(relation, display, x, y, nodes=NODES, index=str):
 
 
 def lines(edges=EDGES, index=str):
-    """The header and both rows of every edge, all forward ones first."""
+    """Return the header and both rows of every edge, the forward ones first."""
     forward = [row(*edge, index=index) for edge in edges]
     return [HEADER, *forward, *(row(r, d, y, x, index=index) for r, d, x, y in edges)]
 

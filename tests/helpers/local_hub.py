@@ -1,4 +1,4 @@
-"""A local server that speaks the Hugging Face hub's protocol, and Python run against it."""
+"""Run a local server with the protocol of the Hugging Face hub, and Python processes that use it."""
 
 import contextlib
 import hashlib
@@ -18,9 +18,9 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
-    """The model information, file list and file endpoints of a Hugging Face hub."""
+    """Answer requests for model information, file lists and files like a Hugging Face hub."""
 
-    # Of the one hub that a test starts: files of each model, and the paths asked for.
+    # A test starts only one hub: the files of each model, and the requested paths.
     models: ClassVar[dict[str, dict[str, bytes]]] = {}
     asked: ClassVar[list[str]] = []
 
@@ -62,12 +62,12 @@ class Hub(http.server.BaseHTTPRequestHandler):
             self.wfile.write(content)
 
     def log_message(self, *_):
-        """The test's output stays its own."""
+        """Write no log."""
 
 
 @contextlib.contextmanager
 def serve(models: dict[str, dict[str, bytes]]) -> Iterator[str]:
-    """A hub with some models (files by name); gives its address."""
+    """Run a hub with some models (name -> files by path), and yield its address."""
     server = http.server.ThreadingHTTPServer(("localhost", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     Hub.models.clear()
@@ -78,7 +78,7 @@ def serve(models: dict[str, dict[str, bytes]]) -> Iterator[str]:
 
 
 def run_python(code: str, endpoint: str, home: Path) -> subprocess.CompletedProcess:
-    """Runs code in a process of its own: the client reads its endpoint when it is imported."""
+    """Run code in a separate process, because the client reads its endpoint when it is imported."""
     environment = os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
     environment.pop("HF_HUB_OFFLINE", None)
     command = [sys.executable, "-c", code]

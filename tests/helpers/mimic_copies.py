@@ -1,4 +1,4 @@
-"""Copies of MIMIC-III and MIMIC-IV with the official columns and a few rows. All patients are invented."""
+"""Write copies of MIMIC-III and MIMIC-IV with the official columns and a few rows of invented patients."""
 
 import csv
 import gzip
@@ -268,13 +268,15 @@ ROWS = {"mimic3": _ROWS3, "mimic4": _ROWS4}
 def write(
     folder: Path, version: str, *, capitals: bool = True, gzipped: bool = False, without: tuple = (), only: tuple = ()
 ) -> Path:
-    """A whole copy below `folder`.
+    """Write a complete copy to a folder and return the folder.
 
     Args:
+        folder: folder of the copy.
         version: `mimic3` or `mimic4`.
         capitals: whether headers and names of files of MIMIC-III are in capitals.
         gzipped: whether files are compressed.
-        without: tables left out. only: the only tables that are written, if any are named.
+        without: tables to leave out.
+        only: the only tables to write; empty for all.
     """
     for table, columns in COLUMNS[version].items():
         if table in without or (only and table not in only):

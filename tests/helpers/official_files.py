@@ -1,6 +1,6 @@
-"""A folder of official code files, a few rows each, in the true format of every publisher.
+"""Write a folder of official code files with a few rows each, in the format of each publisher.
 
-Names of ICD, NDC and RxNorm are facts or inventions; wording of SNOMED CT, CPT and ATC is made up.
+Names of ICD, NDC and RxNorm are facts or invented; those of SNOMED CT, CPT and ATC are invented.
 """
 
 from pathlib import Path
@@ -10,7 +10,7 @@ ICD9_SG = "0010 Implantation of chemotherapeutic agent\n640  Circumcision\n"
 
 
 def order_line(number: int, code: str, billable: int, short: str, long: str) -> str:
-    """A line of an ICD-10 order file: 1-5 number, 7-13 code, 15 flag, 17-76 short, from 78 long description."""
+    """Return a line of an ICD-10 order file: 1-5 number, 7-13 code, 15 flag, 17-76 short, from 78 long description."""
     return f"{number:05} {code:<7} {billable} {short:<60} {long}\n"
 
 
@@ -25,7 +25,7 @@ ICD10PCS_ORDER = order_line(
 
 
 def conso(rxcui: str, sab: str, tty: str, code: str, name: str, suppress: str = "N") -> str:
-    """A row of RXNCONSO.RRF: 18 values, each followed by a pipe."""
+    """Return a row of RXNCONSO.RRF: 18 values, each followed by a pipe."""
     return f"{rxcui}|ENG||||||{rxcui}1|{rxcui}1|{rxcui}||{sab}|{tty}|{code}|{name}||{suppress}|4096|\n"
 
 
@@ -43,7 +43,7 @@ RXNCONSO = (
 
 
 def sat(rxcui: str, name: str, sab: str, value: str) -> str:
-    """A row of RXNSAT.RRF: 13 values, each followed by a pipe."""
+    """Return a row of RXNSAT.RRF: 13 values, each followed by a pipe."""
     return f"{rxcui}|||{rxcui}1|AUI|{rxcui}|||{name}|{sab}|{value}|N|4096|\n"
 
 
@@ -62,7 +62,10 @@ PRODUCT_HEADER = (
 
 
 def product(identity: str, ndc: str, name: str, generic: str, drug: str, suffix: str = "") -> str:
-    """A row of product.txt; `drug` holds form, route, substances, strengths, units and classes, separated by `|`."""
+    """Return a row of product.txt.
+
+    `drug` holds form, route, substances, strengths, units and classes, separated by `|`.
+    """
     form, route, substances, strengths, units, classes = drug.split("|")
     return (
         f"{identity}\t{ndc}\tHUMAN PRESCRIPTION DRUG\t{name}\t{suffix}\t{generic}\t{form}\t{route}\t20140918\t\tNDA\t"
@@ -96,7 +99,7 @@ PACKAGE_HEADER = (
 
 
 def package(identity: str, product_ndc: str, ndc: str, text: str) -> str:
-    """A row of package.txt."""
+    """Return a row of package.txt."""
     return f"{identity}\t{product_ndc}\t{ndc}\t{text}\t20141107\t\tN\tN\r\n"
 
 
@@ -119,12 +122,12 @@ FULLY_SPECIFIED_NAME, SYNONYM = "900000000000003001", "900000000000013009"
 
 
 def concept(identity: str, active: int = 1) -> str:
-    """A row of a concept snapshot."""
+    """Return a row of a concept snapshot."""
     return f"{identity}\t20250101\t{active}\t900000000000207008\t900000000000074008\r\n"
 
 
 def description(concept_id: str, kind: str, term: str, active: int = 1) -> str:
-    """A row of a description snapshot."""
+    """Return a row of a description snapshot."""
     return (
         f"751689013\t20250101\t{active}\t900000000000207008\t{concept_id}\ten\t{kind}\t{term}\t900000000000448009\r\n"
     )
@@ -165,7 +168,10 @@ LONGULT = (
 
 
 def hcpcs_line(code: str, number: int, kind: str, text: str, short: str = "", terminated: str = "") -> str:
-    """A record of the HCPCS file: 1-5 code, 6-10 line, 11 kind, 12-91 long, 92-119 short, 285-292 termination date."""
+    """Return a record of the HCPCS file.
+
+    Its columns are: 1-5 code, 6-10 line, 11 kind, 12-91 long, 92-119 short, 285-292 termination date.
+    """
     line = f"{code:>5}{number:05}{kind}{text:<80}{short:<28}"
     return f"{line:<268}{'20020101':<16}{terminated:<8}{'N':<28}\r\n"
 
@@ -198,7 +204,7 @@ FILES = {
 
 
 def write_files(folder: Path, files: dict[str, bytes] = FILES) -> Path:
-    """Writes the files below `folder`, and returns it."""
+    """Write the files to a folder and return the folder."""
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Places that tests read: the root of the project, and the open samples that may lie beside it."""
+"""Define paths that tests read: the root of the project, and the open samples that may be beside it."""
 
 from pathlib import Path
 

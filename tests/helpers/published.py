@@ -1,6 +1,6 @@
-"""Small files in the form of the published ones: PrimeKG's `kg.csv` and the authors' `all_codes_mappings.parquet`.
+"""Write small files in the format of the published ones: `kg.csv` of PrimeKG and `all_codes_mappings.parquet`.
 
-The names and the edges are made up; the columns, types, sources and relations are the official ones.
+The names and the edges are invented; the columns, types, sources and relations are the official ones.
 """
 
 import csv
@@ -43,7 +43,7 @@ EDGES = (
 
 
 def write_kg(path: Path, nodes=NODES, edges=EDGES) -> None:
-    """Writes `kg.csv`: each edge twice, once from either end."""
+    """Write `kg.csv` with each edge in both directions."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["relation", "display_relation", *ENDS])
@@ -55,7 +55,7 @@ def write_kg(path: Path, nodes=NODES, edges=EDGES) -> None:
 
 
 def release_rows(count: int = 60) -> list[dict]:
-    """Rows as the release has them: every system in turn, node lists of 0 to 5 indices."""
+    """Return rows like those of the release, of every system in turn, with node lists of 0 to 5 indices."""
     shapes = (
         ("ICD10CM", lambda i: f"E{i % 90 + 10}.{i % 10}"),
         ("ICD9", lambda i: f"{i % 900 + 100}.{i % 10}"),
@@ -84,7 +84,7 @@ def release_rows(count: int = 60) -> list[dict]:
 
 
 def write_release(folder: Path, rows=None) -> Path:
-    """Writes `kg.csv` and `all_codes_mappings.parquet` into `folder`."""
+    """Write `kg.csv` and `all_codes_mappings.parquet` into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     write_kg(folder / "kg.csv")
     pq.write_table(

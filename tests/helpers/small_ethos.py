@@ -1,4 +1,4 @@
-"""Invented patients, as MEDS and as ETHOS tokenizes them."""
+"""Write invented patients as MEDS and in the tokenized format of ETHOS."""
 
 import datetime
 from pathlib import Path
@@ -26,17 +26,17 @@ SCHEMA = {
 
 
 def at(day: int, hour: int = 0, minute: int = 0) -> datetime.datetime:
-    """A moment of the year in which all of it happens."""
+    """Return a time in the year of all events."""
     return datetime.datetime(2150, 1, 1) + datetime.timedelta(days=day, hours=hour, minutes=minute)
 
 
 def frame(rows: list[dict]) -> pl.DataFrame:
-    """Events with all columns of `SCHEMA`."""
+    """Return events with all columns of `SCHEMA`."""
     return pl.DataFrame([{name: row.get(name) for name in SCHEMA} for row in rows], schema=SCHEMA)
 
 
 def patient(subject: int) -> list[dict]:
-    """A birth, an admission with a stay in intensive care, laboratory values, a drug, codes and a discharge."""
+    """Return a birth, an admission with a stay in intensive care, laboratory values, a drug, codes and a discharge."""
     stay = {"subject_id": subject, "hadm_id": subject * 10}
     about = {"insurance": "Medicare", "marital_status": "MARRIED", "race": "BLACK/AFRICAN AMERICAN"}
     codes = ["ICD9CM/250.00", "ICD10CM/E11.9", "ICD9CM/999.99"] if subject % 2 else ["ICD10CM/E11.65"]
@@ -55,7 +55,7 @@ def patient(subject: int) -> list[dict]:
 
 
 def write_meds(root: Path, splits: dict[str, range] | None = None) -> Path:
-    """A MEDS data set of patients 1 to 30."""
+    """Write a MEDS data set of patients 1 to 30 and return its folder."""
     splits = splits or {"train": range(1, 21), "tuning": range(21, 26), "held_out": range(26, 31)}
     for split, subjects in splits.items():
         (root / "data" / split).mkdir(parents=True)
@@ -70,7 +70,7 @@ def write_meds(root: Path, splits: dict[str, range] | None = None) -> Path:
 
 
 def timelines(patients: list[list[tuple[str, int]]], vocabulary: list[str]) -> Timelines:
-    """Timelines of patients 1, 2, ...: tokens and microseconds."""
+    """Return the timelines (tokens and microseconds) of patients 1, 2, ..."""
     ids = {token: number for number, token in enumerate(vocabulary)}
     events = [event for rows in patients for event in rows]
     lengths = [len(rows) for rows in patients]
@@ -84,7 +84,7 @@ def timelines(patients: list[list[tuple[str, int]]], vocabulary: list[str]) -> T
 
 
 def write_tokenized(folder: Path, patients: list[list[tuple[str, int]]], extra: list[str] = ()) -> list[str]:
-    """A data set as ETHOS writes it; returns its vocabulary."""
+    """Write a data set in the format of ETHOS and return its vocabulary."""
     folder.mkdir(parents=True)
     tokens = ["GENDER//F", "RACE//WHITE", *(token for rows in patients for token, _ in rows), *extra]
     vocabulary = list(dict.fromkeys([*tokens, *(f"Q{number}" for number in range(1, 11))]))

@@ -1,4 +1,4 @@
-"""What a model would know of the hand-made world's graph, without a model."""
+"""Build the graph index of a model for the graph of the small world, without a model."""
 
 from medtok_jax.batch import InputSizes
 from medtok_jax.inference.graph_index import GraphIndex
@@ -6,7 +6,7 @@ from medtok_jax.inference.model_reader import Neighborhood, SavedModel
 
 
 def small_index(graph, *, with_graph: bool = True, **rule) -> GraphIndex:
-    """An index of a graph; `rule` changes fields of its `Neighborhood`."""
+    """Return an index of a graph; `rule` changes fields of its `Neighborhood`."""
     rule = {
         "max_nodes": 64,
         "hub_cap": 16,
@@ -31,7 +31,7 @@ def small_index(graph, *, with_graph: bool = True, **rule) -> GraphIndex:
 
 
 def facts(graph, index, relation_names) -> set[tuple[str, str, str]]:
-    """Edges of a `CodeGraph` as (name, relation, name); the self node is called self."""
+    """Return the edges of a `CodeGraph` as (name, relation, name); the name of the self node is `self`."""
     names = list(graph.names)
     if graph.self_node >= 0:
         names[graph.self_node] = "self"
@@ -41,7 +41,7 @@ def facts(graph, index, relation_names) -> set[tuple[str, str, str]]:
 
 
 def of_table(table, row: int) -> dict:
-    """A code's subgraph of the data set as node-link JSON."""
+    """Return the subgraph of a code in the data set as node-link JSON."""
     graph = table.graph
     here = slice(table.node_offsets[row], table.node_offsets[row + 1])
     there = slice(table.edge_offsets[row], table.edge_offsets[row + 1])

@@ -1,4 +1,4 @@
-"""A configuration that trains for real in seconds: packaged data, the real MiniLM, a tiny model."""
+"""Configure a real training that takes seconds: packaged data, the real MiniLM, a tiny model."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ DATA_SET = "medtok_codes/icd-sample_600"
 
 
 def small_config(data_dir: Path, **overrides):
-    """The default configuration cut down; `overrides` are dotted fields with `__` for the dot."""
+    """Return a small variant of the default configuration; `overrides` are dotted fields with `__` for the dot."""
     config = default.get_config().copy_and_resolve_references()
     config.unlock()
     config.data.name = DATA_SET

@@ -1,4 +1,4 @@
-"""Tokenizer directories made by hand: real files, random tokens."""
+"""Write small tokenizer directories with real files and random tokens."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ KEYS = (
 
 
 def make_tokens(keys=KEYS, *, seed: int = 0, kind: str = "top_k", embeddings: bool = False) -> Tokens:
-    """Random tokens of some codes; the two cross embeddings of a code may share tokens."""
+    """Draw random tokens for codes; the two cross embeddings of a code may share tokens."""
     rng = np.random.default_rng(seed)
     ids = np.concatenate(
         [
@@ -49,7 +49,7 @@ def make_tokens(keys=KEYS, *, seed: int = 0, kind: str = "top_k", embeddings: bo
 
 
 def about(kind: str = "top_k", prefer=()) -> dict:
-    """What a directory says of itself beside its tokens."""
+    """Return the metadata of a directory."""
     return {
         "regions": REGIONS,
         "num_top_k_tokens": K,
@@ -62,7 +62,7 @@ def about(kind: str = "top_k", prefer=()) -> dict:
 
 
 def write(path: Path, tokens: Tokens | None = None, *, kind: str = "top_k", prefer=(), **options) -> Path:
-    """A whole directory at `path`."""
+    """Write a complete directory to `path` and return it."""
     tokens = make_tokens(kind=kind) if tokens is None else tokens
     directory.write(path, tokens, about(kind, prefer), **options)
     return path

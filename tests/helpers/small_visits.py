@@ -1,4 +1,4 @@
-"""Patients made by hand, as MEDS: few, but with all that visits may have. Codes are those of `small_tokenizer`."""
+"""Write a few invented patients as MEDS, with every case of visits and the codes of `small_tokenizer`."""
 
 import datetime
 from pathlib import Path
@@ -9,12 +9,12 @@ SCHEMA = {"subject_id": pl.Int64, "time": pl.Datetime("us"), "code": pl.String, 
 
 
 def at(day: str, hour: int = 0) -> datetime.datetime:
-    """A point in time, of a day such as 2020-01-31."""
+    """Return the time of an hour of a day such as 2020-01-31."""
     return datetime.datetime.fromisoformat(day).replace(hour=hour)
 
 
 def stay(subject: int, hadm_id: int, start: str, end: str, *codes: str, kind: str = "URGENT", to: str = "HOME") -> list:
-    """The events of one stay, codes at its end."""
+    """Return the events of one stay, with codes at its end."""
     return [
         (subject, at(start, 8), f"HOSPITAL_ADMISSION//{kind}//EMERGENCY ROOM", hadm_id),
         *((subject, at(end, 16), code, hadm_id) for code in codes),
@@ -50,7 +50,7 @@ EVENTS = [
 
 
 def write(root: Path, events: list = EVENTS, *, files: int = 1, splits: dict[int, str] | None = None) -> Path:
-    """A MEDS data set at `root`, its subjects spread over some files."""
+    """Write a MEDS data set to `root`, with its subjects spread over several files."""
     frame = pl.DataFrame(events, schema=SCHEMA, orient="row").sort("subject_id", "time", maintain_order=True)
     (root / "data").mkdir(parents=True)
     for number in range(files):

@@ -1,4 +1,4 @@
-"""A hand-made world of twelve codes: the facts and the subgraph of each, for the fixtures of the second floor."""
+"""Define a small world of twelve codes with their facts and subgraphs, for the fixtures of the second floor."""
 
 import numpy as np
 
@@ -28,7 +28,7 @@ def world_graph():
 
 
 def subgraph_of(graph, anchor: int | None) -> dict:
-    """Two hops around the anchor; edge 2i + 1 is the reverse of edge 2i."""
+    """Return the two hops around the anchor; edge 2i + 1 is the reverse of edge 2i."""
     if anchor is None:
         return {"nodes": [], "hops": [], "edges": []}
     hop = {anchor: 0}
@@ -36,12 +36,12 @@ def subgraph_of(graph, anchor: int | None) -> dict:
         for node in [n for n, h in hop.items() if h == distance - 1]:
             for neighbor in graph.indices[graph.indptr[node] : graph.indptr[node + 1]]:
                 hop.setdefault(int(neighbor), distance)
-    place = {node: number for number, node in enumerate(hop)}
+    index = {node: number for number, node in enumerate(hop)}
     relation = {name: number for number, name in enumerate(graph.relation_names)}
     edges = []
     for name, pairs in FACTS.items():
         for a, b in pairs:
-            if a in place and b in place:
-                edges.append((place[a], place[b], relation[name]))
-                edges.append((place[b], place[a], relation[REVERSE[name]]))
+            if a in index and b in index:
+                edges.append((index[a], index[b], relation[name]))
+                edges.append((index[b], index[a], relation[REVERSE[name]]))
     return {"nodes": list(hop), "hops": list(hop.values()), "edges": edges}

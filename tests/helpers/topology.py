@@ -1,4 +1,4 @@
-"""One training step on as many devices as there are, as JSON: run in a process of its own by `test_distributed.py`."""
+"""Run one training step on all devices and print JSON, in a separate process that `test_distributed.py` starts."""
 
 import json
 import re
@@ -44,7 +44,7 @@ def main(data_dir: str, workdir: str, model_parallel: str, states_on_device: str
 
 
 def tables_of(state) -> list:
-    """The codebook and the table of node ids, with their moments."""
+    """Return the codebook and the table of node ids, with their moments."""
     leaves = jax.tree_util.tree_leaves_with_path(state)
     named = [(jax.tree_util.keystr(path), leaf) for path, leaf in leaves]
     return [(name, leaf) for name, leaf in named if "rows" in name or "'ids'" in name]
