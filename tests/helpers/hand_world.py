@@ -96,7 +96,7 @@ def _crosswalk(system: str, other: str) -> Queries:
 
 
 def _notes(step: int) -> Queries:
-    """Return queries of the fourth code of each category for the codes of the category `step` further in the chapter."""
+    """Return queries of one code of each category for the codes of the category `step` further in the chapter."""
     pairs = [(c, k, (k + step) % CATEGORIES) for c in range(len(CHAPTERS)) for k in range(CATEGORIES)]
     query = np.array([ROW["ICD10CM", c, k, 3] for c, k, _ in pairs])
     targets = np.array([ROW["ICD10CM", c, k, n] for c, _, k in pairs for n in range(10)])
