@@ -1,4 +1,4 @@
-"""A hand-made world of twelve codes, shared by the tests of the second floor: everything real, only small."""
+"""Provide fixtures for the tests of the second floor: real objects for a small world of twelve codes."""
 
 import itertools
 
@@ -20,7 +20,7 @@ from tests.helpers.small_world import ANCHORS, DESCRIPTIONS, SPLIT, TEXT_WIDTH, 
 
 @pytest.fixture(scope="session")
 def table() -> CodeTable:
-    """Twelve codes over fourteen nodes."""
+    """Return twelve codes over fourteen nodes."""
     graph = world_graph()
     parts = [subgraph_of(graph, anchor) for anchor in ANCHORS]
     edges = np.array(list(itertools.chain.from_iterable(part["edges"] for part in parts)))
@@ -56,7 +56,7 @@ def table() -> CodeTable:
 
 @pytest.fixture(scope="session")
 def data(table) -> Data:
-    """The table with random text states of 2 to 9 tokens, all codes in use."""
+    """Return the table with random text states of 2 to 9 tokens, all codes in use."""
     rng = np.random.default_rng(0)
     texts, text_id = np.unique(table.description, return_inverse=True)
     offsets = offsets_of(rng.permutation(np.arange(len(texts)) % 8 + 2))
@@ -81,7 +81,7 @@ def data(table) -> Data:
 
 @pytest.fixture
 def config():
-    """The default configuration at the scale of this world, unlocked."""
+    """Return the default configuration at the scale of this world, unlocked."""
     config = default.get_config("smoke").copy_and_resolve_references()
     config.unlock()
     config.data.length_buckets = (4, 12, 20)
@@ -93,7 +93,7 @@ def config():
 
 @pytest.fixture(scope="session")
 def build(data):
-    """Makes a batch of some rows: `build(rows, stacks=1, valid=None, token_ids=False, **budgets)`."""
+    """Return a function that makes a batch: `build(rows, stacks=1, valid=None, token_ids=False, **budgets)`."""
 
     def make(rows, *, stacks=1, valid=None, token_ids=False, lengths=(12,), graphs=((256, 256),), small=None):
         rows = np.asarray(rows)
@@ -131,20 +131,20 @@ def finished_run(run_config, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def small_tokenizer_dir(tmp_path_factory):
-    """A tokenizer of 19 codes, 36 tokens, K = 2, d = 4."""
+    """Return a tokenizer directory of 19 codes, 36 tokens, K = 2, d = 4."""
     return small_tokenizer.write(tmp_path_factory.mktemp("small") / "tokenizer")
 
 
 @pytest.fixture(scope="session")
 def small_meds(tmp_path_factory):
-    """The patients of `small_visits`; 1 and 3 for training, 2 for tuning, 4 held out."""
+    """Return a data set of the patients of `small_visits`: 1, 3 and 5 in train, 2 in tuning, 4 held out."""
     splits = {1: "train", 2: "tuning", 3: "train", 4: "held_out", 5: "train"}
     return small_visits.write(tmp_path_factory.mktemp("small") / "meds", files=2, splits=splits)
 
 
 @pytest.fixture
 def ask(small_tokenizer_dir, small_meds, tmp_path):
-    """A function that makes the request of a conversion of both."""
+    """Return a function that makes the request of a conversion of both."""
 
     def request(unmapped="keep", events=small_meds, **options):
         return make_request(

@@ -1,4 +1,4 @@
-"""Parsed sources and a small data set, shared by all tests of the ground floor."""
+"""Provide parsed sources and a small data set for the tests of the ground floor."""
 
 import pytest
 
