@@ -321,7 +321,7 @@ def _finish(partial: PartialFile, expected: Expected) -> Fetched:
         joined = partial.joined
         partial.discard()
         if joined:  # The part of an earlier run may be wrong.
-            raise _Interrupted(f"the file put together from parts {wrong}")
+            raise _Interrupted(f"the file that was joined from parts {wrong}")
         raise FetchError(f"{partial.url} {wrong}; nothing was kept.")
     put_in_place(partial.file, partial.path)
     partial.discard()
