@@ -19,6 +19,7 @@ from medtok_jax.lookup.directory import Tokens
 from medtok_jax.regions import EMBEDDINGS, REGION_OF_EMBEDDING, Regions
 from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing import medtok_codes
+from preprocessing.dataset.sample import sample
 
 CODES, QUICK_CODES = 1_000_000, 10_000
 HISTORIES, VISITS, CODES_A_VISIT = 1000, 8, 12
@@ -39,7 +40,7 @@ def write_random(setting: Setting) -> str:
     data_dir = configuration.data_dir(config)
     builder = medtok_codes.prepare(config.data.name, str(data_dir))
     table = code_table.load(builder, configuration.cache_dir(config))
-    rows = np.sort(code_table.sample(table, config.data.sample_size, tuple(config.data.include)))
+    rows = sample(table.key, config.data.sample_size, config.data.include)
     path = setting.folder / f"tokenizer-{table.fingerprint[:16]}-{len(rows)}"
     if path.exists():
         return str(path)

@@ -184,36 +184,3 @@ def _subgraph_digest(example: dict) -> int:
         digest.update(np.int64(len(array)).tobytes())
         digest.update(array.tobytes())
     return int.from_bytes(digest.digest(), "little")
-
-
-def sample(table: CodeTable, sample_size: int, include: tuple[str, ...]) -> np.ndarray:
-    """Rows in use, rising: all of them, or a stable sample of whole families.
-
-    A family is the codes of a system that share their first three characters (an ICD category). Sampled one by one,
-    codes would lose their siblings, and nearly every node of the graph would be in use, its name to be encoded.
-
-    Args:
-        table: the codes.
-        sample_size: number of codes; 0 for all. The last family drawn is cut to fit.
-        include: keys or prefixes of keys (with or without the dot) that a sample always holds.
-
-    Raises:
-        InputError: where a prefix matches nothing or the wanted codes are more than the sample.
-    """
-    if not sample_size or sample_size >= len(table):
-        return np.arange(len(table))
-    plain = np.char.replace(table.key.astype(str), ".", "")
-    wanted = np.zeros(len(table), bool)
-    for prefix in include:
-        matches = np.char.startswith(plain, prefix.replace(".", ""))
-        if not matches.any():
-            raise InputError(f"data.include names {prefix!r}, but no key begins with it; keys look like ICD10CM/E11.9.")
-        wanted |= matches
-    if wanted.sum() > sample_size:
-        raise InputError(f"data.include matches {wanted.sum()} codes, more than data.sample_size={sample_size}.")
-    family = [f"{system}/{code[:3]}" for system, code in zip(table.system, table.code, strict=True)]
-    digest = lambda text: int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")  # noqa: E731
-    family_draw = np.array([digest(name) for name in family], np.uint64)
-    code_draw = np.array([digest(key) for key in table.key], np.uint64)
-    order = np.lexsort((code_draw, family_draw, ~wanted))
-    return np.sort(order[:sample_size])

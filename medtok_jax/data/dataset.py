@@ -16,6 +16,7 @@ from medtok_jax.text import cache as text_cache
 from medtok_jax.text.cache import TextCache
 from preprocessing import medtok_codes
 from preprocessing.common.ragged import take
+from preprocessing.dataset.sample import sample
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +121,7 @@ def _load_data(config, encoder_dir: Path, progress: bool, encode: Callable[..., 
     data_dir = configuration.data_dir(config)
     builder = medtok_codes.prepare(config.data.name, str(data_dir), progress=progress)
     table = code_table.load(builder, configuration.cache_dir(config), progress=progress)
-    selected = code_table.sample(table, config.data.sample_size, tuple(config.data.include))
+    selected = sample(table.key, config.data.sample_size, config.data.include)
     # Objects: an array of strings gives each as much room as the longest takes.
     texts, text_of_selected = np.unique(table.description[selected], return_inverse=True)
     text_id = np.full(len(table), -1, np.int32)

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from preprocessing import primekg
-from preprocessing.codes import CodeRecord, category_of
+from preprocessing.codes import CodeRecord
 from preprocessing.common.checksums import sha256_of
 from preprocessing.common.errors import InputError
 from preprocessing.common.rejects import Rejects
@@ -29,7 +29,7 @@ from preprocessing.dataset.examples import anchor_lists, codes_table
 from preprocessing.dataset.name import ICD, NAME, PRIMEKG, RELEASE, DatasetOptions
 from preprocessing.dataset.release import FILE as RELEASE_FILE
 from preprocessing.dataset.release import Release, read_release
-from preprocessing.dataset.splits import sample
+from preprocessing.dataset.sample import sample
 from preprocessing.graph import icd_graph
 from preprocessing.graph.holdout import hold_out, write_held_out
 from preprocessing.graph.knowledge_graph import KnowledgeGraph, from_facts, node_table
@@ -136,7 +136,7 @@ def _icd(options: DatasetOptions, folder: Path) -> DatasetInputs:
         write_held_out(folder / "holdout.parquet", held, keys)
     lists = [dict(zip(row.dtype.names, row.item(), strict=True)) for row in official_counts()]
     _write_report(folder, {"code_lists": lists, "counts": source.counts})
-    records = _sampled(vocabulary(), options)[0]
+    records = sampled(vocabulary(), options)[0]
     nodes, counts = anchor_lists(link_by_key(records, source.ids)[0])
     codes = codes_table(records, nodes, counts, np.where(counts > 0, 0, -1))
     return DatasetInputs(codes, _neighbors(graph, options, icd_graph.PRIORITY, icd_graph.FIRST_KEPT))
@@ -146,7 +146,7 @@ def _primekg(
     options: DatasetOptions, source_dir: Path, folder: Path, rejects: Rejects, progress: bool
 ) -> tuple[DatasetInputs, dict[str, int]]:
     described = _described_codes(source_dir / DESCRIPTIONS, rejects)
-    records, _ = _sampled(described, options)
+    records, _ = sampled(described, options)
     graph = KnowledgeGraph.load(source_dir / GRAPH)
     graph.save(folder)
     anchors, self_nodes = anchors_of(records, source_dir / LINKS)
@@ -164,7 +164,7 @@ def _release(
     path = source_dir / RELEASE_FILE
     release = read_release(path, rejects, progress=progress)
     nodes, anchors, cut = _known_nodes(release, found.index, options.max_nodes, rejects, path)
-    records, chosen = _sampled(release.records, options)
+    records, chosen = sampled(release.records, options)
     nodes, anchors = nodes.take(pa.array(chosen)), anchors[chosen]
     codes = codes_table(records, nodes, anchors, _self_nodes(records, nodes, anchors, found.graph))
     counted = {
@@ -257,12 +257,9 @@ def _self_nodes(
     return found
 
 
-def _sampled(records: Sequence[CodeRecord], options: DatasetOptions) -> tuple[list[CodeRecord], np.ndarray]:
-    """Return the codes that the option `sample` keeps, and their positions, int64 [n]."""
-    if options.sample is None or options.sample >= len(records):
-        return list(records), np.arange(len(records))
-    systems = [record.system for record in records]
-    chosen = sample(systems, [category_of(record) for record in records], options.sample)
+def sampled(records: Sequence[CodeRecord], options: DatasetOptions) -> tuple[list[CodeRecord], np.ndarray]:
+    """Return the codes that the option `sample` keeps, and their positions int64 [n]."""
+    chosen = sample([record.key for record in records], options.sample or 0)
     return [records[position] for position in chosen], chosen
 
 

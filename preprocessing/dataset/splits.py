@@ -20,33 +20,3 @@ _BOUNDS = np.cumsum(FRACTIONS)[:-1]
 def split_of(keys: list[str]) -> np.ndarray:
     """Return the position in `SPLITS` of each `SYSTEM/code` key, int8 [n], which depends only on the key."""
     return np.searchsorted(_BOUNDS, uniform(hash_strings(_SALT, keys)), side="right").astype(np.int8)
-
-
-def sample(systems: list[str], categories: list[str], count: int) -> np.ndarray:
-    """Choose about `count` codes by stable hash, only complete categories and each system in proportion.
-
-    Args:
-        systems: system of each code.
-        categories: key of each code's category (`codes.category_of`).
-        count: codes wanted.
-
-    Returns:
-        Sorted positions of the chosen codes, int64 [m]; m exceeds `count` only if the smallest category of a system
-        exceeds the system's share. A category that exceeds the rest of its system's share is skipped.
-    """
-    names, inverse, sizes = np.unique(categories, return_inverse=True, return_counts=True)
-    system_of = np.empty(len(names), dtype=object)
-    system_of[inverse] = systems
-    order = np.argsort(hash_strings("sample", names.tolist()), kind="stable")
-    chosen = np.zeros(len(names), dtype=bool)
-    for system in sorted(set(systems)):
-        mine = order[system_of[order] == system]
-        share = max(1, int(count * sizes[mine].sum() / len(categories)))
-        left = share
-        for category in mine:
-            if sizes[category] <= left:
-                chosen[category] = True
-                left -= sizes[category]
-        if left == share:
-            chosen[mine[np.argmin(sizes[mine])]] = True
-    return np.flatnonzero(chosen[inverse])

@@ -7,9 +7,13 @@ import numpy as np
 import pytest
 
 from medtok_jax.data import code_table
-from medtok_jax.data.code_table import RAGGED, SPLITS, STRINGS, load, sample
+from medtok_jax.data.code_table import RAGGED, SPLITS, STRINGS, load
 from preprocessing import medtok_codes
 from preprocessing.common.errors import InputError
+from preprocessing.dataset.inputs import sampled
+from preprocessing.dataset.name import parse_name
+from preprocessing.dataset.sample import sample
+from preprocessing.sources.icd import vocabulary
 
 NAME = "medtok_codes/icd-sample_600"
 
@@ -131,46 +135,8 @@ def test_a_cache_directory_that_cannot_be_written(builder, tmp_path):
         load(builder, tmp_path / "file", progress=False)
 
 
-def families(table, rows) -> dict[str, int]:
-    names, counts = np.unique([f"{table.system[r]}/{table.code[r][:3]}" for r in rows], return_counts=True)
-    return dict(zip(names.tolist(), counts.tolist(), strict=True))
-
-
-def test_a_sample_is_stable_and_rising(real):
-    found = sample(real, 120, ())
-    assert len(found) == 120
-    assert (np.diff(found) > 0).all()
-    np.testing.assert_array_equal(found, sample(real, 120, ()))
-    assert set(sample(real, 60, ())) < set(found), "a larger sample holds the smaller"
-    # The choice hangs on keys alone, not on their order.
-    order = np.random.default_rng(0).permutation(len(real))
-    names = ("key", "system", "code")
-    shuffled = dataclasses.replace(real, **{name: getattr(real, name)[order] for name in names})
-    assert set(shuffled.key[sample(shuffled, 120, ())]) == set(real.key[found])
-    whole, sampled = families(real, range(len(real))), families(real, found)
-    assert sum(count < whole[name] for name, count in sampled.items()) <= 1, "whole families, but for the last"
-
-
-@pytest.mark.parametrize("size", [0, 10_000])
-def test_no_sample(real, size):
-    np.testing.assert_array_equal(sample(real, size, ()), np.arange(len(real)))
-
-
-@pytest.mark.parametrize("dots", [True, False])
-def test_include(real, dots):
-    prefix = next(key for key in real.key if "." in key).rsplit(".", 1)[0]
-    dotted = next(key for key in real.key if key.startswith(prefix) and "." in key)
-    given = dotted if dots else dotted.replace(".", "")
-    wanted = [row for row, key in enumerate(real.key) if key.replace(".", "").startswith(dotted.replace(".", ""))]
-    found = sample(real, 50, (given,))
-    assert len(found) == 50
-    assert set(wanted) <= set(found)
-
-
-def test_include_that_cannot_be(real):
-    with pytest.raises(InputError, match=r"data\.include names 'NO/SUCH'.*ICD10CM/E11\.9"):
-        sample(real, 50, ("NO/SUCH",))
-    system = real.system[0]
-    count = (real.system == system).sum()
-    with pytest.raises(InputError, match=rf"data\.include matches {count} codes, more than data\.sample_size=5\."):
-        sample(real, 5, (f"{system}/",))
+def test_a_sample_in_training_is_the_sample_of_a_data_set(real):
+    """`data.sample_size=120` and `medtok_codes/icd-sample_120` are the same codes: a larger sample contains both."""
+    options = parse_name("medtok_codes/icd-sample_120")
+    drawn = sampled(vocabulary(), options)[0]
+    assert {record.key for record in drawn} == set(real.key[sample(real.key, 120)])
