@@ -42,37 +42,8 @@ from preprocessing.download.physionet import (
     fetch_file,
     read_checksums,
 )
+from preprocessing.meds.mimic_tables import TABLES, Fetched, MimicTable
 
-# As `folder/table` without ending; plain and gzipped tables both count.
-TABLES = {
-    "mimic3": (
-        "PATIENTS",
-        "ADMISSIONS",
-        "DIAGNOSES_ICD",
-        "PROCEDURES_ICD",
-        "PRESCRIPTIONS",
-        "ICUSTAYS",
-        "D_ICD_DIAGNOSES",
-        "D_ICD_PROCEDURES",
-    ),
-    "mimic4": (
-        "hosp/patients",
-        "hosp/admissions",
-        "hosp/diagnoses_icd",
-        "hosp/procedures_icd",
-        "hosp/prescriptions",
-        "hosp/d_icd_diagnoses",
-        "hosp/d_icd_procedures",
-        "icu/icustays",
-    ),
-}
-# What else patient records are made of, where a project lists it.
-FURTHER_TABLES = {
-    "mimic3": ("TRANSFERS", "DRGCODES", "CPTEVENTS", "LABEVENTS", "D_LABITEMS"),
-    "mimic4": tuple(
-        f"hosp/{name}" for name in ("transfers", "drgcodes", "hcpcsevents", "omr", "labevents", "d_labitems", "d_hcpcs")
-    ),
-}
 # Folder of the patient records that `--prepare` makes, below the output.
 MEDS = "meds"
 _ENDINGS = (".csv", ".csv.gz")
@@ -90,7 +61,7 @@ class Request:
         demo: whether to get the open subset of 100 patients.
         release: release of the project instead of the one in `PROJECTS`, such as `2.2`.
         all_tables: whether to get all tables of the project, not only those that this package uses.
-        further: whether to get `FURTHER_TABLES`, too.
+        further: whether to get the tables that only patient records need, too.
         from_dir: folder with files fetched by hand; nothing is fetched then.
         base_url: address of PhysioNet's projects.
         progress: whether to show progress bars.
@@ -155,18 +126,27 @@ def chosen(request: Request, checksums: Mapping[str, str]) -> list[str]:
     """
     by_name = {name.lower(): name for name in checksums if name.lower().endswith(_ENDINGS)}
     names = []
-    further = FURTHER_TABLES[request.version] if request.further else ()
-    for table in (*TABLES[request.version], *further):
-        found = [by_name[table.lower() + ending] for ending in _ENDINGS if table.lower() + ending in by_name]
-        if not found and table in further:
+    for table in _wanted_tables(request):
+        found = [by_name[name] for name in _file_names(table) if name in by_name]
+        if not found and table.fetched is Fetched.FOR_RECORDS:
             continue
         if not found:
             raise InputError(
-                f"{request.project.name} {request.project.version} does not list the table {table}; is it the right "
-                "version?"
+                f"{request.project.name} {request.project.version} does not list the table {table.file}; is it "
+                "the right version?"
             )
         names.append(found[-1])
     return sorted(by_name.values()) if request.all_tables else names
+
+
+def _wanted_tables(request: Request) -> list[MimicTable]:
+    levels = {Fetched.ALWAYS, Fetched.FOR_RECORDS} if request.further else {Fetched.ALWAYS}
+    return [table for table in TABLES[request.version] if table.fetched in levels]
+
+
+def _file_names(table: MimicTable) -> list[str]:
+    """Return the names that the file of a table may have, in lower case."""
+    return [table.file.lower() + ending for ending in _ENDINGS]
 
 
 def _take(request: Request, manifest: Manifest) -> list[str]:
@@ -207,9 +187,7 @@ def _lists_tables(request: Request, checksums: Mapping[str, str]) -> bool:
 def _unzip_tables(request: Request, archive: Path, checksums_name: str, unpacked: Path) -> None:
     """Unpack the checksums and the wanted tables beside them."""
     prefix = checksums_name.removesuffix(CHECKSUMS)
-    known = (*TABLES[request.version], *(FURTHER_TABLES[request.version] if request.further else ()))
-    tables = {table.lower() + ending for table in known for ending in _ENDINGS}
-    tables.add(CHECKSUMS.lower())
+    tables = {CHECKSUMS.lower(), *(name for table in _wanted_tables(request) for name in _file_names(table))}
 
     def wanted(name: str) -> bool:
         return name.startswith(prefix) and (request.all_tables or name.removeprefix(prefix).lower() in tables)
@@ -246,8 +224,8 @@ def _copy_from(request: Request, manifest: Manifest, root: Path, checksums: Mapp
 
 
 def _is_further(request: Request, name: str) -> bool:
-    table = name.removesuffix(".gz").removesuffix(".csv")
-    return table.lower() in {further.lower() for further in FURTHER_TABLES[request.version]}
+    further = [table for table in TABLES[request.version] if table.fetched is Fetched.FOR_RECORDS]
+    return any(name.lower() in _file_names(table) for table in further)
 
 
 def _is_there(manifest: Manifest, name: str, sha256: str) -> bool:

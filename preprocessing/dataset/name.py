@@ -13,8 +13,8 @@ followed by any of these options, joined by `-`, each at most once except `holdo
   be given several times, for edge types that have no relation in common (`holdout_gem_30_eval-holdout_note_30_eval`);
 - `nodes_<n>`: at most n nodes in a subgraph (64);
 - `hubs_<n>`: at most n neighbors offered by a node (16); not for `release`, which comes with its neighborhoods;
-- `sample_<n>`: n codes, the same as `data.sample_size=<n>` draws (`dataset/sample.py`). The graph is not sampled, so every
-  example is the same as in the full data set.
+- `sample_<n>`: n codes, the same as `data.sample_size=<n>` draws (`dataset/sample.py`). The graph is not sampled, so
+  every example is the same as in the full data set.
 """
 
 import dataclasses

@@ -25,7 +25,7 @@ from preprocessing.common.errors import InputError
 
 with command_line.importing(__name__):
     from preprocessing.meds.convert import PER_SHARD, Request, convert, show
-    from preprocessing.meds.mimic_files import VERSIONS
+    from preprocessing.meds.mimic_tables import VERSIONS
 
 
 def main(argv: list[str]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table as Listing
+from rich.table import Table
 
 from preprocessing.common.atomic import whole_folder
 from preprocessing.common.errors import InputError
@@ -19,9 +19,9 @@ from preprocessing.download.manifest import Manifest
 from preprocessing.meds import metadata as meds_metadata
 from preprocessing.meds.layout import METADATA
 from preprocessing.meds.mimic_codes import MimicCodes
-from preprocessing.meds.mimic_events import EVENT, patients_of
+from preprocessing.meds.mimic_events import EVENT, EVENTS, patients_of
 from preprocessing.meds.mimic_files import MimicFiles, known, reject_rows
-from preprocessing.meds.mimic_tables import TABLES, Table
+from preprocessing.meds.mimic_tables import LARGE, MimicTable, event_tables
 from preprocessing.meds.shards import Shards
 
 pl = load("polars")
@@ -114,7 +114,7 @@ class _Conversion:
         self.events: collections.Counter[str] = collections.Counter()
         self.stays = pl.DataFrame()
 
-    def run(self, tables: Sequence[Table]) -> dict:
+    def run(self, tables: Sequence[MimicTable]) -> dict:
         """Write data and metadata, and return the numbers for `conversion.json`."""
         meds = load("meds")
         admissions, patients, *others = tables
@@ -144,12 +144,12 @@ class _Conversion:
         meds_metadata.write_malformed(metadata / MALFORMED, self.codes.malformed)
         return self._summary(tables, len(subjects), shifted, tally.rows)
 
-    def _read(self, table: Table):
+    def _read(self, table: MimicTable):
         for frame in self.files.read(table.name, table.columns, table.optional, self.rejects, self.request.progress):
             self.rows[table.name] += len(frame)
             yield frame
 
-    def _read_all(self, table: Table) -> "pl.DataFrame":
+    def _read_all(self, table: MimicTable) -> "pl.DataFrame":
         """Return all rows of a small table.
 
         Raises:
@@ -160,7 +160,7 @@ class _Conversion:
             raise InputError(f"{self.files.path(table.name)} has no rows; fetch it again.")
         return pl.concat(frames)
 
-    def _read_stays(self, table: Table) -> "pl.DataFrame":
+    def _read_stays(self, table: MimicTable) -> "pl.DataFrame":
         """Read the table of admissions, each stay once, and keep the times of all stays."""
         frame = self._read_all(table)
         path = self.files.path(table.name)
@@ -179,7 +179,7 @@ class _Conversion:
         )
         return frame
 
-    def _read_patients(self, table: Table, stays: "pl.DataFrame") -> tuple["pl.DataFrame", int]:
+    def _read_patients(self, table: MimicTable, stays: "pl.DataFrame") -> tuple["pl.DataFrame", int]:
         frame = self._read_all(table)
         repeated = ~frame["subject_id"].is_first_distinct()
         path = self.files.path(table.name)
@@ -187,12 +187,12 @@ class _Conversion:
         ends = stays.select("subject_id", admitted="admittime", died_there="deathtime")
         return patients_of(self.files.version, frame, ends)
 
-    def _of_patients(self, table: Table, frame: "pl.DataFrame", subjects: np.ndarray) -> "pl.DataFrame":
+    def _of_patients(self, table: MimicTable, frame: "pl.DataFrame", subjects: np.ndarray) -> "pl.DataFrame":
         unknown = ~known(frame["subject_id"], subjects)
         reason = "its subject_id is not in the table of patients"
         return reject_rows(self.files.path(table.name), frame, unknown, "no such patient", reason, self.rejects)[0]
 
-    def _in_stays(self, table: Table, frame: "pl.DataFrame") -> "pl.DataFrame":
+    def _in_stays(self, table: MimicTable, frame: "pl.DataFrame") -> "pl.DataFrame":
         """Add `admitted` and `discharged` of each row's stay, null for rows without one; reject wrong stays."""
         if "hadm_id" not in frame.columns:
             return frame
@@ -209,8 +209,8 @@ class _Conversion:
         )
         return frame
 
-    def _add(self, shards: Shards, table: Table, frame: "pl.DataFrame") -> None:
-        events = pl.concat(table.events(frame, self.codes))
+    def _add(self, shards: Shards, table: MimicTable, frame: "pl.DataFrame") -> None:
+        events = pl.concat(EVENTS[self.files.version][table.name](frame, self.codes))
         path = self.files.path(table.name)
         first = frame["line"].min() or 0
         has_event = np.zeros((frame["line"].max() or 0) - first + 1, bool)
@@ -222,7 +222,7 @@ class _Conversion:
         self.events[table.name] += len(events)
         shards.add(events)
 
-    def _summary(self, tables: Sequence[Table], patients: int, shifted: int, outputs: dict[str, int]) -> dict:
+    def _summary(self, tables: Sequence[MimicTable], patients: int, shifted: int, outputs: dict[str, int]) -> dict:
         rejected = collections.Counter()
         for (file, _), count in self.rejects.counts.items():
             rejected[file] += count
@@ -231,7 +231,7 @@ class _Conversion:
             name = self.files.path(table.name).relative_to(self.files.root).as_posix()
             counts = {"rows": self.rows[table.name], "events": self.events[table.name], "rejected": rejected[name]}
             listed[table.name] = {"file": name, **counts}
-        absent = [table.name for table in TABLES[self.files.version] if table not in tables]
+        absent = [table.name for table in event_tables(self.files.version) if table not in tables]
         malformed = collections.Counter()
         for (system, _, _), count in self.codes.malformed.items():
             malformed[system] += count
@@ -253,26 +253,26 @@ def _is_described_by_text(code: str) -> bool:
     return code.startswith(_DESCRIBED_BY_TEXT)
 
 
-def _chosen(files: MimicFiles, also: Sequence[str]) -> list[Table]:
+def _chosen(files: MimicFiles, also: Sequence[str]) -> list[MimicTable]:
     """Return the tables to read, among those that exist.
 
     Raises:
         InputError: a table that is needed or asked for does not exist.
     """
-    names = [table.name for table in TABLES[files.version] if table.asked]
+    names = [table.name for table in event_tables(files.version) if table.fetched is LARGE]
     unknown = [name for name in also if name not in names]
     if unknown:
         raise InputError(f"--also={unknown[0]} is not known; for {files.version} give one of: {', '.join(names)}.")
     chosen = []
-    for table in TABLES[files.version]:
+    for table in event_tables(files.version):
         if table.needed or table.name in also:
             files.path(table.name)
-        if table.name in files.paths and (not table.asked or table.name in also):
+        if table.name in files.paths and (table.fetched is not LARGE or table.name in also):
             chosen.append(table)
     return chosen
 
 
-def _inputs(files: MimicFiles, tables: Sequence[Table]) -> dict[str, list[int]]:
+def _inputs(files: MimicFiles, tables: Sequence[MimicTable]) -> dict[str, list[int]]:
     """Return the size (bytes) and modification time (ns) of every file that is read, by name."""
     read = {files.paths[table.name] for table in tables}
     read |= {path for name, path in files.paths.items() if name.startswith("d_")}
@@ -320,7 +320,7 @@ def _finished(output: Path) -> dict | None:
 def show(conversion: Conversion, console: Console) -> None:
     """Print the numbers of rows read, events written and rows rejected."""
     about = conversion.about
-    listing = Listing(title=f"{conversion.output}", title_justify="left", title_style="bold")
+    listing = Table(title=f"{conversion.output}", title_justify="left", title_style="bold")
     listing.add_column("table")
     for header in ("rows", "events", "rejected"):
         listing.add_column(header, justify="right")

@@ -16,7 +16,8 @@ from preprocessing.common.rejects import Rejects
 from preprocessing.meds import splits
 from preprocessing.meds.layout import CODES, DATASET, SPLITS
 from preprocessing.meds.mimic_codes import MimicCodes
-from preprocessing.meds.mimic_files import MIMIC3, Kind, MimicFiles
+from preprocessing.meds.mimic_files import MimicFiles
+from preprocessing.meds.mimic_tables import MIMIC3, table_of
 
 pl = load("polars")
 
@@ -34,35 +35,33 @@ def descriptions(files: MimicFiles, rejects: Rejects) -> tuple[dict[str, str], d
         described: event code, or its beginning such as `LAB//<itemid>` -> description.
         loinc: beginning of an event code -> `LOINC/<code>`.
     """
-    text = Kind.TEXT
-    icd = {"icd9_code" if files.version == MIMIC3 else "icd_code": text, "long_title": text}
     described: dict[str, str] = {}
     loinc: dict[str, str] = {}
     normal = MimicCodes()
     for table, role in (("d_icd_diagnoses", "DIAGNOSIS"), ("d_icd_procedures", "PROCEDURE")):
-        for frame in _blocks(files, table, icd, {"icd_version": text}, rejects):
-            keys = normal.icd(role, frame[next(iter(icd))], frame["icd_version"].fill_null("9"))
+        for frame in _blocks(files, table, rejects):
+            code = "icd9_code" if files.version == MIMIC3 else "icd_code"
+            keys = normal.icd(role, frame[code], frame["icd_version"].fill_null("9"))
             described |= _pairs(keys, frame["long_title"])
-    hcpcs = {"code": text, "short_description": text}
-    for frame in _blocks(files, "d_hcpcs", hcpcs, {"long_description": text}, rejects):
+    for frame in _blocks(files, "d_hcpcs", rejects):
         described |= _pairs(
             normal.procedure(frame["code"]), frame["long_description"].fill_null(frame["short_description"])
         )
-    lab = {"itemid": text, "label": text}
-    for frame in _blocks(files, "d_labitems", lab, {"fluid": text, "category": text, "loinc_code": text}, rejects):
+    for frame in _blocks(files, "d_labitems", rejects):
         label = pl.concat_str("label", "fluid", "category", separator=", ", ignore_nulls=True)
         named = frame.select(key="LAB//" + pl.col("itemid"), label=label, loinc="LOINC/" + pl.col("loinc_code"))
         described |= _pairs(named["key"], named["label"])
         loinc |= _pairs(named["key"], named["loinc"])
-    for frame in _blocks(files, "d_items", lab, {"category": text}, rejects):
+    for frame in _blocks(files, "d_items", rejects):
         named = frame.select(key="CHART//" + pl.col("itemid"), label="label")
         described |= _pairs(named["key"], named["label"])
     return described, loinc
 
 
-def _blocks(files: MimicFiles, table: str, columns: dict, optional: dict, rejects: Rejects):
-    if table in files.paths:
-        yield from files.read(table, columns, optional, rejects, progress=False)
+def _blocks(files: MimicFiles, name: str, rejects: Rejects):
+    table = table_of(files.version, name)
+    if table is not None and name in files.paths:
+        yield from files.read(name, table.columns, table.optional, rejects, progress=False)
 
 
 def _pairs(keys: "pl.Series", values: "pl.Series") -> dict[str, str]:

@@ -22,7 +22,7 @@ from typing import TypeAlias
 from preprocessing.common.extras import load
 from preprocessing.meds.layout import BIRTH, COLUMNS, DEATH
 from preprocessing.meds.mimic_codes import MimicCodes
-from preprocessing.meds.mimic_files import MIMIC4
+from preprocessing.meds.mimic_tables import MIMIC3, MIMIC4
 
 pl = load("polars")
 
@@ -235,3 +235,37 @@ def omr(frame: Frame, _: MimicCodes) -> list[Frame]:
 def emar(frame: Frame, _: MimicCodes) -> list[Frame]:
     """Make the events of administrations of drugs."""
     return [event(frame, "DRUG", _named("MEDICATION", "medication", "event_txt"), pl.col("charttime"))]
+
+
+# Version -> table -> the function that makes events of a block of its rows; to each row belong `admitted` and
+# `discharged` of its stay.
+EVENTS: dict[str, dict[str, Events]] = {
+    MIMIC3: {
+        "admissions": admissions,
+        "patients": patients,
+        "diagnoses_icd": icd("DIAGNOSIS", None),
+        "procedures_icd": icd("PROCEDURE", None),
+        "prescriptions": drugs("startdate", "enddate"),
+        "icustays": icu("icustay_id"),
+        "transfers": transfers("curr_careunit"),
+        "drgcodes": drg,
+        "cptevents": services("cpt_cd", "description"),
+        "labevents": measurements("LAB"),
+        "chartevents": measurements("CHART", "icustay_id"),
+    },
+    MIMIC4: {
+        "admissions": admissions,
+        "patients": patients,
+        "diagnoses_icd": icd("DIAGNOSIS", None),
+        "procedures_icd": icd("PROCEDURE", "chartdate"),
+        "prescriptions": drugs("starttime", "stoptime"),
+        "icustays": icu("stay_id"),
+        "transfers": transfers("careunit"),
+        "drgcodes": drg,
+        "hcpcsevents": services("hcpcs_cd", "short_description"),
+        "omr": omr,
+        "labevents": measurements("LAB"),
+        "chartevents": measurements("CHART", "stay_id"),
+        "emar": emar,
+    },
+}

@@ -5,7 +5,6 @@ anywhere below the directory, as wget leaves them.
 """
 
 import dataclasses
-import enum
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -16,10 +15,10 @@ from preprocessing.common.errors import InputError
 from preprocessing.common.extras import load
 from preprocessing.common.large_csv import Block, read_blocks
 from preprocessing.common.rejects import Rejects
+from preprocessing.meds.mimic_tables import MIMIC3, MIMIC4, Kind
 
 pl = load("polars")
 
-MIMIC3, MIMIC4 = VERSIONS = ("mimic3", "mimic4")
 # Version -> a column of PATIENTS that only this version has.
 _MARKS = {MIMIC3: "dob", MIMIC4: "anchor_age"}
 _ENDINGS = (".csv.gz", ".csv")
@@ -27,22 +26,6 @@ _DEEPEST = 6
 _BLOCK_BYTES = 32 << 20
 # Columns that a row receives from its stay, and that rejected rows are reported without.
 ADDED = ("subject_of_stay", "admitted", "discharged", "rank")
-
-
-class Kind(enum.Enum):
-    """Name the type of a column.
-
-    MOMENT is a point in time, and DATE a day, even if the file adds a time of midnight, as MIMIC-III does. An event on
-    a DATE gets the last second of that day, so that it is never known before it happened. DAY is a day that begins at
-    midnight.
-    """
-
-    TEXT = "text"
-    INTEGER = "a whole number"
-    NUMBER = "a number"
-    MOMENT = "a point in time"
-    DATE = "a date"
-    DAY = "a date without time"
 
 
 @dataclasses.dataclass(frozen=True)

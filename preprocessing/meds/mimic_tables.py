@@ -1,54 +1,79 @@
-"""Define the tables of MIMIC-III and MIMIC-IV with the columns that are read and the functions that make events.
+"""Declare the tables of MIMIC-III and MIMIC-IV that this project uses: when they are downloaded, and what is read.
 
-Sources of the columns: https://mimic.mit.edu/docs, https://github.com/MIT-LCP/mimic-code (`create.sql` of both).
+Both the download (`preprocessing.mimic`) and the conversion (`preprocessing.meds`) follow this one declaration, which
+needs no optional package. Sources of the columns: https://mimic.mit.edu/docs, https://github.com/MIT-LCP/mimic-code
+(`create.sql` of both).
 """
 
 import dataclasses
+import enum
 from collections.abc import Mapping
 
-from preprocessing.meds.mimic_events import (
-    Events,
-    admissions,
-    drg,
-    drugs,
-    emar,
-    icd,
-    icu,
-    measurements,
-    omr,
-    patients,
-    services,
-    transfers,
-)
-from preprocessing.meds.mimic_files import MIMIC3, MIMIC4, Kind
+MIMIC3, MIMIC4 = VERSIONS = ("mimic3", "mimic4")
 
-_ID, _TEXT, _NUMBER, _MOMENT, _DATE = Kind.INTEGER, Kind.TEXT, Kind.NUMBER, Kind.MOMENT, Kind.DATE
-_STAY = {"subject_id": _ID, "hadm_id": _ID}
+
+class Kind(enum.Enum):
+    """Name the type of a column.
+
+    MOMENT is a point in time, and DATE a day, even if the file adds a time of midnight, as MIMIC-III does. An event on
+    a DATE gets the last second of that day, so that it is never known before it happened. DAY is a day that begins at
+    midnight.
+    """
+
+    TEXT = "text"
+    INTEGER = "a whole number"
+    NUMBER = "a number"
+    MOMENT = "a point in time"
+    DATE = "a date"
+    DAY = "a date without time"
+
+
+class Fetched(enum.Enum):
+    """Say when a table is downloaded.
+
+    ALWAYS: with every download. FOR_RECORDS: if patient records are made and the release lists the table. LARGE: only
+    with all tables of the release; such a table is converted only if the user asks for it by name.
+    """
+
+    ALWAYS = "always"
+    FOR_RECORDS = "for patient records"
+    LARGE = "with all tables"
 
 
 @dataclasses.dataclass(frozen=True)
-class Table:
+class MimicTable:
     """Describe one table.
 
     Attributes:
-        name: name in lower case.
+        file: path in the release without its ending, such as `hosp/patients` or `PATIENTS`.
         columns: columns that are read; see `MimicFiles.read`.
-        events: makes the events of a block of rows, which have `admitted` and `discharged` of their stays.
         optional: columns that are read if the file has them.
-        of_stay: whether rows without a stay are rejected.
-        needed: whether a copy without this table is refused.
-        asked: whether the table is read only if it is asked for.
+        fetched: when the table is downloaded.
+        of_stay: True if a row says nothing without its hospital stay.
+        needed: True if a copy without this table is refused.
     """
 
-    name: str
+    file: str
     columns: Mapping[str, Kind]
-    events: Events
     optional: Mapping[str, Kind] = dataclasses.field(default_factory=dict)
+    fetched: Fetched = Fetched.FOR_RECORDS
     of_stay: bool = False
     needed: bool = False
-    asked: bool = False
+
+    @property
+    def name(self) -> str:
+        """Return the name in lower case, without the folder."""
+        return self.file.rpartition("/")[2].lower()
+
+    @property
+    def is_dictionary(self) -> bool:
+        """Return True if the table describes codes, False if its rows become events."""
+        return self.name.startswith("d_")
 
 
+ALWAYS, LARGE = Fetched.ALWAYS, Fetched.LARGE
+_ID, _TEXT, _NUMBER, _MOMENT, _DATE = Kind.INTEGER, Kind.TEXT, Kind.NUMBER, Kind.MOMENT, Kind.DATE
+_STAY = {"subject_id": _ID, "hadm_id": _ID}
 _ABOUT_STAY = {
     **{name: _TEXT for name in ("language", "marital_status", "admission_location", "discharge_location")},
     # MIMIC-III and the first versions of MIMIC-IV call race ethnicity.
@@ -61,28 +86,33 @@ _ADMISSION = {
 _VALUES = {"itemid": _TEXT, "charttime": _MOMENT, "value": _TEXT, "valuenum": _NUMBER, "valueuom": _TEXT}
 _DRG_LEVELS = {"description": _TEXT, "drg_severity": _ID, "drg_mortality": _ID}
 _DOSE = {"dose_val_rx": _TEXT, "dose_unit_rx": _TEXT}
+_VERSION = {"icd_version": _TEXT}
+_ITEM = {"itemid": _TEXT, "label": _TEXT}
+_ABOUT_LAB = {"fluid": _TEXT, "category": _TEXT, "loinc_code": _TEXT}
 
-# The tables to which others refer come first.
-TABLES: dict[str, tuple[Table, ...]] = {
+# The tables to which others refer come first; dictionaries, which describe codes, come last.
+TABLES: dict[str, tuple[MimicTable, ...]] = {
     MIMIC3: (
-        Table("admissions", _ADMISSION, admissions, _ABOUT_STAY, needed=True),
-        Table("patients", {"subject_id": _ID, "gender": _TEXT, "dob": Kind.DAY, "dod": _DATE}, patients, needed=True),
-        Table(
-            "diagnoses_icd",
+        MimicTable("ADMISSIONS", _ADMISSION, _ABOUT_STAY, fetched=ALWAYS, needed=True),
+        MimicTable(
+            "PATIENTS", {"subject_id": _ID, "gender": _TEXT, "dob": Kind.DAY, "dod": _DATE}, fetched=ALWAYS, needed=True
+        ),
+        MimicTable(
+            "DIAGNOSES_ICD",
             {**_STAY, "seq_num": _ID, "icd9_code": _TEXT},
-            icd("DIAGNOSIS", None),
+            fetched=ALWAYS,
             of_stay=True,
             needed=True,
         ),
-        Table("procedures_icd", {**_STAY, "seq_num": _ID, "icd9_code": _TEXT}, icd("PROCEDURE", None), of_stay=True),
-        Table(
-            "prescriptions",
+        MimicTable("PROCEDURES_ICD", {**_STAY, "seq_num": _ID, "icd9_code": _TEXT}, fetched=ALWAYS, of_stay=True),
+        MimicTable(
+            "PRESCRIPTIONS",
             {**_STAY, "startdate": _DATE, "drug": _TEXT, "ndc": _TEXT},
-            drugs("startdate", "enddate"),
             {"enddate": _DATE, **_DOSE},
+            fetched=ALWAYS,
         ),
-        Table(
-            "icustays",
+        MimicTable(
+            "ICUSTAYS",
             {
                 **_STAY,
                 "icustay_id": _ID,
@@ -91,59 +121,60 @@ TABLES: dict[str, tuple[Table, ...]] = {
                 "intime": _MOMENT,
                 "outtime": _MOMENT,
             },
-            icu("icustay_id"),
+            fetched=ALWAYS,
         ),
-        Table(
-            "transfers",
+        MimicTable(
+            "TRANSFERS",
             {**_STAY, "eventtype": _TEXT, "curr_careunit": _TEXT, "intime": _MOMENT},
-            transfers("curr_careunit"),
         ),
-        Table("drgcodes", {**_STAY, "drg_type": _TEXT, "drg_code": _TEXT}, drg, _DRG_LEVELS, of_stay=True),
-        Table(
-            "cptevents",
+        MimicTable("DRGCODES", {**_STAY, "drg_type": _TEXT, "drg_code": _TEXT}, _DRG_LEVELS, of_stay=True),
+        MimicTable(
+            "CPTEVENTS",
             {**_STAY, "chartdate": _DATE, "cpt_cd": _TEXT},
-            services("cpt_cd", "description"),
             {"description": _TEXT},
         ),
-        Table("labevents", {**_STAY, **_VALUES}, measurements("LAB"), {"storetime": _MOMENT}),
-        Table(
-            "chartevents",
+        MimicTable("LABEVENTS", {**_STAY, **_VALUES}, {"storetime": _MOMENT}),
+        MimicTable(
+            "CHARTEVENTS",
             {**_STAY, "icustay_id": _ID, **_VALUES},
-            measurements("CHART", "icustay_id"),
             {"storetime": _MOMENT},
-            asked=True,
+            fetched=LARGE,
         ),
+        MimicTable("D_ICD_DIAGNOSES", {"icd9_code": _TEXT, "long_title": _TEXT}, _VERSION, fetched=ALWAYS),
+        MimicTable("D_ICD_PROCEDURES", {"icd9_code": _TEXT, "long_title": _TEXT}, _VERSION, fetched=ALWAYS),
+        MimicTable("D_LABITEMS", _ITEM, _ABOUT_LAB),
+        MimicTable("D_ITEMS", _ITEM, {"category": _TEXT}, fetched=LARGE),
     ),
     MIMIC4: (
-        Table("admissions", _ADMISSION, admissions, _ABOUT_STAY, needed=True),
-        Table(
-            "patients",
+        MimicTable("hosp/admissions", _ADMISSION, _ABOUT_STAY, fetched=ALWAYS, needed=True),
+        MimicTable(
+            "hosp/patients",
             {"subject_id": _ID, "gender": _TEXT, "anchor_age": _ID, "anchor_year": _ID, "dod": _DATE},
-            patients,
+            fetched=ALWAYS,
             needed=True,
         ),
-        Table(
-            "diagnoses_icd",
+        MimicTable(
+            "hosp/diagnoses_icd",
             {**_STAY, "seq_num": _ID, "icd_code": _TEXT, "icd_version": _TEXT},
-            icd("DIAGNOSIS", None),
+            fetched=ALWAYS,
             of_stay=True,
             needed=True,
         ),
-        Table(
-            "procedures_icd",
+        MimicTable(
+            "hosp/procedures_icd",
             {**_STAY, "seq_num": _ID, "icd_code": _TEXT, "icd_version": _TEXT},
-            icd("PROCEDURE", "chartdate"),
             {"chartdate": _DATE},
+            fetched=ALWAYS,
             of_stay=True,
         ),
-        Table(
-            "prescriptions",
+        MimicTable(
+            "hosp/prescriptions",
             {**_STAY, "starttime": _MOMENT, "drug": _TEXT, "ndc": _TEXT},
-            drugs("starttime", "stoptime"),
             {"stoptime": _MOMENT, **_DOSE},
+            fetched=ALWAYS,
         ),
-        Table(
-            "icustays",
+        MimicTable(
+            "icu/icustays",
             {
                 **_STAY,
                 "stay_id": _ID,
@@ -152,25 +183,45 @@ TABLES: dict[str, tuple[Table, ...]] = {
                 "intime": _MOMENT,
                 "outtime": _MOMENT,
             },
-            icu("stay_id"),
+            fetched=ALWAYS,
         ),
-        Table("transfers", {**_STAY, "eventtype": _TEXT, "careunit": _TEXT, "intime": _MOMENT}, transfers("careunit")),
-        Table("drgcodes", {**_STAY, "drg_type": _TEXT, "drg_code": _TEXT}, drg, _DRG_LEVELS, of_stay=True),
-        Table(
-            "hcpcsevents",
+        MimicTable("hosp/transfers", {**_STAY, "eventtype": _TEXT, "careunit": _TEXT, "intime": _MOMENT}),
+        MimicTable("hosp/drgcodes", {**_STAY, "drg_type": _TEXT, "drg_code": _TEXT}, _DRG_LEVELS, of_stay=True),
+        MimicTable(
+            "hosp/hcpcsevents",
             {**_STAY, "chartdate": _DATE, "hcpcs_cd": _TEXT},
-            services("hcpcs_cd", "short_description"),
             {"short_description": _TEXT},
         ),
-        Table("omr", {"subject_id": _ID, "chartdate": _DATE, "result_name": _TEXT, "result_value": _TEXT}, omr),
-        Table("labevents", {**_STAY, **_VALUES}, measurements("LAB"), {"storetime": _MOMENT}),
-        Table(
-            "chartevents",
+        MimicTable("hosp/omr", {"subject_id": _ID, "chartdate": _DATE, "result_name": _TEXT, "result_value": _TEXT}),
+        MimicTable("hosp/labevents", {**_STAY, **_VALUES}, {"storetime": _MOMENT}),
+        MimicTable(
+            "icu/chartevents",
             {**_STAY, "stay_id": _ID, **_VALUES},
-            measurements("CHART", "stay_id"),
             {"storetime": _MOMENT},
-            asked=True,
+            fetched=LARGE,
         ),
-        Table("emar", {**_STAY, "charttime": _MOMENT, "medication": _TEXT, "event_txt": _TEXT}, emar, asked=True),
+        MimicTable(
+            "hosp/emar", {**_STAY, "charttime": _MOMENT, "medication": _TEXT, "event_txt": _TEXT}, fetched=LARGE
+        ),
+        MimicTable("hosp/d_icd_diagnoses", {"icd_code": _TEXT, "long_title": _TEXT}, _VERSION, fetched=ALWAYS),
+        MimicTable("hosp/d_icd_procedures", {"icd_code": _TEXT, "long_title": _TEXT}, _VERSION, fetched=ALWAYS),
+        MimicTable("hosp/d_labitems", _ITEM, _ABOUT_LAB),
+        MimicTable("hosp/d_hcpcs", {"code": _TEXT, "short_description": _TEXT}, {"long_description": _TEXT}),
+        MimicTable("icu/d_items", _ITEM, {"category": _TEXT}, fetched=LARGE),
     ),
 }
+
+
+def event_tables(version: str) -> list[MimicTable]:
+    """Return the tables of a version whose rows become events."""
+    return [table for table in TABLES[version] if not table.is_dictionary]
+
+
+def table_of(version: str, name: str) -> MimicTable | None:
+    """Return the table of a version with a name in lower case; None if this version has none."""
+    return next((table for table in TABLES[version] if table.name == name), None)
+
+
+def always_fetched(version: str) -> list[str]:
+    """Return the files, without ending, of the tables that are part of every download."""
+    return [table.file for table in TABLES[version] if table.fetched is ALWAYS]

@@ -20,6 +20,9 @@ from preprocessing.download.fetch import RetryPolicy
 from preprocessing.download.http_session import FetchError
 from preprocessing.download.manifest import FILE_NAME, Manifest
 from preprocessing.meds.dataset import MedsDataset
+from preprocessing.meds.mimic_events import EVENTS
+from preprocessing.meds.mimic_tables import TABLES as DECLARED
+from preprocessing.meds.mimic_tables import Fetched, always_fetched, event_tables
 from tests.helpers import mimic_copies
 from tests.helpers.file_server import FileServer, Served
 
@@ -27,12 +30,12 @@ USER, PASSWORD = "ada", "correct horse"
 TABLES = {
     name: gzip.compress(f"header of {name}\n".encode(), mtime=0)
     for name in (
-        *(f"{table}.csv.gz" for table in mimic.TABLES["mimic4"]),
+        *(f"{table}.csv.gz" for table in always_fetched("mimic4")),
         "hosp/labevents.csv.gz",
         "icu/chartevents.csv.gz",
     )
 }
-DEMO3 = {f"{table}.csv": f"header of {table}\n".encode() for table in (*mimic.TABLES["mimic3"], "CHARTEVENTS")}
+DEMO3 = {f"{table}.csv": f"header of {table}\n".encode() for table in (*always_fetched("mimic3"), "CHARTEVENTS")}
 
 
 def checksums(files):
@@ -80,7 +83,7 @@ needs_wget = pytest.mark.skipif(not shutil.which("wget"), reason="wget is not in
 @needs_wget
 def test_the_tables_that_are_used_are_fetched_and_verified(server, request4, logged_in):
     names = mimic.get(request4)
-    assert sorted(names) == sorted(f"{table}.csv.gz" for table in mimic.TABLES["mimic4"])
+    assert sorted(names) == sorted(f"{table}.csv.gz" for table in always_fetched("mimic4"))
     for name in names:
         assert (request4.output / name).read_bytes() == TABLES[name]
     manifest = Manifest.read(request4.output)
@@ -101,7 +104,7 @@ def test_all_tables(request4, logged_in):
 def test_the_demo_needs_no_credentials_and_sends_none(server, request4, logged_in, tmp_path):
     demo = dataclasses.replace(request4, version="mimic3", demo=True, output=tmp_path / "demo")
     names = mimic.get(demo)
-    assert sorted(names) == sorted(f"{table}.csv" for table in mimic.TABLES["mimic3"])
+    assert sorted(names) == sorted(f"{table}.csv" for table in always_fetched("mimic3"))
     assert not any("authorization" in asked.headers for asked in server.asked)
     assert {asked.headers["user-agent"].partition("/")[0] for asked in server.asked} == {"medtok_jax"}
 
@@ -263,7 +266,7 @@ def test_a_folder_as_wget_leaves_it(server, request4, tmp_path):
     write(root, TABLES | {"SHA256SUMS.txt": checksums(TABLES)})
     given = dataclasses.replace(request4, from_dir=tmp_path / "got")
     names = mimic.get(given)
-    assert len(names) == len(mimic.TABLES["mimic4"])
+    assert len(names) == len(always_fetched("mimic4"))
     assert not server.asked
     manifest = Manifest.read(given.output)
     manifest.verify()
@@ -345,3 +348,21 @@ def test_prepared_as_patient_records(tmp_path):
     about = json.loads((dataset.root / "metadata" / "dataset.json").read_text())
     assert about["dataset_version"] == "3.1"
     Manifest.read(tmp_path / "out").verify()
+
+
+def test_the_download_follows_the_declaration_of_tables():
+    """The conversion reads what the download fetches: one list, with the tables that the project is known to use."""
+    assert always_fetched("mimic3") == [
+        *("ADMISSIONS", "PATIENTS", "DIAGNOSES_ICD", "PROCEDURES_ICD", "PRESCRIPTIONS", "ICUSTAYS"),
+        *("D_ICD_DIAGNOSES", "D_ICD_PROCEDURES"),
+    ]
+    for_records = [table.file for table in DECLARED["mimic4"] if table.fetched is Fetched.FOR_RECORDS]
+    names = ("transfers", "drgcodes", "hcpcsevents", "omr", "labevents", "d_labitems", "d_hcpcs")
+    assert for_records == [f"hosp/{name}" for name in names]
+    for version in DECLARED:
+        assert {table.name for table in event_tables(version)} == set(EVENTS[version])
+
+
+def test_the_download_needs_no_package_of_an_extra():
+    code = "import sys; sys.modules['polars'] = sys.modules['meds'] = None; import preprocessing.mimic"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import pytest
 
-from preprocessing import mimic
 from preprocessing.common.errors import InputError
 from preprocessing.download import physionet, wget
 from preprocessing.download.fetch import RetryPolicy
 from preprocessing.download.http_session import FetchError
 from preprocessing.download.manifest import FILE_NAME
+from preprocessing.meds.mimic_tables import always_fetched
 from tests.helpers.file_server import FileServer, Served
 
 CONTENT = random.Random(7).randbytes(3_000_000)
@@ -319,7 +319,7 @@ def children(process):
 
 def start(server, output, *arguments):
     """`preprocessing.mimic` in its own process, whose server is slow; stops where wget brings the large table."""
-    tables = {f"{table}.csv.gz": b"content" for table in mimic.TABLES["mimic4"]} | {"hosp/patients.csv.gz": CONTENT}
+    tables = {f"{table}.csv.gz": b"content" for table in always_fetched("mimic4")} | {"hosp/patients.csv.gz": CONTENT}
     for name, content in tables.items():
         server.files[f"/files/mimiciv/3.1/{name}"] = Served(content, etag='"1"', auth=LOGIN)
     sums = "".join(f"{server.files[f'/files/mimiciv/3.1/{name}'].sha256} {name}\n" for name in tables)
