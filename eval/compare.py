@@ -83,9 +83,9 @@ def run(given: flags.FlagValues, output: Path) -> None:
     from eval.reports.headlines import HEADLINES
 
     first = open_named(given.tokenizers[0])
-    data_set = given.dataset or (first.about.get("data_set") or {}).get("name")
+    data_set = given.codes or (first.about.get("data_set") or {}).get("name")
     if not data_set:
-        raise InputError(f"{first.name} does not name its data set; give --dataset=medtok_codes/icd-...")
+        raise InputError(f"{first.name} does not name its data set; give --codes=medtok_codes/icd-...")
     labels = open_labels(data_set, given.data_dir)
     sizes = {} if first.tokens is None else {"size": first.num_ids, "tokens": first.tokens.shape[1]}
     del first
@@ -127,7 +127,7 @@ if __name__ == "__main__":
     )
     flags.DEFINE_list("baseline", [], f"baselines to make and add: {', '.join(BASELINES)}")
     flags.DEFINE_string("output", None, "folder for the comparison", required=True)
-    flags.DEFINE_string("dataset", None, "data set of the labels, if not that of the first tokenizer")
+    flags.DEFINE_string("codes", None, "data set of the labels, if not that of the first tokenizer")
     flags.DEFINE_string("data_dir", None, "directory of the data sets; the default of TFDS if not given")
     flags.DEFINE_enum(
         "split", "test", ["validation", "test"], "split whose items count: validation to choose, test to report"

@@ -195,9 +195,9 @@ def _open(given: flags.FlagValues) -> tuple:
     if not (given.tokenizer or given.workdir):
         raise InputError(f"--tokenizer or --workdir must name a tokenizer; for example: {EXAMPLE}")
     representation = load(given.tokenizer or Path(given.workdir).expanduser() / "tokenizer", given.name)
-    data_set = given.data_set or (representation.about.get("data_set") or {}).get("name")
+    data_set = given.codes or (representation.about.get("data_set") or {}).get("name")
     if not data_set:
-        raise InputError(f"{representation.name} does not name its data set; give --data_set=medtok_codes/icd-...")
+        raise InputError(f"{representation.name} does not name its data set; give --codes=medtok_codes/icd-...")
     command_line.output_folder(given.output)
     labels = open_labels(data_set, given.data_dir)
     run = None
@@ -243,7 +243,7 @@ if __name__ == "__main__":
     flags.DEFINE_list("metrics", [], f"families to measure, all if not given: {', '.join((*FAMILIES, *MORE_FAMILIES))}")
     flags.DEFINE_bool("quick", False, "measure fewer items, in about a minute")
     flags.DEFINE_list("other_seeds", [], "tokenizers of other seeds, for the stability of tokens")
-    flags.DEFINE_string("data_set", None, "data set of the labels, if not that of the tokenizer")
+    flags.DEFINE_string("codes", None, "data set of the labels, if not that of the tokenizer")
     flags.DEFINE_string("data_dir", None, "directory of the data sets; the default of TFDS if not given")
     flags.DEFINE_string("name", None, "name of the tokenizer in the report")
     flags.DEFINE_integer("seed", 0, "seed of all random draws")

@@ -1,7 +1,7 @@
 """Write a data set as node-link JSON, for tools that read the published layout.
 
-    python -m preprocessing.json_export medtok_codes/icd --data_dir=DIR --output=OUT
-    python -m preprocessing.json_export medtok_codes/icd --output=OUT --codes=ICD10CM/E11.9,ICD9CM/250.00 --per_code
+    python -m preprocessing.json_export --codes=medtok_codes/icd --data_dir=DIR --output=OUT
+    python -m preprocessing.json_export --codes=medtok_codes/icd --output=OUT --keys=ICD10CM/E11.9 --per_code
 
 `OUT/train.json`, `val.json` and `test.json` list the codes of each split, one per line. Their subgraphs are lines of
 `OUT/graphs.jsonl` or, with `--per_code`, files `OUT/graphs/<key>.json`, where characters of the key other than letters,
@@ -96,7 +96,7 @@ def export_json(
     *,
     per_code: bool = False,
     limit: int | None = None,
-    codes: Collection[str] = (),
+    keys: Collection[str] = (),
     progress: bool = True,
 ) -> dict[str, int]:
     """Write a prepared data set as JSON into `output`; the same data set gives the same bytes.
@@ -106,7 +106,7 @@ def export_json(
         output: a directory; the files of an earlier export are replaced, and other files are kept.
         per_code: whether to write one file per subgraph instead of one line.
         limit: maximum number of codes of each split, the first in the order of the data set; None for all.
-        codes: keys to write; all if empty.
+        keys: keys to write; all if empty.
         progress: whether to show a progress bar.
 
     Returns:
@@ -116,9 +116,9 @@ def export_json(
         InputError: a key is not in the data set, or `output` cannot be written.
     """
     columns = NodeColumns.of(KnowledgeGraph.load(graph_path(builder)))
-    missing = set(codes)
+    missing = set(keys)
     counts = {}
-    total = len(codes) or sum(min(limit or info.num_examples, info.num_examples) for info in _splits(builder))
+    total = len(keys) or sum(min(limit or info.num_examples, info.num_examples) for info in _splits(builder))
     with contextlib.ExitStack() as files:
         lists = {split: files.enter_context(whole_file(output / name, advice=_ADVICE)) for split, name in LISTS.items()}
         # What is entered last appears first: the lists are never ahead of the subgraphs.
@@ -126,7 +126,7 @@ def export_json(
         bar = files.enter_context(tqdm(total=total, desc="writing JSON", unit=" codes", disable=not progress))
         for split, path in lists.items():
             listed = []
-            for example in _examples(builder, split, limit, codes):
+            for example in _examples(builder, split, limit, keys):
                 graph = node_link(example, columns)
                 write(graph)
                 listed.append(json.dumps({field: graph["graph"][field] for field in _TEXTS}, ensure_ascii=False))
@@ -136,7 +136,7 @@ def export_json(
             counts[split] = len(listed)
         if missing:
             example = min(missing)
-            raise InputError(f"--codes names {example!r}, which is not in the data set; keys look like ICD10CM/E11.9.")
+            raise InputError(f"--keys names {example!r}, which is not in the data set; keys look like ICD10CM/E11.9.")
     if per_code:
         (output / LINES).unlink(missing_ok=True)
     else:
@@ -167,13 +167,13 @@ def _splits(builder: MedtokCodes) -> list:
     return [builder.info.splits[split] for split in SPLITS]
 
 
-def _examples(builder: MedtokCodes, split: str, limit: int | None, codes: set[str]) -> Iterator[dict]:
+def _examples(builder: MedtokCodes, split: str, limit: int | None, keys: set[str]) -> Iterator[dict]:
     """Yield the wanted examples of a split, in the order of the data set."""
     source = builder.as_data_source(split)
     wanted = 0
     for start in range(0, len(source), _BATCH):
         for example in source.__getitems__(range(start, min(start + _BATCH, len(source)))):
-            if codes and example["key"].decode() not in codes:
+            if keys and example["key"].decode() not in keys:
                 continue
             if limit is not None and wanted == limit:
                 return
@@ -182,28 +182,30 @@ def _examples(builder: MedtokCodes, split: str, limit: int | None, codes: set[st
 
 
 def main(argv: list[str]) -> None:
-    """Export the data set that the first argument names."""
-    (name,) = command_line.expect_arguments(
-        argv, 1, "python -m preprocessing.json_export medtok_codes/icd --data_dir=DIR --output=OUT"
-    )
+    """Export the data set that `--codes` names."""
+    example = "python -m preprocessing.json_export --codes=medtok_codes/icd --data_dir=DIR --output=OUT"
+    command_line.expect_arguments(argv, 0, example)
     values = flags.FLAGS
+    if values.codes is None:
+        raise InputError(f"--codes is missing; name the data set, for example: {example}")
     if values.output is None:
         raise InputError("--output is missing; give the directory to write to, for example --output=json.")
     counts = export_json(
-        open_prepared(name, values.data_dir),
+        open_prepared(values.codes, values.data_dir),
         Path(values.output).expanduser(),
         per_code=values.per_code,
         limit=values.limit,
-        codes=values.codes,
+        keys=values.keys,
     )
     shown = ", ".join(f"{split} {count:,}" for split, count in counts.items())
-    print(f"{name} is in {values.output} as JSON: {shown}")
+    print(f"{values.codes} is in {values.output} as JSON: {shown}")
 
 
 if __name__ == "__main__":
+    flags.DEFINE_string("codes", None, "data set of codes, with its options in its name")
     flags.DEFINE_string("data_dir", None, "TFDS data directory (default: that of TFDS)")
     flags.DEFINE_string("output", None, "directory to write to")
     flags.DEFINE_integer("limit", None, "at most this many codes of each split", lower_bound=1)
-    flags.DEFINE_list("codes", [], "only these keys, such as ICD10CM/E11.9,ICD9CM/250.00")
+    flags.DEFINE_list("keys", [], "only these keys, such as ICD10CM/E11.9,ICD9CM/250.00")
     flags.DEFINE_bool("per_code", False, "write one file per code instead of one line")
     command_line.run(main)

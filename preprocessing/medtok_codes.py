@@ -1,7 +1,7 @@
 """Build the TFDS data set `medtok_codes`: one example per medical code, with its subgraph of a knowledge graph.
 
-    python -m preprocessing.medtok_codes --name=medtok_codes/icd --data_dir=DIR
-    python -m preprocessing.medtok_codes --name=medtok_codes/release --source_dir=FILES --data_dir=DIR
+    python -m preprocessing.medtok_codes --codes=medtok_codes/icd --data_dir=DIR
+    python -m preprocessing.medtok_codes --codes=medtok_codes/release --source_dir=FILES --data_dir=DIR
 
 `prepare` does the same from Python. `dataset/name.py` defines the names, `dataset/inputs.py` the inputs. The knowledge
 graph is in `graph/` beside the record files, so both appear together or not at all.
@@ -230,7 +230,7 @@ def open_prepared(name: str = f"{NAME}/icd", data_dir: str | os.PathLike | None 
         files = "" if parse_name(name).source == "icd" else " --source_dir=DIR"
         raise InputError(
             f"there is no data set {name} in {path.parents[2]}; "
-            f"build it with: python -m preprocessing.medtok_codes --name={name}{files}{where}"
+            f"build it with: python -m preprocessing.medtok_codes --codes={name}{files}{where}"
         )
     try:
         builder = _builder(name, data_dir)
@@ -329,7 +329,7 @@ def _download_config(beam: BeamPipeline | None) -> tfds.download.DownloadConfig:
 
 def main(argv: list[str]) -> None:
     """Build the data set that the flags name, unless it exists."""
-    command_line.expect_arguments(argv, 0, "python -m preprocessing.medtok_codes --name=medtok_codes/icd")
+    command_line.expect_arguments(argv, 0, "python -m preprocessing.medtok_codes --codes=medtok_codes/icd")
     # TFDS records the class in the data set, so it must be the importable one and not that of `__main__`.
     from preprocessing import medtok_codes
 
@@ -339,9 +339,9 @@ def main(argv: list[str]) -> None:
         pipeline = BeamPipeline(tuple(shlex.split(values.beam_pipeline_options)))
     elif values.beam_pipeline_options:
         raise InputError("--beam_pipeline_options needs --pipeline=beam; add it, or leave the options out.")
-    builder = medtok_codes.prepare(values.name, values.data_dir, source_dir=values.source_dir, beam=pipeline)
+    builder = medtok_codes.prepare(values.codes, values.data_dir, source_dir=values.source_dir, beam=pipeline)
     counts = ", ".join(f"{split} {builder.info.splits[split].num_examples:,}" for split in SPLITS)
-    print(f"{values.name} is in {builder.data_path}: {counts}")
+    print(f"{values.codes} is in {builder.data_path}: {counts}")
     if rejected := report_of(builder).get("rejected"):
         print(f"{rejected:,} rows rejected or used in part: see {graph_path(builder) / 'rejects.csv'}")
         if values.strict:
@@ -349,7 +349,7 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("name", f"{NAME}/icd", "data set, with options: see preprocessing/dataset/name.py")
+    flags.DEFINE_string("codes", f"{NAME}/icd", "data set, with options: see preprocessing/dataset/name.py")
     flags.DEFINE_string("data_dir", None, "TFDS data directory (default: that of TFDS)")
     flags.DEFINE_string(
         "source_dir",

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from absl import flags
 
-from eval.baselines.make import DEFAULT_DATASET, KINDS, SIZE, TOKENS, make, train_published
+from eval.baselines.make import DEFAULT_CODES, KINDS, SIZE, TOKENS, make, train_published
 from preprocessing.common import command_line
 from preprocessing.common.errors import InputError
 
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> None:
     from eval.common.representation import FILE
     from preprocessing.dataset.name import parse_name
 
-    parse_name(given.dataset)
+    parse_name(given.codes)
     output = Path(given.output).expanduser()
     if output.exists() and not (output / FILE).is_file():
         raise InputError(f"{output} exists and is not a representation; give another --output.")
@@ -48,7 +48,7 @@ def main(argv: list[str]) -> None:
         from eval.baselines.data import Codes
 
         names = {"text_encoder": given.text_encoder, "sample_size": given.sample_size}
-        codes = Codes.open(given.dataset, given.data_dir, **names)
+        codes = Codes.open(given.codes, given.data_dir, **names)
         options = {name: given[name].value for name in ("size", "tokens", "seed", "steps", "residual")}
         representation = make(given.kind, codes, **options)
     print(f"wrote {representation.save(given.output)}: {len(representation):,} codes")
@@ -59,7 +59,7 @@ if __name__ == "__main__":
 
     flags.DEFINE_enum("kind", None, KINDS, "kind of baseline", required=True)
     flags.DEFINE_string("output", None, "folder for the representation", required=True)
-    flags.DEFINE_string("dataset", DEFAULT_DATASET, "data set, with its options in its name")
+    flags.DEFINE_string("codes", DEFAULT_CODES, "data set of codes, with its options in its name")
     flags.DEFINE_string(
         "data_dir", "", "directory of the data sets; $TFDS_DATA_DIR or ~/tensorflow_datasets if not given"
     )

@@ -8,7 +8,7 @@ from absl import flags
 from configs import ablation, default
 
 KINDS = ("raw_text", "text_vq", "kmeans_text", "wordpieces", "vqgraph", "random", "one_token", "published")
-DEFAULT_DATASET = ablation.HELD_OUT
+DEFAULT_CODES = ablation.HELD_OUT
 SIZE, TOKENS = 12_000, 4 * default.get_config().model.num_top_k_tokens
 
 
@@ -53,7 +53,7 @@ def train_published(given: flags.FlagValues):
     from medtok_jax import train
 
     config = published.get_config().copy_and_resolve_references().unlock()
-    config.data.update(name=given.dataset, data_dir=given.data_dir, sample_size=given.sample_size)
+    config.data.update(name=given.codes, data_dir=given.data_dir, sample_size=given.sample_size)
     if given.text_encoder:
         config.model.text_encoder_model = given.text_encoder
     config.model.codebook_size = given.size

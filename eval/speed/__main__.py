@@ -54,7 +54,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("output", None, "folder for the reports, which are only written if it is given")
     flags.DEFINE_string("folder", None, "folder for generated data; OUTPUT/data or ~/.cache/medtok_speed if not given")
     flags.DEFINE_enum("scale", "icd", SCALES, "the embedded data set, or generated data of a published size")
-    flags.DEFINE_integer("codes", None, "number of codes, if fewer than those of the scale", lower_bound=1)
+    flags.DEFINE_integer("num_codes", None, "number of codes, if fewer than those of the scale", lower_bound=1)
     flags.DEFINE_integer("repeats", 5, "repetitions of each timing, after a warm-up", lower_bound=1)
     flags.DEFINE_integer("steps", 8, "train: number of batches in one repetition", lower_bound=1)
     flags.DEFINE_enum("encoder", None, ["bert-base", "tiny"], "a text encoder of this shape with random weights")

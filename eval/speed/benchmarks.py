@@ -58,7 +58,7 @@ def _setting(given: flags.FlagValues):
         config=given.config,
         scale=given.scale,
         folder=Path(folder).expanduser().resolve(),
-        codes=given.codes or 0,
+        codes=given.num_codes or 0,
         repeats=2 if given.quick else given.repeats,
         steps=2 if given.quick else given.steps,
         encoder=given.encoder or "",

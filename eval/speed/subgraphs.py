@@ -37,8 +37,8 @@ def run(given: flags.FlagValues) -> dict:
     """Measure at the scale that the flags name, `primekg` in place of `release`, whose files contain the subgraphs."""
     name = given.scale if given.scale in SCALES else "primekg"
     scale = SCALES[name]
-    if given.codes is not None:
-        scale = scale._replace(codes=min(given.codes, scale.codes))
+    if given.num_codes is not None:
+        scale = scale._replace(codes=min(given.num_codes, scale.codes))
     return measure(name, scale).report()
 
 

@@ -30,7 +30,7 @@ from medtok_jax.text.encoder_files import TextTokenizer, resolve_text_encoder
 from medtok_jax.training.setup import Run
 from preprocessing.common.ragged import take
 
-# Number of codes unless --codes is given.
+# Number of codes unless --num_codes is given.
 CODES = 8192
 
 

@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> None:
     path = write(
         given.tokenizer,
         Path(given.output),
-        codes=Path(given.codes) if given.codes else None,
+        codes=Path(given.show) if given.show else None,
         method=given.method,
         max_codes=given.max_codes,
     )
@@ -36,7 +36,7 @@ if __name__ == "__main__":
         "tokenizer", None, "Tokenizer directory, work directory of a run, or name on the Hugging Face hub."
     )
     flags.DEFINE_string(
-        "codes",
+        "show",
         None,
         "Codes to show: a .txt file (one a line), or .csv, .json, .jsonl or .parquet (column code, optionally system);"
         " all codes by default.",

@@ -16,7 +16,7 @@ from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing.common import command_line
 
 FILE = "report.html"
-USAGE = "python -m medtok_jax.report --tokenizer=TOK --output=DIR [--codes=FILE]"
+USAGE = "python -m medtok_jax.report --tokenizer=TOK --output=DIR [--show=FILE]"
 
 
 def write(

@@ -80,7 +80,7 @@ def check_source(name: str, options: DatasetOptions, source_dir: Path | None, da
         where = "" if data_dir is None else f" --data_dir={data_dir}"
         raise InputError(
             f"{name} does not exist yet and is built from {_ORIGINS[options.source]}: get these with "
-            f"{command.format('DIR')}, and build it with python -m preprocessing.medtok_codes --name={name} "
+            f"{command.format('DIR')}, and build it with python -m preprocessing.medtok_codes --codes={name} "
             f"--source_dir=DIR{where} ('{NAME}/{ICD}' needs no files)."
         )
     for file in files:

@@ -2,7 +2,7 @@
 
 If the nodes of a graph are the codes themselves, `links.link_by_key` finds them. For PrimeKG,
 
-    python -m preprocessing.linking --codes=DIR/processed_codes/codes.csv --graph=DIR/graph \\
+    python -m preprocessing.linking --input=DIR/processed_codes/codes.csv --graph=DIR/graph \\
         --crossreferences=DIR/crossreferences --output=DIR/links
 
 writes `links.parquet` (`links.LINK_SCHEMA`), `coverage.json` and `rejects.csv`. Cross-reference files are found by
@@ -22,7 +22,7 @@ from preprocessing.linking.links import LINKS, MOST_ANCHORS, coverage_table, wri
 
 def main(argv: list[str]) -> None:
     """Link the codes that the flags name."""
-    command_line.expect_arguments(argv, 0, "python -m preprocessing.linking --codes=codes.csv --graph=DIR/graph ...")
+    command_line.expect_arguments(argv, 0, "python -m preprocessing.linking --input=codes.csv --graph=DIR/graph ...")
     given = flags.FLAGS
     folders = [Path(folder) for folder in (given.crossreferences, given.umls, given.rxnorm) if folder is not None]
     for folder in folders:
@@ -30,7 +30,7 @@ def main(argv: list[str]) -> None:
             raise InputError(f"{folder} is not a folder; check the path.")
     output = Path(given.output)
     console = command_line.table_console()
-    report, rejects = write_links(Path(given.codes), Path(given.graph), folders, output, most=given.anchors)
+    report, rejects = write_links(Path(given.input), Path(given.graph), folders, output, most=given.anchors)
     console.print(coverage_table(report["systems"]))
     for name, count in report["references"].items():
         print(f"{name}: {count:,}")
@@ -42,7 +42,7 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("codes", None, "codes.csv of preprocessing.process_codes", required=True)
+    flags.DEFINE_string("input", None, "codes.csv of preprocessing.process_codes", required=True)
     flags.DEFINE_string("graph", None, "graph of preprocessing.primekg", required=True)
     flags.DEFINE_string("crossreferences", None, "folder of MONDO, HPO and DrugBank files", required=True)
     flags.DEFINE_string("output", None, "folder of links.parquet, which is replaced", required=True)

@@ -44,10 +44,10 @@ def _name(values: flags.FlagValues) -> str:
     asked = [source for source, flag in flag_of.items() if values[flag].value]
     if len(asked) > 1:
         raise InputError("--full, --release and --embedded exclude one another; give one of them.")
-    name = values.name or f"{NAME}/{asked[0] if asked else ICD}"
+    name = values.codes or f"{NAME}/{asked[0] if asked else ICD}"
     source = parse_name(name).source
     if asked and source != asked[0]:
-        raise InputError(f"--name={name} contradicts --{flag_of[asked[0]]}; leave one of them out.")
+        raise InputError(f"--codes={name} contradicts --{flag_of[asked[0]]}; leave one of them out.")
     return name
 
 
@@ -82,7 +82,7 @@ if __name__ == "__main__":
     flags.DEFINE_bool("full", False, "download all code systems and PrimeKG, and build medtok_codes/primekg")
     flags.DEFINE_bool("release", False, "download the authors' release, and build medtok_codes/release")
     flags.DEFINE_bool("embedded", False, "build medtok_codes/icd from Python packages, without network; the default")
-    flags.DEFINE_string("name", None, "data set with options, such as medtok_codes/primekg-nodes_32-sample_10000")
+    flags.DEFINE_string("codes", None, "data set with options, such as medtok_codes/primekg-nodes_32-sample_10000")
     flags.DEFINE_string("from_dir", None, "folder of files fetched by hand, unpacked or as archives; searched first")
     flags.DEFINE_bool("offline", False, "fetch nothing: use only the files in --from_dir and the output")
     flags.DEFINE_string("descriptions", None, "your own texts of codes: CSV with code and description")

@@ -113,7 +113,7 @@ def command(*arguments):
 
 def test_command(small_dir, small_examples, tmp_path):
     key = small_examples["test"][0]["key"].decode()
-    result = command(SMALL, f"--data_dir={small_dir}", f"--output={tmp_path / 'out'}", f"--codes={key}")
+    result = command(f"--codes={SMALL}", f"--data_dir={small_dir}", f"--output={tmp_path / 'out'}", f"--keys={key}")
     assert result.returncode == 0, result.stderr
     assert "train 0, validation 0, test 1" in result.stdout
     assert json.loads((tmp_path / "out" / "graphs.jsonl").read_text())["graph"]["key"] == key
@@ -122,5 +122,5 @@ def test_command(small_dir, small_examples, tmp_path):
 
 def test_a_code_that_is_not_there_leaves_nothing(small, tmp_path):
     with pytest.raises(InputError, match="'ICD10CM/XX', which is not in the data set"):
-        export_json(small, tmp_path, codes=["ICD10CM/XX"], progress=False)
+        export_json(small, tmp_path, keys=["ICD10CM/XX"], progress=False)
     assert not list(tmp_path.iterdir())

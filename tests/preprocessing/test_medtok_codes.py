@@ -82,7 +82,7 @@ def test_no_tensorflow():
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory):
     directory = tmp_path_factory.mktemp("elsewhere") / "deep" / "er"
-    flags = (f"--name={SMALL}", f"--data_dir={directory}")
+    flags = (f"--codes={SMALL}", f"--data_dir={directory}")
     return directory, command("preprocessing.medtok_codes", *flags, PYTHONHASHSEED="77")
 
 
@@ -246,10 +246,10 @@ def test_a_file_in_place_of_the_directory(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "hint"),
     [
-        (["--name=medtok_codes/icd-group"], "'groups'"),
+        (["--codes=medtok_codes/icd-group"], "'groups'"),
         (["--nam=x"], "name"),
         (["extra"], "extra"),
-        (["--name=medtok_codes/icd", "--data_dir=/dev/null/x"], "cannot be written"),
+        (["--codes=medtok_codes/icd", "--data_dir=/dev/null/x"], "cannot be written"),
     ],
 )
 def test_wrong_command_lines_exit_with_2_and_one_sentence(arguments, hint):

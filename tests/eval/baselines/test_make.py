@@ -161,7 +161,7 @@ def test_text_vq_learns(codes):
     [
         (["--kind=random", "--tokens=9", "--size=8"], "--tokens is 9; it must be 1 to --size=8."),
         (["--kind=random", "--residual"], "--residual can only be given with --kind=kmeans_text"),
-        (["--kind=random", "--dataset=medtok_codes/icdd"], "did you mean 'medtok_codes/icd'?"),
+        (["--kind=random", "--codes=medtok_codes/icdd"], "did you mean 'medtok_codes/icd'?"),
         (["--kind=random", "--output=/dev/null/x/y"], "the folder /dev/null/x cannot be written (Not a directory)"),
     ],
 )

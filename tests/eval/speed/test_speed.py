@@ -72,7 +72,7 @@ def test_phases_count_what_they_are_told():
 def test_command_line(tmp_path):
     command = [sys.executable, "-m", "eval.speed"]
     done = subprocess.run(
-        [*command, "subgraphs", "--scale=icd", "--codes=50", f"--output={tmp_path}"], capture_output=True, text=True
+        [*command, "subgraphs", "--scale=icd", "--num_codes=50", f"--output={tmp_path}"], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "speed_subgraphs_icd.json").read_text())

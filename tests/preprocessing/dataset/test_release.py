@@ -248,7 +248,7 @@ def test_without_files_one_sentence_tells_the_commands(tmp_path, name):
         with pytest.raises(InputError) as raised:
             call(name, tmp_path)
         sentence = str(raised.value)
-        assert f"python -m preprocessing.medtok_codes --name={name} --source_dir=DIR --data_dir={tmp_path}" in sentence
+        assert f"python -m preprocessing.medtok_codes --codes={name} --source_dir=DIR --data_dir={tmp_path}" in sentence
         assert "\n" not in sentence
     with pytest.raises(InputError, match="lacks"):
         medtok_codes.prepare(name, tmp_path, source_dir=tmp_path)
@@ -262,7 +262,7 @@ def test_icd_takes_no_files(tmp_path):
 
 def command(*arguments):
     return subprocess.run(
-        [sys.executable, "-m", "preprocessing.medtok_codes", f"--name={NAME}", *arguments],
+        [sys.executable, "-m", "preprocessing.medtok_codes", f"--codes={NAME}", *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -278,7 +278,7 @@ def test_command_line(folder, tmp_path):
         writer.writerow(("system", "code", "description", "attributes"))
         writer.writerows([("ICD10CM", "E11.9", "", ""), ("ICD10CM", "E11", "", ""), ("CPT4", "00001", "", "")])
     output = tmp_path / "links"
-    command = [sys.executable, "-m", "preprocessing.linking", f"--codes={tmp_path}/codes.csv", f"--output={output}"]
+    command = [sys.executable, "-m", "preprocessing.linking", f"--input={tmp_path}/codes.csv", f"--output={output}"]
     command += [f"--graph={tmp_path}/graph", f"--crossreferences={folder}"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "ancestor" in done.stdout

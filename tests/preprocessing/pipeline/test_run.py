@@ -271,7 +271,7 @@ def command(*arguments):
     [
         ([], "--output is missing"),
         (["--output=x", "--full", "--release"], "exclude one another"),
-        (["--output=x", "--full", "--name=medtok_codes/icd"], "contradicts --full"),
+        (["--output=x", "--full", "--codes=medtok_codes/icd"], "contradicts --full"),
         (["--output=/dev/null/x", "--full"], "cannot be written"),
     ],
 )

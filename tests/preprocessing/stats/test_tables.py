@@ -89,7 +89,7 @@ def test_fingerprint_is_printed(printed, small):
 
 
 def test_absent_data_set_says_how_to_build_it(tmp_path):
-    with pytest.raises(InputError, match=r"python -m preprocessing\.medtok_codes --name=medtok_codes/icd --data_dir="):
+    with pytest.raises(InputError, match=r"python -m preprocessing\.medtok_codes --codes=medtok_codes/icd --data_dir="):
         tables.print_stats("medtok_codes/icd", tmp_path, Console(file=io.StringIO()))
     assert not list(tmp_path.iterdir())
 
@@ -101,7 +101,7 @@ def test_a_sample_of_the_embedded_data_set_is_as_expected(small, small_dir, prin
         assert table[check] == [total, total, "as expected"]
     assert table["codes: ICD10PCS"][0] == "a sample of 78,603"
     assert not [check for check in table.values() if check[-1] in ("differs", "absent")]
-    assert command("--strict", f"--data_dir={small_dir}", SMALL).returncode == 0
+    assert command("--strict", f"--data_dir={small_dir}", f"--codes={SMALL}").returncode == 0
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def test_the_release_against_the_paper(release):
     with_nodes = sum(bool(row["pkg_index_list"]) for row in release_rows())
     assert checks["codes with a graph, of those with nodes"].found == str(with_nodes)
     assert checks["codes with a graph, of those with nodes"].verdict == "as expected"
-    result = command("medtok_codes/release", f"--data_dir={data_dir}", "--strict")
+    result = command("--codes=medtok_codes/release", f"--data_dir={data_dir}", "--strict")
     assert result.returncode == 1
     assert "a node is the code itself" in result.stdout
     assert "checks are off, the first: codes: SNOMED, expected 303,325, found 0" in result.stderr
