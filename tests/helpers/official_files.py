@@ -5,6 +5,8 @@ Names of ICD, NDC and RxNorm are facts or invented; those of SNOMED CT, CPT and 
 
 from pathlib import Path
 
+from tests.helpers.published import write_kg
+
 ICD9_DX = "0010  Cholera due to vibrio cholerae\n38600 M\u00e9ni\u00e8re's disease, unspecified\nE8490 Home accidents\n"
 ICD9_SG = "0010 Implantation of chemotherapeutic agent\n640  Circumcision\n"
 
@@ -209,4 +211,28 @@ def write_files(folder: Path, files: dict[str, bytes] = FILES) -> Path:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
+    return folder
+
+
+def write_all(folder: Path) -> Path:
+    """Write every file that the pipeline downloads, as a person would have fetched them, and return the folder."""
+    write_files(folder)
+    order = ICD10CM_ORDER
+    for number in range(40):
+        text = f"Made-up illness number {number}"
+        order += order_line(10 + number, f"Q{number:02}1", 1, text, text)
+    (folder / "ICD10CM/icd10cm-order-2025.txt").write_text(order + "no line of such a file\n")
+    for name in ("2018_I9gem.txt", "2018_I10gem.txt", "gem_i9pcs.txt", "gem_pcsi9.txt"):
+        (folder / name).write_text("0010  A000    00000\n")
+    write_kg(folder / "kg.csv")
+    (folder / "mondo_exactmatch_icd10cm.sssom.tsv").write_text(
+        "# mapping_set_id: made up\nsubject_id\tsubject_label\tpredicate_id\tobject_id\tobject_label\n"
+        "MONDO:0005148\ttype 2 diabetes mellitus\tskos:exactMatch\tICD10CM:E11\tType 2 diabetes mellitus\n"
+    )
+    (folder / "mondo.obo").write_text("format-version: 1.2\n\n[Term]\nid: MONDO:0005148\nname: type 2 diabetes\n")
+    (folder / "hp.obo").write_text("format-version: 1.2\n\n[Term]\nid: HP:0001944\nname: Dehydration\n")
+    (folder / "drugbank vocabulary.csv").write_text(
+        "DrugBank ID,Accession Numbers,Common name,CAS,UNII,Synonyms,Standard InChI Key\n"
+        "DB00331,,Metformin,,,Dimethylbiguanide,\n"
+    )
     return folder

@@ -1,25 +1,18 @@
 """Every example of docs/tokenization_examples.md, run in order with a model that was trained."""
 
-import dataclasses
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from medtok_jax.inference.model_reader import load
-from medtok_jax.lookup import directory
-from medtok_jax.lookup.directory import TokenizerDirectory, Tokens
+from tests.helpers.named_codes import with_named_codes
 from tests.helpers.paths import ROOT
 
 PAGE = ROOT / "docs" / "tokenization_examples.md"
-# Codes that the page names; the data set of the tests may lack them.
-NAMED = ("ICD10CM/E11.8", "ICD10CM/E11.9", "ICD10CM/E11.65", "ICD10CM/I10", "ICD10CM/N18.6", "ICD9CM/250.00")
-NAMED += ("ICD9CM/401.9", "ICD9CM/401.0", "ICD9CM/001.0", "ICD9Proc/00.10")
 
 
 def examples() -> list[tuple[str, int, str]]:
@@ -31,27 +24,9 @@ def examples() -> list[tuple[str, int, str]]:
 
 @pytest.fixture(scope="module")
 def workplace(finished_run, tmp_path_factory) -> Path:
-    """A folder with `runs/default/tokenizer`: the small run's tokens and model, some under the names on the page."""
-    trained = TokenizerDirectory.read(finished_run[0] / "tokenizer")
-    strings = {name: np.array(trained.table[name].to_pylist()) for name in directory.STRINGS}
-    strings = {name: array.astype(object) for name, array in strings.items()}
-    others = [row for row, key in enumerate(strings["key"]) if key not in NAMED]
-    missing = [key for key in NAMED if key not in strings["key"]]
-    for row, key in zip(others, missing, strict=False):
-        strings["key"][row], (strings["system"][row], strings["code"][row]) = key, key.split("/")
-    flags = {name: np.array(trained.table[name].to_pylist()) for name in directory.FLAGS}
-    tokens = Tokens(strings=strings, ids=trained.ids, weights=trained.weights, codebook=trained.codebook, **flags)
-    about = {field.name: getattr(trained.config, field.name) for field in dataclasses.fields(trained.config)}
-    for name in ("identity", "codes", "systems", "embedding_dim", "special_tokens", "files"):
-        del about[name]
-
-    def add(folder: Path) -> None:
-        for name in ("model.safetensors", "model_config.json"):
-            shutil.copy(trained.path / name, folder / name)
-        shutil.copytree(trained.path / "graph", folder / "graph")
-
+    """Return a folder with `runs/default/tokenizer`: the small run's tokens and model, with the codes of the page."""
     place = tmp_path_factory.mktemp("examples")
-    directory.write(place / "runs" / "default" / "tokenizer", tokens, about, add)
+    with_named_codes(finished_run[0] / "tokenizer", place / "runs" / "default" / "tokenizer")
     return place
 
 

@@ -18,7 +18,7 @@ from preprocessing.pipeline.plans import Layout, PipelineOptions
 from preprocessing.pipeline.stages import run_stages
 from tests.helpers import official_files
 from tests.helpers.paths import ROOT
-from tests.helpers.published import release_rows, write_kg, write_release
+from tests.helpers.published import release_rows, write_release
 
 FULL = "medtok_codes/primekg"
 STAGES = [
@@ -46,26 +46,7 @@ runpy.run_module(module, run_name="__main__", alter_sys=True)
 @pytest.fixture(scope="module")
 def given(tmp_path_factory):
     """Files as a person would fetch them."""
-    folder = official_files.write_files(tmp_path_factory.mktemp("given"))
-    order = official_files.ICD10CM_ORDER
-    for number in range(40):
-        text = f"Made-up illness number {number}"
-        order += official_files.order_line(10 + number, f"Q{number:02}1", 1, text, text)
-    (folder / "ICD10CM/icd10cm-order-2025.txt").write_text(order + "no line of such a file\n")
-    for name in ("2018_I9gem.txt", "2018_I10gem.txt", "gem_i9pcs.txt", "gem_pcsi9.txt"):
-        (folder / name).write_text("0010  A000    00000\n")
-    write_kg(folder / "kg.csv")
-    (folder / "mondo_exactmatch_icd10cm.sssom.tsv").write_text(
-        "# mapping_set_id: made up\nsubject_id\tsubject_label\tpredicate_id\tobject_id\tobject_label\n"
-        "MONDO:0005148\ttype 2 diabetes mellitus\tskos:exactMatch\tICD10CM:E11\tType 2 diabetes mellitus\n"
-    )
-    (folder / "mondo.obo").write_text("format-version: 1.2\n\n[Term]\nid: MONDO:0005148\nname: type 2 diabetes\n")
-    (folder / "hp.obo").write_text("format-version: 1.2\n\n[Term]\nid: HP:0001944\nname: Dehydration\n")
-    (folder / "drugbank vocabulary.csv").write_text(
-        "DrugBank ID,Accession Numbers,Common name,CAS,UNII,Synonyms,Standard InChI Key\n"
-        "DB00331,,Metformin,,,Dimethylbiguanide,\n"
-    )
-    return folder
+    return official_files.write_all(tmp_path_factory.mktemp("given"))
 
 
 def run(output, given=None, name=FULL, only=(), **asked):
