@@ -318,7 +318,7 @@ def script(world: World, words: list[str], folder: Path) -> None:
 def testing(world: World, words: list[str], folder: Path) -> None:
     """Check marks, plugins and paths of a run of pytest, which itself runs inside of one."""
     settings = (ROOT / "pyproject.toml").read_text()
-    for name, value in itertools.pairwise(words):
+    for name, value in itertools.pairwise(words[3:]):
         if name == "-m":
             assert f'"{value.split()[-1]}:' in settings
     for word in words[3:]:
@@ -404,9 +404,7 @@ def judging(world: World, words: list[str], folder: Path) -> None:
 def mimic(world: World, words: list[str], folder: Path) -> None:
     """Take MIMIC from files of invented patients in place of PhysioNet."""
     directory = "mimiciii-demo" if "--demo" in words else "mimiciii" if "--version=mimic3" in words else "mimiciv"
-    part = folder / "given" / "physionet.org" / "files"
-    part.mkdir(parents=True)
-    (part / directory).symlink_to(world.given / "physionet.org" / "files" / directory)
+    shutil.copytree(world.given / "physionet.org" / "files" / directory, folder / "given")
     world.python(words, folder, f"--from_dir={folder / 'given'}")
 
 
