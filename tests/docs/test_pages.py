@@ -33,6 +33,13 @@ def test_named_files_exist(page):
         assert (ROOT / name).exists(), f"{page.name} names {name}, which does not exist"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_overrides_name_fields(page):
+    fields = configuration_page.flat(configuration_page.default.get_config())
+    named = re.findall(r"--config\.([a-z_]+(?:\.\w+)*)(?:=|`| )", page.read_text(encoding="utf-8"))
+    assert [name for name in named if name not in fields] == []
+
+
 def test_the_index_lists_every_page():
     index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
     assert [page.name for page in PAGES if page.parent.name == "docs" and f"({page.name})" not in index] == [
