@@ -1,11 +1,11 @@
-"""MedTok, the multimodal tokenizer of medical codes (Su et al., ICML 2025), in JAX/Flax.
+"""Train and use MedTok, the multimodal tokenizer of medical codes (Su et al., ICML 2025), in JAX/Flax.
 
-`medtok_jax.MedTokTokenizer` looks tokens up without JAX; what trains and encodes is imported where it is used.
+`medtok_jax.MedTokTokenizer` looks tokens up without JAX; modules that train and encode are imported when used.
 """
 
 import importlib
 
-# Public names and the modules that hold them, imported when they are first asked for.
+# Public names and their modules, which are imported when a name is first used.
 _PUBLIC = {
     "MedTokTokenizer": "tokenizer",
     "CodeTokens": "lookup.code_tokens",

@@ -1,4 +1,4 @@
-"""The batch: what the input pipeline gives and the model takes. Static shapes, a handful of them."""
+"""Define the batch that the input pipeline makes and the model takes; its shapes are static and few."""
 
 import dataclasses
 
@@ -16,23 +16,23 @@ MISSING = 2  # the one node of a code without a subgraph
 
 @flax.struct.dataclass
 class Batch:
-    """A batch of codes; arrays lie host-local before and sharded over the `data` axis after they are placed.
+    """Hold a batch of codes; arrays are host-local until they are placed, then sharded over the `data` axis.
 
     Attributes:
         text: `[batch, length, hidden]` cached token states; `[batch, length]` int32 rows of `Tables.token_states` where
-            those lie on the device; `[batch, length]` int32 token ids where the text encoder is trained.
+            those are on the device; `[batch, length]` int32 token ids if the text encoder is trained.
         text_mask: `[batch, length]` bool, real tokens.
         graph: per-device padded subgraphs stacked on a leading axis. `nodes` holds `node_id` (row of the node tables),
             `kind` (ORDINARY, SELF, MISSING) and `hop`, each `[devices, nodes]` int32; `edges` is the `[devices, edges]`
             int32 relation; `n_node` and `n_edge` are `[devices, batch / devices + 1]`, the last graph being padding.
             Edge 2i and 2i + 1 of a subgraph are one fact in its two directions.
-        valid: `[batch]` bool, False for rows that only fill the batch.
+        valid: `[batch]` bool, False for padding rows.
         index: `[batch]` int32, row of the code in the code table.
         text_id: `[batch]` int32, equal for codes of identical description.
         graph_id: `[batch]` int32, equal for codes of identical subgraph.
         partner: `[batch]` int32, slot of a code joined to this one by a graph edge, -1 for none.
         small: (tokens, nodes) that no code exceeds but those in every `TIER`th slot, or None where that does not hold.
-            Static: text and cross-attention are computed at that smaller shape for all but these slots.
+            It is static: text and cross-attention are computed at that smaller shape for all but these slots.
     """
 
     text: jax.Array
@@ -46,35 +46,35 @@ class Batch:
     small: tuple[int, int] | None = flax.struct.field(pytree_node=False, default=None)
 
 
-# One slot in so many is for codes of any size. As a fixed pattern of slots it is the same on any number of devices.
+# Every `TIER`th slot is for codes of any size. A fixed pattern of slots is the same on any number of devices.
 TIER = 8
 
 
 def split_tiers(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The slots of small codes `[batch * (TIER - 1) / TIER, ...]` and those of any size `[batch / TIER, ...]`."""
+    """Split into the slots of small codes `[batch * (TIER - 1) / TIER, ...]` and of any size `[batch / TIER, ...]`."""
     groups = x.reshape(-1, TIER, *x.shape[1:])
     return groups[:, :-1].reshape(-1, *x.shape[1:]), groups[:, -1]
 
 
 def join_tiers(small: jax.Array, large: jax.Array) -> jax.Array:
-    """Undoes `split_tiers`."""
+    """Join the slots that `split_tiers` split, in their original order."""
     groups = small.reshape(-1, TIER - 1, *small.shape[1:])
     return jnp.concatenate([groups, large[:, None]], axis=1).reshape(-1, *small.shape[1:])
 
 
-# In place of a row of `Tables.token_states`: a state of zeros.
+# Stands for a state of zeros in place of a row of `Tables.token_states`.
 NO_STATE = np.iinfo(np.int32).max
 
 
 @flax.struct.dataclass
 class Tables:
-    """Frozen facts of the knowledge graph's nodes and of descriptions, kept on the device.
+    """Hold constant features of graph nodes and of descriptions on the device.
 
     Attributes:
         node_type: `[nodes]` int32.
-        node_name: `[nodes]` int32, row of the node's name in `name_embedding`; row 0 is for nodes not in use.
+        node_name: `[nodes]` int32, row of the node's name in `name_embedding`; row 0 is for nodes that are not used.
         name_embedding: `[names, hidden]` mean-pooled text embedding of each distinct name.
-        token_states: `[tokens, hidden]` of all descriptions, one after the other; None where batches bring theirs.
+        token_states: `[tokens, hidden]` of all descriptions, one after the other; None if batches hold the states.
     """
 
     node_type: jax.Array
@@ -84,7 +84,7 @@ class Tables:
 
 
 def with_states(batch: Batch, tables: Tables) -> Batch:
-    """The batch with its token states, looked up where they lie on the device."""
+    """Return the batch with its token states, which are looked up in `tables` if the batch holds only rows."""
     if tables.token_states is None or batch.text.ndim > 2:
         return batch
     states = jnp.take(tables.token_states, batch.text, axis=0, mode="fill", fill_value=0)
@@ -93,7 +93,7 @@ def with_states(batch: Batch, tables: Tables) -> Batch:
 
 @dataclasses.dataclass(frozen=True)
 class InputSizes:
-    """Counts and widths of the data that the model is built for."""
+    """Hold the counts and widths of the data that the model is built for."""
 
     text_width: int
     num_node_types: int

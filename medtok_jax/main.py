@@ -1,7 +1,8 @@
-"""Trains MedTok: `python -m medtok_jax.main --config=configs/default.py --workdir=DIR [--config.FIELD=VALUE ...]`.
+"""Train MedTok: `python -m medtok_jax.main --config=configs/default.py --workdir=DIR [--config.FIELD=VALUE ...]`.
 
-Run the same command again to go on after an interruption. Exit status: 0 finished, 2 something asked for cannot be
-done, 1 the loss became no number, 130 or 143 stopped by Ctrl-C or SIGTERM with everything saved.
+Run the same command again to continue after an interruption. The exit status is 0 if training finished, 2 if an
+argument or input cannot be used, 1 if the loss became NaN or infinite, and 130 or 143 if training was stopped by Ctrl-C
+or SIGTERM, with everything saved.
 """
 
 from absl import flags
@@ -14,16 +15,16 @@ from preprocessing.common import command_line
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, f"Configuration file, FILE[:VARIANT] ({configuration.DEFAULT})."
 )
-WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints, logs, tokens and the summary go.")
-DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Whether this is one of several processes (jax.distributed).")
-COORDINATOR = flags.DEFINE_string("coordinator_address", None, "host:port of process 0; found by itself on clusters.")
-NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes in all; found by itself on clusters.")
-PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process; found by itself on clusters.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Directory for checkpoints, logs, tokens and the summary.")
+DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Run as one of several processes (jax.distributed).")
+COORDINATOR = flags.DEFINE_string("coordinator_address", None, "host:port of process 0; detected on clusters.")
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Total number of processes; detected on clusters.")
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "Index of this process; detected on clusters.")
 flags.mark_flag_as_required("workdir")
 
 
 def main(_) -> None:
-    # Imported here, so that a wrong flag is told in a blink and not after JAX has started.
+    # JAX is imported only here, so that a wrong flag is reported at once and not after JAX has started.
     import jax
 
     from medtok_jax import train

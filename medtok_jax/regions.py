@@ -1,4 +1,4 @@
-"""The regions of a codebook and the embeddings of a code: what token ids mean. No JAX here."""
+"""Define the regions of a codebook and the embeddings of a code, which give token ids their meaning. No JAX here."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ REGION_OF_EMBEDDING = {
 
 @dataclasses.dataclass(frozen=True)
 class Regions:
-    """Sizes of the three contiguous regions of a codebook, in the order of `REGIONS`."""
+    """Hold the sizes of the three contiguous regions of a codebook, in the order of `REGIONS`."""
 
     text: int
     graph: int
@@ -23,8 +23,9 @@ class Regions:
 
     @classmethod
     def from_ratios(cls, codebook_size: int, text_ratio: float, graph_ratio: float) -> "Regions":
-        """Rounds the text and graph shares to whole rows; the shared region takes what is left."""
-        text, graph = round(codebook_size * text_ratio), round(codebook_size * graph_ratio)
+        """Round the text and graph shares to numbers of rows, and give the rest to the shared region."""
+        text = round(codebook_size * text_ratio)
+        graph = round(codebook_size * graph_ratio)
         return cls(text=text, graph=graph, shared=codebook_size - text - graph)
 
     @property
@@ -32,10 +33,10 @@ class Regions:
         return self.text + self.graph + self.shared
 
     def bounds(self, region: str) -> tuple[int, int]:
-        """First row and one past the last row of `region`."""
+        """Return the first row of `region`, and one past its last row."""
         start = {"text": 0, "graph": self.text, "shared": self.text + self.graph}[region]
         return start, start + getattr(self, region)
 
     def region_of(self, token: int) -> str:
-        """Region of a token id between 0 and `size - 1`."""
+        """Return the region of a token id between 0 and `size - 1`."""
         return next(name for name in REGIONS if token < self.bounds(name)[1])

@@ -1,4 +1,4 @@
-"""`MedTokTokenizer`: the tokens of medical codes in Python, without JAX, an accelerator or the data set.
+"""Define `MedTokTokenizer`, which looks up tokens of medical codes without JAX, an accelerator or the data set.
 
 tokenizer = MedTokTokenizer.from_pretrained("runs/default/tokenizer")
 tokenizer.tokenize("E11.9")
@@ -28,20 +28,20 @@ from preprocessing.common.errors import InputError
 
 
 class MedTokTokenizer:
-    """Tokens of medical codes.
+    """Tokenize medical codes by look-up.
 
     Ids 0 to N-1 are rows of the codebook, in the regions text, graph and shared; the special tokens `[PAD]`, `[UNK]`,
-    `[CLS]`, `[SEP]`, `[MASK]` are N to N+4, so that a model's embedding matrix may begin as the codebook. Every code
-    has 4K tokens.
+    `[CLS]`, `[SEP]`, `[MASK]` are N to N+4, so that the first rows of a model's embedding matrix can be initialized
+    with the codebook. Every code has 4K tokens.
 
-    A code may be written with its dot or without, in any case, with its system in front (`ICD10CM/E11.9`,
-    `icd10cm:E119`, `DIAGNOSIS//ICD//10//E119`) or given as `system`. Whatever is no code raises an `InputError`
-    (`UnknownCodeError`, `AmbiguousCodeError`).
+    A code may be written with its dot or without, in upper or lower case, and with its system as a prefix
+    (`ICD10CM/E11.9`, `icd10cm:E119`, `DIAGNOSIS//ICD//10//E119`) or as the argument `system`. Text that is not a code
+    of the tokenizer raises an `InputError` (`UnknownCodeError`, `AmbiguousCodeError`).
 
     Args:
-        directory: what `from_pretrained` read.
-        prefer: code systems in the order in which a bare code of several is looked up, or `paper`; None for what the
-            directory says, empty to refuse such a code.
+        directory: the directory, as `from_pretrained` reads it.
+        prefer: code systems in the order in which a bare code of several systems is looked up, or `paper`; None for
+            the order in the directory, empty to refuse such a code.
     """
 
     def __init__(self, directory: TokenizerDirectory, prefer: str | Sequence[str] | None = None):
@@ -49,7 +49,7 @@ class MedTokTokenizer:
         prefer = directory.config.prefer if prefer is None else PAPER_ORDER if prefer == "paper" else prefer
         self.index = CodeIndex(directory.table, [prefer] if isinstance(prefer, str) else prefer)
         self.similarity = Similarity(directory)
-        # What decoding and sorting the table took is as much again as the table.
+        # Decoding and sorting took as much memory as the table; it is given back.
         pa.default_memory_pool().release_unused()
         self._special_names = {number: name for name, number in self.config.special_tokens.items()}
 
@@ -62,7 +62,7 @@ class MedTokTokenizer:
         verify: bool = False,
         revision: str | None = None,
     ) -> "MedTokTokenizer":
-        """Opens a tokenizer directory, or downloads one from the Hugging Face hub. No code of it is ever run.
+        """Open a tokenizer directory, or download one from the Hugging Face hub. Code in it is never run.
 
         Args:
             name_or_path: a directory, or a name on the hub such as `team/medtok`.
@@ -71,18 +71,19 @@ class MedTokTokenizer:
             revision: branch, tag or commit on the hub.
 
         Raises:
-            InputError: there is none, or it is damaged, mixed or of another version.
+            InputError: there is no tokenizer, its files are damaged or of different tokenizers, or its version differs.
         """
         path = hub.resolve_tokenizer(name_or_path, revision)
         return cls(TokenizerDirectory.read(path, verify=verify), prefer)
 
     def save_pretrained(self, path: str | Path) -> None:
-        """Copies the directory, byte for byte.
+        """Copy the directory, byte for byte.
 
         Raises:
-            InputError: `path` cannot be written, or holds something else.
+            InputError: `path` cannot be written, or exists and is not a tokenizer directory.
         """
-        source, path = self.directory.path, Path(path)
+        source = self.directory.path
+        path = Path(path)
         if path.exists() and path.resolve() == source.resolve():
             return
         with tokenizer_directory.replacing(path) as folder:
@@ -91,7 +92,7 @@ class MedTokTokenizer:
                 shutil.copyfile(source / name, folder / name)
 
     def __reduce__(self):
-        # A worker process opens the directory itself instead of being sent its tables.
+        # A worker process opens the directory itself; its tables are not pickled.
         return _reopen, (str(self.directory.path), self.index.prefer)
 
     def __repr__(self) -> str:
@@ -99,32 +100,32 @@ class MedTokTokenizer:
 
     @property
     def config(self) -> TokenizerConfig:
-        """What the directory says of itself."""
+        """Return the configuration of the directory."""
         return self.directory.config
 
     @property
     def tokens_per_code(self) -> int:
-        """4K."""
+        """Return the number of tokens of a code, 4K."""
         return 4 * self.config.num_top_k_tokens
 
     @property
     def vocab_size(self) -> int:
-        """Number of token ids, special tokens included: N + 5."""
+        """Return the number of token ids, N + 5 with the special tokens."""
         return self.config.codebook_size + len(self.config.special_tokens)
 
     def __len__(self) -> int:
-        """Number of codes in the table."""
+        """Return the number of codes in the table."""
         return self.config.codes
 
     def __contains__(self, code: str) -> bool:
         return isinstance(code, str) and bool(self.index.candidates(code))
 
     def get_vocab(self) -> dict[str, int]:
-        """Id of every token."""
+        """Return the id of every token."""
         return {self.token_of(number): number for number in range(self.vocab_size)}
 
     def token_of(self, number: int) -> str:
-        """How a token id is written: `<text_17>`, `<graph_4021>`, `<shared_9000>`, or a special token."""
+        """Return the text of a token id: `<text_17>`, `<graph_4021>`, `<shared_9000>`, or a special token."""
         return self._special_names.get(number) or f"<{self.config.regions.region_of(number)}_{number}>"
 
     pad_token_id = property(lambda self: self.config.special_tokens["[PAD]"], doc="Id of `[PAD]`.")
@@ -142,19 +143,19 @@ class MedTokTokenizer:
         graph: dict | list | None = None,
         fallback: str | None = None,
     ) -> CodeTokens:
-        """All that is known of a code's tokens, and where they come from.
+        """Return the tokens of a code with its description and their source.
 
         Args:
             code: see the class.
-            system: its code system, where `code` does not say.
-            description, graph: of a code that the table does not hold: it is encoded by the model of the directory (see
-                `new_codes.NewCode`).
-            fallback: `ancestors` to take the tokens of the nearest code above one that has neither of these.
+            system: its code system, for a `code` without a prefix.
+            description, graph: inputs with which the model of the directory encodes a code that the table does not
+                hold (see `new_codes.NewCode`).
+            fallback: `ancestors` to use the tokens of the nearest ancestor for an unknown code without these inputs.
 
         Raises:
-            UnknownCodeError: the table does not hold it and nothing else helps.
-            AmbiguousCodeError: several systems have it.
-            InputError: something else cannot be used.
+            UnknownCodeError: the table does not hold the code, and it cannot be encoded or replaced by an ancestor.
+            AmbiguousCodeError: several systems have the code.
+            InputError: an argument cannot be used.
         """
         if fallback not in (None, "ancestors"):
             raise InputError(f"fallback is {shown(fallback)}; it must be None or 'ancestors'.")
@@ -168,18 +169,18 @@ class MedTokTokenizer:
                 raise
             key, row = self.index.find_ancestor(code, system)
             return dataclasses.replace(self._from_table(row), key=key, source=f"ancestor {self.key_at(row)}")
-        notes = ("The table holds this code: what was given of it was not used.",) if given else ()
+        notes = ("The table holds this code, so the given description or graph was not used.",) if given else ()
         return dataclasses.replace(self._from_table(row), notes=notes)
 
     def tokenize(self, code: str, system: str | None = None, **options) -> list[str]:
-        """The 4K tokens of a code as text: `<text_17>`, `<graph_4021>`, `<shared_9000>`.
+        """Return the 4K tokens of a code as text: `<text_17>`, `<graph_4021>`, `<shared_9000>`.
 
-        Args and errors as `look_up`.
+        See `look_up` for args and errors.
         """
         return [self.token_of(int(number)) for number in self.look_up(code, system, **options).ids]
 
     def encode(self, code: str, system: str | None = None, **options) -> np.ndarray:
-        """The token ids of a code, `[4K]` int32, read-only. Args and errors as `look_up`."""
+        """Return the token ids of a code, `[4K]` int32, read-only; see `look_up` for args and errors."""
         if not options:
             return self.directory.ids[self.index.find(code, system)]
         return self.look_up(code, system, **options).ids
@@ -192,19 +193,22 @@ class MedTokTokenizer:
         errors: str = "raise",
         fallback: str | None = None,
     ) -> np.ndarray:
-        """The token ids of many codes, `[codes, 4K]` int32.
+        """Return the token ids of many codes, `[codes, 4K]` int32.
 
         Args:
             codes: list or array of text.
-            system: of all of them.
-            errors: `raise` or `unk`: whether a code that is not there is an error or 4K times `[UNK]`.
+            system: code system of all codes.
+            errors: `raise` to raise an error for an unknown code, `unk` to encode it as 4K times `[UNK]`.
             fallback: see `look_up`.
+
+        Raises:
+            UnknownCodeError, AmbiguousCodeError, InputError: see `look_up`.
         """
         return self._ids_and_weights(self._rows(codes, system, errors, fallback))[0]
 
     @property
     def has_model(self) -> bool:
-        """Whether the directory holds the model, so that codes never seen can be encoded."""
+        """Return True if the directory holds the model, so that new codes can be encoded."""
         return "model.safetensors" in self.config.files
 
     def new_code(
@@ -214,17 +218,17 @@ class MedTokTokenizer:
         description: str | None = None,
         graph: dict | list | None = None,
     ) -> "NewCode":  # noqa: F821
-        """A code to encode: see `new_codes.NewCode`. Its system is told by the code's shape where nothing else does.
+        """Return a code to encode (see `new_codes.NewCode`), inferring its system from its shape if it is not given.
 
         Raises:
-            InputError: nothing tells the code system.
+            InputError: the code system is not given and cannot be inferred.
         """
         from medtok_jax.inference.new_codes import NewCode
 
         return NewCode(*self.index.infer_system(code, system), description, graph)
 
     def encode_new(self, codes: Sequence["NewCode"], progress: bool = False) -> list[CodeTokens]:  # noqa: F821
-        """Tokens of codes that no table holds, by the model in the directory. Needs JAX.
+        """Encode codes that the table does not hold with the model of the directory. This needs JAX.
 
         Raises:
             InputError: the directory holds no model, or a code has neither description nor graph.
@@ -248,7 +252,7 @@ class MedTokTokenizer:
 
     @functools.cached_property
     def new_code_encoder(self) -> "NewCodeEncoder":  # noqa: F821
-        """The model of the directory."""
+        """Return the model of the directory, which is loaded once."""
         from medtok_jax.inference.new_codes import NewCodeEncoder
 
         return NewCodeEncoder.from_directory(self.directory.path)
@@ -256,18 +260,18 @@ class MedTokTokenizer:
     def decode(
         self, ids: Sequence[int], weights: Sequence[float] | None = None, k: int = 1
     ) -> list[Neighbor] | list[list[Neighbor]]:
-        """The codes nearest to some tokens, by the tokens they share; special tokens are left out.
+        """Return the codes that share most tokens with the given ones; special tokens are left out.
 
         Args:
-            ids: tokens of one code, or of a sequence of codes.
-            weights: of the tokens; None to count all tokens alike, those of the codes too.
-            k: how many codes.
+            ids: token ids of one code, or of a sequence of codes.
+            weights: weights of the tokens; None to weigh all tokens alike, those of the codes too.
+            k: number of codes to return.
 
         Returns:
             The nearest codes, best first; for tokens of several codes a list of such lists.
 
         Raises:
-            InputError: these are no token ids, or no whole number of codes.
+            InputError: the ids or weights cannot be used, or the ids are not a whole number of codes.
         """
         groups = batch_encoding.groups_of(ids, weights, self.tokens_per_code, self.config.special_tokens)
         found = [self.similarity.describe(*best(*self.similarity.overlap(*group), k)) for group in groups]
@@ -276,13 +280,17 @@ class MedTokTokenizer:
     def embed(
         self, code: str | Sequence[str], system: str | None = None, *, pooled: bool = False, quantized: bool = True
     ) -> np.ndarray:
-        """The four embeddings of a code, `[4, d]` float32, or of a list of codes, `[codes, 4, d]`.
+        """Return the four embeddings of a code, `[4, d]` float32, or of a list of codes, `[codes, 4, d]`.
 
         Args:
             code, system: see `look_up`.
-            pooled: whether to take the mean of the four: `[d]`.
-            quantized: True for the sum of its codebook rows by weight; False for the embeddings before quantization,
-                where the directory was written with them.
+            pooled: whether to return the mean of the four, `[d]` or `[codes, d]`.
+            quantized: True for the weighted sums of codebook rows; False for the embeddings before quantization, if
+                the directory was written with them.
+
+        Raises:
+            UnknownCodeError, AmbiguousCodeError: see `look_up`.
+            InputError: the directory holds no embeddings before quantization.
         """
         single = isinstance(code, str)
         rows = self._rows([code] if single else code, system, "raise", None)
@@ -293,14 +301,18 @@ class MedTokTokenizer:
     def neighbors(
         self, code: str, k: int = 10, *, by: str = "tokens", system: str | None = None, within: str | None = None
     ) -> list[Neighbor]:
-        """The codes most like one, without itself, best first.
+        """Return the codes most similar to a code, best first, without the code itself.
 
         Args:
             code, system: see `look_up`.
-            k: how many.
+            k: number of codes to return.
             by: `tokens` for the weighted overlap of tokens (only codes that share one), `embedding` for the cosine of
                 the quantized embeddings.
-            within: only codes of this system.
+            within: code system of the codes to return; None for all.
+
+        Raises:
+            UnknownCodeError, AmbiguousCodeError: see `look_up`.
+            InputError: `by` or `within` is not known.
         """
         row = self.index.find(code, system)
         if by == "tokens":
@@ -325,22 +337,26 @@ class MedTokTokenizer:
         fallback: str | None = None,
         **layout,
     ) -> BatchEncoding:
-        """Codes as a sequence model reads them: `input_ids`, `attention_mask` and `weights`.
+        """Encode codes for a sequence model: `input_ids`, `attention_mask` and `weights`.
 
         Args:
             codes: a code; a list of codes, each a row of its own; a patient's history, which is a list of visits, each
-                a list of codes; or a list of histories. None stands for a code that is missing.
-            system: of all codes.
-            errors: `unk` or `raise`: whether a code that is not there is 4K times `[UNK]` or an error. A bare code of
+                a list of codes; or a list of histories. None stands for a missing code.
+            system: code system of all codes.
+            errors: `unk` to encode an unknown code as 4K times `[UNK]`, `raise` to raise an error. A bare code of
                 several systems is always an error, unless there is an order of preference.
             fallback: see `look_up`.
-            **layout: `padding` (False, True or `longest`, `max_length`), `truncation` (to whole codes), `max_length`,
-                `padding_side`, `truncation_side` (`left` keeps the last codes), `return_tensors` (None, `np`, `jax`,
-                `pt`), `add_special_tokens` (None: `[CLS]` and `[SEP]` for histories alone).
+            **layout: `padding` (False, True or `longest`, `max_length`), `truncation` (to complete codes),
+                `max_length`, `padding_side`, `truncation_side` (`left` keeps the last codes), `return_tensors` (None,
+                `np`, `jax`, `pt`), `add_special_tokens` (None: `[CLS]` and `[SEP]` only for histories).
 
         Returns:
             Arrays of int32 (int64 for `pt`) and float32. Histories are lists of arrays unless they are padded, and have
             `visit_ids` too: 1 for the first visit with codes, 2 for the second; 0 for `[CLS]` and padding.
+
+        Raises:
+            UnknownCodeError, AmbiguousCodeError: see `errors`.
+            InputError: an option or the nesting of `codes` is not allowed.
         """
         try:
             wanted = Layout(**layout)
@@ -357,7 +373,7 @@ class MedTokTokenizer:
         self, codes: Sequence[str] | pa.Array, system: str | None, errors: str, fallback: str | None
     ) -> np.ndarray:
         if not batch_encoding.is_list(codes):
-            raise InputError(f"Many codes must be a list, not {shown(codes)}.")
+            raise InputError(f"Codes must be a list or an array, not {shown(codes)}.")
         if errors not in ("raise", "unk") or fallback not in (None, "ancestors"):
             raise InputError("errors must be 'raise' or 'unk', and fallback None or 'ancestors'.")
         rows = self.index.find_many(codes, system)
@@ -369,17 +385,18 @@ class MedTokTokenizer:
         return rows
 
     def _fall_back(self, rows: np.ndarray, codes: Sequence[str] | pa.Array, system: str | None) -> None:
-        """Gives codes that are not in the table the rows of the nearest codes above them."""
-        for place in np.flatnonzero(rows == UNKNOWN):
-            code = text_at(codes, int(place))
+        """Set the rows of unknown codes to those of their nearest ancestors."""
+        for position in np.flatnonzero(rows == UNKNOWN):
+            code = text_at(codes, int(position))
             with contextlib.suppress(UnknownCodeError):
-                rows[place] = UNKNOWN if is_missing(code) else self.index.find_ancestor(code, system)[1]
+                rows[position] = UNKNOWN if is_missing(code) else self.index.find_ancestor(code, system)[1]
 
     def _ids_and_weights(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """`[codes, 4K]` each; an unknown code is `[UNK]` in all its places, which together weigh as much as one."""
+        """Return ids and weights, `[codes, 4K]` each; an unknown code is 4K times `[UNK]`, with weights of 1/K."""
         ids, weights = (np.take(array, rows, axis=0) for array in (self.directory.ids, self.directory.weights))
         unknown = rows == UNKNOWN
-        ids[unknown], weights[unknown] = self.unk_token_id, 1 / self.config.num_top_k_tokens
+        ids[unknown] = self.unk_token_id
+        weights[unknown] = 1 / self.config.num_top_k_tokens
         return ids, weights
 
     def _from_table(self, row: int) -> CodeTokens:
@@ -388,7 +405,7 @@ class MedTokTokenizer:
         return CodeTokens(ids=self.directory.ids[row], weights=self.directory.weights[row], **fields)
 
     def key_at(self, row: int) -> str:
-        """Key of a row of the table."""
+        """Return the key, `SYSTEM/code`, of a row of the table."""
         return self.directory.table["key"][row].as_py()
 
 

@@ -1,7 +1,7 @@
-"""From rows of a token table to what a sequence model reads: special tokens, truncation, padding.
+"""Lay out the tokens of codes as sequences for a model: special tokens, truncation, padding.
 
-A code takes 4K places, known or not, so that a model may pool each 4K places to one code. A patient's history is
-`[CLS] visit [SEP] visit [SEP] ...`, a visit being its codes end to end; visits without codes are left out.
+A code has 4K tokens, known or not, so that a model may pool each 4K positions to one code. A patient's history is
+`[CLS] visit [SEP] visit [SEP] ...`, where a visit is the tokens of its codes; visits without codes are left out.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ _KINDS = "a code, a list of codes, a history (visits of codes) or a list of hist
 
 
 class BatchEncoding(dict):
-    """`input_ids`, `attention_mask`, `weights` and, for histories, `visit_ids`; also as attributes."""
+    """Hold `input_ids`, `attention_mask`, `weights` and, for histories, `visit_ids` as items and as attributes."""
 
     def __getattr__(self, name: str):
         try:
@@ -31,10 +31,10 @@ class BatchEncoding(dict):
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How sequences are laid out; see `MedTokTokenizer.__call__` for the fields.
+    """Hold the options of sequences; see `MedTokTokenizer.__call__` for the fields.
 
     Raises:
-        InputError: a value is not allowed, or a length is missing or too small for one code.
+        InputError: a value is not allowed, or a length is missing.
     """
 
     padding: bool | str = False
@@ -66,14 +66,14 @@ class Layout:
 
 
 def flatten(codes: object) -> tuple[int, list, np.ndarray, np.ndarray]:
-    """What kind of input this is, and its codes end to end.
+    """Return the kind of an input, and its codes as a flat list.
 
     Returns:
-        `CODE`, `CODES`, `HISTORY` or `HISTORIES`; the codes; codes of each visit; visits of each sequence. Codes that
-        are no part of a history are visits of their own.
+        `CODE`, `CODES`, `HISTORY` or `HISTORIES`; the codes; `[visits]` number of codes of each visit; `[sequences]`
+        number of visits of each sequence. Codes outside of histories are visits of their own.
 
     Raises:
-        InputError: the nesting is neither of these.
+        InputError: the input is nested otherwise.
     """
     kind = _depth(codes)
     if kind == CODE:
@@ -88,8 +88,9 @@ def flatten(codes: object) -> tuple[int, list, np.ndarray, np.ndarray]:
 
 
 def _depth(value: object) -> int:
-    """Levels of lists around the codes, by the first code of each list: the others are seen when they are looked up."""
-    depth, items = 0, [value]
+    """Return the depth of nesting by the first code of each list; the others are checked when they are looked up."""
+    depth = 0
+    items = [value]
     while lists := [_as_list(item) for item in items if is_list(item)]:
         if depth == HISTORIES:
             raise InputError(f"Codes are nested more than {HISTORIES} levels deep; give {_KINDS}.")
@@ -99,7 +100,7 @@ def _depth(value: object) -> int:
 
 
 def is_list(value: object) -> bool:
-    """Whether this is a list, a tuple or an array; text is none."""
+    """Return True for a list, a tuple or an array, and False for text."""
     return isinstance(value, (list, tuple)) or (hasattr(value, "tolist") and getattr(value, "ndim", 1) > 0)
 
 
@@ -121,20 +122,23 @@ def lay_out(
     layout: Layout,
     special: dict[str, int],
 ) -> BatchEncoding:
-    """Sequences of codes with their special tokens, cut and padded.
+    """Make sequences of codes with their special tokens, truncated and padded.
 
     Args:
-        ids, weights: `[codes, 4K]`, codes of all sequences end to end.
-        visit_sizes: codes of each visit.
-        patient_sizes: visits of each sequence.
-        kind: what `flatten` told.
-        layout: how.
+        ids, weights: `[codes, 4K]` int32 and float32, codes of all sequences one after another.
+        visit_sizes: `[visits]` number of codes of each visit.
+        patient_sizes: `[sequences]` number of visits of each sequence.
+        kind: the kind that `flatten` returned.
+        layout: options of the sequences.
         special: ids of the special tokens.
+
+    Raises:
+        InputError: `max_length` is too small for one code, or sequences of different lengths cannot be one tensor.
     """
     width = ids.shape[1]
     marked = layout.add_special_tokens if layout.add_special_tokens is not None else kind >= HISTORY
     if layout.truncation and layout.max_length < (least := width + (2 if marked else 0)):
-        raise InputError(f"max_length is {layout.max_length}, but one code takes {least} places.")
+        raise InputError(f"max_length is {layout.max_length}; it must be at least {least}, the tokens of one code.")
     if kind < HISTORY and not marked:
         flat = {"input_ids": ids.reshape(-1), "weights": weights.reshape(-1)}
         return _pad(flat, np.full(len(ids), width), width, kind=kind, layout=layout, padding_id=special["[PAD]"])
@@ -142,7 +146,9 @@ def lay_out(
     visit = np.repeat(np.arange(len(visit_sizes)), visit_sizes)
     if layout.truncation:
         keep = _kept(visit, patient_of_visit, width, marked, layout)
-        ids, weights, visit = ids[keep], weights[keep], visit[keep]
+        ids = ids[keep]
+        weights = weights[keep]
+        visit = visit[keep]
     flat, lengths = _join(ids, weights, visit, patient_of_visit[visit], len(patient_sizes), special if marked else None)
     if kind < HISTORY:
         del flat["visit_ids"]
@@ -157,40 +163,45 @@ def _join(
     num_patients: int,
     special: dict[str, int] | None,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """All sequences end to end, with special tokens where they are given, and the length of each sequence."""
-    width, first_of_visit = ids.shape[1], _begins(visit)
+    """Return all sequences one after another, with special tokens unless `special` is None, and their lengths."""
+    width = ids.shape[1]
+    first_of_visit = _begins(visit)
     code_rank = _rank(patient, np.ones(len(patient), np.int64))
     visit_rank = _rank(patient, first_of_visit.astype(np.int64))
     num_visits = np.bincount(patient[first_of_visit], minlength=num_patients)
     lengths = np.bincount(patient, minlength=num_patients) * width + (num_visits + 1 if special else 0)
     starts = np.cumsum(lengths) - lengths
-    at = starts[patient] + (code_rank - 1) * width + (visit_rank if special else 0)
-    places = at[:, None] + np.arange(width)
-    joined_ids, visit_ids = np.empty(lengths.sum(), np.int32), np.zeros(lengths.sum(), np.int32)
+    first_position = starts[patient] + (code_rank - 1) * width + (visit_rank if special else 0)
+    positions = first_position[:, None] + np.arange(width)
+    joined_ids = np.empty(lengths.sum(), np.int32)
     joined_weights = np.ones(lengths.sum(), np.float32)
-    joined_ids[places], joined_weights[places], visit_ids[places] = ids, weights, visit_rank[:, None]
+    visit_ids = np.zeros(lengths.sum(), np.int32)
+    joined_ids[positions] = ids
+    joined_weights[positions] = weights
+    visit_ids[positions] = visit_rank[:, None]
     if special:
         joined_ids[starts] = special["[CLS]"]
         last_of_visit = np.concatenate([first_of_visit[1:], [True]])[: len(visit)]
-        ends = at[last_of_visit] + width
-        joined_ids[ends], visit_ids[ends] = special["[SEP]"], visit_rank[last_of_visit]
+        ends = first_position[last_of_visit] + width
+        joined_ids[ends] = special["[SEP]"]
+        visit_ids[ends] = visit_rank[last_of_visit]
     return {"input_ids": joined_ids, "weights": joined_weights, "visit_ids": visit_ids}, lengths
 
 
 def _begins(group: np.ndarray) -> np.ndarray:
-    """Where a run of equal numbers begins."""
+    """Return a bool mask of the positions where a run of equal numbers begins."""
     return np.concatenate([[True], group[1:] != group[:-1]])[: len(group)]
 
 
 def _rank(group: np.ndarray, counted: np.ndarray) -> np.ndarray:
-    """Sum of `counted` within each run of equal `group`, up to and with each place."""
+    """Return the cumulative sum of `counted` within each run of equal `group`, each position included."""
     total = np.cumsum(counted)
     before = np.where(_begins(group), total - counted, 0)
     return total - np.maximum.accumulate(before) if len(group) else total
 
 
 def _kept(visit: np.ndarray, patient_of_visit: np.ndarray, width: int, marked: bool, layout: Layout) -> np.ndarray:
-    """Which codes stay: as many whole ones as fit, from the beginning or from the end."""
+    """Return a bool mask of the codes that truncation keeps: as many as fit, the first or the last ones."""
     if layout.truncation_side == "left":
         flipped = dataclasses.replace(layout, truncation_side="right")
         last = len(patient_of_visit) - 1
@@ -205,13 +216,16 @@ def _kept(visit: np.ndarray, patient_of_visit: np.ndarray, width: int, marked: b
 def _pad(
     flat: dict[str, np.ndarray], lengths: np.ndarray, width: int, *, kind: int, layout: Layout, padding_id: int
 ) -> BatchEncoding:
-    # No codes at all are still rows of 4K.
-    longest, single = int(lengths.max(initial=0 if kind >= HISTORY else width)), kind in (CODE, HISTORY)
+    # An empty list of codes still gives rows of 4K tokens.
+    longest = int(lengths.max(initial=0 if kind >= HISTORY else width))
+    single = kind in (CODE, HISTORY)
     if layout.padding == "max_length":
         longest = max(longest, int(layout.max_length))
     elif not layout.padding and kind >= HISTORY and (layout.return_tensors is None or (lengths != longest).any()):
         if layout.return_tensors is not None:
-            raise InputError("Sequences of different lengths make no tensor; set padding=True, or truncation too.")
+            raise InputError(
+                "Sequences of different lengths cannot be one tensor; set padding=True, or truncation too."
+            )
         ends = np.cumsum(lengths)[:-1]
         parts = {name: np.split(array, ends) if len(lengths) else [] for name, array in flat.items()}
         parts["attention_mask"] = [np.ones(length, np.int32) for length in lengths]
@@ -235,30 +249,35 @@ def _pad(
 def groups_of(
     ids: Sequence[int], weights: Sequence[float] | None, width: int, special: dict[str, int]
 ) -> list[tuple[np.ndarray, np.ndarray | None]]:
-    """Token ids and weights of each code of a sequence: without special tokens but `[UNK]`, every `width` are a code.
+    """Return the token ids and weights of each code of a sequence, leaving out special tokens.
+
+    Each `width` tokens are a code, where `[UNK]` is counted.
 
     Args:
         ids: flat token ids.
-        weights: as many, or None.
+        weights: equally many weights, or None.
         width: 4K.
         special: ids of the special tokens.
 
     Raises:
-        InputError: these are no token ids, or more than one code but no whole number of them.
+        InputError: the ids or weights cannot be used, or there are more than `width` tokens but not a multiple of it.
     """
     array = _numbers(ids, "iu", "Token ids must be a flat list of integers")
     shares = np.ones(len(array), np.float32) if weights is None else _numbers(weights, "f", "Weights must be numbers")
     most = max(special.values())
     if len(array) != len(shares) or (len(array) and not 0 <= array.min() <= array.max() <= most):
-        raise InputError(f"Token ids lie between 0 and {most}, and there must be as many weights.")
+        raise InputError(f"Token ids must lie between 0 and {most}, and there must be as many weights as ids.")
     kept = ~np.isin(array, [number for name, number in special.items() if name != "[UNK]"])
-    array, shares = array[kept].astype(np.int64), shares[kept].astype(np.float32)
+    array = array[kept].astype(np.int64)
+    shares = shares[kept].astype(np.float32)
     if len(array) > width and len(array) % width:
-        raise InputError(f"{len(array)} tokens are no whole number of codes of {width}.")
+        raise InputError(
+            f"{len(array)} tokens were given; their number must be a multiple of {width}, those of a code."
+        )
     starts = range(0, len(array), width)
     known = array != special["[UNK]"]
-    places = [s + np.flatnonzero(known[s : s + width]) for s in starts]
-    return [(array[place], None if weights is None else shares[place]) for place in places]
+    groups = [s + np.flatnonzero(known[s : s + width]) for s in starts]
+    return [(array[group], None if weights is None else shares[group]) for group in groups]
 
 
 def _numbers(values: object, kinds: str, sentence: str) -> np.ndarray:

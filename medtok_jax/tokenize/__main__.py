@@ -6,7 +6,7 @@
     python -m medtok_jax.tokenize vocabulary --workdir=DIR --output=TOK [--embeddings] [--with_model]
     python -m medtok_jax.tokenize verify --tokenizer=TOK
 
-A tokenizer is a directory, a name on the Hugging Face hub, or the one that training left in its work directory. `code`
+A tokenizer is a directory, a name on the Hugging Face hub, or the one that training wrote in its work directory. `code`
 and `file` need neither JAX nor an accelerator for codes that the tokenizer holds.
 """
 
@@ -36,28 +36,30 @@ def define_flags(given: flags.FlagValues = flags.FLAGS) -> None:
     flags.DEFINE_list(
         "prefer",
         None,
-        "code, file: systems in the order in which a bare code of several is looked up, or `paper`.",
+        "code, file: code systems in the order in which a bare code of several systems is looked up, or `paper`.",
         flag_values=given,
     )
     flags.DEFINE_enum(
         "fallback",
         "none",
         ["none", "ancestors"],
-        "code, file: `ancestors` gives unknown codes the tokens of the nearest code above them.",
+        "code, file: `ancestors` gives unknown codes the tokens of their nearest ancestor.",
         flag_values=given,
     )
-    text("description", help="code: text to encode the code by, if it is unknown.")
-    text("graph", help="code: JSON file with its subgraph (node-link) or a list of neighbors.")
+    text("description", help="code: description to encode an unknown code by.")
+    text("graph", help="code: JSON file with the subgraph (node-link) or a list of neighbors of an unknown code.")
     switch("verbose", help="code: print a line for each token, with other codes that share it.")
     number("neighbors", 10, "code: number of codes to list that share most tokens.")
     text("input", help="file: codes as .csv, .json, .jsonl or .parquet.")
-    text("code_column", help="file: column of the codes, if its name does not tell.")
-    text("system_column", help="file: column of the code systems, if its name does not tell.")
-    text("description_column", help="file: column of the descriptions, if its name does not tell.")
-    number("batch_size", 0, "file: rows at once, 1,024 by default; vocabulary: codes a batch, by default of training.")
+    text("code_column", help="file: column of the codes, if it does not have a common name.")
+    text("system_column", help="file: column of the code systems, if it does not have a common name.")
+    text("description_column", help="file: column of the descriptions, if it does not have a common name.")
+    number(
+        "batch_size", 0, "file: rows at once, 1,024 by default; vocabulary: codes a batch, as in training by default."
+    )
     text("data_dir", default="", help="vocabulary: directory of the data set, if not the one that training read.")
     switch("embeddings", help="vocabulary: keep the embeddings before quantization too.")
-    switch("with_model", help="vocabulary: add the model, which encodes codes never seen.")
+    switch("with_model", help="vocabulary: add the model, which encodes new codes.")
 
 
 def main(arguments: list[str], given: flags.FlagValues = flags.FLAGS) -> None:
@@ -72,14 +74,14 @@ def main(arguments: list[str], given: flags.FlagValues = flags.FLAGS) -> None:
     elif command == "verify" and not codes:
         commands.verify(_required("tokenizer", given))
     else:
-        raise InputError(f"Say what to do, for example: {USAGE}; or file, vocabulary, verify and flags (--help).")
+        raise InputError(f"Give a command (code, file, vocabulary or verify; see --help), for example: {USAGE}.")
 
 
 def _code(codes: list[str], given: flags.FlagValues) -> None:
     if not codes:
-        raise InputError(f"Say which codes: {USAGE}.")
+        raise InputError(f"No code is given; run: {USAGE}.")
     if len(codes) > 1 and (given.description or given.graph):
-        raise InputError("--description and --graph are of one code; give them one by one.")
+        raise InputError("--description and --graph are for one code; run the command once for each code.")
     commands.show_codes(
         _open_tokenizer(given),
         codes,
@@ -119,7 +121,7 @@ def _vocabulary(given: flags.FlagValues) -> None:
 
 def _open_tokenizer(given: flags.FlagValues) -> MedTokTokenizer:
     if bool(given.tokenizer) == bool(given.workdir):
-        raise InputError("Say which tokenizer, by one of --tokenizer=TOK and --workdir=DIR.")
+        raise InputError("Give the tokenizer, by either --tokenizer=TOK or --workdir=DIR.")
     prefer = given.prefer[0] if given.prefer and len(given.prefer) == 1 else given.prefer
     path = given.tokenizer or Path(given.workdir).expanduser() / "tokenizer"
     return MedTokTokenizer.from_pretrained(path, prefer=prefer)
@@ -142,7 +144,7 @@ def _read_graph(path: str | None) -> dict | list | None:
     try:
         return json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"--graph={path} is no readable JSON file ({error}).") from error
+        raise InputError(f"--graph={path} is not a readable JSON file ({error}).") from error
 
 
 if __name__ == "__main__":

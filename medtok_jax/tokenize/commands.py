@@ -1,4 +1,4 @@
-"""The commands of `python -m medtok_jax.tokenize`: show codes, tokenize a file, write a vocabulary, verify."""
+"""Implement the commands of `python -m medtok_jax.tokenize`: show codes, tokenize a file, write and verify tokens."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from medtok_jax.tokenizer import MedTokTokenizer
 ORIGINS = {
     "table": "from the table",
     "model": "by the model",
-    "ancestor": "from a code above",
+    "ancestor": "from an ancestor",
     "rejected": "rejected",
 }
 
@@ -56,14 +56,14 @@ def tokenize_file(
     fallback: str | None = None,
     batch_size: int = 1024,
 ) -> None:
-    """Tokenize a file of codes and print how many rows got their tokens from where; see `files.tokenize_file`."""
+    """Tokenize a file of codes, and print the number of rows by source of their tokens; see `files.tokenize_file`."""
     counts = files.tokenize_file(
         tokenizer, source, output, columns=columns, system=system, fallback=fallback, batch_size=batch_size
     )
     parts = [f"{counts[key]:,} {words}" for key, words in ORIGINS.items() if counts[key] or key == "table"]
-    print(f"{output}: {counts.total():,} rows, {', '.join(parts)}")
+    print(f"Wrote {output}: {counts.total():,} rows, {', '.join(parts)}.")
     if counts["rejected"]:
-        print(f"{output}.rejects.csv says why.")
+        print(f"{output}.rejects.csv lists the rejected rows with reasons.")
 
 
 def write_vocabulary(
@@ -88,7 +88,7 @@ def write_vocabulary(
     Raises:
         InputError: the run cannot be opened, or the output cannot be replaced.
     """
-    # JAX is imported only here: the other commands do without.
+    # JAX is imported only here, as the other commands do not need it.
     from medtok_jax.inference import vocabulary
     from medtok_jax.training import setup
 
@@ -107,4 +107,4 @@ def verify(tokenizer: str) -> None:
     """
     path = hub.resolve_tokenizer(tokenizer)
     config = directory.TokenizerDirectory.read(path, verify=True).config
-    print(f"{path}: {config.codes:,} codes, {len(config.files)} files, all as written")
+    print(f"Verified {path}: {config.codes:,} codes in {len(config.files)} files, all as they were written.")

@@ -1,4 +1,4 @@
-"""What a person sees of a code's tokens: tables for a terminal."""
+"""Print the tokens of a code as tables in a terminal."""
 
 import textwrap
 
@@ -11,26 +11,26 @@ from medtok_jax.lookup.code_tokens import CodeTokens
 from medtok_jax.regions import EMBEDDINGS, REGION_OF_EMBEDDING
 from medtok_jax.tokenizer import MedTokTokenizer
 
-# Codes named of those that share a token.
+# Number of codes to name of those that share a token.
 SHARERS = 3
 
 
 def show_code(
     tokenizer: MedTokTokenizer, tokens: CodeTokens, console: Console, *, neighbors: int = 0, verbose: bool = False
 ) -> None:
-    """Prints the tokens of a code and, where asked, the codes that share most of them.
+    """Print the tokens of a code and, with `neighbors`, the codes that share most of them.
 
     Args:
-        tokenizer: where they come from.
-        tokens: of the code.
-        console: to print to.
-        neighbors: codes to list.
+        tokenizer: the tokenizer that the tokens come from.
+        tokens: tokens of the code.
+        console: console to print to.
+        neighbors: number of codes to list.
         verbose: whether each token gets a line of its own, with codes that share it.
     """
     title = f"\n[bold]{escape(_plain(tokens.key))}[/bold]  {escape(_plain(tokens.description))}"
     console.print(title, highlight=False)
     if tokens.source != "table":
-        console.print(f"not in the table; tokens from: {escape(tokens.source)}", highlight=False)
+        console.print(f"This code is not in the table; its tokens are from: {escape(tokens.source)}", highlight=False)
     for note in tokens.notes:
         console.print(escape(_plain(note)), highlight=False)
     console.print(_each_token(tokenizer, tokens) if verbose else _by_embedding(tokenizer, tokens))
@@ -42,7 +42,7 @@ def _by_embedding(tokenizer: MedTokTokenizer, tokens: CodeTokens) -> Table:
     table = Table("embedding", *map(str, range(1, tokenizer.config.num_top_k_tokens + 1)))
     groups = zip(EMBEDDINGS, tokens.ids.reshape(4, -1), tokens.weights.reshape(4, -1), strict=True)
     for name, ids, weights in groups:
-        # Without the zero in front, eight tokens of five digits and their weights fit a terminal of 80 columns.
+        # Without the leading zero, eight tokens of five digits and their weights fit a terminal of 80 columns.
         shown = (f"({weight:.2f})".replace("0.", ".", 1) for weight in weights)
         cells = (f"{number}\n{weight}" for number, weight in zip(ids, shown, strict=True))
         table.add_row(f"{_label(name)} ({REGION_OF_EMBEDDING[name]})", *cells)
@@ -55,8 +55,8 @@ def _each_token(tokenizer: MedTokTokenizer, tokens: CodeTokens) -> Table:
     rows, scores = tokenizer.similarity.overlap(tokens.ids, tokenizer.similarity.shares(tokens.weights[None])[0])
     overlap = np.zeros(len(tokenizer), np.float32)
     overlap[rows] = scores
-    for place, (number, weight) in enumerate(zip(tokens.ids.tolist(), tokens.weights, strict=True)):
-        name = EMBEDDINGS[place // k]
+    for position, (number, weight) in enumerate(zip(tokens.ids.tolist(), tokens.weights, strict=True)):
+        name = EMBEDDINGS[position // k]
         holders = tokenizer.similarity.codes_with(number)
         keys = [tokenizer.key_at(row) for row in holders[np.argsort(-overlap[holders], kind="stable")][: SHARERS + 1]]
         others = [key for key in keys if key != tokens.key][:SHARERS]
@@ -67,7 +67,7 @@ def _each_token(tokenizer: MedTokTokenizer, tokens: CodeTokens) -> Table:
             f"{weight:.3f}",
             f"{len(holders):,}",
         )
-        table.add_row(*cells, escape(", ".join(others)), end_section=place % k == k - 1)
+        table.add_row(*cells, escape(", ".join(others)), end_section=position % k == k - 1)
     return table
 
 
@@ -85,5 +85,5 @@ def _label(embedding: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text without control characters, which a terminal would obey."""
+    """Replace control characters, which a terminal would obey."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

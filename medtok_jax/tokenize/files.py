@@ -1,4 +1,4 @@
-"""Tokenizes a file of codes: rows stream through, the output keeps their order, what cannot be used is told apart."""
+"""Tokenize a file of codes as a stream, keeping the order of rows, and write rejected rows to a file of their own."""
 
 import collections
 import itertools
@@ -12,8 +12,8 @@ from medtok_jax.tokenize.writers import Format
 from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing.common.errors import InputError
 
-# Distinct codes whose written form is kept at once; when there are more, all are forgotten.
-REMEMBERED = 100_000
+# Number of distinct codes whose written form is cached; the cache is cleared when there are more.
+CACHED = 100_000
 
 
 def tokenize_file(
@@ -27,17 +27,17 @@ def tokenize_file(
     batch_size: int = 1024,
     progress: bool = True,
 ) -> collections.Counter:
-    """Writes the tokens of every code of a file, in its order, and those that have none to `OUTPUT.rejects.csv`.
+    """Write the tokens of every code of a file, in its order, and rows without tokens to `OUTPUT.rejects.csv`.
 
     Args:
-        tokenizer: what to tokenize with.
-        source: see `code_files.read_codes`.
-        output: ends in .json, .jsonl, .csv or .parquet.
-        columns: see `code_files.read_codes`.
+        tokenizer: the tokenizer.
+        source: see `readers.read_codes`.
+        output: file to write, which ends in .json, .jsonl, .csv or .parquet.
+        columns: see `readers.read_codes`.
         system: code system of rows that name none.
         fallback: see `MedTokTokenizer.look_up`.
-        batch_size: rows written, and new codes encoded, at once.
-        progress: whether to show a bar.
+        batch_size: number of rows that are written, and of new codes that are encoded, at once.
+        progress: whether to show a progress bar.
 
     Returns:
         Number of rows by source (`table`, `model`, `ancestor`) and of those `rejected`.
@@ -46,38 +46,42 @@ def tokenize_file(
         InputError: a file cannot be read or written.
     """
     if output.resolve() == source.resolve():
-        raise InputError(f"The output {output} is the input; give another.")
-    kind, counts = writers.format_of(output), collections.Counter()
+        raise InputError(f"The output {output} is the input file; give another output.")
+    kind = writers.format_of(output)
+    counts = collections.Counter()
     rejects = output.with_name(f"{output.name}.rejects.csv")
     with (
         writers.whole_or_nothing(output) as partial,
         kind.opened(partial, tokenizer.tokens_per_code) as write,
         writers.rejects_file(rejects) as reject,
     ):
-        pass_on = _Pass(tokenizer, kind, system, fallback)
+        process = _Pass(tokenizer, kind, system, fallback)
         rows = readers.read_codes(source, columns, progress=progress)
         while batch := list(itertools.islice(rows, batch_size)):
-            pass_on(batch, write, reject, counts)
+            process(batch, write, reject, counts)
     if not counts["rejected"]:
         rejects.unlink()
     return counts
 
 
 class _Pass:
-    """One pass over a file; see `tokenize_file`."""
+    """Process the rows of one file, batch by batch; see `tokenize_file`."""
 
     def __init__(self, tokenizer: MedTokTokenizer, kind: Format, system: str | None, fallback: str | None):
-        self.tokenizer, self.kind, self.system, self.fallback = tokenizer, kind, system, fallback
-        # What became of a code: how it is written, or why it is refused; and its origin.
+        self.tokenizer = tokenizer
+        self.kind = kind
+        self.system = system
+        self.fallback = fallback
+        # The written form of a code, or the reason for rejecting it, and the source of its tokens.
         self.known: dict[tuple, tuple[object, str]] = {}
 
     def __call__(self, batch: list[CodeRow], write: Callable, reject: Callable, counts: collections.Counter) -> None:
-        if len(self.known) > REMEMBERED:
+        if len(self.known) > CACHED:
             self.known.clear()
         outcomes = [self._outcome(row) for row in batch]
-        new = [place for place, (_, origin) in enumerate(outcomes) if origin == "model"]
-        for place, outcome in zip(new, self._encode([batch[place] for place in new]), strict=True):
-            outcomes[place] = outcome
+        new = [position for position, (_, origin) in enumerate(outcomes) if origin == "model"]
+        for position, outcome in zip(new, self._encode([batch[position] for position in new]), strict=True):
+            outcomes[position] = outcome
         done = []
         for row, (result, origin) in zip(batch, outcomes, strict=True):
             counts[origin] += 1
@@ -109,8 +113,9 @@ class _Pass:
         return self.kind.prepare(tokens), tokens.source.split()[0]
 
     def _encode(self, rows: list[CodeRow]) -> list[tuple[object, str]]:
-        """New codes, all at once where that goes well, else one by one to tell which do not."""
-        ready, outcomes = [], []
+        """Encode new codes at once, or one by one if that fails, to find the codes that cannot be encoded."""
+        ready = []
+        outcomes = []
         for row in rows:
             try:
                 ready.append(self.tokenizer.new_code(row.code, row.system or self.system, row.description, row.graph))

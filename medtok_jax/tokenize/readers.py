@@ -1,4 +1,4 @@
-"""Files of codes, read a piece at a time: CSV, JSON, JSON lines, Parquet. A row that cannot be used says why."""
+"""Read files of codes as a stream: CSV, JSON, JSON lines, Parquet. A row that cannot be used holds the reason."""
 
 import codecs
 import contextlib
@@ -17,26 +17,26 @@ from tqdm import tqdm
 from medtok_jax.lookup.code_names import shown
 from preprocessing.common.errors import InputError
 
-# Names that columns go by, in small letters, the likeliest first.
+# Common names of columns in lower case, in order of preference.
 COLUMNS = {
     "code": ("code", "med_code", "medical_code", "icd_code", "icd9_code", "concept_code", "ndc"),
     "system": ("system", "code_system", "vocabulary", "vocabulary_id", "coding_system"),
     "description": ("description", "desc", "concept_name", "long_title", "name"),
 }
-# Rows that are read from a Parquet file at once.
+# Number of rows that are read from a Parquet file at once.
 PARQUET_ROWS = 4096
 
 
 @dataclasses.dataclass(slots=True)
 class CodeRow:
-    """One row of a file.
+    """Hold one row of a file.
 
     Attributes:
-        number: 1 for the first; a header and blank lines do not count.
-        code: as it stands there; None where `problem` says why.
-        system, description: as they stand there, None where there is none.
-        graph: of JSON rows: node-link JSON or a list of neighbors, see `new_codes.NewCode`.
-        problem: why the row cannot be used, or None.
+        number: 1 for the first row; a header and blank lines do not count.
+        code: as it is written; None if `problem` is given.
+        system, description: as they are written, or None.
+        graph: node-link JSON or a list of neighbors in JSON rows, see `new_codes.NewCode`; None otherwise.
+        problem: reason for which the row cannot be used, or None.
     """
 
     number: int
@@ -48,15 +48,15 @@ class CodeRow:
 
 
 def read_codes(path: str | Path, columns: dict[str, str | None], *, progress: bool = True) -> Iterator[CodeRow]:
-    """Rows of a file, in order, in constant memory.
+    """Yield the rows of a file, in order, in constant memory.
 
     Args:
         path: ends in .csv, .json (a list of codes or of objects), .jsonl (one of these a line) or .parquet.
         columns: names of the columns `code`, `system` and `description`, None for those of `COLUMNS`.
-        progress: whether to show a bar.
+        progress: whether to show a progress bar.
 
     Raises:
-        InputError: there is no such file, it is of another kind or broken, or a column is not there.
+        InputError: the file is missing, of another kind or broken, or a column is missing.
     """
     path = Path(path)
     readers = {".csv": _read_csv, ".json": _read_json, ".jsonl": _read_lines, ".parquet": _read_parquet}
@@ -64,7 +64,7 @@ def read_codes(path: str | Path, columns: dict[str, str | None], *, progress: bo
     if reader is None:
         raise InputError(f"{path} ends in none of {', '.join(readers)}; give a file of one of these kinds.")
     if not path.is_file():
-        raise InputError(f"There is no file {path}.")
+        raise InputError(f"The file {path} does not exist; correct the path.")
     with tqdm(total=path.stat().st_size, desc=path.name, unit="B", unit_scale=True, disable=not progress) as bar:
         try:
             yield from reader(path, columns, bar)
@@ -73,19 +73,19 @@ def read_codes(path: str | Path, columns: dict[str, str | None], *, progress: bo
 
 
 def pick_columns(names: list[str], columns: dict[str, str | None], path: Path) -> dict[str, str]:
-    """The column of each kind that is there.
+    """Return the name of each kind of column that the file has.
 
     Raises:
-        InputError: there is none for the codes, or not one that was asked for.
+        InputError: the file has no column of codes, or lacks a column that `columns` names.
     """
     by_plain = {name.strip().lower(): name for name in reversed(names)}
     found = {}
-    for kind, asked in columns.items():
-        if asked is not None and asked not in names:
+    for kind, given in columns.items():
+        if given is not None and given not in names:
             raise InputError(
-                f"{path} has no column {asked!r} (it has {', '.join(names[:20])}); correct --{kind}_column."
+                f"{path} has no column {given!r} (it has {', '.join(names[:20])}); correct --{kind}_column."
             )
-        name = asked or next((by_plain[known] for known in COLUMNS[kind] if known in by_plain), None)
+        name = given or next((by_plain[known] for known in COLUMNS[kind] if known in by_plain), None)
         if name is not None:
             found[kind] = name
     if "code" not in found:
@@ -94,14 +94,14 @@ def pick_columns(names: list[str], columns: dict[str, str | None], path: Path) -
 
 
 def _read_csv(path: Path, columns: dict[str, str | None], bar: tqdm) -> Iterator[CodeRow]:
-    # Bytes that are no UTF-8 become lone surrogates: only their rows are refused.
+    # Bytes that are not UTF-8 become lone surrogates, so that only their rows are rejected.
     with open(path, "rb") as raw, io.TextIOWrapper(raw, "utf-8-sig", "surrogateescape", newline="") as text:
         lines = csv.reader(text)
         try:
             header = next(lines, [])
         except csv.Error as error:
             raise InputError(f"{path} has no readable header ({error}).") from error
-        places = {kind: header.index(name) for kind, name in pick_columns(header, columns, path).items()}
+        positions = {kind: header.index(name) for kind, name in pick_columns(header, columns, path).items()}
         for number in itertools.count(1):
             try:
                 cells = next(lines)
@@ -110,12 +110,12 @@ def _read_csv(path: Path, columns: dict[str, str | None], bar: tqdm) -> Iterator
             except StopIteration:
                 break
             except csv.Error as error:
-                yield CodeRow(number, problem=f"no readable line ({error})")
+                yield CodeRow(number, problem=f"the line cannot be read ({error})")
                 continue
             if len(cells) != len(header):
-                yield CodeRow(number, problem=f"{len(cells)} cells where the header has {len(header)}")
+                yield CodeRow(number, problem=f"the row has {len(cells)} cells where the header has {len(header)}")
             else:
-                yield _row(number, {kind: cells[place] for kind, place in places.items()})
+                yield _row(number, {kind: cells[position] for kind, position in positions.items()})
             if number % 1024 == 0:
                 bar.update(raw.tell() - bar.n)
         bar.update(raw.tell() - bar.n)
@@ -132,7 +132,7 @@ def _read_lines(path: Path, columns: dict[str, str | None], bar: tqdm) -> Iterat
             try:
                 value = json.loads(line.removeprefix(codecs.BOM_UTF8) if number == 1 else line)
             except (ValueError, RecursionError) as error:
-                yield CodeRow(number, problem=f"no JSON ({error})")
+                yield CodeRow(number, problem=f"the line is not JSON ({error})")
                 continue
             yield _row_of_value(number, value, columns, path)
 
@@ -146,11 +146,13 @@ def _read_json(path: Path, columns: dict[str, str | None], bar: tqdm) -> Iterato
         file.seek(mark)
         first = head[mark:].lstrip()[:1]
         if first == b"{":
-            # Objects without a list around them are JSON lines by another name.
+            # A .json file of objects that are not in a list is read as JSON lines.
             yield from _read_lines(path, columns, bar)
             return
         if first != b"[":
-            raise InputError(f"{path} is no list of codes: a .json file begins with [, a .jsonl file has one a line.")
+            raise InputError(
+                f"{path} is not a list of codes: a .json file must begin with [, a .jsonl file must hold a code a line."
+            )
         try:
             for number, value in enumerate(ijson.items(file, "item", use_float=True), 1):
                 yield _row_of_value(number, value, columns, path)
@@ -167,7 +169,8 @@ def _read_parquet(path: Path, columns: dict[str, str | None], bar: tqdm) -> Iter
             found = pick_columns(file.schema_arrow.names, columns, path)
             for kind, name in found.items():
                 _check_text(file.schema_arrow.field(name), kind, path)
-            number, rows = 0, max(file.metadata.num_rows, 1)
+            number = 0
+            rows = max(file.metadata.num_rows, 1)
             for batch in file.iter_batches(PARQUET_ROWS, columns=list(found.values())):
                 cells = {kind: batch[name].to_pylist() for kind, name in found.items()}
                 for values in zip(*cells.values(), strict=True):
@@ -175,7 +178,7 @@ def _read_parquet(path: Path, columns: dict[str, str | None], bar: tqdm) -> Iter
                     yield _row(number, dict(zip(cells, values, strict=True)))
                 bar.update(int(bar.total * number / rows) - bar.n)
     except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no readable Parquet file ({str(error).splitlines()[0]}).") from error
+        raise InputError(f"{path} is not a readable Parquet file ({str(error).splitlines()[0]}).") from error
 
 
 def _check_text(field: pa.Field, kind: str, path: Path) -> None:
@@ -183,12 +186,12 @@ def _check_text(field: pa.Field, kind: str, path: Path) -> None:
     if not (pa.types.is_string(value) or pa.types.is_large_string(value) or pa.types.is_string_view(value)):
         raise InputError(
             f"Column {field.name!r} of {path} holds {field.type}, but a {kind} must be text:"
-            " numbers lose the zeros in front, which make another code."
+            " numbers lose leading zeros, which are part of a code."
         )
 
 
 def _row_of_value(number: int, value: object, columns: dict[str, str | None], path: Path) -> CodeRow:
-    """A row from a JSON value: a code, or an object."""
+    """Return the row of a JSON value, which is a code or an object."""
     if not isinstance(value, dict):
         return _row(number, {"code": value})
     try:
@@ -205,7 +208,7 @@ def _row_of_value(number: int, value: object, columns: dict[str, str | None], pa
 
 
 def _row(number: int, cells: dict[str, object]) -> CodeRow:
-    """A row of checked cells."""
+    """Return a row of cells after checking them."""
     kept = {}
     for kind, cell in cells.items():
         if cell is None or cell == "":

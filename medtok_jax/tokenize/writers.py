@@ -19,17 +19,22 @@ REJECTS_HEADER = ("row", "code", "system", "reason")
 
 
 class Format(NamedTuple):
-    """A kind of file: what a code's tokens become once, and what writes rows of (number, code, what it became)."""
+    """Define a kind of file.
+
+    Attributes:
+        prepare: returns the written form of a code's tokens, which is cached.
+        opened: opens a file for a number of tokens a code; its function writes rows of (number, code, written form).
+    """
 
     prepare: Callable[[CodeTokens], object]
     opened: Callable[[Path, int], contextlib.AbstractContextManager]
 
 
 def format_of(path: Path) -> Format:
-    """The kind of file that a name asks for.
+    """Return the kind of file of a path by its suffix.
 
     Raises:
-        InputError: none of those there are.
+        InputError: the suffix is not known.
     """
     kinds = {
         ".json": Format(_as_json, _json_list),
@@ -61,7 +66,7 @@ def whole_or_nothing(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def rejects_file(path: Path) -> Iterator[Callable]:
-    """Writes refused rows: number, code, system, reason."""
+    """Open a file of rejected rows, and yield a function that writes one: number, code, system, reason."""
     with whole_or_nothing(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
         lines = csv.writer(file)
         lines.writerow(REJECTS_HEADER)

@@ -1,4 +1,4 @@
-"""The model card: what a tokenizer was trained on, how good it is, what it may be used for."""
+"""Write the model card of a tokenizer: its data, training, measurements, limits and license."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from medtok_jax.lookup.config import TokenizerConfig
 
 SUMMARY = "summary.json"
-# What may be done with the codes and descriptions of each system.
+# Terms of use of the codes and descriptions of each system.
 TERMS = {
     "ICD10CM": "public domain (NCHS, CMS)",
     "ICD10PCS": "public domain (CMS)",
@@ -20,10 +20,10 @@ TERMS = {
     "RxNorm": "RxNorm's own names are free (NLM); names of other sources in it have their own terms",
     "SNOMED": "SNOMED International affiliate license; free of charge in member countries",
     "CPT4": "American Medical Association license",
-    "ATC": "WHO Collaborating Center for Drug Statistics Methodology; not for resale, not to be changed",
+    "ATC": "WHO Collaborating Centre for Drug Statistics Methodology; not for resale, not to be changed",
 }
 FREE = "public domain"
-# Code systems whose descriptions may not be given away without a license.
+# Code systems whose descriptions may not be distributed without a license.
 LICENSED = ("CPT4", "SNOMED", "ATC")
 GRAPHS = {
     "icd": "the trees and crosswalks of the four ICD systems (public domain) and the Human Phenotype Ontology (HPO"
@@ -50,11 +50,11 @@ CITATION = """@inproceedings{su2025medtok,
 
 
 def model_card(config: TokenizerConfig, workdir: Path | None, withheld: dict[str, int]) -> str:
-    """`README.md`: YAML metadata, then the card.
+    """Return the text of `README.md`: YAML metadata, then the card.
 
     Args:
-        config: of the tokenizer directory.
-        workdir: of the run, whose `summary.json` has the figures; None where it is not at hand.
+        config: configuration of the tokenizer directory.
+        workdir: work directory of the run, whose `summary.json` has the figures, or None.
         withheld: number of codes of each system whose descriptions were left out.
     """
     summary = read_summary(config, workdir)
@@ -74,7 +74,7 @@ def model_card(config: TokenizerConfig, workdir: Path | None, withheld: dict[str
 
 
 def read_summary(config: TokenizerConfig, workdir: Path | None) -> dict:
-    """What a run says at its end; empty where it is not at hand or of another step than the tokenizer."""
+    """Read the summary of a run; return an empty dict if there is none, or if its number of codes differs."""
     try:
         summary = json.loads((workdir / SUMMARY).read_text(encoding="utf-8")) if workdir else {}
     except (OSError, ValueError):
@@ -114,11 +114,11 @@ def _metadata(config: TokenizerConfig, summary: dict) -> ModelCardData:
 
 def _introduction(config: TokenizerConfig) -> str:
     return (
-        f"Every code is {4 * config.num_top_k_tokens} tokens out of {config.codebook_size:,}:"
-        f" {config.num_top_k_tokens} of its description, {config.num_top_k_tokens} of its neighborhood in a knowledge"
-        f" graph, and {config.num_top_k_tokens} of each seen from the other. Codes that mean similar things share"
+        f"Every code has {4 * config.num_top_k_tokens} tokens out of {config.codebook_size:,}:"
+        f" {config.num_top_k_tokens} for its description, {config.num_top_k_tokens} for its neighborhood in a knowledge"
+        f" graph, and {config.num_top_k_tokens} for each of the two seen from the other. Codes of similar meaning share"
         " tokens (Su et al., *Multimodal Medical Code Tokenizer*, ICML 2025,"
-        " [arXiv:2502.04397](https://arxiv.org/abs/2502.04397)). Made with medtok_jax.\n"
+        " [arXiv:2502.04397](https://arxiv.org/abs/2502.04397)). This tokenizer was made with medtok_jax.\n"
     )
 
 
@@ -134,9 +134,9 @@ tokenizer.decode(tokenizer("{code}").input_ids)
 tokenizer.embed("{code}")  # [4, {config.embedding_dim}]
 ```
 
-The rows of `tokenizer.codebook` may begin the embedding matrix of a model: token ids are row numbers, and the special
-tokens follow. The code that runs is `tokenization_medtok.py`, one file; it reads `tokens.safetensors` and unpickles
-nothing.
+A model may initialize its embedding matrix with the rows of `tokenizer.codebook`: token ids are row numbers, and the
+special tokens follow. The code that runs is `tokenization_medtok.py`, one file; it reads `tokens.safetensors` and
+unpickles nothing.
 """
 
 
@@ -146,20 +146,22 @@ def _data(config: TokenizerConfig, withheld: dict[str, int]) -> str:
         f"| {system} | {count:,} | {TERMS.get(system, 'unknown')} |" for system, count in sorted(config.systems.items())
     ]
     table = "\n".join(["| code system | codes | terms |", "|---|---|---|", *rows])
-    graph = next((what for source, what in GRAPHS.items() if re.match(rf"medtok_codes/{source}\b", name)), "not told")
+    known = (text for source, text in GRAPHS.items() if re.match(rf"medtok_codes/{source}\b", name))
+    graph = next(known, "not recorded")
     left_out = "".join(
-        f"\nThe descriptions of the {count:,} codes of {system} are not in this repository: giving them away needs a"
-        " license.\n"
+        f"\nThe descriptions of the {count:,} codes of {system} are not in this repository, as distributing them needs"
+        " a license.\n"
         for system, count in withheld.items()
     )
     return (
-        f"Data set `{name}` (fingerprint `{config.data_set['fingerprint'][:16]}`). Knowledge graph: {graph}. No patient"
-        f" data was used.\n\n{table}\n{left_out}"
+        f"The data set is `{name}` (fingerprint `{config.data_set['fingerprint'][:16]}`). The knowledge graph is"
+        f" {graph}. No patient data was used.\n\n{table}\n{left_out}"
     )
 
 
 def _training(config: TokenizerConfig) -> str:
-    model, train = config.training.get("model", {}), config.training.get("train", {})
+    model = config.training.get("model", {})
+    train = config.training.get("train", {})
     facts = [f"- step {config.training.get('step')}, seed {config.training.get('seed')}"]
     facts += [f"- batch size {train['batch_size']}, learning rate {train['lr']:g}"] if "lr" in train else []
     facts += [f"- text encoder `{config.text_encoder['name']}` (`{config.text_encoder['identity'][:16]}`)"]
@@ -174,7 +176,7 @@ def _training(config: TokenizerConfig) -> str:
 def _figures(summary: dict) -> str:
     figures = summary.get("all_codes", {})
     if not figures:
-        return "Not measured here: the run's summary was not at hand.\n"
+        return "The figures are not known, as the summary of the run was not available.\n"
     rows = []
     for name, shown in METRICS.items():
         rows += [f"| {shown} | {figures[name]:,.4g} |"] if name in figures else []
@@ -185,27 +187,28 @@ def _figures(summary: dict) -> str:
         ]
     losses = summary.get("validation", {})
     rows += [f"| Validation {name.replace('_', ' ')} | {value:,.4g} |" for name, value in losses.items()]
-    return "\n".join([f"Over all {summary['codes']:,} codes.\n", "| figure | value |", "|---|---|", *rows]) + "\n"
+    head = f"The figures are measured over all {summary['codes']:,} codes.\n"
+    return "\n".join([head, "| figure | value |", "|---|---|", *rows]) + "\n"
 
 
 def _limits(summary: dict) -> str:
     lines = [
-        "- Codes that are not in the table are `[UNK]`; a release of a code system that came later has some.",
+        "- Codes that are not in the table become `[UNK]`; later releases of a code system have such codes.",
         "- A bare code that several systems have is refused, unless `prefer` gives an order.",
-        "- Tokens tell what a code means by its description and graph, not how it is used in practice or billed.",
-        "- For research; not a medical device, and not to be used for decisions on patients.",
+        "- Tokens represent the meaning of a code by its description and graph, not its use in practice or billing.",
+        "- The tokenizer is for research; it is not a medical device and must not be used for decisions on patients.",
     ]
-    for name, what in (("missing_graph", "without a subgraph"), ("missing_description", "without a description")):
-        lines += [f"- {summary[name]:,} codes are {what}."] if summary.get(name) else []
+    for name, missing in (("missing_graph", "subgraph"), ("missing_description", "description")):
+        lines += [f"- {summary[name]:,} codes have no {missing}."] if summary.get(name) else []
     return "\n".join(lines) + "\n"
 
 
 def _license(config: TokenizerConfig) -> str:
     licensed = [name for name in config.systems if not TERMS.get(name, "").startswith(FREE)]
     text = (
-        "`tokenization_medtok.py`: Apache-2.0. Codes and descriptions stay under the terms of their systems, listed"
-        " above."
+        "The file `tokenization_medtok.py` has the license Apache-2.0. Codes and descriptions stay under the terms of"
+        " their systems, listed above."
     )
     if licensed:
-        text += f" Before this repository is made public, see whether that is allowed for {', '.join(licensed)}."
+        text += f" Check whether {', '.join(licensed)} may be published before you make this repository public."
     return text + "\n"

@@ -1,8 +1,8 @@
-"""A tokenizer directory as one that transformers' `AutoTokenizer` opens, for a machine without this package.
+"""Convert a tokenizer directory to one that transformers' `AutoTokenizer` opens without this package.
 
 OUT/tokenization_medtok.py   the tokenizer, one file, run by `trust_remote_code=True`
 OUT/tokens.safetensors       codes, descriptions, tokens, weights and codebook; nothing is pickled
-OUT/tokenizer_config.json    what transformers reads first
+OUT/tokenizer_config.json    configuration that transformers reads first
 OUT/README.md                the model card
 """
 
@@ -32,11 +32,11 @@ SAMPLE = 500
 
 
 def convert(request: Request) -> None:
-    """Writes the directory, holds it against `MedTokTokenizer`, and prints the command that publishes it.
+    """Write the directory, compare it with `MedTokTokenizer`, and print the command that publishes it.
 
     Raises:
         InputError: there is no tokenizer directory, or it is damaged.
-        UserError: what was written gives other tokens.
+        UserError: the written tokenizer gives other tokens.
     """
     directory = TokenizerDirectory.read(request.tokenizer)
     withheld = {name: count for name, count in directory.config.systems.items() if name in huggingface_card.LICENSED}
@@ -45,18 +45,19 @@ def convert(request: Request) -> None:
         card = huggingface_card.model_card(directory.config, request.workdir, withheld)
         (folder / "README.md").write_text(card, encoding="utf-8")
         compared = check_same(folder, MedTokTokenizer(directory))
-    print(f"{request.output}: {directory.config.codes:,} codes; {compared:,} spellings give the same tokens as here.")
-    for name, count in withheld.items():
-        print(f"  The descriptions of {count:,} codes of {name} were left out: giving them away needs a license.")
-    print(f'  AutoTokenizer.from_pretrained("{request.output}", trust_remote_code=True)')
     print(
-        f"  hf auth login && hf upload TEAM/NAME {request.output} .    # publishes it; add --private to keep it yours"
+        f"Wrote {directory.config.codes:,} codes to {request.output}; {compared:,} spellings give the same tokens as"
+        " the tokenizer directory."
     )
+    for name, count in withheld.items():
+        print(f"  The descriptions of {count:,} codes of {name} were left out, as distributing them needs a license.")
+    print(f'  AutoTokenizer.from_pretrained("{request.output}", trust_remote_code=True)')
+    print(f"  hf auth login && hf upload TEAM/NAME {request.output} .    # publishes it; add --private to hide it")
 
 
 def write(folder: Path, directory: TokenizerDirectory) -> None:
-    """Writes the table, the module and the configuration into an empty directory."""
-    (folder / TABLE).write_bytes(save(to_arrays(directory), {"medtok": json.dumps(about(directory))}))
+    """Write the table, the module and the configuration into an empty directory."""
+    (folder / TABLE).write_bytes(save(to_arrays(directory), {"medtok": json.dumps(metadata(directory))}))
     shutil.copyfile(Path(__file__).with_name(MODULE), folder / MODULE)
     config = {
         "tokenizer_class": "MedTokTokenizer",
@@ -67,8 +68,8 @@ def write(folder: Path, directory: TokenizerDirectory) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 
 
-def about(directory: TokenizerDirectory) -> dict:
-    """What the table says of itself."""
+def metadata(directory: TokenizerDirectory) -> dict:
+    """Return the metadata of the table."""
     config = directory.config
     return {
         "format_version": 1,
@@ -81,7 +82,7 @@ def about(directory: TokenizerDirectory) -> dict:
 
 
 def to_arrays(directory: TokenizerDirectory) -> dict[str, np.ndarray]:
-    """The table as arrays; strings are bytes end to end and where each begins, and the last ends.
+    """Return the table as arrays; a column of strings is one array of bytes and one of offsets `[strings + 1]`.
 
     `compact_text` holds the codes in capitals and without dots, sorted, and `compact_row` the row of each.
     """
@@ -111,25 +112,25 @@ def _bytes(name: str, strings: pa.StringArray) -> dict[str, np.ndarray]:
     lengths = pc.binary_length(strings).to_numpy(zero_copy_only=False)
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
     content = "".join(strings.to_pylist()).encode()
-    # An empty array has no place in a mapped file.
+    # A file with an empty array cannot be mapped.
     return {f"{name}_text": np.frombuffer(content or b"\0", np.uint8), f"{name}_offsets": offsets}
 
 
 def check_same(folder: Path, tokenizer: MedTokTokenizer, count: int = SAMPLE) -> int:
-    """Holds what was written against the tokenizer that it was written from, over several spellings of some codes.
+    """Compare the written tokenizer with its source, on several spellings of a sample of codes.
 
     Returns:
         The number of spellings.
 
     Raises:
-        UserError: one differs.
+        UserError: tokens or embeddings differ.
     """
     exported = load_module(folder).MedTokTokenizer.from_pretrained(folder)
     rows = np.unique(np.linspace(0, len(tokenizer) - 1, count).astype(int))
     spellings = [spelling for row in rows for spelling in spellings_of(tokenizer.key_at(int(row)))]
     for text in spellings:
-        if (here := _outcome(tokenizer, text)) != (there := _outcome(exported, text)):
-            raise UserError(f"{text!r} gives {there} where {here} is right; the directory was not written.")
+        if (expected := _outcome(tokenizer, text)) != (found := _outcome(exported, text)):
+            raise UserError(f"{text!r} gives {found}, but must give {expected}; the directory was not written.")
     keys = [tokenizer.key_at(int(row)) for row in rows]
     if not np.array_equal(exported.embed(keys), tokenizer.embed(keys)):
         raise UserError("The embeddings differ from those of the tokenizer; the directory was not written.")
@@ -137,14 +138,14 @@ def check_same(folder: Path, tokenizer: MedTokTokenizer, count: int = SAMPLE) ->
 
 
 def spellings_of(key: str) -> list[str]:
-    """Ways to write a code, right ones and wrong ones."""
+    """Return valid and invalid spellings of a code."""
     system, code = key.split("/", 1)
     plain = code.replace(".", "")
     return [key, code, plain.lower(), f"{system.lower()}:{plain}", f"{code[:2]}.{plain[2:]}", f"{plain}Z"]
 
 
 def _outcome(tokenizer, text: str) -> list[int] | str:
-    """The token ids of a text, or why there are none."""
+    """Return the token ids of a text, or the reason for having none."""
     try:
         return [int(number) for number in tokenizer.encode(text)]
     except ValueError as error:
@@ -153,10 +154,11 @@ def _outcome(tokenizer, text: str) -> list[int] | str:
 
 
 def load_module(folder: Path):
-    """The module file as it was written into a directory."""
+    """Import the module file of a written directory, without leaving bytecode there."""
     spec = importlib.util.spec_from_file_location("tokenization_medtok", folder / MODULE)
     module = importlib.util.module_from_spec(spec)
-    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    writes = sys.dont_write_bytecode
+    sys.dont_write_bytecode = True
     try:
         spec.loader.exec_module(module)
     finally:

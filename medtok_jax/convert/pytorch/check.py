@@ -1,4 +1,4 @@
-"""Holds a written PyTorch directory against the Flax model: the same codes through both."""
+"""Compare a written PyTorch directory with the Flax model by encoding the same codes with both."""
 
 import dataclasses
 import importlib.util
@@ -19,20 +19,29 @@ from preprocessing.common.errors import UserError
 from preprocessing.graph.neighborhoods import subgraphs
 
 SAMPLE = 64
-# Most an embedding may differ in a place.
+# Largest difference allowed between the elements of two embeddings.
 TOLERANCE = 1e-4
-# Two rows at distances this close may come in either order.
+# Rows whose distances differ by at most this may come in either order.
 TIE = 1e-4
+# Least share of equal token ids.
 IDENTICAL = 0.999
 
 
 @dataclasses.dataclass(frozen=True)
 class Tie:
-    """Where the two models chose different rows: the distances of both, by the Flax model's embedding."""
+    """Describe a token for which the two models chose different rows.
+
+    Attributes:
+        key: `SYSTEM/code`.
+        embedding: one of `EMBEDDINGS`.
+        rank: index of the token among the K of the embedding.
+        flax, torch: rows that the models chose.
+        gap: difference of the rows' distances from the Flax model's embedding.
+    """
 
     key: str
     embedding: str
-    place: int
+    rank: int
     flax: int
     torch: int
     gap: float
@@ -40,7 +49,7 @@ class Tie:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """What came of it: codes compared, largest difference of an embedding, share of equal token ids, the others."""
+    """Hold the result: number of codes, largest difference of embeddings, share of equal token ids, and the ties."""
 
     codes: int
     difference: float
@@ -48,15 +57,15 @@ class Comparison:
     ties: list[Tie]
 
     def describe(self) -> str:
-        """A sentence, and a line for each differing token."""
+        """Return a sentence, and a line for each differing token."""
         lines = [
-            f"{self.codes:,} codes through both models: embeddings within {self.difference:.1e},"
-            f" {self.identical:.3%} of token ids identical{', the others at ties of distance:' if self.ties else '.'}"
+            f"Both models encoded {self.codes:,} codes: embeddings differ by at most {self.difference:.1e},"
+            f" {self.identical:.3%} of token ids are equal{', the others are ties of distance:' if self.ties else '.'}"
         ]
         return "\n".join(
             lines
             + [
-                f"  {tie.key} {tie.embedding} token {tie.place + 1}: {tie.flax} (Flax), {tie.torch} (PyTorch),"
+                f"  {tie.key} {tie.embedding} token {tie.rank + 1}: {tie.flax} (Flax), {tie.torch} (PyTorch),"
                 f" distances {tie.gap:.1e} apart"
                 for tie in self.ties
             ]
@@ -66,21 +75,21 @@ class Comparison:
 def compare(
     folder: Path, saved: SavedModel, encoder_dir: Path, tokenizer: Path, count: int = SAMPLE, progress: bool = True
 ) -> Comparison:
-    """Encodes a sample of real codes with both models, all in float32.
+    """Encode a sample of real codes with both models, all in float32.
 
-    Text states that differ in their last bit may be rounded to different bfloat16 numbers, as caches of them are; that
-    says nothing of the models.
+    float32 is used as text states that differ in their last bit may be rounded to different bfloat16 numbers, which is
+    not a difference of the models.
 
     Args:
         folder: the PyTorch directory.
         saved: the Flax model.
-        encoder_dir: of its text encoder.
+        encoder_dir: directory of its text encoder.
         tokenizer: the tokenizer directory that lists the codes.
-        count: how many codes.
-        progress: whether to show bars.
+        count: number of codes.
+        progress: whether to show progress bars.
 
     Raises:
-        UserError: they differ by more than rounding explains.
+        UserError: the results differ by more than rounding explains.
     """
     saved = _in_float32(saved)
     codes = sample_codes(saved, TokenizerDirectory.read(tokenizer), count)
@@ -103,64 +112,67 @@ def compare(
 
 
 def judge(keys, flax, torch, codebook, model) -> Comparison:
-    """Compares both models.
+    """Compare the results of both models.
 
     Args:
-        keys: of the codes.
-        flax: ids and weights `[n, 4, K]` and embeddings `[n, 4, d]`.
-        torch: ids and embeddings.
+        keys: keys of the codes.
+        flax: ids and weights `[n, 4, K]` and embeddings `[n, 4, d]` of the Flax model.
+        torch: ids and embeddings of the PyTorch model.
         codebook: `[N, d]`.
         model: the `model` section of the configuration.
 
     Raises:
-        UserError: they differ by more than rounding explains.
+        UserError: the results differ by more than rounding explains.
     """
-    (flax_ids, weights, flax_embeddings), (ids, embeddings) = flax, torch
+    (flax_ids, weights, flax_embeddings) = flax
+    (ids, embeddings) = torch
     difference = float(np.abs(flax_embeddings - embeddings).max())
-    ties, wrong = [], flax_ids != ids
+    ties = []
+    wrong = flax_ids != ids
     if model.quantizer_kind != "top_k":
-        # What follows another choice refines something else.
+        # Tokens after a different choice have another residual and cannot be compared.
         wrong &= np.cumsum(wrong, -1) == 1
-    for code, number, place in np.argwhere(wrong):
-        # Tokens that look at what those before them leave.
-        refines = model.quantizer_kind == "residual" or place >= num_nearest(model)
-        before = place if refines and model.quantizer_kind != "top_k" else 0
+    for code, number, rank in np.argwhere(wrong):
+        # Tokens that refine are chosen by the residual that the tokens before them leave.
+        refines = model.quantizer_kind == "residual" or rank >= num_nearest(model)
+        before = rank if refines and model.quantizer_kind != "top_k" else 0
         taken = codebook[flax_ids[code, number, :before]]
-        left = flax_embeddings[code, number] - weights[code, number, :before] @ taken
-        rows = (int(flax_ids[code, number, place]), int(ids[code, number, place]))
-        near, far = (np.linalg.norm(left - codebook[row]) for row in rows)
-        ties.append(Tie(keys[code], EMBEDDINGS[number], int(place), *rows, float(abs(near - far))))
+        residual = flax_embeddings[code, number] - weights[code, number, :before] @ taken
+        rows = (int(flax_ids[code, number, rank]), int(ids[code, number, rank]))
+        near, far = (np.linalg.norm(residual - codebook[row]) for row in rows)
+        ties.append(Tie(keys[code], EMBEDDINGS[number], int(rank), *rows, float(abs(near - far))))
     result = Comparison(len(keys), difference, float(np.mean(flax_ids == ids)), ties)
     if not difference <= TOLERANCE or result.identical < IDENTICAL or any(tie.gap > TIE for tie in ties):
-        raise UserError(f"The PyTorch model does not compute what the Flax model does. {result.describe()}")
+        raise UserError(f"The PyTorch model differs from the Flax model by more than rounding. {result.describe()}")
     return result
 
 
 def sample_codes(saved: SavedModel, directory: TokenizerDirectory, count: int) -> list[dict]:
-    """Codes spread over the table with subgraphs of the knowledge graph, as `MedTok.collate` takes them.
+    """Sample codes evenly from the table, with subgraphs of the knowledge graph, as `MedTok.collate` takes them.
 
-    Every tenth has no description, and every tenth no graph. A code that is no node of the knowledge graph gets the
-    neighborhood of some node.
+    Every tenth code has no description, and every tenth no graph. A code without a node in the knowledge graph gets the
+    neighborhood of some other node.
     """
-    index, table = GraphIndex(saved), directory.table
+    index = GraphIndex(saved)
+    table = directory.table
     rows = np.unique(np.linspace(0, len(table) - 1, count).astype(int))
     columns = {name: table[name].take(rows).to_pylist() for name in ("key", "system", "code", "description")}
     codes = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     graphs = _graphs(saved, index, rows, columns["key"])
-    for place, (code, graph) in enumerate(zip(codes, graphs, strict=True)):
+    for position, (code, graph) in enumerate(zip(codes, graphs, strict=True)):
         del code["key"]
-        code["graph"] = None if place % 10 == 3 else graph
-        if place % 10 == 7:
+        code["graph"] = None if position % 10 == 3 else graph
+        if position % 10 == 7:
             code["description"] = None
     return codes
 
 
 def _graphs(saved: SavedModel, index: GraphIndex, rows: np.ndarray, keys: list[str]) -> list[dict | None]:
-    """Node-link JSON for each code; None where the directory holds no graph."""
+    """Return node-link JSON for each code, or None for all if the directory holds no graph."""
     if saved.graph is None:
         return [None] * len(keys)
     own = np.array([index.find_key(key) for key in keys])
-    # A stride that is prime spreads codes without a node of their own over the graph.
+    # A prime stride spreads the codes without a node of their own over the graph.
     anchors = np.where(own >= 0, own, rows * 7919 % index.num_nodes)
     drawn = subgraphs(index.neighbor_table, anchors[:, None].astype(np.int32), max_nodes=index.max_nodes)
     names = [index.graph.nodes[name] for name in ("source", "source_id", "name", "type")]
@@ -183,21 +195,23 @@ def _graphs(saved: SavedModel, index: GraphIndex, rows: np.ndarray, keys: list[s
 
 def _in_float32(saved: SavedModel) -> SavedModel:
     config = ConfigDict(saved.config.to_dict())
-    config.train.mixed_precision, config.data.cache_dtype = False, "float32"
+    config.train.mixed_precision = False
+    config.data.cache_dtype = "float32"
     return dataclasses.replace(saved, config=config)
 
 
 def _new_code(code: dict) -> NewCode:
-    # An empty list keeps a code without neighbors; None would join it to the code above it.
+    # An empty list keeps the code without neighbors; None would join it to its parent code.
     return NewCode(code["system"], code["code"], code["description"], code["graph"] or [])
 
 
 def load_module(folder: Path):
-    """The module file as it was written into a directory."""
+    """Import the module file of a written directory, without leaving bytecode there."""
     path = folder / "modeling_medtok.py"
     spec = importlib.util.spec_from_file_location("modeling_medtok", path)
     module = importlib.util.module_from_spec(spec)
-    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    writes = sys.dont_write_bytecode
+    sys.dont_write_bytecode = True
     try:
         spec.loader.exec_module(module)
     finally:

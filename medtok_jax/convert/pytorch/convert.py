@@ -1,10 +1,10 @@
-"""A trained model as a PyTorch module that stands alone: `modeling_medtok.py` beside its weights.
+"""Convert a trained model to a stand-alone PyTorch module: `modeling_medtok.py` beside its weights.
 
 OUT/modeling_medtok.py   the module, one file
-OUT/config.json          what the model is, and the metadata of the checkpoint it comes from
+OUT/config.json          configuration of the model, and metadata of its checkpoint
 OUT/model.safetensors    its weights
 OUT/tokenizer.json       wordpieces of its text encoder
-OUT/text_encoder/        the text encoder as it was pretrained, file by file
+OUT/text_encoder/        files of the pretrained text encoder
 """
 
 import json
@@ -36,7 +36,7 @@ from preprocessing.common.errors import InputError
 FORMAT_VERSION = 1
 MODULE = "modeling_medtok.py"
 ENCODER = "text_encoder"
-# Fields of the `model` section that the module knows. One more, and it would compute something else in silence.
+# Fields of the `model` section that the module supports; others are refused, as it would silently ignore them.
 KNOWN = (
     *("codebook_size", "embedding_dim", "text_specific_ratio", "graph_specific_ratio", "shared_ratio", "shared_search"),
     *("text_encoder_model", "text_encoder_type", "text_encoder_trainable"),
@@ -52,102 +52,102 @@ KNOWN = (
     ),
     *("simvq", "ema_decay", "kmeans_init", "kmeans_step", "kmeans_refit", "kmeans_samples", "kmeans_iterations"),
 )
-# Of no meaning on another machine.
+# Fields that have no meaning on another machine.
 MACHINE_FIELDS = ("data_dir", "cache_dir")
 
 
 def convert(request: Request) -> None:
-    """Writes the directory, compares both models on a sample of codes where torch is installed, and says what is next.
+    """Write the directory, compare both models on a sample of codes if torch is installed, and print the next steps.
 
     Raises:
-        InputError: there is no model, or it is of a configuration that the module does not know.
-        UserError: the two models do not compute the same.
+        InputError: there is no model, or the module does not support its configuration.
+        UserError: the results of the two models differ.
     """
-    saved, about = load(request)
+    saved, metadata = load(request)
     check_known(saved)
     encoder_dir = find_encoder(saved)
     with whole_folder(request.output) as folder:
-        write(folder, saved, about, encoder_dir)
+        write(folder, saved, metadata, encoder_dir)
         if extras.installed("torch"):
             from medtok_jax.convert.pytorch import check
 
             print(check.compare(folder, saved, encoder_dir, request.tokenizer).describe())
         else:
             print(f"The two models were not compared: {extras.missing('torch')}.")
-    print(f"{request.output}: {MODULE} and its weights. It needs torch, transformers and safetensors:")
+    print(f"Wrote {MODULE} and its weights to {request.output}. It needs torch, transformers and safetensors:")
     print(f"  cd {request.output} && python -c \"from modeling_medtok import MedTok; MedTok.from_pretrained('.')\"")
     print(f"  python -m medtok_jax.convert --from=pytorch --input={request.output} --output=WORKDIR    # and back")
 
 
 def load(request: Request) -> tuple[SavedModel, dict]:
-    """The model of a request and the metadata of its checkpoint.
+    """Load the model of a request and the metadata of its checkpoint.
 
-    The tokenizer directory's own model is taken, which its tokens come from; without one that of the work directory.
+    The model of the tokenizer directory is preferred, as the tokens come from it, to that of the work directory.
 
     Raises:
-        InputError: there is neither.
+        InputError: neither holds a model.
     """
     if (request.tokenizer / model_reader.CONFIG).is_file() or request.workdir is None:
-        return model_reader.load(request.tokenizer), _about(request.tokenizer, request.workdir)
+        return model_reader.load(request.tokenizer), _metadata(request.tokenizer, request.workdir)
     with tempfile.TemporaryDirectory() as folder:
         model_writer.export(request.workdir, folder)
-        return model_reader.load(folder), _about(Path(folder), request.workdir)
+        return model_reader.load(folder), _metadata(Path(folder), request.workdir)
 
 
-def _about(folder: Path, workdir: Path | None) -> dict:
-    """Metadata of the checkpoint; what a tokenizer directory keeps of it where the checkpoint is not at hand."""
+def _metadata(folder: Path, workdir: Path | None) -> dict:
+    """Return the metadata of the checkpoint, or the part that a tokenizer directory keeps if there is no checkpoint."""
     content = json.loads((folder / model_reader.CONFIG).read_text(encoding="utf-8"))
-    about = {n: content[n] for n in ("config", "step", "fingerprint", "encoder", "node_types", "relation_names")}
+    metadata = {n: content[n] for n in ("config", "step", "fingerprint", "encoder", "node_types", "relation_names")}
     if workdir is not None:
         found = checkpoints.find(workdir, prefer="best")
         if found.step == content["step"]:
-            about = found.about()
-    data = {name: value for name, value in about["config"]["data"].items() if name not in MACHINE_FIELDS}
-    config = {name: value for name, value in about["config"].items() if name not in ("init_from", "resume_from")}
-    return about | {"config": config | {"data": data}}
+            metadata = found.about()
+    data = {name: value for name, value in metadata["config"]["data"].items() if name not in MACHINE_FIELDS}
+    config = {name: value for name, value in metadata["config"].items() if name not in ("init_from", "resume_from")}
+    return metadata | {"config": config | {"data": data}}
 
 
 def check_known(saved: SavedModel) -> None:
-    """Refuses a configuration that the module does not know.
+    """Refuse a configuration that the module does not support.
 
     Raises:
-        InputError: naming the field.
+        InputError: names the field that is not supported.
     """
     model = saved.config.model
     for name in sorted(set(model.keys()) - set(KNOWN)):
-        raise InputError(f"model.{name} is not known to this conversion; use the release that trained the model.")
+        raise InputError(f"This conversion does not know model.{name}; use the release that trained the model.")
     if (modalities := saved.config.data.get("modalities", "both")) != "both":
-        raise InputError(f"data.modalities is {modalities!r}, an ablation; only models of both are converted.")
+        raise InputError(f"data.modalities is {modalities!r}; only models of both modalities can be converted.")
     for name, allowed in CHOICES.items():
         section, field = name.split(".")
         if section == "model" and model[field] not in allowed:
-            raise InputError(f"{name} is {model[field]!r}; this conversion knows {', '.join(allowed)}.")
+            raise InputError(f"{name} is {model[field]!r}; this conversion supports {', '.join(allowed)}.")
 
 
 def find_encoder(saved: SavedModel) -> Path:
-    """The directory of the text encoder that the model was trained with.
+    """Return the directory of the text encoder that the model was trained with.
 
     Raises:
-        InputError: it is absent, or another one.
+        InputError: the text encoder is absent, or differs from that of training.
     """
     name = saved.config.model.text_encoder_model
     directory = resolve_text_encoder(name)
     if (identity := encoder_identity(directory)) != saved.encoder:
         raise InputError(
-            f"The model was trained with another text encoder than {name} is now ({saved.encoder[:12]} instead of"
-            f" {identity[:12]}); install that one."
+            f"The text encoder {name} has the identity {identity[:12]}, but the model was trained with"
+            f" {saved.encoder[:12]}; install that one."
         )
     return directory
 
 
-def write(folder: Path, saved: SavedModel, about: dict, encoder_dir: Path) -> None:
-    """Writes all files of the directory.
+def write(folder: Path, saved: SavedModel, metadata: dict, encoder_dir: Path) -> None:
+    """Write all files of the directory.
 
     Args:
         folder: an empty directory.
         saved: the model.
-        about: metadata of its checkpoint.
-        encoder_dir: of its text encoder.
+        metadata: metadata of its checkpoint.
+        encoder_dir: directory of its text encoder.
     """
     shutil.copyfile(Path(__file__).with_name(MODULE), folder / MODULE)
     (folder / "model.safetensors").write_bytes(save(weights.to_torch(saved.variables), {"format": "pt"}))
@@ -162,12 +162,13 @@ def write(folder: Path, saved: SavedModel, about: dict, encoder_dir: Path) -> No
     for name in sorted(names):
         if (encoder_dir / name).is_file():
             shutil.copyfile(encoder_dir / name, folder / ENCODER / name)
-    (folder / "config.json").write_text(json.dumps(describe(saved, about), indent=1) + "\n", encoding="utf-8")
+    (folder / "config.json").write_text(json.dumps(describe(saved, metadata), indent=1) + "\n", encoding="utf-8")
 
 
-def describe(saved: SavedModel, about: dict) -> dict:
-    """What `config.json` says."""
-    model, index = saved.config.model.to_dict(), GraphIndex(saved)
+def describe(saved: SavedModel, metadata: dict) -> dict:
+    """Return the contents of `config.json`."""
+    model = saved.config.model.to_dict()
+    index = GraphIndex(saved)
     regions = Regions.from_ratios(model["codebook_size"], model["text_specific_ratio"], model["graph_specific_ratio"])
     sources = saved.graph.nodes["source"].unique().to_pylist() if saved.graph else []
     sizes = {name: getattr(saved.sizes, name) for name in saved.sizes.__dataclass_fields__}
@@ -187,11 +188,11 @@ def describe(saved: SavedModel, about: dict) -> dict:
         "text_state_dtype": saved.config.data.cache_dtype,
         "neighborhood": neighborhood,
         "learned_missing_graph": saved.learned_missing_graph,
-        "checkpoint": about,
+        "checkpoint": metadata,
     }
 
 
 def _searched(regions: Regions, region: str, model: dict) -> tuple[int, int]:
-    """First row and one past the last row that an embedding of a region is searched among."""
-    whole = region == "shared" and model.get("shared_search", "region") == "book"
-    return (0, regions.size) if whole else regions.bounds(region)
+    """Return the first row, and one past the last, that the embeddings of a region search."""
+    searches_all = region == "shared" and model.get("shared_search", "region") == "book"
+    return (0, regions.size) if searches_all else regions.bounds(region)

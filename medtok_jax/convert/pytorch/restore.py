@@ -1,7 +1,7 @@
-"""A PyTorch directory back as a work directory with a Flax checkpoint, bit for bit, fine-tuned or not. No torch here.
+"""Convert a PyTorch directory back to a work directory with a Flax checkpoint, bit for bit. No torch here.
 
-The checkpoint holds the weights as they are now and the metadata of the one they came from. The optimizer begins anew:
-its moments never left the first checkpoint.
+The checkpoint holds the current weights, fine-tuned or not, and the metadata of the original checkpoint. The optimizer
+state starts anew, as the PyTorch directory does not hold it.
 """
 
 import json
@@ -28,65 +28,69 @@ from preprocessing.common.errors import InputError, UserError
 
 
 def restore(source: Path, output: Path) -> None:
-    """Writes the work directory and reads it back to compare every array.
+    """Write the work directory, and read it back to compare every array.
 
     Args:
-        source: what `--to=pytorch` or `MedTok.save_pretrained` wrote.
-        output: the work directory.
+        source: directory that `--to=pytorch` or `MedTok.save_pretrained` wrote.
+        output: the work directory to write.
 
     Raises:
-        InputError: `source` is no such directory, damaged, or of a configuration not known here.
+        InputError: `source` is not such a directory, is damaged, or has a configuration that is not supported.
+        UserError: an array of the written checkpoint differs.
     """
-    saved, about = read_model(read_config(source / "config.json"), source)
-    state = to_state(saved, about, source)
+    saved, metadata = read_model(read_config(source / "config.json"), source)
+    state = to_state(saved, metadata, source)
     with whole_folder(output) as folder:
-        checkpoints.save(folder, "best", state, about)
+        checkpoints.save(folder, "best", state, metadata)
         written = flatten(checkpoints.find(folder, prefer="best").restore_variables())
         for name, array in saved.variables.items():
             if not np.array_equal(written[name], array, equal_nan=True):
-                raise UserError(f"{name} came back from the checkpoint as something else; nothing was written.")
-    print(f"{output}: checkpoint of step {about['step']}, {len(saved.variables)} arrays bit for bit. Its tokens:")
+                raise UserError(f"{name} differs in the checkpoint that was written; the work directory was not kept.")
+    print(f"Wrote a checkpoint of step {metadata['step']} with {len(saved.variables)} equal arrays to {output}.")
+    print("To make its tokens:")
     print(f"  python -m medtok_jax.tokenize vocabulary --workdir={output} --output={output}/tokenizer --with_model")
 
 
 def read_config(path: Path) -> dict:
-    """What `config.json` says.
+    """Read `config.json`.
 
     Raises:
-        InputError: it is no such file, or of another version.
+        InputError: the file is not a configuration of a PyTorch MedTok, or is of another version.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        kind, version = content["model_type"], content["format_version"]
+        kind = content["model_type"]
+        version = content["format_version"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{path} is no configuration of a PyTorch MedTok ({error!r}).") from error
+        raise InputError(f"{path} is not the configuration of a PyTorch MedTok ({error!r}).") from error
     if (kind, version) != ("medtok", convert.FORMAT_VERSION):
         raise InputError(
-            f"{path} is of {kind!r}, format version {version!r}, not of 'medtok', version {convert.FORMAT_VERSION}."
+            f"{path} has model_type {kind!r} and format version {version!r}; they must be 'medtok' and"
+            f" {convert.FORMAT_VERSION}."
         )
     return content
 
 
 def read_model(content: dict, source: Path) -> tuple[SavedModel, dict]:
-    """The model, whose variables are still to be filled in, and the metadata of its checkpoint.
+    """Return the model, without its variables, and the metadata of its checkpoint.
 
     Raises:
-        InputError: the configuration is damaged or not known, or the text encoder is another one.
+        InputError: the configuration is damaged or not supported, or the text encoder differs.
     """
     try:
-        about = dict(content["checkpoint"])
-        about["config"] = _whole_config(about["config"], content["model"])
+        metadata = dict(content["checkpoint"])
+        metadata["config"] = _complete_config(metadata["config"], content["model"])
         neighborhood = {n: tuple(v) if isinstance(v, list) else v for n, v in content["neighborhood"].items()}
         saved = SavedModel(
-            config=ConfigDict({name: about["config"][name] for name in model_reader.SECTIONS}),
+            config=ConfigDict({name: metadata["config"][name] for name in model_reader.SECTIONS}),
             sizes=InputSizes(**content["sizes"]),
             node_types=tuple(content["node_types"]),
             relation_names=tuple(content["relation_names"]),
             reverse=tuple(content["reverse"]),
             neighborhood=Neighborhood(**neighborhood),
             learned_missing_graph=content["learned_missing_graph"],
-            encoder=about["encoder"],
-            fingerprint=about["fingerprint"],
+            encoder=metadata["encoder"],
+            fingerprint=metadata["fingerprint"],
             variables={},
             graph=None,
         )
@@ -96,35 +100,35 @@ def read_model(content: dict, source: Path) -> tuple[SavedModel, dict]:
     encoder_dir = source / convert.ENCODER
     if encoder_identity(encoder_dir) != saved.encoder:
         raise InputError(
-            f"{encoder_dir} is not the text encoder that the model came with. To train it, open the model with"
-            " train_text_encoder=True: its weights are then saved with the model."
+            f"{encoder_dir} differs from the text encoder of the converted model. To train the text encoder, open the"
+            " model with train_text_encoder=True, so that its weights are saved with the model."
         )
-    return saved, {"first_step": 0, "last_step": about["step"], "best_total_loss": None} | about
+    return saved, {"first_step": 0, "last_step": metadata["step"], "best_total_loss": None} | metadata
 
 
-def _whole_config(config: dict, model: dict) -> dict:
-    """The training configuration; what a tokenizer directory does not keep of it is as in configs/default.py."""
-    whole = default.get_config().to_dict() | config
-    whole["data"] = {"data_dir": "", "cache_dir": ""} | config["data"]
-    # The model may have come to train its text encoder too.
-    return with_later_fields(whole | {"model": model}).to_dict()
+def _complete_config(config: dict, model: dict) -> dict:
+    """Return the training configuration, with fields of configs/default.py that a tokenizer directory does not keep."""
+    complete = default.get_config().to_dict() | config
+    complete["data"] = {"data_dir": "", "cache_dir": ""} | config["data"]
+    # The PyTorch model may train its text encoder although the original model did not.
+    return with_later_fields(complete | {"model": model}).to_dict()
 
 
-def to_state(saved: SavedModel, about: dict, source: Path) -> TrainState:
-    """The state of a run that stands where the checkpoint stood, its optimizer fresh; `saved` gets its variables.
+def to_state(saved: SavedModel, metadata: dict, source: Path) -> TrainState:
+    """Return the training state at the step of the checkpoint, with a fresh optimizer; fill the variables of `saved`.
 
     Raises:
-        InputError: the weights are not those that the configuration calls for.
+        InputError: the weights do not match the configuration.
     """
     _, params, fixed = model_reader.structure(saved, saved.sizes, source / convert.ENCODER)
     names = flatten({"params": nnx.to_pure_dict(params), "fixed": nnx.to_pure_dict(fixed)})
     weights = pytorch_weights.read_weights(source / "model.safetensors")
     saved.variables.update(pytorch_weights.to_flax(weights, names))
     params = model_reader.fill(params, saved.variables, "params")
-    config = ConfigDict(about["config"])
-    schedule = learning_rate(config, first_step=about["first_step"], last_step=about["last_step"])
+    config = ConfigDict(metadata["config"])
+    schedule = learning_rate(config, first_step=metadata["first_step"], last_step=metadata["last_step"])
     return TrainState(
-        step=jnp.asarray(about["step"], jnp.int32),
+        step=jnp.asarray(metadata["step"], jnp.int32),
         params=params,
         fixed=model_reader.fill(fixed, saved.variables, "fixed"),
         opt_state=create_optimizer(config, schedule).init(params),

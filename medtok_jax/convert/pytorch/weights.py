@@ -1,7 +1,7 @@
-"""Names and layouts of the variables in Flax and in `modeling_medtok`: nothing is computed, so both ways are exact.
+"""Rename and transpose weights between Flax and `modeling_medtok`, exactly in both directions.
 
-Both name their modules alike. Flax keeps kernels as `[in, out]` and PyTorch as `[out, in]`; `Bert` holds query, key and
-value in one matrix and transformers' `BertModel` in three.
+Both have the same module names. Flax stores kernels as `[in, out]` and PyTorch as `[out, in]`; `Bert` holds query, key
+and value in one matrix and transformers' `BertModel` in three.
 """
 
 import re
@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 from preprocessing.common.errors import InputError
 
-# Flax collections in front of every name; which one a variable is of is told by the configuration.
+# Flax collections that prefix every name; the configuration decides the collection of a variable.
 COLLECTIONS = ("params.", "fixed.")
 BERT = "text_encoder.bert."
 _LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
@@ -34,10 +34,10 @@ _BERT_NAME = re.compile(r"(?:layers\.(\d+)\.)?(\w+)")
 
 
 def torch_names(name: str) -> list[str]:
-    """Names in PyTorch of a Flax variable: one, or three for query, key and value side by side.
+    """Return the PyTorch names of a Flax variable: one, or three for the joined query, key and value.
 
     Args:
-        name: dotted, as in `model.safetensors` of a tokenizer directory (`params.text_head.kernel`).
+        name: dotted name, as in `model.safetensors` of a tokenizer directory (`params.text_head.kernel`).
     """
     module, _, leaf = name.partition(".")[2].rpartition(".")
     leaf = _LEAVES.get(leaf, leaf)
@@ -49,7 +49,7 @@ def torch_names(name: str) -> list[str]:
 
 
 def to_torch(variables: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """All variables as PyTorch names and lays them out."""
+    """Return all variables with the names and layouts of PyTorch."""
     weights = {}
     for name, array in variables.items():
         targets = torch_names(name)
@@ -59,21 +59,21 @@ def to_torch(variables: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def to_flax(weights: Mapping[str, np.ndarray], names: Iterable[str]) -> dict[str, np.ndarray]:
-    """Undoes `to_torch`.
+    """Return all variables with the names and layouts of Flax, undoing `to_torch`.
 
     Args:
-        weights: of a PyTorch model.
-        names: of all variables of the Flax model.
+        weights: weights of a PyTorch model.
+        names: names of all variables of the Flax model.
 
     Raises:
-        InputError: weights are missing, or more than the model has.
+        InputError: weights are missing or unexpected.
     """
     targets = {name: torch_names(name) for name in names}
     wanted = {target for group in targets.values() for target in group}
     if wanted != weights.keys():
         odd = min(wanted ^ weights.keys())
-        what = "lack" if odd in wanted else "hold what the configuration does not call for:"
-        raise InputError(f"The PyTorch weights {what} {odd}; take the directory as save_pretrained wrote it.")
+        problem = f"lack {odd}" if odd in wanted else f"hold {odd}, which the configuration does not have"
+        raise InputError(f"The PyTorch weights {problem}; give the directory as save_pretrained wrote it.")
     joined = {name: np.concatenate([weights[target] for target in group]) for name, group in targets.items()}
     return {
         name: np.ascontiguousarray(array.T) if name.endswith(".kernel") else array for name, array in joined.items()
@@ -81,12 +81,12 @@ def to_flax(weights: Mapping[str, np.ndarray], names: Iterable[str]) -> dict[str
 
 
 def read_weights(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a safetensors file.
+    """Read the arrays of a safetensors file.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the file cannot be read, or holds a dtype that NumPy does not have.
     """
     try:
         return load_file(path)
     except (OSError, SafetensorError, TypeError, KeyError) as error:
-        raise InputError(f"{path} cannot be read as safetensors of numbers that NumPy knows ({error}).") from error
+        raise InputError(f"{path} cannot be read as safetensors with dtypes of NumPy ({error}).") from error

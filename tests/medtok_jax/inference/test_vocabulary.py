@@ -137,4 +137,4 @@ def test_the_whole_vocabulary_of_a_run_on_a_sample(finished_run, trained, tmp_pa
     for name in LOOK_UP:
         assert (tmp_path / "tok" / name).read_bytes() == (trained.path / name).read_bytes()
     commands.verify(str(tmp_path / "tok"))
-    assert f"{trained.config.codes} codes, 2 files, all as written" in capsys.readouterr().out
+    assert f"{trained.config.codes} codes in 2 files, all as they were written." in capsys.readouterr().out

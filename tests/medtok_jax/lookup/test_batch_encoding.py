@@ -142,7 +142,7 @@ def test_errors_and_fallback(tokenizer):
         ({"padding": 1}, "padding is 1"),
         ({"truncation": True}, "need max_length"),
         ({"padding": "max_length"}, "need max_length"),
-        ({"truncation": True, "max_length": WIDTH + 1}, f"one code takes {WIDTH + 2} places"),
+        ({"truncation": True, "max_length": WIDTH + 1}, f"must be at least {WIDTH + 2}, the tokens of one code"),
         ({"max_length": "512"}, "it must be a number of tokens"),
         ({"max_length": True}, "it must be a number of tokens"),
         ({"return_tensors": "tf"}, "return_tensors is 'tf'"),

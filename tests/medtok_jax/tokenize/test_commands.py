@@ -64,12 +64,12 @@ def test_says_how_it_is_used(arguments):
 @pytest.mark.parametrize(
     ("arguments", "given", "sentence"),
     [
-        (["code"], {}, "Say which codes"),
-        (["code", "E11.9"], {}, "one of --tokenizer=TOK and --workdir=DIR"),
-        (["code", "E11.9"], {"tokenizer": "a", "workdir": "b"}, "one of --tokenizer=TOK and --workdir=DIR"),
+        (["code"], {}, "No code is given"),
+        (["code", "E11.9"], {}, "either --tokenizer=TOK or --workdir=DIR"),
+        (["code", "E11.9"], {"tokenizer": "a", "workdir": "b"}, "either --tokenizer=TOK or --workdir=DIR"),
         (["code", "E11.9"], {"workdir": "/absent"}, "/absent/tokenizer is not a directory"),
-        (["code", "E11.9", "E11"], {"description": "x"}, "of one code"),
-        (["code", "E11.9"], {"tokenizer": "a", "graph": "/absent"}, "--graph=/absent is no readable JSON"),
+        (["code", "E11.9", "E11"], {"description": "x"}, "for one code"),
+        (["code", "E11.9"], {"tokenizer": "a", "graph": "/absent"}, "--graph=/absent is not a readable JSON"),
         (["file"], {}, "--input is missing"),
         (["file"], {"input": "a"}, "--output is missing"),
         (["verify"], {}, "--tokenizer is missing"),
@@ -87,4 +87,7 @@ def test_bad_input_is_one_sentence(arguments, given, sentence, tokenizer):
 def test_it_runs_as_a_module(tokenizer):
     command = [sys.executable, "-m", "medtok_jax.tokenize", "verify", f"--tokenizer={tokenizer.directory.path}"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout == f"{tokenizer.directory.path}: {len(tokenizer)} codes, 2 files, all as written\n"
+    assert (
+        done.stdout
+        == f"Verified {tokenizer.directory.path}: {len(tokenizer)} codes in 2 files, all as they were written.\n"
+    )

@@ -126,8 +126,8 @@ def test_bad_lines_of_csv(tokenizer, tmp_path):
         (10, "ICD10CM/E11.9"),
     ]
     reasons = {int(row[0]): row[3] for row in rejects(output)}
-    assert reasons[2] == "1 cells where the header has 2"
-    assert reasons[3] == "3 cells where the header has 2"
+    assert reasons[2] == "the row has 1 cells where the header has 2"
+    assert reasons[3] == "the row has 3 cells where the header has 2"
     assert reasons[5] == "its code is not UTF-8"
     assert reasons[7] == "it has no code"
     assert "field larger than field limit" in reasons[8]
@@ -147,7 +147,7 @@ def test_bad_lines_of_json(tokenizer, tmp_path):
     assert [(row["row"], row["key"]) for row in read_rows(output)] == [(1, "ICD10CM/E11.9"), (3, "ICD10CM/E11")]
     reasons = {int(row[0]): row[3] for row in rejects(output)}
     assert list(reasons) == [2, 4, 5, 6, 7, 8, 9, 10, 11, 12]
-    assert "no JSON" in reasons[2]
+    assert "is not JSON" in reasons[2]
     assert reasons[5] == "its code is 250.0, not text"
     assert "has no column 'code'" in reasons[6]
     assert reasons[11] == "its code is a list, not text"
@@ -186,15 +186,15 @@ def test_columns(tokenizer, tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
-        ("absent.csv", None, "There is no file .*absent.csv"),
+        ("absent.csv", None, "absent.csv does not exist"),
         ("codes.txt", b"E11", "codes.txt ends in none of .csv, .json, .jsonl, .parquet"),
         ("codes.csv", b"", "has no column 'code'"),
-        ("codes.json", b"", "is no list of codes"),
+        ("codes.json", b"", "is not a list of codes"),
         ("codes.json", b'["E11.9", ', "is broken JSON"),
         ("codes.json", b'["E11.9" "E11"]', "is broken JSON"),
-        ("codes.json", b"\xff", "is no list of codes"),
-        ("codes.parquet", b"PAR1", "is no readable Parquet file"),
-        ("codes.parquet", b"", "is no readable Parquet file"),
+        ("codes.json", b"\xff", "is not a list of codes"),
+        ("codes.parquet", b"PAR1", "is not a readable Parquet file"),
+        ("codes.parquet", b"", "is not a readable Parquet file"),
     ],
 )
 def test_a_file_that_cannot_be_read_leaves_nothing(tokenizer, tmp_path, name, content, sentence):
