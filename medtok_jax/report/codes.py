@@ -36,7 +36,8 @@ def select(tokenizer: MedTokTokenizer, codes: Path | None, max_codes: int) -> Se
     """
     table = tokenizer.directory.table
     if codes is None:
-        rows, rejected = np.arange(len(table)), []
+        rows = np.arange(len(table))
+        rejected = []
     else:
         rows, rejected = _find(tokenizer, codes)
         if not len(rows):

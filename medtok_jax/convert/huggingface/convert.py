@@ -11,6 +11,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pyarrow as pa
@@ -153,7 +154,7 @@ def _outcome(tokenizer, text: str) -> list[int] | str:
         return f"several codes: {', '.join(error.candidates)}" if ambiguous else "no code"
 
 
-def load_module(folder: Path):
+def load_module(folder: Path) -> ModuleType:
     """Import the module file of a written directory, without leaving bytecode there."""
     spec = importlib.util.spec_from_file_location("tokenization_medtok", folder / MODULE)
     module = importlib.util.module_from_spec(spec)

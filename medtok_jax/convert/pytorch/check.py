@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -111,11 +112,17 @@ def compare(
     return judge(keys, ours, (ids, embeddings), codebook, saved.config.model)
 
 
-def judge(keys, flax, torch, codebook, model) -> Comparison:
+def judge(
+    keys: list[str],
+    flax: tuple[np.ndarray, np.ndarray, np.ndarray],
+    torch: tuple[np.ndarray, np.ndarray],
+    codebook: np.ndarray,
+    model: ConfigDict,
+) -> Comparison:
     """Compare the results of both models.
 
     Args:
-        keys: keys of the codes.
+        keys: `SYSTEM/code` of each code.
         flax: ids and weights `[n, 4, K]` and embeddings `[n, 4, d]` of the Flax model.
         torch: ids and embeddings of the PyTorch model.
         codebook: `[N, d]`.
@@ -205,7 +212,7 @@ def _new_code(code: dict) -> NewCode:
     return NewCode(code["system"], code["code"], code["description"], code["graph"] or [])
 
 
-def load_module(folder: Path):
+def load_module(folder: Path) -> ModuleType:
     """Import the module file of a written directory, without leaving bytecode there."""
     path = folder / "modeling_medtok.py"
     spec = importlib.util.spec_from_file_location("modeling_medtok", path)

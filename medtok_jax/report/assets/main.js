@@ -1,4 +1,4 @@
-// Brings the parts together: the summary, and what happens when a code is chosen.
+// Connects the parts: shows the summary, and updates all parts when a code is chosen.
 
 const METHOD_NAMES = { tsne: "t-SNE", umap: "UMAP", pca: "principal components" };
 
@@ -20,7 +20,7 @@ function showSummary() {
   const notes = [];
   if (about.num_rejected) {
     const some = about.rejected.map(([code]) => code).join(", ");
-    notes.push(`${number(about.num_rejected)} of the codes listed could not be found: ${some}${about.num_rejected > about.rejected.length ? ", ..." : ""}.`);
+    notes.push(`${number(about.num_rejected)} of the listed codes could not be found: ${some}${about.num_rejected > about.rejected.length ? ", ..." : ""}.`);
   }
   document.getElementById("notes").textContent = notes.join(" ");
   document.getElementById("footer").textContent = `Maps by ${METHOD_NAMES[about.method]}. Tokenizer ${about.name}, identity ${about.identity}`

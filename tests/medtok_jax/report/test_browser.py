@@ -320,7 +320,7 @@ def test_list_of_codes(browser, tokenizer, tmp_path):
     codes.write_text("\n".join([*wanted, "XYZ"]))
     path = build.write(tokenizer.directory.path, tmp_path, codes=codes, method="pca", max_codes=9, progress=False)
     with opened(browser, path) as page:
-        assert page.locator("#notes").inner_text() == "1 of the codes listed could not be found: XYZ."
+        assert page.locator("#notes").inner_text() == "1 of the listed codes could not be found: XYZ."
         assert page.locator("#heat-mode").input_value() == "listed"
         labels = page.evaluate("document.getElementById('heat-map').layout.xaxis.ticktext")
         assert labels == [code.split("/")[-1] for code in wanted]
