@@ -184,8 +184,8 @@ def validate(config: ConfigDict, num_devices: int) -> None:
         raise InputError(f"augment.mask_positives is {config.augment.mask_positives}; it must be between 0 and 1.")
     if config.augment.modality_dropout > 0.5:
         raise InputError(
-            f"augment.modality_dropout is {config.augment.modality_dropout}; it must be at most 0.5, as it is the share"
-            " of codes without a graph, and again that of codes without a text."
+            f"augment.modality_dropout is {config.augment.modality_dropout}; it must be at most 0.5, as this share of"
+            " codes loses the graph, and another equal share the text."
         )
     _validate_codebook(config.model)
     _validate_modalities(config)
@@ -203,22 +203,22 @@ def _validate_codebook(model: ConfigDict) -> None:
         if model.num_top_k_tokens > rows:
             raise InputError(
                 f"model.num_top_k_tokens is {model.num_top_k_tokens}, but the {name} region has only {rows} rows"
-                f" (model.codebook_size={model.codebook_size} x {ratio:g}); lower the one or raise the other."
+                f" (model.codebook_size={model.codebook_size} x {ratio:g}); use fewer tokens or a larger region."
             )
     if model.quantizer_kind == "pursuit" and model.shared_search == "book":
         raise InputError(
-            "model.shared_search='book' is not for model.quantizer_kind='pursuit', whose nearest and refining tokens"
-            " have a part of a region each; choose region, or another kind."
+            "model.shared_search='book' does not work with model.quantizer_kind='pursuit', whose nearest and refining"
+            " tokens need a part of one region each; set model.shared_search=region, or another kind."
         )
     if model.num_nearest_tokens > model.num_top_k_tokens:
         raise InputError(
-            f"model.num_nearest_tokens={model.num_nearest_tokens} must be at most the"
-            f" {model.num_top_k_tokens} tokens of model.num_top_k_tokens."
+            f"model.num_nearest_tokens is {model.num_nearest_tokens}; it must be at most"
+            f" model.num_top_k_tokens={model.num_top_k_tokens}."
         )
     if model.simvq and model.ema_decay:
         raise InputError(
-            f"model.simvq=True trains a map of frozen rows while model.ema_decay={model.ema_decay} moves the rows;"
-            " choose one of the two."
+            f"model.simvq=True trains a map of frozen rows, but model.ema_decay={model.ema_decay} moves the rows; use"
+            " only one of the two."
         )
 
 
@@ -226,12 +226,12 @@ def _validate_modalities(config: ConfigDict) -> None:
     if config.data.modalities == "graph" and config.model.text_encoder_trainable:
         raise InputError(
             "data.modalities='graph' leaves no text to train the encoder of model.text_encoder_trainable=True on;"
-            " set one of the two otherwise."
+            " change one of the two."
         )
     if config.loss.distillation_weight and config.model.text_encoder_trainable:
         raise InputError(
             f"loss.distillation_weight={config.loss.distillation_weight} distills a frozen text encoder, but"
-            " model.text_encoder_trainable=True trains it; set one of the two otherwise."
+            " model.text_encoder_trainable=True trains it; change one of the two."
         )
 
 
@@ -249,21 +249,22 @@ def _validate_training(config: ConfigDict, num_devices: int) -> None:
         over = f" in groups of train.model_parallel={train.model_parallel}" if train.model_parallel > 1 else ""
         raise InputError(
             f"train.batch_size={train.batch_size} is not divisible by the {num_devices} devices in use{over};"
-            f" take a multiple of {stacks}, or fewer devices by train.num_devices."
+            f" use a multiple of {stacks}, or set train.num_devices to fewer devices."
         )
     positives = tuple(config.loss.positive_relations)
     if positives and train.batch_size % 2:
         raise InputError(
-            f"train.batch_size={train.batch_size} must be even, as half of a batch are positives of the other half by"
-            f" loss.positive_relations={positives}."
+            f"train.batch_size={train.batch_size} must be even, as loss.positive_relations={positives} makes half of a"
+            " batch the positives of the other half."
         )
     if not train.steps and not train.epochs:
-        raise InputError("train.steps and train.epochs are both 0; one of them must be more.")
+        raise InputError("train.steps and train.epochs are both 0; one of them must be more than 0.")
     if not buckets or list(buckets) != sorted(set(buckets)) or buckets[0] < 2:
-        raise InputError(f"data.length_buckets={buckets} must be rising lengths of 2 or more.")
+        raise InputError(f"data.length_buckets={buckets} must be ascending lengths of 2 or more.")
     if config.data.max_length > buckets[-1]:
         raise InputError(
-            f"data.max_length={config.data.max_length} does not fit the largest of data.length_buckets={buckets}."
+            f"data.max_length={config.data.max_length} is larger than the largest of data.length_buckets={buckets};"
+            " lower it, or add a bucket."
         )
 
 
@@ -273,8 +274,8 @@ def _validate_model_parallel(config: ConfigDict, num_devices: int) -> None:
         raise InputError(f"train.model_parallel={parts} does not divide the {num_devices} devices in use.")
     if config.model.codebook_size % parts:
         raise InputError(
-            f"model.codebook_size={config.model.codebook_size} cannot be cut into train.model_parallel={parts} equal"
-            f" parts; take a multiple of {parts}."
+            f"model.codebook_size={config.model.codebook_size} cannot be divided into train.model_parallel={parts}"
+            f" equal parts; use a multiple of {parts}."
         )
 
 

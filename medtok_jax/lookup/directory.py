@@ -85,13 +85,13 @@ class Tokens:
 
 
 def check_replaceable(path: Path) -> None:
-    """Refuses to write over what is no tokenizer.
+    """Refuse to replace anything but a tokenizer directory or an empty directory.
 
     Raises:
-        InputError: something else lies there.
+        InputError: `path` exists and is something else.
     """
     if path.exists() and not (path / CONFIG).is_file() and not (path.is_dir() and not any(path.iterdir())):
-        raise InputError(f"{path} exists and is no tokenizer directory; choose another.")
+        raise InputError(f"{path} exists and is not a tokenizer directory; choose another directory.")
 
 
 @contextlib.contextmanager
@@ -115,15 +115,18 @@ def replacing(path: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def write(path: Path, tokens: Tokens, about: dict, add: Callable[[Path], object] | None = None) -> TokenizerConfig:
-    """Writes a tokenizer directory, which appears (or replaces an older one) only when it is whole.
+def write(path: Path, tokens: Tokens, metadata: dict, add: Callable[[Path], object] | None = None) -> TokenizerConfig:
+    """Write a tokenizer directory, which appears (or replaces an older one) only when it is complete.
 
     Args:
         path: the directory.
         tokens: codes in any order.
-        about: the fields of `TokenizerConfig` that `tokens` does not tell: `regions`, `num_top_k_tokens`,
+        metadata: the fields of `TokenizerConfig` that do not follow from `tokens`: `regions`, `num_top_k_tokens`,
             `quantizer_kind`, `prefer`, `data_set`, `text_encoder`, `training`.
-        add: called with the directory in the making; may write more files into it.
+        add: called with the unfinished directory; may write more files into it.
+
+    Raises:
+        InputError: `path` cannot be written, or exists and is not a tokenizer directory.
     """
     tokens = tokens.sorted()
     identity = tokens.identity()
@@ -149,7 +152,7 @@ def write(path: Path, tokens: Tokens, about: dict, add: Callable[[Path], object]
             embedding_dim=tokens.codebook.shape[1],
             special_tokens=special_token_ids(len(tokens.codebook)),
             files={name: {"size": size, "sha256": digest} for name, size, digest in _describe_files(folder)},
-            **about,
+            **metadata,
         )
         (folder / CONFIG).write_text(config.to_json())
     return config

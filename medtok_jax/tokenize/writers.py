@@ -1,4 +1,4 @@
-"""Files of tokens, written a piece at a time: JSON, JSON lines, CSV, Parquet. They appear only when they are whole."""
+"""Write files of tokens as a stream: JSON, JSON lines, CSV, Parquet. They appear only when they are complete."""
 
 import contextlib
 import csv

@@ -183,7 +183,7 @@ def test_saved_and_opened_again_it_is_the_same(tokenizer, tmp_path):
     tokenizer.save_pretrained(tmp_path / "copy")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "precious").touch()
-    with pytest.raises(InputError, match="is no tokenizer directory"):
+    with pytest.raises(InputError, match="is not a tokenizer directory"):
         tokenizer.save_pretrained(tmp_path / "other")
     assert (tmp_path / "other" / "precious").exists()
 
