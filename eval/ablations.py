@@ -23,6 +23,7 @@ from rich.console import Console
 from configs import ablation
 from medtok_jax.config import FREE_FIELDS
 from preprocessing.common import command_line
+from preprocessing.common.atomic import write_json
 from preprocessing.common.errors import InputError, UserError
 
 EXAMPLE = "python -m eval.ablations --output=DIR"
@@ -109,9 +110,7 @@ class Runner:
             "training_seconds": trained - start,
             "seconds": time.monotonic() - start,
         }
-        partial = self._result(cell, seed).with_suffix(".partial")
-        partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        partial.replace(self._result(cell, seed))
+        write_json(self._result(cell, seed), result)
         if not self.keep_runs:
             shutil.rmtree(workdir)
 

@@ -11,13 +11,12 @@ is the bag of wordpieces, other names are kinds of `eval.baselines`.
 """
 
 import functools
-import json
 from pathlib import Path
 
 from absl import flags
 
 from eval.baselines.make import KINDS
-from preprocessing.common import command_line
+from preprocessing.common import atomic, command_line
 from preprocessing.common.errors import InputError
 
 BASELINES = {"bert": "wordpieces"} | {kind: kind for kind in KINDS if kind != "published"}
@@ -104,21 +103,16 @@ def run(given: flags.FlagValues, output: Path) -> None:
     about = {"data_set": data_set, "split": given.split, "quick": given.quick, "seed": given.seed}
     about |= {"tokenizers": comparison.about}
     picture = output / FILES[2]
-    comparison_report.draw(comparison, picture)
-    _write(output / FILES[0], json.dumps(comparison_report.as_values(comparison, about), indent=1) + "\n")
-    _write(output / FILES[1], comparison_report.markdown(comparison, about, picture.name))
+    with atomic.whole_file(picture) as partial:
+        comparison_report.draw(comparison, partial)
+    atomic.write_json(output / FILES[0], comparison_report.as_values(comparison, about))
+    atomic.write_text(output / FILES[1], comparison_report.markdown(comparison, about, picture.name))
     table = Table("figure", *comparison.names, title=f"{data_set}, {given.split}")
     for one in HEADLINES:
         values = [comparison.intervals[name].get(one.name) for name in comparison.names]
         if any(values):
             table.add_row(one.title, *("" if value is None else f"{value.value:.3f}" for value in values))
     Console().print(table)
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ The command writes `quality.json`, `quality.md` and plots. Families of metrics: 
 groups, relations, robustness, seeds. Choose between models on `--split=validation`, report on `--split=test`, once.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from preprocessing.common import command_line
+from preprocessing.common.atomic import write_json, write_text
 from preprocessing.common.errors import InputError
 
 with command_line.importing(__name__):
@@ -211,15 +211,9 @@ def _open(given: flags.FlagValues) -> tuple:
 
 def _write(output: Path, report: dict, context: Context, *, plots: bool) -> None:
     """Write the report, each file atomically."""
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        pictures = quality_plots.draw(context, report, output) if plots else []
-        for name, text in ((JSON, json.dumps(report, indent=1) + "\n"), (MARKDOWN, markdown(report, pictures))):
-            partial = output / f"{name}.partial"
-            partial.write_text(text, encoding="utf-8")
-            partial.replace(output / name)
-    except OSError as error:
-        raise InputError(f"{output} cannot be written ({error.strerror}); give another --output.") from error
+    pictures = quality_plots.draw(context, report, command_line.output_folder(output)) if plots else []
+    write_json(output / JSON, report, advice="give another --output")
+    write_text(output / MARKDOWN, markdown(report, pictures), advice="give another --output")
 
 
 def _print(console: Console, report: dict) -> None:

@@ -22,7 +22,7 @@ from medtok_jax.lookup.config import CONFIG
 from medtok_jax.lookup.directory import EMBEDDING_FILE, TokenizerDirectory
 from medtok_jax.lookup.similarity import quantize
 from medtok_jax.regions import EMBEDDINGS, REGION_OF_EMBEDDING, REGIONS
-from preprocessing.common.atomic import whole_folder
+from preprocessing.common.atomic import recover, whole_folder
 from preprocessing.common.errors import InputError
 
 FILE = "representation.json"
@@ -138,6 +138,7 @@ def load(path: str | Path, name: str | None = None) -> Representation:
     Raises:
         InputError: the path is neither, or the files are damaged.
     """
+    recover(Path(path).expanduser())
     if (Path(path).expanduser() / FILE).is_file():
         return _load_saved(Path(path).expanduser(), name)
     found = hub.resolve_tokenizer(path)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocessing.common.atomic import whole_folder
+from preprocessing.common.atomic import recover, whole_folder
 from preprocessing.common.errors import InputError
 from preprocessing.common.ragged import offsets_of, positions
 
@@ -168,6 +168,7 @@ class Labels:
         Raises:
             InputError: the folder is absent, damaged, or of another version.
         """
+        recover(directory)
         try:
             content = json.loads((directory / FILE).read_text(encoding="utf-8"))
             if content["format_version"] != FORMAT_VERSION:

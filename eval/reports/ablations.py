@@ -7,6 +7,7 @@ import numpy as np
 
 from configs import ablation
 from eval.reports.headlines import HEADLINES
+from preprocessing.common.atomic import whole_file, write_text
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -116,9 +117,6 @@ def draw(results: list[dict], path: Path) -> None:
 
 def write(results: list[dict], output: Path) -> None:
     """Write table and figure of all results, each atomically."""
-    partial = output / f"{MARKDOWN}.partial"
-    partial.write_text(markdown(results), encoding="utf-8")
-    partial.replace(output / MARKDOWN)
-    partial = output / f"partial-{PICTURE}"
-    draw(results, partial)
-    partial.replace(output / PICTURE)
+    write_text(output / MARKDOWN, markdown(results))
+    with whole_file(output / PICTURE) as partial:
+        draw(results, partial)

@@ -7,6 +7,7 @@ import numpy as np
 
 from eval.quality import groups, tree_metrics
 from eval.quality.context import Context
+from preprocessing.common.atomic import whole_file
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -81,6 +82,7 @@ def _similarity(context: Context, path: Path) -> str:
 
 def _save(figure, path: Path) -> str:
     figure.tight_layout()
-    figure.savefig(path, dpi=120)
+    with whole_file(path) as partial:
+        figure.savefig(partial, dpi=120)
     plt.close(figure)
     return path.name

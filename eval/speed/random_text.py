@@ -10,6 +10,7 @@ from safetensors.numpy import save_file
 
 from medtok_jax.text.cache import DTYPES, TextCache
 from medtok_jax.text.encoder_files import EMBEDDED, TextTokenizer, resolve_text_encoder
+from preprocessing.common.atomic import whole_file, write_json
 
 # `tiny` is for tests.
 SHAPES = {
@@ -59,7 +60,7 @@ def write_encoder(folder: Path, shape: str, *, seed: int = 0) -> Path:
     shutil.copyfile(resolve_text_encoder(EMBEDDED) / "tokenizer.json", path / "tokenizer.json")
     config = {"model_type": "bert", "vocab_size": VOCABULARY, "max_position_embeddings": POSITIONS, **sizes}
     # This file is written last, because it marks a complete directory.
-    (path / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    write_json(path / "config.json", config)
     return path
 
 
@@ -110,10 +111,7 @@ def _on_disk(drawn: np.ndarray, shape: tuple[int, int], folder: Path) -> np.memm
     key = hashlib.sha256(json.dumps([*shape, str(drawn.dtype)]).encode()).hexdigest()
     path = folder / f"random-{key[:16]}.bin"
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.partial")
-        with partial.open("wb") as file:
+        with whole_file(path) as partial, partial.open("wb") as file:
             for start in range(0, shape[0], BLOCK):
                 file.write(drawn[: shape[0] - start].tobytes())
-        partial.rename(path)
     return np.memmap(path, drawn.dtype, "r", shape=shape)

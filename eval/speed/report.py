@@ -1,6 +1,5 @@
 """Write the reports of the benchmarks: JSON with every figure, and one table for the terminal and for Markdown."""
 
-import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -8,6 +7,8 @@ from datetime import date
 from pathlib import Path
 
 from rich.table import Table
+
+from preprocessing.common.atomic import write_json, write_text
 
 HEADERS = ("measurement", "median", "least to most", "rate", "FLOP/s", "of matmul", "memory", "compiled", "JAX speedup")
 
@@ -101,9 +102,6 @@ def write(report: Mapping, folder: Path) -> Path:
     """Write `speed_BENCHMARK[_SCALE].json` and `.md` to a folder, and return the path of the first."""
     scale = f"_{report['facts']['scale']}" if "scale" in report["facts"] else ""
     path = folder / f"speed_{report['benchmark']}{scale}.json"
-    folder.mkdir(parents=True, exist_ok=True)
-    for target, text in ((path, json.dumps(report, indent=1) + "\n"), (path.with_suffix(".md"), markdown(report))):
-        partial = target.with_name(f"{target.name}.partial")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(target)
+    write_json(path, report)
+    write_text(path.with_suffix(".md"), markdown(report))
     return path

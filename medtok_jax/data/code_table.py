@@ -2,8 +2,6 @@
 
 import dataclasses
 import hashlib
-import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from preprocessing.common.errors import InputError
+from preprocessing.common.atomic import whole_folder
+from preprocessing.common.locks import exclusive
 from preprocessing.common.ragged import offsets_of
 from preprocessing.graph.knowledge_graph import KnowledgeGraph
 from preprocessing.medtok_codes import fingerprint, graph_path
@@ -21,6 +20,7 @@ STRINGS = ("key", "system", "code", "description")
 RAGGED = {"nodes": np.int32, "hops": np.uint8, "senders": np.uint16, "receivers": np.uint16, "relations": np.uint8}
 CHUNK = 4096
 FORMAT = 1
+ADVICE = "set data.cache_dir"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +103,10 @@ def load(builder, cache_dir: Path, *, progress: bool = True) -> CodeTable:
     identity = fingerprint(builder)
     folder = cache_dir / f"examples-{identity[:16]}-{FORMAT}"
     if not folder.exists():
-        _pack(builder, folder, progress)
+        with exclusive(cache_dir, file=folder.name, wait=True, advice=ADVICE):
+            if not folder.exists():  # Another process packed them while this one waited.
+                with whole_folder(folder, advice=ADVICE) as partial:
+                    _write_columns(_read_columns(builder, progress), partial)
     arrays = {path.stem: np.load(path, mmap_mode="r") for path in folder.glob("*.npy")}
     strings = pq.read_table(folder / "strings.parquet")
     return CodeTable(
@@ -112,26 +115,6 @@ def load(builder, cache_dir: Path, *, progress: bool = True) -> CodeTable:
         **{name: strings[name].to_numpy(zero_copy_only=False) for name in STRINGS},
         **arrays,
     )
-
-
-def _pack(builder, folder: Path, progress: bool) -> None:
-    """Reads every example once and writes the columns; a folder appears only when it is whole."""
-    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
-    try:
-        partial.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"The cache directory {folder.parent} cannot be written ({error}); set data.cache_dir."
-        ) from error
-    try:
-        _write_columns(_read_columns(builder, progress), partial)
-        partial.rename(folder)
-    except OSError:
-        if not folder.exists():
-            raise
-        # Another process was first; its folder holds the same.
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _read_columns(builder, progress: bool) -> dict[str, list]:

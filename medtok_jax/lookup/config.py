@@ -1,11 +1,12 @@
 """Read and write `tokenizer_config.json`, and check the files of a tokenizer directory against it."""
 
 import dataclasses
-import hashlib
 import json
 from pathlib import Path
 
 from medtok_jax.regions import REGION_OF_EMBEDDING, Regions
+from preprocessing.common.atomic import recover
+from preprocessing.common.checksums import sha256_of
 from preprocessing.common.errors import InputError
 
 FORMAT_VERSION = 1
@@ -120,6 +121,7 @@ def read_config(path: Path) -> TokenizerConfig:
     Raises:
         InputError: the directory has none, or it cannot be used.
     """
+    recover(path)
     try:
         text = (path / CONFIG).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
@@ -152,12 +154,6 @@ def check_files(path: Path, config: TokenizerConfig, *, verify: bool = False) ->
             raise damaged(file, f"it has {size:,} bytes where {CONFIG} lists {wanted['size']:,}")
         if (verify or size <= SMALL) and sha256_of(file) != wanted["sha256"]:
             raise damaged(file, f"its sha256 is not the one in {CONFIG}")
-
-
-def sha256_of(path: Path) -> str:
-    """sha256 of a file, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def damaged(path: Path, what: object) -> InputError:

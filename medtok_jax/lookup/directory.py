@@ -14,7 +14,6 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -34,10 +33,11 @@ from medtok_jax.lookup.config import (
     damaged,
     foreign,
     read_config,
-    sha256_of,
     special_token_ids,
 )
 from medtok_jax.regions import EMBEDDINGS
+from preprocessing.common.atomic import whole_folder
+from preprocessing.common.checksums import sha256_of
 from preprocessing.common.errors import InputError
 
 EMBEDDING_FILE = "embeddings.safetensors"
@@ -96,23 +96,14 @@ def check_replaceable(path: Path) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A new folder that takes the place of `path` when all went well, and is removed when not."""
-    partial, old = path.with_name(f"{path.name}.new"), path.with_name(f"{path.name}.old")
+    """Yield a new folder that takes the place of the tokenizer at `path`, see `whole_folder`.
+
+    Raises:
+        InputError: something else than a tokenizer lies there, or it cannot be written.
+    """
     check_replaceable(path)
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
-    except OSError as error:
-        raise InputError(f"The directory {path} cannot be written ({error.strerror}); choose another.") from error
-    try:
-        yield partial
-        shutil.rmtree(old, ignore_errors=True)
-        if path.exists():
-            path.rename(old)
-        partial.rename(path)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with whole_folder(path, advice="choose another directory") as folder:
+        yield folder
 
 
 def write(path: Path, tokens: Tokens, metadata: dict, add: Callable[[Path], object] | None = None) -> TokenizerConfig:

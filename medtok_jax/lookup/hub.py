@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from medtok_jax.lookup.config import CODEBOOK, CONFIG, TOKENS
+from preprocessing.common.atomic import recover
 from preprocessing.common.errors import InputError
 
 PATTERNS = (CONFIG, TOKENS, CODEBOOK, "embeddings.safetensors", "model.safetensors", "model_config.json", "graph/*")
@@ -23,6 +24,8 @@ def resolve_tokenizer(name_or_path: str | Path, revision: str | None = None) -> 
     """
     try:
         path = Path(name_or_path).expanduser()
+        recover(path)
+        recover(path / "tokenizer")
         if (path / "tokenizer" / CONFIG).is_file() and not (path / CONFIG).is_file():
             return path / "tokenizer"
         is_there = path.exists()

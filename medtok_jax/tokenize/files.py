@@ -10,6 +10,7 @@ from medtok_jax.tokenize import readers, writers
 from medtok_jax.tokenize.readers import CodeRow
 from medtok_jax.tokenize.writers import Format
 from medtok_jax.tokenizer import MedTokTokenizer
+from preprocessing.common.atomic import whole_file
 from preprocessing.common.errors import InputError
 
 # Number of distinct codes whose written form is cached; the cache is cleared when there are more.
@@ -51,7 +52,7 @@ def tokenize_file(
     counts = collections.Counter()
     rejects = output.with_name(f"{output.name}.rejects.csv")
     with (
-        writers.whole_or_nothing(output) as partial,
+        whole_file(output) as partial,
         kind.opened(partial, tokenizer.tokens_per_code) as write,
         writers.rejects_file(rejects) as reject,
     ):

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from medtok_jax.lookup.code_tokens import CodeTokens
+from preprocessing.common.atomic import whole_file
 from preprocessing.common.errors import InputError
 
 HEADER = ("row", "code", "key", "source", "ids", "weights")
@@ -49,25 +50,9 @@ def format_of(path: Path) -> Format:
 
 
 @contextlib.contextmanager
-def whole_or_nothing(path: Path) -> Iterator[Path]:
-    """A path to write to that becomes `path` when all went well; when not, nothing is left."""
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.touch()
-    except OSError as error:
-        raise InputError(f"{path} cannot be written ({error.strerror}); choose another place.") from error
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
 def rejects_file(path: Path) -> Iterator[Callable]:
     """Open a file of rejected rows, and yield a function that writes one: number, code, system, reason."""
-    with whole_or_nothing(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+    with whole_file(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
         lines = csv.writer(file)
         lines.writerow(REJECTS_HEADER)
         yield lines.writerow

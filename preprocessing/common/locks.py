@@ -27,7 +27,7 @@ _PATIENCE = 0.5
 
 @contextlib.contextmanager
 def exclusive(
-    folder: Path, *, file: str | None = None, wait: bool = False, advice: str = "wait until it ends"
+    folder: Path, *, file: str | None = None, wait: bool = False, advice: str = "choose another place"
 ) -> Iterator[int]:
     """Holds the lock on a folder, or on one file of it, for as long as the body runs.
 
@@ -38,7 +38,7 @@ def exclusive(
         folder: made where it is absent.
         file: name of the file to lock; None for the whole folder.
         wait: whether to wait for another holder, saying so in one line on stderr, instead of refusing.
-        advice: what the user can do when refused, without a full stop.
+        advice: what the user can do instead of waiting, or when nothing can be written, without a full stop.
 
     Yields:
         The descriptor that holds the lock. A process that inherits it keeps the lock when this one is killed.
@@ -52,7 +52,7 @@ def exclusive(
     try:
         descriptor = _acquire(path, locked, wait, advice)
     except OSError as error:
-        raise InputError(f"{locked} cannot be written ({error.strerror}); choose another place.") from error
+        raise InputError(f"{locked} cannot be written ({error.strerror}); {advice}.") from error
     try:
         with contextlib.suppress(OSError):  # On a full disk the lock holds all the same.
             os.ftruncate(descriptor, 0)
@@ -118,7 +118,7 @@ def _acquire(path: Path, locked: Path, wait: bool, advice: str) -> int:
             except BlockingIOError:
                 holder = _holder(descriptor)
                 if not wait:
-                    raise InputError(f"{locked} is in use by {holder}; {advice}.") from None
+                    raise InputError(f"{locked} is in use by {holder}; wait until it ends, or {advice}.") from None
                 if not said:
                     print(f"waiting for {holder}, which writes into {locked}", file=sys.stderr)
                 said, supported = True, _flock(descriptor, fcntl.LOCK_EX)

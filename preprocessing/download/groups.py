@@ -46,7 +46,7 @@ def download(
     if settings.from_dir and not settings.from_dir.is_dir():
         raise InputError(f"--from_dir={settings.from_dir} is not a folder; check the path.")
     outcomes: list[Outcome] = []
-    with locks.exclusive(settings.output, wait=True):
+    with locks.exclusive(settings.output, wait=True, advice="choose another --output"):
         manifest = Manifest.read(settings.output)
         for source in tqdm(chosen, desc=group, unit=" sources", disable=None if settings.progress else True):
             if source.name in {outcome.source.replaces for outcome in outcomes if _is_present(outcome)}:

@@ -142,7 +142,7 @@ def _only_writer(path: Path, partial: Path) -> Iterator[int]:
     Yields:
         The descriptor that holds the lock. wget inherits it, so a wget that outlives this process keeps the lock.
     """
-    with exclusive(path.parent, file=path.name, advice="wait until it is fetched") as lock:
+    with exclusive(path.parent, file=path.name, advice="choose another folder") as lock:
         try:
             partial.touch()
         except OSError as error:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from preprocessing.common.atomic import recover
 from preprocessing.common.errors import InputError
 
 FORMAT_VERSION = 1
@@ -97,6 +98,7 @@ class KnowledgeGraph:
             InputError: `path` holds no graph, a damaged one, or one of another format version.
         """
         path = Path(path)
+        recover(path)
         try:
             meta = json.loads((path / "graph.json").read_text(encoding="utf-8"))
             if meta["format_version"] != FORMAT_VERSION:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from preprocessing.common.atomic import recover
 from preprocessing.common.errors import InputError
 from preprocessing.common.extras import load
 from preprocessing.common.hashing import hash_strings
@@ -132,6 +133,7 @@ class MedsDataset:
 
 def is_meds(root: Path) -> bool:
     """Return whether a directory has the layout of a MEDS data set."""
+    recover(root)
     return Path(root).is_dir() and bool(_shards(Path(root)))
 
 

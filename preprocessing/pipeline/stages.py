@@ -78,6 +78,7 @@ class Digests:
         """Return the digests of all files among and below `paths`, by name relative to `root`; None if absent."""
         found: dict[str, str | None] = {}
         for path in paths:
+            atomic.recover(path)
             if path.is_dir():
                 for file in sorted(path.rglob("*")):
                     if file.is_file() and not _is_ignored(file.relative_to(path)):
@@ -123,7 +124,7 @@ def run_stages(stages: Sequence[Stage], root: Path, console: Console, *, only: C
         raise InputError(f"there is no stage {unknown[0]!r} here; the stages are {names}.")
     results = [Result(stage, "not asked for" if only and stage.name not in only else "not reached") for stage in stages]
     digests = Digests()
-    with locks.exclusive(root, advice="wait for it, or choose another --output"):
+    with locks.exclusive(root, advice="choose another --output"):
         try:
             for position, stage in enumerate(stages):
                 if results[position].state == "not reached":

@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 from medtok_jax.lookup import directory
 from medtok_jax.lookup.config import CODEBOOK, CONFIG, TOKENS
 from medtok_jax.lookup.directory import EMBEDDING_FILE, TokenizerDirectory
+from preprocessing.common.checksums import sha256_of
 from preprocessing.common.errors import InputError
 from tests.helpers.small_tokenizer import KEYS, REGIONS, K, about, make_tokens, write
 
@@ -166,7 +167,7 @@ def rewrite(folder, change):
     table = pq.read_table(folder / TOKENS)
     pq.write_table(change(table).replace_schema_metadata(table.schema.metadata), folder / TOKENS)
     config = json.loads((folder / CONFIG).read_text())
-    digest = directory.sha256_of(folder / TOKENS)
+    digest = sha256_of(folder / TOKENS)
     config["files"][TOKENS] = {"size": (folder / TOKENS).stat().st_size, "sha256": digest}
     (folder / CONFIG).write_text(json.dumps(config))
 

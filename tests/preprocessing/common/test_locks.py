@@ -29,7 +29,8 @@ def holder(tmp_path):
 
 def test_a_second_process_is_refused_by_host_process_and_start(holder, tmp_path):
     host = re.escape(os.uname().nodename)
-    sentence = rf"run is in use by process {holder.pid} on {host} since 20\d\d-\d\d-\d\dT\S+; choose another output\.$"
+    holder_of = rf"run is in use by process {holder.pid} on {host} since 20\d\d-\d\d-\d\dT\S+"
+    sentence = rf"{holder_of}; wait until it ends, or choose another output\.$"
     second = locks.exclusive(tmp_path / "run", advice="choose another output")
     with pytest.raises(InputError, match=sentence), second:
         pass

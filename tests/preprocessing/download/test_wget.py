@@ -407,7 +407,7 @@ def test_what_a_killed_process_leaves(server, path, tmp_path, runtime):
     (left,) = runtime.iterdir()
     url = f"{server.url}/files/mimiciv/3.1/hosp/patients.csv.gz"
     with pytest.raises(
-        InputError, match=r"patients.csv.gz is in use by process \d+ on \S+ since \S+; wait until it is fetched"
+        InputError, match=r"patients.csv.gz is in use by process \d+ on \S+ since \S+; wait until it ends, or choose"
     ):
         wget.fetch(url, output / "hosp" / "patients.csv.gz", LOGIN, retry=RETRY)
     assert left.exists()
