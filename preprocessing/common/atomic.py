@@ -35,6 +35,19 @@ _NOT_EMPTY = (errno.ENOTEMPTY, errno.EEXIST)
 
 
 @contextlib.contextmanager
+def writing(path: str | os.PathLike, advice: str = ADVICE) -> Iterator[None]:
+    """Turns everything that the file system refuses in the body into one sentence about `path`.
+
+    Raises:
+        InputError: naming `path`, the reason, and `advice`.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror or error}); {advice}.") from error
+
+
+@contextlib.contextmanager
 def whole_file(path: str | os.PathLike, *, advice: str = ADVICE) -> Iterator[Path]:
     """Yields a provisional path whose file takes the place of `path` when the body ends, and is removed if it fails.
 
@@ -48,14 +61,14 @@ def whole_file(path: str | os.PathLike, *, advice: str = ADVICE) -> Iterator[Pat
         InputError: the file cannot be written: no room, no permission, or a folder lies there.
     """
     path = Path(path)
-    with _refusals(path, advice):
+    with writing(path, advice):
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(path)
         partial, lock = _new_file(path)
     try:
-        with _refusals(path, advice, partial):
+        with _writing_only(path, advice, partial):
             yield partial
-        with _refusals(path, advice):
+        with writing(path, advice):
             put_in_place(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -81,7 +94,7 @@ def whole_folder(path: str | os.PathLike, *, advice: str = ADVICE) -> Iterator[P
     recover(path)
     with scratch_folder(path, advice=advice) as partial:
         yield partial
-        with _refusals(path, advice):
+        with writing(path, advice):
             _flush_folder(partial)
             _replace_folder(partial, path)
             _flush(path.parent)
@@ -97,12 +110,12 @@ def scratch_folder(path: str | os.PathLike, *, advice: str = ADVICE) -> Iterator
         InputError: the folder cannot be written.
     """
     path = Path(path)
-    with _refusals(path, advice):
+    with writing(path, advice):
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(path)
         partial, lock = _new_folder(path)
     try:
-        with _refusals(path, advice, partial):
+        with _writing_only(path, advice, partial):
             yield partial
     finally:
         _remove(partial)
@@ -164,7 +177,7 @@ def append_line(path: str | os.PathLike, line: str, *, advice: str = ADVICE) -> 
     Raises:
         InputError: the file cannot be written; it holds the lines that it held before.
     """
-    with _refusals(Path(path), advice):
+    with writing(path, advice):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             size, end = os.fstat(descriptor).st_size, _end_of_lines(descriptor)
@@ -193,12 +206,12 @@ def read_lines(path: str | os.PathLike) -> list[str]:
 
 
 @contextlib.contextmanager
-def _refusals(path: Path, advice: str, partial: Path | None = None) -> Iterator[None]:
-    """Turns what the file system refuses into one sentence; with `partial` only what concerns writing there."""
+def _writing_only(path: Path, advice: str, partial: Path) -> Iterator[None]:
+    """Turns what the file system refuses of writing to `partial` into one sentence; other errors are passed on."""
     try:
         yield
     except OSError as error:
-        if partial is not None and not _is_refusal(error, partial):
+        if not _is_refusal(error, partial):
             raise
         raise InputError(f"{path} cannot be written ({error.strerror or error}); {advice}.") from error
 
