@@ -42,7 +42,7 @@ from preprocessing.download.physionet import (
     fetch_file,
     read_checksums,
 )
-from preprocessing.meds.mimic_tables import TABLES, Fetched, MimicTable
+from preprocessing.meds.mimic_tables import TABLES, DownloadScope, MimicTable
 
 # Folder of the patient records that `--prepare` makes, below the output.
 MEDS = "meds"
@@ -52,7 +52,7 @@ _MAX_BYTES = 64 << 30
 
 
 @dataclasses.dataclass(frozen=True)
-class Request:
+class MimicRequest:
     """Hold the tables to get and the options of the download.
 
     Attributes:
@@ -86,7 +86,7 @@ class Request:
         return dataclasses.replace(project, version=self.release) if self.release else project
 
 
-def get(request: Request) -> list[str]:
+def get(request: MimicRequest) -> list[str]:
     """Get the tables that are not there yet or have changed.
 
     Returns:
@@ -118,7 +118,7 @@ def get(request: Request) -> list[str]:
     return names
 
 
-def chosen(request: Request, checksums: Mapping[str, str]) -> list[str]:
+def chosen(request: MimicRequest, checksums: Mapping[str, str]) -> list[str]:
     """Return the names of the wanted files among those that the PhysioNet project lists.
 
     Raises:
@@ -128,7 +128,7 @@ def chosen(request: Request, checksums: Mapping[str, str]) -> list[str]:
     names = []
     for table in _wanted_tables(request):
         found = [by_name[name] for name in _file_names(table) if name in by_name]
-        if not found and table.fetched is Fetched.FOR_RECORDS:
+        if not found and table.scope is DownloadScope.FOR_RECORDS:
             continue
         if not found:
             raise InputError(
@@ -139,9 +139,9 @@ def chosen(request: Request, checksums: Mapping[str, str]) -> list[str]:
     return sorted(by_name.values()) if request.all_tables else names
 
 
-def _wanted_tables(request: Request) -> list[MimicTable]:
-    levels = {Fetched.ALWAYS, Fetched.FOR_RECORDS} if request.further else {Fetched.ALWAYS}
-    return [table for table in TABLES[request.version] if table.fetched in levels]
+def _wanted_tables(request: MimicRequest) -> list[MimicTable]:
+    levels = {DownloadScope.ALWAYS, DownloadScope.FOR_RECORDS} if request.further else {DownloadScope.ALWAYS}
+    return [table for table in TABLES[request.version] if table.scope in levels]
 
 
 def _file_names(table: MimicTable) -> list[str]:
@@ -149,7 +149,7 @@ def _file_names(table: MimicTable) -> list[str]:
     return [table.file.lower() + ending for ending in _ENDINGS]
 
 
-def _take(request: Request, manifest: Manifest) -> list[str]:
+def _take(request: MimicRequest, manifest: Manifest) -> list[str]:
     """Copy the tables out of a folder, or out of the project's archive in it."""
     folder = request.from_dir
     if not folder.is_dir():
@@ -176,7 +176,7 @@ def _take(request: Request, manifest: Manifest) -> list[str]:
     )
 
 
-def _lists_tables(request: Request, checksums: Mapping[str, str]) -> bool:
+def _lists_tables(request: MimicRequest, checksums: Mapping[str, str]) -> bool:
     try:
         chosen(request, checksums)
     except InputError:
@@ -184,7 +184,7 @@ def _lists_tables(request: Request, checksums: Mapping[str, str]) -> bool:
     return True
 
 
-def _unzip_tables(request: Request, archive: Path, checksums_name: str, unpacked: Path) -> None:
+def _unzip_tables(request: MimicRequest, archive: Path, checksums_name: str, unpacked: Path) -> None:
     """Unpack the checksums and the wanted tables beside them."""
     prefix = checksums_name.removesuffix(CHECKSUMS)
     tables = {CHECKSUMS.lower(), *(name for table in _wanted_tables(request) for name in _file_names(table))}
@@ -195,7 +195,7 @@ def _unzip_tables(request: Request, archive: Path, checksums_name: str, unpacked
     unzip(archive, unpacked, max_bytes=_MAX_BYTES, wanted=wanted)
 
 
-def _copy_from(request: Request, manifest: Manifest, root: Path, checksums: Mapping[str, str]) -> list[str]:
+def _copy_from(request: MimicRequest, manifest: Manifest, root: Path, checksums: Mapping[str, str]) -> list[str]:
     """Copy and verify the tables; report a table that was decompressed by hand, which cannot be verified."""
     names = []
     for listed in chosen(request, checksums):
@@ -223,8 +223,8 @@ def _copy_from(request: Request, manifest: Manifest, root: Path, checksums: Mapp
     return names
 
 
-def _is_further(request: Request, name: str) -> bool:
-    further = [table for table in TABLES[request.version] if table.fetched is Fetched.FOR_RECORDS]
+def _is_further(request: MimicRequest, name: str) -> bool:
+    further = [table for table in TABLES[request.version] if table.scope is DownloadScope.FOR_RECORDS]
     return any(name.lower() in _file_names(table) for table in further)
 
 
@@ -232,7 +232,9 @@ def _is_there(manifest: Manifest, name: str, sha256: str) -> bool:
     return name in manifest.files and manifest.files[name]["sha256"] == sha256 and manifest.problem(name) is None
 
 
-def _record(request: Request, manifest: Manifest, name: str, sha256: str, *, verified: bool, by_hand: bool = False):
+def _record(
+    request: MimicRequest, manifest: Manifest, name: str, sha256: str, *, verified: bool, by_hand: bool = False
+):
     project = request.project
     manifest.record(
         name,
@@ -255,7 +257,7 @@ def main(argv: list[str]) -> None:
         raise InputError(
             "--version or --output is missing; run: python -m preprocessing.mimic --version=mimic4 --output=DIR"
         )
-    request = Request(
+    request = MimicRequest(
         version=flags.FLAGS.version,
         output=Path(flags.FLAGS.output),
         demo=flags.FLAGS.demo,
@@ -276,11 +278,11 @@ def main(argv: list[str]) -> None:
         prepare(request)
 
 
-def prepare(request: Request) -> None:
+def prepare(request: MimicRequest) -> None:
     """Convert the downloaded tables to patient records; see `preprocessing.meds`."""
     from preprocessing.meds import convert  # Its packages are an extra.
 
-    asked = convert.Request(request.output, request.output / MEDS, request.version, progress=request.progress)
+    asked = convert.MedsRequest(request.output, request.output / MEDS, request.version, progress=request.progress)
     convert.show(convert.convert(asked), Console())
 
 

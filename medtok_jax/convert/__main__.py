@@ -10,7 +10,8 @@ Give --tokenizer=TOK in place of --workdir if you have only a tokenizer director
 from the converted files to each model.
 """
 
-import importlib
+from collections.abc import Callable
+from pathlib import Path
 
 from absl import flags
 
@@ -19,18 +20,68 @@ from medtok_jax.records.event_codes import UNMAPPED
 from preprocessing.common import command_line
 from preprocessing.common.errors import InputError
 
-# Modules with `convert(request: Request) -> None`; only the requested one is imported.
-TARGETS = {
-    "pytorch": "medtok_jax.convert.pytorch.convert",
-    "huggingface": "medtok_jax.convert.huggingface.convert",
-    "ethos": "medtok_jax.convert.ethos.convert",
-    "gt_behrt": "medtok_jax.convert.ehr_models.gt_behrt",
-    "behrt": "medtok_jax.convert.ehr_models.behrt",
-    "transformehr": "medtok_jax.convert.ehr_models.transformehr",
-    "mult_ehr": "medtok_jax.convert.ehr_models.mult_ehr",
+
+# Each conversion is imported when it is asked for, so that one does not need the packages of another.
+def _pytorch(conversion: request.Request) -> None:
+    from medtok_jax.convert.pytorch.convert import convert
+
+    convert(conversion)
+
+
+def _huggingface(conversion: request.Request) -> None:
+    from medtok_jax.convert.huggingface.convert import convert
+
+    convert(conversion)
+
+
+def _ethos(conversion: request.Request) -> None:
+    from medtok_jax.convert.ethos.convert import convert
+
+    convert(conversion)
+
+
+def _gt_behrt(conversion: request.Request) -> None:
+    from medtok_jax.convert.ehr_models.gt_behrt import convert
+
+    convert(conversion)
+
+
+def _behrt(conversion: request.Request) -> None:
+    from medtok_jax.convert.ehr_models.behrt import convert
+
+    convert(conversion)
+
+
+def _transformehr(conversion: request.Request) -> None:
+    from medtok_jax.convert.ehr_models.transformehr import convert
+
+    convert(conversion)
+
+
+def _mult_ehr(conversion: request.Request) -> None:
+    from medtok_jax.convert.ehr_models.mult_ehr import convert
+
+    convert(conversion)
+
+
+def _from_pytorch(source: Path, output: Path) -> None:
+    from medtok_jax.convert.pytorch.restore import restore
+
+    restore(source, output)
+
+
+# Value of --to -> function that makes the conversion.
+CONVERTERS: dict[str, Callable[[request.Request], None]] = {
+    "pytorch": _pytorch,
+    "huggingface": _huggingface,
+    "ethos": _ethos,
+    "gt_behrt": _gt_behrt,
+    "behrt": _behrt,
+    "transformehr": _transformehr,
+    "mult_ehr": _mult_ehr,
 }
-# Modules with `restore(input: Path, output: Path) -> None`.
-SOURCES = {"pytorch": "medtok_jax.convert.pytorch.restore"}
+# Value of --from -> function that turns a directory back into a work directory.
+RESTORERS: dict[str, Callable[[Path, Path], None]] = {"pytorch": _from_pytorch}
 # Flags that only some targets take; other targets refuse them.
 OPTIONS: dict[str, tuple[str, ...]] = {
     "gt_behrt": ("nodes", "tokens_per_code", "width", "task", "labels"),
@@ -46,7 +97,7 @@ def main(arguments: list[str]) -> None:
     if arguments[1:]:
         raise InputError(f"{arguments[1]!r} is not a flag; see --help for an example.")
     if bool(flags.FLAGS.to) == bool(flags.FLAGS["from"].value):
-        raise InputError(f"Give either --to={'|'.join(TARGETS)} or --from={'|'.join(SOURCES)}.")
+        raise InputError(f"Give either --to={'|'.join(CONVERTERS)} or --from={'|'.join(RESTORERS)}.")
     if not flags.FLAGS.output:
         raise InputError("--output is missing; give the directory to write.")
     if flags.FLAGS.to:
@@ -59,13 +110,13 @@ def main(arguments: list[str]) -> None:
             overwrite=flags.FLAGS.overwrite,
             options=_options(),
         )
-        importlib.import_module(TARGETS[flags.FLAGS.to]).convert(conversion)
+        CONVERTERS[flags.FLAGS.to](conversion)
         return
     if not flags.FLAGS.input:
         raise InputError(f"--input is missing; give the directory that --from={flags.FLAGS['from'].value} reads.")
     source = request.existing(flags.FLAGS.input, "directory")
     output = request.check_output(flags.FLAGS.output, flags.FLAGS.overwrite, [source])
-    importlib.import_module(SOURCES[flags.FLAGS["from"].value]).restore(source, output)
+    RESTORERS[flags.FLAGS["from"].value](source, output)
 
 
 def _options() -> dict:
@@ -87,8 +138,8 @@ def _options() -> dict:
 
 def define_flags() -> None:
     """Define all flags of the command line."""
-    flags.DEFINE_enum("to", None, list(TARGETS), "Library or model to convert to.")
-    flags.DEFINE_enum("from", None, list(SOURCES), "Format of --input, which is converted back to a work directory.")
+    flags.DEFINE_enum("to", None, list(CONVERTERS), "Library or model to convert to.")
+    flags.DEFINE_enum("from", None, list(RESTORERS), "Format of --input, which is converted back to a work directory.")
     flags.DEFINE_string("input", None, "With --from: the directory to read.")
     flags.DEFINE_string("workdir", None, "Work directory of a finished training run.")
     flags.DEFINE_string("tokenizer", None, "Tokenizer directory, if not the one in the work directory.")

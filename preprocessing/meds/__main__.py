@@ -24,7 +24,7 @@ from preprocessing.common import command_line
 from preprocessing.common.errors import InputError
 
 with command_line.importing(__name__):
-    from preprocessing.meds.convert import PER_SHARD, Request, convert, show
+    from preprocessing.meds.convert import PER_SHARD, MedsRequest, convert, show
     from preprocessing.meds.mimic_tables import VERSIONS
 
 
@@ -35,7 +35,9 @@ def main(argv: list[str]) -> None:
     given = flags.FLAGS
     if not given.input or not given.output:
         raise InputError(f"--input or --output is missing; run: {example}")
-    request = Request(Path(given.input), Path(given.output), given.version, tuple(given.also), given.subjects_per_shard)
+    request = MedsRequest(
+        Path(given.input), Path(given.output), given.version, tuple(given.also), given.subjects_per_shard
+    )
     show(convert(request), Console())
 
 

@@ -36,7 +36,7 @@ _DESCRIBED_BY_TEXT = ("NDC/", "MEDICATION//NDC//", "CPT4/", "HCPCS/", "HCPCS//")
 
 
 @dataclasses.dataclass(frozen=True)
-class Request:
+class MedsRequest:
     """Hold the input, the output and the options of a conversion.
 
     Attributes:
@@ -71,7 +71,7 @@ class Conversion:
     about: dict
 
 
-def convert(request: Request) -> Conversion:
+def convert(request: MedsRequest) -> Conversion:
     """Convert MIMIC to MEDS, unless the output was made of the same files; the output appears once it is complete.
 
     Raises:
@@ -103,7 +103,7 @@ def convert(request: Request) -> Conversion:
 class _Conversion:
     """Convert the tables in one pass; see `convert`."""
 
-    def __init__(self, request: Request, files: MimicFiles, rejects: Rejects, folder: Path, scratch: Path):
+    def __init__(self, request: MedsRequest, files: MimicFiles, rejects: Rejects, folder: Path, scratch: Path):
         self.request = request
         self.files = files
         self.rejects = rejects
@@ -259,7 +259,7 @@ def _chosen(files: MimicFiles, also: Sequence[str]) -> list[MimicTable]:
     Raises:
         InputError: a table that is needed or asked for does not exist.
     """
-    names = [table.name for table in event_tables(files.version) if table.fetched is LARGE]
+    names = [table.name for table in event_tables(files.version) if table.scope is LARGE]
     unknown = [name for name in also if name not in names]
     if unknown:
         raise InputError(f"--also={unknown[0]} is not known; for {files.version} give one of: {', '.join(names)}.")
@@ -267,7 +267,7 @@ def _chosen(files: MimicFiles, also: Sequence[str]) -> list[MimicTable]:
     for table in event_tables(files.version):
         if table.needed or table.name in also:
             files.path(table.name)
-        if table.name in files.paths and (table.fetched is not LARGE or table.name in also):
+        if table.name in files.paths and (table.scope is not LARGE or table.name in also):
             chosen.append(table)
     return chosen
 

@@ -19,7 +19,7 @@ from preprocessing.common.errors import InputError
 from preprocessing.common.extras import load
 from preprocessing.common.hashing import hash_strings
 from preprocessing.meds import splits as subject_splits
-from preprocessing.meds.layout import BIRTH, CODES, COLUMNS, DATA, DATASET, DEATH, METADATA, SPLITS
+from preprocessing.meds.layout import BIRTH, CODES, COLUMNS, DATA, DATASET, DEATH, METADATA, SPLITS_FILE
 
 pl = load("polars")
 
@@ -72,7 +72,7 @@ class MedsDataset:
 
     def split_of(self, subject_ids: np.ndarray) -> np.ndarray:
         """Return the split of each subject, int64 [n] -> str [n]; a hash decides if the data set gives no split."""
-        names = np.array(subject_splits.SPLITS)[subject_splits.split_of(subject_ids)].astype(object)
+        names = np.array(subject_splits.SUBJECT_SPLITS)[subject_splits.split_of(subject_ids)].astype(object)
         if self.splits is not None:
             names = np.array(
                 [self.splits.get(int(i), name) for i, name in zip(subject_ids, names, strict=True)], object
@@ -155,7 +155,7 @@ def _version(root: Path) -> str:
 
 
 def _read_splits(root: Path) -> dict[int, str] | None:
-    path = root / METADATA / SPLITS
+    path = root / METADATA / SPLITS_FILE
     if not path.is_file():
         return None
     with _reading(path):

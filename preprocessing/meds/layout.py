@@ -6,7 +6,7 @@ pl = load("polars")
 
 DATA, METADATA = "data", "metadata"
 DATASET = "dataset.json"
-SPLITS = "subject_splits.parquet"
+SPLITS_FILE = "subject_splits.parquet"
 CODES = "codes.parquet"
 BIRTH, DEATH = "MEDS_BIRTH", "MEDS_DEATH"
 

@@ -14,7 +14,7 @@ from preprocessing import codes
 from preprocessing.common.extras import load
 from preprocessing.common.rejects import Rejects
 from preprocessing.meds import splits
-from preprocessing.meds.layout import CODES, DATASET, SPLITS
+from preprocessing.meds.layout import CODES, DATASET, SPLITS_FILE
 from preprocessing.meds.mimic_codes import MimicCodes
 from preprocessing.meds.mimic_files import MimicFiles
 from preprocessing.meds.mimic_tables import MIMIC3, table_of
@@ -110,10 +110,10 @@ def write_splits(folder: Path, subjects: np.ndarray, split: np.ndarray) -> None:
     Args:
         folder: folder `metadata` of the data set.
         subjects: sorted ids, int64 [n].
-        split: position of each subject's split in `splits.SPLITS`, int8 [n].
+        split: position of each subject's split in `splits.SUBJECT_SPLITS`, int8 [n].
     """
-    names = pa.array(np.array(splits.SPLITS, object)[split].tolist(), pa.string())
-    pq.write_table(pa.table({"subject_id": pa.array(subjects, pa.int64()), "split": names}), folder / SPLITS)
+    names = pa.array(np.array(splits.SUBJECT_SPLITS, object)[split].tolist(), pa.string())
+    pq.write_table(pa.table({"subject_id": pa.array(subjects, pa.int64()), "split": names}), folder / SPLITS_FILE)
 
 
 def write_dataset(folder: Path, version: str, release: str | None, columns: list[str], meds_version: str) -> None:

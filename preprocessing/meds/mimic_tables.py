@@ -28,7 +28,7 @@ class Kind(enum.Enum):
     DAY = "a date without time"
 
 
-class Fetched(enum.Enum):
+class DownloadScope(enum.Enum):
     """Say when a table is downloaded.
 
     ALWAYS: with every download. FOR_RECORDS: if patient records are made and the release lists the table. LARGE: only
@@ -48,7 +48,7 @@ class MimicTable:
         file: path in the release without its ending, such as `hosp/patients` or `PATIENTS`.
         columns: columns that are read; see `MimicFiles.read`.
         optional: columns that are read if the file has them.
-        fetched: when the table is downloaded.
+        scope: when the table is downloaded.
         of_stay: True if a row says nothing without its hospital stay.
         needed: True if a copy without this table is refused.
     """
@@ -56,7 +56,7 @@ class MimicTable:
     file: str
     columns: Mapping[str, Kind]
     optional: Mapping[str, Kind] = dataclasses.field(default_factory=dict)
-    fetched: Fetched = Fetched.FOR_RECORDS
+    scope: DownloadScope = DownloadScope.FOR_RECORDS
     of_stay: bool = False
     needed: bool = False
 
@@ -71,7 +71,7 @@ class MimicTable:
         return self.name.startswith("d_")
 
 
-ALWAYS, LARGE = Fetched.ALWAYS, Fetched.LARGE
+ALWAYS, LARGE = DownloadScope.ALWAYS, DownloadScope.LARGE
 _ID, _TEXT, _NUMBER, _MOMENT, _DATE = Kind.INTEGER, Kind.TEXT, Kind.NUMBER, Kind.MOMENT, Kind.DATE
 _STAY = {"subject_id": _ID, "hadm_id": _ID}
 _ABOUT_STAY = {
@@ -93,23 +93,23 @@ _ABOUT_LAB = {"fluid": _TEXT, "category": _TEXT, "loinc_code": _TEXT}
 # The tables to which others refer come first; dictionaries, which describe codes, come last.
 TABLES: dict[str, tuple[MimicTable, ...]] = {
     MIMIC3: (
-        MimicTable("ADMISSIONS", _ADMISSION, _ABOUT_STAY, fetched=ALWAYS, needed=True),
+        MimicTable("ADMISSIONS", _ADMISSION, _ABOUT_STAY, scope=ALWAYS, needed=True),
         MimicTable(
-            "PATIENTS", {"subject_id": _ID, "gender": _TEXT, "dob": Kind.DAY, "dod": _DATE}, fetched=ALWAYS, needed=True
+            "PATIENTS", {"subject_id": _ID, "gender": _TEXT, "dob": Kind.DAY, "dod": _DATE}, scope=ALWAYS, needed=True
         ),
         MimicTable(
             "DIAGNOSES_ICD",
             {**_STAY, "seq_num": _ID, "icd9_code": _TEXT},
-            fetched=ALWAYS,
+            scope=ALWAYS,
             of_stay=True,
             needed=True,
         ),
-        MimicTable("PROCEDURES_ICD", {**_STAY, "seq_num": _ID, "icd9_code": _TEXT}, fetched=ALWAYS, of_stay=True),
+        MimicTable("PROCEDURES_ICD", {**_STAY, "seq_num": _ID, "icd9_code": _TEXT}, scope=ALWAYS, of_stay=True),
         MimicTable(
             "PRESCRIPTIONS",
             {**_STAY, "startdate": _DATE, "drug": _TEXT, "ndc": _TEXT},
             {"enddate": _DATE, **_DOSE},
-            fetched=ALWAYS,
+            scope=ALWAYS,
         ),
         MimicTable(
             "ICUSTAYS",
@@ -121,7 +121,7 @@ TABLES: dict[str, tuple[MimicTable, ...]] = {
                 "intime": _MOMENT,
                 "outtime": _MOMENT,
             },
-            fetched=ALWAYS,
+            scope=ALWAYS,
         ),
         MimicTable(
             "TRANSFERS",
@@ -138,25 +138,25 @@ TABLES: dict[str, tuple[MimicTable, ...]] = {
             "CHARTEVENTS",
             {**_STAY, "icustay_id": _ID, **_VALUES},
             {"storetime": _MOMENT},
-            fetched=LARGE,
+            scope=LARGE,
         ),
-        MimicTable("D_ICD_DIAGNOSES", {"icd9_code": _TEXT, "long_title": _TEXT}, _VERSION, fetched=ALWAYS),
-        MimicTable("D_ICD_PROCEDURES", {"icd9_code": _TEXT, "long_title": _TEXT}, _VERSION, fetched=ALWAYS),
+        MimicTable("D_ICD_DIAGNOSES", {"icd9_code": _TEXT, "long_title": _TEXT}, _VERSION, scope=ALWAYS),
+        MimicTable("D_ICD_PROCEDURES", {"icd9_code": _TEXT, "long_title": _TEXT}, _VERSION, scope=ALWAYS),
         MimicTable("D_LABITEMS", _ITEM, _ABOUT_LAB),
-        MimicTable("D_ITEMS", _ITEM, {"category": _TEXT}, fetched=LARGE),
+        MimicTable("D_ITEMS", _ITEM, {"category": _TEXT}, scope=LARGE),
     ),
     MIMIC4: (
-        MimicTable("hosp/admissions", _ADMISSION, _ABOUT_STAY, fetched=ALWAYS, needed=True),
+        MimicTable("hosp/admissions", _ADMISSION, _ABOUT_STAY, scope=ALWAYS, needed=True),
         MimicTable(
             "hosp/patients",
             {"subject_id": _ID, "gender": _TEXT, "anchor_age": _ID, "anchor_year": _ID, "dod": _DATE},
-            fetched=ALWAYS,
+            scope=ALWAYS,
             needed=True,
         ),
         MimicTable(
             "hosp/diagnoses_icd",
             {**_STAY, "seq_num": _ID, "icd_code": _TEXT, "icd_version": _TEXT},
-            fetched=ALWAYS,
+            scope=ALWAYS,
             of_stay=True,
             needed=True,
         ),
@@ -164,14 +164,14 @@ TABLES: dict[str, tuple[MimicTable, ...]] = {
             "hosp/procedures_icd",
             {**_STAY, "seq_num": _ID, "icd_code": _TEXT, "icd_version": _TEXT},
             {"chartdate": _DATE},
-            fetched=ALWAYS,
+            scope=ALWAYS,
             of_stay=True,
         ),
         MimicTable(
             "hosp/prescriptions",
             {**_STAY, "starttime": _MOMENT, "drug": _TEXT, "ndc": _TEXT},
             {"stoptime": _MOMENT, **_DOSE},
-            fetched=ALWAYS,
+            scope=ALWAYS,
         ),
         MimicTable(
             "icu/icustays",
@@ -183,7 +183,7 @@ TABLES: dict[str, tuple[MimicTable, ...]] = {
                 "intime": _MOMENT,
                 "outtime": _MOMENT,
             },
-            fetched=ALWAYS,
+            scope=ALWAYS,
         ),
         MimicTable("hosp/transfers", {**_STAY, "eventtype": _TEXT, "careunit": _TEXT, "intime": _MOMENT}),
         MimicTable("hosp/drgcodes", {**_STAY, "drg_type": _TEXT, "drg_code": _TEXT}, _DRG_LEVELS, of_stay=True),
@@ -198,16 +198,14 @@ TABLES: dict[str, tuple[MimicTable, ...]] = {
             "icu/chartevents",
             {**_STAY, "stay_id": _ID, **_VALUES},
             {"storetime": _MOMENT},
-            fetched=LARGE,
+            scope=LARGE,
         ),
-        MimicTable(
-            "hosp/emar", {**_STAY, "charttime": _MOMENT, "medication": _TEXT, "event_txt": _TEXT}, fetched=LARGE
-        ),
-        MimicTable("hosp/d_icd_diagnoses", {"icd_code": _TEXT, "long_title": _TEXT}, _VERSION, fetched=ALWAYS),
-        MimicTable("hosp/d_icd_procedures", {"icd_code": _TEXT, "long_title": _TEXT}, _VERSION, fetched=ALWAYS),
+        MimicTable("hosp/emar", {**_STAY, "charttime": _MOMENT, "medication": _TEXT, "event_txt": _TEXT}, scope=LARGE),
+        MimicTable("hosp/d_icd_diagnoses", {"icd_code": _TEXT, "long_title": _TEXT}, _VERSION, scope=ALWAYS),
+        MimicTable("hosp/d_icd_procedures", {"icd_code": _TEXT, "long_title": _TEXT}, _VERSION, scope=ALWAYS),
         MimicTable("hosp/d_labitems", _ITEM, _ABOUT_LAB),
         MimicTable("hosp/d_hcpcs", {"code": _TEXT, "short_description": _TEXT}, {"long_description": _TEXT}),
-        MimicTable("icu/d_items", _ITEM, {"category": _TEXT}, fetched=LARGE),
+        MimicTable("icu/d_items", _ITEM, {"category": _TEXT}, scope=LARGE),
     ),
 }
 
@@ -224,4 +222,4 @@ def table_of(version: str, name: str) -> MimicTable | None:
 
 def always_fetched(version: str) -> list[str]:
     """Return the files, without ending, of the tables that are part of every download."""
-    return [table.file for table in TABLES[version] if table.fetched is ALWAYS]
+    return [table.file for table in TABLES[version] if table.scope is ALWAYS]

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from preprocessing.meds.convert import Request, convert
+from preprocessing.meds.convert import MedsRequest, convert
 from preprocessing.meds.dataset import MedsDataset, is_meds
 
 
@@ -19,4 +19,4 @@ def open_events(path: Path, workdir_for_meds: Path) -> MedsDataset:
     path = Path(path)
     if is_meds(path):
         return MedsDataset.open(path)
-    return MedsDataset.open(convert(Request(path, Path(workdir_for_meds))).output)
+    return MedsDataset.open(convert(MedsRequest(path, Path(workdir_for_meds))).output)

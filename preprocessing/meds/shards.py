@@ -72,7 +72,7 @@ class Shards:
                 f" --subjects_per_shard={-(-len(subjects) // MOST)} or more."
             )
         self._shard_of = np.zeros(len(subjects), np.int32)
-        for position, split in enumerate(splits.SPLITS):
+        for position, split in enumerate(splits.SUBJECT_SPLITS):
             mine = np.flatnonzero(self.split == position)
             numbers = np.arange(len(mine)) // per_shard
             self._shard_of[mine] = len(self.names) + numbers

@@ -38,7 +38,7 @@ class PipelineOptions:
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
+class PipelineLayout:
     """Name the paths below the directory `root` of a pipeline."""
 
     root: Path
@@ -99,7 +99,7 @@ class Layout:
         return self.root / "verification.json"
 
 
-def full_stages(layout: Layout, name: str, asked: PipelineOptions) -> list[Stage]:
+def full_stages(layout: PipelineLayout, name: str, asked: PipelineOptions) -> list[Stage]:
     """Return the stages that build all code systems over PrimeKG."""
     codes = layout.processed_codes / "codes.csv"
     return [
@@ -143,7 +143,7 @@ def full_stages(layout: Layout, name: str, asked: PipelineOptions) -> list[Stage
     ]
 
 
-def release_stages(layout: Layout, name: str, asked: PipelineOptions) -> list[Stage]:
+def release_stages(layout: PipelineLayout, name: str, asked: PipelineOptions) -> list[Stage]:
     """Return the stages that build the authors' release."""
     files = (layout.release / "all_codes_mappings.parquet", layout.release / "kg.csv")
     return [
@@ -152,7 +152,7 @@ def release_stages(layout: Layout, name: str, asked: PipelineOptions) -> list[St
     ]
 
 
-def embedded_stages(layout: Layout, name: str, asked: PipelineOptions) -> list[Stage]:
+def embedded_stages(layout: PipelineLayout, name: str, asked: PipelineOptions) -> list[Stage]:
     """Return the stages that build the ICD systems from Python packages."""
     return _dataset_stages(layout, name, asked, None, ())
 
@@ -182,7 +182,7 @@ def _collect(group: str, output: Path, asked: PipelineOptions) -> int:
     return 0
 
 
-def _process_codes(layout: Layout, asked: PipelineOptions) -> int:
+def _process_codes(layout: PipelineLayout, asked: PipelineOptions) -> int:
     with (
         whole_folder(layout.processed_codes) as folder,
         Rejects(folder / "rejects.csv", root=layout.medical_codes) as rejects,
@@ -195,20 +195,20 @@ def _rejects_of(output: Path) -> Path:
     return output.with_name(f"{output.stem}.rejects.csv")
 
 
-def _describe(layout: Layout, asked: PipelineOptions) -> int:
+def _describe(layout: PipelineLayout, asked: PipelineOptions) -> int:
     with Rejects(_rejects_of(layout.descriptions)) as rejects:
         codes = layout.processed_codes / "codes.csv"
         describe(codes, layout.descriptions, rejects, asked.descriptions, asked.progress)
     return rejects.counts.total()
 
 
-def _graph(layout: Layout, asked: PipelineOptions) -> int:
+def _graph(layout: PipelineLayout, asked: PipelineOptions) -> int:
     with Rejects(_rejects_of(layout.graph)) as rejects:
         write_primekg(read_primekg(layout.primekg / "kg.csv", rejects, progress=asked.progress), layout.graph)
     return rejects.counts.total()
 
 
-def _link(layout: Layout, asked: PipelineOptions) -> int:
+def _link(layout: PipelineLayout, asked: PipelineOptions) -> int:
     folders = [folder for folder in (layout.crossreferences, layout.medical_codes / "RxNorm") if folder.is_dir()]
     codes = layout.processed_codes / "codes.csv"
     _, rejects = write_links(codes, layout.graph, folders, layout.links, progress=asked.progress)
@@ -216,7 +216,7 @@ def _link(layout: Layout, asked: PipelineOptions) -> int:
 
 
 def _dataset_stages(
-    layout: Layout, name: str, asked: PipelineOptions, source_dir: Path | None, inputs: tuple[Path, ...]
+    layout: PipelineLayout, name: str, asked: PipelineOptions, source_dir: Path | None, inputs: tuple[Path, ...]
 ) -> list[Stage]:
     """Return the stages that build the data set, export it as JSON if asked for, and verify it."""
     path = medtok_codes.dataset_path(name, layout.dataset)
@@ -265,21 +265,21 @@ def _packages() -> dict[str, str | None]:
     return {name: importlib.metadata.version(name) if name in installed else None for name in names}
 
 
-def _build(layout: Layout, name: str, asked: PipelineOptions, source_dir: Path | None, path: Path) -> int:
+def _build(layout: PipelineLayout, name: str, asked: PipelineOptions, source_dir: Path | None, path: Path) -> int:
     # An existing directory holds another version, or was not recorded as complete.
     shutil.rmtree(path, ignore_errors=True)
     builder = medtok_codes.prepare(name, layout.dataset, asked.progress, source_dir=source_dir)
     return medtok_codes.report_of(builder).get("rejected", 0)
 
 
-def _export(layout: Layout, name: str, asked: PipelineOptions) -> int:
+def _export(layout: PipelineLayout, name: str, asked: PipelineOptions) -> int:
     with whole_folder(layout.json) as folder:
         builder = medtok_codes.open_prepared(name, layout.dataset)
         export_json(builder, folder, per_code=asked.per_code, progress=asked.progress)
     return 0
 
 
-def _verify(layout: Layout, name: str, asked: PipelineOptions) -> int:
+def _verify(layout: PipelineLayout, name: str, asked: PipelineOptions) -> int:
     builder = medtok_codes.open_prepared(name, layout.dataset)
     graph = KnowledgeGraph.load(medtok_codes.graph_path(builder))
     columns = read_columns(builder, graph, asked.progress)

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from preprocessing.common.errors import UserError
 from preprocessing.dataset.name import ICD, PRIMEKG, RELEASE, parse_name
-from preprocessing.pipeline.plans import Layout, PipelineOptions, embedded_stages, full_stages, release_stages
+from preprocessing.pipeline.plans import PipelineLayout, PipelineOptions, embedded_stages, full_stages, release_stages
 from preprocessing.pipeline.stages import Result, run_stages
 from preprocessing.stats.verification import check_table, read_checks
 
@@ -29,7 +29,7 @@ def run_pipeline(output: Path, name: str, asked: PipelineOptions, console: Conso
     Raises:
         InputError, UserError: see `stages.run_stages`; or, with `asked.strict`, rows were rejected or a check failed.
     """
-    layout = Layout(output)
+    layout = PipelineLayout(output)
     results = run_stages(_STAGES[parse_name(name).source](layout, name, asked), output, console, only=only)
     checks = read_checks(layout.verification) if results[-1].state.startswith("done") else []
     if checks:

@@ -22,7 +22,7 @@ from preprocessing.download.manifest import FILE_NAME, Manifest
 from preprocessing.meds.dataset import MedsDataset
 from preprocessing.meds.mimic_events import EVENTS
 from preprocessing.meds.mimic_tables import TABLES as DECLARED
-from preprocessing.meds.mimic_tables import Fetched, always_fetched, event_tables
+from preprocessing.meds.mimic_tables import DownloadScope, always_fetched, event_tables
 from tests.helpers import mimic_copies
 from tests.helpers.file_server import FileServer, Served
 
@@ -74,7 +74,9 @@ def logged_in(monkeypatch):
 @pytest.fixture
 def request4(server, tmp_path):
     retry = RetryPolicy(attempts=2, longest_wait=0)
-    return mimic.Request("mimic4", tmp_path / "mimic4", base_url=f"{server.url}/files", progress=False, retry=retry)
+    return mimic.MimicRequest(
+        "mimic4", tmp_path / "mimic4", base_url=f"{server.url}/files", progress=False, retry=retry
+    )
 
 
 needs_wget = pytest.mark.skipif(not shutil.which("wget"), reason="wget is not installed")
@@ -356,7 +358,7 @@ def test_the_download_follows_the_declaration_of_tables():
         *("ADMISSIONS", "PATIENTS", "DIAGNOSES_ICD", "PROCEDURES_ICD", "PRESCRIPTIONS", "ICUSTAYS"),
         *("D_ICD_DIAGNOSES", "D_ICD_PROCEDURES"),
     ]
-    for_records = [table.file for table in DECLARED["mimic4"] if table.fetched is Fetched.FOR_RECORDS]
+    for_records = [table.file for table in DECLARED["mimic4"] if table.scope is DownloadScope.FOR_RECORDS]
     names = ("transfers", "drgcodes", "hcpcsevents", "omr", "labevents", "d_labitems", "d_hcpcs")
     assert for_records == [f"hosp/{name}" for name in names]
     for version in DECLARED:

@@ -37,7 +37,7 @@ from medtok_jax.records.visits import DAYS_A_YEAR, DIAGNOSIS, KINDS, Visits
 from preprocessing.common.atomic import whole_folder
 from preprocessing.common.errors import InputError
 from preprocessing.common.ragged import offsets_of
-from preprocessing.meds.splits import HELD_OUT, SPLITS, TRAIN, TUNING
+from preprocessing.meds.splits import HELD_OUT, SUBJECT_SPLITS, TRAIN, TUNING
 
 WIDTH = 288
 HEADS = 12
@@ -177,7 +177,7 @@ def write(
     diagnoses = np.diff(offsets_of(is_diagnosis[visits.code])[visits.offsets])
     following &= np.append(diagnoses[1:], 0) > 0
     first = np.repeat(patients[:-1], np.diff(patients))
-    for name in SPLITS:
+    for name in SUBJECT_SPLITS:
         rows = np.flatnonzero(following & (split == name))
         bounds = np.stack([first[rows], rows + 1], 1)
         labels = (_distinct(label[code[is_diagnosis[code]]]) for code in map(visits.codes_of, rows + 1))

@@ -105,7 +105,7 @@ def write(folder: Path, records: Records, spelled: Spelling, chosen: samples.Sam
     """Write `data.pickle`, `samples.json` and `meanings.json`."""
     visits = records.visits
     types, fields = visit_fields(visits)
-    graphs = Graphs(visits, spelled)
+    graphs = VisitGraphs(visits, spelled)
     padding = [
         geometric.Data(**graphs.padding(), **dict.fromkeys((*fields, "label"), 0), mask=0) for _ in range(NUM_VISITS)
     ]
@@ -156,7 +156,7 @@ def visit_fields(visits: Visits) -> tuple[dict[str, str], dict[str, np.ndarray]]
     return types, fields | {"adm_type": adm_type, "mask_v": np.ones(len(visits), np.int64)}
 
 
-class Graphs:
+class VisitGraphs:
     """Make the graphs of visits; visits with the same kinds and numbers of nodes share their edges."""
 
     def __init__(self, visits: Visits, spelled: Spelling):

@@ -40,7 +40,7 @@ _SIZES = {"width": "n_embd", "n_layer": "n_layer", "n_head": "n_head", "n_positi
 
 
 @dataclasses.dataclass(frozen=True)
-class Data:
+class EthosData:
     """Describe tokenized data: size of each part, vocabulary, share for validation, and notes on omitted events."""
 
     parts: dict[str, check.Summary]
@@ -92,7 +92,7 @@ def _write_vocabulary(folder: Path, codebook_size: int) -> None:
     ethos_vocabulary.read(folder)
 
 
-def _write_data(request: Request, directory: TokenizerDirectory, folder: Path, size: ModelSize) -> Data:
+def _write_data(request: Request, directory: TokenizerDirectory, folder: Path, size: ModelSize) -> EthosData:
     mapper = CodeMapper(directory.table["key"], request.unmapped)
     if rewrite.is_tokenized(request.events):
         data = _rewrite(request.events, directory, mapper, folder, size)
@@ -112,7 +112,9 @@ def _write_data(request: Request, directory: TokenizerDirectory, folder: Path, s
     return dataclasses.replace(data, notes=[*summary.splitlines(), *data.notes])
 
 
-def _from_meds(events: Path, directory: TokenizerDirectory, mapper: CodeMapper, folder: Path, size: ModelSize) -> Data:
+def _from_meds(
+    events: Path, directory: TokenizerDirectory, mapper: CodeMapper, folder: Path, size: ModelSize
+) -> EthosData:
     dataset = open_events(events, folder / "meds")
     n = directory.config.codebook_size
     written = meds.write(dataset, meds.Speller(mapper, directory.ids), n, folder)
@@ -121,10 +123,12 @@ def _from_meds(events: Path, directory: TokenizerDirectory, mapper: CodeMapper, 
     share = train.get("tuning", 0) / sum(train.values())
     left_out = dataclasses.asdict(written.left_out)
     notes = [f"{count:,} {name.replace('_', ' ')} were left out." for name, count in left_out.items() if count]
-    return Data(parts, written.vocabulary, round(share, 4) if 0 < share < 0.5 else VALIDATION, notes)
+    return EthosData(parts, written.vocabulary, round(share, 4) if 0 < share < 0.5 else VALIDATION, notes)
 
 
-def _rewrite(events: Path, directory: TokenizerDirectory, mapper: CodeMapper, folder: Path, size: ModelSize) -> Data:
+def _rewrite(
+    events: Path, directory: TokenizerDirectory, mapper: CodeMapper, folder: Path, size: ModelSize
+) -> EthosData:
     sources = rewrite.find_parts(events)
     vocabulary = ethos_vocabulary.read(sources["train"])
     _check_origin(events, vocabulary, directory)
@@ -136,7 +140,7 @@ def _rewrite(events: Path, directory: TokenizerDirectory, mapper: CodeMapper, fo
     for name, source in sources.items():
         rewrite.rewrite(source, folder / name, rewriter)
         parts[name] = check.check_ethos(folder / name, n, n_positions=size.n_positions)
-    return Data(parts, rewriter.vocabulary, VALIDATION, [])
+    return EthosData(parts, rewriter.vocabulary, VALIDATION, [])
 
 
 def _check_origin(events: Path, vocabulary: list[str], directory: TokenizerDirectory) -> None:
@@ -150,7 +154,7 @@ def _check_origin(events: Path, vocabulary: list[str], directory: TokenizerDirec
         raise InputError(f"{events} holds tokens of another tokenizer than {directory.path}; convert with that one.")
 
 
-def _summary(output: Path, data: Data | None, size: ModelSize) -> str:
+def _summary(output: Path, data: EthosData | None, size: ModelSize) -> str:
     """Return a summary of the written files, and the commands that remain."""
     out = shlex.quote(str(output))
     install = "git clone https://github.com/ipolharvard/ethos-ares && pip install -e ethos-ares    # needs Python 3.12"

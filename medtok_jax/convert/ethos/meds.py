@@ -25,7 +25,7 @@ from preprocessing.meds.dataset import MedsDataset
 pl = load("polars")
 
 # Directory -> its splits of MEDS, in this order: ETHOS validates on the end of the training data.
-SPLITS = {"train": ("train", "tuning"), "test": ("held_out",)}
+ETHOS_SPLITS = {"train": ("train", "tuning"), "test": ("held_out",)}
 # Number of values of a measurement, drawn evenly from all, that its quantiles are estimated from.
 SAMPLED_VALUES = 20_000
 _COLUMNS = ("subject_id", "time", "code", "numeric_value", "hadm_id", "icustay_id")
@@ -145,7 +145,7 @@ class _Spelled:
         path = self._folder / f"{split}-{len(self._paths[split])}.parquet"
         frame.write_parquet(path)
         self._paths[split].append(path)
-        if split in SPLITS["train"]:
+        if split in ETHOS_SPLITS["train"]:
             self._static_codes |= {
                 code for fields in static.values() for field in fields.values() for code in field["code"]
             }
@@ -182,7 +182,7 @@ def write(
     breaks = spelled.values.breaks()
     encoder = _Encoder(vocabulary, breaks, left_out)
     tokens = {}
-    for name, splits in SPLITS.items():
+    for name, splits in ETHOS_SPLITS.items():
         counts = _write_timelines(folder / name, splits, spelled, encoder)
         if counts:
             tokens[name] = counts

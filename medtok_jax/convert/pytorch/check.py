@@ -49,7 +49,7 @@ class Tie:
 
 
 @dataclasses.dataclass(frozen=True)
-class Comparison:
+class ModelComparison:
     """Hold the result: number of codes, largest difference of embeddings, share of equal token ids, and the ties."""
 
     codes: int
@@ -75,7 +75,7 @@ class Comparison:
 
 def compare(
     folder: Path, saved: SavedModel, encoder_dir: Path, tokenizer: Path, count: int = SAMPLE, progress: bool = True
-) -> Comparison:
+) -> ModelComparison:
     """Encode a sample of real codes with both models, all in float32.
 
     float32 is used as text states that differ in their last bit may be rounded to different bfloat16 numbers, which is
@@ -118,7 +118,7 @@ def judge(
     torch: tuple[np.ndarray, np.ndarray],
     codebook: np.ndarray,
     model: ConfigDict,
-) -> Comparison:
+) -> ModelComparison:
     """Compare the results of both models.
 
     Args:
@@ -148,7 +148,7 @@ def judge(
         rows = (int(flax_ids[code, number, rank]), int(ids[code, number, rank]))
         near, far = (np.linalg.norm(residual - codebook[row]) for row in rows)
         ties.append(Tie(keys[code], EMBEDDINGS[number], int(rank), *rows, float(abs(near - far))))
-    result = Comparison(len(keys), difference, float(np.mean(flax_ids == ids)), ties)
+    result = ModelComparison(len(keys), difference, float(np.mean(flax_ids == ids)), ties)
     if not difference <= TOLERANCE or result.identical < IDENTICAL or any(tie.gap > TIE for tie in ties):
         raise UserError(f"The PyTorch model differs from the Flax model by more than rounding. {result.describe()}")
     return result

@@ -28,7 +28,7 @@ DEMO = SHARED / "data" / "mimic3demo"
 
 
 def run(source, output, **options):
-    return converter.convert(converter.Request(source, output, progress=False, **options))
+    return converter.convert(converter.MedsRequest(source, output, progress=False, **options))
 
 
 def events_of(root):
@@ -324,7 +324,7 @@ def test_a_full_disk_and_too_many_files_are_told(copies, tmp_path, monkeypatch):
         "import resource, pathlib; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000));"
         "from preprocessing.meds import convert;"
         f"source, output = map(pathlib.Path, ({str(copies['mimic3'])!r}, {str(tmp_path / 'out')!r}));"
-        "convert.convert(convert.Request(source, output))"
+        "convert.convert(convert.MedsRequest(source, output))"
     )
     assert "InputError: " + f"{tmp_path / 'out'} cannot be written" in command(code=script).stderr
     assert list(tmp_path.iterdir()) == []

@@ -82,8 +82,8 @@ def test_splits_of_the_data_set_go_before_those_by_hash(tmp_path):
     own = {i: "held_out" for i in range(5)}
     splits = frame(subject_id=list(own), split=list(own.values()))
     dataset = MedsDataset.open(write(tmp_path, shards, splits))
-    expected = {i: own.get(i, subject_splits.SPLITS[subject_splits.split_of([i])[0]]) for i in ids}
-    for split in subject_splits.SPLITS:
+    expected = {i: own.get(i, subject_splits.SUBJECT_SPLITS[subject_splits.split_of([i])[0]]) for i in ids}
+    for split in subject_splits.SUBJECT_SPLITS:
         found = [i for part in dataset.frames(split) for i in part["subject_id"]]
         assert sorted(found) == [i for i in ids if expected[i] == split]
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from preprocessing import medtok_codes
 from preprocessing.common.errors import InputError, UserError
 from preprocessing.pipeline import run as pipeline
-from preprocessing.pipeline.plans import Layout, PipelineOptions
+from preprocessing.pipeline.plans import PipelineLayout, PipelineOptions
 from preprocessing.pipeline.stages import run_stages
 from tests.helpers import official_files
 from tests.helpers.paths import ROOT
@@ -221,7 +221,7 @@ def test_the_release(tmp_path):
 
 
 def test_a_stage_that_fails_is_told_in_the_table(given, tmp_path):
-    layout = Layout(tmp_path)
+    layout = PipelineLayout(tmp_path)
     console = Console(record=True, width=130, file=open(os.devnull, "w"))  # noqa: SIM115
     stages = pipeline._STAGES["primekg"](layout, FULL, PipelineOptions(from_dir=given, progress=False))
     (tmp_path / "primekg").mkdir()
