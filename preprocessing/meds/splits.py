@@ -13,6 +13,6 @@ _SALT = np.uint64(0x6D656473)
 
 
 def split_of(subject_ids: np.ndarray) -> np.ndarray:
-    """Return the position in `SUBJECT_SPLITS` of each subject id, int64 [n] -> int8 [n], which depends only on the id."""
+    """Return the position in `SUBJECT_SPLITS` of each subject id, int64 [n] -> int8 [n], by the id alone."""
     hashes = mix(mix(np.asarray(subject_ids).astype(np.int64).view(np.uint64)) ^ _SALT)
     return np.searchsorted(_BOUNDS, uniform(hashes), side="right").astype(np.int8)
