@@ -10,6 +10,7 @@ from tqdm import tqdm
 from medtok_jax.data.input_pipeline import train_batches
 from medtok_jax.devices import sharding
 from medtok_jax.devices.interruption import Interrupted, Interruption
+from medtok_jax.devices.run_lock import only_run
 from medtok_jax.inference import vocabulary
 from medtok_jax.training import checkpoints, reporting
 from medtok_jax.training.metrics import describe_usage
@@ -28,10 +29,15 @@ def train_and_evaluate(config, workdir: str | Path) -> dict:
         The summary that is also written to `WORKDIR/summary.json`.
 
     Raises:
-        InputError: what was asked for cannot be done.
+        InputError: what was asked for cannot be done, or another run is at work in the work directory.
         NonFiniteLoss: naming step and term; the last good checkpoint stays.
         Interrupted: after Ctrl-C or SIGTERM, when everything is saved.
     """
+    with only_run(Path(workdir), advice="choose another --workdir"):
+        return _train_and_evaluate(config, Path(workdir))
+
+
+def _train_and_evaluate(config, workdir: Path) -> dict:
     run = set_up(config, Path(workdir), progress=jax.process_index() == 0)
     finished = reporting.finished_summary(run)
     if finished:

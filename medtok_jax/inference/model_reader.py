@@ -6,7 +6,6 @@ graph. Nothing is pickled, and reading executes nothing. `model_directory` write
 """
 
 import dataclasses
-import hashlib
 import json
 from pathlib import Path
 
@@ -22,6 +21,8 @@ from medtok_jax.batch import InputSizes
 from medtok_jax.config import with_later_fields
 from medtok_jax.models.bert import Bert, BertConfig
 from medtok_jax.models.medtok import MedTok
+from preprocessing.common.atomic import recover
+from preprocessing.common.checksums import sha256_of_files
 from preprocessing.common.errors import InputError
 from preprocessing.graph.knowledge_graph import KnowledgeGraph
 
@@ -75,15 +76,6 @@ class SavedModel:
     graph: KnowledgeGraph | None
 
 
-def digest(files: list[Path]) -> str:
-    """sha256 (hex) over the contents of some files."""
-    total = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())
-    return total.hexdigest()
-
-
 def load(folder: str | Path) -> SavedModel:
     """Reads the model part of a tokenizer directory and checks that its files belong together.
 
@@ -91,12 +83,14 @@ def load(folder: str | Path) -> SavedModel:
         InputError: there is no model, or it is damaged, mixed with another one or of another format version.
     """
     folder = Path(folder).expanduser()
+    recover(folder)
     content = _read_config(folder)
     try:
         digests = content["sha256"]
         _checkdigest(folder / VARIABLES, [folder / VARIABLES], digests[VARIABLES])
         graph = None
         if GRAPH in digests:
+            recover(folder / GRAPH)
             _checkdigest(folder / GRAPH, sorted((folder / GRAPH).glob("*")), digests[GRAPH])
             graph = KnowledgeGraph.load(folder / GRAPH)
             if [*graph.node_types, *graph.relation_names] != [*content["node_types"], *content["relation_names"]]:
@@ -146,7 +140,7 @@ def _read_config(folder: Path) -> dict:
 def _checkdigest(what: Path, files: list[Path], wanted: str) -> None:
     if not what.exists():
         raise InputError(f"{what} is missing; {_AGAIN}")
-    if digest(files) != wanted:
+    if sha256_of_files(files) != wanted:
         raise InputError(f"{what} is not what {CONFIG} beside it describes (truncated or of another model); {_AGAIN}")
 
 

@@ -1,9 +1,6 @@
 """Writes the model part of a tokenizer directory; `saved_model` tells what lies there and reads it back."""
 
 import dataclasses
-import json
-import os
-import shutil
 from pathlib import Path
 
 import jax
@@ -14,12 +11,14 @@ from safetensors.numpy import save
 
 from medtok_jax import config as configuration
 from medtok_jax.batch import InputSizes
-from medtok_jax.inference.model_reader import CONFIG, FORMAT_VERSION, GRAPH, SECTIONS, VARIABLES, Neighborhood, digest
+from medtok_jax.inference.model_reader import CONFIG, FORMAT_VERSION, GRAPH, SECTIONS, VARIABLES, Neighborhood
 from medtok_jax.models.medtok import MedTok
 from medtok_jax.training import checkpoints
 from medtok_jax.training.setup import Run
 from medtok_jax.training.state import TrainState
 from preprocessing import medtok_codes, primekg
+from preprocessing.common.atomic import whole_folder, write_bytes, write_json
+from preprocessing.common.checksums import sha256_of_files
 from preprocessing.common.errors import InputError
 from preprocessing.dataset.name import parse_name
 from preprocessing.graph import icd_graph
@@ -65,7 +64,7 @@ def export(workdir, folder: str | Path, state: TrainState | None = None, *, with
         digests = {VARIABLES: _write_variables(trained.variables, folder)}
         if with_graph:
             digests[GRAPH] = _write_graph(trained.graph, folder)
-        _write_config(_describe(trained) | {"sha256": digests}, folder)
+        write_json(folder / CONFIG, _describe(trained) | {"sha256": digests})
     except OSError as error:
         raise InputError(
             f"The model cannot be written to {folder} ({error.strerror}); choose another directory."
@@ -148,26 +147,14 @@ def _describe(trained: _Trained) -> dict:
 
 
 def _write_variables(variables: dict[str, np.ndarray], folder: Path) -> str:
-    partial = folder / f"{VARIABLES}.partial-{os.getpid()}"
-    partial.write_bytes(save({name: np.ascontiguousarray(array) for name, array in variables.items()}))
-    identity = digest([partial])
-    partial.replace(folder / VARIABLES)
-    return identity
+    write_bytes(folder / VARIABLES, save({name: np.ascontiguousarray(array) for name, array in variables.items()}))
+    return sha256_of_files([folder / VARIABLES])
 
 
 def _write_graph(graph: KnowledgeGraph, folder: Path) -> str:
-    partial = folder / f"{GRAPH}.partial-{os.getpid()}"
-    graph.save(partial)
-    identity = digest(sorted(partial.iterdir()))
-    shutil.rmtree(folder / GRAPH, ignore_errors=True)
-    partial.rename(folder / GRAPH)
-    return identity
-
-
-def _write_config(content: dict, folder: Path) -> None:
-    partial = folder / f"{CONFIG}.partial-{os.getpid()}"
-    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    partial.replace(folder / CONFIG)
+    with whole_folder(folder / GRAPH) as partial:
+        graph.save(partial)
+    return sha256_of_files(sorted((folder / GRAPH).iterdir()))
 
 
 def flatten(tree: dict, prefix: str = "") -> dict:

@@ -18,6 +18,7 @@ from medtok_jax.data.code_table import SPLITS
 from medtok_jax.data.dataset import by_length
 from medtok_jax.data.input_pipeline import eval_batches
 from medtok_jax.devices import sharding
+from medtok_jax.devices.run_lock import only_run
 from medtok_jax.inference import model_writer
 from medtok_jax.lookup import directory
 from medtok_jax.lookup.directory import Tokens
@@ -25,6 +26,7 @@ from medtok_jax.training import checkpoints
 from medtok_jax.training.metrics import describe_usage
 from medtok_jax.training.setup import Run
 from medtok_jax.training.state import TrainState
+from preprocessing.common.atomic import whole_file, write_text
 
 DIRECTORY = "tokenizer"
 # From so many batches on, less padding saves more time than compiling for each length takes.
@@ -49,6 +51,11 @@ def write_tokenizer(
         Quantization metrics, utilization and perplexity over these codes.
     """
     directory.check_replaceable(output)
+    with only_run(output.parent, file=output.name, advice="choose another --output"):
+        return _write_tokenizer(run, output, embeddings, with_model, progress)
+
+
+def _write_tokenizer(run: Run, output: Path, embeddings: bool, with_model: bool, progress: bool) -> dict[str, float]:
     found = checkpoints.find(run.workdir, prefer="best")
     state = found.restore(run.state)
     parts = Parts(output, _plan(run, found.step, embeddings))
@@ -82,23 +89,21 @@ class Parts:
             if not named.is_file() or named.read_text() != self.plan:
                 shutil.rmtree(self.folder, ignore_errors=True)
                 self.folder.mkdir(parents=True)
-                named.write_text(self.plan)
-            done = len(list(self.folder.glob("*.npz")))
+                write_text(named, self.plan)
+            done = len(list(self.folder.glob("[0-9]*.npz")))
         return int(multihost_utils.broadcast_one_to_all(np.int32(done))) if jax.process_count() > 1 else done
 
     def save(self, number: int, arrays: dict[str, np.ndarray]) -> None:
         """Writes one piece."""
         if jax.process_index() == 0:
-            partial = self.folder / "partial"
-            with open(partial, "wb") as file:
-                np.savez(file, **arrays)
-            partial.rename(self.folder / f"{number:06d}.npz")
+            with whole_file(self.folder / f"{number:06d}.npz") as partial:
+                np.savez(partial, **arrays)
 
     def read(self) -> dict[str, np.ndarray]:
         """All pieces end to end; what was summed up over a piece gets a row for each."""
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("parts written")
-        pieces = [dict(np.load(path)) for path in sorted(self.folder.glob("*.npz"))]
+        pieces = [dict(np.load(path)) for path in sorted(self.folder.glob("[0-9]*.npz"))]
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("parts read")
         return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}

@@ -1,7 +1,9 @@
 """What a person sees of a run: the start, TensorBoard files, the codebook picture, the final table."""
 
+import io
 import json
 import time
+from pathlib import Path
 
 import jax
 import matplotlib
@@ -10,14 +12,16 @@ from clu.parameter_overview import get_parameter_overview
 from flax import nnx
 from rich.console import Console
 from rich.table import Table
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from medtok_jax.data.code_table import SPLITS
 from medtok_jax.devices import sharding
 from medtok_jax.devices.memory import StepMemory, device_memory
 from medtok_jax.regions import EMBEDDINGS, REGIONS
+from medtok_jax.training.event_file import EventFile
 from medtok_jax.training.metrics import describe_usage
+from preprocessing.common.atomic import append_line, read_lines, write_bytes, write_json, write_text
+from preprocessing.common.errors import InputError
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -25,6 +29,7 @@ from matplotlib import pyplot as plt
 SUMMARY = "summary.json"
 PARAMETERS = "parameters.txt"
 HISTORY = "metrics.jsonl"
+ADVICE = "make room there, and run the same command again to go on from the last checkpoint"
 LOSSES = ("total_loss", "quantization_loss", "packing_loss", "kl_loss")
 # Okabe and Ito's colors, told apart by color-blind readers too.
 COLORS = {"text": "#0072B2", "graph": "#D55E00", "shared": "#009E73"}
@@ -77,7 +82,7 @@ def print_start(run) -> None:
         "Batch": f"{train.batch_size} codes, {train.batch_size // run.mesh.shape['data']} a device",
         "Steps": f"{int(run.state.step):,} to {run.last_step:,}",
     }
-    (run.workdir / PARAMETERS).write_text(get_parameter_overview(nnx.to_pure_dict(params)) + "\n")
+    write_text(run.workdir / PARAMETERS, get_parameter_overview(nnx.to_pure_dict(params)) + "\n", advice=ADVICE)
     table = Table(title="MedTok", show_header=False)
     for name, value in rows.items():
         table.add_row(name, value)
@@ -101,15 +106,14 @@ class Log:
     def __init__(self, run):
         self.run, self.start, self.active = run, time.monotonic(), jax.process_index() == 0
         self.path, step = run.workdir / HISTORY, int(run.state.step)
-        lines = self.path.read_text().splitlines() if self.path.exists() else []
-        kept = [entry for entry in map(json.loads, lines) if entry["step"] <= step]
+        kept = [entry for entry in _read_history(self.path) if entry["step"] <= step]
         self.history = [entry for entry in kept if entry["kind"] == "train"]
         self.validations = [entry for entry in kept if entry["kind"] == "validation"]
         self.writer = None
         if self.active:
             # What was logged after the checkpoint gone on from will be logged again.
-            self.path.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
-            self.writer = SummaryWriter(str(run.workdir / "logs"), purge_step=step)
+            write_text(self.path, "".join(json.dumps(entry) + "\n" for entry in kept), advice=ADVICE)
+            self.writer = EventFile(run.workdir / "logs", step, ADVICE)
 
     @property
     def seconds(self) -> float:
@@ -119,7 +123,7 @@ class Log:
         """Writes scalars to TensorBoard."""
         if self.writer:
             for name, value in scalars.items():
-                self.writer.add_scalar(f"{prefix}/{name}", float(value), step)
+                self.writer.scalar(f"{prefix}/{name}", float(value), step)
 
     def train(self, step: int, window, seconds: float) -> str:
         """Logs a window of training steps; returns a line for the progress bar."""
@@ -138,21 +142,38 @@ class Log:
         state = sharding.whole(self.run.state, self.run.mesh)
         if self.writer:
             figure = draw_codebook(self.run, state)
-            self.writer.add_figure("codebook", figure, step, close=False)
-            figure.savefig(self.run.workdir / "codebook.png", dpi=110)
+            picture = io.BytesIO()
+            figure.savefig(picture, format="png", dpi=110)
             plt.close(figure)
+            self.writer.picture("codebook", picture.getvalue(), step)
+            write_bytes(self.run.workdir / "codebook.png", picture.getvalue(), advice=ADVICE)
             self.writer.flush()
 
     def _keep(self, entries: list[dict], entry: dict) -> None:
         entries.append(entry)
         if self.active:
-            with open(self.path, "a") as file:
-                file.write(json.dumps(entry) + "\n")
+            append_line(self.path, json.dumps(entry), advice=ADVICE)
 
     def close(self) -> None:
         """Ends the TensorBoard file."""
         if self.writer:
             self.writer.close()
+
+
+def _read_history(path: Path) -> list[dict]:
+    """Return the logged entries of a work directory, without half a line that a killed run left at the end.
+
+    Raises:
+        InputError: a line is damaged.
+    """
+    entries = []
+    for number, line in enumerate(read_lines(path), 1):
+        try:
+            entry = json.loads(line)
+            entries.append({"step": int(entry["step"]), "kind": str(entry["kind"])} | entry)
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path} is damaged in line {number}; remove that line to go on.") from error
+    return entries
 
 
 def draw_codebook(run, state) -> plt.Figure:
@@ -216,7 +237,7 @@ def summarize(run, log: Log, metrics: dict[str, float]) -> dict:
         "best_total_loss": run.about["best_total_loss"],
     }
     if jax.process_index() == 0:
-        (run.workdir / SUMMARY).write_text(json.dumps(summary, indent=1))
+        write_json(run.workdir / SUMMARY, summary, advice=ADVICE)
         print_summary(summary)
     return summary
 

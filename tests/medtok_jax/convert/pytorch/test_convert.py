@@ -27,6 +27,7 @@ from medtok_jax.inference.model_writer import flatten  # noqa: E402
 from medtok_jax.inference.new_codes import NewCodeEncoder  # noqa: E402
 from medtok_jax.text.encoder_files import encoder_identity  # noqa: E402
 from medtok_jax.training import checkpoints  # noqa: E402
+from preprocessing.common.checksums import sha256_of_files  # noqa: E402
 from preprocessing.common.errors import InputError, UserError  # noqa: E402
 
 # Models of one shape are compiled once.
@@ -324,8 +325,8 @@ def tokenizer_dir(pairs, encoder_dir, tmp_path_factory):
         save_file(saved.variables, folder / model_reader.VARIABLES)
         saved.graph.save(folder / model_reader.GRAPH)
         digests = {
-            model_reader.VARIABLES: model_reader.digest([folder / model_reader.VARIABLES]),
-            model_reader.GRAPH: model_reader.digest(sorted((folder / model_reader.GRAPH).iterdir())),
+            model_reader.VARIABLES: sha256_of_files([folder / model_reader.VARIABLES]),
+            model_reader.GRAPH: sha256_of_files(sorted((folder / model_reader.GRAPH).iterdir())),
         }
         named = {name: getattr(saved, name) for name in ("node_types", "relation_names", "reverse", "encoder")}
         named |= {"fingerprint": saved.fingerprint, "learned_missing_graph": True, "step": 7, "config": config}
