@@ -170,7 +170,7 @@ def _read_history(path: Path) -> list[dict]:
     for number, line in enumerate(read_lines(path), 1):
         try:
             entry = json.loads(line)
-            entries.append({"step": int(entry["step"]), "kind": str(entry["kind"])} | entry)
+            entries.append(entry | {"step": int(entry["step"]), "kind": str(entry["kind"])})
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path} is damaged in line {number}; remove that line to go on.") from error
     return entries
