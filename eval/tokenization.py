@@ -152,7 +152,7 @@ def main(argv: list[str]) -> None:
     command_line.expect_arguments(argv, 0, EXAMPLE)
     given = flags.FLAGS
     metrics = _metrics(given.metrics)
-    representation, labels, run, others = _open(given)
+    representation, labels, trained, others = _open(given)
     console = Console()
 
     def announce(family: str) -> None:
@@ -162,11 +162,11 @@ def main(argv: list[str]) -> None:
     plain = [family for family in metrics if family in FAMILIES]
     found = measure(representation, labels, metrics=plain, on_family=announce, **chosen)
     context = Context(representation, labels.for_keys(representation.keys), **chosen)
-    if run is not None and "robustness" in metrics:
+    if trained is not None and "robustness" in metrics:
         from eval.quality import robustness
 
         announce(robustness.FAMILY)
-        found += robustness.measure(context, run)
+        found += robustness.measure(context, trained)
     if others and "seeds" in metrics:
         announce(seed_stability.FAMILY)
         found += seed_stability.measure(context, others)
@@ -200,13 +200,13 @@ def _open(given: flags.FlagValues) -> tuple:
         raise InputError(f"{representation.name} does not name its data set; give --codes=medtok_codes/icd-...")
     command_line.output_folder(given.output)
     labels = open_labels(data_set, given.data_dir)
-    run = None
+    trained = None
     if given.workdir:
         # JAX is only needed to run the model.
-        from medtok_jax.training import setup as runs
+        from medtok_jax.inference.trained import open_trained
 
-        run = runs.open_trained(Path(given.workdir).expanduser(), data_dir=given.data_dir or "")
-    return representation, labels, run, [load(path) for path in given.other_seeds]
+        trained = open_trained(Path(given.workdir).expanduser(), data_dir=given.data_dir or "")
+    return representation, labels, trained, [load(path) for path in given.other_seeds]
 
 
 def _write(output: Path, report: dict, context: Context, *, plots: bool) -> None:

@@ -1,4 +1,4 @@
-"""Checks of a configuration before any long work, and what is derived from it. Every message names field and value."""
+"""Check a configuration before any long work, and derive paths and steps from it. Messages name field and value."""
 
 import dataclasses
 import difflib
@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+from absl import flags
 from ml_collections import ConfigDict
 
 from medtok_jax.regions import Regions
@@ -84,43 +85,24 @@ RATES = (
     "model.ema_decay",
 )
 
-# Fields that older checkpoints lack, and what those were trained with.
-LATER_FIELDS = {
-    "data.modalities": "both",
-    "data.states_on_device": "auto",
-    "model.shared_search": "region",
-    "model.num_nearest_tokens": 0,
-    "model.kmeans_refit": False,
-    "loss.shared_weight": 1.0,
-    "loss.specific_weight": 1.0,
-    "loss.joint_weight": 0.0,
-    "loss.distillation_weight": 0.0,
-    "loss.distillation_temperature": 0.1,
-    "loss.positive_relations": (),
-    "loss.contrasted": "quantized",
-    "augment.mask_positives": 0.0,
-    "augment.modality_dropout": 0.0,
-    "train.model_parallel": 1,
-}
-
-# What fields are called elsewhere, or were called once.
-OTHER_NAMES = {
-    "learning_rate": "train.lr",
-    "num_epochs": "train.epochs",
-    "num_steps": "train.steps",
-    "num_tokens": "model.num_top_k_tokens",
-    "graph_positives": "loss.positive_relations",
+# Names of the training pipeline document and of other projects whose field is not found by its spelling, and the flag
+# that is meant.
+HINTS = {
+    "output_dir": "--workdir",
+    "num_gpus": "--config.train.num_devices",
+    "learning_rate": "--config.train.lr",
+    "gradient_accumulation_steps": "--config.train.grad_accum_steps",
 }
 
 # Fields that must agree for a checkpoint to be trained on; the rest (training length, logging) may change.
 FIXED_SECTIONS = ("data", "model", "loss", "augment")
-# Where things lie.
+# Fields of these sections that say where data lie, and may change too.
 FREE_FIELDS = ("data.data_dir", "data.cache_dir", "data.states_on_device")
 FIXED_FIELDS = ("seed", "train.batch_size", "train.grad_accum_steps")
 
 
 def field_names(config: ConfigDict, prefix: str = "") -> list[str]:
-    """Dotted names of all leaves."""
+    """Return the dotted names of all leaves."""
     names = []
     for name, value in config.items():
         names += field_names(value, f"{prefix}{name}.") if isinstance(value, ConfigDict) else [prefix + name]
@@ -128,38 +110,60 @@ def field_names(config: ConfigDict, prefix: str = "") -> list[str]:
 
 
 def get_field(config: ConfigDict, name: str):
-    """Value of a dotted field name."""
+    """Return the value of a dotted field name."""
     for part in name.split("."):
         config = config[part]
     return config
 
 
 def check_overrides(arguments: list[str], config: ConfigDict) -> None:
-    """Refuses `--config.x.y=...` arguments that name no field, with the nearest one that there is.
+    """Refuse `--config.x.y=...` arguments that name no field, and fields given as flags (`--lr`).
+
+    Args:
+        arguments: raw command-line arguments, without the program's name.
+        config: the configuration that they override.
 
     Raises:
-        InputError: for the first unknown field.
+        InputError: naming the first such argument and the flag that is nearest.
     """
     known = field_names(config)
     sections = {name.rsplit(".", depth)[0] for name in known for depth in range(1, name.count(".") + 1)}
     for argument in arguments:
-        name = argument.split("=", 1)[0].lstrip("-").removeprefix("no")
-        if not argument.startswith("-") or not name.startswith("config."):
+        flag = argument.split("=", 1)[0]
+        name = flag.lstrip("-").removeprefix("no")
+        if not argument.startswith("-"):
+            continue
+        if not name.startswith("config."):
+            meant = HINTS.get(flag.lstrip("-")) or _field_of_leaf(flag.lstrip("-"), known)
+            if meant and flag.lstrip("-") not in flags.FLAGS:
+                raise InputError(f"{flag} is not a flag; use {meant}.")
             continue
         name = name.removeprefix("config.")
         if name in sections:
             raise InputError(f"--config.{name} is a section, not a field; give one of its fields a value.")
         if name not in known:
-            leaf_to_name = {n.rsplit(".", 1)[-1]: n for n in known}
-            near = difflib.get_close_matches(name, known, 1, 0.0)
-            near_leaf = difflib.get_close_matches(name.rsplit(".", 1)[-1], leaf_to_name, 1, 0.75)
-            nearest = leaf_to_name[near_leaf[0]] if near_leaf else near[0]
-            nearest = OTHER_NAMES.get(name.rsplit(".", 1)[-1], nearest)
-            raise InputError(f"--config.{name} is not a field of the configuration; the nearest is --config.{nearest}.")
+            nearest = _nearest(name, known)
+            raise InputError(f"--config.{name} is not a field of the configuration; the nearest is {nearest}.")
+
+
+def _field_of_leaf(leaf: str, known: list[str]) -> str | None:
+    """Return the flag of the field that ends in this very name, or None."""
+    return next((f"--config.{name}" for name in known if name.rsplit(".", 1)[-1] == leaf), None)
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    """Return the flag that a wrong field name most likely means: by hint, by last part, by spelling."""
+    leaf = name.rsplit(".", 1)[-1]
+    if leaf in HINTS:
+        return HINTS[leaf]
+    field_of_leaf = {field.rsplit(".", 1)[-1]: field for field in known}
+    if near_leaf := difflib.get_close_matches(leaf, field_of_leaf, 1, 0.75):
+        return f"--config.{field_of_leaf[near_leaf[0]]}"
+    return f"--config.{difflib.get_close_matches(name, known, 1, 0.0)[0]}"
 
 
 def validate(config: ConfigDict, num_devices: int) -> None:
-    """Refuses impossible values and combinations.
+    """Refuse impossible values and combinations.
 
     Args:
         config: the whole configuration.
@@ -280,7 +284,7 @@ def _validate_model_parallel(config: ConfigDict, num_devices: int) -> None:
 
 
 def differences(saved: dict, config: ConfigDict) -> list[str]:
-    """Fields in which a checkpoint's configuration and this one disagree so that training cannot go on.
+    """Return the fields in which a checkpoint's configuration and this one disagree so that training cannot go on.
 
     Args:
         saved: the configuration saved with a checkpoint, as nested dictionaries.
@@ -289,7 +293,7 @@ def differences(saved: dict, config: ConfigDict) -> list[str]:
     Returns:
         `field: saved -> now` for each.
     """
-    now, saved = config.to_dict(), with_later_fields(saved).to_dict()
+    now = config.to_dict()
     fixed = [name for name in field_names(config) if name.split(".")[0] in FIXED_SECTIONS and name not in FREE_FIELDS]
     found = []
     for name in (*FIXED_FIELDS, *fixed):
@@ -299,16 +303,6 @@ def differences(saved: dict, config: ConfigDict) -> list[str]:
     return found
 
 
-def with_later_fields(config: ConfigDict | dict) -> ConfigDict:
-    """An unlocked copy of a saved configuration that has the fields it is too old for."""
-    whole = ConfigDict(config.to_dict() if isinstance(config, ConfigDict) else config)
-    for name, value in LATER_FIELDS.items():
-        section, field = name.split(".")
-        if section in whole and field not in whole[section]:
-            whole[section][field] = value
-    return whole
-
-
 def _look_up(tree: dict, name: str):
     for part in name.split("."):
         tree = tree.get(part) if isinstance(tree, dict) else None
@@ -316,18 +310,18 @@ def _look_up(tree: dict, name: str):
 
 
 def data_dir(config: ConfigDict) -> Path:
-    """Where data sets lie: the config's, $TFDS_DATA_DIR, or TFDS's default."""
+    """Return where data sets lie: `data.data_dir`, $TFDS_DATA_DIR, or TFDS's default."""
     given = config.data.data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     return Path(given).expanduser()
 
 
 def cache_dir(config: ConfigDict) -> Path:
-    """Where text states and packed examples lie."""
+    """Return where text states and packed examples lie."""
     return Path(config.data.cache_dir).expanduser() if config.data.cache_dir else data_dir(config) / "medtok_cache"
 
 
 def total_steps(config: ConfigDict, num_train_codes: int) -> int:
-    """Steps of a whole run: `train.steps`, or `train.epochs` passes over the training codes, the last batch whole."""
+    """Return the steps of a run: `train.steps`, or `train.epochs` passes over the training codes, the last one full."""
     if config.train.steps:
         return config.train.steps
     return int(np.ceil(config.train.epochs * num_train_codes / config.train.batch_size))
@@ -338,7 +332,7 @@ HELP = ("--help", "-h", "--helpfull", "--helpshort")
 
 
 def check_arguments(argv: list[str]) -> None:
-    """Refuses a `--config` file that is not there and `--config.x.y` overrides that name no field of it.
+    """Refuse a `--config` file that is not there and overrides that name no field of it, see `check_overrides`.
 
     Without `--config` the default is put in front of the arguments: a default of the flag itself would be read, and its
     overrides applied, before they could be checked.
@@ -355,8 +349,8 @@ def check_arguments(argv: list[str]) -> None:
     check_overrides(argv[1:], load(given[-1] if given else DEFAULT))
 
 
-def load(path: str):
-    """The configuration of `FILE` or `FILE:VARIANT`.
+def load(path: str) -> ConfigDict:
+    """Return the configuration of `FILE` or `FILE:VARIANT`.
 
     Raises:
         InputError: where there is no such file or variant.

@@ -1,10 +1,11 @@
-"""The training loop: from a configuration to checkpoints, metrics and the tokens of every code."""
+"""Train a model: from a configuration to checkpoints, metrics and the tokens of every code."""
 
 import time
 from pathlib import Path
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from medtok_jax.data.input_pipeline import train_batches
@@ -12,14 +13,18 @@ from medtok_jax.devices import sharding
 from medtok_jax.devices.interruption import Interrupted, Interruption
 from medtok_jax.devices.run_lock import only_run
 from medtok_jax.inference import vocabulary
-from medtok_jax.training import checkpoints, reporting
-from medtok_jax.training.metrics import describe_usage
-from medtok_jax.training.setup import Run, set_up
+from medtok_jax.inference.trained import TrainedModel
+from medtok_jax.training import reporting
+from medtok_jax.training.checkpoints import CheckpointWriter
+from medtok_jax.training.codebook_fit import fit_codebook
+from medtok_jax.training.evaluation import evaluate, validation_rows
+from medtok_jax.training.setup import Training, set_up
+from medtok_jax.training.state import TrainState
 from medtok_jax.training.steps import CHECKED, NonFiniteLoss
 
 
-def train_and_evaluate(config, workdir: str | Path) -> dict:
-    """Trains to the end, or goes on where an earlier call with the same work directory stopped.
+def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
+    """Train to the end, or go on where an earlier call with the same work directory stopped; then tokenize all codes.
 
     Args:
         config: see `configs/default.py`.
@@ -33,94 +38,118 @@ def train_and_evaluate(config, workdir: str | Path) -> dict:
         NonFiniteLoss: naming step and term; the last good checkpoint stays.
         Interrupted: after Ctrl-C or SIGTERM, when everything is saved.
     """
-    with only_run(Path(workdir), advice="choose another --workdir"):
-        return _train_and_evaluate(config, Path(workdir))
+    workdir = Path(workdir)
+    with only_run(workdir, advice="choose another --workdir"):
+        return _train_and_evaluate(config, workdir)
 
 
-def _train_and_evaluate(config, workdir: Path) -> dict:
-    run = set_up(config, Path(workdir), progress=jax.process_index() == 0)
-    finished = reporting.finished_summary(run)
-    if finished:
+def _train_and_evaluate(config: ConfigDict, workdir: Path) -> dict:
+    progress = jax.process_index() == 0
+    training = set_up(config, workdir, progress=progress)
+    inputs, programs, last_step = training.inputs, training.programs, training.plan.last_step
+    step = int(training.state.step)
+    if finished := reporting.finished_summary(workdir, step=step, last_step=last_step):
         reporting.print_summary(finished)
         return finished
-    reporting.print_start(run)
-    log = reporting.Log(run)
-    train(run, log)
-    metrics = vocabulary.write_tokenizer(
-        run, run.workdir / vocabulary.DIRECTORY, with_model=True, progress=jax.process_index() == 0
+    reporting.print_start(config, inputs, training.state, last_step=last_step, workdir=workdir)
+    log = reporting.Log(workdir, step=step, regions=programs.structure.regions)
+    writer = CheckpointWriter(workdir, training.metadata)
+    state = train(training, log, writer)
+    trained = TrainedModel.restore(workdir, config, inputs, programs, like=state)
+    metrics = vocabulary.write_tokenizer(trained, workdir / vocabulary.DIRECTORY, with_model=True, progress=progress)
+    summary = reporting.summarize(
+        log, metrics, data=inputs.data, last_step=last_step, best_total_loss=writer.best_total_loss
     )
-    summary = reporting.summarize(run, log, metrics)
     log.close()
     return summary
 
 
-def train(run: Run, log: "reporting.Log") -> None:
-    """Steps from where the state stands to `run.last_step`."""
-    config, step = run.config.train, int(run.state.step)
-    window, pending, saved_step = run.empty_window(), [], step
-    with Interruption() as interruption, _bar(run, step) as bar:
-        clock = time.monotonic()
-        for batch in train_batches(run.train_source(), step) if step < run.last_step else ():
-            if step == run.first_step + run.kmeans_step:
-                run.state = run.fit_codebook()
-            placed = sharding.place_batch(batch, run.mesh)
-            if config.gradient_norms_every and step % config.gradient_norms_every == 0:
-                log.scalars(step, run.term_gradient_norms(run.state, placed, run.tables))
-            if run.train_step.compile(run.state, window, placed, run.tables):
-                reporting.say_memory(run)
-            with jax.profiler.StepTraceAnnotation("train", step_num=step):
-                run.state, window, checked = run.train_step(run.state, window, placed, run.tables)
-            pending.append((step, checked))
-            # Few steps are under way at once, so that the bar and the memory for batches follow the device.
-            jax.block_until_ready(pending[max(len(pending) - 4, 0)])
-            step += 1
-            bar.update(config.batch_size)
-            last = step == run.last_step
-            _profile(run, step)
-            if last and run.refits:
-                _check_finite(pending)
-                run.state = run.fit_codebook()
-            if step % config.log_every == 0 or last:
-                _check_finite(pending)
-                seconds, clock = time.monotonic() - clock, time.monotonic()
-                bar.set_postfix_str(log.train(step, window, seconds))
-                window = run.empty_window()
-            if step % config.eval_every == 0 or last:
-                _check_finite(pending)
-                _validate(run, log, step, replace=last and run.refits)
-                clock = time.monotonic()
-            stopping = interruption.asked(step, config.log_every)
-            if step % config.checkpoint_every == 0 or last or stopping:
-                _check_finite(pending)
-                save(run, "last")
-                saved_step = step
-            if stopping:
-                break
-    if interruption.signal and step < run.last_step:
-        reporting.say(f"Stopped and saved at step {saved_step}; run the same command again to go on from there.")
-        log.close()
-        raise Interrupted(interruption.signal, saved_step)
+def train(training: Training, log: reporting.Log, writer: CheckpointWriter) -> TrainState:
+    """Take the steps from where the state stands to the last, with logs, validations and checkpoints.
 
+    Returns:
+        The state after the last step.
 
-def save(run: Run, kind: str) -> None:
-    """Writes the `last` or `best` checkpoint."""
-    checkpoints.save(run.workdir, kind, run.state, run.about | {"step": int(run.state.step)})
-
-
-def _bar(run: Run, step: int) -> tqdm:
-    size = run.config.train.batch_size
-    return tqdm(
-        total=(run.last_step - run.first_step) * size,
-        initial=(step - run.first_step) * size,
+    Raises:
+        NonFiniteLoss: naming step and term; the last good checkpoint stays.
+        Interrupted: after Ctrl-C or SIGTERM, when everything is saved.
+    """
+    inputs, programs, plan, state = training.inputs, training.programs, training.plan, training.state
+    config, tables = training.config.train, inputs.tables
+    seed, model = training.config.seed, training.config.model
+    validated = validation_rows(inputs.data, training.config)
+    step = saved_step = int(state.step)
+    window, pending = programs.empty_window(), []
+    batches = train_batches(inputs.train_source(plan.last_step), step) if step < plan.last_step else ()
+    bar = tqdm(
+        total=(plan.last_step - plan.first_step) * config.batch_size,
+        initial=(step - plan.first_step) * config.batch_size,
         desc="Training",
         unit=" codes",
         unit_scale=True,
         disable=jax.process_index() != 0,
     )
+    with Interruption() as interruption, bar:
+        clock = time.monotonic()
+        for batch in batches:
+            if step == plan.first_step + plan.kmeans_step:
+                state = fit_codebook(state, programs, inputs, seed=seed, model=model)
+            placed = sharding.place_batch(batch, inputs.mesh)
+            if config.gradient_norms_every and step % config.gradient_norms_every == 0:
+                log.scalars(step, programs.term_gradient_norms(state, placed, tables))
+            if programs.train_step.compile(state, window, placed, tables):
+                reporting.say_memory(programs.train_step)
+            with jax.profiler.StepTraceAnnotation("train", step_num=step):
+                state, window, checked = programs.train_step(state, window, placed, tables)
+            pending.append((step, checked))
+            # Few steps are under way at once, so that the bar and the memory for batches follow the device.
+            jax.block_until_ready(pending[max(len(pending) - 4, 0)])
+            step += 1
+            bar.update(config.batch_size)
+            last = step == plan.last_step
+            if config.profile:
+                _profile(state, step - plan.first_step, writer.workdir)
+            if last and plan.refits:
+                check_finite(pending)
+                state = fit_codebook(state, programs, inputs, seed=seed, model=model)
+            if step % config.log_every == 0 or last:
+                check_finite(pending)
+                seconds, clock = time.monotonic() - clock, time.monotonic()
+                bar.set_postfix_str(log.train(step, window, seconds=seconds, batch_size=config.batch_size))
+                window = programs.empty_window()
+            if (step % config.eval_every == 0 or last) and len(validated):
+                check_finite(pending)
+                scalars = evaluate(state, programs, inputs, validated)
+                log.validation(step, scalars, programs.codebook(state))
+                # The best checkpoint has a fitted codebook; a refitted one is taken whatever its loss.
+                loss, best = scalars["total_loss"], writer.best_total_loss
+                better = best is None or loss < best or (last and plan.refits)
+                if better and np.isfinite(loss) and step > plan.first_step + plan.kmeans_step:
+                    writer.save_best(state, loss)
+                clock = time.monotonic()
+            stopping = interruption.asked(step, config.log_every)
+            if step % config.checkpoint_every == 0 or last or stopping:
+                check_finite(pending)
+                writer.save_last(state)
+                saved_step = step
+            if stopping:
+                break
+    if interruption.signal and step < plan.last_step:
+        reporting.say(f"Stopped and saved at step {saved_step}; run the same command again to go on from there.")
+        log.close()
+        raise Interrupted(interruption.signal, saved_step)
+    return state
 
 
-def _check_finite(pending: list[tuple[int, jax.Array]]) -> None:
-    """Looks at the loss terms and gradient norms of the steps since the last look, all at once."""
+def check_finite(pending: list[tuple[int, jax.Array]]) -> None:
+    """Refuse loss terms and gradient norms that are NaN or infinite, and forget the others.
+
+    Args:
+        pending: steps and their figures, in the order of `CHECKED`; emptied.
+
+    Raises:
+        NonFiniteLoss: naming the first such step and its terms.
+    """
     for step, checked in pending:
         values = np.asarray(checked)
         if not np.isfinite(values).all():
@@ -134,37 +163,12 @@ def _check_finite(pending: list[tuple[int, jax.Array]]) -> None:
     pending.clear()
 
 
-def _validate(run: Run, log: "reporting.Log", step: int, *, replace: bool) -> None:
-    """Validation metrics; a new best total loss is saved, but never one from before the codebook was fitted.
-
-    With `replace` the state is saved as the best whatever its loss: it has the codebook that the tokens are to be of.
-    """
-    rows = run.data.rows("validation")
-    if not len(rows):
+def _profile(state: TrainState, steps_done: int, workdir: Path) -> None:
+    """Trace steps 10 to 15 into the work directory, from the first process."""
+    if jax.process_index() != 0:
         return
-    if run.config.train.eval_codes:
-        order = np.random.default_rng(run.config.seed).permutation(len(rows))
-        rows = rows[order][: run.config.train.eval_codes]
-    window = run.evaluate(
-        rows, lambda batches: tqdm(batches, desc="Validating", leave=False, disable=jax.process_index() != 0)
-    )
-    scalars = window.scalars.compute() | describe_usage(window.usage.compute(), run.structure.regions)
-    best = run.about["best_total_loss"]
-    log.validation(step, scalars)
-    if (
-        np.isfinite(scalars["total_loss"])
-        and step > run.first_step + run.kmeans_step
-        and (replace or best is None or scalars["total_loss"] < best)
-    ):
-        run.about["best_total_loss"] = scalars["total_loss"]
-        save(run, "best")
-
-
-def _profile(run: Run, step: int) -> None:
-    if not run.config.train.profile or jax.process_index() != 0:
-        return
-    if step == run.first_step + 10:
-        jax.profiler.start_trace(str(run.workdir / "profile"))
-    elif step == run.first_step + 15:
-        jax.block_until_ready(run.state)
+    if steps_done == 10:
+        jax.profiler.start_trace(str(workdir / "profile"))
+    elif steps_done == 15:
+        jax.block_until_ready(state)
         jax.profiler.stop_trace()

@@ -258,15 +258,20 @@ def graph_path(builder: tfds.core.DatasetBuilder) -> Path:
     return Path(builder.data_path) / "graph"
 
 
-def fingerprint(builder: tfds.core.DatasetBuilder) -> str:
-    """Return the SHA-256 (hex) of the records and of the graph, which does not depend on how they were built."""
+def fingerprint(builder: tfds.core.DatasetBuilder, graph: KnowledgeGraph | None = None) -> str:
+    """Return the SHA-256 (hex) of the records and of the graph, which does not depend on how they were built.
+
+    Args:
+        builder: of a data set that is built.
+        graph: its knowledge graph, where it is open already.
+    """
     digest = hashlib.sha256()
     for split in sorted(SPLITS):
         digest.update(_split_digest([Path(file) for file in builder.info.splits[split].filepaths]))
     for file in sorted(graph_path(builder).glob("*.npy")):
         digest.update(_file_digest(file))
     # The bytes of the parquet file name the library that wrote it, so the values are hashed instead.
-    graph = KnowledgeGraph.load(graph_path(builder))
+    graph = graph or KnowledgeGraph.load(graph_path(builder))
     digest.update(json.dumps([graph.relation_names, graph.reverse, graph.node_types]).encode())
     for column in graph.nodes.columns:
         digest.update("\0".join(map(str, column.to_pylist())).encode())

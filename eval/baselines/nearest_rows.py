@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from medtok_jax.models.codebook import Quantizer
 from medtok_jax.models.kmeans import kmeans
-from medtok_jax.models.quantizer import Quantizer
 from medtok_jax.regions import Regions
 
 CHUNK = 2048

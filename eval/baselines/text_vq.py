@@ -18,7 +18,8 @@ from eval.baselines.nearest_rows import fit_rows, nearest_rows
 from eval.baselines.training import Trainer
 from eval.common.representation import Representation
 from medtok_jax.data.sampling import draw
-from medtok_jax.models.quantizer import Quantizer, l2_normalize
+from medtok_jax.models.codebook import Quantizer
+from medtok_jax.models.search import l2_normalize
 from medtok_jax.regions import Regions
 from medtok_jax.training.losses import quantization_loss
 

@@ -24,9 +24,9 @@ import jraph
 from flax import nnx
 
 from medtok_jax.batch import MISSING, InputSizes, Tables
+from medtok_jax.models.codebook import Quantizer
 from medtok_jax.models.graph_encoder import GraphEncoder
 from medtok_jax.models.node_features import NodeFeatures
-from medtok_jax.models.quantizer import Quantizer
 from medtok_jax.regions import Regions
 from medtok_jax.training.losses import masked_mean, quantization_loss
 

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Callable
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from eval.common.measurement import Measurement
 from eval.common.representation import Representation
@@ -22,11 +23,11 @@ from medtok_jax.data.code_table import CodeTable
 from medtok_jax.data.dataset import Data
 from medtok_jax.data.input_pipeline import BatchBuilder, EvalSource, eval_batches
 from medtok_jax.devices import sharding
+from medtok_jax.inference.trained import TrainedModel
 from medtok_jax.lookup.similarity import quantize
 from medtok_jax.text.cache import DTYPES
 from medtok_jax.text.encode import TextStates
 from medtok_jax.text.encoder_files import TextTokenizer, resolve_text_encoder
-from medtok_jax.training.setup import Run
 from preprocessing.common.errors import InputError
 from preprocessing.common.ragged import offsets_of, positions
 
@@ -42,65 +43,66 @@ EDGE_SHARE = 0.5
 CODES = 1000
 
 
-def measure(context: Context, run: Run) -> list[Measurement]:
+def measure(context: Context, trained: TrainedModel) -> list[Measurement]:
     """Measure the figures under each condition.
 
     Args:
-        context: context of the tokenizer that the run wrote.
-        run: a run opened with `medtok_jax.training.setup.open_trained`.
+        context: context of the tokenizer that was made with the model.
+        trained: the model with its data.
 
     Raises:
         InputError: the tokenizer was not written by the run.
     """
-    codebook = np.asarray(run.structure.model(run.state.params, run.state.fixed).quantizer.codebook())
+    codebook, data = trained.codebook(), trained.inputs.data
     theirs = context.representation.codebook
     if theirs is None or theirs.shape != codebook.shape or not np.allclose(theirs, codebook, atol=1e-5):
         raise InputError(
-            f"{context.representation.name} is not the tokenizer of the best checkpoint of {run.workdir}; give a "
+            f"{context.representation.name} is not the tokenizer of the best checkpoint of {trained.workdir}; give a "
             "--workdir and its own tokenizer."
         )
-    in_use = run.data.table.key[run.data.selected].astype(str)
+    in_use = data.table.key[data.selected].astype(str)
     known = np.isin(context.representation.keys, in_use)
     queries = _crosswalk_queries(context, known)
     drawn = context.subsample(context.in_split(np.flatnonzero(known)), CODES)
     rows = np.union1d(drawn, queries.query) if len(queries) else drawn
     found = []
     for condition, change in CONDITIONS.items():
-        again = encode(run, context.representation, rows, lambda data, r, change=change: change(run, data, r))
+        again = encode(trained, context.representation, rows, change)
         found += _figures(context, condition, rows, drawn, queries, again)
     return found
 
 
 def encode(
-    run: Run, representation: Representation, rows: np.ndarray, change: Callable[[Data, np.ndarray], Data]
+    trained: TrainedModel, representation: Representation, rows: np.ndarray, change: "Change"
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the tokens, weights and quantized vectors of some codes, encoded from changed data.
 
     Args:
-        run: run with the model and the data.
-        representation: representation of the codes of the run.
+        trained: the model that encodes, with its data.
+        representation: representation of the codes of the model.
         rows: `[m]` rows of the representation.
-        change: (data, table rows) -> data to encode from.
+        change: (data, table rows, configuration) -> data to encode from.
 
     Returns:
         Tokens int `[m, T]`, weights float32 `[m, T]` and vectors float32 `[m, D]`.
     """
-    order = np.argsort(run.data.table.key.astype(str))
-    wanted = representation.keys[rows]
-    table_rows = order[np.searchsorted(run.data.table.key.astype(str)[order], wanted)]
+    config, inputs, programs, state = trained.config, trained.inputs, trained.programs, trained.state
+    keys = inputs.data.table.key.astype(str)
+    order = np.argsort(keys)
+    table_rows = order[np.searchsorted(keys[order], representation.keys[rows])]
+    plain = inputs.unmasked_builder
     builder = BatchBuilder(
-        change(run.data, table_rows),
-        run.whole_builder.budgets,
-        num_stacks=run.whole_builder.num_stacks,
-        local_stacks=run.whole_builder.local_stacks,
-        token_ids=run.config.model.text_encoder_trainable,
+        change(inputs.data, table_rows, config),
+        plain.budgets,
+        num_stacks=plain.num_stacks,
+        local_stacks=plain.local_stacks,
+        token_ids=config.model.text_encoder_trainable,
     )
     parts = []
-    for batch in eval_batches(EvalSource(builder, table_rows, run.config.train.batch_size)):
-        placed = sharding.place_batch(batch, run.mesh)
-        parts.append(
-            [np.asarray(a) for a in run.tokenize_step(run.state.params, run.state.fixed, placed, run.tables)[:3]]
-        )
+    for batch in eval_batches(EvalSource(builder, table_rows, inputs.batch_size)):
+        placed = sharding.place_batch(batch, inputs.mesh)
+        index, tokens, _ = programs.tokenize_step(state.params, state.fixed, placed, inputs.tables)
+        parts.append([np.asarray(array) for array in (index, tokens.ids, tokens.weights)])
     row, ids, weights = (np.concatenate(column) for column in zip(*parts, strict=True))
     place = {int(table_row): number for number, table_row in enumerate(row) if table_row >= 0}
     order = np.array([place[table_row] for table_row in table_rows.tolist()])
@@ -108,13 +110,18 @@ def encode(
     return ids[order], weights[order], vectors.reshape(len(rows), -1)
 
 
-def without_text(run: Run, data: Data, rows: np.ndarray) -> Data:
+def unchanged(data: Data, rows: np.ndarray, config: ConfigDict) -> Data:
+    """Return the data as they are."""
+    return data
+
+
+def without_text(data: Data, rows: np.ndarray, config: ConfigDict) -> Data:
     """Return the data with the texts of some rows replaced by their system and code."""
-    encoder_dir, table = resolve_text_encoder(run.config.model.text_encoder_model), data.table
+    encoder_dir, table = resolve_text_encoder(config.model.text_encoder_model), data.table
     texts = [f"{system} {code}" for system, code in zip(table.system[rows], table.code[rows], strict=True)]
-    length = run.config.data.max_length
+    length = config.data.max_length
     token_ids, _, _ = TextTokenizer(encoder_dir, length)(texts)
-    states, _ = TextStates(encoder_dir, max_length=length, dtype=DTYPES[run.config.data.cache_dtype])(texts, [])
+    states, _ = TextStates(encoder_dir, max_length=length, dtype=DTYPES[config.data.cache_dtype])(texts, [])
     cache = dataclasses.replace(
         data.cache,
         states=np.concatenate(states),
@@ -126,7 +133,7 @@ def without_text(run: Run, data: Data, rows: np.ndarray) -> Data:
     return dataclasses.replace(data, cache=cache, text_id=text_id)
 
 
-def without_graph(run: Run, data: Data, rows: np.ndarray) -> Data:
+def without_graph(data: Data, rows: np.ndarray, config: ConfigDict) -> Data:
     """Return the data without the subgraph of any code."""
     nothing = np.zeros(len(data.table) + 1, np.int64)
     table = _with_edges(data.table, rows[:0], np.zeros(0, bool))
@@ -134,10 +141,10 @@ def without_graph(run: Run, data: Data, rows: np.ndarray) -> Data:
     return dataclasses.replace(data, table=dataclasses.replace(table, node_offsets=nothing, self_node=nowhere))
 
 
-def with_fewer_edges(run: Run, data: Data, rows: np.ndarray) -> Data:
+def with_fewer_edges(data: Data, rows: np.ndarray, config: ConfigDict) -> Data:
     """Return the data with half of the facts in the subgraphs of some rows; a fact keeps or loses both directions."""
     _, counts = positions(data.table.edge_offsets, rows)
-    facts = np.random.default_rng(run.config.seed).random(counts.sum() // 2) >= EDGE_SHARE
+    facts = np.random.default_rng(config.seed).random(counts.sum() // 2) >= EDGE_SHARE
     return dataclasses.replace(data, table=_with_edges(data.table, rows, np.repeat(facts, 2)))
 
 
@@ -157,8 +164,10 @@ def _with_edges(table: CodeTable, rows: np.ndarray, kept: np.ndarray) -> CodeTab
     return dataclasses.replace(table, edge_offsets=offsets, **edges)
 
 
-CONDITIONS: dict[str, Callable[[Run, Data, np.ndarray], Data]] = {
-    NOTHING_DROPPED: lambda run, data, rows: data,
+# Of data, rows of the code table, and the configuration of the model.
+Change = Callable[[Data, np.ndarray, ConfigDict], Data]
+CONDITIONS: dict[str, Change] = {
+    NOTHING_DROPPED: unchanged,
     NO_TEXT: without_text,
     NO_GRAPH: without_graph,
     FEWER_EDGES: with_fewer_edges,

@@ -9,11 +9,11 @@ import jax
 import numpy as np
 
 from eval.speed.isolation import in_child
-from eval.speed.setup import Setting, facts, open_run
+from eval.speed.setup import LAST_STEP, Setting, facts, open_run
 from medtok_jax.batch import Batch
 from medtok_jax.devices import sharding
 from medtok_jax.devices.memory import StepMemory, device_memory
-from medtok_jax.training.setup import Run
+from medtok_jax.training.inputs import ModelInputs
 
 # Batches that training prepares ahead or still holds while a step runs.
 UNDER_WAY = 4
@@ -29,31 +29,33 @@ def run(setting: Setting) -> dict:
 def measure(setting: Setting) -> tuple[dict, list[dict]]:
     """Return facts about the plan, and a row for each shape."""
     ready = open_run(setting, on_disk=False)
-    first = ready.train_source()[0]
+    inputs, train_step = ready.inputs, ready.programs.train_step
+    first, budgets = inputs.train_source(LAST_STEP)[0], inputs.builder.budgets
     rows = []
-    lengths = [n for n in ready.builder.budgets.lengths if n < setting.config.data.max_length]
-    lengths.append(ready.builder.budgets.length(setting.config.data.max_length))
-    graphs = ready.builder.budgets.graphs
+    lengths = [n for n in budgets.lengths if n < setting.config.data.max_length]
+    lengths.append(budgets.length(setting.config.data.max_length))
+    graphs = budgets.graphs
     # The longest texts with the largest graphs need the most memory.
     shapes = [(length, graphs[0]) for length in lengths] + ([(lengths[-1], graphs[-1])] if len(graphs) > 1 else [])
     for length, graph in shapes:
-        batch = abstract(ready, first, length, graph)
-        ready.train_step.compile(ready.state, ready.empty_window(), batch, ready.tables)
-        executable = ready.train_step.executable(ready.state, None, batch)
-        rows.append(_row(f"texts of {length}, {graph[0]} nodes, {graph[1]} edges", executable, batch, ready))
+        batch = abstract(inputs, first, length, graph)
+        train_step.compile(ready.state, ready.programs.empty_window(), batch, inputs.tables)
+        executable = train_step.executable(ready.state, None, batch)
+        name = f"texts of {length}, {graph[0]} nodes, {graph[1]} edges"
+        rows.append(_row(name, executable, batch, inputs.mesh.devices.size))
     found = {"parameters": sum(x.size for x in jax.tree.leaves(ready.state.params))}
     limit = device_memory(jax.devices()[0])
     return facts(ready) | found | ({"device bytes": limit} if limit else {}), rows
 
 
-def abstract(ready: Run, batch: Batch, length: int, graph: tuple[int, int]) -> Batch:
+def abstract(inputs: ModelInputs, batch: Batch, length: int, graph: tuple[int, int]) -> Batch:
     """Return the shapes and shardings of a batch with texts of `length` and graphs of (nodes, edges)."""
-    cut = sharding.spread(ready.mesh)
-    stacks = ready.mesh.shape["data"]
+    split = sharding.split_over_data(inputs.mesh)
+    stacks = inputs.mesh.shape["data"]
 
     def shaped(x: np.ndarray, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
-        rows = x.shape[0] * stacks // len(ready.builder.local_stacks)
-        return jax.ShapeDtypeStruct((rows, *shape), x.dtype, sharding=cut)
+        rows = x.shape[0] * stacks // len(inputs.builder.local_stacks)
+        return jax.ShapeDtypeStruct((rows, *shape), x.dtype, sharding=split)
 
     replaced = batch.graph._replace(
         nodes={name: shaped(x, graph[:1]) for name, x in batch.graph.nodes.items()},
@@ -71,9 +73,9 @@ def abstract(ready: Run, batch: Batch, length: int, graph: tuple[int, int]) -> B
     )
 
 
-def _row(name: str, executable: jax.stages.Compiled, batch: Batch, ready: Run) -> dict:
+def _row(name: str, executable: jax.stages.Compiled, batch: Batch, num_devices: int) -> dict:
     memory = StepMemory.of(executable)
-    batch_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(batch)) // ready.mesh.devices.size
+    batch_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(batch)) // num_devices
     return {
         "name": name,
         "planned_bytes": memory.total,

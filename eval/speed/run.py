@@ -39,8 +39,10 @@ def measure(setting: Setting, folder: str) -> tuple[dict, list[dict]]:
     from medtok_jax import train
     from medtok_jax.data import code_table, dataset
     from medtok_jax.inference import vocabulary
+    from medtok_jax.inference.trained import TrainedModel
     from medtok_jax.text.encoder_files import resolve_text_encoder
     from medtok_jax.training import reporting
+    from medtok_jax.training.checkpoints import CheckpointWriter
     from medtok_jax.training.setup import set_up
 
     config = ConfigDict(setting.config.to_dict())
@@ -55,18 +57,20 @@ def measure(setting: Setting, folder: str) -> tuple[dict, list[dict]]:
     del data
     with phases.phase("set up"):
         ready = set_up(config, workdir)
-        log = reporting.Log(ready)
-    steps = ready.last_step - ready.first_step
+        writer = CheckpointWriter(workdir, ready.metadata)
+        log = reporting.Log(workdir, step=0, regions=ready.programs.structure.regions)
+    steps = ready.plan.last_step - ready.plan.first_step
     with phases.phase("train", steps * config.train.batch_size, "codes"):
-        train.train(ready, log)
+        state = train.train(ready, log, writer)
     with phases.phase("tokens of all codes", codes, "codes"):
-        vocabulary.write_tokenizer(ready, workdir / vocabulary.DIRECTORY, with_model=True)
+        trained = TrainedModel.restore(workdir, config, ready.inputs, ready.programs, like=state)
+        vocabulary.write_tokenizer(trained, workdir / vocabulary.DIRECTORY, with_model=True)
     log.close()
     rows = phases.report()["rows"]
     seconds = sum(phase.seconds for phase in phases.phases)
     peak = {"peak_bytes": max(phase.peak_bytes for phase in phases.phases)}
     rows.append(Timing("the complete run", (seconds,), 0, more=peak).report())
-    found = facts(ready) | {"steps": steps, "compilations": len(ready.train_step.compile_seconds)}
-    found["seconds of compiling steps"] = round(sum(ready.train_step.compile_seconds), 1)
+    found = facts(ready) | {"steps": steps, "compilations": len(ready.programs.train_step.compile_seconds)}
+    found["seconds of compiling steps"] = round(sum(ready.programs.train_step.compile_seconds), 1)
     device = accelerator_peak()
     return found | ({"bytes on the accelerator": device} if jax.default_backend() != "cpu" and device else {}), rows

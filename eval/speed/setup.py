@@ -15,12 +15,13 @@ from eval.speed.timing import Timing
 from medtok_jax.data.dataset import load_data
 from medtok_jax.devices import sharding
 from medtok_jax.text.encoder_files import EMBEDDED, resolve_text_encoder
-from medtok_jax.training import setup as runs
-from medtok_jax.training.setup import Run
+from medtok_jax.training.setup import Training, assemble
 from preprocessing import medtok_codes
 
 # Widths of encoders that need not be downloaded where their states are random; they share the embedded wordpieces.
 WIDTHS = {"bert-base-uncased": 768}
+# Of runs that are only measured: more than any of them takes.
+LAST_STEP = 10**6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Setting:
         return path, json.loads((path / "config.json").read_text(encoding="utf-8"))["hidden_size"]
 
 
-def open_run(setting: Setting, *, progress: bool = True, on_disk: bool = True) -> Run:
+def open_run(setting: Setting, *, progress: bool = True, on_disk: bool = True) -> Training:
     """Set up a new run on random text states.
 
     Args:
@@ -84,14 +85,12 @@ def open_run(setting: Setting, *, progress: bool = True, on_disk: bool = True) -
     encode = functools.partial(random_states, width=width, folder=setting.folder if on_disk else None)
     data = load_data(config, encoder_dir=encoder_dir, progress=progress, encode=encode)
     mesh = sharding.make_mesh(sharding.use_devices(config.train.num_devices), config.train.model_parallel)
-    identity = {"fingerprint": data.table.fingerprint, "encoder": ""}
-    workdir = setting.folder / "no run"
-    return runs.assemble(config, workdir, data, mesh, encoder_dir, None, 0, 10**6, identity)
+    return assemble(config, data, mesh, encoder_dir, first_step=0, last_step=LAST_STEP)
 
 
-def facts(run: Run) -> dict[str, int | str]:
+def facts(ready: Training) -> dict[str, int | str]:
     """Return facts about the data, the model and the device of a run, for the report."""
-    config, data, device = run.config, run.data, jax.devices()[0]
+    config, data, device = ready.config, ready.inputs.data, jax.devices()[0]
     return {
         "codes": len(data.selected),
         "batch": config.train.batch_size,
@@ -101,12 +100,12 @@ def facts(run: Run) -> dict[str, int | str]:
         "nodes a code": round(float(data.table.num_nodes[data.selected].mean()), 1),
         "edges a code": round(float(data.table.num_edges[data.selected].mean()), 1),
         "activations": "bfloat16" if config.train.mixed_precision else "float32",
-        "device": f"{len(run.mesh.devices.flat)} x {device.device_kind} ({device.platform})",
+        "device": f"{len(ready.inputs.mesh.devices.flat)} x {device.device_kind} ({device.platform})",
         "jax": jax.__version__,
     }
 
 
-def activation_dtype(config: ConfigDict):
+def activation_dtype(config: ConfigDict) -> type:
     """Return the dtype of activations, for the matmul to compare with."""
     return jnp.bfloat16 if config.train.mixed_precision else jnp.float32
 

@@ -21,13 +21,11 @@ from eval.speed.isolation import in_child
 from eval.speed.setup import Setting, accelerator_peak, activation_dtype, facts, open_run, reports
 from eval.speed.timing import Timing, jax_flops, peak_memory, repeat
 from medtok_jax.data.dataset import by_length
-from medtok_jax.data.input_pipeline import eval_batches
-from medtok_jax.devices import sharding
 from medtok_jax.models.bert import load_bert
 from medtok_jax.text.cache import DTYPES, ENCODE_LENGTHS
 from medtok_jax.text.encode import activations, compile_encoder, pad, plan, tokens_a_batch
 from medtok_jax.text.encoder_files import TextTokenizer, resolve_text_encoder
-from medtok_jax.training.setup import Run
+from medtok_jax.training.setup import Training
 from preprocessing.common.ragged import take
 
 # Number of codes unless --num_codes is given.
@@ -70,19 +68,19 @@ def _sum(parts: list[tuple[float, ...]]) -> tuple[float, ...]:
     return tuple(map(sum, zip(*parts, strict=True)))
 
 
-def _strings(ready: Run, count: int) -> tuple[list[str], list[str]]:
+def _strings(ready: Training, count: int) -> tuple[list[str], list[str]]:
     """Return the descriptions of the measured codes, and the distinct names of the nodes of their subgraphs."""
-    table, rows = ready.data.table, _rows(ready, count)
+    table, rows = ready.inputs.data.table, _rows(ready, count)
     nodes = np.unique(take(table.nodes, table.node_offsets, rows)[0])
     names = np.unique(table.graph.nodes["name"].to_numpy(zero_copy_only=False)[nodes])
     return table.description[rows].tolist(), names.tolist()
 
 
-def _rows(ready: Run, count: int) -> np.ndarray:
+def _rows(ready: Training, count: int) -> np.ndarray:
     """Draw codes from those in use, ordered by length: `[count]` rows."""
-    rows = ready.data.selected
+    rows = ready.inputs.data.selected
     drawn = np.random.default_rng(0).permutation(len(rows))[:count]
-    return by_length(ready.data, np.sort(rows[drawn]))
+    return by_length(ready.inputs.data, np.sort(rows[drawn]))
 
 
 class Encoder:
@@ -128,21 +126,21 @@ class Encoder:
         return Timing(name, seconds, items, more=more)
 
 
-def _tokens(ready: Run, count: int, repeats: int) -> Timing:
+def _tokens(ready: Training, count: int, repeats: int) -> Timing:
     """Time making and tokenizing batches in the way of `medtok_jax.inference.vocabulary`."""
-    source, state = ready.eval_source(_rows(ready, count)), ready.state
+    rows, inputs, state = _rows(ready, count), ready.inputs, ready.state
+    tokenize_step = ready.programs.tokenize_step
 
     def tokenize() -> None:
-        for batch in eval_batches(source):
-            placed = sharding.place_batch(batch, ready.mesh)
-            ids, *_ = ready.tokenize_step(state.params, state.fixed, placed, ready.tables)
-            np.asarray(ids)
+        for batch in inputs.eval_batches(rows):
+            _, tokens, _ = tokenize_step(state.params, state.fixed, batch, inputs.tables)
+            np.asarray(tokens.ids)
 
     first = repeat(tokenize, 1, warm_up=0)[0]
     seconds = repeat(tokenize, repeats, warm_up=0)
     more = {
         "compile_seconds": max(first - min(seconds), 0.0),
-        "compile_count": ready.tokenize_step._cache_size(),
+        "compile_count": tokenize_step._cache_size(),
         "peak_bytes": accelerator_peak() or peak_memory(),
     }
-    return Timing("tokens of states", seconds, len(source.rows), more=more | {"devices": jax.device_count()})
+    return Timing("tokens of states", seconds, len(rows), more=more | {"devices": jax.device_count()})

@@ -11,11 +11,13 @@ import dataclasses
 
 import numpy as np
 
-from eval.speed.setup import WIDTHS, Setting, open_run
+from eval.speed.setup import LAST_STEP, WIDTHS, Setting, open_run
 from eval.speed.timing import Timing, peak_memory, repeat, torch_flops
 from medtok_jax.batch import Batch
+from medtok_jax.data.input_pipeline import BatchBuilder
 from medtok_jax.text.encoder_files import resolve_text_encoder
-from medtok_jax.training.setup import Run
+from medtok_jax.training.inputs import ModelInputs
+from medtok_jax.training.setup import Training
 from preprocessing.common import extras
 from preprocessing.common.errors import InputError
 
@@ -67,14 +69,15 @@ def _measure(setting: Setting, variant: str, name: str) -> Timing:
     torch.manual_seed(0)
     setting.config.data.states_on_device = "no"  # PyTorch gets its states with the batches.
     ready, steps = open_run(setting, progress=False), setting.steps
-    batches = [ready.train_source()[number] for number in range(steps)]
+    batches = [ready.inputs.train_source(LAST_STEP)[number] for number in range(steps)]
     if variant == PADDED:
         steps = 1
-        batches = [padded(ready, batches[0], PADDED_BATCH)]
+        batches = [padded(ready.inputs, batches[0], PADDED_BATCH)]
     config, dtype = setting.config, torch.float32
     model = build(ready, with_encoder=variant == PADDED).to(device)
-    tables = ready.data.tables()
-    arrays = [to_arrays(batch, tables, ready.data.sizes().max_nodes, device, dtype) for batch in batches]
+    data = ready.inputs.data
+    tables, most = data.tables(), data.sizes().max_nodes
+    arrays = [to_arrays(batch, tables, most, device, dtype) for batch in batches]
     objective = Objective(model, config, tiers=variant == TIERS).train()
     parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(
@@ -103,16 +106,15 @@ def _measure(setting: Setting, variant: str, name: str) -> Timing:
     return Timing(name, seconds, sum(len(batch.valid) for batch in batches), more=more)
 
 
-def padded(ready: Run, batch: Batch, size: int) -> Batch:
+def padded(inputs: ModelInputs, batch: Batch, size: int) -> Batch:
     """Return the first codes of a batch, with wordpieces padded to 512 instead of states."""
     rows = batch.index[:size]
-    builder = ready.builder
-    budgets = dataclasses.replace(builder.budgets, lengths=(PADDED_LENGTH,), small=None)
-    plain = type(builder)(ready.data, budgets, num_stacks=1, local_stacks=(0,), token_ids=True)
+    budgets = dataclasses.replace(inputs.builder.budgets, lengths=(PADDED_LENGTH,), small=None)
+    plain = BatchBuilder(inputs.data, budgets, num_stacks=1, local_stacks=(0,), token_ids=True)
     return plain(rows.astype(np.int64), np.ones(len(rows), bool), np.full(len(rows), -1))
 
 
-def build(ready: Run, *, with_encoder: bool):
+def build(ready: Training, *, with_encoder: bool):
     """Return the PyTorch model of the converter with the weights of the run.
 
     Raises:
@@ -128,14 +130,15 @@ def build(ready: Run, *, with_encoder: bool):
     from medtok_jax.inference.model_writer import flatten
     from medtok_jax.regions import REGION_OF_EMBEDDING
 
-    if ready.mesh.devices.size > 1:
+    if ready.inputs.mesh.devices.size > 1:
         raise InputError("PyTorch is compared on one device; set --config.train.num_devices=1.")
-    model, quantizer = ready.config.model, ready.structure.model(ready.state.params, ready.state.fixed).quantizer
+    model, sizes, state = ready.config.model, ready.inputs.data.sizes(), ready.state
+    quantizer = ready.programs.structure.model(state.params, state.fixed).quantizer
     config = {
         "model_type": "medtok",
         "format_version": FORMAT_VERSION,
         "model": model.to_dict(),
-        "sizes": dataclasses.asdict(ready.data.sizes()),
+        "sizes": dataclasses.asdict(sizes),
         "searched": {name: quantizer.searched(region) for name, region in REGION_OF_EMBEDDING.items()},
         "text_state_dtype": ready.config.data.cache_dtype,
     }
@@ -145,9 +148,9 @@ def build(ready: Run, *, with_encoder: bool):
         logging.set_verbosity_error()
         bert = BertModel.from_pretrained(path, add_pooling_layer=False, dtype=torch.float32).eval()
     else:
-        bert = _placeholder(ready.data.sizes().text_width)
+        bert = _placeholder(sizes.text_width)
     made = MedTok(config, bert)
-    variables = {"params": nnx.to_pure_dict(ready.state.params), "fixed": nnx.to_pure_dict(ready.state.fixed)}
+    variables = {"params": nnx.to_pure_dict(state.params), "fixed": nnx.to_pure_dict(state.fixed)}
     weights = pytorch_weights.to_torch({name: np.asarray(array) for name, array in flatten(variables).items()})
     made.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in weights.items()}, strict=False)
     return made

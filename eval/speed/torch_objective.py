@@ -171,7 +171,7 @@ class Objective(nn.Module):
 
 
 class QuantizedTensors(NamedTuple):
-    """Hold an embedding with the result of its quantization, see `medtok_jax.models.quantizer.Quantized`."""
+    """Hold an embedding with the result of its quantization, see `medtok_jax.models.outputs.Quantized`."""
 
     embedding: Tensor
     vector: Tensor

@@ -12,15 +12,17 @@ Rows of the table:
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from eval.speed import torch
 from eval.speed.isolation import in_child
-from eval.speed.setup import Setting, accelerator_peak, activation_dtype, facts, open_run, reports
+from eval.speed.setup import LAST_STEP, Setting, accelerator_peak, activation_dtype, facts, open_run, reports
 from eval.speed.timing import Timing, jax_flops, peak_memory, repeat
 from medtok_jax.data.input_pipeline import train_batches
 from medtok_jax.devices import sharding
-from medtok_jax.training.setup import Run
+from medtok_jax.training.setup import Training
+from medtok_jax.training.state import TrainState
 
 
 def run(setting: Setting) -> dict:
@@ -41,72 +43,76 @@ def measure(setting: Setting) -> tuple[dict, list[dict]]:
     ready = open_run(setting)
     rate = jax_flops(activation_dtype(setting.config))
     timings = [Timing("matmul", (1.0,), 0, "", {"flops": rate}), _input(ready, setting)]
-    timings += [_steps(ready, setting), _together(ready, setting)]
+    # A step donates its state; that of `ready` is left to others.
+    steps, state = _steps(ready, jax.tree.map(jnp.copy, ready.state), setting)
+    timings += [steps, _together(ready, state, setting)]
     return facts(ready), reports(timings, rate)
 
 
-def _input(ready: Run, setting: Setting) -> Timing:
-    source, step = ready.train_source(), iter(range(10**6))
+def _input(ready: Training, setting: Setting) -> Timing:
+    source, step = ready.inputs.train_source(LAST_STEP), iter(range(10**6))
     seconds = repeat(lambda: source[next(step)], setting.repeats * setting.steps, warm_up=4)
     # One repetition has as many batches as in the other rows.
     rounds = np.reshape(seconds, (setting.repeats, setting.steps)).sum(1)
     return Timing("input", tuple(rounds), setting.steps * setting.config.train.batch_size)
 
 
-def _steps(ready: Run, setting: Setting) -> Timing:
+def _steps(ready: Training, state: TrainState, setting: Setting) -> tuple[Timing, TrainState]:
     """Time steps on the same batches, each after the one before, as in training."""
-    source = ready.train_source()
-    batches = [sharding.place_batch(source[number], ready.mesh) for number in range(setting.steps)]
-    window = ready.empty_window()
+    inputs, train_step = ready.inputs, ready.programs.train_step
+    source = inputs.train_source(LAST_STEP)
+    batches = [sharding.place_batch(source[number], inputs.mesh) for number in range(setting.steps)]
+    window = ready.programs.empty_window()
     for batch in batches:
-        ready.train_step.compile(ready.state, window, batch, ready.tables)
+        train_step.compile(state, window, batch, inputs.tables)
     flops = sum(_flops(ready, batch) for batch in batches)
 
     def steps() -> None:
-        nonlocal window
+        nonlocal state, window
         for batch in batches:
-            ready.state, window, _ = ready.train_step(ready.state, window, batch, ready.tables)
-        jax.block_until_ready((ready.state, window))
+            state, window, _ = train_step(state, window, batch, inputs.tables)
+        jax.block_until_ready((state, window))
 
     seconds = repeat(steps, setting.repeats)
-    memory = ready.train_step.memory
+    memory = train_step.memory
     more = {
         "flops": flops,
-        "compile_seconds": sum(ready.train_step.compile_seconds),
-        "compile_count": len(ready.train_step.executables),
+        "compile_seconds": sum(train_step.compile_seconds),
+        "compile_count": len(train_step.executables),
         "peak_bytes": accelerator_peak() or peak_memory(),
         "planned_bytes": memory.total if memory else None,
     }
-    return Timing("step", seconds, setting.steps * setting.config.train.batch_size, more=more)
+    return Timing("step", seconds, setting.steps * setting.config.train.batch_size, more=more), state
 
 
-def _flops(ready: Run, batch) -> float:
+def _flops(ready: Training, batch) -> float:
     """Return the floating-point operations of a step on all devices, as XLA counts them in the compiled program."""
-    cost = ready.train_step.executable(ready.state, None, batch).cost_analysis() or {}
-    return cost.get("flops", 0.0) * ready.mesh.devices.size
+    cost = ready.programs.train_step.executable(ready.state, None, batch).cost_analysis() or {}
+    return cost.get("flops", 0.0) * ready.inputs.mesh.devices.size
 
 
-def _together(ready: Run, setting: Setting) -> Timing:
+def _together(ready: Training, state: TrainState, setting: Setting) -> Timing:
     """Time the training loop without logs: batches from a thread, and at most four steps in flight."""
-    compiled_before = len(ready.train_step.executables)
-    window, pending, rounds = ready.empty_window(), [], []
-    batches = train_batches(ready.train_source(), setting.steps)
+    inputs, train_step = ready.inputs, ready.programs.train_step
+    compiled_before = len(train_step.executables)
+    window, pending, rounds = ready.programs.empty_window(), [], []
+    batches = train_batches(inputs.train_source(LAST_STEP), setting.steps)
     for number in range(setting.repeats + 1):
         start = time.perf_counter()
         for _ in range(setting.steps):
-            placed = sharding.place_batch(next(batches), ready.mesh)
-            if ready.train_step.compile(ready.state, window, placed, ready.tables):
-                start += ready.train_step.compile_seconds[-1]
-            ready.state, window, checked = ready.train_step(ready.state, window, placed, ready.tables)
+            placed = sharding.place_batch(next(batches), inputs.mesh)
+            if train_step.compile(state, window, placed, inputs.tables):
+                start += train_step.compile_seconds[-1]
+            state, window, checked = train_step(state, window, placed, inputs.tables)
             pending.append(checked)
             jax.block_until_ready(pending[max(len(pending) - 4, 0)])
-        jax.block_until_ready(ready.state)
+        jax.block_until_ready(state)
         if number:
             rounds.append(time.perf_counter() - start)
     more = {
-        "compile_seconds": sum(ready.train_step.compile_seconds),
-        "compile_count": len(ready.train_step.executables),
-        "compiled_while_timed": len(ready.train_step.executables) - compiled_before,
+        "compile_seconds": sum(train_step.compile_seconds),
+        "compile_count": len(train_step.executables),
+        "compiled_while_timed": len(train_step.executables) - compiled_before,
         "peak_bytes": accelerator_peak() or peak_memory(),
     }
     return Timing("training", tuple(rounds), setting.steps * setting.config.train.batch_size, more=more)

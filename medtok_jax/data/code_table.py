@@ -1,4 +1,4 @@
-"""The data set's examples as columns: strings, splits and ragged subgraphs, packed once and memory-mapped."""
+"""Pack the data set's examples once as memory-mapped columns: strings, splits and ragged subgraphs."""
 
 import dataclasses
 import hashlib
@@ -25,7 +25,7 @@ ADVICE = "set data.cache_dir"
 
 @dataclasses.dataclass(frozen=True)
 class CodeTable:
-    """All codes of a data set, split after split, in the data set's order.
+    """Hold all codes of a data set, split after split, in the data set's order.
 
     Attributes:
         fingerprint: of the data set's content.
@@ -60,27 +60,27 @@ class CodeTable:
 
     @property
     def num_nodes(self) -> np.ndarray:
-        """`[codes]` int64, nodes of each subgraph."""
+        """Return the number of nodes of each subgraph, `[codes]` int64."""
         return np.diff(self.node_offsets)
 
     @property
     def has_text(self) -> np.ndarray:
-        """`[codes]` bool, whether a code has a description and is not described by its system and code alone."""
+        """Return which codes have a description, not only their system and code as one, `[codes]` bool."""
         stand_in = np.char.add(np.char.add(self.system.astype(str), " "), self.code.astype(str))
         return self.description != stand_in.astype(object)
 
     @property
     def num_edges(self) -> np.ndarray:
-        """`[codes]` int64, edges of each subgraph."""
+        """Return the number of edges of each subgraph, `[codes]` int64."""
         return np.diff(self.edge_offsets)
 
     def rows(self, split: str) -> np.ndarray:
-        """Rows of one split."""
+        """Return the rows of one split, rising."""
         return np.flatnonzero(self.split == SPLITS.index(split))
 
 
 def without_graphs(table: CodeTable) -> CodeTable:
-    """The same codes as if none had a subgraph."""
+    """Return the same codes as if none had a subgraph."""
     nothing = {name: np.zeros(0, dtype) for name, dtype in RAGGED.items()}
     return dataclasses.replace(
         table,
@@ -93,14 +93,15 @@ def without_graphs(table: CodeTable) -> CodeTable:
 
 
 def load(builder, cache_dir: Path, *, progress: bool = True) -> CodeTable:
-    """Opens the packed examples of a built data set, packing them first where that was not done.
+    """Open the packed examples of a built data set, packing them first where that was not done.
 
     Args:
         builder: a built TFDS builder (`preprocessing.medtok_codes.prepare`).
         cache_dir: where packed examples lie, one folder a data set fingerprint.
         progress: whether to show a bar.
     """
-    identity = fingerprint(builder)
+    graph = KnowledgeGraph.load(graph_path(builder))
+    identity = fingerprint(builder, graph)
     folder = cache_dir / f"examples-{identity[:16]}-{FORMAT}"
     if not folder.exists():
         with exclusive(cache_dir, file=folder.name, wait=True, advice=ADVICE):
@@ -111,7 +112,7 @@ def load(builder, cache_dir: Path, *, progress: bool = True) -> CodeTable:
     strings = pq.read_table(folder / "strings.parquet")
     return CodeTable(
         fingerprint=identity,
-        graph=KnowledgeGraph.load(graph_path(builder)),
+        graph=graph,
         **{name: strings[name].to_numpy(zero_copy_only=False) for name in STRINGS},
         **arrays,
     )
@@ -155,7 +156,7 @@ def _append(columns: dict[str, list], example: dict, split: int) -> None:
 
 
 def _subgraph_digest(example: dict) -> int:
-    """64-bit digest of what the graph encoder sees: the self node is anonymous, all else is as it stands."""
+    """Return a 64-bit digest of what the graph encoder sees: all but the name of the self node."""
     nodes = np.array(example["nodes"], np.int64)
     if example["self_node"] >= 0:
         nodes[example["self_node"]] = -1

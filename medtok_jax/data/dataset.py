@@ -1,4 +1,4 @@
-"""A data set opened for a run: its codes, their frozen texts, and which of them are in use."""
+"""Open a data set for a model: its codes, their frozen texts, and which of them are in use."""
 
 import dataclasses
 from collections.abc import Callable
@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from ml_collections import ConfigDict
 
 from medtok_jax import config as configuration
 from medtok_jax.batch import InputSizes, Tables
@@ -21,7 +22,7 @@ from preprocessing.dataset.sample import sample
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """Everything a run reads: codes, their frozen texts, and which of them are in use.
+    """Hold everything a model reads: codes, their frozen texts, and which of them are in use.
 
     Attributes:
         table: all codes of the data set.
@@ -40,16 +41,16 @@ class Data:
     row_of_node: np.ndarray
 
     def rows(self, split: str) -> np.ndarray:
-        """Rows of one split that are in use, rising."""
+        """Return the rows of one split that are in use, rising."""
         return np.intersect1d(self.table.rows(split), self.selected, assume_unique=True)
 
     @property
     def num_texts(self) -> int:
-        """Distinct descriptions in use."""
+        """Return the number of distinct descriptions in use."""
         return len(self.cache.offsets) - 1
 
     def without(self, modality: str) -> "Data":
-        """The same codes as if none had a subgraph, or as if none had a description.
+        """Return the same codes as if none had a subgraph, or as if none had a description.
 
         Nothing of the modality is left, not even which codes share it. A missing description is one token state of
         zeros; a missing subgraph is the node that stands for that.
@@ -66,18 +67,19 @@ class Data:
             token_ids=np.zeros(count, np.int32),
             name_embedding=self.cache.name_embedding,
             num_cut=0,
+            encoder=self.cache.encoder,
         )
         text_id = np.full(len(self.table), -1, np.int32)
         text_id[self.selected] = np.arange(count)
         return dataclasses.replace(self, cache=empty, text_id=text_id)
 
     def num_tokens(self, rows: np.ndarray) -> np.ndarray:
-        """`[rows]` int64 wordpieces of each code's description."""
+        """Return the number of wordpieces of each code's description, `[rows]` int64."""
         text = self.text_id[rows]
         return self.cache.offsets[text + 1] - self.cache.offsets[text]
 
     def sizes(self) -> InputSizes:
-        """What the model must know of the data."""
+        """Return the sizes that the model is built for."""
         return InputSizes(
             text_width=self.cache.states.shape[1],
             num_node_types=len(self.table.graph.node_types),
@@ -87,7 +89,7 @@ class Data:
         )
 
     def tables(self, *, with_states: bool = False) -> Tables:
-        """What the device keeps, on the host; the token states only where asked for."""
+        """Return the tables that devices keep, on the host; with token states only where asked for."""
         return Tables(
             node_type=self.table.graph.node_type_ids(),
             node_name=self.node_name,
@@ -97,14 +99,18 @@ class Data:
 
 
 def load_data(
-    config, *, encoder_dir: Path, progress: bool = True, encode: Callable[..., TextCache] = text_cache.open_or_encode
+    config: ConfigDict,
+    *,
+    encoder_dir: Path,
+    progress: bool = True,
+    encode: Callable[..., TextCache] = text_cache.open_or_encode,
 ) -> Data:
-    """Builds the data set if it is absent, packs it, encodes its texts if that was not done, and opens it all.
+    """Open a data set with its texts, building, packing and encoding first what was not yet.
 
     Of several processes the first goes ahead, so that those that share its files find everything done.
 
     Args:
-        config: the whole configuration.
+        config: of the run.
         encoder_dir: of the text encoder.
         progress: whether to show bars.
         encode: opens the text states; takes what `text_cache.open_or_encode` does.
@@ -117,7 +123,7 @@ def load_data(
     return data
 
 
-def _load_data(config, encoder_dir: Path, progress: bool, encode: Callable[..., TextCache]) -> Data:
+def _load_data(config: ConfigDict, encoder_dir: Path, progress: bool, encode: Callable[..., TextCache]) -> Data:
     data_dir = configuration.data_dir(config)
     builder = medtok_codes.prepare(config.data.name, str(data_dir), progress=progress)
     table = code_table.load(builder, configuration.cache_dir(config), progress=progress)
@@ -153,5 +159,5 @@ def _row_of_node(table: CodeTable, num_nodes: int) -> np.ndarray:
 
 
 def by_length(data: Data, rows: np.ndarray) -> np.ndarray:
-    """Rows ordered by token length, for encoding and tokenizing: little is spent on padding."""
+    """Return rows ordered by token length, so that batches hold little padding."""
     return rows[np.argsort(data.num_tokens(rows), kind="stable")]

@@ -1,4 +1,4 @@
-"""Data set to static-shape batches. Which codes a step sees is a pure function of (seed, step)."""
+"""Turn a data set into batches of static shapes. Which codes a step sees is a pure function of (seed, step)."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -7,11 +7,12 @@ import grain
 import jraph
 import numpy as np
 
-from medtok_jax.batch import MISSING, NO_STATE, ORDINARY, SELF, TIER, Batch
+from medtok_jax.batch import NO_STATE, TIER, Batch
+from medtok_jax.data.collate import make_batch, pad_subgraphs, pad_tokens
 from medtok_jax.data.dataset import Data
 from medtok_jax.data.masking import Masked, Subgraphs
 from medtok_jax.data.positives import both_directions
-from medtok_jax.data.sampling import Sampler, Sizes
+from medtok_jax.data.sampling import CodeSizes, Sampler
 from preprocessing.common.ragged import positions
 
 PREFETCH = 4
@@ -19,7 +20,7 @@ PREFETCH = 4
 
 @dataclasses.dataclass(frozen=True)
 class Budgets:
-    """The few shapes that batches are padded to.
+    """Hold the few shapes that batches are padded to.
 
     Attributes:
         lengths: token lengths.
@@ -38,20 +39,20 @@ class Budgets:
         batch_size: int,
         num_devices: int,
         lengths: Sequence[int],
-        sizes: Sizes | None = None,
+        sizes: CodeSizes | None = None,
     ) -> "Budgets":
-        """Budgets from the sizes of the codes: mean + 4 standard errors first, then half as much again.
+        """Return budgets from the sizes of the codes: mean + 4 standard errors first, then half as much again.
 
         Args:
             data: its codes in use are what a batch may hold.
             batch_size: codes of a batch over all devices.
             num_devices: devices that share it.
             lengths: token lengths.
-            sizes: of codes as batches draw and show them; None where that is each whole, as often as any other.
+            sizes: of codes as batches sample and mask them; None where nothing is masked and all are as frequent.
         """
         table, rows, codes_a_device = data.table, data.selected, batch_size // num_devices
         most = max(int(table.num_nodes[rows].max()), 1), int(table.num_edges[rows].max())
-        sizes = Sizes.whole(data, rows) if sizes is None else sizes
+        sizes = CodeSizes.unmasked(data, rows) if sizes is None else sizes
         nodes = _ladder(np.maximum(sizes.nodes, 1), most[0], codes_a_device)
         edges = _ladder(sizes.edges, most[1], codes_a_device)
         steps = max(len(nodes), len(edges))
@@ -60,16 +61,16 @@ class Budgets:
         return cls(tuple(lengths), graphs, _small_shape(sizes, batch_size) if tiers else None)
 
     def length(self, longest: int) -> int:
-        """Smallest token length that holds `longest`."""
+        """Return the smallest token length that holds `longest`."""
         return next(length for length in self.lengths if length >= longest)
 
     def graph(self, nodes: int, edges: int) -> tuple[int, int]:
-        """Smallest (nodes, edges) with a spare node, which padding needs."""
+        """Return the smallest (nodes, edges) with a spare node, which padding needs."""
         return next((n, e) for n, e in self.graphs if n > nodes and e >= edges)
 
 
-def _small_shape(sizes: Sizes, batch_size: int) -> tuple[int, int] | None:
-    """The cheapest (tokens, nodes) that at most a `TIER`th of a batch exceeds, but for 4 standard errors."""
+def _small_shape(sizes: CodeSizes, batch_size: int) -> tuple[int, int] | None:
+    """Return the cheapest (tokens, nodes) that at most a `TIER`th of a batch exceeds, but for 4 standard errors."""
     tokens, nodes = sizes.tokens, sizes.nodes
     share = 1 / TIER - 4 * np.sqrt((1 / TIER) * (1 - 1 / TIER) / batch_size)
     best = None
@@ -88,7 +89,9 @@ def _multiple(x: int, of: int) -> int:
 
 
 def _ladder(counts: np.ndarray, largest: int, codes: int, multiple: int = 64) -> list[int]:
-    up = lambda x: _multiple(int(x) + 1, multiple)  # noqa: E731
+    def up(x: float) -> int:
+        return _multiple(int(x) + 1, multiple)
+
     most = up(codes * largest)
     levels = [min(up(codes * counts.mean() + 4 * counts.std() * np.sqrt(codes)), most)]
     while levels[-1] < most:
@@ -97,7 +100,7 @@ def _ladder(counts: np.ndarray, largest: int, codes: int, multiple: int = 64) ->
 
 
 class BatchBuilder:
-    """Turns global batches of table rows into this process's part of padded host arrays.
+    """Turn global batches of table rows into this process's part of padded host arrays.
 
     Args:
         data: what to read.
@@ -127,43 +130,44 @@ class BatchBuilder:
         self.positive_relations = both_directions(data.table.graph, positive_relations)
 
     def __call__(self, rows: np.ndarray, valid: np.ndarray, partner: np.ndarray, masked: Masked | None = None) -> Batch:
-        """This process's part of a batch, its codes arranged so that the large ones have the slots for them.
+        """Return this process's part of a batch, its codes arranged so that the large ones have the slots for them.
 
         Args:
             rows: `[batch]` table rows of the global batch; `valid`, `partner`: `[batch]`, see `Batch`.
-            masked: what is kept from the model; None for nothing.
+            masked: what is masked of each code; None for nothing.
         """
-        masked = Masked.nothing(len(rows)) if masked is None else masked
-        sizes = Sizes.shown(self.data, rows, masked, self.positive_relations)
+        masked = Masked.none(len(rows)) if masked is None else masked
+        sizes = CodeSizes.visible(self.data, rows, masked, self.positive_relations)
         order, small = self._arrange(sizes)
         rows, valid, masked, sizes = rows[order], valid[order], masked.take(order), sizes.take(order)
         partner = np.where(partner >= 0, np.argsort(order)[partner], -1)[order]
         table, text, stacks = self.data.table, self.data.text_id[rows], rows.reshape(self.num_stacks, -1)
         length = self.budgets.length(int(sizes.tokens.max()))
-        a_stack = lambda counts: int(counts.reshape(stacks.shape).sum(1).max())  # noqa: E731
-        shape = self.budgets.graph(a_stack(np.maximum(sizes.nodes, 1)), a_stack(sizes.edges))
+        nodes, edges = (
+            int(counts.reshape(stacks.shape).sum(1).max()) for counts in (np.maximum(sizes.nodes, 1), sizes.edges)
+        )
+        shape = self.budgets.graph(nodes, edges)
         mine = (np.array(self.local_stacks)[:, None] * stacks.shape[1] + np.arange(stacks.shape[1])).reshape(-1)
-        states, mask = self._texts(text[mine], masked.text[mine], length)
+        padded, mask = self._pad_texts(text[mine], masked.text[mine], length)
         of_stack = np.arange(len(rows)).reshape(stacks.shape)
-        graphs = [self._graph(stacks[n], masked.take(of_stack[n]), shape) for n in self.local_stacks]
-        return Batch(
-            text=states,
+        return make_batch(
+            text=padded,
             text_mask=mask,
-            graph=_stack(graphs),
+            graphs=[self._pad_graphs(stacks[n], masked.take(of_stack[n]), shape) for n in self.local_stacks],
             valid=valid[mine],
-            index=rows[mine].astype(np.int32),
+            index=rows[mine],
             # Codes of which nothing is shown look alike.
-            text_id=np.where(masked.text[mine], -1, text[mine]).astype(np.int32),
-            graph_id=np.where(masked.graph[mine], -1, table.graph_id[rows[mine]]).astype(np.int32),
-            partner=partner[mine].astype(np.int32),
+            text_id=np.where(masked.text[mine], -1, text[mine]),
+            graph_id=np.where(masked.graph[mine], -1, table.graph_id[rows[mine]]),
+            partner=partner[mine],
             small=small,
         )
 
-    def _arrange(self, sizes: Sizes) -> tuple[np.ndarray, tuple[int, int] | None]:
-        """Order in which codes that exceed the small shape stand in every `TIER`th slot, where they fit there.
+    def _arrange(self, sizes: CodeSizes) -> tuple[np.ndarray, tuple[int, int] | None]:
+        """Return an order in which codes that exceed the small shape stand in every `TIER`th slot, if they fit.
 
         Returns:
-            That order, and the small shape where it holds.
+            That order `[batch]`, and the small shape where it holds.
         """
         small, count = self.budgets.small, len(sizes.nodes)
         if small is None:
@@ -179,68 +183,25 @@ class BatchBuilder:
         source[slots[:, :-1].reshape(-1)] = order[len(slots) :]
         return source, small
 
-    def _texts(self, texts: np.ndarray, masked: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+    def _pad_texts(self, texts: np.ndarray, masked: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
         where, counts = positions(self.data.cache.offsets, texts)
-        mask = np.arange(length) < counts[:, None]
         if self.states_on_device:
-            nothing, padded = NO_STATE, np.full(mask.shape, NO_STATE, np.int32)
-            padded[mask] = where
-        else:
-            nothing, padded = 0, np.zeros((*mask.shape, *self.text_source.shape[1:]), self.text_source.dtype)
-            padded[mask] = self.text_source[where]
-        # What has no description is one token of zeros.
-        padded[masked] = nothing
-        mask[masked] = np.arange(length) < 1
-        return padded, mask
+            return pad_tokens(where.astype(np.int32), counts, length, masked=masked, fill=NO_STATE)
+        return pad_tokens(self.text_source[where], counts, length, masked=masked)
 
-    def _graph(self, rows: np.ndarray, masked: Masked, shape: tuple[int, int]) -> jraph.GraphsTuple:
+    def _pad_graphs(self, rows: np.ndarray, masked: Masked, shape: tuple[int, int]) -> jraph.GraphsTuple:
         part = Subgraphs.of(self.data.table, rows)
         if masked.positives.any() or masked.graph.any():
             part = part.without(masked, self.positive_relations)
-        n_node = np.bincount(part.of_node, minlength=len(rows))
-        n_edge = np.bincount(part.of_edge, minlength=len(rows))
-        missing = n_node == 0
-        # A code without a subgraph has one node, that stands for just that.
-        starts = np.cumsum(n_node + missing) - n_node - missing
-        shift = starts - (np.cumsum(n_node) - n_node)
-        place = np.arange(len(part.nodes)) + shift[part.of_node]
-        node_id, hop, kind = (np.zeros(shape[0], np.int32) for _ in range(3))
-        node_id[place], hop[place] = part.nodes, part.hops
-        kind[:] = ORDINARY
-        kind[starts[missing]] = MISSING
-        known = part.self_node >= 0
-        kind[place[part.self_node[known]]] = SELF
-        senders, receivers = (np.full(shape[1], shape[0] - 1, np.int32) for _ in range(2))
-        relation = np.zeros(shape[1], np.int32)
-        edges = len(part.senders)
-        senders[:edges], receivers[:edges] = place[part.senders], place[part.receivers]
-        relation[:edges] = part.relations
-        n_node = n_node + missing
-        return jraph.GraphsTuple(
-            nodes={"node_id": node_id, "kind": kind, "hop": hop},
-            edges=relation,
-            senders=senders,
-            receivers=receivers,
-            n_node=np.append(n_node, shape[0] - n_node.sum()).astype(np.int32),
-            n_edge=np.append(n_edge, shape[1] - n_edge.sum()).astype(np.int32),
-            globals=None,
-        )
-
-
-def _stack(graphs: list[jraph.GraphsTuple]) -> jraph.GraphsTuple:
-    nodes = {name: np.stack([g.nodes[name] for g in graphs]) for name in graphs[0].nodes}
-    fields = ("edges", "senders", "receivers", "n_node", "n_edge")
-    return jraph.GraphsTuple(
-        nodes=nodes, globals=None, **{f: np.stack([getattr(g, f) for g in graphs]) for f in fields}
-    )
+        return pad_subgraphs(part, len(rows), shape)
 
 
 class TrainSource:
-    """Random access to training batches by step, for `grain.MapDataset.source`.
+    """Give random access to training batches by step, for `grain.MapDataset.source`.
 
     Args:
         builder: makes a batch of rows.
-        sampler: which rows a step sees, and what of them.
+        sampler: which rows a step sees, and what is masked of them.
         steps: of the run.
     """
 
@@ -260,13 +221,13 @@ class TrainSource:
 
 
 def train_batches(source: TrainSource, start: int) -> Iterator[Batch]:
-    """Batches of steps `start`, `start + 1`, ..., made ahead of need in a thread."""
+    """Yield the batches of steps `start`, `start + 1`, ..., made ahead of need in a thread."""
     dataset = grain.MapDataset.source(source)[start:]
     return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=PREFETCH)))
 
 
 class EvalSource:
-    """Random access to batches that pass once over some rows in the order given, the last filled with invalid rows."""
+    """Give random access to batches that pass once over some rows in order, the last filled up with invalid rows."""
 
     def __init__(self, builder: BatchBuilder, rows: np.ndarray, batch_size: int):
         self.builder, self.rows, self.batch_size = builder, rows, batch_size
@@ -286,6 +247,6 @@ class EvalSource:
 
 
 def eval_batches(source: EvalSource) -> Iterator[Batch]:
-    """All batches of one pass, made ahead of need in a thread."""
+    """Yield all batches of one pass, made ahead of need in a thread."""
     dataset = grain.MapDataset.source(source)
     return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=PREFETCH)))

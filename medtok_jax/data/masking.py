@@ -1,4 +1,4 @@
-"""Subgraphs of some codes as flat arrays, and what is left of them when part of the graph is masked."""
+"""Hold subgraphs of some codes as flat arrays, and cut from them what is masked."""
 
 import dataclasses
 from typing import NamedTuple
@@ -10,12 +10,12 @@ from preprocessing.common.ragged import positions
 
 
 class Masked(NamedTuple):
-    """What is kept from the model of each code of a batch, `[batch]` bool each.
+    """Say what is masked of each code of a batch, `[batch]` bool each.
 
     Attributes:
-        positives: the relations that positives are drawn from, and all that only they lead to: whoever reads its
-            positive's name off the graph learns nothing for codes that have none.
-        graph: the whole subgraph.
+        positives: the relations that positives are drawn from, and all nodes that only they lead to: a model that
+            reads the positive's name off the graph learns nothing for codes that have none.
+        graph: the complete subgraph.
         text: the description.
     """
 
@@ -24,38 +24,38 @@ class Masked(NamedTuple):
     text: np.ndarray
 
     @classmethod
-    def nothing(cls, count: int) -> "Masked":
-        """Of no code anything."""
+    def none(cls, count: int) -> "Masked":
+        """Return masks that leave everything visible."""
         return cls(*np.zeros((3, count), bool))
 
     @classmethod
     def draw(cls, rng: np.random.Generator, count: int, *, positives: float, modality: float) -> "Masked":
-        """At random.
+        """Draw masks at random.
 
         Args:
             rng: generator.
             count: codes of the batch.
             positives: share of codes whose relations to positives are masked.
-            modality: share of codes whose graph is, and as large a share whose text is; never both.
+            modality: share of codes whose graph is masked, and as large a share whose text is; never both.
         """
         draw = rng.random(count)
         return cls(rng.random(count) < positives, draw < modality, draw >= 1.0 - modality)
 
     def take(self, order: np.ndarray) -> "Masked":
-        """The codes in another order, or some of them."""
+        """Return the codes in another order, or some of them."""
         return Masked(*(part[order] for part in self))
 
 
 @dataclasses.dataclass(frozen=True)
 class Subgraphs:
-    """Subgraphs of some codes, one after the other.
+    """Hold the subgraphs of some codes, one after the other.
 
     Attributes:
         nodes, hops: `[nodes]` ids in the knowledge graph, distance from the code.
-        of_node, of_edge: `[nodes]`, `[edges]` which code it belongs to.
-        senders, receivers: `[edges]` places in `nodes`.
+        of_node, of_edge: `[nodes]`, `[edges]` the code that each belongs to.
+        senders, receivers: `[edges]` positions in `nodes`.
         relations: `[edges]`; edges 2i and 2i + 1 of a code are one fact in its two directions.
-        self_node: `[codes]` place in `nodes` of the code itself, -1 for none.
+        self_node: `[codes]` position in `nodes` of the code itself, -1 for none.
     """
 
     nodes: np.ndarray
@@ -69,7 +69,7 @@ class Subgraphs:
 
     @classmethod
     def of(cls, table: CodeTable, rows: np.ndarray) -> "Subgraphs":
-        """Those of some rows of the table."""
+        """Return the subgraphs of some rows of the table."""
         where, counts = positions(table.node_offsets, rows)
         starts = np.cumsum(counts) - counts
         edges, edge_counts = positions(table.edge_offsets, rows)
@@ -87,10 +87,10 @@ class Subgraphs:
         )
 
     def without(self, masked: Masked, relations: np.ndarray) -> "Subgraphs":
-        """What is left of them.
+        """Return the subgraphs without what is masked.
 
         Args:
-            masked: of each code.
+            masked: what is masked of each code.
             relations: `[relations of the graph]` bool, those that positives are drawn from, in both directions.
         """
         # A code without such a relation has nothing to mask.
@@ -115,7 +115,7 @@ class Subgraphs:
         )
 
     def _hops(self, open_edge: np.ndarray) -> np.ndarray:
-        """`[nodes]` distance from the anchors along open edges, -1 for what is further away than any node was."""
+        """Return the distance `[nodes]` from the anchors along open edges, -1 where it is more than any node's was."""
         hops = np.where(self.hops == 0, 0, -1)
         senders, receivers = self.senders[open_edge], self.receivers[open_edge]
         for distance in range(int(self.hops.max(initial=0))):

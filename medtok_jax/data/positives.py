@@ -1,4 +1,4 @@
-"""Codes that the knowledge graph says mean nearly the same: further positives of the contrastive losses."""
+"""Draw codes of nearly the same meaning, by the knowledge graph: further positives of the contrastive losses."""
 
 from collections.abc import Sequence
 
@@ -10,13 +10,13 @@ from preprocessing.graph.knowledge_graph import KnowledgeGraph
 
 
 def both_directions(graph: KnowledgeGraph, names: Sequence[str]) -> np.ndarray:
-    """`[relations]` bool, those of these names and their reverse; names that the graph has not are passed over."""
+    """Return `[relations]` bool, relations of these names and their reverses; unknown names are ignored."""
     named = np.isin(graph.relation_names, list(names))
     return named | named[np.asarray(graph.reverse)]
 
 
 class Positives:
-    """Draws a training code that one relation joins to each of some codes.
+    """Draw a training code that a relation joins to each of some codes.
 
     Args:
         data: codes and their graph.
@@ -30,7 +30,10 @@ class Positives:
         self.is_train[rows] = True
 
     def draw(self, anchors: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """A random positive of each anchor `[anchors]`; where there is none, any training code. And which have one."""
+        """Return a random positive of each anchor `[anchors]`, and which anchors have one.
+
+        Where there is none, it is a random training code.
+        """
         table = self.data.table
         where, counts = positions(table.edge_offsets, anchors)
         owner = np.repeat(np.arange(len(anchors)), counts)

@@ -1,4 +1,4 @@
-"""Which codes a training step sees, and what of them: a pure function of (seed, step)."""
+"""Draw the codes that a training step sees, and what is masked of them: a pure function of (seed, step)."""
 
 import functools
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from medtok_jax.data.dataset import Data
 from medtok_jax.data.masking import Masked, Subgraphs
 from medtok_jax.data.positives import Positives, both_directions
 
-# Drawn codes from which is told how large codes are.
+# Codes drawn to estimate how large codes are.
 SIZED_CODES = 16384
 
 
@@ -20,7 +20,7 @@ def _permutation(seed: int, epoch: int, count: int) -> np.ndarray:
 
 
 def draw(seed: int, step: int, batch_size: int, count: int) -> np.ndarray:
-    """Places `[batch_size]` in 0..count-1 that a step sees: passes over a fresh permutation each, end to end."""
+    """Return the positions `[batch_size]` in 0..count-1 that a step sees: fresh permutations, end to end."""
     where = step * batch_size + np.arange(batch_size)
     epochs = where // count
     return np.concatenate(
@@ -28,41 +28,41 @@ def draw(seed: int, step: int, batch_size: int, count: int) -> np.ndarray:
     )
 
 
-class Sizes(NamedTuple):
-    """How large codes are, `[codes]` int64 each: wordpieces, nodes, edges."""
+class CodeSizes(NamedTuple):
+    """Count the wordpieces, nodes and edges of some codes, `[codes]` int64 each."""
 
     tokens: np.ndarray
     nodes: np.ndarray
     edges: np.ndarray
 
     @classmethod
-    def whole(cls, data: Data, rows: np.ndarray) -> "Sizes":
-        """Those of whole codes."""
+    def unmasked(cls, data: Data, rows: np.ndarray) -> "CodeSizes":
+        """Return the sizes of codes of which nothing is masked."""
         return cls(data.num_tokens(rows), data.table.num_nodes[rows], data.table.num_edges[rows])
 
     @classmethod
-    def shown(cls, data: Data, rows: np.ndarray, masked: Masked, relations: np.ndarray) -> "Sizes":
-        """Those of what is shown of codes.
+    def visible(cls, data: Data, rows: np.ndarray, masked: Masked, relations: np.ndarray) -> "CodeSizes":
+        """Return the sizes of what masking leaves of codes.
 
         Args:
             data: codes.
             rows: `[codes]` of the table.
-            masked: of each code.
+            masked: what is masked of each code.
             relations: `[relations]` bool, those that positives are drawn from.
         """
         if not (masked.positives.any() or masked.graph.any()):
-            return cls.whole(data, rows)
+            return cls.unmasked(data, rows)
         part = Subgraphs.of(data.table, rows).without(masked, relations)
         nodes, edges = (np.bincount(of, minlength=len(rows)) for of in (part.of_node, part.of_edge))
         return cls(data.num_tokens(rows), nodes, edges)
 
-    def take(self, order: np.ndarray) -> "Sizes":
-        """The codes in another order."""
-        return Sizes(*(part[order] for part in self))
+    def take(self, order: np.ndarray) -> "CodeSizes":
+        """Return the codes in another order, or some of them."""
+        return CodeSizes(*(part[order] for part in self))
 
 
 class Sampler:
-    """Draws the batches of a run.
+    """Draw the batches of a run.
 
     Args:
         data: codes.
@@ -91,7 +91,7 @@ class Sampler:
         self.positives = Positives(data, rows, self.relations) if len(positive_relations) else None
 
     def batch_rows(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Global batch of a step: `[batch_size]` rows and the slot of each one's partner (-1 for none)."""
+        """Return the global batch of a step: `[batch_size]` rows and the slot of each one's partner (-1 for none)."""
         if self.positives is None:
             rows = self.rows[draw(self.seed, step, self.batch_size, len(self.rows))]
             return rows, np.full(self.batch_size, -1)
@@ -104,15 +104,20 @@ class Sampler:
         return rows, partner
 
     def masked(self, step: int) -> Masked:
-        """What a step does not see of the codes of its batch."""
+        """Return what a step masks of the codes of its batch."""
         rng = np.random.default_rng([self.seed, step, 2])
         shares = {"positives": self.mask_positives, "modality": self.modality_dropout}
         return Masked.draw(rng, self.batch_size, **shares)
 
-    def sizes(self) -> Sizes:
-        """Those of the codes of the first batches, as they are shown, or of all codes where they are drawn alike."""
+    def sizes(self) -> CodeSizes:
+        """Return the sizes of the codes of the first batches as they are masked.
+
+        Where nothing is masked and all codes are drawn alike, these are the sizes of all codes in use.
+        """
         if self.positives is None and not self.mask_positives and not self.modality_dropout:
-            return Sizes.whole(self.data, self.data.selected)
+            return CodeSizes.unmasked(self.data, self.data.selected)
         steps = range(-(-SIZED_CODES // self.batch_size))
-        parts = [Sizes.shown(self.data, self.batch_rows(step)[0], self.masked(step), self.relations) for step in steps]
-        return Sizes(*map(np.concatenate, zip(*parts, strict=True)))
+        parts = [
+            CodeSizes.visible(self.data, self.batch_rows(step)[0], self.masked(step), self.relations) for step in steps
+        ]
+        return CodeSizes(*map(np.concatenate, zip(*parts, strict=True)))

@@ -1,4 +1,4 @@
-"""A jitted function that is compiled ahead of its calls, once a batch shape, so that what it needs can be told."""
+"""Compile a function ahead of its calls, once a batch shape, so that time and memory can be reported."""
 
 import functools
 import time
@@ -15,7 +15,7 @@ CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"
 
 @functools.cache
 def compiler_options(backend: str) -> dict[str, str]:
-    """Options to compile with for a backend: empty where it needs none, or where this jax does not know them."""
+    """Return compiler options for a backend: empty where it needs none, or where this jax does not know them."""
     if backend != "cpu":
         return {}
     try:
@@ -26,11 +26,11 @@ def compiler_options(backend: str) -> dict[str, str]:
 
 
 class CompiledStep:
-    """`jax.jit` whose executables are at hand.
+    """Wrap `jax.jit` and keep its executables.
 
     Args:
-        function: pure.
-        batch_place: position of the one argument whose shapes change from call to call.
+        function: a pure function.
+        batch_position: of the one argument whose shapes change from call to call.
         options: of `jax.jit`.
 
     Attributes:
@@ -38,21 +38,21 @@ class CompiledStep:
         compile_seconds: time that each took.
     """
 
-    def __init__(self, function: Callable, *, batch_place: int, **options):
-        self._jitted, self._batch_place = jax.jit(function, **options), batch_place
+    def __init__(self, function: Callable, *, batch_position: int, **options):
+        self._jitted, self._batch_position = jax.jit(function, **options), batch_position
         self.executables: dict[tuple, jax.stages.Compiled] = {}
         self.compile_seconds: list[float] = []
 
     def _key(self, arguments: tuple) -> tuple:
-        leaves, structure = jax.tree.flatten(arguments[self._batch_place])
+        leaves, structure = jax.tree.flatten(arguments[self._batch_position])
         return structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
 
     def lower(self, *arguments) -> jax.stages.Lowered:
-        """As that of `jax.jit`; arguments may be `jax.ShapeDtypeStruct`s."""
+        """Lower as `jax.jit` does; arguments may be `jax.ShapeDtypeStruct`s."""
         return self._jitted.lower(*arguments)
 
     def compile(self, *arguments) -> bool:
-        """Compiles for the batch shape of these arguments; whether that had not been done before."""
+        """Compile for the batch shape of these arguments; return False where that had been done before."""
         key = self._key(arguments)
         if key in self.executables:
             return False
@@ -64,12 +64,12 @@ class CompiledStep:
 
     @property
     def memory(self) -> StepMemory | None:
-        """That of the executable that needs most."""
+        """Return the memory of the executable that needs most, None where no backend reports it."""
         known = [memory for memory in map(StepMemory.of, self.executables.values()) if memory]
         return max(known, key=lambda memory: memory.total, default=None)
 
     def executable(self, *arguments) -> jax.stages.Compiled:
-        """The executable for the batch shape of these arguments, which must be compiled."""
+        """Return the executable for the batch shape of these arguments, which must be compiled."""
         return self.executables[self._key(arguments)]
 
     def __call__(self, *arguments):

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the loop is asked to stop, saves, and ends with the status shells expect."""
+"""Turn Ctrl-C and SIGTERM into a request to the training loop to save, stop and end with the status shells expect."""
 
 import signal
 
@@ -8,7 +8,7 @@ from jax.experimental import multihost_utils
 
 
 class Interruption:
-    """Within the `with` block, the first Ctrl-C or SIGTERM is noted instead of acted on; a second one acts.
+    """Note the first Ctrl-C or SIGTERM within the `with` block instead of acting on it; a second one acts.
 
     Attributes:
         signal: number of the signal that came, 0 for none.
@@ -31,7 +31,7 @@ class Interruption:
         self.signal = number
 
     def asked(self, step: int, every: int) -> bool:
-        """Whether to stop at this step; all processes give the same answer, asking one another every `every` steps."""
+        """Return whether to stop at this step; all processes agree, asking one another every `every` steps."""
         if jax.process_count() == 1:
             return bool(self.signal)
         if step % every:
@@ -41,7 +41,7 @@ class Interruption:
 
 
 class Interrupted(SystemExit):
-    """A run that was asked to stop and has saved; ends the process with 128 + the signal's number."""
+    """Raised when a run that was asked to stop has saved; ends the process with 128 + the signal's number."""
 
     def __init__(self, number: int, step: int):
         super().__init__(128 + number)

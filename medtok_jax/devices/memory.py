@@ -1,4 +1,4 @@
-"""Memory of devices, and what a compiled function needs of it."""
+"""Measure the memory of devices, and what a compiled function needs of it."""
 
 import dataclasses
 import os
@@ -8,11 +8,13 @@ import jax
 
 @dataclasses.dataclass(frozen=True)
 class StepMemory:
-    """What a compiled function needs on one device, in bytes, as XLA planned it.
+    """Count the bytes that a compiled function needs on one device, as XLA planned it.
 
     Attributes:
-        arguments: state, batch and tables. outputs: results that take no argument's place. scratch: what is held only
-            while it runs. code: the program.
+        arguments: state, batch and tables.
+        outputs: results that take no argument's place.
+        scratch: memory that is held only while it runs.
+        code: the program.
     """
 
     arguments: int
@@ -22,7 +24,7 @@ class StepMemory:
 
     @classmethod
     def of(cls, compiled: jax.stages.Compiled) -> "StepMemory | None":
-        """That of a compiled function; None where the backend does not tell."""
+        """Return the memory of a compiled function; None where the backend does not report it."""
         stats = compiled.memory_analysis()
         if stats is None:
             return None
@@ -35,12 +37,12 @@ class StepMemory:
 
     @property
     def total(self) -> int:
-        """All of it together."""
+        """Return the sum of all."""
         return self.arguments + self.outputs + self.scratch + self.code
 
 
 def device_memory(device: jax.Device) -> int | None:
-    """Bytes that a device has for arrays; those of the host for a CPU, None where it is not known."""
+    """Return the bytes that a device has for arrays: the host's for a CPU, None where it is not known."""
     if device.platform == "cpu":
         names = ("SC_PAGE_SIZE", "SC_PHYS_PAGES")
         return os.sysconf(names[0]) * os.sysconf(names[1]) if set(names) <= os.sysconf_names.keys() else None

@@ -1,7 +1,7 @@
-"""The mesh, and where things lie on it.
+"""Lay arrays out on a mesh of devices.
 
-Batches are cut over `data`; the codebook and the table of node ids are cut over `model` where that is more than one
-device; everything else is on every device.
+Batches are sharded over `data`; the codebook and the table of node ids are sharded over `model` where that is more than
+one device; everything else is replicated.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,13 +13,13 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from medtok_jax.batch import Batch
 from preprocessing.common.errors import InputError
 
-# Last keys of the paths of what is cut over `model`.
+# Last keys of the paths of arrays that are sharded over `model`.
 CODEBOOK = (["rows"], ["ema_count"], ["ema_sum"])
 NODE_IDS = ["ids", "embedding"]
 
 
 def use_devices(num_devices: int) -> list[jax.Device]:
-    """The devices of a run: all, or the first `num_devices`.
+    """Return the devices of a run: all, or the first `num_devices`.
 
     Raises:
         InputError: where fewer are there, or several processes are asked for less than all of theirs.
@@ -35,7 +35,7 @@ def use_devices(num_devices: int) -> list[jax.Device]:
 
 
 def make_mesh(devices: Sequence[jax.Device], model_parallel: int = 1) -> Mesh:
-    """A `("data", "model")` mesh of all given devices, with axes that XLA is free to use.
+    """Return a `("data", "model")` mesh of all given devices, with axes that XLA is free to use.
 
     Args:
         devices: all in use.
@@ -46,18 +46,18 @@ def make_mesh(devices: Sequence[jax.Device], model_parallel: int = 1) -> Mesh:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The same array on every device."""
+    """Return the sharding that replicates an array on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def layout(mesh: Mesh, tree):
-    """Where the leaves of a training state lie: rows of the codebook and of the table of node ids cut over `model`.
+    """Return the shardings of a training state: rows of the codebook and of the table of node ids over `model`.
 
-    Moments of the optimizer lie as what they are of. A table whose rows cannot be cut evenly is on every device.
+    Moments of the optimizer lie as their parameters do. A table whose rows cannot be shared out evenly is replicated.
 
     Args:
         mesh: devices.
-        tree: of arrays or their shapes.
+        tree: arrays or their shapes.
     """
     parts = mesh.shape["model"]
     cut = NamedSharding(mesh, PartitionSpec("model"))
@@ -71,39 +71,43 @@ def layout(mesh: Mesh, tree):
 
 
 def lay_out(tree, mesh: Mesh):
-    """A training state laid out as `layout` tells."""
+    """Move a training state to the devices that `layout` gives."""
     return jax.jit(lambda x: x, out_shardings=layout(mesh, tree))(tree)
 
 
-def whole(tree, mesh: Mesh):
-    """A training state on every device, to be read by the host. All processes must call it."""
+def gather(tree, mesh: Mesh):
+    """Replicate a training state on every device, to be read by the host. All processes must call it."""
     if mesh.shape["model"] == 1:
         return tree
     return jax.jit(lambda x: x, out_shardings=replicated(mesh))(tree)
 
 
-def spread(mesh: Mesh) -> NamedSharding:
-    """The leading axis cut over the `data` axis."""
+def split_over_data(mesh: Mesh) -> NamedSharding:
+    """Return the sharding that splits the leading axis over the `data` axis."""
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
 def local_stacks(mesh: Mesh) -> list[int]:
-    """Positions along the `data` axis whose devices belong to this process."""
-    indices = spread(mesh).addressable_devices_indices_map((mesh.shape["data"],)).values()
+    """Return the positions along the `data` axis whose devices belong to this process."""
+    indices = split_over_data(mesh).addressable_devices_indices_map((mesh.shape["data"],)).values()
     return sorted({index[0].start or 0 for index in indices})
 
 
 def place_batch(batch: Batch, mesh: Mesh) -> Batch:
-    """Puts this process's part of a host batch on its devices, as part of a global batch."""
-    sharding, share = spread(mesh), mesh.shape["data"] // len(local_stacks(mesh))
+    """Put this process's part of a host batch on its devices, as part of a global batch."""
+    sharding = split_over_data(mesh)
+    share = mesh.shape["data"] // len(local_stacks(mesh))
     if share == 1:
         return jax.device_put(batch, sharding)
-    place = lambda x: jax.make_array_from_process_local_data(sharding, x, (x.shape[0] * share, *x.shape[1:]))  # noqa: E731
+
+    def place(x: np.ndarray) -> jax.Array:
+        return jax.make_array_from_process_local_data(sharding, x, (x.shape[0] * share, *x.shape[1:]))
+
     return jax.tree.map(place, batch)
 
 
 def place_everywhere(tree, mesh: Mesh):
-    """Puts host arrays, the same in every process, on every device."""
+    """Replicate host arrays, the same in every process, on every device."""
     sharding = replicated(mesh)
     if jax.process_count() == 1:
         return jax.device_put(tree, sharding)
@@ -111,9 +115,9 @@ def place_everywhere(tree, mesh: Mesh):
 
 
 def top_k(mesh: Mesh) -> Callable:
-    """`jax.lax.top_k` along rows of `[batch, n]` whose batch is cut over `data`.
+    """Return `jax.lax.top_k` along rows of `[batch, n]` whose batch is split over `data`.
 
-    XLA cannot cut the operation itself: it would gather the whole matrix on every device.
+    XLA cannot split the operation itself: it would gather the matrix on every device.
     """
     if mesh.devices.size == 1:
         return jax.lax.top_k

@@ -1,4 +1,4 @@
-"""What a trained model knows of graphs: numbers of node types and relations, and its graph's nodes by key and name."""
+"""Look up node types, relations and nodes of a trained model's knowledge graph, by key and by name."""
 
 import functools
 
@@ -15,7 +15,7 @@ SHOWN_CANDIDATES = 5
 
 
 class GraphIndex:
-    """Look-ups for graphs that come from outside.
+    """Look up what graphs from outside name.
 
     A type or relation that the model never saw has the number after the last known one.
 
@@ -41,43 +41,43 @@ class GraphIndex:
 
     @property
     def num_nodes(self) -> int:
-        """Nodes of the knowledge graph; 0 where there is none."""
+        """Return the number of nodes of the knowledge graph; 0 where there is none."""
         return self.graph.num_nodes if self.graph else 0
 
     def type_number(self, name: str) -> int:
-        """Number of a node type."""
+        """Return the number of a node type."""
         return self._types.get(_spelling(name), self.unknown_type)
 
     def relation_number(self, name: str) -> int:
-        """Number of a relation."""
+        """Return the number of a relation."""
         return self._relations.get(_spelling(name), self.unknown_relation)
 
     @functools.cached_property
     def node_types(self) -> np.ndarray:
-        """`[nodes]` int32 type of every node of the knowledge graph."""
+        """Return the type of every node of the knowledge graph, `[nodes]` int32."""
         return self.graph.node_type_ids() if self.graph else np.zeros(0, np.int32)
 
     def names(self, nodes: np.ndarray) -> list[str]:
-        """Names of nodes of the knowledge graph."""
+        """Return the names of nodes of the knowledge graph."""
         return self.graph.nodes["name"].take(nodes).to_pylist()
 
     @functools.cached_property
     def neighbor_table(self) -> NeighborTable:
-        """What each node of the knowledge graph offers, as when the training data was drawn."""
+        """Return the neighbors of each node, in the order and number by which the training data was drawn."""
         rule = self.neighborhood
         return neighbor_table(self.graph, hub_cap=rule.hub_cap, priority=rule.priority, first_kept=rule.first_kept)
 
     def find_key(self, key: str) -> int:
-        """Node of a `SYSTEM/code` key, with or without the dot, in any case; -1 for none."""
+        """Return the node of a `SYSTEM/code` key, with or without the dot, in any case; -1 for none."""
         return self._keys.get(_compact(key), -1)
 
     def is_key(self, text: str) -> bool:
-        """Whether a string reads as the key of a source of this graph: `ICD10CM/E11.9`, but not `HIV/AIDS`."""
+        """Return whether a string reads as the key of a source of this graph: `ICD10CM/E11.9`, but not `HIV/AIDS`."""
         source, slash, rest = text.partition("/")
         return bool(slash and rest) and source.strip().upper() in self._sources
 
     def find_name(self, name: str, system: str) -> int:
-        """Node of a name in its normal form; -1 for none.
+        """Return the node of a name in its normal form; -1 for none.
 
         Of several nodes the one that is spelled exactly so is taken, else the one of the given system.
 
@@ -98,11 +98,11 @@ class GraphIndex:
         return found[0] if found else -1
 
     def type_of_system(self, system: str) -> int:
-        """The commonest node type among the nodes of a code system."""
+        """Return the commonest node type among the nodes of a code system."""
         return self._type_of_source.get(system.upper(), self.unknown_type)
 
     def default_relation(self, system: str, neighbor: int) -> int:
-        """The commonest relation from codes of a system to nodes of the neighbor's kind (type and source).
+        """Return the commonest relation from codes of a system to nodes of the neighbor's kind (type and source).
 
         Of equally common ones, such as `parent` and `child`, the one the model lists first. A system that the graph
         does not hold is taken to be of the neighbor's own kind.
@@ -137,7 +137,7 @@ class GraphIndex:
 
     @functools.cached_property
     def _kinds(self) -> tuple[np.ndarray, list[tuple[int, str]]]:
-        """Kind of every node, and (type, source) of every kind."""
+        """Return the kind of every node, and (type, source) of every kind."""
         sources = self.graph.nodes["source"].combine_chunks().dictionary_encode()
         names = sources.dictionary.to_pylist()
         packed = self.node_types.astype(np.int64) * len(names) + sources.indices.to_numpy()
@@ -159,7 +159,7 @@ class GraphIndex:
 
     @functools.cached_property
     def _relations_of_kinds(self) -> tuple[np.ndarray, np.ndarray]:
-        """Kind of every node, and the commonest relation `[kinds, kinds]` from one kind to another."""
+        """Return the kind of every node, and the commonest relation `[kinds, kinds]` from one kind to another."""
         kind_of_node, kinds = self._kinds
         here, there = kind_of_node[self.graph.sources()], kind_of_node[np.asarray(self.graph.indices)]
         width = self.unknown_relation + 1

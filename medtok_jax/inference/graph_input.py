@@ -1,4 +1,4 @@
-"""Subgraphs that come from outside, as node-link JSON (networkx's `node_link_data`).
+"""Read subgraphs that come from outside, as node-link JSON (networkx's `node_link_data`).
 
 A node has an `id` and may have a `name`, a `type` and a `hop`; `"self": true` marks the node that is the code itself,
 as does `self_node` in the JSON's `graph` (`preprocessing.json_export`); `"anchor": true` (or hop 0) marks a node that
@@ -26,14 +26,14 @@ EXPECTED = (
 
 @dataclasses.dataclass(frozen=True)
 class CodeGraph:
-    """The subgraph of one code.
+    """Hold the subgraph of one code.
 
     Attributes:
         names: name of every node, of which only the embedding is used; that of the self node is not read.
         node_ids: `[V]` int64 node of the knowledge graph, -1 for none.
         types: `[V]` int32. hops: `[V]` int32, 0 to 2.
         senders, receivers, relations: `[E]` int32; edge 2i + 1 is edge 2i reversed.
-        self_node: place of the node that is the code itself, -1 for none.
+        self_node: position of the node that is the code itself, -1 for none.
         notes: what was left out or assumed, one sentence each.
     """
 
@@ -49,7 +49,7 @@ class CodeGraph:
 
 
 def read_json(path: str | Path) -> dict | list:
-    """A graph from a file: node-link JSON or a list of neighbors.
+    """Read a graph from a file: node-link JSON or a list of neighbors.
 
     Raises:
         InputError: the file cannot be read or holds something else.
@@ -67,7 +67,7 @@ def read_json(path: str | Path) -> dict | list:
 
 
 def from_node_link(graph: dict, key: str, index: GraphIndex) -> CodeGraph | None:
-    """The subgraph that node-link JSON describes, None where it has no nodes.
+    """Return the subgraph that node-link JSON describes, None where it has no nodes.
 
     The code stands at the node marked `self`, else at the one whose id is the code or its key; else it hangs on the
     nodes marked `anchor` or of hop 0; else on the node with most edges, which is noted. Nodes farther than two hops are
@@ -109,7 +109,7 @@ def _list_of_objects(graph: dict, names: tuple[str, ...], key: str) -> list[dict
 
 
 class _Draft:
-    """Nodes and edges as they were given, without what cannot be used."""
+    """Collect nodes and edges as they were given, without what cannot be used."""
 
     def __init__(self, key: str):
         self.key = key
@@ -123,7 +123,7 @@ class _Draft:
         self.notes.append(f"{self.key}: {text}.")
 
     def read_nodes(self, nodes: list[dict]) -> None:
-        """Keeps the first node of each id."""
+        """Keep the first node of each id."""
         for node in nodes:
             identity = node.get("id")
             if isinstance(identity, bool) or not isinstance(identity, str | int | float) or identity != identity:
@@ -138,7 +138,7 @@ class _Draft:
             self.note(f"{len(nodes) - len(self.nodes)} nodes repeat an id and were left out")
 
     def read_edges(self, edges: list[dict]) -> None:
-        """Keeps the first edge of each pair; its reverse says the same."""
+        """Keep the first edge of each pair; its reverse says the same."""
         dangling, loops = 0, 0
         for edge in edges:
             ends = [self._end(edge, name) for name in ("source", "target")]
@@ -164,7 +164,7 @@ class _Draft:
             ) from error
 
     def find_self(self, about: object) -> int:
-        """Place of the node that is the code itself, -1 for none; `about` is what the JSON says of the whole graph."""
+        """Return the position of the code's own node, -1 for none; `about` is the JSON's entry on the graph as such."""
         marked = [place for place, node in enumerate(self.nodes) if node.get("self") is True]
         if not marked and isinstance(about, dict) and isinstance(about.get("self_node"), str | int):
             marked = [self.place[about["self_node"]]] if about["self_node"] in self.place else []
@@ -190,7 +190,7 @@ class _Draft:
         return [central]
 
     def hops(self, anchors: list[int]) -> list[int]:
-        """The hops given where every node has one, else distances from the anchors, which are at 0."""
+        """Return the hops given where every node has one, else distances from the anchors, which are at 0."""
         given = [0 if place in anchors else _hop(node) for place, node in enumerate(self.nodes)]
         if None not in given:
             return given
@@ -207,7 +207,7 @@ class _Draft:
         return hops
 
     def finish(self, order: list[int], hops: list[int], self_node: int, index: GraphIndex) -> CodeGraph:
-        """The graph of the nodes kept, nearest first."""
+        """Return the graph of the nodes kept, nearest first."""
         nodes = [self.nodes[place] for place in order]
         ids = [index.find_key(node["id"]) if isinstance(node["id"], str) else -1 for node in nodes]
         known = [node for node in ids if node >= 0]
@@ -241,7 +241,7 @@ class _Draft:
         return index.type_of_system(self.key.partition("/")[0]) if is_self else index.unknown_type
 
     def _edges(self, now: dict[int, int], index: GraphIndex) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Both directions of every kept edge, from the lower place to the higher one first, in order."""
+        """Return both directions of every kept edge, from the lower position to the higher one first, in order."""
         facts, strange = [], 0
         for (a, b), name in self.relation.items():
             if a not in now or b not in now:
@@ -271,7 +271,7 @@ def _text(node: dict, name: str) -> str:
 
 
 def describe(value: object) -> str:
-    """A value as it can be shown in a sentence: short, and only the kind of what is nested."""
+    """Return a value as it can be shown in a sentence: short, and only the type of what is nested."""
     if value is not None and not isinstance(value, str | int | float):
         return f"a {type(value).__name__}"
     text = repr(value[:60]) if isinstance(value, str) else f"{value}"[:60]

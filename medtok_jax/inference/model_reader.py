@@ -1,8 +1,8 @@
-"""A trained model read back from a tokenizer directory: enough to encode codes that no table holds.
+"""Read a trained model back from a tokenizer directory: enough to encode codes that no table holds.
 
 `model.safetensors` holds all variables by their dotted names, `model_config.json` what they mean (configuration, sizes,
 node types, relations, the text encoder's name and identity, digests of the other files) and `graph/` the knowledge
-graph. Nothing is pickled, and reading executes nothing. `model_directory` writes them.
+graph. Nothing is pickled, and reading executes nothing. `model_writer` writes them.
 """
 
 import dataclasses
@@ -18,7 +18,6 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from medtok_jax.batch import InputSizes
-from medtok_jax.config import with_later_fields
 from medtok_jax.models.bert import Bert, BertConfig
 from medtok_jax.models.medtok import MedTok
 from preprocessing.common.atomic import recover
@@ -34,7 +33,7 @@ VARIABLES, CONFIG, GRAPH = "model.safetensors", "model_config.json", "graph"
 
 @dataclasses.dataclass(frozen=True)
 class Neighborhood:
-    """How the subgraphs of the training data were drawn; see `preprocessing.graph.neighborhoods`.
+    """Describe how the subgraphs of the training data were drawn; see `preprocessing.graph.neighborhoods`.
 
     `codes_are_nodes` tells whether codes are nodes of the graph or only hang on some.
     """
@@ -48,7 +47,7 @@ class Neighborhood:
 
 @dataclasses.dataclass(frozen=True)
 class SavedModel:
-    """A model as it was trained, without its text encoder.
+    """Hold a model as it was trained, without its text encoder.
 
     Attributes:
         config: sections `data`, `model`, `train` of the training configuration, and `seed`.
@@ -77,7 +76,7 @@ class SavedModel:
 
 
 def load(folder: str | Path) -> SavedModel:
-    """Reads the model part of a tokenizer directory and checks that its files belong together.
+    """Read the model part of a tokenizer directory and check that its files belong together.
 
     Raises:
         InputError: there is no model, or it is damaged, mixed with another one or of another format version.
@@ -97,7 +96,7 @@ def load(folder: str | Path) -> SavedModel:
                 raise InputError(f"The graph in {folder / GRAPH} is not the one of {folder / CONFIG}; {_AGAIN}")
         neighborhood = content["neighborhood"]
         return SavedModel(
-            config=with_later_fields({name: content["config"][name] for name in SECTIONS}),
+            config=ConfigDict({name: content["config"][name] for name in SECTIONS}),
             sizes=InputSizes(**content["sizes"]),
             node_types=tuple(content["node_types"]),
             relation_names=tuple(content["relation_names"]),
@@ -145,7 +144,7 @@ def _checkdigest(what: Path, files: list[Path], wanted: str) -> None:
 
 
 def structure(saved: SavedModel, sizes: InputSizes, encoder_dir: Path) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
-    """Structure and abstract variables (parameters, fixed) of the saved model at some sizes.
+    """Return structure and abstract variables (parameters, fixed) of the saved model at some sizes.
 
     Raises:
         InputError: the configuration describes no model.
@@ -168,7 +167,7 @@ def structure(saved: SavedModel, sizes: InputSizes, encoder_dir: Path) -> tuple[
 
 
 def fill(state: nnx.State, variables: dict[str, np.ndarray], prefix: str) -> nnx.State:
-    """Abstract variables with their values, on the default device.
+    """Return abstract variables with their values, on the default device.
 
     Raises:
         InputError: a variable is missing or has another shape.

@@ -1,4 +1,4 @@
-"""Subgraphs of codes that are given by their neighbors, drawn by the rule of the training data: hub-capped, two hops.
+"""Draw subgraphs of codes that are given by their neighbors, as the training data was drawn: hub-capped, two hops.
 
 Where codes are nodes of the knowledge graph, the code joins it as a new node. Where they only hang on nodes, as those
 of PrimeKG do, the neighbors are what it hangs on.
@@ -20,7 +20,7 @@ FRESH = -1
 
 @dataclasses.dataclass(frozen=True)
 class _Neighbor:
-    """A neighbor: its node of the knowledge graph or `FRESH`, its name, and the relation from the code to it."""
+    """Hold a neighbor: its node of the knowledge graph or `FRESH`, its name, and the relation from the code to it."""
 
     node: int
     name: str
@@ -28,7 +28,7 @@ class _Neighbor:
 
 
 def from_neighbors(neighbors: list, key: str, index: GraphIndex) -> CodeGraph | None:
-    """The subgraph of a code joined to some nodes, None for an empty list.
+    """Return the subgraph of a code joined to some nodes, None for an empty list.
 
     A neighbor is a string, or an object of `node` and `relation`. The string is a key of the knowledge graph, a bare
     code of the code's own system, or a node's name in any spelling of the same normal form; what is no node takes part
@@ -103,7 +103,7 @@ def _without_repeats(found: list[_Neighbor], key: str, index: GraphIndex, notes:
 
 
 def _draw(found: Sequence[_Neighbor], index: GraphIndex) -> Subgraph:
-    """The subgraph around the code, whose node has the first number after the graph's; fresh neighbors follow it."""
+    """Draw the subgraph around the code, whose node follows the graph's last; fresh neighbors follow it."""
     first, cap = index.num_nodes, index.neighborhood.hub_cap
     nodes, fresh = [], first
     for neighbor in found:
@@ -128,7 +128,7 @@ def _draw(found: Sequence[_Neighbor], index: GraphIndex) -> Subgraph:
 
 
 def _assemble(drawn: Subgraph, found: Sequence[_Neighbor], key: str, index: GraphIndex, notes: list[str]) -> CodeGraph:
-    """The drawn subgraph without the node that the knowledge graph may already have of this code."""
+    """Return the drawn subgraph without the node that the knowledge graph may already have of this code."""
     own = index.find_key(key)
     keep = drawn.nodes != own if own != FRESH else np.ones(len(drawn.nodes), bool)
     now = np.cumsum(keep) - 1

@@ -1,22 +1,23 @@
-"""Tokens of codes that no table holds: encoded by the model on the spot from a description, a subgraph, or both."""
+"""Encode codes that no table holds with a trained model, from a description, a subgraph, or both."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
-import jraph
 import numpy as np
 from flax import nnx
 from tqdm import tqdm
 
-from medtok_jax.batch import MISSING, ORDINARY, SELF, Batch, InputSizes, Tables
+from medtok_jax.batch import Batch, InputSizes, Tables
+from medtok_jax.data.collate import make_batch, pad_subgraphs, pad_tokens
+from medtok_jax.data.masking import Subgraphs
 from medtok_jax.inference import graph_input, model_reader, neighbor_lists
 from medtok_jax.inference.graph_index import GraphIndex
 from medtok_jax.inference.graph_input import CodeGraph
 from medtok_jax.inference.model_reader import SavedModel
 from medtok_jax.lookup.hierarchy import ancestors
+from medtok_jax.models.outputs import BatchTokens
 from medtok_jax.text.cache import DTYPES
 from medtok_jax.text.encode import TextStates
 from medtok_jax.text.encoder_files import encoder_identity, resolve_text_encoder
@@ -38,9 +39,13 @@ UNLEARNED = (
 )
 
 
+# Stands for a code without a graph.
+NO_GRAPH = CodeGraph((), *(np.zeros(0, np.int32) for _ in range(6)), self_node=-1)
+
+
 @dataclasses.dataclass(frozen=True)
 class NewCode:
-    """A code to encode.
+    """Describe a code to encode.
 
     Attributes:
         system: code system, an OMOP vocabulary name where there is one.
@@ -59,7 +64,7 @@ class NewCode:
 
 @dataclasses.dataclass(frozen=True)
 class NewTokens:
-    """Tokens of new codes, in the order they were given.
+    """Hold the tokens of new codes, in the order in which the codes were given.
 
     Attributes:
         ids: `[n, 4K]` int32 global token ids: text-specific, graph-specific, text cross, graph cross, K each.
@@ -81,7 +86,7 @@ class NewTokens:
 
 @dataclasses.dataclass(frozen=True)
 class _Prepared:
-    """A checked code: the text to encode, its subgraph or None, the source and the notes."""
+    """Hold a checked code: the text to encode, its subgraph or None, the source and the notes."""
 
     text: str
     graph: CodeGraph | None
@@ -90,7 +95,7 @@ class _Prepared:
 
 
 class NewCodeEncoder:
-    """Encodes new codes with a trained model; `from_directory` opens one.
+    """Encode new codes with a trained model; `from_directory` opens one.
 
     The first call compiles for seconds, later calls of like size do not.
 
@@ -107,14 +112,19 @@ class NewCodeEncoder:
         graphdef, params, fixed = model_reader.structure(saved, sizes, encoder_dir)
         self.params = model_reader.fill(params, variables, "params")
         self.fixed = model_reader.fill(fixed, variables, "fixed")
-        self._run = jax.jit(lambda params, fixed, batch, tables: _tokenize(graphdef, params, fixed, batch, tables))
+
+        @jax.jit
+        def tokenize(params: nnx.State, fixed: nnx.State, batch: Batch, tables: Tables) -> BatchTokens:
+            return nnx.merge(graphdef, params, fixed)(batch, tables).tokens()
+
+        self._run = tokenize
 
     @classmethod
     def from_directory(cls, path: str | Path, *, text_encoder: str | None = None) -> "NewCodeEncoder":
-        """Opens the model of a tokenizer directory.
+        """Open the model of a tokenizer directory.
 
         Args:
-            path: a directory that `model_directory.export` filled.
+            path: a directory that `model_writer` filled.
             text_encoder: where its text encoder lies now, if not where it lay in training.
 
         Raises:
@@ -132,7 +142,7 @@ class NewCodeEncoder:
         return cls(saved, encoder_dir)
 
     def encode(self, codes: Sequence[NewCode], progress: bool = False) -> NewTokens:
-        """Tokens of some codes.
+        """Return the tokens of some codes.
 
         Args:
             codes: what to encode.
@@ -142,16 +152,20 @@ class NewCodeEncoder:
             InputError: a code has neither description nor graph, or something that cannot be read.
         """
         prepared = [self._prepare(code) for code in codes]
-        width, model = 4 * self.saved.config.model.num_top_k_tokens, self.saved.config.model
+        model = self.saved.config.model
+        width = 4 * model.num_top_k_tokens
         ids, weights = np.zeros((len(codes), width), np.int32), np.zeros((len(codes), width), np.float32)
-        vectors, searched = np.zeros((2, len(codes), 4, model.embedding_dim), np.float32)
+        vectors = np.zeros((len(codes), 4, model.embedding_dim), np.float32)
+        searched = np.zeros((len(codes), 4, model.embedding_dim), np.float32)
         notes = [code.notes for code in prepared]
         with tqdm(total=len(codes), desc="Encoding", unit=" codes", disable=not progress) as bar:
             for start in range(0, len(codes), CODES_AT_ONCE):
                 part = prepared[start : start + CODES_AT_ONCE]
-                for rows, outputs in self._encode_part(part):
-                    for array, output in zip((ids, weights, vectors, searched), outputs, strict=True):
-                        array[start + rows] = np.asarray(output)[: len(rows)]
+                for rows, tokens in self._encode_part(part):
+                    ids[start + rows] = np.asarray(tokens.ids)[: len(rows)]
+                    weights[start + rows] = np.asarray(tokens.weights)[: len(rows)]
+                    vectors[start + rows] = np.asarray(tokens.vectors)[: len(rows)]
+                    searched[start + rows] = np.asarray(tokens.embeddings)[: len(rows)]
                     bar.update(len(rows))
         return NewTokens(ids, weights, vectors, searched, [code.source for code in prepared], notes)
 
@@ -187,7 +201,7 @@ class NewCodeEncoder:
         )
 
     def _code_above(self, code: NewCode) -> str | None:
-        """Key of the nearest code above one, by its own spelling, that is a node of the knowledge graph."""
+        """Return the key of the nearest code above one, by its spelling, that is a node of the knowledge graph."""
         system = code.system.strip()
         if system not in SYSTEMS or not is_wellformed(system, code.code):
             return None
@@ -195,7 +209,7 @@ class NewCodeEncoder:
         return next((key for key in keys if self.index.find_key(key) >= 0), None)
 
     def _description(self, code: NewCode, key: str, notes: list[str]) -> str:
-        """The text to encode, empty where there is none."""
+        """Return the text to encode, empty where there is none."""
         if code.description is None:
             return ""
         if not isinstance(code.description, str):
@@ -207,8 +221,8 @@ class NewCodeEncoder:
         # [CLS] and [SEP] alone: nothing that the encoder reads.
         return text if len(tokens) > 2 else ""
 
-    def _encode_part(self, codes: list[_Prepared]):
-        """Yields rows of `codes` and their outputs, which hold padding behind them."""
+    def _encode_part(self, codes: list[_Prepared]) -> Iterator[tuple[np.ndarray, BatchTokens]]:
+        """Yield rows of `codes` and their tokens, behind which padding follows."""
         names = list(dict.fromkeys(_clean(name) for code in codes if code.graph for name in code.graph.names))
         states, pooled = self.texts([code.text for code in codes], names)
         if self.modalities == "graph":
@@ -219,47 +233,49 @@ class NewCodeEncoder:
         for start in range(0, len(order), size):
             rows = order[start : start + size]
             graphs = [codes[row].graph for row in rows]
-            text, mask = self._texts([codes[row].text for row in rows], [states[row] for row in rows], size)
-            shape = _shape(graphs, size, self.index.max_nodes)
-            graph, node_ids = _pad_graphs(graphs, size, shape, self._first_free)
-            batch = Batch(
+            text, mask = self._pad_texts([codes[row].text for row in rows], [states[row] for row in rows], size)
+            shape, part = _shape(graphs, size, self.index.max_nodes), _joined(graphs, self._first_free)
+            batch = make_batch(
                 text=text,
                 text_mask=mask,
-                graph=graph,
+                graphs=[pad_subgraphs(part, size, shape)],
                 valid=np.arange(size) < len(rows),
-                **{name: np.zeros(size, np.int32) for name in ("index", "text_id", "graph_id", "partner")},
             )
             used = [row_of_name[_clean(name)] for g in graphs if g for name in g.names]
-            yield rows, self._run(self.params, self.fixed, batch, self._tables(graphs, node_ids, pooled[used]))
+            tables = self._tables(part.nodes, [g.types for g in graphs if g], pooled[used], shape[0])
+            yield rows, self._run(self.params, self.fixed, batch, tables)
 
     @property
     def _first_free(self) -> int:
-        """Number of the first node that has no learned embedding of its id."""
+        """Return the number of the first node that has no learned embedding of its id."""
         return self.saved.sizes.num_nodes if self.saved.config.model.node_id_features else 0
 
-    def _texts(self, texts: list[str], states: list[np.ndarray], size: int) -> tuple[np.ndarray, np.ndarray]:
-        """Padded token states, or wordpieces where the text encoder was trained too, and their mask."""
+    def _pad_texts(self, texts: list[str], states: list[np.ndarray], size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return padded token states, or wordpieces where the text encoder was trained too, and their mask."""
         if self.saved.config.model.text_encoder_trainable:
             tokens, offsets, _ = self.texts.tokenizer(texts)
             states = np.split(tokens, offsets[1:-1])
-        longest = max(len(state) for state in states)
-        length = next(length for length in self.saved.config.data.length_buckets if length >= longest)
-        padded = np.zeros((size, length, *states[0].shape[1:]), states[0].dtype)
-        mask = np.zeros((size, length), bool)
-        for row, state in enumerate(states):
-            padded[row, : len(state)], mask[row, : len(state)] = state, True
-        return padded, mask
+        counts = np.zeros(size, np.int64)
+        counts[: len(states)] = [len(state) for state in states]
+        length = next(length for length in self.saved.config.data.length_buckets if length >= counts.max())
+        return pad_tokens(np.concatenate(states), counts, length)
 
-    def _tables(self, graphs: list[CodeGraph | None], node_ids: np.ndarray, names: np.ndarray) -> Tables:
-        """Facts of the nodes of one batch, each at its number; the padded number of nodes is that of `node_ids`."""
-        places = np.flatnonzero(node_ids >= 0)
-        types = np.concatenate([g.types if g else np.zeros(1, np.int32) for g in graphs])
-        has_name = np.concatenate([np.full(len(g.types) if g else 1, g is not None) for g in graphs])
-        node_type, node_name = np.zeros((2, self._first_free + len(node_ids)), np.int32)
-        node_type[node_ids[places]] = types
-        node_name[node_ids[places]] = places
-        embedding = np.zeros((len(node_ids), names.shape[-1]), names.dtype)
-        embedding[places[has_name]] = names
+    def _tables(self, nodes: np.ndarray, types: list[np.ndarray], names: np.ndarray, num_padded: int) -> Tables:
+        """Return the facts of the nodes of one batch, each at its number.
+
+        Args:
+            nodes: `[nodes]` numbers, see `_joined`.
+            types: `[nodes]` of each graph.
+            names: `[nodes, hidden]` vector of each node's name.
+            num_padded: nodes that the graphs are padded to, as shapes must be few.
+        """
+        node_type = np.zeros(self._first_free + num_padded, np.int32)
+        node_name = np.zeros(self._first_free + num_padded, np.int32)
+        if types:
+            node_type[nodes] = np.concatenate(types)
+        node_name[nodes] = np.arange(len(nodes))
+        embedding = np.zeros((num_padded, names.shape[-1]), names.dtype)
+        embedding[: len(nodes)] = names
         return Tables(node_type=node_type, node_name=node_name, name_embedding=embedding)
 
 
@@ -273,12 +289,12 @@ def _checked_key(code: NewCode) -> str:
 
 
 def _clean(text: str) -> str:
-    """Text that a tokenizer can read: not endless, and valid Unicode."""
+    """Return text that a tokenizer can read: cut at `MAX_CHARACTERS`, and valid Unicode."""
     return text[:MAX_CHARACTERS].encode("utf-8", "replace").decode("utf-8")
 
 
 def _with_unknown_rows(saved: SavedModel) -> tuple[InputSizes, dict[str, np.ndarray]]:
-    """InputSizes and variables with one more node type and relation, the mean of those that were learned."""
+    """Return sizes and variables with one more node type and relation, the mean of those that were learned."""
     variables = dict(saved.variables)
     for name in NAMED_ROWS:
         table = variables.get(name)
@@ -289,60 +305,33 @@ def _with_unknown_rows(saved: SavedModel) -> tuple[InputSizes, dict[str, np.ndar
     return dataclasses.replace(saved.sizes, **more), variables
 
 
-def _tokenize(graphdef: nnx.GraphDef, params: nnx.State, fixed: nnx.State, batch: Batch, tables: Tables):
-    """Token ids and weights `[batch, 4K]`; embeddings quantized and as they were searched, `[batch, 4, d]`."""
-    pairs = nnx.merge(graphdef, params, fixed)(batch, tables).pairs()
-    ids = jnp.concatenate([quantized.ids for _, quantized in pairs], axis=1)
-    weights = jnp.concatenate([quantized.weights for _, quantized in pairs], axis=1)
-    vectors = jnp.stack([quantized.vector for _, quantized in pairs], axis=1)
-    return ids, weights, vectors, jnp.stack([embedding for embedding, _ in pairs], axis=1)
-
-
 def _shape(graphs: list[CodeGraph | None], size: int, max_nodes: int) -> tuple[int, int]:
-    """The smallest of a few (nodes, edges) that holds the graphs and a spare node."""
+    """Return the smallest of a few (nodes, edges) that holds the graphs and a spare node."""
     nodes = sum(len(graph.hops) if graph else 1 for graph in graphs)
     edges = sum(len(graph.senders) if graph else 0 for graph in graphs)
     places = next(level for level in (-(-size * max_nodes // 4), size * max_nodes) if level >= nodes)
     return places + 1, next(places * level for level in (4, 16, max_nodes) if places * level >= edges)
 
 
-def _pad_graphs(
-    graphs: list[CodeGraph | None], size: int, shape: tuple[int, int], first_free: int
-) -> tuple[jraph.GraphsTuple, np.ndarray]:
-    """Graphs padded to `(nodes, edges)` on a leading axis of one, and the number of every node, -1 at padding.
+def _joined(graphs: list[CodeGraph | None], first_free: int) -> Subgraphs:
+    """Return the graphs of some codes one after the other, their nodes numbered as the model's tables are.
 
-    A node that has a learned embedding of its id keeps its number; the others are numbered from `first_free` on. A code
-    without a graph gets the one node that stands for that; codes that only fill the batch have none.
+    A node that has a learned embedding of its id keeps its number; the others are numbered from `first_free` on.
     """
-    nodes, edges = shape
-    node_ids, hop, kind = np.full(nodes, -1, np.int64), np.zeros(nodes, np.int32), np.full(nodes, ORDINARY, np.int32)
-    senders, receivers = (np.full(edges, nodes - 1, np.int32) for _ in range(2))
-    relation = np.zeros(edges, np.int32)
-    n_node, n_edge = np.zeros(size + 1, np.int32), np.zeros(size + 1, np.int32)
-    node, edge = 0, 0
-    for number, graph in enumerate(graphs):
-        n_node[number] = len(graph.hops) if graph else 1
-        here = slice(node, node + n_node[number])
-        node_ids[here] = first_free + np.arange(here.start, here.stop)
-        if graph is None:
-            kind[node] = MISSING
-        else:
-            n_edge[number] = len(graph.senders)
-            learned = (graph.node_ids >= 0) & (graph.node_ids < first_free)
-            node_ids[here] = np.where(learned, graph.node_ids, node_ids[here])
-            hop[here] = graph.hops
-            if graph.self_node >= 0:
-                kind[node + graph.self_node] = SELF
-            there = slice(edge, edge + n_edge[number])
-            senders[there], receivers[there] = graph.senders + node, graph.receivers + node
-            relation[there] = graph.relations
-        node, edge = node + n_node[number], edge + n_edge[number]
-    n_node[-1], n_edge[-1] = nodes - node, edges - edge
-    padded = {"node_id": np.maximum(node_ids, 0).astype(np.int32), "kind": kind, "hop": hop}
-    fields = {"senders": senders, "receivers": receivers, "edges": relation, "n_node": n_node, "n_edge": n_edge}
-    graph = jraph.GraphsTuple(
-        nodes={name: array[None] for name, array in padded.items()},
-        globals=None,
-        **{name: array[None] for name, array in fields.items()},
+    known = [graph or NO_GRAPH for graph in graphs]
+    num_nodes, num_edges = [len(graph.hops) for graph in known], [len(graph.senders) for graph in known]
+    starts = np.cumsum(num_nodes) - num_nodes
+    shift = np.repeat(starts, num_edges)
+    ids = np.concatenate([graph.node_ids for graph in known])
+    learned = (ids >= 0) & (ids < first_free)
+    self_node = np.array([graph.self_node for graph in known])
+    return Subgraphs(
+        nodes=np.where(learned, ids, first_free + np.arange(len(ids))),
+        hops=np.concatenate([graph.hops for graph in known]),
+        of_node=np.repeat(np.arange(len(known)), num_nodes),
+        senders=np.concatenate([graph.senders for graph in known]) + shift,
+        receivers=np.concatenate([graph.receivers for graph in known]) + shift,
+        relations=np.concatenate([graph.relations for graph in known]),
+        of_edge=np.repeat(np.arange(len(known)), num_edges),
+        self_node=np.where(self_node >= 0, starts + self_node, -1),
     )
-    return graph, node_ids

@@ -1,8 +1,9 @@
-"""The tokens of a whole vocabulary: passes of the trained model in parts that survive an interruption, then the files.
+"""Tokenize all codes of a data set with a trained model, in parts that survive an interruption, and write the files.
 
 Tokenizing with the same checkpoint, data set and batch size gives the same bytes, interrupted or not.
 """
 
+import functools
 import hashlib
 import json
 import shutil
@@ -16,16 +17,14 @@ from tqdm import tqdm
 
 from medtok_jax.data.code_table import SPLITS
 from medtok_jax.data.dataset import by_length
-from medtok_jax.data.input_pipeline import eval_batches
-from medtok_jax.devices import sharding
 from medtok_jax.devices.run_lock import only_run
 from medtok_jax.inference import model_writer
+from medtok_jax.inference.trained import TrainedModel
 from medtok_jax.lookup import directory
 from medtok_jax.lookup.directory import Tokens
-from medtok_jax.training import checkpoints
+from medtok_jax.regions import Regions
+from medtok_jax.training.inputs import ModelInputs
 from medtok_jax.training.metrics import describe_usage
-from medtok_jax.training.setup import Run
-from medtok_jax.training.state import TrainState
 from preprocessing.common.atomic import whole_file, write_text
 
 DIRECTORY = "tokenizer"
@@ -36,13 +35,13 @@ PART = 64
 
 
 def write_tokenizer(
-    run: Run, output: Path, *, embeddings: bool = False, with_model: bool = False, progress: bool = True
+    trained: TrainedModel, output: Path, *, embeddings: bool = False, with_model: bool = False, progress: bool = True
 ) -> dict[str, float]:
-    """Tokenizes all codes in use with the run's best checkpoint (the last where there is no best) into a directory.
+    """Tokenize all codes in use with a trained model and write a tokenizer directory.
 
     Args:
-        run: a run whose checkpoints are saved.
-        output: the tokenizer directory. Finished parts lie beside it in `OUTPUT.parts` until it is whole.
+        trained: the model with its data.
+        output: the tokenizer directory. Finished parts lie beside it in `OUTPUT.parts` until it is complete.
         embeddings: whether to keep the embeddings before quantization too.
         with_model: whether to add what encodes codes never seen: model and knowledge graph.
         progress: whether to show a bar.
@@ -52,29 +51,29 @@ def write_tokenizer(
     """
     directory.check_replaceable(output)
     with only_run(output.parent, file=output.name, advice="choose another --output"):
-        return _write_tokenizer(run, output, embeddings, with_model, progress)
+        return _write_tokenizer(trained, output, embeddings, with_model, progress)
 
 
-def _write_tokenizer(run: Run, output: Path, embeddings: bool, with_model: bool, progress: bool) -> dict[str, float]:
-    found = checkpoints.find(run.workdir, prefer="best")
-    state = found.restore(run.state)
-    parts = Parts(output, _plan(run, found.step, embeddings))
-    rows = _ordered(run)
-    _tokenize_parts(run, state, rows, parts, embeddings, progress)
-    arrays, state = parts.read(), sharding.whole(state, run.mesh)
+def _write_tokenizer(
+    trained: TrainedModel, output: Path, embeddings: bool, with_model: bool, progress: bool
+) -> dict[str, float]:
+    parts = Parts(output, _plan(trained, embeddings))
+    _tokenize_parts(trained, parts, embeddings, progress)
+    arrays, trained = parts.read(), trained.gathered()
+    codebook = trained.codebook()
     if jax.process_index() == 0:
-        add = (lambda folder: model_writer.export(run, folder, state)) if with_model else None
-        directory.write(output, _to_tokens(run, state, arrays), _about(run, found.step), add)
+        add = functools.partial(model_writer.write_model, trained) if with_model else None
+        directory.write(output, _to_tokens(trained, arrays, codebook), _about(trained), add)
         parts.remove()
-    return _metrics(arrays, run)
+    return _metrics(arrays, trained.programs.structure.regions)
 
 
 class Parts:
-    """Finished pieces of a long pass, as files that only the first process writes.
+    """Keep finished pieces of a long pass as files, which only the first process writes.
 
     Args:
         output: what they will become; they lie in `OUTPUT.parts`.
-        plan: what is being done. Pieces of another plan are thrown away.
+        plan: identifies the pass. Pieces of another plan are deleted.
     """
 
     def __init__(self, output: Path, plan: dict):
@@ -82,7 +81,7 @@ class Parts:
         self.plan = json.dumps(plan, indent=1, sort_keys=True)
 
     def begin(self) -> int:
-        """Number of pieces that are there already; they are done in order."""
+        """Return the number of pieces that are there already; they are made in order."""
         done = 0
         if jax.process_index() == 0:
             named = self.folder / "plan.json"
@@ -94,13 +93,13 @@ class Parts:
         return int(multihost_utils.broadcast_one_to_all(np.int32(done))) if jax.process_count() > 1 else done
 
     def save(self, number: int, arrays: dict[str, np.ndarray]) -> None:
-        """Writes one piece."""
+        """Write one piece."""
         if jax.process_index() == 0:
             with whole_file(self.folder / f"{number:06d}.npz") as partial:
                 np.savez(partial, **arrays)
 
     def read(self) -> dict[str, np.ndarray]:
-        """All pieces end to end; what was summed up over a piece gets a row for each."""
+        """Return all pieces end to end; what was summed up over a piece has a row for each."""
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("parts written")
         pieces = [dict(np.load(path)) for path in sorted(self.folder.glob("[0-9]*.npz"))]
@@ -109,56 +108,54 @@ class Parts:
         return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
 
     def remove(self) -> None:
-        """Throws the pieces away."""
+        """Delete the pieces."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _plan(run: Run, step: int, embeddings: bool) -> dict:
+def _plan(trained: TrainedModel, embeddings: bool) -> dict:
     return {
-        "run": str(run.workdir.resolve()),
-        "step": step,
-        "fingerprint": run.about["fingerprint"],
-        "encoder": run.about["encoder"],
-        "config": hashlib.sha256(json.dumps(run.config.to_dict(), sort_keys=True).encode()).hexdigest(),
-        "codes": len(run.data.selected),
+        "run": str(trained.workdir.resolve()),
+        "step": trained.step,
+        "fingerprint": trained.metadata["fingerprint"],
+        "encoder": trained.metadata["encoder"],
+        "config": hashlib.sha256(json.dumps(trained.config.to_dict(), sort_keys=True).encode()).hexdigest(),
+        "codes": len(trained.inputs.data.selected),
         "embeddings": embeddings,
         "part": PART,
     }
 
 
-def _ordered(run: Run) -> np.ndarray:
-    rows = run.data.selected
-    return by_length(run.data, rows) if len(rows) > SORTED_BATCHES * run.config.train.batch_size else rows
+def _ordered(inputs: ModelInputs) -> np.ndarray:
+    rows = inputs.data.selected
+    return by_length(inputs.data, rows) if len(rows) > SORTED_BATCHES * inputs.batch_size else rows
 
 
-def _tokenize_parts(
-    run: Run, state: TrainState, rows: np.ndarray, parts: Parts, embeddings: bool, progress: bool
-) -> None:
-    size = PART * run.config.train.batch_size
+def _tokenize_parts(trained: TrainedModel, parts: Parts, embeddings: bool, progress: bool) -> None:
+    rows, size = _ordered(trained.inputs), PART * trained.inputs.batch_size
     done = parts.begin()
     with tqdm(total=len(rows), desc="Tokenizing", unit=" codes", unit_scale=True, disable=not progress) as bar:
         bar.update(min(done * size, len(rows)))
         for number in range(done, -(-len(rows) // size)):
             piece = rows[number * size : (number + 1) * size]
-            arrays = _tokenize_rows(run, state, piece, bar.update)
+            arrays = _tokenize_rows(trained, piece, bar.update)
             if not embeddings:
                 del arrays["embeddings"]
             parts.save(number, arrays)
 
 
-def _tokenize_rows(run: Run, state: TrainState, rows: np.ndarray, update: Callable) -> dict[str, np.ndarray]:
-    """`row`, `ids`, `weights`, `embeddings` of some codes, and their summed metrics with a leading axis of one."""
+def _tokenize_rows(trained: TrainedModel, rows: np.ndarray, update: Callable) -> dict[str, np.ndarray]:
+    """Return `row`, `ids`, `weights`, `embeddings` of some codes, and summed metrics with a leading axis of one."""
+    inputs, state = trained.inputs, trained.state
     found, running, total, left = [], [], None, len(rows)
-    for batch in eval_batches(run.eval_source(rows)):
-        placed = sharding.place_batch(batch, run.mesh)
-        *arrays, window = run.tokenize_step(state.params, state.fixed, placed, run.tables)
-        running.append(arrays)
+    for batch in inputs.eval_batches(rows):
+        index, tokens, window = trained.programs.tokenize_step(state.params, state.fixed, batch, inputs.tables)
+        running.append((index, tokens.ids, tokens.weights, tokens.embeddings))
         # The batch before is fetched while the device works on this one.
         if len(running) > 1:
             found.append([np.asarray(array) for array in running.pop(0)])
         total = window if total is None else total.merge(window)
-        update(min(run.config.train.batch_size, left))
-        left -= run.config.train.batch_size
+        update(min(inputs.batch_size, left))
+        left -= inputs.batch_size
     found += [[np.asarray(array) for array in arrays] for arrays in running]
     row, ids, weights, embeddings = (np.concatenate(column) for column in zip(*found, strict=True))
     valid = row >= 0
@@ -169,38 +166,43 @@ def _tokenize_rows(run: Run, state: TrainState, rows: np.ndarray, update: Callab
     return arrays | {f"sum/{name}": np.asarray(value)[None] for name, value in total.scalars.total.items()}
 
 
-def _metrics(arrays: dict[str, np.ndarray], run: Run) -> dict[str, float]:
+def _metrics(arrays: dict[str, np.ndarray], regions: Regions) -> dict[str, float]:
     weight = arrays["weight"].sum(dtype=np.float64)
     means = {
         name.removeprefix("sum/"): float(array.sum(dtype=np.float64) / weight)
         for name, array in arrays.items()
         if name.startswith("sum/")
     }
-    return means | describe_usage(arrays["usage"].sum(0), run.structure.regions)
+    return means | describe_usage(arrays["usage"].sum(0), regions)
 
 
-def _to_tokens(run: Run, state: TrainState, arrays: dict[str, np.ndarray]) -> Tokens:
-    table, rows = run.data.table, arrays["row"]
-    strings = {name: getattr(table, name)[rows] for name in ("key", "system", "code", "description")}
+def _to_tokens(trained: TrainedModel, arrays: dict[str, np.ndarray], codebook: np.ndarray) -> Tokens:
+    table, rows = trained.inputs.data.table, arrays["row"]
     return Tokens(
-        strings=strings | {"split": np.array(SPLITS)[table.split[rows]]},
+        strings={
+            "key": table.key[rows],
+            "system": table.system[rows],
+            "code": table.code[rows],
+            "description": table.description[rows],
+            "split": np.array(SPLITS)[table.split[rows]],
+        },
         ids=arrays["ids"],
         weights=arrays["weights"],
         has_text=table.has_text[rows],
         has_graph=table.num_nodes[rows] > 0,
-        codebook=np.asarray(run.structure.model(state.params, state.fixed).quantizer.codebook()),
+        codebook=codebook,
         embeddings=arrays.get("embeddings"),
     )
 
 
-def _about(run: Run, step: int) -> dict:
-    config = run.config.to_dict()
+def _about(trained: TrainedModel) -> dict:
+    config, metadata = trained.config.to_dict(), trained.metadata
     return {
-        "regions": run.structure.regions,
+        "regions": trained.programs.structure.regions,
         "num_top_k_tokens": config["model"]["num_top_k_tokens"],
         "quantizer_kind": config["model"]["quantizer_kind"],
         "prefer": [],
-        "data_set": {"name": config["data"]["name"], "fingerprint": run.about["fingerprint"]},
-        "text_encoder": {"name": config["model"]["text_encoder_model"], "identity": run.about["encoder"]},
-        "training": {"step": step} | {name: config[name] for name in ("seed", "model", "loss", "train")},
+        "data_set": {"name": config["data"]["name"], "fingerprint": metadata["fingerprint"]},
+        "text_encoder": {"name": config["model"]["text_encoder_model"], "identity": metadata["encoder"]},
+        "training": {"step": trained.step} | {name: config[name] for name in ("seed", "model", "loss", "train")},
     }

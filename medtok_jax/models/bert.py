@@ -1,4 +1,4 @@
-"""BERT (Devlin et al., 2019) in Flax NNX, reading any Hugging Face `BertModel` checkpoint.
+"""Define BERT (Devlin et al., 2019) in Flax NNX, and read any Hugging Face `BertModel` checkpoint.
 
 transformers 5 ships no Flax models, hence this one. It has no dropout: MedTok keeps its text encoder frozen or
 fine-tunes it without.
@@ -26,7 +26,7 @@ ACTIVATIONS = {
 
 @dataclasses.dataclass(frozen=True)
 class BertConfig:
-    """The fields of a Hugging Face BERT `config.json` that decide what the network computes."""
+    """Hold the fields of a Hugging Face BERT `config.json` that decide what the network computes."""
 
     vocab_size: int
     hidden_size: int
@@ -40,7 +40,7 @@ class BertConfig:
 
     @classmethod
     def from_directory(cls, path: str | Path) -> "BertConfig":
-        """Reads `config.json`; raises InputError where it is missing or describes something `Bert` cannot compute."""
+        """Read `config.json`; raise InputError where it is missing or describes something `Bert` cannot compute."""
         file = Path(path) / "config.json"
         try:
             raw = json.loads(file.read_text(encoding="utf-8"))
@@ -64,7 +64,7 @@ class BertConfig:
 
 
 def _refuse_foreign(raw: object, file: Path) -> None:
-    """Raises InputError if the parsed `config.json` is of another architecture than the one `Bert` computes."""
+    """Raise InputError if the parsed `config.json` is of another architecture than the one `Bert` computes."""
     kind = raw.get("model_type") if isinstance(raw, dict) else None
     if kind != "bert":
         raise InputError(f"{file} has model_type {kind!r}; only 'bert' checkpoints can be the text encoder.")
@@ -79,13 +79,13 @@ def _refuse_foreign(raw: object, file: Path) -> None:
 
 
 def masked_softmax(logits: jax.Array, mask: jax.Array, *, axis: int = -1) -> jax.Array:
-    """Softmax in float32 over the True entries of `mask` (broadcast to `logits`); zeros, never NaN, where none is."""
+    """Return the softmax in float32 over the True entries of `mask` (broadcast to `logits`); zeros where none is."""
     logits = jnp.where(mask, logits.astype(jnp.float32), -1e30)
     return jnp.where(mask, jax.nn.softmax(logits, axis=axis), 0.0)
 
 
 def attend(query: jax.Array, key: jax.Array, value: jax.Array, *, key_mask: jax.Array) -> jax.Array:
-    """Scaled dot-product attention of several heads (Vaswani et al., 2017, eq. 1).
+    """Compute scaled dot-product attention of several heads (Vaswani et al., 2017, eq. 1).
 
     Args:
         query: [batch, queries, heads, head_width].
@@ -103,7 +103,7 @@ def attend(query: jax.Array, key: jax.Array, value: jax.Array, *, key_mask: jax.
 
 
 class BertLayer(nnx.Module):
-    """One transformer block with the norms after the residual sums, query, key and value in one matmul."""
+    """Compute one transformer block with the norms after the residual sums, query, key and value in one matmul."""
 
     def __init__(self, config: BertConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         width, inner = config.hidden_size, config.intermediate_size
@@ -117,7 +117,7 @@ class BertLayer(nnx.Module):
         self.mlp_norm = _layer_norm(config, dtype=dtype, rngs=rngs)
 
     def __call__(self, states: jax.Array, mask: jax.Array) -> jax.Array:
-        """[batch, length, hidden] and [batch, length] bool -> [batch, length, hidden]."""
+        """Apply the block: [batch, length, hidden] and [batch, length] bool -> [batch, length, hidden]."""
         batch, length, _ = states.shape
         qkv = self.qkv(states).reshape(batch, length, 3, self.num_heads, -1)
         mixed = attend(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], key_mask=mask)
@@ -133,7 +133,7 @@ def _layer_norm(config: BertConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.
 
 
 class Bert(nnx.Module):
-    """The encoder without pooler and heads. Parameters are float32; activations are in `dtype`."""
+    """Encode texts, without pooler and heads. Parameters are float32; activations are in `dtype`."""
 
     def __init__(self, config: BertConfig, *, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs):
         width = config.hidden_size
@@ -145,7 +145,7 @@ class Bert(nnx.Module):
         self.layers = nnx.List([BertLayer(config, dtype=dtype, rngs=rngs) for _ in range(config.num_hidden_layers)])
 
     def __call__(self, input_ids: jax.Array, mask: jax.Array) -> jax.Array:
-        """Last hidden states of texts of one segment (token type 0).
+        """Return the last hidden states of texts of one segment (token type 0).
 
         Args:
             input_ids: [batch, length] int32.
@@ -168,7 +168,7 @@ class Bert(nnx.Module):
 
 
 def load_bert(directory: str | Path, *, dtype: jnp.dtype = jnp.float32) -> Bert:
-    """Builds the encoder of a Hugging Face checkpoint directory (`config.json` + safetensors, whole or sharded).
+    """Build the encoder of a Hugging Face checkpoint directory (`config.json` + safetensors, in one file or sharded).
 
     Names may carry the `bert.` prefix of a model with a head, and norms the old names `gamma` and `beta`. Pooler and
     heads are not read. Raises InputError for a file that cannot be read and a tensor that is missing or misshaped.
@@ -205,7 +205,7 @@ def _put_norm(norm: nnx.LayerNorm, weights: "_Weights", name: str) -> None:
 
 
 def _put(param: nnx.Param, weights: "_Weights", names: list[str], *, transpose: bool = False) -> None:
-    """Sets `param` to the named tensors side by side; PyTorch keeps linear kernels as [out, in]."""
+    """Set `param` to the named tensors side by side; PyTorch keeps linear kernels as [out, in]."""
     shape = (*param.shape[:-1], param.shape[-1] // len(names))
     parts = [weights.read(name, shape[::-1] if transpose else shape) for name in names]
     parts = [part.T if transpose else part for part in parts]
@@ -213,7 +213,7 @@ def _put(param: nnx.Param, weights: "_Weights", names: list[str], *, transpose: 
 
 
 class _Weights:
-    """The tensors of a checkpoint directory by their names in `BertModel`, read one at a time."""
+    """Read the tensors of a checkpoint directory by their names in `BertModel`, one at a time."""
 
     def __init__(self, directory: Path):
         self._files = _tensor_files(directory)
@@ -222,7 +222,7 @@ class _Weights:
         self._prefix = "" if plain else "bert."
 
     def read(self, name: str, shape: tuple[int, ...]):
-        """The tensor as a NumPy array; InputError if it is missing or not of `shape`."""
+        """Return the tensor as a NumPy array; InputError if it is missing or not of `shape`."""
         old = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
         stored = next((key for key in (self._prefix + name, self._prefix + old) if key in self._files), None)
         if stored is None:
@@ -238,11 +238,11 @@ class _Weights:
 
 
 def _tensor_files(directory: Path) -> dict[str, Path]:
-    """The file that holds each tensor, from `model.safetensors` or the index of a sharded checkpoint."""
-    whole, index = directory / "model.safetensors", directory / "model.safetensors.index.json"
-    if whole.is_file() or not index.is_file():
-        with _open(whole) as file:
-            return dict.fromkeys(file.keys(), whole)
+    """Return the file that holds each tensor, from `model.safetensors` or the index of a sharded checkpoint."""
+    single, index = directory / "model.safetensors", directory / "model.safetensors.index.json"
+    if single.is_file() or not index.is_file():
+        with _open(single) as file:
+            return dict.fromkeys(file.keys(), single)
     try:
         shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         return {name: directory / shard for name, shard in shards.items()}

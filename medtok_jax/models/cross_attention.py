@@ -1,4 +1,4 @@
-"""Cross-attention between the tokens of a description and the nodes of its subgraph (paper eq. 1-2).
+"""Define cross-attention between the tokens of a description and the nodes of its subgraph (paper eq. 1-2).
 
 The paper attends between two pooled vectors, where a softmax over one key is the constant 1; here attention runs over
 token states and node states and pools afterwards.
@@ -13,7 +13,7 @@ from medtok_jax.models.text_encoder import AttentionPooling
 
 
 class ResidualMlp(nnx.Module):
-    """LayerNorm(x + Linear(relu(Linear(x)))), `ratio` times as wide inside."""
+    """Compute LayerNorm(x + Linear(relu(Linear(x)))), `ratio` times as wide inside."""
 
     def __init__(self, width: int, *, ratio: int, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.inner = nnx.Linear(width, ratio * width, dtype=dtype, rngs=rngs)
@@ -21,12 +21,12 @@ class ResidualMlp(nnx.Module):
         self.norm = nnx.LayerNorm(width, dtype=dtype, rngs=rngs)
 
     def __call__(self, states: jax.Array) -> jax.Array:
-        """[..., width] -> [..., width]."""
+        """Apply the MLP: [..., width] -> [..., width]."""
         return self.norm(states + self.outer(jax.nn.relu(self.inner(states))))
 
 
 class CrossAttentionLayer(nnx.Module):
-    """Queries read a fixed context; residual and LayerNorm; then, if `ffn_ratio` > 0, a two-layer MLP likewise."""
+    """Let queries attend to a context, with residual and LayerNorm; then, if `ffn_ratio` > 0, apply a two-layer MLP."""
 
     def __init__(self, width: int, *, num_heads: int, ffn_ratio: int, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.num_heads = num_heads
@@ -37,7 +37,7 @@ class CrossAttentionLayer(nnx.Module):
         self.mlp = ResidualMlp(width, ratio=ffn_ratio, dtype=dtype, rngs=rngs) if ffn_ratio else None
 
     def __call__(self, states: jax.Array, context: jax.Array, *, context_mask: jax.Array) -> jax.Array:
-        """[batch, queries, width], [batch, keys, width], [batch, keys] bool -> [batch, queries, width].
+        """Apply it: [batch, queries, width], [batch, keys, width], [batch, keys] bool -> [batch, queries, width].
 
         Where no key is real the attention adds its output bias only.
         """
@@ -50,7 +50,7 @@ class CrossAttentionLayer(nnx.Module):
 
 
 class CrossAttention(nnx.Module):
-    """Both directions, text to graph and graph to text, each with its own parameters.
+    """Attend in both directions, text to graph and graph to text, each with its own parameters.
 
     Both sides are projected to `width` once. The projections are also the keys and values of every layer, as eq. 1-2
     read the other modality's own embeddings: no side sees itself through the other.
@@ -97,7 +97,7 @@ class CrossAttention(nnx.Module):
     def __call__(
         self, token_states: jax.Array, token_mask: jax.Array, node_states: jax.Array, node_mask: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """Lets each side read the other and pools it.
+        """Let each side attend to the other, and pool it.
 
         Args:
             token_states: [batch, length, text_width].
@@ -119,6 +119,6 @@ class CrossAttention(nnx.Module):
 
 
 def masked_mean(states: jax.Array, mask: jax.Array) -> jax.Array:
-    """Mean over the True positions: [batch, length, width], [batch, length] bool -> [batch, width]; zeros if none."""
+    """Average over True positions: [batch, length, width], [batch, length] bool -> [batch, width]; zeros if none."""
     weights = mask / jnp.maximum(mask.sum(axis=1, keepdims=True), 1)
     return jnp.einsum("bl,blh->bh", weights.astype(states.dtype), states)

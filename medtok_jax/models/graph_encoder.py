@@ -1,4 +1,4 @@
-"""The graph side of MedTok (paper section 3.1): node states of a code's subgraph and one pooled vector.
+"""Encode the subgraph of a code (paper section 3.1) to node states and one pooled vector.
 
 The arrays are those of a padded `jraph.GraphsTuple`; see `graph_layers` for the meaning of `edge_mask`.
 """
@@ -17,7 +17,7 @@ NUM_HOP_LEVELS = 3  # anchors, 1-hop, 2-hop
 
 
 class GraphEncoder(nnx.Module):
-    """Encodes padded subgraphs.
+    """Encode padded subgraphs.
 
     - "default": GCN layers, each x <- LayerNorm(x + relu(layer(x))), then the mean over a graph's nodes.
     - "gat": the same with graph attention.
@@ -73,7 +73,7 @@ class GraphEncoder(nnx.Module):
         node_mask: jax.Array,
         num_graphs: int,
     ) -> tuple[jax.Array, jax.Array]:
-        """Encodes all nodes and pools each graph.
+        """Encode all nodes and pool each graph.
 
         Args:
             nodes: [n, width] node inputs.
@@ -99,7 +99,7 @@ class GraphEncoder(nnx.Module):
 
 
 class Stack(nnx.Module):
-    """Residual layers of one kind: graph attention if `num_heads`, else graph convolution."""
+    """Apply residual layers of one kind: graph attention if `num_heads`, else graph convolution."""
 
     def __init__(self, width: int, *, num_layers: int, num_heads: int, dtype: jnp.dtype, rngs: nnx.Rngs):
         def layer() -> nnx.Module:
@@ -111,14 +111,14 @@ class Stack(nnx.Module):
         self.norms = nnx.List([nnx.LayerNorm(width, dtype=dtype, rngs=rngs) for _ in range(num_layers)])
 
     def __call__(self, nodes: jax.Array, **edges: jax.Array) -> jax.Array:
-        """[n, width] and the layers' edge arguments -> [n, width]."""
+        """Apply the layers: [n, width] and their edge arguments -> [n, width]."""
         for layer, norm in zip(self.layers, self.norms, strict=True):
             nodes = norm(nodes + jax.nn.relu(layer(nodes, **edges)))
         return nodes
 
 
 class LocalGlobal(nnx.Module):
-    """Node MLP, then one graph attention layer (local) beside two graph convolutions (global), summed."""
+    """Apply a node MLP, then one graph attention layer (local) beside two graph convolutions (global), summed."""
 
     def __init__(self, width: int, *, num_heads: int, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.mlp = ResidualMlp(width, ratio=1, dtype=dtype, rngs=rngs)
@@ -126,20 +126,20 @@ class LocalGlobal(nnx.Module):
         self.wide = Stack(width, num_layers=2, num_heads=0, dtype=dtype, rngs=rngs)
 
     def __call__(self, nodes: jax.Array, **edges: jax.Array) -> jax.Array:
-        """[n, width] and the layers' edge arguments -> [n, width]."""
+        """Apply the layers: [n, width] and their edge arguments -> [n, width]."""
         nodes = self.mlp(nodes)
         return self.local(nodes, **edges) + self.wide(nodes, **edges)
 
 
 def mean_readout(states: jax.Array, *, graph_index: jax.Array, node_mask: jax.Array, num_graphs: int) -> jax.Array:
-    """Mean over the real nodes of each graph: [n, width] -> [num_graphs, width]; zeros for a graph without any."""
+    """Average over the real nodes of each graph: [n, width] -> [num_graphs, width]; zeros where there is none."""
     total = jraph.segment_sum(jnp.where(node_mask[:, None], states, 0).astype(jnp.float32), graph_index, num_graphs)
     count = jraph.segment_sum(node_mask.astype(jnp.float32), graph_index, num_graphs)
     return (total / jnp.maximum(count, 1)[:, None]).astype(states.dtype)
 
 
 class MultiScaleReadout(nnx.Module):
-    """Means over anchors, 1-hop, 2-hop and all nodes of a graph, combined by learned attention over these levels.
+    """Combine the means over anchors, 1-hop, 2-hop and all nodes of a graph by learned attention over these levels.
 
     An empty level takes no part. Each level also has a learned bias on its score, zero at first, as two levels of equal
     content are still different things.
@@ -152,7 +152,7 @@ class MultiScaleReadout(nnx.Module):
     def __call__(
         self, states: jax.Array, *, hops: jax.Array, graph_index: jax.Array, node_mask: jax.Array, num_graphs: int
     ) -> jax.Array:
-        """[n, width], hops [n] -> [num_graphs, width]."""
+        """Pool each graph: [n, width], hops [n] -> [num_graphs, width]."""
         means, present = level_means(
             states, hops=hops, graph_index=graph_index, node_mask=node_mask, num_graphs=num_graphs
         )
@@ -162,8 +162,8 @@ class MultiScaleReadout(nnx.Module):
 def level_means(
     states: jax.Array, *, hops: jax.Array, graph_index: jax.Array, node_mask: jax.Array, num_graphs: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Means over anchors, 1-hop, 2-hop and all nodes [num_graphs, 4, width], and which exist [num_graphs, 4]."""
-    # One segment sum by (graph, hop), farther nodes in a fourth cell; the whole graph is the sum of its cells.
+    """Return means over anchors, 1-hop, 2-hop and all nodes [num_graphs, 4, width], and which exist [num_graphs, 4]."""
+    # One segment sum by (graph, hop), farther nodes in a fourth cell; the sum over all nodes is the sum of the cells.
     cells = NUM_HOP_LEVELS + 1
     cell = graph_index * cells + jnp.clip(hops, 0, NUM_HOP_LEVELS)
     masked = jnp.where(node_mask[:, None], states, 0).astype(jnp.float32)

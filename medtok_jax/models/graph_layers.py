@@ -1,4 +1,4 @@
-"""Message passing on padded batches of subgraphs (paper section 3.1: the graph encoder).
+"""Pass messages on padded batches of subgraphs (paper section 3.1: the graph encoder).
 
 Edges run from `senders` to `receivers`; `edge_mask` is False at padding edges and at edges dropped by augmentation,
 which then count for nothing: neither messages, nor degrees, nor attention. Self-loops are part of the layers, never of
@@ -16,7 +16,7 @@ LEAKY_SLOPE = 0.2  # Velickovic et al., 2018, section 2.1
 def gcn_normalization(
     *, senders: jax.Array, receivers: jax.Array, edge_mask: jax.Array, num_nodes: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Entries of D^-1/2 (A + I) D^-1/2 (Kipf & Welling, 2017, eq. 2), D the in-degrees of A + I.
+    """Return the entries of D^-1/2 (A + I) D^-1/2 (Kipf & Welling, 2017, eq. 2), D the in-degrees of A + I.
 
     Returns:
         The weight of each edge [e] (0 where masked) and of each self-loop [n], float32.
@@ -27,7 +27,7 @@ def gcn_normalization(
 
 
 class GCNLayer(nnx.Module):
-    """Graph convolution (Kipf & Welling, 2017) whose messages carry their relation.
+    """Compute a graph convolution (Kipf & Welling, 2017) whose messages carry their relation.
 
     out_i = sum over edges (j, r, i) of norm_ji (W x_j + V rel_r) + norm_ii W x_i + b
     """
@@ -48,7 +48,7 @@ class GCNLayer(nnx.Module):
         relations: jax.Array,
         edge_mask: jax.Array,
     ) -> jax.Array:
-        """[n, width], relation embeddings [num_relations, width] and four edge arrays [e] -> [n, width]."""
+        """Apply it: [n, width], relation embeddings [num_relations, width] and four edge arrays [e] -> [n, width]."""
         num_nodes = nodes.shape[0]
         edge_weight, self_weight = gcn_normalization(
             senders=senders, receivers=receivers, edge_mask=edge_mask, num_nodes=num_nodes
@@ -60,7 +60,7 @@ class GCNLayer(nnx.Module):
 
 
 class GATLayer(nnx.Module):
-    """Graph attention (Velickovic et al., 2018, eq. 1-5) with a term for the relation of the edge.
+    """Compute graph attention (Velickovic et al., 2018, eq. 1-5) with a term for the relation of the edge.
 
     Per head: logit_jri = LeakyReLU(a_src . W x_j + a_dst . W x_i + a_rel . rel_r), softmax over the in-edges of i and
     its self-loop, whose relation term is a learned scalar; out_i = concatenated heads of sum alpha_jri W x_j, + b.
@@ -89,7 +89,7 @@ class GATLayer(nnx.Module):
         relations: jax.Array,
         edge_mask: jax.Array,
     ) -> jax.Array:
-        """[n, width], relation embeddings [num_relations, width] and four edge arrays [e] -> [n, width]."""
+        """Apply it: [n, width], relation embeddings [num_relations, width] and four edge arrays [e] -> [n, width]."""
         num_nodes = nodes.shape[0]
         values = self.linear(nodes).reshape(num_nodes, self.num_heads, -1)
         source = jnp.einsum("nhd,hd->nh", values, self.source[...])
@@ -109,7 +109,7 @@ class GATLayer(nnx.Module):
 def _softmax_with_loops(
     edge_logits: jax.Array, *, loop_logits: jax.Array, receivers: jax.Array, edge_mask: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Softmax over each node's in-edges [e, heads] and its self-loop [n, heads]; masked edges weigh exactly 0."""
+    """Return the softmax over each node's in-edges [e, heads] and self-loop [n, heads]; masked edges get exactly 0."""
     num_edges, num_nodes = edge_logits.shape[0], loop_logits.shape[0]
     # The loop is always a candidate, so that no segment is empty and exp(-1e30 - max) is a clean 0.
     logits = jnp.concatenate([jnp.where(edge_mask[:, None], edge_logits, -1e30), loop_logits])

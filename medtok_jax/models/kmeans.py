@@ -1,4 +1,4 @@
-"""k-means initialization of the codebook, by Lloyd's iterations as matmuls."""
+"""Fit the rows of a codebook to embeddings by k-means: Lloyd's iterations as matmuls."""
 
 import functools
 import itertools
@@ -7,14 +7,15 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from medtok_jax.models.quantizer import Quantizer, l2_normalize, mixing_weights, pairwise_distance
+from medtok_jax.models.codebook import Quantizer
+from medtok_jax.models.search import l2_normalize, mixing_weights, pairwise_distance
 from medtok_jax.regions import REGIONS
 
 CHUNK = 4096
 
 
 def _assign(points: jax.Array, centroids: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Nearest centroid of each point and the squared distance to it."""
+    """Return the nearest centroid of each point and the squared distance to it."""
 
     def one(chunk: jax.Array) -> tuple[jax.Array, jax.Array]:
         squared = jnp.sum(centroids * centroids, -1)[None, :] - 2.0 * chunk @ centroids.T
@@ -25,18 +26,17 @@ def _assign(points: jax.Array, centroids: jax.Array) -> tuple[jax.Array, jax.Arr
 
 
 def _in_chunks(function: Callable, points: jax.Array):
-    """`function` of all points, so many at a time that memory stays flat."""
+    """Apply `function` to all points, `CHUNK` at a time, so that memory stays flat."""
     padded = -(-points.shape[0] // CHUNK) * CHUNK
     chunks = jnp.pad(points, ((0, padded - points.shape[0]), (0, 0))).reshape(-1, CHUNK, points.shape[1])
-    together = lambda x: x.reshape(-1, *x.shape[2:])[: points.shape[0]]  # noqa: E731
-    return jax.tree.map(together, jax.lax.map(function, chunks))
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[: points.shape[0]], jax.lax.map(function, chunks))
 
 
 @functools.partial(jax.jit, static_argnames=("num_centroids", "iterations", "spherical"))
 def kmeans(
     key: jax.Array, points: jax.Array, *, num_centroids: int, iterations: int = 10, spherical: bool = False
 ) -> jax.Array:
-    """Lloyd's k-means from a random draw of the points.
+    """Run Lloyd's k-means from a random draw of the points.
 
     An empty cluster is moved, at each iteration, onto one of the points worst served by their centroid.
 
@@ -73,42 +73,43 @@ def kmeans(
 
 
 def fit_region(key: jax.Array, points: jax.Array, quantizer: Quantizer, region: str, iterations: int) -> jax.Array:
-    """Rows of one region fitted to prepared embeddings `[points, width]`.
+    """Return the rows of one region fitted to prepared embeddings `[points, width]`.
 
     Rows of refining tokens are fitted to what the rows before them leave over.
     """
     start, stop = quantizer.regions.bounds(region)
-    size = stop - start
-    if quantizer.kind == "top_k":
-        return kmeans(key, points, num_centroids=size, iterations=iterations, spherical=quantizer.normalize)
-    pursuit = quantizer.kind == "pursuit"
-    bounds = quantizer.parts(size)
+    size, unit = stop - start, quantizer.unit_rows
+    if not quantizer.refines:
+        return kmeans(key, points, num_centroids=size, iterations=iterations, spherical=unit)
     parts, left = [], points
-    for level, (begin, end) in enumerate(itertools.pairwise(bounds)):
+    for level, (begin, end) in enumerate(itertools.pairwise(quantizer.parts(size))):
         fold = jax.random.fold_in(key, level)
-        rows = kmeans(fold, left, num_centroids=end - begin, iterations=iterations, spherical=pursuit)
-        rows = l2_normalize(rows) if pursuit else rows
-        left = _left_over(left, rows, quantizer.num_nearest if pursuit and not level else 1, pursuit)
+        rows = kmeans(fold, left, num_centroids=end - begin, iterations=iterations, spherical=unit)
+        rows = l2_normalize(rows) if unit else rows
+        if quantizer.mixes:
+            less = functools.partial(_less_mixture, rows=rows, count=1 if level else quantizer.num_nearest)
+        else:
+            less = functools.partial(_less_nearest, rows=rows)
+        left = _in_chunks(less, left)
         parts.append(rows)
     return jnp.concatenate(parts)
 
 
-def _left_over(points: jax.Array, rows: jax.Array, count: int, mixed: bool) -> jax.Array:
-    """Points `[points, width]` less their nearest row, or less the mixture of their `count` nearest, where `mixed`."""
-
-    def one(chunk: jax.Array) -> jax.Array:
-        if not mixed:
-            return chunk - rows[jnp.argmin(pairwise_distance(chunk, rows), axis=-1)]
-        products, ids = jax.lax.top_k(chunk @ rows.T, count)
-        return chunk - jnp.einsum("bk,bkd->bd", mixing_weights(products, rows[ids]), rows[ids])
-
-    return _in_chunks(one, points)
+def _less_nearest(points: jax.Array, rows: jax.Array) -> jax.Array:
+    """Return points `[points, width]` less their nearest row."""
+    return points - rows[jnp.argmin(pairwise_distance(points, rows), axis=-1)]
 
 
-def fit_codebook(
+def _less_mixture(points: jax.Array, rows: jax.Array, count: int) -> jax.Array:
+    """Return points `[points, width]` less the closest mixture of their `count` nearest rows."""
+    products, ids = jax.lax.top_k(points @ rows.T, count)
+    return points - jnp.einsum("bk,bkd->bd", mixing_weights(products, rows[ids]), rows[ids])
+
+
+def fit_regions(
     key: jax.Array, points: dict[str, jax.Array], quantizer: Quantizer, *, iterations: int = 10
 ) -> jax.Array:
-    """A whole codebook `[N, width]` fitted region by region; `points` maps each region to its prepared embeddings."""
+    """Return a codebook `[N, width]` fitted region by region; `points` maps each region to its prepared embeddings."""
     return jnp.concatenate(
         [
             fit_region(jax.random.fold_in(key, number), points[region], quantizer, region, iterations)

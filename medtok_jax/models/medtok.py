@@ -1,4 +1,4 @@
-"""MedTok: text and subgraph of a medical code in, four quantized embeddings out (paper section 3)."""
+"""Define MedTok: text and subgraph of a medical code in, four quantized embeddings out (paper section 3)."""
 
 from collections.abc import Callable
 
@@ -7,20 +7,21 @@ import jax
 import jax.numpy as jnp
 import jraph
 from flax import nnx
+from ml_collections import ConfigDict
 
 from medtok_jax.batch import Batch, InputSizes, Tables, join_tiers, split_tiers
 from medtok_jax.models.bert import Bert
+from medtok_jax.models.codebook import Quantizer, num_nearest
 from medtok_jax.models.cross_attention import CrossAttention
 from medtok_jax.models.graph_encoder import GraphEncoder
 from medtok_jax.models.node_features import NodeFeatures
 from medtok_jax.models.outputs import Embeddings, View
-from medtok_jax.models.quantizer import Quantizer, num_nearest
 from medtok_jax.models.text_encoder import TextEncoder
 from medtok_jax.regions import Regions
 
 
 def _graph_members(graph: jraph.GraphsTuple) -> tuple[jax.Array, jax.Array]:
-    """Graph number of every node and of every edge of one padded `GraphsTuple`; padding is in the last graph."""
+    """Return the graph of every node and of every edge of one padded `GraphsTuple`; padding is in the last graph."""
     numbers = jnp.arange(graph.n_node.shape[0])
     of_node = jnp.repeat(numbers, graph.n_node, total_repeat_length=graph.nodes["node_id"].shape[0])
     of_edge = jnp.repeat(numbers, graph.n_edge, total_repeat_length=graph.senders.shape[0])
@@ -29,7 +30,7 @@ def _graph_members(graph: jraph.GraphsTuple) -> tuple[jax.Array, jax.Array]:
 
 @flax.struct.dataclass
 class Keep:
-    """What an augmented view keeps of a batch.
+    """Say what an augmented view keeps of a batch.
 
     Attributes:
         tokens: `[batch, length]` bool.
@@ -42,8 +43,8 @@ class Keep:
     edges: jax.Array
 
 
-def augmentation(key: jax.Array, batch: Batch, augment, text_width: int) -> Keep:
-    """Draws an augmented view: token-state, feature and edge dropout at the rates of the `augment` section.
+def augmentation(key: jax.Array, batch: Batch, augment: ConfigDict, text_width: int) -> Keep:
+    """Draw an augmented view: token-state, feature and edge dropout at the rates of the `augment` section.
 
     The first token always stays, so that no text becomes empty. The draw of an edge depends on its code's slot in the
     global batch and its place in the subgraph alone, so that it is the same on any number of devices.
@@ -71,7 +72,7 @@ def _keep_edges(key: jax.Array, graph: jraph.GraphsTuple, first_slot: jax.Array,
 
 
 class MedTok(nnx.Module):
-    """The whole tokenizer but for the frozen text encoder, whose states come in the batch.
+    """Encode and quantize codes; states of a frozen text encoder come in the batch.
 
     Args:
         config: the `model` section of the configuration.
@@ -84,7 +85,7 @@ class MedTok(nnx.Module):
 
     def __init__(
         self,
-        config,
+        config: ConfigDict,
         sizes: InputSizes,
         *,
         bert: Bert | None = None,
@@ -145,7 +146,7 @@ class MedTok(nnx.Module):
         )
 
     def encode(self, batch: Batch, tables: Tables, keep: Keep | None = None) -> Embeddings:
-        """The four prepared embeddings of a batch.
+        """Return the four prepared embeddings of a batch.
 
         Args:
             batch: codes.
@@ -177,14 +178,14 @@ class MedTok(nnx.Module):
     def _join_modalities(
         self, text: jax.Array, text_mask: jax.Array, features: jax.Array, nodes: jax.Array, node_mask: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Pooled text `[batch, text width]` and both sides of cross-attention `[batch, cross width]`."""
+        """Return pooled text `[batch, text width]` and both sides of cross-attention `[batch, cross width]`."""
         states, pooled = self.text_encoder(text, text_mask)
         scale = features.astype(states.dtype)
         sides = self.cross_attention(states * scale[:, None], text_mask, nodes, node_mask)
         return pooled * scale, *sides
 
     def quantize(self, embeddings: Embeddings) -> View:
-        """Quantizes each embedding with its region (paper section 3.2)."""
+        """Quantize each embedding with its region (paper section 3.2)."""
         # Not one vmapped call: XLA then takes some `top_k` for a sort of all rows, which on a CPU takes most of a step.
         return View(
             embeddings=embeddings,
@@ -195,11 +196,11 @@ class MedTok(nnx.Module):
         )
 
     def __call__(self, batch: Batch, tables: Tables) -> View:
-        """Encodes and quantizes a batch."""
+        """Encode and quantize a batch."""
         return self.quantize(self.encode(batch, tables))
 
-    def two_views(self, batch: Batch, tables: Tables, *, augment, key: jax.Array) -> tuple[View, View]:
-        """The clean view of a batch and one augmented by the `augment` section of the configuration.
+    def two_views(self, batch: Batch, tables: Tables, *, augment: ConfigDict, key: jax.Array) -> tuple[View, View]:
+        """Return the clean view of a batch and one augmented by the `augment` section of the configuration.
 
         Both are encoded in one vmapped pass, which computes what the augmentation does not touch only once.
         """
@@ -212,14 +213,14 @@ class MedTok(nnx.Module):
     def _encode_graphs(
         self, graph: jraph.GraphsTuple, tables: Tables, edge_keep: jax.Array | None
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Node states `[batch, max_nodes, width]`, their mask, and pooled graphs `[batch, width]`.
+        """Return node states `[batch, max_nodes, width]`, their mask, and pooled graphs `[batch, width]`.
 
         Each device encodes its own stack entry, so that nothing of the graphs crosses devices.
         """
         keep = jnp.ones(graph.senders.shape, bool) if edge_keep is None else edge_keep
         nodes, mask, pooled = jax.vmap(lambda g, k: self._encode_stack(g, tables, k))(graph, keep)
-        flat = lambda x: x.reshape(-1, *x.shape[2:])  # noqa: E731
-        return flat(nodes), flat(mask), flat(pooled)
+        nodes, mask, pooled = (x.reshape(-1, *x.shape[2:]) for x in (nodes, mask, pooled))
+        return nodes, mask, pooled
 
     def _encode_stack(
         self, graph: jraph.GraphsTuple, tables: Tables, edge_keep: jax.Array

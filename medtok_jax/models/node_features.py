@@ -1,4 +1,4 @@
-"""What the graph encoder knows of a node before it looks at the edges (paper section 3.1).
+"""Compute the features of nodes that the graph encoder starts from (paper section 3.1).
 
 A node is its type, the frozen text embedding of its name and, if switched on, its identity. Names make the encoder
 inductive: a node never seen in training still has features. The node that is the code itself must not bring its name:
@@ -13,7 +13,7 @@ from medtok_jax.batch import MISSING, SELF
 
 
 class NodeFeatures(nnx.Module):
-    """Node inputs by kind of node.
+    """Compute node features by kind of node.
 
     - ORDINARY: type embedding + Linear(name embedding) + node id embedding.
     - SELF: type embedding + one learned "self" vector in place of name and id.
@@ -53,7 +53,7 @@ class NodeFeatures(nnx.Module):
     def __call__(
         self, node_type: jax.Array, name_embedding: jax.Array | None, kind: jax.Array, node_id: jax.Array
     ) -> jax.Array:
-        """Features [n, width] in `dtype`.
+        """Return features [n, width] in `dtype`.
 
         Args:
             node_type: [n] int32 in [0, num_types).

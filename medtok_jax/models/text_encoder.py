@@ -1,4 +1,4 @@
-"""The text side of MedTok (paper section 3.1): token states of a description and one pooled vector."""
+"""Encode the description of a code (paper section 3.1) to token states and one pooled vector."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ POOLINGS = ("default", "weighted_pooling")
 
 
 class AttentionPooling(nnx.Module):
-    """Learned attention over real positions: Linear(hidden, 128) -> tanh -> Linear(128, 1) -> masked softmax."""
+    """Pool by attention over real positions: Linear(hidden, 128) -> tanh -> Linear(128, 1) -> masked softmax."""
 
     def __init__(self, hidden: int, *, attention_width: int = 128, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs):
         self.inner = nnx.Linear(hidden, attention_width, dtype=dtype, rngs=rngs)
@@ -18,25 +18,25 @@ class AttentionPooling(nnx.Module):
         self.score = nnx.Linear(attention_width, 1, use_bias=False, dtype=dtype, rngs=rngs)
 
     def weights(self, states: jax.Array, mask: jax.Array, *, score_bias: jax.Array | None = None) -> jax.Array:
-        """Attention weights [batch, length] float32; `score_bias` [length] favors positions whatever they hold."""
+        """Return attention weights [batch, length] float32; `score_bias` [length] favors positions as such."""
         scores = self.score(jnp.tanh(self.inner(states)))[..., 0].astype(jnp.float32)
         if score_bias is not None:
             scores = scores + score_bias
         return masked_softmax(scores, mask)
 
     def __call__(self, states: jax.Array, mask: jax.Array, *, score_bias: jax.Array | None = None) -> jax.Array:
-        """[batch, length, hidden] and [batch, length] bool -> [batch, hidden]; zeros where a row is fully masked."""
+        """Pool [batch, length, hidden] by a mask [batch, length] to [batch, hidden]; zeros where all is masked."""
         weights = self.weights(states, mask, score_bias=score_bias)
         return jnp.einsum("bl,blh->bh", weights.astype(states.dtype), states)
 
 
 def cls_pooling(states: jax.Array, mask: jax.Array) -> jax.Array:
-    """The state of the first token, [CLS]: [batch, length, hidden] -> [batch, hidden]; zeros for an empty row."""
+    """Return the state of the first token, [CLS]: [batch, length, hidden] -> [batch, hidden]; zeros if masked."""
     return jnp.where(mask[:, :1], states[:, 0], 0)
 
 
 class TextEncoder(nnx.Module):
-    """Token states and their pooled vector, from cached states of a frozen BERT or through a trainable one.
+    """Return token states and their pooled vector, from cached states of a frozen BERT or through a trainable one.
 
     Args:
         hidden: width of the token states.
@@ -59,7 +59,7 @@ class TextEncoder(nnx.Module):
         self.pooling = AttentionPooling(hidden, dtype=dtype, rngs=rngs) if pooling == "weighted_pooling" else None
 
     def __call__(self, text: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Encodes a batch of descriptions.
+        """Encode a batch of descriptions.
 
         Args:
             text: token ids [batch, length] int32 if there is a BERT, else its cached states [batch, length, hidden].

@@ -1,4 +1,4 @@
-"""Frozen text states, computed once: token states of descriptions, mean-pooled vectors of node names.
+"""Compute frozen text states once and keep them: token states of descriptions, mean-pooled vectors of node names.
 
 The cache is ragged and memory-mapped: `states.bin` holds `[tokens, hidden]` of all descriptions one after the other.
 It is keyed by the encoder's identity, the strings, the cut and the dtype, so that it never serves the wrong data.
@@ -32,7 +32,7 @@ ADVICE = "set data.cache_dir"
 
 @dataclasses.dataclass(frozen=True)
 class TextCache:
-    """Frozen text states of a selection of strings.
+    """Hold frozen text states of a selection of strings.
 
     Attributes:
         states: `[tokens, hidden]` memory map in the cache's dtype; text i is rows `offsets[i]:offsets[i + 1]`.
@@ -40,6 +40,7 @@ class TextCache:
         token_ids: `[tokens]` int32 wordpieces, for an encoder that is trained in the step.
         name_embedding: `[names + 1, hidden]` in the cache's dtype; name i is row i + 1, row 0 is zero.
         num_cut: texts that were cut at the maximal length.
+        encoder: identity of the text encoder; empty where the states are of none.
     """
 
     states: np.ndarray
@@ -47,6 +48,7 @@ class TextCache:
     token_ids: np.ndarray
     name_embedding: np.ndarray
     num_cut: int
+    encoder: str = ""
 
 
 def open_or_encode(
@@ -59,7 +61,7 @@ def open_or_encode(
     dtype: str = "bfloat16",
     progress: bool = True,
 ) -> TextCache:
-    """Opens the text states of `texts` and `names`, encoding them first where that was not done.
+    """Open the text states of `texts` and `names`, encoding them first where that was not done.
 
     An interrupted encoding goes on where it was.
 
@@ -101,6 +103,7 @@ def _open(folder: Path) -> TextCache:
         token_ids=np.load(folder / "token_ids.npy", mmap_mode="r"),
         name_embedding=np.fromfile(folder / "names.bin", dtype).reshape(-1, hidden),
         num_cut=about["num_cut"],
+        encoder=about["settings"][1],
     )
 
 
@@ -110,7 +113,7 @@ def _buckets(lengths: np.ndarray) -> list[int]:
 
 @dataclasses.dataclass
 class _Store:
-    """Where encoded strings go.
+    """Store encoded strings.
 
     Attributes:
         states: `[tokens, hidden]` memory map of the descriptions' token states, text i at `offsets[i]:offsets[i + 1]`.
@@ -132,7 +135,7 @@ class _Store:
         return cls(states, pooled, offsets, name_row)
 
     def put(self, members: np.ndarray, outputs: tuple) -> None:
-        """Stores the padded token states and the means of some strings; the first strings are the descriptions."""
+        """Store the padded token states and the means of some strings; the first strings are the descriptions."""
         states, mean = (np.asarray(output) for output in outputs)
         rows = self.name_row[members]
         self.pooled[rows[rows > 0]] = mean[: len(members)][rows > 0].astype(self.pooled.dtype)
@@ -150,7 +153,7 @@ class _Store:
 def _encode(
     encoder_dir: Path, folder: Path, texts: list[str], names: list[str], settings: list, progress: bool
 ) -> None:
-    """Encodes what is missing; `about.json`, written last, marks a whole cache."""
+    """Encode what is missing; `about.json`, written last, marks a complete cache."""
     *_, max_length, dtype = settings
     strings = list(dict.fromkeys([*texts, *names]))
     tokens, offsets, _ = TextTokenizer(encoder_dir, max_length)(strings)
@@ -184,7 +187,7 @@ def _encode(
 
 
 def _missing(store: _Store, folder: Path, strings: list[str], settings: list) -> np.ndarray:
-    """Numbers of the strings that no other cache of these settings holds, the states of all others being copied.
+    """Copy states from other caches of these settings; return the numbers of the strings that none of them holds.
 
     They are kept beside the states: caches that come later must not change what an interrupted encoding goes on with.
     """
@@ -213,7 +216,7 @@ def _encode_batches(
     done_file: Path,
     bar: tqdm,
 ) -> None:
-    """Encodes batch after batch of the missing, keeping in `done_file` how many are stored for good."""
+    """Encode batch after batch of the missing, keeping in `done_file` how many are stored durably."""
     lengths, size = np.diff(offsets), tokens_a_batch()
     batches = plan(lengths[missing], _buckets(lengths), size)
     run, batches = compile_encoder(bert), [(length, missing[members]) for length, members in batches]
@@ -236,7 +239,7 @@ def _encode_batches(
 
 
 def _count_cut(encoder_dir: Path, texts: list[str], lengths: np.ndarray, max_length: int) -> int:
-    """How many texts lost wordpieces: only those of full length can have."""
+    """Count the texts that lost wordpieces: only those of full length can have."""
     full = [texts[row] for row in np.flatnonzero(lengths == max_length)]
     return TextTokenizer(encoder_dir, max_length)(full)[2] if full else 0
 
@@ -257,13 +260,13 @@ CHUNK = 8192
 
 
 def digests(strings: Sequence[str]) -> np.ndarray:
-    """`[strings, 2]` uint64, 128 bits that stand for each string."""
+    """Return `[strings, 2]` uint64, a digest of 128 bits of each string."""
     joined = b"".join(hashlib.blake2b(string.encode(), digest_size=16).digest() for string in strings)
     return np.frombuffer(joined, "<u8").reshape(-1, 2)
 
 
 def write_digests(folder: Path, texts: Sequence[str], names: Sequence[str]) -> None:
-    """Tells of a cache which strings it holds."""
+    """Write digests of the strings that a cache holds into it."""
     _save(folder / TEXTS, digests(texts))
     _save(folder / NAMES, digests(names))
 
@@ -274,7 +277,7 @@ def _save(path: Path, array: np.ndarray) -> None:
 
 
 def find(wanted: np.ndarray, held: np.ndarray) -> np.ndarray:
-    """`[wanted]` int64 row of each digest among those held, -1 where it is not."""
+    """Return the row of each digest among those held, `[wanted]` int64, -1 where it is not."""
     if not len(held):
         return np.full(len(wanted), -1)
     order = np.argsort(held[:, 0], kind="stable")
@@ -284,7 +287,7 @@ def find(wanted: np.ndarray, held: np.ndarray) -> np.ndarray:
 
 
 def copy_states(cache, folder: Path, store, wanted: np.ndarray, missing: tuple[np.ndarray, np.ndarray]) -> None:
-    """Copies what one cache holds of the missing strings, and marks it as there.
+    """Copy what one cache holds of the missing strings, and mark it as present.
 
     Args:
         cache: `TextCache` to copy from. folder: where it lies.

@@ -1,4 +1,4 @@
-"""Token states and mean-pooled vectors of strings by a frozen text encoder, in few padded shapes."""
+"""Encode strings with a frozen text encoder to token states and mean-pooled vectors, in few padded shapes."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -25,13 +25,13 @@ REMEMBERED_NAMES = 100_000
 
 
 def activations(kept) -> type:
-    """Dtype that the frozen encoder computes in: what is kept of it, but float32 on CPUs, where bfloat16 is slow."""
+    """Return the dtype that the frozen encoder computes in: that of its results, but float32 on CPUs."""
     on_cpu = jax.default_backend() == "cpu"
     return jnp.bfloat16 if np.dtype(kept) == jnp.bfloat16 and not on_cpu else jnp.float32
 
 
 def tokens_a_batch() -> int:
-    """Padded tokens that many strings are encoded by: enough to fill this process's devices, as their memory allows."""
+    """Return the padded tokens of a batch of strings: enough to fill this process's devices, as memory allows."""
     first, least, most = jax.local_devices()[0], 8192, 65536
     if first.platform == "cpu":
         return least
@@ -40,7 +40,7 @@ def tokens_a_batch() -> int:
 
 
 def plan(lengths: np.ndarray, buckets: Sequence[int], tokens_a_batch: int) -> list[tuple[int, np.ndarray]]:
-    """Which strings are encoded together: (padded length, members), shortest first.
+    """Return which strings are encoded together: (padded length, members), shortest first.
 
     Args:
         lengths: `[strings]` wordpieces of each.
@@ -60,7 +60,7 @@ def plan(lengths: np.ndarray, buckets: Sequence[int], tokens_a_batch: int) -> li
 def pad(
     tokens: np.ndarray, offsets: np.ndarray, members: np.ndarray, length: int, tokens_a_batch: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`[batch, length]` ids and mask; the batch is always full, so that each length compiles once."""
+    """Return ids and mask `[batch, length]`; the batch is always full, so that each length compiles once."""
     size = -(-max(tokens_a_batch // length, 1) // jax.local_device_count()) * jax.local_device_count()
     flat, counts = take(tokens, offsets, members)
     mask = np.zeros((size, length), bool)
@@ -72,7 +72,7 @@ def pad(
 
 
 def compile_encoder(bert: Bert) -> Callable:
-    """`(ids, mask) -> (states, mean-pooled states)`, the batch spread over this process's devices."""
+    """Return `(ids, mask) -> (states, mean-pooled states)`, the batch split over this process's devices."""
     graphdef, state = nnx.split(bert)
     mesh = jax.sharding.Mesh(np.array(jax.local_devices()), ("data",))
     spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
@@ -92,7 +92,7 @@ def compile_encoder(bert: Bert) -> Callable:
 
 
 class TextStates:
-    """Encodes strings when they are asked for, as a text cache of the same settings would hold them.
+    """Encode strings when they are asked for, as a text cache of the same settings would hold them.
 
     Args:
         directory: of the text encoder.
@@ -113,7 +113,7 @@ class TextStates:
         self._names: OrderedDict[str, np.ndarray] = OrderedDict()
 
     def __call__(self, texts: Sequence[str], names: Sequence[str]) -> tuple[list[np.ndarray], np.ndarray]:
-        """States `[tokens, hidden]` of each text and mean-pooled vectors `[names, hidden]`, in `dtype`."""
+        """Return states `[tokens, hidden]` of each text and mean-pooled vectors `[names, hidden]`, in `dtype`."""
         missing = [name for name in names if name not in self._names]
         strings = list(dict.fromkeys([*texts, *missing]))
         states = self._encode(strings, set(texts), set(missing))

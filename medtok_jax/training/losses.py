@@ -1,4 +1,4 @@
-"""Training objective: quantization, agreement of the shared tokens, token packing (paper section 3.3, eq. 5-9).
+"""Compute the objective: quantization, agreement of shared tokens, token packing (paper section 3.3, eq. 5-9).
 
 Two terms are not in the paper: the contrast of all four embeddings together, and distillation of the text encoder's
 similarities (Park et al. 2019, "Relational knowledge distillation").
@@ -6,13 +6,14 @@ similarities (Park et al. 2019, "Relational knowledge distillation").
 
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from medtok_jax.models.outputs import Embeddings, Quantized, View
-from medtok_jax.models.quantizer import l2_normalize
+from medtok_jax.models.search import l2_normalize
 
 
 def masked_mean(values: jax.Array, valid: jax.Array) -> jax.Array:
-    """Mean of `[batch]` values over the valid ones; 0 where none is."""
+    """Return the mean of `[batch]` values over the valid ones; 0 where none is."""
     return jnp.sum(jnp.where(valid, values, 0.0)) / jnp.maximum(jnp.sum(valid), 1)
 
 
@@ -24,7 +25,7 @@ def quantization_loss(
     commitment_weight: float = 1.0,
     alpha: float = 0.25,
 ) -> jax.Array:
-    """Eq. 5: `||sg[ê] - e||^2 + alpha ||ê - sg[e]||^2`, squared norms summed over the width, mean over valid codes.
+    """Return eq. 5: `||sg[ê] - e||^2 + alpha ||ê - sg[e]||^2`, summed over the width, as a mean over valid codes.
 
     As printed, alpha weights the codebook term. The mixing weights of ê carry no gradient, so the codebook term moves
     rows only.
@@ -35,7 +36,7 @@ def quantization_loss(
 
 
 def kl_loss(text: Quantized, graph: Quantized, valid: jax.Array, *, temperature: float) -> jax.Array:
-    """Eq. 6 over the shared region: KL(softmax(-dist(e_t^c)/tau) || softmax(-dist(e_g^c)/tau)), mean over codes."""
+    """Return eq. 6: mean KL(softmax(-dist(e_t^c)/tau) || softmax(-dist(e_g^c)/tau)) over the shared region."""
     log_text = jax.nn.log_softmax(-text.distances / temperature, axis=-1)
     log_graph = jax.nn.log_softmax(-graph.distances / temperature, axis=-1)
     return masked_mean(jnp.sum(jnp.exp(log_text) * (log_text - log_graph), axis=-1), valid)
@@ -50,7 +51,7 @@ def info_nce(
     excluded: jax.Array,
     partners: jax.Array | None = None,
 ) -> jax.Array:
-    """InfoNCE over cosine similarities, negatives from the whole batch.
+    """Return InfoNCE over cosine similarities, with negatives from the complete batch.
 
     Args:
         anchors: `[batch, width]`.
@@ -74,12 +75,12 @@ def info_nce(
 
 
 def not_negatives(text_id: jax.Array, graph_id: jax.Array) -> jax.Array:
-    """`[batch, batch]` bool: codes of identical description or identical subgraph, by their `[batch]` int32 ids."""
+    """Return `[batch, batch]` bool, pairs of identical description or subgraph, by their `[batch]` int32 ids."""
     return (text_id[:, None] == text_id[None, :]) | (graph_id[:, None] == graph_id[None, :])
 
 
 def orthogonality(specific: jax.Array, shared: jax.Array, valid: jax.Array) -> jax.Array:
-    """`|| (1/B) sum_i ê_i^s (e_i^c)^T ||_F^2` over valid codes (eq. 8-9), not divided by the squared width."""
+    """Return `|| (1/B) sum_i ê_i^s (e_i^c)^T ||_F^2` over valid codes (eq. 8-9), not divided by the squared width."""
     outer = jnp.einsum("bi,bj->ij", jnp.where(valid[:, None], specific, 0.0), shared)
     return jnp.sum((outer / jnp.maximum(jnp.sum(valid), 1)) ** 2)
 
@@ -95,7 +96,7 @@ def specific_contrast(
     excluded: jax.Array,
     partners: jax.Array | None = None,
 ) -> jax.Array:
-    """InfoNCE([ê^s ; sg ê^c], [ê^s' ; sg ê^c']) of eq. 8-9, primes from the augmented view; each `[batch, width]`.
+    """Return InfoNCE([ê^s ; sg ê^c], [ê^s' ; sg ê^c']) of eq. 8-9, primes of the augmented view, `[batch, width]`.
 
     ê^c is stop-gradiented in both views: trainable on both sides it would solve the task without ê^s.
     """
@@ -104,12 +105,12 @@ def specific_contrast(
     return info_nce(anchors, candidates, valid, temperature=temperature, excluded=excluded, partners=partners)
 
 
-def contrasted(view: View, config) -> Embeddings:
-    """What is contrasted of a view: quantized embeddings, as in the paper, or those before quantization.
+def contrasted(view: View, loss: ConfigDict) -> Embeddings:
+    """Return the embeddings of a view that are contrasted: quantized, as in the paper, or before quantization.
 
     The gradient goes to the embeddings in both cases.
     """
-    if config.contrasted == "unquantized":
+    if loss.contrasted == "unquantized":
         return view.embeddings
     return Embeddings(
         text_specific=view.text_specific.output,
@@ -120,7 +121,7 @@ def contrasted(view: View, config) -> Embeddings:
 
 
 def joined(embeddings: Embeddings) -> jax.Array:
-    """The four embeddings end to end, `[batch, 4 width]`."""
+    """Return the four embeddings end to end, `[batch, 4 width]`."""
     parts = (embeddings.text_specific, embeddings.graph_specific, embeddings.text_cross, embeddings.graph_cross)
     return jnp.concatenate(parts, axis=-1)
 
@@ -128,7 +129,7 @@ def joined(embeddings: Embeddings) -> jax.Array:
 def similarity_distillation(
     student: jax.Array, teacher: jax.Array, valid: jax.Array, *, temperature: float
 ) -> jax.Array:
-    """KL(softmax(cos(teacher) / tau) || softmax(cos(student) / tau)) of each code with the others of the batch, mean.
+    """Return the mean KL(softmax(cos(teacher) / tau) || softmax(cos(student) / tau)) of each code with the others.
 
     Args:
         student: `[batch, width]`.
@@ -156,9 +157,9 @@ def loss_terms(
     excluded: jax.Array,
     partners: jax.Array | None,
     teacher: jax.Array,
-    config,
+    config: ConfigDict,
 ) -> dict[str, jax.Array]:
-    """Every term of the objective, weighted by the coefficients of its own equation.
+    """Return every term of the objective, weighted by the coefficients of its own equation.
 
     The terms returned add up to the training loss.
 
@@ -206,12 +207,12 @@ def loss_terms(
         view.text_cross, view.graph_cross, valid, temperature=config.kl_temperature
     )
     terms["joint_contrast"] = terms["distillation"] = jnp.zeros(())
-    whole = joined(clean)
+    student = joined(clean)
     if config.joint_weight:
-        terms["joint_contrast"] = config.joint_weight * info_nce(whole, joined(other), valid, **contrast)
+        terms["joint_contrast"] = config.joint_weight * info_nce(student, joined(other), valid, **contrast)
     if config.distillation_weight:
         terms["distillation"] = config.distillation_weight * similarity_distillation(
-            whole, teacher, valid, temperature=config.distillation_temperature
+            student, teacher, valid, temperature=config.distillation_temperature
         )
     return terms
 
@@ -229,7 +230,7 @@ BEYOND_THE_PAPER = ("joint_contrast", "distillation")
 
 
 def totals(terms: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """total_loss, quantization_loss, kl_loss and packing_loss of a dictionary of terms."""
+    """Return total_loss, quantization_loss, kl_loss and packing_loss of a dictionary of terms."""
     packing = sum(terms[name] for name in PACKING_TERMS)
     total = terms["quantization"] + terms["kl"] + packing + sum(terms[name] for name in BEYOND_THE_PAPER)
     return {

@@ -1,4 +1,6 @@
-"""What is measured of a batch, and how it is summed up over many (metrics of the codebook included)."""
+"""Measure batches, and sum their metrics up over many (those of the codebook included)."""
+
+from collections.abc import Sequence
 
 import flax.struct
 import jax
@@ -19,7 +21,7 @@ QUANTIZATION_METRICS = tuple(
 
 @flax.struct.dataclass
 class WeightedSums(clu_metrics.Metric):
-    """Means of named scalars, weighted by the number of valid codes of each batch."""
+    """Sum up named scalars to means, weighted by the number of valid codes of each batch."""
 
     total: dict[str, jax.Array]
     weight: jax.Array
@@ -39,14 +41,14 @@ class WeightedSums(clu_metrics.Metric):
 
 @flax.struct.dataclass
 class CodebookUsage(clu_metrics.Metric):
-    """How often each row of the codebook was a token: `[N]` float32 counts."""
+    """Count how often each row of the codebook was a token: `[N]` float32."""
 
     counts: jax.Array
 
     @classmethod
     def of(cls, view: View, valid: jax.Array, size: int) -> "CodebookUsage":
-        """Counts the tokens of the valid codes."""
-        ids = jnp.concatenate([quantized.ids for _, quantized in view.pairs()], axis=1)
+        """Count the tokens of the valid codes."""
+        ids = view.tokens().ids
         once = jnp.broadcast_to(valid[:, None], ids.shape).astype(jnp.float32)
         return cls(jax.ops.segment_sum(once.reshape(-1), ids.reshape(-1), size))
 
@@ -59,7 +61,7 @@ class CodebookUsage(clu_metrics.Metric):
 
 @flax.struct.dataclass
 class Window:
-    """Everything summed up over a window of batches."""
+    """Hold all metrics of a window of batches, summed up."""
 
     scalars: WeightedSums
     usage: CodebookUsage
@@ -68,8 +70,16 @@ class Window:
         return Window(self.scalars.merge(other.scalars), self.usage.merge(other.usage))
 
 
+def empty_window(names: Sequence[str], codebook_size: int) -> Window:
+    """Return a host window without batches, of scalars of these names."""
+    return Window(
+        scalars=WeightedSums({name: np.zeros((), np.float32) for name in names}, np.zeros((), np.float32)),
+        usage=CodebookUsage(np.zeros(codebook_size, np.float32)),
+    )
+
+
 def describe_usage(counts: np.ndarray, regions: Regions) -> dict[str, float]:
-    """Utilization (share of rows used) and perplexity (exp of the entropy of use), whole and by region.
+    """Return utilization (share of rows used) and perplexity (exp of the entropy of use), of all rows and by region.
 
     Args:
         counts: `[N]` times each row was a token.
@@ -86,7 +96,7 @@ def describe_usage(counts: np.ndarray, regions: Regions) -> dict[str, float]:
 
 
 def quantization_metrics(view: View, valid: jax.Array) -> dict[str, jax.Array]:
-    """Reconstruction error E||e - ê||^2 / E||e||^2, cosine(e, ê) and spread of each embedding, and their means.
+    """Return reconstruction error E||e - ê||^2 / E||e||^2, cosine(e, ê) and spread of each embedding, and their means.
 
     The spread is sqrt(E||e - E e||^2 / E||e||^2): 0 where all embeddings have collapsed to one point.
     """

@@ -1,4 +1,6 @@
-"""The state of training, the optimizer, and how both begin."""
+"""Create the state of training and its optimizer."""
+
+from pathlib import Path
 
 import flax.struct
 import jax
@@ -6,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from medtok_jax.batch import InputSizes
 from medtok_jax.devices import sharding
@@ -15,13 +18,13 @@ from medtok_jax.models.medtok import MedTok
 
 @flax.struct.dataclass
 class TrainState:
-    """What a step changes.
+    """Hold all that a training step changes.
 
     Attributes:
-        step: int32 scalar, batches seen.
+        step: int32 scalar, number of batches seen.
         params: trained parameters.
         fixed: variables no gradient moves (EMA statistics, SimVQ's basis).
-        opt_state: of the optimizer.
+        opt_state: state of the optimizer.
     """
 
     step: jax.Array
@@ -30,8 +33,8 @@ class TrainState:
     opt_state: optax.OptState
 
 
-def learning_rate(config, *, first_step: int, last_step: int) -> optax.Schedule:
-    """Linear warm-up and cosine decay to zero over the optimizer updates of steps `first_step` to `last_step`."""
+def learning_rate(config: ConfigDict, *, first_step: int, last_step: int) -> optax.Schedule:
+    """Return linear warm-up and cosine decay to zero over the updates of steps `first_step` to `last_step`."""
     accumulated = config.train.grad_accum_steps
     first, updates = first_step // accumulated, max((last_step - first_step) // accumulated, 1)
     warmup = min(config.train.warmup_steps, max(updates // 10, 1))
@@ -45,8 +48,8 @@ def _is_matrix(path: tuple, _) -> bool:
     return any(getattr(part, "key", None) == "kernel" for part in path)
 
 
-def create_optimizer(config, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """Clipping and AdamW; weights of linear maps alone decay; several batches are summed up where asked."""
+def create_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """Return clipping and AdamW; only weights of linear maps decay; several batches are summed up where asked."""
     optimizer = optax.chain(
         optax.clip_by_global_norm(config.train.clip_norm),
         optax.adamw(
@@ -61,8 +64,10 @@ def create_optimizer(config, schedule: optax.Schedule) -> optax.GradientTransfor
     return optimizer
 
 
-def create_state(config, sizes: InputSizes, encoder_dir, optimizer, mesh: Mesh) -> tuple[nnx.GraphDef, TrainState]:
-    """A fresh state, born where it lies on the mesh, and the structure that turns it back into a model.
+def create_state(
+    config: ConfigDict, sizes: InputSizes, encoder_dir: Path, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> tuple[nnx.GraphDef, TrainState]:
+    """Return the structure of a model, and a fresh state that is initialized where it lies on the mesh.
 
     A text encoder that is trained too starts from its pretrained weights.
     """

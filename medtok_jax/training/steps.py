@@ -1,4 +1,4 @@
-"""The compiled functions of a run: pure, module-level, told everything by argument."""
+"""Define the functions of a training run that `programs` compiles: pure, at module level, of their arguments alone."""
 
 from typing import NamedTuple
 
@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from ml_collections import ConfigDict
 
 from medtok_jax.batch import Batch, Tables, with_states
 from medtok_jax.models.medtok import MedTok
-from medtok_jax.models.outputs import Embeddings, View
+from medtok_jax.models.outputs import BatchTokens, Embeddings, View
 from medtok_jax.regions import Regions
 from medtok_jax.training import losses
 from medtok_jax.training.metrics import QUANTIZATION_METRICS, CodebookUsage, WeightedSums, Window, quantization_metrics
@@ -17,7 +18,7 @@ from medtok_jax.training.state import TrainState
 from preprocessing.common.errors import UserError
 
 TERMS = ("quantization", "kl", *losses.PACKING_TERMS, *losses.BEYOND_THE_PAPER)
-# What must stay finite: a gradient that is no number spoils the parameters before it shows in the next loss.
+# Figures that must stay finite: a NaN gradient spoils the parameters before it shows in the next loss.
 CHECKED = (*TERMS, "gradient_norm")
 NORMS = ("learning_rate", "gradient_norm", "parameter_norm", "update_norm")
 METRICS = (
@@ -31,36 +32,39 @@ METRICS = (
 
 
 class NonFiniteLoss(UserError):
-    """A loss term is no number any more; names the step and the term."""
+    """Raised when a loss term or the gradient is NaN or infinite; names the step and the term."""
 
 
 class Structure(NamedTuple):
-    """What the compiled functions know statically.
+    """Hold the static facts that compiled functions are bound to.
 
     Attributes:
         graphdef: structure of the model.
         optimizer: the gradient transformation.
         schedule: learning rate by optimizer update.
-        config: the whole configuration.
+        config: of the run.
     """
 
     graphdef: nnx.GraphDef
     optimizer: optax.GradientTransformation
     schedule: optax.Schedule
-    config: object
+    config: ConfigDict
 
     @property
     def regions(self) -> Regions:
+        """Return the regions of the codebook."""
         model = self.config.model
         return Regions.from_ratios(model.codebook_size, model.text_specific_ratio, model.graph_specific_ratio)
 
     def model(self, params: nnx.State, fixed: nnx.State) -> MedTok:
-        """The model with these variables."""
+        """Return the model with these variables."""
         return nnx.merge(self.graphdef, params, fixed)
 
 
-def score(model: MedTok, batch: Batch, tables: Tables, key: jax.Array, config) -> tuple[dict[str, jax.Array], View]:
-    """Loss terms of a batch and its clean view; the augmented view is drawn from `key`."""
+def score(
+    model: MedTok, batch: Batch, tables: Tables, key: jax.Array, config: ConfigDict
+) -> tuple[dict[str, jax.Array], View]:
+    """Return the loss terms of a batch and its clean view; the augmented view is drawn from `key`."""
     batch = with_states(batch, tables)
     view, augmented = model.two_views(batch, tables, augment=config.augment, key=key)
     slots = jnp.arange(batch.partner.shape[0])
@@ -78,7 +82,7 @@ def score(model: MedTok, batch: Batch, tables: Tables, key: jax.Array, config) -
 
 
 def mean_states(batch: Batch) -> jax.Array:
-    """`[batch, text width]` float32, mean of the frozen encoder's states over a description; 0 where there is none."""
+    """Return `[batch, text width]` float32, means of the frozen encoder's states; 0 where there is no description."""
     weights = batch.text_mask / jnp.maximum(jnp.sum(batch.text_mask, axis=1, keepdims=True), 1)
     return jnp.einsum("bl,blh->bh", weights.astype(batch.text.dtype), batch.text, preferred_element_type=jnp.float32)
 
@@ -86,7 +90,7 @@ def mean_states(batch: Batch) -> jax.Array:
 def train_step(
     state: TrainState, window: Window, batch: Batch, tables: Tables, *, structure: Structure
 ) -> tuple[TrainState, Window, jax.Array]:
-    """One batch: gradient, update, metrics.
+    """Take one step on a batch: gradient, update, metrics.
 
     Returns:
         The new state, the window with this batch added, and the figures to check, in the order of `CHECKED`.
@@ -114,7 +118,7 @@ def train_step(
 
 
 def update_fixed(structure: Structure, params: nnx.State, fixed: nnx.State, view: View, valid: jax.Array) -> nnx.State:
-    """Variables that no gradient moves: the EMA codebook, where there is one."""
+    """Return the variables that no gradient moves after a step: the EMA codebook, where there is one."""
     if not structure.config.model.ema_decay:
         return fixed
     model = structure.model(params, fixed)
@@ -129,14 +133,14 @@ def update_fixed(structure: Structure, params: nnx.State, fixed: nnx.State, view
 def summarize(
     terms: dict[str, jax.Array], view: View, valid: jax.Array, codebook_size: int, more: dict[str, jax.Array]
 ) -> Window:
-    """Metrics of one batch."""
+    """Return the metrics of one batch."""
     scalars = losses.totals(terms) | {f"term/{name}": terms[name] for name in TERMS}
     scalars |= quantization_metrics(view, valid) | more
     return Window(scalars=WeightedSums.of(scalars, valid), usage=CodebookUsage.of(view, valid, codebook_size))
 
 
 def eval_step(params: nnx.State, fixed: nnx.State, batch: Batch, tables: Tables, *, structure: Structure) -> Window:
-    """Metrics of one batch without an update; its augmented view is the same in every validation."""
+    """Return the metrics of one batch without an update; its augmented view is the same in every validation."""
     config = structure.config
     key = jax.random.fold_in(jax.random.key(config.seed), batch.index[0])
     terms, view = score(structure.model(params, fixed), batch, tables, key, config)
@@ -146,7 +150,7 @@ def eval_step(params: nnx.State, fixed: nnx.State, batch: Batch, tables: Tables,
 def term_gradient_norms(
     state: TrainState, batch: Batch, tables: Tables, *, structure: Structure
 ) -> dict[str, jax.Array]:
-    """Norm of the parameters' gradient of each loss term alone."""
+    """Return the norm of the parameters' gradient of each loss term alone."""
     config = structure.config
     key = jax.random.fold_in(jax.random.key(config.seed), state.step)
 
@@ -162,23 +166,19 @@ def term_gradient_norms(
 def encode_step(
     params: nnx.State, fixed: nnx.State, batch: Batch, tables: Tables, *, structure: Structure
 ) -> Embeddings:
-    """The four embeddings of a batch."""
+    """Return the four embeddings of a batch."""
     return structure.model(params, fixed).encode(with_states(batch, tables), tables)
 
 
 def tokenize_step(
     params: nnx.State, fixed: nnx.State, batch: Batch, tables: Tables, *, structure: Structure
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, Window]:
-    """What is kept of a batch of codes.
+) -> tuple[jax.Array, BatchTokens, Window]:
+    """Tokenize a batch.
 
     Returns:
-        Table rows `[batch]`, -1 where invalid; token ids and weights `[batch, 4K]`; embeddings before quantization
-        `[batch, 4, width]`; metrics of quantization.
+        Table rows `[batch]`, -1 where invalid; the tokens; metrics of quantization.
     """
     view = structure.model(params, fixed)(with_states(batch, tables), tables)
-    ids = jnp.concatenate([quantized.ids for _, quantized in view.pairs()], axis=1)
-    weights = jnp.concatenate([quantized.weights for _, quantized in view.pairs()], axis=1)
     scalars = WeightedSums.of(quantization_metrics(view, batch.valid), batch.valid)
     usage = CodebookUsage.of(view, batch.valid, structure.config.model.codebook_size)
-    embeddings = jnp.stack([embedding for embedding, _ in view.pairs()], axis=1)
-    return jnp.where(batch.valid, batch.index, -1), ids, weights, embeddings, Window(scalars=scalars, usage=usage)
+    return jnp.where(batch.valid, batch.index, -1), view.tokens(), Window(scalars=scalars, usage=usage)

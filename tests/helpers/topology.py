@@ -20,13 +20,14 @@ def main(data_dir: str, workdir: str, model_parallel: str, states_on_device: str
     options["data__states_on_device"] = states_on_device
     config = small_config(Path(data_dir), model__node_id_features=True, **options)
     training = setup.set_up(config, Path(workdir), progress=False)
-    batch = sharding.place_batch(training.train_source()[5], training.mesh)
-    arguments = (training.state, training.empty_window(), batch, training.tables)
-    training.train_step.compile(*arguments)
-    text = training.train_step.executable(*arguments).as_text()
-    norms = training.term_gradient_norms(training.state, batch, training.tables)
-    state, window, terms = training.train_step(*arguments)
-    state, window, later = training.train_step(state, window, batch, training.tables)
+    inputs, programs = training.inputs, training.programs
+    batch = sharding.place_batch(inputs.train_source(training.plan.last_step)[5], inputs.mesh)
+    arguments = (training.state, programs.empty_window(), batch, inputs.tables)
+    programs.train_step.compile(*arguments)
+    text = programs.train_step.executable(*arguments).as_text()
+    norms = programs.term_gradient_norms(training.state, batch, inputs.tables)
+    state, window, terms = programs.train_step(*arguments)
+    state, window, later = programs.train_step(state, window, batch, inputs.tables)
     found = {
         "devices": jax.device_count(),
         "codes": sorted(np.asarray(batch.index).tolist()),

@@ -190,7 +190,7 @@ def test_k_is_held_against_the_regions_that_the_quantizer_has(config, size, rati
         ("train.alpha", "loss.alpha"),
         ("sed", "seed"),
         ("train.learning_rate", "train.lr"),
-        ("loss.graph_positives", "loss.positive_relations"),
+        ("num_gpus", "train.num_devices"),
     ],
 )
 def test_unknown_fields_and_the_nearest(config, given, nearest):
@@ -199,6 +199,25 @@ def test_unknown_fields_and_the_nearest(config, given, nearest):
     assert str(caught.value) == (
         f"--config.{given} is not a field of the configuration; the nearest is --config.{nearest}."
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("--lr=1e-4", "--lr is not a flag; use --config.train.lr."),
+        ("--output_dir", "--output_dir is not a flag; use --workdir."),
+        ("--num_gpus", "--num_gpus is not a flag; use --config.train.num_devices."),
+        ("--resume_from=x", "--resume_from is not a flag; use --config.resume_from."),
+        (
+            "--config.output_dir=x",
+            "--config.output_dir is not a field of the configuration; the nearest is --workdir.",
+        ),
+    ],
+)
+def test_spellings_of_the_pipeline_document(config, given, meant):
+    with pytest.raises(InputError) as caught:
+        check_overrides([given], config)
+    assert str(caught.value) == meant
 
 
 def test_overrides_that_are_fine_or_none_of_ours(config):

@@ -14,8 +14,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from medtok_jax import train
 from medtok_jax.devices.interruption import Interrupted
 from medtok_jax.lookup.directory import TokenizerDirectory
-from medtok_jax.training import checkpoints, setup
+from medtok_jax.training import checkpoints, reporting, setup
+from medtok_jax.training.codebook_fit import fit_codebook
+from medtok_jax.training.inputs import ModelInputs
 from medtok_jax.training.metrics import QUANTIZATION_METRICS
+from medtok_jax.training.state import TrainState
 from medtok_jax.training.steps import TERMS, NonFiniteLoss
 from preprocessing.common.errors import InputError
 from tests.helpers.small_run import small_config
@@ -39,6 +42,20 @@ def assert_same_run(one, other) -> None:
     for name, array in first.items():
         np.testing.assert_array_equal(array, second[name], err_msg=name)
     assert TokenizerDirectory.read(one / "tokenizer").config == TokenizerDirectory.read(other / "tokenizer").config
+
+
+def run_steps(ready: setup.Training, workdir) -> TrainState:
+    """Train to the end without making a tokenizer."""
+    log = reporting.Log(workdir, step=0, regions=ready.programs.structure.regions)
+    state = train.train(ready, log, checkpoints.CheckpointWriter(workdir, ready.metadata))
+    log.close()
+    return state
+
+
+def fit(ready: setup.Training, inputs: ModelInputs | None = None) -> TrainState:
+    """Fit the codebook once more."""
+    config = ready.config
+    return fit_codebook(ready.state, ready.programs, inputs or ready.inputs, seed=config.seed, model=config.model)
 
 
 @pytest.fixture(scope="module")
@@ -120,18 +137,16 @@ def test_stopped_and_resumed_equals_uninterrupted(finished, config, tmp_path, mo
 
 def test_no_recompilation_after_warm_up(config, tmp_path):
     ready = setup.set_up(config, tmp_path, progress=False)
-    log = train.reporting.Log(ready)
-    train.train(ready, log)
-    assert len(ready.train_step.executables) == 1
-    assert ready.eval_step._cache_size() == 1
-    log.close()
+    run_steps(ready, tmp_path)
+    assert len(ready.programs.train_step.executables) == 1
+    assert ready.programs.eval_step._cache_size() == 1
 
 
 def test_the_last_codebook_is_fitted_to_the_trained_embeddings(finished, config):
     ready = setup.set_up(config, finished[0], progress=False)
-    assert (int(ready.state.step), ready.refits) == (12, True)
+    assert (int(ready.state.step), ready.plan.refits) == (12, True)
     name = "['params']['quantizer']['rows']"
-    again = parameters(ready.fit_codebook())[name]
+    again = parameters(fit(ready))[name]
     np.testing.assert_allclose(parameters(ready.state)[name], again, atol=1e-5)
     # The tokenizer is made of it, whatever its loss.
     assert checkpoints.find(finished[0], prefer="best").step == 12
@@ -142,14 +157,14 @@ def test_the_codebook_is_fitted_to_each_training_code_alike(finished, config):
     assert config.loss.positive_relations, "a step draws codes with positives more often"
     size, wanted, seen = config.train.batch_size, config.model.kmeans_samples, []
 
-    def whole_builder(rows, valid, partner):
+    def builder(rows, valid, partner):
         assert valid.all()
         assert (partner == -1).all()
         seen.append(rows)
-        return ready.whole_builder(rows, valid, partner)
+        return ready.inputs.unmasked_builder(rows, valid, partner)
 
-    dataclasses.replace(ready, whole_builder=whole_builder).fit_codebook()
-    codes, seen = ready.data.rows("train"), np.concatenate(seen)
+    fit(ready, dataclasses.replace(ready.inputs, unmasked_builder=builder))
+    codes, seen = ready.inputs.data.rows("train"), np.concatenate(seen)
     assert wanted < len(codes)
     assert wanted <= len(seen) < wanted + size
     assert set(seen) <= set(codes)
@@ -175,12 +190,12 @@ def test_fine_tuning_starts_from_the_weights(finished, data_dir, tmp_path):
     )
     ready = setup.set_up(config, tmp_path, progress=False)
     assert int(ready.state.step) == 0
-    assert (ready.kmeans_step, ready.refits) == (-1, False)
+    assert (ready.plan.kmeans_step, ready.plan.refits) == (-1, False)
     saved = variables(finished[0], "best")
     fresh = parameters(ready.state)
     np.testing.assert_array_equal(fresh["['params']['quantizer']['rows']"], saved["['params']['quantizer']['rows']"])
-    before = checkpoints.find(finished[0], prefer="best").about()["relation_names"]
-    now = ready.about["relation_names"]
+    before = checkpoints.find(finished[0], prefer="best").metadata()["relation_names"]
+    now = ready.metadata["relation_names"]
     assert set(before) < set(now)
     name = "['params']['graph_encoder']['relations']['embedding']"
     for row, relation in enumerate(now):
@@ -208,7 +223,7 @@ def test_another_data_set_is_refused(finished, config, monkeypatch):
         setup.set_up(config, finished[0], progress=False)
 
 
-def test_a_loss_that_is_no_number_stops_the_run(data_dir, compiled_once, tmp_path):
+def test_a_loss_that_is_nan_stops_the_run(data_dir, compiled_once, tmp_path):
     config = small_config(data_dir, train__lr=1e38, train__clip_norm=1e38, train__checkpoint_every=1)
     with pytest.raises(NonFiniteLoss, match=r"not finite at step [1-9]: .*="):
         train.train_and_evaluate(config, tmp_path)
@@ -229,7 +244,5 @@ def test_the_text_encoder_can_be_trained_in_bfloat16(data_dir, compiled_once, tm
     ready = setup.set_up(config, tmp_path, progress=False)
     name = "['params']['text_encoder']['bert']['layers'][0]['qkv']['kernel']"
     before = parameters(ready.state)
-    log = train.reporting.Log(ready)
-    train.train(ready, log)
-    log.close()
-    assert np.abs(parameters(ready.state)[name] - before[name]).max() > 0
+    state = run_steps(ready, tmp_path)
+    assert np.abs(parameters(state)[name] - before[name]).max() > 0

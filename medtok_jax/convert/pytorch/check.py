@@ -14,7 +14,7 @@ from medtok_jax.inference.graph_index import GraphIndex
 from medtok_jax.inference.model_reader import SavedModel
 from medtok_jax.inference.new_codes import NewCode, NewCodeEncoder
 from medtok_jax.lookup.directory import TokenizerDirectory
-from medtok_jax.models.quantizer import num_nearest
+from medtok_jax.models.codebook import num_nearest
 from medtok_jax.regions import EMBEDDINGS
 from preprocessing.common.errors import UserError
 from preprocessing.graph.neighborhoods import subgraphs

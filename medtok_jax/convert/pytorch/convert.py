@@ -101,7 +101,7 @@ def _metadata(folder: Path, workdir: Path | None) -> dict:
     if workdir is not None:
         found = checkpoints.find(workdir, prefer="best")
         if found.step == content["step"]:
-            metadata = found.about()
+            metadata = found.metadata()
     data = {name: value for name, value in metadata["config"]["data"].items() if name not in MACHINE_FIELDS}
     config = {name: value for name, value in metadata["config"].items() if name not in ("init_from", "resume_from")}
     return metadata | {"config": config | {"data": data}}

@@ -14,7 +14,6 @@ from ml_collections import ConfigDict
 
 from configs import default
 from medtok_jax.batch import InputSizes
-from medtok_jax.config import with_later_fields
 from medtok_jax.convert.pytorch import convert
 from medtok_jax.convert.pytorch import weights as pytorch_weights
 from medtok_jax.inference import model_reader
@@ -111,7 +110,7 @@ def _complete_config(config: dict, model: dict) -> dict:
     complete = default.get_config().to_dict() | config
     complete["data"] = {"data_dir": "", "cache_dir": ""} | config["data"]
     # The PyTorch model may train its text encoder although the original model did not.
-    return with_later_fields(complete | {"model": model}).to_dict()
+    return complete | {"model": model}
 
 
 def to_state(saved: SavedModel, metadata: dict, source: Path) -> TrainState:

@@ -10,6 +10,7 @@ from eval.common.representation import Representation
 from eval.quality import label_building, robustness
 from eval.quality.context import Context
 from eval.quality.robustness import FEWER_EDGES, NO_GRAPH, NO_TEXT, NOTHING_DROPPED
+from medtok_jax.inference.trained import TrainedModel
 from medtok_jax.regions import EMBEDDINGS, REGION_OF_EMBEDDING, REGIONS
 from medtok_jax.training import setup as runs
 from preprocessing.common.errors import InputError
@@ -20,43 +21,45 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def run(data_dir, tmp_path_factory):
-    return runs.set_up(small_config(data_dir), tmp_path_factory.mktemp("robustness"), progress=False)
+def model(data_dir, tmp_path_factory) -> TrainedModel:
+    """A model as it is initialized."""
+    workdir = tmp_path_factory.mktemp("robustness")
+    ready = runs.set_up(small_config(data_dir), workdir, progress=False)
+    return TrainedModel(workdir, ready.config, ready.inputs, ready.programs, ready.state, ready.metadata)
 
 
 @pytest.fixture(scope="module")
-def table(run):
+def table(model):
     """The tokens of all codes, as the model gives them."""
-    data = run.data.table
+    data = model.inputs.data.table
     order = np.argsort(data.key.astype(str))
-    model = run.structure.model(run.state.params, run.state.fixed)
-    width, regions = 4 * run.config.model.num_top_k_tokens, run.structure.regions
+    width, regions = 4 * model.config.model.num_top_k_tokens, model.programs.structure.regions
     about = {
         "name": "small",
         "keys": data.key[order].astype(str),
         "descriptions": data.description[order],
-        "codebook": np.asarray(model.quantizer.codebook()),
+        "codebook": model.codebook(),
         "regions": {region: regions.bounds(region) for region in REGIONS},
         "embeddings": EMBEDDINGS,
         "region_of_embedding": dict(REGION_OF_EMBEDDING),
     }
     empty = Representation(tokens=np.zeros((len(order), width), np.int32), **about)
-    ids, weights, vectors = robustness.encode(run, empty, np.arange(len(order)), lambda data, rows: data)
+    ids, weights, vectors = robustness.encode(model, empty, np.arange(len(order)), robustness.unchanged)
     return Representation(tokens=ids, weights=weights, vectors=vectors, **about)
 
 
-def test_what_is_dropped(run):
-    data, rows = run.data, np.array([3, 50, 7])
-    textless = robustness.without_text(run, data, rows)
+def test_what_is_dropped(model):
+    data, config, rows = model.inputs.data, model.config, np.array([3, 50, 7])
+    textless = robustness.without_text(data, rows, config)
     for row in rows:
         states, _ = take(textless.cache.states, textless.cache.offsets, textless.text_id[[row]])
         assert len(states) == len(take(textless.cache.token_ids, textless.cache.offsets, textless.text_id[[row]])[0])
         own, _ = take(data.cache.states, data.cache.offsets, data.text_id[[row]])
         assert states.shape != own.shape or not np.allclose(states, own)
-    graphless = robustness.without_graph(run, data, rows).table
+    graphless = robustness.without_graph(data, rows, config).table
     assert graphless.num_nodes.max() == graphless.num_edges.max() == 0
     assert (graphless.self_node == -1).all()
-    fewer = robustness.with_fewer_edges(run, data, rows).table
+    fewer = robustness.with_fewer_edges(data, rows, config).table
     for row in rows:
         kept, whole = (edges_of(table, row) for table in (fewer, data.table))
         assert set(kept) < set(whole)
@@ -72,24 +75,24 @@ def edges_of(table, row) -> list[tuple[int, int]]:
     return list(zip(*ends, strict=True))
 
 
-def test_encoding_some_codes_gives_their_rows_of_the_table(run, table):
+def test_encoding_some_codes_gives_their_rows_of_the_table(model, table):
     rows = np.array([5, 100, 101, 400])
-    ids, weights, vectors = robustness.encode(run, table, rows, lambda data, rows: data)
+    ids, weights, vectors = robustness.encode(model, table, rows, robustness.unchanged)
     assert np.array_equal(ids, table.tokens[rows])
     assert weights == pytest.approx(table.weights[rows], abs=1e-5)
     assert vectors == pytest.approx(table.vectors[rows], abs=1e-5)
 
 
-def test_the_tokenizer_of_another_run_is_refused(run, table, data_dir):
+def test_the_tokenizer_of_another_run_is_refused(model, table, data_dir):
     labels = label_building.open_labels(DATA_SET, data_dir, progress=False).for_keys(table.keys)
     other = dataclasses.replace(table, codebook=table.codebook[::-1])
     with pytest.raises(InputError, match="not the tokenizer of the best checkpoint"):
-        robustness.measure(Context(other, labels), run)
+        robustness.measure(Context(other, labels), model)
 
 
-def test_dropping_more_leaves_less(run, table, data_dir):
+def test_dropping_more_leaves_less(model, table, data_dir):
     labels = label_building.open_labels(DATA_SET, data_dir, progress=False).for_keys(table.keys)
-    found = {(m.scope, m.metric, m.view): interval(m) for m in robustness.measure(Context(table, labels), run)}
+    found = {(m.scope, m.metric, m.view): interval(m) for m in robustness.measure(Context(table, labels), model)}
     assert {scope for scope, _, _ in found} == {NOTHING_DROPPED, NO_TEXT, NO_GRAPH, FEWER_EDGES}
     for view in ("vectors", "tokens"):
         similarity = {

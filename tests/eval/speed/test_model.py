@@ -70,7 +70,7 @@ def test_train(setting, opened_once):
 def test_memory(setting, opened_once):
     facts, rows = memory.measure(setting)
     assert facts["parameters"] == sum(x.size for x in jax.tree.leaves(opened_once.state.params))
-    held = sum(x.nbytes for x in jax.tree.leaves((opened_once.state, opened_once.tables)))
+    held = sum(x.nbytes for x in jax.tree.leaves((opened_once.state, opened_once.inputs.tables)))
     for row in rows:
         assert row["arguments_bytes"] > held
         assert row["planned_bytes"] >= row["arguments_bytes"] + row["scratch_bytes"]

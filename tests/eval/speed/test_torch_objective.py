@@ -38,19 +38,21 @@ def ready(request, data_dir, tmp_path_factory):
     setting = Setting(config, "icd", tmp_path_factory.mktemp("speed")).prepared()
     opened = open_run(setting, progress=False)
     # So few codes have no small shape of their own.
-    opened.builder.budgets = dataclasses.replace(opened.builder.budgets, small=(40, 48))
+    builder = opened.inputs.builder
+    builder.budgets = dataclasses.replace(builder.budgets, small=(40, 48))
     return opened
 
 
 @pytest.fixture(scope="module")
 def flax_side(ready):
     """The batch, the loss and the gradients by Flax."""
-    batch = ready.train_source()[0]
-    placed = sharding.place_batch(batch, ready.mesh)
+    inputs, structure = ready.inputs, ready.programs.structure
+    batch = inputs.train_source(1)[0]
+    placed = sharding.place_batch(batch, inputs.mesh)
 
     def loss(params):
-        model = ready.structure.model(params, ready.state.fixed)
-        terms, _ = steps.score(model, placed, ready.tables, jax.random.key(0), ready.config)
+        model = structure.model(params, ready.state.fixed)
+        terms, _ = steps.score(model, placed, inputs.tables, jax.random.key(0), ready.config)
         return totals(terms)["total_loss"]
 
     # Run once: well optimized code would take longer to make than it saves.
@@ -66,7 +68,8 @@ def test_loss_and_gradients(ready, flax_side, tiers):
     batch, value, gradients = flax_side
     assert batch.small == (40, 48)
     model = speed_torch.build(ready, with_encoder=False)
-    tables, most = ready.data.tables(), ready.data.sizes().max_nodes
+    data = ready.inputs.data
+    tables, most = data.tables(), data.sizes().max_nodes
     arrays = to_arrays(batch, tables, most, torch.device("cpu"))
     loss = Objective(model, ready.config, tiers=tiers)(arrays)
     loss.backward()
@@ -80,11 +83,11 @@ def test_loss_and_gradients(ready, flax_side, tiers):
 
 
 def test_padded_batch_holds_wordpieces(ready):
-    batch = ready.train_source()[0]
-    wide = speed_torch.padded(ready, batch, 8)
+    batch = ready.inputs.train_source(1)[0]
+    wide = speed_torch.padded(ready.inputs, batch, 8)
     assert wide.text.shape == (8, 512)
     assert (wide.index == batch.index[:8]).all()
-    assert (wide.text_mask.sum(1) == ready.data.num_tokens(batch.index[:8])).all()
+    assert (wide.text_mask.sum(1) == ready.inputs.data.num_tokens(batch.index[:8])).all()
     assert wide.small is None
 
 

@@ -20,7 +20,7 @@ from medtok_jax.data.input_pipeline import (
     train_batches,
 )
 from medtok_jax.data.masking import Masked
-from medtok_jax.data.sampling import Sampler, Sizes, draw
+from medtok_jax.data.sampling import CodeSizes, Sampler, draw
 from preprocessing.common.ragged import offsets_of
 from tests.helpers.small_world import FACTS
 
@@ -317,8 +317,8 @@ def test_states_on_the_device_make_the_same_batch(data):
 def test_sizes_are_those_of_what_is_shown(data):
     sampler = make_source(data, ("maps_to",), batch_size=12, mask_positives=0.6, modality_dropout=0.2).sampler
     rows, hidden = sampler.batch_rows(5)[0], sampler.masked(5)
-    sizes = Sizes.shown(data, rows, hidden, sampler.relations)
-    whole = Sizes.whole(data, rows)
+    sizes = CodeSizes.visible(data, rows, hidden, sampler.relations)
+    whole = CodeSizes.unmasked(data, rows)
     assert (sizes.nodes < whole.nodes).any()
     batch = BatchBuilder(data, ONE_SHAPE, num_stacks=1, local_stacks=[0], positive_relations=("maps_to",))(
         rows, np.ones(12, bool), np.full(12, -1), hidden

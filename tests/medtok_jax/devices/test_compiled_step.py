@@ -8,7 +8,7 @@ from medtok_jax.devices.memory import StepMemory, device_memory
 
 
 def make() -> CompiledStep:
-    return CompiledStep(lambda state, batch: (state + batch["x"].sum(), batch["x"] @ batch["x"].T), batch_place=1)
+    return CompiledStep(lambda state, batch: (state + batch["x"].sum(), batch["x"] @ batch["x"].T), batch_position=1)
 
 
 def test_each_batch_shape_is_compiled_once():
@@ -29,7 +29,7 @@ def test_calling_compiles_by_itself():
 
 
 def test_memory():
-    step = CompiledStep(lambda x: (jnp.sort(x @ x.T).sum(), x * 2), batch_place=0, donate_argnums=0)
+    step = CompiledStep(lambda x: (jnp.sort(x @ x.T).sum(), x * 2), batch_position=0, donate_argnums=0)
     assert step.memory is None
     step.compile(jnp.ones((256, 64)))
     small = step.memory

@@ -29,9 +29,9 @@ def test_round_trip(finished_run, run_config, exported):
     assert saved.variables.keys() == variables.keys()
     for name, array in variables.items():
         np.testing.assert_array_equal(saved.variables[name], array, err_msg=name)
-    about = found.about()
-    assert (list(saved.node_types), list(saved.relation_names)) == (about["node_types"], about["relation_names"])
-    assert (saved.fingerprint, saved.encoder) == (about["fingerprint"], about["encoder"])
+    metadata = found.metadata()
+    assert (list(saved.node_types), list(saved.relation_names)) == (metadata["node_types"], metadata["relation_names"])
+    assert (saved.fingerprint, saved.encoder) == (metadata["fingerprint"], metadata["encoder"])
     assert saved.config.model.to_dict() == run_config.model.to_dict()
     assert (saved.sizes.num_nodes, saved.sizes.text_width) == (saved.graph.num_nodes, 384)
     assert saved.neighborhood.codes_are_nodes

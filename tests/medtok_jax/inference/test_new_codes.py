@@ -11,7 +11,7 @@ from medtok_jax import config
 from medtok_jax.data import code_table
 from medtok_jax.inference import model_reader, model_writer
 from medtok_jax.inference.new_codes import NewCode, NewCodeEncoder
-from medtok_jax.models.quantizer import Regions
+from medtok_jax.regions import Regions
 from preprocessing import medtok_codes
 from preprocessing.common.errors import InputError
 from tests.helpers.small_graph import of_table

@@ -6,17 +6,18 @@ import pytest
 from medtok_jax import MedTokTokenizer
 from medtok_jax.devices import sharding
 from medtok_jax.inference import vocabulary
+from medtok_jax.inference.trained import TrainedModel, open_trained
 from medtok_jax.lookup.directory import TokenizerDirectory
 from medtok_jax.tokenize import commands
-from medtok_jax.training import checkpoints, setup
+from medtok_jax.training import checkpoints
 
 LOOK_UP = ("tokens.parquet", "codebook.safetensors")
 
 
 @pytest.fixture(scope="module")
-def opened(finished_run, compiled_once):
+def opened(finished_run, compiled_once) -> TrainedModel:
     """The finished run, opened to be used."""
-    return setup.open_trained(finished_run[0], progress=False)
+    return open_trained(finished_run[0], progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -27,26 +28,27 @@ def trained(finished_run) -> TokenizerDirectory:
 
 def test_the_table_equals_the_model_on_the_spot(opened, trained):
     """In other company than when the table was written: codes at random, and the last batch half empty."""
-    table = opened.data.table
+    inputs, state = opened.inputs, opened.state
+    table = inputs.data.table
     row_of = {key: row for row, key in enumerate(trained.table["key"].to_pylist())}
-    order, size = np.random.default_rng(0).permutation(len(table)), opened.config.train.batch_size
+    order, size = np.random.default_rng(0).permutation(len(table)), inputs.batch_size
     seen = 0
     for start in range(0, len(order), size):
         rows = np.resize(order[start : start + size], size)
         valid = np.arange(size) < len(order) - start
-        batch = sharding.place_batch(opened.whole_builder(rows, valid, np.full(size, -1)), opened.mesh)
-        index, ids, weights, *_ = opened.tokenize_step(opened.state.params, opened.state.fixed, batch, opened.tables)
+        batch = sharding.place_batch(inputs.unmasked_builder(rows, valid, np.full(size, -1)), inputs.mesh)
+        index, tokens, _ = opened.programs.tokenize_step(state.params, state.fixed, batch, inputs.tables)
         index = np.asarray(index)
         kept = np.flatnonzero(index >= 0)
         places = [row_of[key] for key in table.key[index[kept]]]
-        np.testing.assert_array_equal(np.asarray(ids)[kept], trained.ids[places])
-        np.testing.assert_allclose(np.asarray(weights)[kept], trained.weights[places], atol=1e-4)
+        np.testing.assert_array_equal(np.asarray(tokens.ids)[kept], trained.ids[places])
+        np.testing.assert_allclose(np.asarray(tokens.weights)[kept], trained.weights[places], atol=1e-4)
         seen += len(kept)
     assert seen == len(row_of) == trained.config.codes
 
 
 def test_the_directory_says_what_it_is(opened, trained):
-    table, config = opened.data.table, trained.config
+    table, config = opened.inputs.data.table, trained.config
     rows = np.argsort(table.key)
     for name in ("key", "system", "code", "description"):
         assert trained.table[name].to_pylist() == getattr(table, name)[rows].tolist()
@@ -56,8 +58,7 @@ def test_the_directory_says_what_it_is(opened, trained):
     assert [("train", "validation", "test").index(s) for s in trained.table["split"].to_pylist()] == [
         splits[key] for key in trained.table["key"].to_pylist()
     ]
-    quantizer = opened.structure.model(opened.state.params, opened.state.fixed).quantizer
-    np.testing.assert_array_equal(trained.codebook, np.asarray(quantizer.codebook()))
+    np.testing.assert_array_equal(trained.codebook, opened.codebook())
     assert config.data_set == {"name": opened.config.data.name, "fingerprint": table.fingerprint}
     assert config.training["step"] == checkpoints.find(opened.workdir, prefer="best").step
     assert {"model.safetensors", "model_config.json"} < set(config.files)
@@ -103,7 +104,7 @@ def test_interrupted_and_gone_on_it_is_the_same_bytes(opened, tmp_path, monkeypa
     assert not output.exists()
     assert len(list((tmp_path / "tok.parts").glob("*.npz"))) == 2
     metrics = vocabulary.write_tokenizer(opened, output, progress=False)
-    in_all = -(-len(opened.data.selected) // (2 * opened.config.train.batch_size))
+    in_all = -(-len(opened.inputs.data.selected) // (2 * opened.inputs.batch_size))
     assert len(calls) == in_all + 1
     assert [path.name for path in tmp_path.iterdir()] == ["tok"]
     whole = tmp_path / "whole"
@@ -118,20 +119,20 @@ def test_parts_of_another_plan_are_thrown_away(opened, tmp_path, monkeypatch):
     (folder / "plan.json").write_text("{}")
     (folder / "000000.npz").write_text("of another run")
     vocabulary.write_tokenizer(opened, tmp_path / "tok", progress=False)
-    assert TokenizerDirectory.read(tmp_path / "tok").config.codes == len(opened.data.selected)
+    assert TokenizerDirectory.read(tmp_path / "tok").config.codes == len(opened.inputs.data.selected)
 
 
 def test_the_whole_vocabulary_of_a_run_on_a_sample(finished_run, trained, tmp_path, monkeypatch, capsys):
     """As if the run had been trained on 100 codes: the command takes all of the data set all the same."""
-    about = checkpoints.Found.about
+    metadata = checkpoints.Checkpoint.metadata
 
     def of_a_sample(found):
-        saved = about(found)
+        saved = metadata(found)
         saved["config"]["data"]["sample_size"] = 100
         return saved
 
-    monkeypatch.setattr(checkpoints.Found, "about", of_a_sample)
-    assert len(setup.open_trained(finished_run[0], progress=False).data.selected) == 100
+    monkeypatch.setattr(checkpoints.Checkpoint, "metadata", of_a_sample)
+    assert len(open_trained(finished_run[0], progress=False).inputs.data.selected) == 100
     commands.write_vocabulary(finished_run[0], tmp_path / "tok")
     assert f"{trained.config.codes} codes; codebook in use: text" in capsys.readouterr().out
     for name in LOOK_UP:

@@ -10,8 +10,8 @@ from flax import nnx
 from sklearn.cluster import KMeans
 
 from medtok_jax.models import kmeans as module
-from medtok_jax.models.kmeans import fit_codebook, fit_region, kmeans
-from medtok_jax.models.quantizer import Quantizer
+from medtok_jax.models.codebook import Quantizer
+from medtok_jax.models.kmeans import fit_region, fit_regions, kmeans
 from medtok_jax.regions import REGIONS, Regions
 
 WIDTH = 5
@@ -100,7 +100,7 @@ def make(kind: str, regions: Regions, num_tokens: int = 3, **options) -> Quantiz
 def test_a_codebook_is_fitted_region_by_region():
     quantizer = make("top_k", Regions(text=6, graph=6, shared=8))
     points = {name: quantizer.prepare(jnp.asarray(blobs(100, seed))) for seed, name in enumerate(REGIONS)}
-    rows = np.asarray(fit_codebook(jax.random.key(0), points, quantizer))
+    rows = np.asarray(fit_regions(jax.random.key(0), points, quantizer))
     assert rows.shape == (20, WIDTH)
     quantizer.set_codebook(jnp.asarray(rows))
     for name in REGIONS:

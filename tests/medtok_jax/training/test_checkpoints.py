@@ -1,7 +1,10 @@
 """Checkpoints: what is saved comes back, what is damaged is told in one sentence."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+import orbax.checkpoint as ocp
 import pytest
 from flax import nnx
 
@@ -21,15 +24,37 @@ def test_the_state_and_what_is_said_of_it_come_back(tmp_path, state):
     checkpoints.save(tmp_path, "last", state, {"best_total_loss": 1.5})
     found = checkpoints.find(tmp_path)
     assert found.step == 7
-    assert found.about() == {"best_total_loss": 1.5}
+    assert found.metadata() == {"best_total_loss": 1.5}
     back = found.restore(state)
     np.testing.assert_array_equal(back.params["kernel"].get_value(), state.params["kernel"].get_value())
     np.testing.assert_array_equal(back.opt_state[0], state.opt_state[0])
 
 
+def test_the_optimizer_is_saved_by_name(tmp_path):
+    params = nnx.state(nnx.Linear(3, 2, rngs=nnx.Rngs(0)), nnx.Param)
+    optimizer = optax.MultiSteps(optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3)), 2)
+    state = TrainState(step=jnp.int32(1), params=params, fixed=nnx.State({}), opt_state=optimizer.init(params))
+    checkpoints.save(tmp_path, "last", state, {})
+    back = checkpoints.find(tmp_path).restore(state)
+    assert jax.tree.structure(back) == jax.tree.structure(state)
+    jax.tree.map(np.testing.assert_array_equal, back, state)
+    saved = ocp.StandardCheckpointer().restore(tmp_path / "checkpoints/last/1/state")["opt_state"]
+    assert saved["inner_opt_state"]["1"]["0"]["mu"]["kernel"]["value"].shape == (3, 2)
+
+
+def test_the_writer_remembers_the_best_loss(tmp_path, state):
+    writer = checkpoints.CheckpointWriter(tmp_path, {"best_total_loss": None})
+    writer.save_best(state, 2.5)
+    writer.save_last(state)
+    assert writer.best_total_loss == 2.5
+    assert checkpoints.find(tmp_path).metadata() == {"best_total_loss": 2.5, "step": 7}
+    assert checkpoints.find(tmp_path / "checkpoints/last/7").step == 7
+
+
 def test_an_unfinished_checkpoint_is_not_found(tmp_path, state):
     checkpoints.save(tmp_path, "last", state, {})
-    (tmp_path / "checkpoints/last/7/_CHECKPOINT_METADATA").unlink()
+    # Orbax writes under such a name and renames the folder last.
+    (tmp_path / "checkpoints/last/7").rename(tmp_path / "checkpoints/last/7.orbax-checkpoint-tmp")
     with pytest.raises(InputError, match="There is no checkpoint"):
         checkpoints.find(tmp_path)
 
@@ -46,7 +71,7 @@ def test_damaged_arrays_are_one_sentence(tmp_path, state):
 
 def test_damaged_metadata_is_one_sentence(tmp_path, state):
     checkpoints.save(tmp_path, "last", state, {"step": 7})
-    for path in (tmp_path / "checkpoints/last/7/about").rglob("metadata"):
+    for path in (tmp_path / "checkpoints/last/7/metadata").rglob("metadata"):
         path.write_text("{")
     with pytest.raises(InputError, match="is damaged"):
-        checkpoints.find(tmp_path).about()
+        checkpoints.find(tmp_path).metadata()

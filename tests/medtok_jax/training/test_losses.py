@@ -8,8 +8,8 @@ from flax import nnx
 from ml_collections import ConfigDict
 from scipy.special import logsumexp, rel_entr, softmax
 
+from medtok_jax.models.codebook import Quantizer
 from medtok_jax.models.outputs import Embeddings, View
-from medtok_jax.models.quantizer import Quantizer
 from medtok_jax.regions import Regions
 from medtok_jax.training import losses
 

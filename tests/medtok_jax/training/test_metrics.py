@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from medtok_jax.models.codebook import Quantizer
 from medtok_jax.models.outputs import Embeddings, View
-from medtok_jax.models.quantizer import Quantizer
 from medtok_jax.regions import EMBEDDINGS, Regions
 from medtok_jax.training.metrics import CodebookUsage, WeightedSums, Window, describe_usage, quantization_metrics
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from medtok_jax.batch import MISSING
-from medtok_jax.config import LATER_FIELDS, differences, get_field, validate, with_later_fields
+from medtok_jax.config import validate
 from medtok_jax.data.dataset import load_data
 from medtok_jax.data.input_pipeline import BatchBuilder, Budgets
 from medtok_jax.text.encoder_files import resolve_text_encoder
@@ -69,19 +69,3 @@ def test_a_trained_text_encoder_needs_texts(tmp_path):
     config = small_config(tmp_path, data__modalities="graph", model__text_encoder_trainable=True)
     with pytest.raises(InputError, match="leaves no text to train"):
         validate(config, 1)
-
-
-def test_checkpoints_from_before_a_field(tmp_path):
-    """They are read with what they were trained with, and may be trained on."""
-    older = {name.replace(".", "__"): value for name, value in LATER_FIELDS.items()}
-    config = small_config(tmp_path, **older)
-    old = config.to_dict()
-    for name in LATER_FIELDS:
-        section, field = name.split(".")
-        del old[section][field]
-    whole = with_later_fields(old)
-    assert {name: get_field(whole, name) for name in LATER_FIELDS} == LATER_FIELDS
-    assert not differences(old, config)
-    changed = small_config(tmp_path, **older | {"data__modalities": "text"})
-    assert differences(old, changed) == ["data.modalities: both -> text"]
-    assert "modalities" not in old["data"]

@@ -5,8 +5,13 @@ import dataclasses
 import pytest
 
 from configs import default
-from medtok_jax.training.setup import keeps_states
+from medtok_jax.data import code_table
+from medtok_jax.text import cache as text_cache
+from medtok_jax.training import setup
+from medtok_jax.training.inputs import keeps_states
 from preprocessing.common.errors import InputError
+from preprocessing.graph.knowledge_graph import KnowledgeGraph
+from tests.helpers.small_run import small_config
 
 
 @dataclasses.dataclass
@@ -49,3 +54,29 @@ def test_states_lie_on_an_accelerator_with_room(decide, data):
 def test_states_that_do_not_fit_are_told(decide, data):
     with pytest.raises(InputError, match=r"data.states_on_device is 'yes', but .* do not fit"):
         decide("yes", Device(data.cache.states.nbytes // 2))
+
+
+class Opened(Exception):
+    """Everything has been read."""
+
+
+def test_the_data_set_and_the_text_encoder_are_read_once(data_dir, tmp_path, monkeypatch):
+    calls = []
+
+    def counted(name, function):
+        def call(*arguments, **options):
+            calls.append(name)
+            return function(*arguments, **options)
+
+        return call
+
+    def stop(*_, **__):
+        raise Opened
+
+    monkeypatch.setattr(code_table, "fingerprint", counted("fingerprint", code_table.fingerprint))
+    monkeypatch.setattr(KnowledgeGraph, "load", counted("graph", KnowledgeGraph.load))
+    monkeypatch.setattr(text_cache, "encoder_identity", counted("encoder", text_cache.encoder_identity))
+    monkeypatch.setattr(setup, "assemble", stop)
+    with pytest.raises(Opened):
+        setup.set_up(small_config(data_dir), tmp_path, progress=False)
+    assert sorted(calls) == ["encoder", "fingerprint", "graph"]

@@ -215,8 +215,8 @@ def test_there_and_back_bit_for_bit(pair, tmp_path):
     assert restored.keys() == saved.variables.keys()
     for name, array in saved.variables.items():
         np.testing.assert_array_equal(restored[name], array)
-    assert (found.step, found.about()["encoder"]) == (7, saved.encoder)
-    assert found.about()["config"]["model"] == saved.config.model.to_dict()
+    assert (found.step, found.metadata()["encoder"]) == (7, saved.encoder)
+    assert found.metadata()["config"]["model"] == saved.config.model.to_dict()
 
 
 def test_alone_or_in_a_padded_batch(default_folder):
@@ -307,7 +307,7 @@ def test_fine_tuned_weights_come_back(default_folder, tmp_path):
     restored = flatten(found.restore_variables())
     for name, weight in pytorch_weights.to_torch(restored).items():
         np.testing.assert_array_equal(weight, model.state_dict()[name].numpy(), err_msg=name)
-    assert found.about()["config"]["model"]["text_encoder_trainable"]
+    assert found.metadata()["config"]["model"]["text_encoder_trainable"]
     before = pytorch_weights.read_weights(default_folder / "model.safetensors")
     assert not np.array_equal(restored["params.text_head.kernel"].T, before["text_head.weight"])
     with pytest.raises(ValueError, match="not empty"):
@@ -349,7 +349,7 @@ def test_conversion_from_end_to_end(tokenizer_dir, tmp_path, capsys, monkeypatch
     assert content["checkpoint"]["step"] == 7
     assert not {"data_dir", "cache_dir"} & content["checkpoint"]["config"]["data"].keys()
     restore.restore(tmp_path / "out", tmp_path / "run")
-    config = checkpoints.find(tmp_path / "run", prefer="best").about()["config"]
+    config = checkpoints.find(tmp_path / "run", prefer="best").metadata()["config"]
     assert config["augment"]["edge_dropout"] == 0.1, "what the directory does not keep is as in configs/default.py"
     monkeypatch.setattr(pytorch_weights, "to_torch", lambda variables: {n: -x for n, x in to_torch(variables).items()})
     with pytest.raises(UserError, match="differs from the Flax model"):

@@ -1,4 +1,4 @@
-"""The quantizer against loops over rows in NumPy (model.md section 3)."""
+"""The codebook and its searches against loops over rows in NumPy (model.md section 3)."""
 
 import itertools
 
@@ -9,16 +9,8 @@ import pytest
 from flax import nnx
 from scipy.optimize import nnls
 
-from medtok_jax.models.quantizer import (
-    EmaState,
-    FrozenBasis,
-    Quantizer,
-    l2_normalize,
-    largest,
-    mixing_weights,
-    rotation_trick,
-    straight_through,
-)
+from medtok_jax.models.codebook import EmaState, FrozenBasis, Quantizer, rotation_trick, straight_through
+from medtok_jax.models.search import l2_normalize, largest, mixing_weights
 from medtok_jax.regions import REGIONS, Regions
 
 SIZES = Regions(text=7, graph=5, shared=9)
