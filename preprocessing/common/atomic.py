@@ -1,4 +1,4 @@
-"""The one way to write a file or a folder: readers find the old or the new content, complete, at every moment.
+"""Write a file or a folder so that readers find the old or the new content, complete, at every moment.
 
 A writer works in a provisional file or folder beside the target (`.partial-XXXXXXXX-NAME`). What is written reaches the
 disk before it takes the target's name in one step: a rename, and for a folder that replaces another an exchange of
@@ -36,7 +36,7 @@ _NOT_EMPTY = (errno.ENOTEMPTY, errno.EEXIST)
 
 @contextlib.contextmanager
 def writing(path: str | os.PathLike, advice: str = ADVICE) -> Iterator[None]:
-    """Turns everything that the file system refuses in the body into one sentence about `path`.
+    """Turn everything that the file system refuses in the body into one sentence about `path`.
 
     Raises:
         InputError: naming `path`, the reason, and `advice`.
@@ -49,7 +49,7 @@ def writing(path: str | os.PathLike, advice: str = ADVICE) -> Iterator[None]:
 
 @contextlib.contextmanager
 def whole_file(path: str | os.PathLike, *, advice: str = ADVICE) -> Iterator[Path]:
-    """Yields a provisional path whose file takes the place of `path` when the body ends, and is removed if it fails.
+    """Yield a provisional path whose file takes the place of `path` when the body ends, and is removed if it fails.
 
     The provisional name ends in the same suffix. Folders above `path` are made.
 
@@ -77,7 +77,7 @@ def whole_file(path: str | os.PathLike, *, advice: str = ADVICE) -> Iterator[Pat
 
 @contextlib.contextmanager
 def whole_folder(path: str | os.PathLike, *, advice: str = ADVICE) -> Iterator[Path]:
-    """Yields a provisional folder that takes the place of `path` when the body ends, and is removed if it fails.
+    """Yield a provisional folder that takes the place of `path` when the body ends, and is removed if it fails.
 
     Folders above `path` are made. Readers of a folder that may be replaced call `recover` first.
 
@@ -102,7 +102,7 @@ def whole_folder(path: str | os.PathLike, *, advice: str = ADVICE) -> Iterator[P
 
 @contextlib.contextmanager
 def scratch_folder(path: str | os.PathLike, *, advice: str = ADVICE) -> Iterator[Path]:
-    """Yields a new folder beside `path`, on the same file system, and removes it in the end.
+    """Yield a new folder beside `path`, on the same file system, and removes it in the end.
 
     What killed processes left of such folders of `path` is removed first.
 
@@ -123,18 +123,18 @@ def scratch_folder(path: str | os.PathLike, *, advice: str = ADVICE) -> Iterator
 
 
 def write_text(path: str | os.PathLike, text: str, *, advice: str = ADVICE) -> None:
-    """Writes a UTF-8 file whole; see `whole_file`."""
+    """Write a UTF-8 file whole; see `whole_file`."""
     write_bytes(path, text.encode("utf-8"), advice=advice)
 
 
 def write_bytes(path: str | os.PathLike, content: bytes, *, advice: str = ADVICE) -> None:
-    """Writes a file whole; see `whole_file`."""
+    """Write a file whole; see `whole_file`."""
     with whole_file(path, advice=advice) as partial:
         partial.write_bytes(content)
 
 
 def write_json(path: str | os.PathLike, content: object, *, advice: str = ADVICE, **options: bool) -> None:
-    """Writes JSON, indented by one, whole; see `whole_file`. `options` go to `json.dumps`."""
+    """Write JSON, indented by one, whole; see `whole_file`. `options` go to `json.dumps`."""
     write_text(path, json.dumps(content, indent=1, **options) + "\n", advice=advice)
 
 
@@ -150,7 +150,7 @@ def put_in_place(partial: Path, path: Path) -> None:
 
 
 def recover(path: str | os.PathLike) -> None:
-    """Puts back the folder that a writer had moved aside when it was killed; does nothing if `path` is there.
+    """Put back the folder that a writer had moved aside when it was killed; does nothing if `path` is there.
 
     Whoever reads a folder that `whole_folder` may replace calls this first.
     """
@@ -165,7 +165,7 @@ def recover(path: str | os.PathLike) -> None:
 
 
 def append_line(path: str | os.PathLike, line: str, *, advice: str = ADVICE) -> None:
-    """Appends a line to a file that `read_lines` reads, and waits until it is on disk.
+    """Append a line to a file that `read_lines` reads, and waits until it is on disk.
 
     Half a line at the end, which a killed process or a full disk left, is removed first.
 
@@ -207,7 +207,7 @@ def read_lines(path: str | os.PathLike) -> list[str]:
 
 @contextlib.contextmanager
 def _writing_only(path: Path, advice: str, partial: Path) -> Iterator[None]:
-    """Turns what the file system refuses of writing to `partial` into one sentence; other errors are passed on."""
+    """Turn what the file system refuses of writing to `partial` into one sentence; other errors are passed on."""
     try:
         yield
     except OSError as error:
@@ -281,7 +281,7 @@ def _is_ours(partial: Path, lock: int) -> bool:
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Removes what killed writers of `path` left: provisional paths, and replaced folders if `path` is there."""
+    """Remove what killed writers of `path` left: provisional paths, and replaced folders if `path` is there."""
     for partial in _beside(path, PARTIAL):
         if partial.is_symlink():
             _remove(partial)
@@ -311,7 +311,7 @@ def _remove(partial: Path) -> None:
 
 
 def _discard(old: Path, path: Path) -> None:
-    """Removes a replaced folder, first from the names that `recover` would put back."""
+    """Remove a replaced folder, first from the names that `recover` would put back."""
     partial = _name(path, PARTIAL)
     with contextlib.suppress(OSError):
         old.rename(partial)
@@ -319,7 +319,7 @@ def _discard(old: Path, path: Path) -> None:
 
 
 def _replace_folder(partial: Path, path: Path) -> None:
-    """Gives a complete folder its name; `partial` is the folder that was there then, or nothing."""
+    """Give a complete folder its name; `partial` is the folder that was there then, or nothing."""
     while True:
         try:
             if not os.path.lexists(path):
@@ -359,7 +359,7 @@ def _exchange(first: Path, second: Path) -> bool:
 
 
 def _flush(path: Path) -> None:
-    """Waits until a file, or the names in a folder, have reached the disk."""
+    """Wait until a file, or the names in a folder, have reached the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -371,7 +371,7 @@ def _flush(path: Path) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Waits until a folder has reached the disk with everything in it."""
+    """Wait until a folder has reached the disk with everything in it."""
     paths = [folder]
     for root, folders, names in os.walk(folder):
         paths += [Path(root) / name for name in (*folders, *names)]

@@ -1,6 +1,6 @@
-"""How all command lines start and how they fail: one sentence on stderr and an exit status, no traceback.
+"""Start every command line, and end it where it fails: one sentence on stderr and an exit status, no traceback.
 
-Exit status: 0 done, 2 something given cannot be used, 1 another failure told in one sentence, 130 stopped by Ctrl-C,
+Exit status: 0 done, 2 something given cannot be used, 1 another failure, 130 stopped by Ctrl-C,
 143 by SIGTERM.
 """
 
@@ -20,11 +20,11 @@ from preprocessing.common.errors import InputError, UserError
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, handled like Ctrl-C, so that what was being written is cleaned up."""
+    """Raised for SIGTERM, which is handled like Ctrl-C, so that what was being written is cleaned up."""
 
 
 def run(main: Callable[[list[str]], None], *, check: Callable[[list[str]], None] | None = None) -> NoReturn:
-    """Parses absl flags and calls `main` with the program name and the arguments that are not flags.
+    """Parse absl flags and call `main` with the program name and the arguments that are not flags.
 
     Args:
         main: the command.
@@ -35,7 +35,7 @@ def run(main: Callable[[list[str]], None], *, check: Callable[[list[str]], None]
 
 @contextlib.contextmanager
 def importing(module: str) -> Iterator[None]:
-    """Around imports at the top of a command that need an extra: told in a sentence where the command is what runs.
+    """Surround imports that need an extra at the top of a command; a missing one ends the command with a sentence.
 
     Args:
         module: `__name__` of the module that imports.
@@ -50,7 +50,7 @@ def importing(module: str) -> Iterator[None]:
 
 
 def expect_arguments(argv: list[str], count: int, example: str) -> list[str]:
-    """The `count` arguments behind the program name.
+    """Return the `count` arguments behind the program name.
 
     Raises:
         InputError: more or fewer were given; the sentence shows `example`.
@@ -71,7 +71,7 @@ def table_console(width: int = 130) -> Console:
 
 
 def output_folder(path: str | Path) -> Path:
-    """A folder to write to, made where it is absent; to be asked for before the work, so that no result is lost.
+    """Return a folder to write to, made where it is absent; call it before the work, so that no result is lost.
 
     Raises:
         InputError: it cannot be made, or not be written to.
@@ -90,7 +90,7 @@ def output_folder(path: str | Path) -> Path:
 def _guarded(main: Callable[[list[str]], None], argv: list[str]) -> None:
     signal.signal(signal.SIGTERM, _terminate)
     if not flags.FLAGS["verbosity"].present:
-        # Libraries tell every file they write at the level that absl's `app` starts with.
+        # Libraries log every file they write at the level that absl's `app` starts with.
         logging.set_verbosity(logging.WARNING)
     try:
         main(argv)

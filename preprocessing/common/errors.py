@@ -1,4 +1,4 @@
-"""The exceptions a user is meant to read: one sentence each, printed without a traceback."""
+"""Define the exceptions that a user reads: one sentence each, printed without a traceback."""
 
 
 class UserError(ValueError):

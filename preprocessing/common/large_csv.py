@@ -1,4 +1,4 @@
-"""Reads a large comma-separated file in blocks, setting aside every line that would make a parser fail or slip.
+"""Read a large comma-separated file in blocks, setting aside every line that would make a parser fail or slip.
 
 A parser that meets an unbalanced quotation mark reads on until the next one and swallows the lines between. So lines
 are judged one by one first, by vectorized counts of their bytes, and only sound ones reach the parser. A quoted value
@@ -26,7 +26,7 @@ _NEWLINE, _RETURN, _QUOTE, _COMMA = 10, 13, 34, 44
 
 
 class Block(NamedTuple):
-    """Some sound rows of a file.
+    """Hold some sound rows of a file.
 
     Attributes:
         columns: name -> dictionary array (int32 -> string) of n rows.
@@ -48,14 +48,14 @@ def read_blocks(
     optional: Sequence[str] = (),
     fold_case: bool = False,
 ) -> Iterator[Block]:
-    """Yields the sound rows of a UTF-8 file with a header, in order; further columns and their order do not matter.
+    """Yield the sound rows of a UTF-8 file with a header, in order; further columns and their order do not matter.
 
     A line that is not UTF-8 is read as cp1252 and reported; nothing of it is lost.
 
     Args:
         path: the file, which may be compressed by gzip; a byte order mark and CRLF line ends are understood.
         columns: names of the columns that are needed.
-        rejects: told every line that is set aside.
+        rejects: gets every line that is set aside.
         block_bytes: bytes read at a time.
         optional: columns that are read where the file has them.
         fold_case: whether the header may be in capitals; `columns` and `optional` are in lower case then.
@@ -86,7 +86,7 @@ def read_blocks(
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[tuple[BinaryIO, Callable[[], int]]]:
-    """A file, decompressed where its name ends in .gz, and a function that tells the bytes of it read so far."""
+    """Yield a file, decompressed if its name ends in .gz, and a function that returns the bytes read of it so far."""
     try:
         with path.open("rb") as raw:
             if path.suffix == ".gz":
@@ -151,7 +151,7 @@ def _block(
 
 
 def _screen(path: Path, raw: bytes, line: int, width: int, rejects: Rejects) -> tuple[bytes, np.ndarray]:
-    """The lines of `raw` that have `width` columns, and their numbers, where the first line of `raw` is `line`."""
+    """Return the lines of `raw`, of which the first is `line`, that have `width` columns, and their numbers."""
     lines = line + np.arange(raw.count(b"\n"))
     raw, lines = _drop(path, raw, lines, _blank(raw), None, rejects)
     if b"\0" in raw:

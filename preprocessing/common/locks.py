@@ -1,4 +1,4 @@
-"""Locks between processes: one holder at a time, whom a second process is told by host, process number and time.
+"""Lock folders and files between processes; whoever is refused learns the host, number and start of the holder.
 
 The lock is one of the kernel (`flock`) on a small file, so a killed process never leaves a lock behind: at most the
 file stays, which the next holder takes over and removes.
@@ -29,7 +29,7 @@ _PATIENCE = 0.5
 def exclusive(
     folder: Path, *, file: str | None = None, wait: bool = False, advice: str = "choose another place"
 ) -> Iterator[int]:
-    """Holds the lock on a folder, or on one file of it, for as long as the body runs.
+    """Hold the lock on a folder, or on one file of it, for as long as the body runs.
 
     The lock file is `FOLDER/.lock` or `FOLDER/FILE.lock`; it says who holds it, and is removed in the end. Where the
     file system knows no locks, a warning is printed and the body runs without one.
@@ -67,7 +67,7 @@ def exclusive(
 
 @contextlib.contextmanager
 def shared(folder: Path, when_alone: Callable[[], None]) -> Iterator[None]:
-    """Holds a lock on an existing folder together with others that hold it this way.
+    """Hold a lock on an existing folder together with others that hold it this way.
 
     Args:
         folder: the folder.

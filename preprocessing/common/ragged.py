@@ -4,12 +4,12 @@ import numpy as np
 
 
 def offsets_of(counts: np.ndarray) -> np.ndarray:
-    """`[rows + 1]` int64 offsets of rows of the given lengths."""
+    """Return the `[rows + 1]` int64 offsets of rows of the given lengths."""
     return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
 
 
 def positions(offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the elements of some rows lie in the flat array.
+    """Return where the elements of some rows lie in the flat array.
 
     Returns:
         `[elements]` int64 positions, row after row, and the `[rows]` number of elements of each row.
@@ -21,6 +21,6 @@ def positions(offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def take(flat: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The elements of some rows, row after row, and the number of elements of each."""
+    """Return the elements of some rows, row after row, and the number of elements of each."""
     where, counts = positions(offsets, rows)
     return flat[where], counts

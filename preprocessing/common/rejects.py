@@ -1,4 +1,4 @@
-"""Rows that could not be used as they stood: counted, written down with file and line, never passed over in silence.
+"""Count rows that could not be used as they stood, and write each with its file, its line and the reason.
 
 A reader hands every such row to `Rejects.add` and goes on with the next one. What could be repaired without losing
 anything (a byte order mark, Windows line ends) goes to `Rejects.note`. Both end up in one CSV file with the columns
@@ -25,7 +25,7 @@ _UNPRINTABLE = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\ud800-\\udfff\
 
 
 class Rejects:
-    """Collects rejected rows; a context manager, whose file appears complete at its end or at `finish`.
+    """Collect rejected rows; a context manager, whose file appears complete at its end or at `finish`.
 
     Rows go to disk as they come, so a million of them take no memory. They stand in the order of `add`.
 
@@ -35,7 +35,7 @@ class Rejects:
     """
 
     def __init__(self, path: Path | None, root: Path | None = None):
-        """Opens `path` under a provisional name; None only counts.
+        """Open `path` under a provisional name; None only counts.
 
         Args:
             path: where the file is to appear.
@@ -69,7 +69,7 @@ class Rejects:
             self._whole.__exit__(kind, error, traceback)
 
     def add(self, file: Path | str, line: int, kind: str, reason: str, row: str | bytes = "") -> None:
-        """Records one row that was not used, or only in part.
+        """Record one row that was not used, or only in part.
 
         Args:
             file: where it stands. line: its line there, from 1; 0 speaks of the whole file.
@@ -82,20 +82,20 @@ class Rejects:
         self._write(name, line, kind, reason, row)
 
     def note(self, file: Path | str, line: int, kind: str) -> None:
-        """Counts one thing that was repaired; nothing was lost, and `strict` does not mind."""
+        """Count one thing that was repaired; nothing was lost, and `strict` does not mind."""
         name = self._name(file)
         self.notes[name, kind] += 1
         if self.notes[name, kind] == 1:
             self._write(name, line, kind, "repaired", "")
 
     def summary(self) -> list[tuple[str, str, str, int]]:
-        """`(file, kind, "rejected" or "repaired", rows)`, sorted."""
+        """Return rows `(file, kind, "rejected" or "repaired", rows)`, sorted."""
         rows = [(file, kind, "rejected", count) for (file, kind), count in self.counts.items()]
         rows += [(file, kind, "repaired", count) for (file, kind), count in self.notes.items()]
         return sorted(rows)
 
     def table(self) -> Table:
-        """`summary` for the terminal."""
+        """Return `summary` as a table for the terminal."""
         table = Table(title="Rows rejected or repaired", title_justify="left", title_style="bold")
         for header in ("file", "kind", "outcome"):
             table.add_column(header, overflow="fold")
@@ -105,7 +105,7 @@ class Rejects:
         return table
 
     def finish(self, strict: bool = False) -> None:
-        """Puts the file in place.
+        """Put the file in place.
 
         Raises:
             UserError: with `strict`, rows were rejected. All was read and the file is complete.
@@ -138,7 +138,7 @@ class Rejects:
 
 
 def _printable(text: str | bytes) -> str:
-    """`text` with control characters, bytes that are no UTF-8 and backslashes as backslash escapes, on one line."""
+    """Return `text` on one line, with control characters, backslashes and bytes that are no UTF-8 escaped."""
     if isinstance(text, bytes):
         text = text[: 4 * _LONGEST_ROW].decode("utf-8", "surrogateescape")
     shown = _UNPRINTABLE.sub(_escape, text[:_LONGEST_ROW])

@@ -1,8 +1,8 @@
-"""Reads text files line by line and tables row by row, whatever state they are in.
+"""Read text files line by line and tables row by row, whatever state they are in.
 
 A line that cannot be read is rejected, by file and line, and the next one is read. Values never span lines, so that an
 unbalanced quotation mark costs its own line only. Tables of millions of rows with heavy use of columns are read by
-`screened_csv` instead.
+`large_csv` instead.
 """
 
 import csv
@@ -29,14 +29,14 @@ _NOT_ALPHANUMERIC = re.compile(r"[^a-z0-9]+")
 
 
 class Line(NamedTuple):
-    """One line of a file: `number` from 1, `text` without its line end."""
+    """Hold one line of a file: `number` from 1, `text` without its line end."""
 
     number: int
     text: str
 
 
 class Row(NamedTuple):
-    """One row of a table: where it stands, the values asked for, and the whole row as it stands."""
+    """Hold one row of a table: where it stands, the values asked for, and the whole row as it stands."""
 
     line: int
     values: tuple[str, ...]
@@ -44,14 +44,14 @@ class Row(NamedTuple):
 
 
 def lines(path: Path, rejects: Rejects, *, cp1252: bool = False) -> Iterator[Line]:
-    """Yields the lines that are not blank.
+    """Yield the lines that are not blank.
 
     A line that is not UTF-8 is read as cp1252, and reported unless the file may be in cp1252. A byte order mark, CRLF
     line ends and the end-of-file mark of DOS are taken off and noted.
 
     Args:
         path: the file.
-        rejects: told every line that is not used.
+        rejects: gets every line that is not used.
         cp1252: whether the publisher writes cp1252.
 
     Raises:
@@ -111,10 +111,10 @@ def _decode(path: Path, number: int, raw: bytes, rejects: Rejects, cp1252: bool)
 
 
 def rows(path: Path, rejects: Rejects, *, separator: str, width: int) -> Iterator[Row]:
-    """Yields the rows, with all their values, of a table without header or quotation marks, such as RRF.
+    """Yield the rows, with all their values, of a table without header or quotation marks, such as RRF.
 
     Args:
-        path: the file, UTF-8. rejects: told every row that is not used.
+        path: the file, UTF-8. rejects: gets every row that is not used.
         separator: stands between values. width: values of a row, counting an empty one behind a last separator.
 
     Raises:
@@ -138,10 +138,10 @@ def table(
     quoted: bool = False,
     cp1252: bool = False,
 ) -> Iterator[Row]:
-    """Yields the rows of a table with a header; lines in front of the header are passed over.
+    """Yield the rows of a table with a header; lines in front of the header are passed over.
 
     Args:
-        path: the file. rejects: told every row that is not used.
+        path: the file. rejects: gets every row that is not used.
         columns: columns that are needed: name -> further names it may go by. Case, blanks and punctuation of names
             do not matter.
         optional: columns that may be absent, and then are the empty string; their values follow those of `columns`.
