@@ -247,7 +247,7 @@ def test_a_file_in_place_of_the_directory(tmp_path):
     ("arguments", "hint"),
     [
         (["--codes=medtok_codes/icd-group"], "'groups'"),
-        (["--nam=x"], "name"),
+        (["--code=x"], "Did you mean: codes"),
         (["extra"], "extra"),
         (["--codes=medtok_codes/icd", "--data_dir=/dev/null/x"], "cannot be written"),
     ],
