@@ -24,6 +24,10 @@ _LONGEST_ROW = 2000
 _UNPRINTABLE = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\ud800-\\udfff\\ufeff\\\\]")
 
 
+class _Dropped(Exception):
+    """Ends the writing of a file that is not wanted any more."""
+
+
 class Rejects:
     """Collect rejected rows; a context manager, whose file appears complete at its end or at `finish`.
 
@@ -66,7 +70,8 @@ class Rejects:
             self._publish()
         elif self._file is not None:
             self._file = None
-            self._whole.__exit__(kind, error, traceback)
+            # The file is dropped; the error of the body, such as a full disk, is not one of this file.
+            self._whole.__exit__(_Dropped, _Dropped(), None)
 
     def add(self, file: Path | str, line: int, kind: str, reason: str, row: str | bytes = "") -> None:
         """Record one row that was not used, or only in part.
