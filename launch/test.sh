@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs medtok_jax with what its tests need, and runs lint and all tests. Extra arguments go to pytest.
+# Installs medtok_jax with what its tests need, and runs lint and all tests but the thorough ones. Extra arguments go to
+# pytest: `-m thorough` runs those, `-m "not integration"` leaves out what starts a process, trains or builds a data set.
 # VENV and PYTHON may be set.
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
@@ -13,4 +14,4 @@ install_once test install_test
 ruff check .
 ruff format --check .
 # A file of tests stays in one process, so that what its tests share is made once.
-python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile "$@"
+python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile -m "not thorough" "$@"

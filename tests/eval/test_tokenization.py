@@ -12,16 +12,17 @@ from medtok_jax.lookup import directory
 from preprocessing import medtok_codes
 from preprocessing.common.errors import InputError
 from tests.helpers import hand_world, small_tokenizer
+from tests.helpers.small_run import DATA_SET
 
 
 @pytest.fixture(scope="module")
 def tokenizer(data_dir, tmp_path_factory):
     """Random tokens of the codes of a small data set."""
-    builder = medtok_codes.open_prepared("medtok_codes/icd-sample_600", data_dir)
+    builder = medtok_codes.open_prepared(DATA_SET, data_dir)
     keys = sorted(example["key"].decode() for split in ("train", "test") for example in builder.as_data_source(split))
     path = tmp_path_factory.mktemp("quality") / "tok"
     tokens = small_tokenizer.make_tokens(keys, embeddings=True)
-    name = {"name": "medtok_codes/icd-sample_600", "fingerprint": medtok_codes.fingerprint(builder)}
+    name = {"name": DATA_SET, "fingerprint": medtok_codes.fingerprint(builder)}
     directory.write(path, tokens, small_tokenizer.about() | {"data_set": name})
     return path
 
@@ -38,7 +39,7 @@ def test_the_command(tokenizer, data_dir, tmp_path):
     assert done.returncode == 0, done.stderr
     report = json.loads((output / "quality.json").read_text())
     assert report["split"] == "validation"
-    assert report["labels"]["data_set"] == "medtok_codes/icd-sample_600"
+    assert report["labels"]["data_set"] == DATA_SET
     families = {figure["family"] for figure in report["figures"]}
     assert families >= {"codebook", "identity", "tree", "seeds"}
     for figure in report["figures"]:

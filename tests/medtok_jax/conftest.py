@@ -1,8 +1,9 @@
 """Provide fixtures for the tests of the second floor: real objects for a small world of twelve codes."""
 
 import itertools
+import json
+import shutil
 
-import jax
 import numpy as np
 import pytest
 
@@ -106,27 +107,19 @@ def build(data):
 
 
 @pytest.fixture(scope="session")
-def compiled_once(tmp_path_factory):
-    """Runs share compiled programs; only what is compiled, not what it computes, is shared."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("xla")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    yield
-    jax.config.update("jax_compilation_cache_dir", None)
-
-
-@pytest.fixture(scope="session")
-def run_config(data_dir, compiled_once):
+def run_config(data_dir):
     """The configuration of `finished_run`."""
     return small_config(data_dir, train__grad_accum_steps=2)
 
 
 @pytest.fixture(scope="session")
-def finished_run(run_config, tmp_path_factory):
-    """A run from beginning to end: its work directory, not to be written to, and its summary."""
+def finished_run(run_config, once, tmp_path_factory):
+    """A run from beginning to end: its work directory, each process with its own copy, and its summary."""
     from medtok_jax import train
 
-    workdir = tmp_path_factory.mktemp("finished")
-    return workdir, train.train_and_evaluate(run_config, workdir)
+    shared = once("finished", lambda folder: train.train_and_evaluate(run_config, folder))
+    workdir = shutil.copytree(shared, tmp_path_factory.mktemp("run") / "finished")
+    return workdir, json.loads((workdir / "summary.json").read_text())
 
 
 @pytest.fixture(scope="session")

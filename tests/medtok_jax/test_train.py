@@ -223,7 +223,7 @@ def test_another_data_set_is_refused(finished, config, monkeypatch):
         setup.set_up(config, finished[0], progress=False)
 
 
-def test_a_loss_that_is_nan_stops_the_run(data_dir, compiled_once, tmp_path):
+def test_a_loss_that_is_nan_stops_the_run(data_dir, tmp_path):
     config = small_config(data_dir, train__lr=1e38, train__clip_norm=1e38, train__checkpoint_every=1)
     with pytest.raises(NonFiniteLoss, match=r"not finite at step [1-9]: .*="):
         train.train_and_evaluate(config, tmp_path)
@@ -232,7 +232,7 @@ def test_a_loss_that_is_nan_stops_the_run(data_dir, compiled_once, tmp_path):
     assert all(np.isfinite(array).all() for array in kept.values())
 
 
-def test_the_text_encoder_can_be_trained_in_bfloat16(data_dir, compiled_once, tmp_path):
+def test_the_text_encoder_can_be_trained_in_bfloat16(data_dir, tmp_path):
     config = small_config(
         data_dir,
         model__text_encoder_trainable=True,

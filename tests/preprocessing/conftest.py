@@ -6,8 +6,7 @@ from preprocessing import medtok_codes
 from preprocessing.graph import icd_graph, knowledge_graph
 from preprocessing.sources import icd
 from preprocessing.sources.tabular import read_tabular
-
-SMALL = "medtok_codes/icd-sample_400"
+from tests.helpers.small_run import DATA_SET
 
 
 @pytest.fixture(scope="session")
@@ -32,13 +31,8 @@ def graph(facts):
 
 
 @pytest.fixture(scope="session")
-def small_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("tfds")
-
-
-@pytest.fixture(scope="session")
-def small(small_dir):
-    return medtok_codes.prepare(SMALL, small_dir, progress=False)
+def small(data_dir):
+    return medtok_codes.prepare(DATA_SET, data_dir, progress=False)
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,7 @@ from preprocessing.common.errors import InputError
 from preprocessing.graph.knowledge_graph import KnowledgeGraph
 from preprocessing.json_export import LISTS, export_json, file_name
 from tests.helpers.paths import ROOT
-
-SMALL = "medtok_codes/icd-sample_400"
+from tests.helpers.small_run import DATA_SET
 
 
 @pytest.fixture(scope="module")
@@ -111,9 +110,9 @@ def command(*arguments):
     )
 
 
-def test_command(small_dir, small_examples, tmp_path):
+def test_command(data_dir, small_examples, tmp_path):
     key = small_examples["test"][0]["key"].decode()
-    result = command(f"--codes={SMALL}", f"--data_dir={small_dir}", f"--output={tmp_path / 'out'}", f"--keys={key}")
+    result = command(f"--codes={DATA_SET}", f"--data_dir={data_dir}", f"--output={tmp_path / 'out'}", f"--keys={key}")
     assert result.returncode == 0, result.stderr
     assert "train 0, validation 0, test 1" in result.stdout
     assert json.loads((tmp_path / "out" / "graphs.jsonl").read_text())["graph"]["key"] == key

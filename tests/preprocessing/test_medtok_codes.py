@@ -18,8 +18,7 @@ from preprocessing.graph.icd_graph import EDGE_TYPES, FIRST_KEPT, PRIORITY
 from preprocessing.graph.knowledge_graph import KnowledgeGraph
 from preprocessing.graph.neighborhoods import neighbor_table, subgraphs
 from tests.helpers.paths import ROOT
-
-SMALL = "medtok_codes/icd-sample_400"
+from tests.helpers.small_run import DATA_SET
 
 
 def command(*arguments, **environment):
@@ -41,7 +40,7 @@ def files(directory):
 def test_examples_are_the_codes_with_their_subgraphs(small, small_examples, vocabulary, facts, graph):
     examples = [example for split in small_examples.values() for example in split]
     records = {record.key: record for record in vocabulary}
-    assert 380 < len(examples) <= 400
+    assert 580 < len(examples) <= 600
     table = neighbor_table(graph, hub_cap=16, priority=PRIORITY, first_kept=FIRST_KEPT)
     for example in examples:
         record = records[example["key"].decode()]
@@ -82,23 +81,23 @@ def test_no_tensorflow():
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory):
     directory = tmp_path_factory.mktemp("elsewhere") / "deep" / "er"
-    flags = (f"--codes={SMALL}", f"--data_dir={directory}")
+    flags = (f"--codes={DATA_SET}", f"--data_dir={directory}")
     return directory, command("preprocessing.medtok_codes", *flags, PYTHONHASHSEED="77")
 
 
-def test_a_build_in_another_process_and_place_is_byte_identical(small, small_dir, elsewhere):
+def test_a_build_in_another_process_and_place_is_byte_identical(small, data_dir, elsewhere):
     directory, result = elsewhere
     assert result.returncode == 0, result.stderr
     assert "train" in result.stdout
-    assert files(directory) == files(small_dir)
-    other = medtok_codes.prepare(SMALL, directory)
+    assert files(directory / "medtok_codes") == files(data_dir / "medtok_codes")
+    other = medtok_codes.prepare(DATA_SET, directory)
     assert medtok_codes.fingerprint(other) == medtok_codes.fingerprint(small)
     assert str(directory) not in (Path(other.data_path) / "dataset_info.json").read_text()
 
 
 def test_fingerprint_sees_records_and_graph(elsewhere):
     directory, _ = elsewhere
-    builder = medtok_codes.prepare(SMALL, directory)
+    builder = medtok_codes.prepare(DATA_SET, directory)
     before = medtok_codes.fingerprint(builder)
     for file in [next(Path(builder.data_path).glob("*train*")), medtok_codes.graph_path(builder) / "relation.npy"]:
         content = file.read_bytes()
@@ -194,7 +193,7 @@ def test_sigterm_cleans_up(tmp_path):
 
 
 def copy_of(small, tmp_path):
-    path = medtok_codes.dataset_path(SMALL, tmp_path)
+    path = medtok_codes.dataset_path(DATA_SET, tmp_path)
     for file, content in files(Path(small.data_path)).items():
         (path / file).parent.mkdir(parents=True, exist_ok=True)
         (path / file).write_bytes(content)
@@ -205,12 +204,12 @@ def copy_of(small, tmp_path):
 @pytest.mark.parametrize("content", [None, b"{broken"])
 def test_damaged_directories_are_one_sentence(small, tmp_path, damaged, content):
     path = copy_of(small, tmp_path)
-    assert medtok_codes.prepare(SMALL, tmp_path)
+    assert medtok_codes.prepare(DATA_SET, tmp_path)
     (path / damaged).unlink()
     if content is not None:
         (path / damaged).write_bytes(content)
     with pytest.raises(InputError, match="delete"):
-        medtok_codes.prepare(SMALL, tmp_path)
+        medtok_codes.prepare(DATA_SET, tmp_path)
 
 
 def test_damaged_records_and_foreign_directories(small, tmp_path):
@@ -220,10 +219,10 @@ def test_damaged_records_and_foreign_directories(small, tmp_path):
     for damaged in (content[: len(content) // 4], b"x" * 1000, b""):
         records.write_bytes(damaged)
         with pytest.raises(InputError, match="does not hold a complete"):
-            medtok_codes.prepare(SMALL, tmp_path)
+            medtok_codes.prepare(DATA_SET, tmp_path)
     records.unlink()
     with pytest.raises(InputError, match="does not hold a complete"):
-        medtok_codes.prepare(SMALL, tmp_path)
+        medtok_codes.prepare(DATA_SET, tmp_path)
     foreign = medtok_codes.dataset_path("medtok_codes/icd", tmp_path)
     foreign.mkdir(parents=True)
     (foreign / "letter.txt").write_text("dear reader")
@@ -240,7 +239,7 @@ def test_a_sample_that_leaves_a_split_empty_is_refused(tmp_path):
 def test_a_file_in_place_of_the_directory(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
-        medtok_codes.prepare(SMALL, tmp_path / "file")
+        medtok_codes.prepare(DATA_SET, tmp_path / "file")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from preprocessing.common.errors import InputError, UserError
@@ -194,7 +194,6 @@ def test_an_absent_file(tmp_path):
 SPOILERS = st.sampled_from([spoil for spoil, _, stays in SPOILED.values() if not stays])
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from(sorted(ROW_COUNTS)), st.integers(0, 8), st.integers(0, 8)), min_size=1),
     st.dictionaries(st.integers(1, 60), SPOILERS, max_size=8),

@@ -2,7 +2,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import label_ranking_average_precision_score, top_k_accuracy_score
 from sklearn.metrics.pairwise import cosine_similarity
@@ -26,7 +26,6 @@ def in_every_order(above: int, level: int, targets: int) -> np.ndarray:
 
 
 @given(st.integers(0, 4), st.integers(0, 4), st.integers(1, 3), st.integers(1, 9))
-@settings(max_examples=60, deadline=None)
 def test_ties_are_worth_what_a_random_order_gives(above, level, targets, k):
     places = in_every_order(above, level, targets)
     case = [np.array([value]) for value in (above, level, targets)]

@@ -14,13 +14,12 @@ from preprocessing.dataset.inputs import sampled
 from preprocessing.dataset.name import parse_name
 from preprocessing.dataset.sample import sample
 from preprocessing.sources.icd import vocabulary
-
-NAME = "medtok_codes/icd-sample_600"
+from tests.helpers.small_run import DATA_SET
 
 
 @pytest.fixture(scope="module")
 def builder(data_dir):
-    return medtok_codes.open_prepared(NAME, data_dir)
+    return medtok_codes.open_prepared(DATA_SET, data_dir)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from medtok_jax.batch import MISSING, ORDINARY, SELF, TIER, join_tiers, split_tiers, with_states
@@ -60,7 +60,6 @@ def resized(data, nodes: list[int], edges: list[int]):
     return dataclasses.replace(data, table=table, selected=np.arange(rows), text_id=np.arange(rows) % 11)
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     sizes=st.lists(st.tuples(st.integers(0, 64), st.integers(0, 400)), min_size=1, max_size=20),
     a_device=st.integers(1, 24),

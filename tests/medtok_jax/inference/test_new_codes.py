@@ -26,7 +26,7 @@ def folder(finished_run, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def encoder(folder, compiled_once):
+def encoder(folder):
     return NewCodeEncoder.from_directory(folder)
 
 

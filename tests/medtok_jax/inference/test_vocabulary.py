@@ -15,7 +15,7 @@ LOOK_UP = ("tokens.parquet", "codebook.safetensors")
 
 
 @pytest.fixture(scope="module")
-def opened(finished_run, compiled_once) -> TrainedModel:
+def opened(finished_run) -> TrainedModel:
     """The finished run, opened to be used."""
     return open_trained(finished_run[0], progress=False)
 

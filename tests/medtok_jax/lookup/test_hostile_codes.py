@@ -5,7 +5,7 @@ import string
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from medtok_jax import MedTokTokenizer
@@ -50,7 +50,6 @@ things = st.one_of(
     st.just(object()),
 )
 nested = st.recursive(things, lambda inner: st.lists(inner, max_size=4) | st.tuples(inner), max_leaves=12)
-EXAMPLES = settings(max_examples=2500, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +71,6 @@ def one_sentence(error: InputError) -> None:
     assert str(error).isprintable()
 
 
-@EXAMPLES
 @given(code=things, system=st.one_of(st.none(), names, things))
 def test_one_code(tokenizer, code, system):
     for ask in (tokenizer.look_up, lambda *a: tokenizer.look_up(*a, fallback="ancestors")):
@@ -92,7 +90,6 @@ def test_one_code(tokenizer, code, system):
             np.testing.assert_array_equal(found.ids, IDS[ROW[above]])
 
 
-@EXAMPLES
 @given(codes=st.lists(st.one_of(st.none(), texts), max_size=6))
 def test_many_codes_equal_one_by_one(tokenizer, codes):
     wanted = []
@@ -110,7 +107,6 @@ def test_many_codes_equal_one_by_one(tokenizer, codes):
         np.testing.assert_array_equal(found.input_ids, np.array(wanted, np.int32).reshape(-1, WIDTH))
 
 
-@EXAMPLES
 @given(codes=nested, fallback=st.sampled_from([None, "ancestors"]), padding=st.booleans())
 def test_anything_nested(tokenizer, codes, fallback, padding):
     try:
@@ -136,7 +132,6 @@ def test_a_megabyte(tokenizer, text):
         tokenizer.look_up("E11.9", text)
 
 
-@EXAMPLES
 @given(
     name=st.sampled_from(["encode_many", "decode", "embed", "neighbors", "tokenize", "__contains__"]),
     value=st.one_of(nested, st.lists(st.integers(-2, 50), max_size=20)),

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from medtok_jax.records.event_codes import MISSING, CodeMapper
@@ -174,7 +174,6 @@ _CODE = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
 @given(st.lists(st.tuples(_PREFIX, _CODE), max_size=8))
 def test_whatever_stands_there_is_mapped_to_the_same_code_or_not_at_all(events):
     mapper = CodeMapper(KEYS)

@@ -20,7 +20,7 @@ NAMES = ["Fever", "Abnormality of the eye", *(f"finger {number}" for number in r
 
 
 @pytest.fixture(scope="module", params=list(DTYPES))
-def both(request, tmp_path_factory, compiled_once):
+def both(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("cache")
     options = {"max_length": MAX_LENGTH, "progress": False}
     with pytest.MonkeyPatch.context() as patch:

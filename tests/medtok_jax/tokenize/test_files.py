@@ -224,7 +224,7 @@ def test_columns_are_found_by_their_usual_names(tmp_path):
     assert (row.number, row.code, row.system, row.description) == (1, "E11.9", "ICD10CM", "Type 2")
 
 
-def test_new_codes_are_encoded_by_the_model_in_their_place(finished_run, compiled_once, tmp_path):
+def test_new_codes_are_encoded_by_the_model_in_their_place(finished_run, tmp_path):
     tokenizer = MedTokTokenizer.from_pretrained(finished_run[0])
     known = tokenizer.key_at(7)
     rows = [

@@ -11,10 +11,10 @@ from preprocessing.common.errors import InputError
 from preprocessing.dataset import examples
 from preprocessing.dataset.beam import BeamPipeline
 from tests.helpers.published import write_release
+from tests.helpers.small_run import DATA_SET
 
 pytest.importorskip("apache_beam")
 
-SMALL = "medtok_codes/icd-sample_400"
 SPLITS = ("train", "validation", "test")
 
 
@@ -43,7 +43,7 @@ def files(builder):
 
 
 def test_the_direct_runner_writes_the_bytes_of_a_local_build(small, tmp_path):
-    beam = medtok_codes.prepare(SMALL, tmp_path, progress=False, beam=BeamPipeline())
+    beam = medtok_codes.prepare(DATA_SET, tmp_path, progress=False, beam=BeamPipeline())
     assert_same_examples(beam, small)
     names = [name for name in files(small) if not name.endswith("graph")]
     assert files(beam) == files(small)

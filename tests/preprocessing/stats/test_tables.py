@@ -18,14 +18,13 @@ from preprocessing.stats.columns import read_columns
 from preprocessing.stats.verification import checks_of
 from tests.helpers.paths import ROOT
 from tests.helpers.published import release_rows, write_release
-
-SMALL = "medtok_codes/icd-sample_400"
+from tests.helpers.small_run import DATA_SET
 
 
 @pytest.fixture(scope="module")
-def printed(small, small_dir):
+def printed(small, data_dir):
     console = Console(file=io.StringIO(), width=130)
-    tables.print_stats(SMALL, small_dir, console, progress=False)
+    tables.print_stats(DATA_SET, data_dir, console, progress=False)
     return console.file.getvalue()
 
 
@@ -94,14 +93,14 @@ def test_absent_data_set_says_how_to_build_it(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_sample_of_the_embedded_data_set_is_as_expected(small, small_dir, printed):
+def test_a_sample_of_the_embedded_data_set_is_as_expected(small, data_dir, printed):
     table = rows(printed, "Verification")
     total = f"{small.info.splits.total_num_examples:,}"
     for check in ("descriptions", "sound subgraphs", "codes with a graph"):
         assert table[check] == [total, total, "as expected"]
     assert table["codes: ICD10PCS"][0] == "a sample of 78,603"
     assert not [check for check in table.values() if check[-1] in ("differs", "absent")]
-    assert command("--strict", f"--data_dir={small_dir}", f"--codes={SMALL}").returncode == 0
+    assert command("--strict", f"--data_dir={data_dir}", f"--codes={DATA_SET}").returncode == 0
 
 
 @pytest.fixture(scope="module")

@@ -30,9 +30,6 @@ from medtok_jax.training import checkpoints  # noqa: E402
 from preprocessing.common.checksums import sha256_of_files  # noqa: E402
 from preprocessing.common.errors import InputError, UserError  # noqa: E402
 
-# Models of one shape are compiled once.
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 HIDDEN = 16
 # Together they take every path through the model.
 VARIANTS = {
