@@ -17,6 +17,15 @@ from tests.helpers.small_run import DATA_SET
 # The folder of one run of pytest: processes of pytest-xdist and those that tests start find it here.
 SHARED = "MEDTOK_TESTS_SHARED"
 
+# JAX reads these when it is imported, which tests and other `conftest.py` files do: all processes share what they
+# compile, and LLVM, where most of the time went, optimizes little; set the last to 0 to test what is compiled in earnest.
+MADE_HERE = SHARED not in os.environ
+if MADE_HERE:
+    os.environ[SHARED] = tempfile.mkdtemp(prefix="medtok-tests-")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(os.environ[SHARED]) / "xla")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
 # Fixtures that build a data set or train.
 BUILT = {"data_dir", "finished_run"}
 
@@ -28,15 +37,11 @@ settings.register_profile("thorough", max_examples=5000, **_COMMON)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the shared folder, and let every process keep compiled programs in it; JAX is not imported before."""
-    if SHARED not in os.environ:
-        folder = tempfile.mkdtemp(prefix="medtok-tests-")
-        config.add_cleanup(lambda: (os.environ.pop(SHARED), shutil.rmtree(folder, ignore_errors=True)))
-        os.environ[SHARED] = folder
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(os.environ[SHARED]) / "xla")
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+    """Choose how many examples `hypothesis` draws, and let the process that made the shared folder remove it."""
     thorough = "thorough" in config.getoption("-m").replace("not thorough", "")
     settings.load_profile("thorough" if thorough else "default")
+    if MADE_HERE:
+        config.add_cleanup(lambda: shutil.rmtree(os.environ.pop(SHARED), ignore_errors=True))
 
 
 @pytest.hookimpl(tryfirst=True)

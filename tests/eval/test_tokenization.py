@@ -1,8 +1,6 @@
 """The command line and the reports, on a tokenizer directory of real codes with random tokens."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
@@ -12,6 +10,7 @@ from medtok_jax.lookup import directory
 from preprocessing import medtok_codes
 from preprocessing.common.errors import InputError
 from tests.helpers import hand_world, small_tokenizer
+from tests.helpers.forked import run_module
 from tests.helpers.small_run import DATA_SET
 
 
@@ -28,8 +27,7 @@ def tokenizer(data_dir, tmp_path_factory):
 
 
 def run(*arguments):
-    command = [sys.executable, "-m", "eval.tokenization", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+    return run_module("eval.tokenization", *arguments)
 
 
 def test_the_command(tokenizer, data_dir, tmp_path):

@@ -38,3 +38,8 @@ def small_config(data_dir: Path, **overrides):
         else:
             config[section] = value
     return config.lock()
+
+
+def get_config(data_dir: str):
+    """The configuration of the run that tests share; to a command it is `small_run.py:DATA_DIR`."""
+    return small_config(Path(data_dir), train__grad_accum_steps=2)

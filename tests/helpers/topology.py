@@ -1,4 +1,4 @@
-"""Run one training step on all devices and print JSON, in a separate process that `test_distributed.py` starts."""
+"""Run one training step on several layouts of devices and print JSON, in a process that `test_distributed.py` starts."""
 
 import json
 import re
@@ -13,13 +13,22 @@ from medtok_jax.training import setup
 from medtok_jax.training.steps import CHECKED
 from tests.helpers.small_run import small_config
 
+# Name -> devices, parts of the codebook, whether token states lie on the devices.
+LAYOUTS = {
+    "one": (1, 1, "no"),
+    "eight": (8, 1, "no"),
+    "eight with states": (8, 1, "yes"),
+    "four by two": (8, 2, "no"),
+}
 
-def main(data_dir: str, workdir: str, model_parallel: str, states_on_device: str) -> None:
+
+def one_step(data_dir: Path, workdir: Path, devices: int, model_parallel: int, states_on_device: str) -> dict:
+    """Return what a step computes, and what its program gathers and reduces."""
     # Warm-up would make the first update zero.
-    options = {"train__warmup_steps": 1, "train__lr": 1e-2, "train__model_parallel": int(model_parallel)}
-    options["data__states_on_device"] = states_on_device
-    config = small_config(Path(data_dir), model__node_id_features=True, **options)
-    training = setup.set_up(config, Path(workdir), progress=False)
+    options = {"train__warmup_steps": 1, "train__lr": 1e-2, "train__model_parallel": model_parallel}
+    options |= {"train__num_devices": devices, "data__states_on_device": states_on_device}
+    config = small_config(data_dir, model__node_id_features=True, **options)
+    training = setup.set_up(config, workdir, progress=False)
     inputs, programs = training.inputs, training.programs
     batch = sharding.place_batch(inputs.train_source(training.plan.last_step)[5], inputs.mesh)
     arguments = (training.state, programs.empty_window(), batch, inputs.tables)
@@ -28,8 +37,8 @@ def main(data_dir: str, workdir: str, model_parallel: str, states_on_device: str
     norms = programs.term_gradient_norms(training.state, batch, inputs.tables)
     state, window, terms = programs.train_step(*arguments)
     state, window, later = programs.train_step(state, window, batch, inputs.tables)
-    found = {
-        "devices": jax.device_count(),
+    return {
+        "devices": inputs.mesh.size,
         "codes": sorted(np.asarray(batch.index).tolist()),
         "terms": dict(zip(CHECKED, np.asarray(terms).tolist(), strict=True)),
         "later": dict(zip(CHECKED, np.asarray(later).tolist(), strict=True)),
@@ -41,7 +50,6 @@ def main(data_dir: str, workdir: str, model_parallel: str, states_on_device: str
         "text": list(batch.text.shape),
         "cut": {name: list(leaf.sharding.shard_shape(leaf.shape)) for name, leaf in tables_of(state)},
     }
-    print(json.dumps(found))
 
 
 def tables_of(state) -> list:
@@ -49,6 +57,10 @@ def tables_of(state) -> list:
     leaves = jax.tree_util.tree_leaves_with_path(state)
     named = [(jax.tree_util.keystr(path), leaf) for path, leaf in leaves]
     return [(name, leaf) for name, leaf in named if "rows" in name or "'ids'" in name]
+
+
+def main(data_dir: str, workdir: str) -> None:
+    print(json.dumps({name: one_step(Path(data_dir), Path(workdir) / name, *of) for name, of in LAYOUTS.items()}))
 
 
 if __name__ == "__main__":

@@ -14,8 +14,7 @@ from medtok_jax.data.dataset import Data
 from medtok_jax.data.input_pipeline import BatchBuilder, Budgets
 from medtok_jax.text.cache import TextCache
 from preprocessing.common.ragged import offsets_of
-from tests.helpers import small_tokenizer, small_visits
-from tests.helpers.small_run import small_config
+from tests.helpers import small_run, small_tokenizer, small_visits
 from tests.helpers.small_world import ANCHORS, DESCRIPTIONS, SPLIT, TEXT_WIDTH, VOCABULARY, subgraph_of, world_graph
 
 
@@ -109,7 +108,7 @@ def build(data):
 @pytest.fixture(scope="session")
 def run_config(data_dir):
     """The configuration of `finished_run`."""
-    return small_config(data_dir, train__grad_accum_steps=2)
+    return small_run.get_config(data_dir)
 
 
 @pytest.fixture(scope="session")

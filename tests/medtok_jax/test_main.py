@@ -1,19 +1,19 @@
 """The command line: bad input gets one sentence and status 2, before any long work."""
 
+import os
 import re
 import subprocess
-import sys
 
 import pytest
 
 from medtok_jax import config as configuration
 from preprocessing.common.errors import InputError
-from tests.helpers.paths import ROOT
+from tests.helpers.forked import run_module
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "medtok_jax.main", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    # It would start itself anew otherwise.
+    return run_module("medtok_jax.main", *arguments, env=os.environ | {"GLIBC_TUNABLES": ""})
 
 
 @pytest.mark.parametrize(

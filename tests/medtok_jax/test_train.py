@@ -11,7 +11,9 @@ import pytest
 from flax import nnx
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from eval.speed.random_text import write_encoder
 from medtok_jax import train
+from medtok_jax.devices import sharding
 from medtok_jax.devices.interruption import Interrupted
 from medtok_jax.lookup.directory import TokenizerDirectory
 from medtok_jax.training import checkpoints, reporting, setup
@@ -114,32 +116,25 @@ def test_a_finished_run_is_not_trained_again(finished, config):
     assert before == ((workdir / "metrics.jsonl").read_bytes(), table.stat().st_mtime_ns)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_stopped_and_resumed_equals_uninterrupted(finished, config, tmp_path, monkeypatch, number):
-    """A real signal in mid-accumulation, after the codebook was fitted; then the same call again."""
+def test_stopped_twice_and_resumed_equals_uninterrupted(finished, config, tmp_path, monkeypatch):
+    """Real signals in mid-accumulation, after the codebook was fitted; then the same call again."""
     step_annotation = jax.profiler.StepTraceAnnotation
+    for number, last_step in ((signal.SIGTERM, 7), (signal.SIGINT, 9)):
 
-    def annotate(name, step_num):
-        if step_num == 6:
-            os.kill(os.getpid(), number)
-        return step_annotation(name, step_num=step_num)
+        def annotate(name, step_num, number=number, last_step=last_step):
+            if step_num == last_step - 1:
+                os.kill(os.getpid(), number)
+            return step_annotation(name, step_num=step_num)
 
-    monkeypatch.setattr(jax.profiler, "StepTraceAnnotation", annotate)
-    with pytest.raises(Interrupted) as stopped:
-        train.train_and_evaluate(config, tmp_path)
-    monkeypatch.undo()
-    assert (stopped.value.code, stopped.value.step) == (128 + number, 7)
+        with monkeypatch.context() as patch:
+            patch.setattr(jax.profiler, "StepTraceAnnotation", annotate)
+            with pytest.raises(Interrupted) as stopped:
+                train.train_and_evaluate(config, tmp_path)
+        assert (stopped.value.code, stopped.value.step) == (128 + number, last_step)
     train.train_and_evaluate(config, tmp_path)
     assert_same_run(finished[0], tmp_path)
     steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert sorted(set(steps)) == [2, 4, 6, 8, 10, 12]
-
-
-def test_no_recompilation_after_warm_up(config, tmp_path):
-    ready = setup.set_up(config, tmp_path, progress=False)
-    run_steps(ready, tmp_path)
-    assert len(ready.programs.train_step.executables) == 1
-    assert ready.programs.eval_step._cache_size() == 1
 
 
 def test_the_last_codebook_is_fitted_to_the_trained_embeddings(finished, config):
@@ -171,22 +166,25 @@ def test_the_codebook_is_fitted_to_each_training_code_alike(finished, config):
     assert len(np.unique(seen)) == len(seen)
 
 
-def test_more_epochs_from_another_run(finished, config, tmp_path):
+def test_more_epochs_from_another_run_without_recompilation(finished, config, tmp_path):
     longer = config.copy_and_resolve_references()
     longer.unlock()
-    longer.resume_from, longer.train.steps = str(finished[0]), 4
-    train.train_and_evaluate(longer.lock(), tmp_path)
-    assert checkpoints.find(tmp_path).step == 16
+    longer.resume_from = str(finished[0])
+    ready = setup.set_up(longer.lock(), tmp_path, progress=False)
+    run_steps(ready, tmp_path)
+    assert len(ready.programs.train_step.executables) == 1
+    assert ready.programs.eval_step._cache_size() == 1
+    assert checkpoints.find(tmp_path).step == 24
     logged = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert min(logged) == 14
     # The same command again finds its own checkpoint before the other run's.
-    assert train.train_and_evaluate(longer, tmp_path)["step"] == 16
+    assert train.train_and_evaluate(longer, tmp_path)["step"] == 24
 
 
 def test_fine_tuning_starts_from_the_weights(finished, data_dir, tmp_path):
     """On a data set with more relations: known relations keep their rows, whatever their new number."""
     config = small_config(
-        data_dir, data__name="medtok_codes/icd-groups-sample_600", init_from=str(finished[0]), train__steps=1
+        data_dir, data__name="medtok_codes/icd-groups-sample_100", init_from=str(finished[0]), train__steps=1
     )
     ready = setup.set_up(config, tmp_path, progress=False)
     assert int(ready.state.step) == 0
@@ -223,25 +221,40 @@ def test_another_data_set_is_refused(finished, config, monkeypatch):
         setup.set_up(config, finished[0], progress=False)
 
 
-def test_a_loss_that_is_nan_stops_the_run(data_dir, tmp_path):
-    config = small_config(data_dir, train__lr=1e38, train__clip_norm=1e38, train__checkpoint_every=1)
-    with pytest.raises(NonFiniteLoss, match=r"not finite at step [1-9]: .*="):
-        train.train_and_evaluate(config, tmp_path)
+def test_a_loss_that_is_nan_stops_the_run(data_dir, run_config, tmp_path, monkeypatch):
+    config = run_config.copy_and_resolve_references()
+    config.unlock()
+    config.train.checkpoint_every = 1
+    place_batch, step_annotation, steps = sharding.place_batch, jax.profiler.StepTraceAnnotation, [0]
+
+    def annotate(name, step_num):
+        steps[0] = step_num
+        return step_annotation(name, step_num=step_num)
+
+    def place(batch, mesh):
+        spoiled = dataclasses.replace(batch, text=batch.text * np.nan) if steps[0] == 4 else batch
+        return place_batch(spoiled, mesh)
+
+    monkeypatch.setattr(jax.profiler, "StepTraceAnnotation", annotate)
+    monkeypatch.setattr(sharding, "place_batch", place)
+    with pytest.raises(NonFiniteLoss, match=r"not finite at step 5: .*="):
+        train.train_and_evaluate(config.lock(), tmp_path)
     kept = variables(tmp_path)
-    assert checkpoints.find(tmp_path).step >= 1
+    assert checkpoints.find(tmp_path).step == 5
     assert all(np.isfinite(array).all() for array in kept.values())
 
 
 def test_the_text_encoder_can_be_trained_in_bfloat16(data_dir, tmp_path):
     config = small_config(
         data_dir,
+        model__text_encoder_model=str(write_encoder(tmp_path, "tiny")),
         model__text_encoder_trainable=True,
         loss__distillation_weight=0.0,
         train__mixed_precision=True,
         train__batch_size=8,
         train__steps=2,
     )
-    ready = setup.set_up(config, tmp_path, progress=False)
+    ready = setup.set_up(config, tmp_path / "run", progress=False)
     name = "['params']['text_encoder']['bert']['layers'][0]['qkv']['kernel']"
     before = parameters(ready.state)
     state = run_steps(ready, tmp_path)

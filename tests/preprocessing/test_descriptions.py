@@ -1,12 +1,11 @@
 import csv
-import subprocess
-import sys
 
 import pytest
 
 from preprocessing.common.errors import InputError
 from preprocessing.common.rejects import Rejects
 from preprocessing.descriptions import Counts, compose, describe
+from tests.helpers.forked import run_module
 
 CODES = (
     "system,code,description,attributes\n"
@@ -129,8 +128,8 @@ def test_missing_columns_and_files(codes):
 def test_command_line(codes):
     output = codes.with_name("processed_descriptions.csv")
     own = write_own(codes, "code,description\nE11.9,mine\n0010,ambiguous\n")
-    command = [sys.executable, "-m", "preprocessing.descriptions", f"--input={codes}", f"--output={output}"]
-    done = subprocess.run([*command, f"--descriptions={own}", "--strict"], capture_output=True, text=True)
+    command = ["preprocessing.descriptions", f"--input={codes}", f"--output={output}"]
+    done = run_module(*command, f"--descriptions={own}", "--strict")
     assert done.returncode == 1
     assert "1 replaced by your own" in done.stdout
     assert done.stderr.strip().splitlines()[-1].startswith("error: 1 rows were rejected")

@@ -1,8 +1,6 @@
 """The JSON layout, as networkx reads it, against the examples of the data set."""
 
 import json
-import subprocess
-import sys
 
 import networkx as nx
 import pytest
@@ -11,7 +9,7 @@ from preprocessing import medtok_codes
 from preprocessing.common.errors import InputError
 from preprocessing.graph.knowledge_graph import KnowledgeGraph
 from preprocessing.json_export import LISTS, export_json, file_name
-from tests.helpers.paths import ROOT
+from tests.helpers.forked import run_module
 from tests.helpers.small_run import DATA_SET
 
 
@@ -100,14 +98,7 @@ def test_file_names_are_safe(key, name):
 
 
 def command(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "preprocessing.json_export", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    return run_module("preprocessing.json_export", *arguments)
 
 
 def test_command(data_dir, small_examples, tmp_path):

@@ -17,6 +17,7 @@ from preprocessing.common.errors import InputError
 from preprocessing.graph.icd_graph import EDGE_TYPES, FIRST_KEPT, PRIORITY
 from preprocessing.graph.knowledge_graph import KnowledgeGraph
 from preprocessing.graph.neighborhoods import neighbor_table, subgraphs
+from tests.helpers.forked import run_module
 from tests.helpers.paths import ROOT
 from tests.helpers.small_run import DATA_SET
 
@@ -252,7 +253,7 @@ def test_a_file_in_place_of_the_directory(tmp_path):
     ],
 )
 def test_wrong_command_lines_exit_with_2_and_one_sentence(arguments, hint):
-    result = command("preprocessing.medtok_codes", *arguments)
+    result = run_module("preprocessing.medtok_codes", *arguments)
     assert result.returncode == 2
     assert result.stderr.startswith("error: ")
     assert hint in result.stderr
@@ -261,7 +262,7 @@ def test_wrong_command_lines_exit_with_2_and_one_sentence(arguments, hint):
 
 
 def test_help_is_useful():
-    result = command("preprocessing.medtok_codes", "--help")
+    result = run_module("preprocessing.medtok_codes", "--help")
     assert result.returncode == 0
     assert "--data_dir" in result.stdout
     assert "medtok_codes/icd" in result.stdout

@@ -7,7 +7,6 @@ import json
 import os
 import pty
 import shutil
-import subprocess
 import sys
 import zipfile
 
@@ -25,6 +24,7 @@ from preprocessing.meds.mimic_tables import TABLES as DECLARED
 from preprocessing.meds.mimic_tables import DownloadScope, always_fetched, event_tables
 from tests.helpers import mimic_copies
 from tests.helpers.file_server import FileServer, Served
+from tests.helpers.forked import run_module
 
 USER, PASSWORD = "ada", "correct horse"
 TABLES = {
@@ -252,7 +252,7 @@ def test_asked_for_at_a_terminal(server, request4):
 def test_there_is_no_argument_for_a_password(tmp_path):
     for flag in ("--password=hunter2", "--username=ada"):
         arguments, environment = command("--version=mimic4", f"--output={tmp_path}", flag)
-        done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=60)
+        done = run_module(*arguments[2:], env=environment)
         assert done.returncode == 2
         assert "hunter2" not in done.stderr
 
@@ -342,7 +342,7 @@ def test_prepared_as_patient_records(tmp_path):
         "--version=mimic4", f"--from_dir={root}", f"--output={tmp_path / 'out'}", "--prepare"
     )
     for state in ("was written", "existed already"):
-        done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=60)
+        done = run_module(*arguments[2:], env=environment)
         assert done.returncode == 0, done.stderr
         assert state in " ".join(done.stdout.split())
     dataset = MedsDataset.open(tmp_path / "out" / mimic.MEDS)

@@ -1,7 +1,5 @@
 import csv
 import io
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -21,6 +19,7 @@ from preprocessing.primekg import (
     write_primekg,
 )
 from tests.helpers import kg_csv
+from tests.helpers.forked import run_module
 
 
 def read(path, **options):
@@ -237,13 +236,14 @@ def test_published_numbers():
 
 def test_command_line(kg, tmp_path):
     output = tmp_path / "out" / "graph"
-    command = [sys.executable, "-m", "preprocessing.primekg", f"--input={kg}", f"--output={output}"]
-    done = subprocess.run([*command, "--strict"], capture_output=True, text=True, check=True)
+    command = ["preprocessing.primekg", f"--input={kg}", f"--output={output}"]
+    done = run_module(*command, "--strict")
+    assert done.returncode == 0, done.stderr
     assert "9 nodes, 20 directed edges; node ids are x_index" in done.stdout
     assert "129,375" in done.stdout
     first = {file.name: file.read_bytes() for file in output.iterdir()}
     kg.write_bytes(kg.read_bytes() + b"what\n")
-    strict = subprocess.run([*command, "--strict"], capture_output=True, text=True)
+    strict = run_module(*command, "--strict")
     assert strict.returncode == 1
     assert "1 rows were rejected" in strict.stderr
     assert str(output / "rejects.csv") in strict.stderr
@@ -252,7 +252,7 @@ def test_command_line(kg, tmp_path):
     first.pop("rejects.csv")
     assert first == second
     kg.write_text("relation\n")
-    broken = subprocess.run(command, capture_output=True, text=True)
+    broken = run_module(*command)
     assert broken.returncode == 2
     assert "Traceback" not in broken.stderr
     assert "kg.csv has no column 'x_index'" in broken.stderr

@@ -1,7 +1,5 @@
 import csv
 import json
-import subprocess
-import sys
 
 import pytest
 
@@ -10,6 +8,7 @@ from preprocessing.common.errors import InputError
 from preprocessing.common.rejects import Rejects
 from preprocessing.process_codes import process_codes
 from tests.helpers import official_files as files
+from tests.helpers.forked import run_module
 
 
 def process(source, output, **options):
@@ -102,8 +101,7 @@ def test_every_fault_is_told_with_file_and_line_and_costs_no_neighbor(tmp_path):
 
 
 def run(*arguments):
-    command = [sys.executable, "-m", "preprocessing.process_codes", *arguments]
-    return subprocess.run(command, capture_output=True, text=True)
+    return run_module("preprocessing.process_codes", *arguments)
 
 
 def test_strict_fails_after_everything_was_written(tmp_path):

@@ -1,8 +1,6 @@
 """Every baseline: a representation that is valid, and as good or as bad as it must be."""
 
 import itertools
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -17,6 +15,7 @@ from eval.quality.label_building import open_labels
 from eval.tokenization import measure
 from medtok_jax.data.dataset import load_data
 from medtok_jax.text.encoder_files import TextTokenizer, resolve_text_encoder
+from tests.helpers.forked import run_module
 from tests.helpers.small_run import DATA_SET, small_config
 
 SIZE, TOKENS = 60, 4
@@ -166,8 +165,7 @@ def test_text_vq_learns(codes):
     ],
 )
 def test_bad_input(tmp_path, arguments, sentence):
-    command = [sys.executable, "-m", "eval.baselines", f"--output={tmp_path / 'out'}", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = run_module("eval.baselines", f"--output={tmp_path / 'out'}", *arguments)
     assert done.returncode == 2
     assert sentence in done.stderr
     assert not (tmp_path / "out").exists()

@@ -2,8 +2,6 @@
 
 import functools
 import json
-import subprocess
-import sys
 import weakref
 
 import numpy as np
@@ -15,6 +13,7 @@ from eval.quality.comparison import BETTER, INCONCLUSIVE, WORSE, common_codes, c
 from eval.reports import comparison
 from eval.reports.headlines import HEADLINES
 from preprocessing.common.errors import InputError
+from tests.helpers.forked import run_module
 
 HEADLINE = HEADLINES[0]
 
@@ -139,8 +138,7 @@ def test_the_report(tmp_path):
     ],
 )
 def test_bad_input(tmp_path, arguments, sentence):
-    command = [sys.executable, "-m", "eval.compare", "--tokenizers=first", f"--output={tmp_path / 'out'}", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = run_module("eval.compare", "--tokenizers=first", f"--output={tmp_path / 'out'}", *arguments)
     assert done.returncode == 2
     assert sentence in done.stderr
     assert not (tmp_path / "out").exists()

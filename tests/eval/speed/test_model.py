@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -19,6 +17,7 @@ from medtok_jax.models.bert import load_bert
 from medtok_jax.text.encoder_files import EMBEDDED, TextTokenizer, resolve_text_encoder
 from preprocessing import medtok_codes
 from tests.helpers import small_run
+from tests.helpers.forked import run_module
 from tests.helpers.paths import ROOT
 
 CODES = 400
@@ -145,10 +144,10 @@ def test_a_whole_run(setting, tmp_path):
 
 
 def test_command_line_of_look_up(data_dir, tmp_path):
-    command = [sys.executable, "-m", "eval.speed", "lookup", "--quick", f"--output={tmp_path}"]
+    command = ["eval.speed", "lookup", "--quick", f"--output={tmp_path}"]
     command += [f"--config={ROOT / 'configs/default.py'}:smoke", f"--config.data.data_dir={data_dir}"]
     command += [f"--config.data.name={small_run.DATA_SET}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_module(*command)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "speed_lookup_icd.json").read_text())
     rows = by_name(report["rows"])

@@ -1,7 +1,5 @@
 import json
 import os
-import subprocess
-import sys
 import time
 
 import networkx as nx
@@ -14,6 +12,7 @@ from eval.speed.isolation import in_child
 from eval.speed.subgraphs import SCALES, Scale, measure
 from eval.speed.timing import Phases, Timing, repeat
 from preprocessing.common.errors import UserError
+from tests.helpers.forked import run_module
 
 RELATIONS = ("common", "rare", "rarer")
 
@@ -70,16 +69,13 @@ def test_phases_count_what_they_are_told():
 
 
 def test_command_line(tmp_path):
-    command = [sys.executable, "-m", "eval.speed"]
-    done = subprocess.run(
-        [*command, "subgraphs", "--scale=icd", "--num_codes=50", f"--output={tmp_path}"], capture_output=True, text=True
-    )
+    done = run_module("eval.speed", "subgraphs", "--scale=icd", "--num_codes=50", f"--output={tmp_path}")
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "speed_subgraphs_icd.json").read_text())
     assert report["facts"]["nodes"] == SCALES["icd"].nodes
     assert report["facts"]["codes"] == 50
     assert "codes/s" in done.stdout
-    unknown = subprocess.run([*command, "everything"], capture_output=True, text=True)
+    unknown = run_module("eval.speed", "everything")
     assert unknown.returncode == 2
     assert "the benchmarks are: train, tokenize, subgraphs" in unknown.stderr
     assert (tmp_path / "speed_subgraphs_icd.md").read_text().startswith("## subgraphs")

@@ -1,19 +1,15 @@
 """What a conversion is asked for, and its command line: checked before any work, one sentence for what is wrong."""
 
-import subprocess
-import sys
-
 import pytest
 
 from medtok_jax.convert.request import check_output, make_request
 from preprocessing.common.errors import InputError
+from tests.helpers.forked import run_module
 from tests.helpers.paths import ROOT
 
 
 def command(*arguments) -> tuple[int, str, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "medtok_jax.convert", *map(str, arguments)], cwd=ROOT, capture_output=True, text=True
-    )
+    done = run_module("medtok_jax.convert", *arguments)
     return done.returncode, done.stdout, done.stderr
 
 

@@ -11,40 +11,25 @@ import numpy as np
 import pytest
 
 from tests.helpers.paths import ROOT
-from tests.helpers.small_run import DATA_SET
+
+# All tests of this file start processes.
+pytestmark = pytest.mark.integration
+
+
+def environment(**given: str) -> dict[str, str]:
+    """Return the environment of a process that keeps its compiled programs where all tests keep them."""
+    return os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"} | given
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory):
-    """`environment(devices)` of a process; all share compiled programs, which are most of their time."""
-    given = {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
-    given |= {"JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("xla"))}
-    given |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-
-    def of(devices: int) -> dict[str, str]:
-        return os.environ | given | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
-
-    return of
-
-
-@pytest.fixture(scope="module")
-def steps(data_dir, environment, tmp_path_factory) -> dict[str, dict]:
-    """`topology.py` on one device, on eight, on eight that hold all token states, and where two share a codebook."""
-    found = {}
-    settings = [("one", 1, 1, "no"), ("eight", 8, 1, "no")]
-    settings += [("eight with states", 8, 1, "yes"), ("four by two", 8, 2, "no")]
-    for name, devices, parts, on_device in settings:
-        command = [
-            sys.executable,
-            str(ROOT / "tests" / "helpers" / "topology.py"),
-            str(data_dir),
-            str(tmp_path_factory.mktemp("run")),
-        ]
-        command += [str(parts), on_device]
-        done = subprocess.run(command, env=environment(devices), capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        found[name] = json.loads(done.stdout.splitlines()[-1])
-    return found
+def steps(data_dir, tmp_path_factory) -> dict[str, dict]:
+    """A step on one device, on eight, on eight that hold all token states, and where two share a codebook."""
+    command = [sys.executable, str(ROOT / "tests" / "helpers" / "topology.py"), str(data_dir)]
+    command.append(str(tmp_path_factory.mktemp("run")))
+    devices = environment(XLA_FLAGS="--xla_force_host_platform_device_count=8")
+    done = subprocess.run(command, env=devices, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.mark.parametrize("what", ["terms", "later", "norms"])
@@ -94,20 +79,19 @@ def test_a_shared_codebook_is_cut(steps):
 
 
 @pytest.fixture(scope="module")
-def train(data_dir, environment):
-    """`train(runs, **fields)`: trains in each work directory with so many processes, all at once; the summaries.
+def train(run_config):
+    """`train(runs, resume_from)`: trains in each work directory with so many processes, all at once; the summaries.
 
-    Fields of the configuration are given by work directory.
+    `resume_from` holds the run that each goes on from.
     """
-    small = {"data.data_dir": data_dir, "data.name": DATA_SET, "data.length_buckets": "(64,)"}
-    small |= {"data.cache_dtype": "float32", "model.embedding_dim": 16, "model.graph_width": 16}
-    small |= {"model.cross_width": 16, "model.cross_layers": 1, "model.codebook_size": 120, "model.kmeans_step": 3}
-    small |= {"train.batch_size": 64, "train.steps": 6, "train.log_every": 2}
-    base = [sys.executable, "-m", "medtok_jax.main", "--config=configs/default.py"]
+    base = [sys.executable, "-m", "medtok_jax.main"]
+    base.append(f"--config={ROOT / 'tests' / 'helpers' / 'small_run.py'}:{run_config.data.data_dir}")
     output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
 
-    def commands(workdir: Path, processes: int, fields: dict) -> list[list[str]]:
-        command = [*base, *(f"--config.{name}={value}" for name, value in fields.items()), f"--workdir={workdir}"]
+    def commands(workdir: Path, processes: int, resume_from: Path | None) -> list[list[str]]:
+        command = [*base, f"--workdir={workdir}"]
+        if resume_from:
+            command.append(f"--config.resume_from={resume_from}")
         if processes == 1:
             return [command]
         with socket.socket() as free:
@@ -116,12 +100,13 @@ def train(data_dir, environment):
         command += ["--distributed", f"--coordinator_address={address}", f"--num_processes={processes}"]
         return [[*command, f"--process_id={number}"] for number in range(processes)]
 
-    def run(runs: dict[Path, int], **fields: dict[Path, object]) -> list[dict]:
+    def run(runs: dict[Path, int], resume_from: dict[Path, Path] | None = None) -> list[dict]:
+        # One process compiles for all.
+        shared = environment(JAX_SHARE_BINARY_BETWEEN_HOSTS="1")
         running = []
         for workdir, processes in runs.items():
-            of_run = small | {name: value[workdir] for name, value in fields.items()}
-            for command in commands(workdir, processes, of_run):
-                running.append(subprocess.Popen(command, cwd=ROOT, env=environment(1), **output))
+            for command in commands(workdir, processes, (resume_from or {}).get(workdir)):
+                running.append(subprocess.Popen(command, cwd=ROOT, env=shared, **output))
         for process in running:
             told, _ = process.communicate(timeout=600)
             assert process.returncode == 0, told
@@ -136,11 +121,10 @@ def assert_same_losses(first: dict, second: dict) -> None:
 
 
 @pytest.fixture(scope="module")
-def by_processes(train, tmp_path_factory) -> dict[Path, dict]:
+def by_processes(finished_run, train, tmp_path_factory) -> dict[Path, dict]:
     """Work directories of one process and of two, and their summaries."""
-    folder = tmp_path_factory.mktemp("processes")
-    runs = {folder / "one": 1, folder / "two": 2}
-    return dict(zip(runs, train(runs), strict=True))
+    workdir = tmp_path_factory.mktemp("processes") / "two"
+    return dict([finished_run, (workdir, *train({workdir: 2}))])
 
 
 def test_two_processes_reach_the_loss_of_one(by_processes):
@@ -155,7 +139,7 @@ def test_a_run_goes_on_with_another_number_of_processes(by_processes, train, tmp
     one, two = by_processes
     runs = {tmp_path / "one then two": 2, tmp_path / "two then one": 1}
     first, second = train(runs, resume_from=dict(zip(runs, (one, two), strict=True)))
-    assert first["step"] == second["step"] == 12
+    assert first["step"] == second["step"] == 24
     assert_same_losses(first, second)
     before = by_processes[one]["losses"]["total_loss"]["last"]
     assert first["losses"]["total_loss"]["last"] != pytest.approx(before, rel=1e-3)

@@ -16,6 +16,7 @@ from medtok_jax.report import data as report_data
 from medtok_jax.report.codes import read_codes, sample_evenly, select
 from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing.common.errors import InputError
+from tests.helpers.forked import run_module
 from tests.helpers.small_tokenizer import KEYS, REGIONS, make_tokens, write
 
 HOSTILE = "</script><script>x</script><!-- \u2028\u2029 & \" ' <b> ${script} \x07"
@@ -221,8 +222,7 @@ def command(tokenizer, tmp_path):
     def run(*arguments, **given):
         wanted = {"tokenizer": tokenizer.directory.path, "output": tmp_path / "out", "method": "pca"} | given
         given = [f"--{name}={value}" for name, value in wanted.items() if value is not None]
-        command = [sys.executable, "-m", "medtok_jax.report", *given, *arguments]
-        return subprocess.run(command, capture_output=True, text=True)
+        return run_module("medtok_jax.report", *given, *arguments)
 
     return run
 

@@ -1,8 +1,6 @@
 """The authors' release: its columns in every form they may have, and the data set built from it."""
 
 import csv
-import subprocess
-import sys
 
 import networkx as nx
 import pyarrow as pa
@@ -14,7 +12,7 @@ from preprocessing.common.errors import InputError
 from preprocessing.common.rejects import Rejects
 from preprocessing.dataset.release import read_release, system_of
 from preprocessing.graph.knowledge_graph import KnowledgeGraph
-from tests.helpers.paths import ROOT
+from tests.helpers.forked import run_module
 from tests.helpers.published import EDGES, NODES, release_rows, write_release
 
 NAME = "medtok_codes/release"
@@ -261,14 +259,7 @@ def test_icd_takes_no_files(tmp_path):
 
 
 def command(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "preprocessing.medtok_codes", f"--codes={NAME}", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    return run_module("preprocessing.medtok_codes", f"--codes={NAME}", *arguments)
 
 
 def test_the_command_tells_rejects_and_strict_minds_them(built, tmp_path):

@@ -15,7 +15,7 @@ import pytest
 
 from preprocessing.common.errors import InputError
 from preprocessing.download.fetch import Access, Expected, RetryPolicy, fetch, read
-from preprocessing.download.http_session import FetchError, check_url
+from preprocessing.download.http_session import FetchError
 from tests.helpers.file_server import FileServer, Served
 
 CONTENT = random.Random(7).randbytes(3_000_000)
@@ -155,23 +155,6 @@ def test_wrong_bytes_are_not_kept_and_not_fetched_twice(server, tmp_path, retry,
     assert caught.value.exit_status == 1
 
 
-def test_the_former_file_stays_until_the_new_one_is_complete(server, tmp_path):
-    (tmp_path / "f").write_bytes(b"former")
-    server.files["/f"] = Served(CONTENT)
-    with pytest.raises(FetchError):
-        fetch(f"{server.url}/f", tmp_path / "f", expected=Expected(sha256="0" * 64), progress=False)
-    assert (tmp_path / "f").read_bytes() == b"former"
-
-
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
-def test_a_refusal_is_told_at_once(server, tmp_path, retry, waits, status):
-    server.files["/f"] = Served(CONTENT, failures=[status])
-    with pytest.raises(FetchError, match=str(status)) as caught:
-        fetch(f"{server.url}/f", tmp_path / "f", retry=retry, progress=False)
-    assert (caught.value.status, waits, len(server.asked)) == (status, [], 1)
-    assert files(tmp_path) == []
-
-
 @pytest.mark.parametrize("status", [408, 429, 500, 503])
 def test_a_busy_server_is_asked_again_when_it_says(server, tmp_path, retry, waits, status):
     server.files["/f"] = Served(CONTENT, failures=[status], headers={"Retry-After": "0"})
@@ -234,13 +217,6 @@ def test_without_a_network_it_is_not_long_tried(tmp_path, retry, waits, monkeypa
     assert len(waits) == 1
 
 
-def test_a_server_that_falls_silent_is_left_after_the_timeout(server, tmp_path):
-    server.files["/f"] = Served(CONTENT, stall=0.6)
-    retry = RetryPolicy(attempts=1, read_timeout=0.2)
-    with pytest.raises(FetchError, match=r"sent nothing for 0\.2 seconds"):
-        fetch(f"{server.url}/f", tmp_path / "f", retry=retry, progress=False)
-
-
 def test_a_cut_answer_of_unknown_length_is_seen_by_its_checksum(server, tmp_path, retry):
     whole = hashlib.sha256(CONTENT).hexdigest()
     server.files["/f"] = Served(CONTENT, cuts=[500_000], hides_length=True)
@@ -271,21 +247,6 @@ def test_a_folder_that_cannot_be_written_is_told(server, tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(InputError, match="choose another folder"):
         fetch(f"{server.url}/f", tmp_path / "file" / "f", progress=False)
-
-
-@pytest.mark.parametrize(
-    "url", ["http://example.org/f", "ftp://example.org/f", "file:///etc/passwd", "f", "https://me:pw@example.org/f", ""]
-)
-def test_only_https_is_fetched(url):
-    with pytest.raises(InputError) as caught:
-        check_url(url)
-    assert "me:pw" not in str(caught.value)
-
-
-def test_a_redirect_to_plain_http_elsewhere_is_not_followed(server, tmp_path, retry):
-    server.files["/f"] = Served(redirect="http://example.org/f")
-    with pytest.raises(FetchError, match="not https"):
-        fetch(f"{server.url}/f", tmp_path / "f", retry=retry, progress=False)
 
 
 def test_credentials_of_a_netrc_file_are_not_sent(server, tmp_path, monkeypatch):

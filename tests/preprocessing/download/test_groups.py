@@ -5,8 +5,6 @@ import hashlib
 import io
 import json
 import os
-import subprocess
-import sys
 import zipfile
 
 import pytest
@@ -19,6 +17,7 @@ from preprocessing.download.fetch import RetryPolicy
 from preprocessing.download.manifest import FILE_NAME, Manifest
 from preprocessing.download.source import GROUPS, Download, DownloadSource, matches
 from tests.helpers.file_server import FileServer, Served
+from tests.helpers.forked import run_module
 
 ORDER = b"00001 A00     0 Cholera                                                      Cholera\r\n"
 PRODUCT = b"PRODUCTID\tPRODUCTNDC\tPRODUCTTYPENAME\r\n"
@@ -466,13 +465,7 @@ def test_the_list_shows_every_source():
 
 def command(*arguments, **environment):
     variables = {name: value for name, value in os.environ.items() if name != "UMLS_API_KEY"} | environment
-    return subprocess.run(
-        [sys.executable, "-m", "preprocessing.download", *map(str, arguments)],
-        env=variables,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    return run_module("preprocessing.download", *arguments, env=variables)
 
 
 def test_the_command_line(tmp_path, given):

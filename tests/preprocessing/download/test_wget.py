@@ -96,14 +96,6 @@ def test_a_password_that_a_netrc_file_cannot_hold(path):
 
 
 @needs_wget
-def test_a_broken_transfer_goes_on_where_it_broke_off(server, path):
-    server.files["/f"].cuts = [1_000_000, 900_000]
-    get(server, path)
-    assert path.read_bytes() == CONTENT
-    assert ranges(server) == [None, "bytes=1000000-", "bytes=1900000-"]
-
-
-@needs_wget
 def test_a_later_call_goes_on(server, path):
     server.files["/f"].cuts = [500_000, 10, 10]
     with pytest.raises(FetchError, match="broke off after 500,020 bytes; run the same command again"):
@@ -132,82 +124,12 @@ def test_all_bytes_were_there_already(server, path):
 
 
 @needs_wget
-@pytest.mark.parametrize("size", [1_000_000, 4_000_000])
-@pytest.mark.parametrize("ignores_range", [True, False])
-def test_a_partial_file_of_something_else_is_discarded(server, path, size, ignores_range):
-    server.files["/f"].ignores_range = ignores_range
-    path.parent.mkdir(parents=True)
-    path.with_name("f.partial").write_bytes(b"x" * size)
-    get(server, path)
-    assert path.read_bytes() == CONTENT
-    assert ranges(server)[-1] is None
-    assert [file.name for file in path.parent.iterdir()] == ["f"]
-
-
-@needs_wget
-def test_without_a_checksum_nothing_is_gone_on_with(server, path):
-    path.parent.mkdir(parents=True)
-    path.with_name("f.partial").write_bytes(CONTENT[:1000])
-    get(server, path, sha256=None)
-    assert path.read_bytes() == CONTENT
-    assert ranges(server) == [None]
-
-
-@needs_wget
-@pytest.mark.parametrize(("content", "words"), [(b"something else", "has the sha256"), (b"", "is empty")])
-def test_wrong_bytes_are_not_kept(server, path, content, words):
-    expected = server.files["/f"].sha256
-    path.parent.mkdir(parents=True)
-    path.write_bytes(b"before")
-    server.files["/f"].content = content
-    with pytest.raises(FetchError, match=f"{words}.*nothing was kept"):
-        get(server, path, sha256=expected)
-    assert [(file.name, file.read_bytes()) for file in path.parent.iterdir()] == [("f", b"before")]
-    assert ranges(server) == [None]
-
-
-@needs_wget
-@pytest.mark.parametrize("status", [401, 403, 404, 503])
-def test_a_refusal_has_its_status(server, path, runtime, status):
-    server.files["/f"].failures = [status] * 10
-    with pytest.raises(FetchError, match=f"the server answers {status} ") as caught:
-        get(server, path)
-    assert caught.value.status == status
-    assert not list(path.parent.iterdir())
-    assert not list(runtime.iterdir())
-    assert len(server.asked) == (RETRY.attempts if status == 503 else 1)
-
-
-@needs_wget
-def test_a_server_that_is_busy_is_asked_again(server, path):
-    server.files["/f"].failures = [503, 429]
-    get(server, path)
-    assert path.read_bytes() == CONTENT
-
-
-@needs_wget
 def test_a_wrong_password(server, path, runtime):
     with pytest.raises(FetchError, match="401") as caught:
         get(server, path, login=("ada", "hunter3"))
     assert caught.value.status == 401
     assert "hunter3" not in str(caught.value)
     assert not list(runtime.iterdir())
-
-
-@needs_wget
-def test_a_server_that_is_not_there(path):
-    with FileServer() as server:
-        url = server.url
-    with pytest.raises(FetchError, match=r"127\.0\.0\.1 does not answer") as caught:
-        wget.fetch(f"{url}/f", path, LOGIN, retry=RETRY)
-    assert caught.value.status is None
-
-
-@needs_wget
-def test_a_server_that_falls_silent(server, path):
-    server.files["/f"].stall = 1.5
-    with pytest.raises(FetchError, match="broke off"):
-        get(server, path, attempts=1, read_timeout=0.5)
 
 
 @needs_wget
@@ -234,15 +156,6 @@ def test_a_certificate_must_be_trusted(path, tmp_path, monkeypatch):
         assert path.read_bytes() == b"content"
 
 
-@pytest.mark.parametrize(
-    "url", ["http://physionet.org/f", "ftp://physionet.org/f", "https://ada:hunter2@physionet.org"]
-)
-def test_never_over_plain_http(path, url):
-    with pytest.raises(InputError) as caught:
-        wget.fetch(url, path, LOGIN)
-    assert "hunter2" not in str(caught.value)
-
-
 @needs_wget
 def test_credentials_do_not_follow_a_redirect(server, path):
     server.files["/f"].redirect = f"{server.other_url}/g"
@@ -259,10 +172,9 @@ def test_credentials_do_not_follow_a_redirect(server, path):
 
 
 @needs_wget
-@pytest.mark.parametrize(("target", "words"), [("http://example.org/f", "not https"), ("/f", "302")])
-def test_redirects_that_are_not_followed(server, path, target, words):
-    server.files["/f"].redirect = target
-    with pytest.raises(FetchError, match=words):
+def test_a_redirect_to_itself_is_not_followed_for_ever(server, path):
+    server.files["/f"].redirect = "/f"
+    with pytest.raises(FetchError, match="302"):
         get(server, path)
 
 

@@ -2,8 +2,6 @@
 
 import csv
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -17,6 +15,7 @@ from preprocessing.linking.evidence import METHODS, gather
 from preprocessing.linking.links import LINK_SCHEMA, anchors_of, coverage, link_codes, read_codes
 from preprocessing.linking.rules import Code, ancestors
 from preprocessing.linking.targets import LinkTargets
+from tests.helpers.forked import run_module
 
 NODES = (
     ("disease", "diabetes mellitus", "MONDO", "5015"),  # 0
@@ -278,9 +277,10 @@ def test_command_line(folder, tmp_path):
         writer.writerow(("system", "code", "description", "attributes"))
         writer.writerows([("ICD10CM", "E11.9", "", ""), ("ICD10CM", "E11", "", ""), ("CPT4", "00001", "", "")])
     output = tmp_path / "links"
-    command = [sys.executable, "-m", "preprocessing.linking", f"--input={tmp_path}/codes.csv", f"--output={output}"]
+    command = ["preprocessing.linking", f"--input={tmp_path}/codes.csv", f"--output={output}"]
     command += [f"--graph={tmp_path}/graph", f"--crossreferences={folder}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = run_module(*command)
+    assert done.returncode == 0, done.stderr
     assert "ancestor" in done.stdout
     report = json.loads((output / "coverage.json").read_text())
     assert report["systems"] == {
@@ -291,11 +291,11 @@ def test_command_line(folder, tmp_path):
         read_codes(tmp_path / "codes.csv", Rejects(None)), pq.read_table(output / "links.parquet")
     )
     before = {file.name: file.read_bytes() for file in output.iterdir()}
-    strict = subprocess.run([*command, "--strict"], capture_output=True, text=True)
+    strict = run_module(*command, "--strict")
     assert strict.returncode == 1
     assert "id not in the graph" in strict.stderr
     assert {file.name: file.read_bytes() for file in output.iterdir()} == before
     assert b"mondo_all.sssom.tsv,9," in before["rejects.csv"]
-    absent = subprocess.run([*command, "--umls=nowhere"], capture_output=True, text=True)
+    absent = run_module(*command, "--umls=nowhere")
     assert absent.returncode == 2
     assert "nowhere is not a folder" in absent.stderr

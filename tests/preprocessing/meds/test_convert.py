@@ -22,6 +22,7 @@ from preprocessing.meds import splits as subject_splits
 from preprocessing.meds.dataset import MedsDataset
 from preprocessing.meds.open import open_events
 from tests.helpers import mimic_copies
+from tests.helpers.forked import run_module
 from tests.helpers.paths import SHARED
 
 DEMO = SHARED / "data" / "mimic3demo"
@@ -405,14 +406,14 @@ def command(*arguments, code="from runpy import run_module; run_module('preproce
 
 
 def test_the_command(copies, tmp_path):
-    done = command(f"--input={copies['mimic3']}", f"--output={tmp_path / 'out'}")
+    done = run_module("preprocessing.meds", f"--input={copies['mimic3']}", f"--output={tmp_path / 'out'}")
     assert done.returncode == 0, done.stderr
     assert "35 events of 2 patients" in done.stdout
     assert "Traceback" not in done.stderr
-    failed = command(f"--input={tmp_path}", f"--output={tmp_path / 'out2'}")
+    failed = run_module("preprocessing.meds", f"--input={tmp_path}", f"--output={tmp_path / 'out2'}")
     assert failed.returncode == 2
     assert failed.stderr.count("\n") == 1
-    assert "--subjects_per_shard" in command("--help").stdout
+    assert "--subjects_per_shard" in run_module("preprocessing.meds", "--help").stdout
 
 
 def test_without_the_extra_it_says_what_to_install():

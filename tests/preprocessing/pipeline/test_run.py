@@ -17,6 +17,7 @@ from preprocessing.pipeline import run as pipeline
 from preprocessing.pipeline.plans import PipelineLayout, PipelineOptions
 from preprocessing.pipeline.stages import run_stages
 from tests.helpers import official_files
+from tests.helpers.forked import run_module
 from tests.helpers.paths import ROOT
 from tests.helpers.published import release_rows, write_release
 
@@ -237,14 +238,7 @@ def test_a_stage_that_fails_is_told_in_the_table(given, tmp_path):
 
 
 def command(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "preprocessing.pipeline", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    return run_module("preprocessing.pipeline", *arguments)
 
 
 @pytest.mark.parametrize(

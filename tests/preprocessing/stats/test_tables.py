@@ -1,7 +1,5 @@
 import dataclasses
 import io
-import subprocess
-import sys
 from collections import Counter
 
 import numpy as np
@@ -16,7 +14,7 @@ from preprocessing.stats import columns as example_columns
 from preprocessing.stats import tables
 from preprocessing.stats.columns import read_columns
 from preprocessing.stats.verification import checks_of
-from tests.helpers.paths import ROOT
+from tests.helpers.forked import run_module
 from tests.helpers.published import release_rows, write_release
 from tests.helpers.small_run import DATA_SET
 
@@ -29,14 +27,7 @@ def printed(small, data_dir):
 
 
 def command(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "preprocessing.stats", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    return run_module("preprocessing.stats", *arguments)
 
 
 def rows(printed, title):
