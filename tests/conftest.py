@@ -28,6 +28,7 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 # Fixtures that build a data set or train.
 BUILT = {"data_dir", "finished_run"}
+LONGEST = "test_distributed.py"
 
 # The machine may be busy: no example has a time limit. The same examples every time by default; others each time with
 # the profile `thorough`.
@@ -46,13 +47,18 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what uses a shared data set or run, and what draws thousands of examples, before `-m` chooses."""
+    """Mark tests before `-m` chooses, and put files in an order that keeps two processes busy.
+
+    What is built once is asked for first by the longest file. Meanwhile another process runs what needs none of it.
+    """
     drawn = settings.default is settings.get_profile("thorough")
     for item in items:
         if not BUILT.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker("integration")
         if drawn and getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
             item.add_marker("thorough")
+    built = {item.path for item in items if item.get_closest_marker("integration")}
+    items.sort(key=lambda item: 0 if item.path.name == LONGEST else 1 + (item.path in built))
 
 
 @pytest.fixture(scope="module", autouse=True)

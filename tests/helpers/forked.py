@@ -15,7 +15,16 @@ from tests.helpers.paths import ROOT
 
 # None of them starts a thread, nor are they of this project, whose modules define flags.
 PRELOADED = ["absl.app", "ml_collections", "numpy", "pyarrow.parquet", "rich.console", "tensorflow_datasets", "jax"]
-PRELOADED += ["flax.nnx", "optax", "jraph"]
+PRELOADED += [
+    "flax.nnx",
+    "optax",
+    "jraph",
+    "orbax.checkpoint",
+    "grain",
+    "clu.metrics",
+    "matplotlib.pyplot",
+    "tensorboardX",
+]
 
 
 def run_module(

@@ -17,8 +17,6 @@ from preprocessing.common.errors import InputError
 from preprocessing.common.ragged import take
 from tests.helpers.small_run import DATA_SET, small_config
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def model(data_dir, tmp_path_factory) -> TrainedModel:
