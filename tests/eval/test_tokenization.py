@@ -30,6 +30,7 @@ def run(*arguments):
     return run_module("eval.tokenization", *arguments)
 
 
+@pytest.mark.integration
 def test_the_command(tokenizer, data_dir, tmp_path):
     output = tmp_path / "out"
     flags = (f"--tokenizer={tokenizer}", f"--data_dir={data_dir}", f"--output={output}")
@@ -56,6 +57,7 @@ def test_the_command(tokenizer, data_dir, tmp_path):
     ]
 
 
+@pytest.mark.integration
 def test_bad_input_is_told_in_a_sentence(tokenizer, data_dir, tmp_path):
     flags = {"tokenizer": tokenizer, "data_dir": data_dir, "output": tmp_path / "out"}
     (tmp_path / "file").touch()

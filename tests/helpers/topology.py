@@ -1,4 +1,4 @@
-"""Run one training step on several layouts of devices and print JSON, in a process that `test_distributed.py` starts."""
+"""Run a training step on several layouts of devices and print JSON, in a process `test_distributed.py` starts."""
 
 import json
 import re

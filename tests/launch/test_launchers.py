@@ -69,6 +69,7 @@ def arguments_of(command: list[str]) -> list[str]:
     return command[place + 1 :]
 
 
+@pytest.mark.integration
 def test_slurm(run_script):
     status, [call] = run_script("slurm.sbatch", *ARGUMENTS, SLURM_SUBMIT_DIR=str(ROOT), SLURM_JOB_ID="7")
     assert status == 0
@@ -77,6 +78,7 @@ def test_slurm(run_script):
     assert parse(arguments_of(call)) == [True, "runs/a b", None, None]
 
 
+@pytest.mark.integration
 def test_slurm_queues_a_job_again_that_was_stopped_in_time(run_script):
     variables = {"SLURM_SUBMIT_DIR": str(ROOT), "SLURM_JOB_ID": "7"}
     status, calls = run_script("slurm.sbatch", *ARGUMENTS, **variables, STATUS="143")
@@ -94,6 +96,7 @@ def test_slurm_asks_for_as_many_processes_as_gpus():
     assert "requeue" in options
 
 
+@pytest.mark.integration
 def test_tpu_vm(run_script):
     status, [call] = run_script("tpu_vm.sh", "train", *ARGUMENTS, TPU="slice", ZONE="here", SHARE="host:/share")
     assert status == 0
@@ -105,6 +108,7 @@ def test_tpu_vm(run_script):
     assert parse(arguments_of(words)) == [True, "runs/a b", None, None]
 
 
+@pytest.mark.integration
 def test_tpu_vm_installs_on_all_workers(run_script):
     status, (copy, setup) = run_script("tpu_vm.sh", "install", SHARE="host:/share")
     assert status == 0
@@ -119,6 +123,7 @@ def test_tpu_vm_installs_on_all_workers(run_script):
     assert "nfs" not in setup[-1]
 
 
+@pytest.mark.integration
 def test_tpu_vm_creates_and_deletes(run_script):
     _, [create] = run_script("tpu_vm.sh", "create", ACCELERATOR="v5litepod-8", RUNTIME="v2-alpha-tpuv5-lite")
     assert create[4:6] == ["create", "medtok"]
@@ -136,6 +141,7 @@ def known_extras() -> set[str]:
     return set(re.findall(r'^        "(\w+)": ', (ROOT / "setup.py").read_text(), re.M))
 
 
+@pytest.mark.integration
 def test_gke():
     documents = list(yaml.safe_load_all((LAUNCH / "gke.yaml").read_text()))
     claims = {document["metadata"]["name"] for document in documents if document["kind"] == "PersistentVolumeClaim"}
@@ -180,6 +186,7 @@ def test_images():
     assert arguments_of(json.loads(entry)) == []
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", ["slurm.sbatch", "tpu_vm.sh", "gke.yaml", "Dockerfile"])
 def test_commands_in_the_head_comments(name):
     """Arguments of training in the comments: those behind the script, the image, or the program itself."""
@@ -196,6 +203,7 @@ def test_commands_in_the_head_comments(name):
         assert (ROOT / command.replace(".", "/")).with_suffix(".py").exists(), command
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", ["slurm.sbatch", "tpu_vm.sh", "quickstart.sh", "test.sh", "environment.sh"])
 def test_scripts_are_bash(name):
     done = subprocess.run(["bash", "-n", str(LAUNCH / name)], capture_output=True, text=True, check=False)

@@ -16,6 +16,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
     return run_module("medtok_jax.main", *arguments, env=os.environ | {"GLIBC_TUNABLES": ""})
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -40,6 +41,7 @@ def test_bad_input_is_one_sentence(arguments, sentence, tmp_path):
     assert not (tmp_path / "data").exists(), "long work had begun"
 
 
+@pytest.mark.integration
 def test_a_batch_that_devices_cannot_share(tmp_path, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=3")
     done = run(f"--workdir={tmp_path}")
@@ -47,6 +49,7 @@ def test_a_batch_that_devices_cannot_share(tmp_path, monkeypatch):
     assert "train.batch_size=512 is not divisible by the 3 devices in use" in done.stderr
 
 
+@pytest.mark.integration
 def test_help_names_the_flags():
     done = run("--help")
     assert done.returncode == 0

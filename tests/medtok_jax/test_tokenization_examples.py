@@ -30,6 +30,7 @@ def workplace(finished_run, tmp_path_factory) -> Path:
     return place
 
 
+@pytest.mark.integration
 def test_every_example_runs(workplace, monkeypatch, capsys):
     monkeypatch.chdir(workplace)
     names: dict = {"__name__": "examples"}

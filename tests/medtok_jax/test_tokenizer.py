@@ -213,6 +213,7 @@ def test_a_worker_process_opens_it_itself(tokenizer):
     assert pickle.loads(sent).tokenize("E11.9") == tokenizer.tokenize("E11.9")
 
 
+@pytest.mark.integration
 def test_look_up_imports_no_jax(tokenizer):
     """Nor anything else that takes long to start."""
     code = f"""

@@ -108,6 +108,7 @@ def test_losses_fall(finished):
     assert losses["quantization_loss"]["last"] < losses["quantization_loss"]["max"]
 
 
+@pytest.mark.integration
 def test_a_finished_run_is_not_trained_again(finished, config):
     workdir, summary = finished
     table = workdir / "tokenizer" / "tokens.parquet"
@@ -116,6 +117,7 @@ def test_a_finished_run_is_not_trained_again(finished, config):
     assert before == ((workdir / "metrics.jsonl").read_bytes(), table.stat().st_mtime_ns)
 
 
+@pytest.mark.integration
 def test_stopped_twice_and_resumed_equals_uninterrupted(finished, config, tmp_path, monkeypatch):
     """Real signals in mid-accumulation, after the codebook was fitted; then the same call again."""
     step_annotation = jax.profiler.StepTraceAnnotation
@@ -166,6 +168,7 @@ def test_the_codebook_is_fitted_to_each_training_code_alike(finished, config):
     assert len(np.unique(seen)) == len(seen)
 
 
+@pytest.mark.integration
 def test_more_epochs_from_another_run_without_recompilation(finished, config, tmp_path):
     longer = config.copy_and_resolve_references()
     longer.unlock()
@@ -201,6 +204,7 @@ def test_fine_tuning_starts_from_the_weights(finished, data_dir, tmp_path):
             np.testing.assert_array_equal(fresh[name][row], saved[name][before.index(relation)])
 
 
+@pytest.mark.integration
 def test_another_configuration_is_refused(finished, config):
     other = config.copy_and_resolve_references()
     other.unlock()
@@ -221,6 +225,7 @@ def test_another_data_set_is_refused(finished, config, monkeypatch):
         setup.set_up(config, finished[0], progress=False)
 
 
+@pytest.mark.integration
 def test_a_loss_that_is_nan_stops_the_run(data_dir, run_config, tmp_path, monkeypatch):
     config = run_config.copy_and_resolve_references()
     config.unlock()
@@ -244,6 +249,7 @@ def test_a_loss_that_is_nan_stops_the_run(data_dir, run_config, tmp_path, monkey
     assert all(np.isfinite(array).all() for array in kept.values())
 
 
+@pytest.mark.integration
 def test_the_text_encoder_can_be_trained_in_bfloat16(data_dir, tmp_path):
     config = small_config(
         data_dir,

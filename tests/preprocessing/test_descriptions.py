@@ -125,6 +125,7 @@ def test_missing_columns_and_files(codes):
         run(codes)
 
 
+@pytest.mark.integration
 def test_command_line(codes):
     output = codes.with_name("processed_descriptions.csv")
     own = write_own(codes, "code,description\nE11.9,mine\n0010,ambiguous\n")

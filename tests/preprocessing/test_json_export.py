@@ -101,6 +101,7 @@ def command(*arguments):
     return run_module("preprocessing.json_export", *arguments)
 
 
+@pytest.mark.integration
 def test_command(data_dir, small_examples, tmp_path):
     key = small_examples["test"][0]["key"].decode()
     result = command(f"--codes={DATA_SET}", f"--data_dir={data_dir}", f"--output={tmp_path / 'out'}", f"--keys={key}")

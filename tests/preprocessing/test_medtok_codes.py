@@ -74,6 +74,7 @@ def test_tfds_reads_it_by_directory(small):
     assert len(builder.as_data_source("train")) == small.info.splits["train"].num_examples
 
 
+@pytest.mark.integration
 def test_no_tensorflow():
     code = "import sys, preprocessing.stats; sys.exit(any(m in sys.modules for m in ('tensorflow', 'jax', 'pandas')))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
@@ -86,6 +87,7 @@ def elsewhere(tmp_path_factory):
     return directory, command("preprocessing.medtok_codes", *flags, PYTHONHASHSEED="77")
 
 
+@pytest.mark.integration
 def test_a_build_in_another_process_and_place_is_byte_identical(small, data_dir, elsewhere):
     directory, result = elsewhere
     assert result.returncode == 0, result.stderr
@@ -96,6 +98,7 @@ def test_a_build_in_another_process_and_place_is_byte_identical(small, data_dir,
     assert str(directory) not in (Path(other.data_path) / "dataset_info.json").read_text()
 
 
+@pytest.mark.integration
 def test_fingerprint_sees_records_and_graph(elsewhere):
     directory, _ = elsewhere
     builder = medtok_codes.prepare(DATA_SET, directory)
@@ -108,6 +111,7 @@ def test_fingerprint_sees_records_and_graph(elsewhere):
     assert medtok_codes.fingerprint(builder) == before
 
 
+@pytest.mark.integration
 def test_holdout_and_sizes(tmp_path, small):
     builder = medtok_codes.prepare(
         "medtok_codes/icd-holdout_gem_30_eval-nodes_8-hubs_4-sample_60", tmp_path, progress=False
@@ -128,6 +132,7 @@ def test_holdout_and_sizes(tmp_path, small):
         assert all(len(example["nodes"]) <= 8 for example in builder.as_data_source(split))
 
 
+@pytest.mark.integration
 def test_several_holdouts_at_once(tmp_path):
     """Each leaves out what it would leave out alone, and the file tells of all."""
     held, counts = {}, {}
@@ -144,6 +149,7 @@ def test_several_holdouts_at_once(tmp_path):
         assert count == min(counts[gem][relation], counts[note][relation])
 
 
+@pytest.mark.integration
 def test_an_interrupted_build_leaves_nothing_and_can_be_repeated(tmp_path, monkeypatch):
     name = "medtok_codes/icd-sample_30"
     original = medtok_codes.MedtokCodes._generate_examples
@@ -164,6 +170,7 @@ def test_an_interrupted_build_leaves_nothing_and_can_be_repeated(tmp_path, monke
     assert builder.info.splits.total_num_examples >= 20
 
 
+@pytest.mark.integration
 def test_leftovers_of_a_killed_build_are_removed(tmp_path):
     name = "medtok_codes/icd-sample_30"
     path = medtok_codes.dataset_path(name, tmp_path)
@@ -174,6 +181,7 @@ def test_leftovers_of_a_killed_build_are_removed(tmp_path):
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
 
 
+@pytest.mark.integration
 def test_sigterm_cleans_up(tmp_path):
     with subprocess.Popen(
         [sys.executable, "-m", "preprocessing.medtok_codes", f"--data_dir={tmp_path}"],
@@ -201,6 +209,7 @@ def copy_of(small, tmp_path):
     return path
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("damaged", ["dataset_info.json", "features.json", "graph/graph.json", "graph/indices.npy"])
 @pytest.mark.parametrize("content", [None, b"{broken"])
 def test_damaged_directories_are_one_sentence(small, tmp_path, damaged, content):
@@ -213,6 +222,7 @@ def test_damaged_directories_are_one_sentence(small, tmp_path, damaged, content)
         medtok_codes.prepare(DATA_SET, tmp_path)
 
 
+@pytest.mark.integration
 def test_damaged_records_and_foreign_directories(small, tmp_path):
     path = copy_of(small, tmp_path)
     records = next(path.glob("*test*"))
@@ -232,17 +242,20 @@ def test_damaged_records_and_foreign_directories(small, tmp_path):
     assert (foreign / "letter.txt").exists()
 
 
+@pytest.mark.integration
 def test_a_sample_that_leaves_a_split_empty_is_refused(tmp_path):
     with pytest.raises(InputError, match="larger sample"):
         medtok_codes.prepare("medtok_codes/icd-sample_1", tmp_path, progress=False)
 
 
+@pytest.mark.integration
 def test_a_file_in_place_of_the_directory(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
         medtok_codes.prepare(DATA_SET, tmp_path / "file")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("arguments", "hint"),
     [
@@ -261,6 +274,7 @@ def test_wrong_command_lines_exit_with_2_and_one_sentence(arguments, hint):
     assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.integration
 def test_help_is_useful():
     result = run_module("preprocessing.medtok_codes", "--help")
     assert result.returncode == 0

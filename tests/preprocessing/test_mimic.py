@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import shutil
+import subprocess
 import sys
 import zipfile
 
@@ -227,6 +228,7 @@ def command(*arguments, **environment):
     return [sys.executable, "-m", "preprocessing.mimic", *map(str, arguments)], {**os.environ, **environment}
 
 
+@pytest.mark.integration
 @needs_wget
 def test_asked_for_at_a_terminal(server, request4):
     arguments, environment = command(
@@ -249,6 +251,7 @@ def test_asked_for_at_a_terminal(server, request4):
     assert (request4.output / "hosp" / "patients.csv.gz").exists()
 
 
+@pytest.mark.integration
 def test_there_is_no_argument_for_a_password(tmp_path):
     for flag in ("--password=hunter2", "--username=ada"):
         arguments, environment = command("--version=mimic4", f"--output={tmp_path}", flag)
@@ -332,6 +335,7 @@ def test_checksums_as_tools_write_them(tmp_path):
     }
 
 
+@pytest.mark.integration
 def test_prepared_as_patient_records(tmp_path):
     """As wget leaves the files, with a further table listed that was not fetched."""
     root = mimic_copies.write(tmp_path / "got", "mimic4", gzipped=True, without=("hosp/emar", "icu/chartevents"))

@@ -234,6 +234,7 @@ def test_published_numbers():
     assert set(COLUMNS) | {"display_relation"} == set(kg_csv.HEADER.split(","))
 
 
+@pytest.mark.integration
 def test_command_line(kg, tmp_path):
     output = tmp_path / "out" / "graph"
     command = ["preprocessing.primekg", f"--input={kg}", f"--output={output}"]

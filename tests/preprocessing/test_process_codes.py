@@ -104,6 +104,7 @@ def run(*arguments):
     return run_module("preprocessing.process_codes", *arguments)
 
 
+@pytest.mark.integration
 def test_strict_fails_after_everything_was_written(tmp_path):
     source = files.write_files(tmp_path / "in", {"ICD9CM/CMS32_DESC_LONG_DX.txt": FAULTS})
     paths = (f"--input={source}", f"--output={tmp_path / 'out'}")

@@ -155,6 +155,7 @@ def test_text_vq_learns(codes):
     assert made.vectors.shape == made.unquantized.shape == (len(codes), 16)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

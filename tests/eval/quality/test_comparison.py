@@ -129,6 +129,7 @@ def test_the_report(tmp_path):
     assert (tmp_path / "comparison.png").stat().st_size > 10_000
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

@@ -44,6 +44,7 @@ def pairs_of(labels: Labels, queries) -> list[tuple[str, str]]:
     return list(zip(labels.keys[owner[used]].tolist(), labels.keys[queries.targets[used]].tolist(), strict=True))
 
 
+@pytest.mark.integration
 def test_no_evaluated_partner_is_in_the_subgraph_of_either_code(held_out, shown):
     labels = held_out[2]
     for direction in (FORWARD, BACKWARD):
@@ -55,6 +56,7 @@ def test_no_evaluated_partner_is_in_the_subgraph_of_either_code(held_out, shown)
             assert query not in shown[target]
 
 
+@pytest.mark.integration
 def test_no_evaluated_edge_is_in_the_subgraph_of_its_code(held_out, shown):
     labels = held_out[2]
     pairs = [pair for queries in labels.relations.values() for pair in pairs_of(labels, queries)]
@@ -65,6 +67,7 @@ def test_no_evaluated_edge_is_in_the_subgraph_of_its_code(held_out, shown):
         assert query not in shown[target]
 
 
+@pytest.mark.integration
 def test_evaluated_pairs_are_held_out_pairs(held_out):
     """Of the crosswalk as they are; of notes the edge is one between nodes above the two codes."""
     _, builder, labels = held_out
@@ -89,6 +92,7 @@ def test_evaluated_pairs_are_held_out_pairs(held_out):
             assert any((a, b) in edges for a in above[query] for b in above[target])
 
 
+@pytest.mark.integration
 def test_the_graph_has_no_path_of_crosswalks_to_a_partner_and_no_groups(held_out):
     """Whatever is in between: the code that looks has no crosswalk edge at all."""
     _, builder, labels = held_out
@@ -105,6 +109,7 @@ def test_the_graph_has_no_path_of_crosswalks_to_a_partner_and_no_groups(held_out
     assert labels.given == {"tree": label_building.GIVEN_TREE}
 
 
+@pytest.mark.integration
 def test_without_a_hold_out_the_same_pairs_are_shown_and_said_to_be_given(held_out):
     """The proof above can fail: on the graph that keeps its crosswalks partners are in subgraphs."""
     directory, _, labels = held_out
@@ -125,6 +130,7 @@ def _built(name, directory):
     return directory
 
 
+@pytest.mark.integration
 def test_groups_and_trees_are_the_official_ones(held_out):
     labels = held_out[2]
     row = {key: number for number, key in enumerate(labels.keys.tolist())}
@@ -143,6 +149,7 @@ def test_groups_and_trees_are_the_official_ones(held_out):
             assert len(set(labels.path[same, 2].tolist())) <= 1
 
 
+@pytest.mark.integration
 def test_validation_and_test_share_no_item(held_out):
     labels = held_out[2]
     parts = [labels.crosswalk[FORWARD].of_split(split) for split in SPLITS]
@@ -155,6 +162,7 @@ def test_validation_and_test_share_no_item(held_out):
         assert not backward & forward[other]
 
 
+@pytest.mark.integration
 def test_saved_and_read_again(held_out, tmp_path):
     labels = held_out[2]
     labels.save(tmp_path / "labels")
@@ -171,6 +179,7 @@ def test_saved_and_read_again(held_out, tmp_path):
         Labels.load(tmp_path / "labels")
 
 
+@pytest.mark.integration
 def test_labels_of_some_codes(held_out):
     labels = held_out[2]
     queries = labels.crosswalk[FORWARD]

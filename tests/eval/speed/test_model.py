@@ -103,6 +103,7 @@ def test_random_encoder_is_a_bert_that_can_be_read(tmp_path):
     assert len(TextTokenizer(path, 16)(["type 2 diabetes"])[0]) == 5
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("scale", ["primekg", "release"])
 def test_generated_data_sets(scale, tmp_path):
     """The real builder takes the files; sizes and lengths are those asked for."""
@@ -143,6 +144,7 @@ def test_a_whole_run(setting, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["encoders"]
 
 
+@pytest.mark.integration
 def test_command_line_of_look_up(data_dir, tmp_path):
     command = ["eval.speed", "lookup", "--quick", f"--output={tmp_path}"]
     command += [f"--config={ROOT / 'configs/default.py'}:smoke", f"--config.data.data_dir={data_dir}"]

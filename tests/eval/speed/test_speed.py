@@ -68,6 +68,7 @@ def test_phases_count_what_they_are_told():
     assert second["items"] == 0
 
 
+@pytest.mark.integration
 def test_command_line(tmp_path):
     done = run_module("eval.speed", "subgraphs", "--scale=icd", "--num_codes=50", f"--output={tmp_path}")
     assert done.returncode == 0, done.stderr
@@ -110,6 +111,7 @@ def test_reports_say_what_failed_and_leave_empty_columns_out(tmp_path):
     assert speed_report.table(report).row_count == 2
 
 
+@pytest.mark.integration
 def test_a_child_gets_its_environment_and_its_death_is_told():
     assert in_child(os.getenv, "MARK", MARK="x") == "x"
     assert "MARK" not in os.environ

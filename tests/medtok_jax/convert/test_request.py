@@ -65,6 +65,7 @@ def test_output_is_empty_or_to_be_replaced(tmp_path, monkeypatch):
         check_output(".", True, [])
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -82,12 +83,14 @@ def test_wrong_commands_are_told_in_a_sentence(arguments, message):
     assert (status, message in error, len(error.splitlines())) == (2, True, 1), error
 
 
+@pytest.mark.integration
 def test_help_shows_what_to_type():
     status, text, _ = command("--help")
     assert status == 0
     assert "python -m medtok_jax.convert --workdir=DIR --to=pytorch --output=OUT" in text
 
 
+@pytest.mark.integration
 def test_from_the_command_line(small_tokenizer_dir, tmp_path):
     arguments = ("--to=huggingface", f"--tokenizer={small_tokenizer_dir}", f"--output={tmp_path / 'out'}")
     status, text, error = command(*arguments)

@@ -40,6 +40,7 @@ def resolve(name: str, endpoint: str, home: Path):
     return run_python(code, endpoint, home)
 
 
+@pytest.mark.integration
 def test_only_the_needed_files_are_downloaded(hub, tmp_path):
     done = resolve(NAME, hub, tmp_path)
     assert done.returncode == 0, done.stderr
@@ -50,6 +51,7 @@ def test_only_the_needed_files_are_downloaded(hub, tmp_path):
     assert not any("pytorch_model.bin" in path for path in Hub.asked if "/resolve/" in path)
 
 
+@pytest.mark.integration
 def test_an_unknown_model_is_one_sentence(hub, tmp_path):
     done = resolve("team/absent", hub, tmp_path)
     assert done.returncode != 0
@@ -64,6 +66,7 @@ def open_tokenizer(name: str, endpoint: str, home: Path):
     return run_python(code, endpoint, home)
 
 
+@pytest.mark.integration
 def test_a_tokenizer_by_its_name(hub, tokenizer, tmp_path):
     done = open_tokenizer(TOKENIZER, hub, tmp_path / "home")
     assert done.returncode == 0, done.stderr
@@ -75,6 +78,7 @@ def test_a_tokenizer_by_its_name(hub, tokenizer, tmp_path):
     np.testing.assert_array_equal(opened.encode_many(KEYS), make_tokens().ids)
 
 
+@pytest.mark.integration
 def test_an_unknown_tokenizer_is_one_sentence(hub, tmp_path):
     done = open_tokenizer("team/absent", hub, tmp_path / "home")
     assert done.returncode != 0

@@ -210,6 +210,7 @@ def test_same_report_every_time(tokenizer, tmp_path):
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["report.html"]
 
 
+@pytest.mark.integration
 def test_needs_no_jax():
     code = "import sys, medtok_jax.report; print(sorted({'jax', 'flax', 'torch', 'umap'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
@@ -227,6 +228,7 @@ def command(tokenizer, tmp_path):
     return run
 
 
+@pytest.mark.integration
 def test_command_line(command, tmp_path):
     codes = tmp_path / "codes.txt"
     codes.write_text("E11.9\nXYZ\n")
@@ -236,6 +238,7 @@ def test_command_line(command, tmp_path):
     assert "warning: 1 of the listed codes cannot be shown; the first of them: 'XYZ'" in told.stderr
 
 
+@pytest.mark.integration
 def test_command_line_says_how_it_is_used(command, tmp_path):
     (tmp_path / "file").write_text("")
     wrong = {

@@ -84,6 +84,7 @@ def test_bad_input_is_one_sentence(arguments, given, sentence, tokenizer):
         run(arguments, **given)
 
 
+@pytest.mark.integration
 def test_it_runs_as_a_module(tokenizer):
     command = [sys.executable, "-m", "medtok_jax.tokenize", "verify", f"--tokenizer={tokenizer.directory.path}"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -73,6 +73,7 @@ def test_text_and_json(tmp_path):
     assert (tmp_path / "json").read_text(encoding="utf-8") == '{\n "a": "ü",\n "b": 1\n}\n'
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("case", killed_writer.CASES)
 def test_a_writer_killed_at_any_system_call_leaves_the_old_or_the_new_content(case, tmp_path):
     # In memory where there is such a folder: nothing is waited for, and the calls are the same.

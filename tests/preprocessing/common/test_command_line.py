@@ -15,6 +15,7 @@ def run_without(package: str, module: str, *arguments: str) -> subprocess.Comple
     return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("package", "extra", "module", "arguments"),
     [

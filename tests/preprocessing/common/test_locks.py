@@ -27,6 +27,7 @@ def holder(tmp_path):
         process.kill()
 
 
+@pytest.mark.integration
 def test_a_second_process_is_refused_by_host_process_and_start(holder, tmp_path):
     host = re.escape(os.uname().nodename)
     holder_of = rf"run is in use by process {holder.pid} on {host} since 20\d\d-\d\d-\d\dT\S+"
@@ -39,6 +40,7 @@ def test_a_second_process_is_refused_by_host_process_and_start(holder, tmp_path)
         pass
 
 
+@pytest.mark.integration
 def test_a_killed_holder_is_no_obstacle(holder, tmp_path):
     holder.send_signal(signal.SIGKILL)
     holder.wait()

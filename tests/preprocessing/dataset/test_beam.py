@@ -42,6 +42,7 @@ def files(builder):
     return sorted(str(path.relative_to(builder.data_path)) for path in Path(builder.data_path).rglob("*"))
 
 
+@pytest.mark.integration
 def test_the_direct_runner_writes_the_bytes_of_a_local_build(small, tmp_path):
     beam = medtok_codes.prepare(DATA_SET, tmp_path, progress=False, beam=BeamPipeline())
     assert_same_examples(beam, small)
@@ -51,6 +52,7 @@ def test_the_direct_runner_writes_the_bytes_of_a_local_build(small, tmp_path):
     assert [path.name for path in beam.data_path.parent.iterdir()] == ["1.0.0"]
 
 
+@pytest.mark.integration
 def test_files_that_begin_elsewhere_have_the_same_fingerprint(tmp_path, monkeypatch):
     folder = write_release(tmp_path / "release")
     monkeypatch.setattr(medtok_codes, "_BATCH", 7)
@@ -72,6 +74,7 @@ def test_files_that_begin_elsewhere_have_the_same_fingerprint(tmp_path, monkeypa
     assert medtok_codes.fingerprint(built["beam"]) != medtok_codes.fingerprint(built["local"])
 
 
+@pytest.mark.integration
 def test_workers_in_other_processes(tmp_path):
     folder = write_release(tmp_path / "release")
     pipeline = BeamPipeline(("--direct_running_mode=multi_processing", "--direct_num_workers=2"))

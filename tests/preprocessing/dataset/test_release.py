@@ -43,6 +43,7 @@ def read(tmp_path, columns, name="all_codes_mappings.parquet"):
         return found, list(csv.DictReader(file))
 
 
+@pytest.mark.integration
 def test_examples_are_the_induced_subgraphs_of_the_node_lists(built):
     builder, _ = built
     examples = all_examples(builder)
@@ -70,12 +71,14 @@ def test_examples_are_the_induced_subgraphs_of_the_node_lists(built):
         assert example["hops"].tolist() == [min(reach.get(node, 2), 2) for node in nodes]
 
 
+@pytest.mark.integration
 def test_keys_are_those_of_the_vocabularies(built):
     systems = {key.split("/")[0] for key in all_examples(built[0])}
     assert systems == {"ICD10CM", "ICD9CM", "ICD10PCS", "ATC", "NDC", "CPT4", "RxNorm", "LOCAL"}
     assert "ICD9CM/101.1" in all_examples(built[0])
 
 
+@pytest.mark.integration
 def test_lists_are_cut_at_the_cap_with_the_own_node_first(built, tmp_path):
     builder = medtok_codes.prepare(f"{NAME}-nodes_2", tmp_path, progress=False, source_dir=built[1])
     whole, cut = all_examples(built[0]), all_examples(builder)
@@ -200,6 +203,7 @@ def test_damaged_and_empty_files_are_one_sentence(tmp_path):
         read(tmp_path, {"med_code": pa.array([], pa.string()), "desc": pa.array([], pa.string()), "pkg_index_list": []})
 
 
+@pytest.mark.integration
 def test_nodes_that_the_graph_lacks_are_rejects_and_the_others_stay(tmp_path):
     rows = release_rows()
     rows[5]["pkg_index_list"] = [1, 77, 2]
@@ -216,6 +220,7 @@ def test_nodes_that_the_graph_lacks_are_rejects_and_the_others_stay(tmp_path):
     assert lines == ["6", "8"]
 
 
+@pytest.mark.integration
 def test_a_node_named_like_the_code_is_the_code_itself(tmp_path):
     rows = release_rows()
     rows[3] |= {"desc": "Type 2 diabetes mellitus", "pkg_index_list": [0, 2], "med_code_node_mapping": 2}
@@ -229,6 +234,7 @@ def test_a_node_named_like_the_code_is_the_code_itself(tmp_path):
     assert sum(example["self_node"] >= 0 for example in examples.values()) == 1
 
 
+@pytest.mark.integration
 def test_the_same_files_give_the_same_data_set_and_others_are_refused(built, tmp_path):
     builder, folder = built
     data_dir = builder.data_path.parents[2]
@@ -240,6 +246,7 @@ def test_the_same_files_give_the_same_data_set_and_others_are_refused(built, tmp
         medtok_codes.prepare(NAME, data_dir, source_dir=other)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", [NAME, "medtok_codes/primekg"])
 def test_without_files_one_sentence_tells_the_commands(tmp_path, name):
     for call in (medtok_codes.prepare, medtok_codes.check_available):
@@ -253,6 +260,7 @@ def test_without_files_one_sentence_tells_the_commands(tmp_path, name):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.integration
 def test_icd_takes_no_files(tmp_path):
     with pytest.raises(InputError, match="leave --source_dir"):
         medtok_codes.prepare("medtok_codes/icd-sample_30", tmp_path, source_dir=tmp_path)
@@ -262,6 +270,7 @@ def command(*arguments):
     return run_module("preprocessing.medtok_codes", f"--codes={NAME}", *arguments)
 
 
+@pytest.mark.integration
 def test_the_command_tells_rejects_and_strict_minds_them(built, tmp_path):
     arguments = (f"--source_dir={built[1]}", f"--data_dir={tmp_path}")
     result = command(*arguments)

@@ -293,6 +293,7 @@ fetch(sys.argv[1], sys.argv[2], progress=False)
 """
 
 
+@pytest.mark.integration
 def test_a_killed_process_leaves_what_the_next_one_goes_on_from(server, tmp_path):
     server.files["/f"] = Served(CONTENT, etag='"v1"', stall=0.05)
     command = [sys.executable, "-c", PROGRAM, f"{server.url}/f", str(tmp_path / "f")]

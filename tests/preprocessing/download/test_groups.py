@@ -468,6 +468,7 @@ def command(*arguments, **environment):
     return run_module("preprocessing.download", *arguments, env=variables)
 
 
+@pytest.mark.integration
 def test_the_command_line(tmp_path, given):
     (given / "ndctext.zip").write_bytes(NDC)
     flags = [f"--output={tmp_path / 'out'}", f"--from_dir={given}", "--offline"]

@@ -64,6 +64,7 @@ def ranges(server):
     return [asked.headers.get("range") for asked in server.requests("/f") if "authorization" in asked.headers]
 
 
+@pytest.mark.integration
 @needs_wget
 def test_a_file_arrives(server, path, runtime):
     assert get(server, path) == server.files["/f"].sha256
@@ -73,6 +74,7 @@ def test_a_file_arrives(server, path, runtime):
     assert [asked.headers.get("authorization") for asked in server.asked] == [None, f"Basic {ENCODED}"]
 
 
+@pytest.mark.integration
 @needs_wget
 def test_it_is_wget_that_asks(server, path):
     version = subprocess.run(["wget", "--version"], capture_output=True, text=True, check=True).stdout.split()[2]
@@ -80,6 +82,7 @@ def test_it_is_wget_that_asks(server, path):
     assert {asked.headers["user-agent"] for asked in server.asked} == {f"Wget/{version}"}
 
 
+@pytest.mark.integration
 @needs_wget
 @pytest.mark.parametrize(
     "password", ["correct horse", 'quo"ted', "back\\slash\\", "#hash #", "'single'", "pässwörd", "machine", '"']
@@ -95,6 +98,7 @@ def test_a_password_that_a_netrc_file_cannot_hold(path):
     assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.integration
 @needs_wget
 def test_a_later_call_goes_on(server, path):
     server.files["/f"].cuts = [500_000, 10, 10]
@@ -106,6 +110,7 @@ def test_a_later_call_goes_on(server, path):
     assert ranges(server)[-1] == "bytes=500020-"
 
 
+@pytest.mark.integration
 @needs_wget
 def test_attempts_count_from_the_last_progress(server, path):
     """A long transfer may break off any number of times."""
@@ -114,6 +119,7 @@ def test_attempts_count_from_the_last_progress(server, path):
     assert path.read_bytes() == CONTENT
 
 
+@pytest.mark.integration
 @needs_wget
 def test_all_bytes_were_there_already(server, path):
     path.parent.mkdir(parents=True)
@@ -123,6 +129,7 @@ def test_all_bytes_were_there_already(server, path):
     assert ranges(server) == [f"bytes={len(CONTENT)}-"]
 
 
+@pytest.mark.integration
 @needs_wget
 def test_a_wrong_password(server, path, runtime):
     with pytest.raises(FetchError, match="401") as caught:
@@ -132,6 +139,7 @@ def test_a_wrong_password(server, path, runtime):
     assert not list(runtime.iterdir())
 
 
+@pytest.mark.integration
 @needs_wget
 @pytest.mark.skipif(not shutil.which("openssl"), reason="openssl makes the certificate")
 def test_a_certificate_must_be_trusted(path, tmp_path, monkeypatch):
@@ -156,6 +164,7 @@ def test_a_certificate_must_be_trusted(path, tmp_path, monkeypatch):
         assert path.read_bytes() == b"content"
 
 
+@pytest.mark.integration
 @needs_wget
 def test_credentials_do_not_follow_a_redirect(server, path):
     server.files["/f"].redirect = f"{server.other_url}/g"
@@ -171,6 +180,7 @@ def test_credentials_do_not_follow_a_redirect(server, path):
     assert not any("authorization" in asked.headers for asked in server.requests("/h"))
 
 
+@pytest.mark.integration
 @needs_wget
 def test_a_redirect_to_itself_is_not_followed_for_ever(server, path):
     server.files["/f"].redirect = "/f"
@@ -178,6 +188,7 @@ def test_a_redirect_to_itself_is_not_followed_for_ever(server, path):
         get(server, path)
 
 
+@pytest.mark.integration
 @needs_wget
 def test_settings_of_the_user_do_not_interfere(server, path, tmp_path, monkeypatch):
     """Neither a `.wgetrc` nor a `.netrc`, by whatever way wget finds them."""
@@ -191,6 +202,7 @@ def test_settings_of_the_user_do_not_interfere(server, path, tmp_path, monkeypat
     assert server.asked[0].headers["user-agent"].startswith("Wget/")
 
 
+@pytest.mark.integration
 @needs_wget
 def test_proxies_of_the_environment_are_used(server, path, monkeypatch):
     """By their names in upper case too, as elsewhere in this program."""
@@ -203,6 +215,7 @@ def test_proxies_of_the_environment_are_used(server, path, monkeypatch):
     assert "authorization" not in server.asked[0].headers
 
 
+@pytest.mark.integration
 def test_wget_is_missing(path, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InputError, match=r"install it.*--from_dir"):
@@ -210,6 +223,7 @@ def test_wget_is_missing(path, tmp_path, monkeypatch):
     assert not path.parent.exists()
 
 
+@pytest.mark.integration
 def test_another_program_of_that_name(path, tmp_path, monkeypatch):
     """Wget2 and BusyBox do not know all options."""
     program = tmp_path / "wget"
@@ -259,6 +273,7 @@ def start(server, output, *arguments):
 needs_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks into /proc")
 
 
+@pytest.mark.integration
 @needs_wget
 @needs_proc
 def test_the_password_appears_nowhere(server, tmp_path, runtime):
@@ -285,6 +300,7 @@ def test_the_password_appears_nowhere(server, tmp_path, runtime):
         assert secret not in seen + others + out + err + written
 
 
+@pytest.mark.integration
 @needs_wget
 @needs_proc
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -307,6 +323,7 @@ def test_stopped_and_gone_on_with(server, tmp_path, runtime, number, status):
     assert server.asked[-1].headers["range"] == f"bytes={kept}-"
 
 
+@pytest.mark.integration
 @needs_wget
 @needs_proc
 def test_what_a_killed_process_leaves(server, path, tmp_path, runtime):
@@ -328,6 +345,7 @@ def test_what_a_killed_process_leaves(server, path, tmp_path, runtime):
     os.kill(child, signal.SIGTERM)
 
 
+@pytest.mark.integration
 @needs_wget
 def test_nothing_is_logged(server, path, caplog, capfd):
     caplog.set_level(logging.DEBUG)
@@ -336,6 +354,7 @@ def test_nothing_is_logged(server, path, caplog, capfd):
     assert (caplog.text, shown.out, shown.err) == ("", "", "")
 
 
+@pytest.mark.integration
 @needs_wget
 def test_without_a_runtime_folder(server, path, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "none"))

@@ -270,6 +270,7 @@ def test_reading_codes(tmp_path):
         read_codes(path, rejects)
 
 
+@pytest.mark.integration
 def test_command_line(folder, tmp_path):
     graph().save(tmp_path / "graph")
     with (tmp_path / "codes.csv").open("w", newline="") as file:

@@ -317,6 +317,7 @@ def test_what_cannot_be_converted_is_refused_in_one_sentence(copies, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.integration
 def test_a_full_disk_and_too_many_files_are_told(copies, tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "MOST", 1)
     with pytest.raises(InputError, match="2 patients, 1 per file, make too many files; give --subjects_per_shard=2"):
@@ -405,6 +406,7 @@ def command(*arguments, code="from runpy import run_module; run_module('preproce
     return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
 
 
+@pytest.mark.integration
 def test_the_command(copies, tmp_path):
     done = run_module("preprocessing.meds", f"--input={copies['mimic3']}", f"--output={tmp_path / 'out'}")
     assert done.returncode == 0, done.stderr
@@ -416,6 +418,7 @@ def test_the_command(copies, tmp_path):
     assert "--subjects_per_shard" in run_module("preprocessing.meds", "--help").stdout
 
 
+@pytest.mark.integration
 def test_without_the_extra_it_says_what_to_install():
     code = "import sys; sys.modules['polars'] = None; from preprocessing.meds.dataset import MedsDataset"
     assert "pip install 'medtok_jax[ehr]'" in command(code=code).stderr

@@ -21,6 +21,9 @@ from tests.helpers.forked import run_module
 from tests.helpers.paths import ROOT
 from tests.helpers.published import release_rows, write_release
 
+# Every test starts from a pipeline that ran.
+pytestmark = pytest.mark.integration
+
 FULL = "medtok_codes/primekg"
 STAGES = [
     *("codes", "primekg", "crossreferences", "process_codes", "descriptions"),

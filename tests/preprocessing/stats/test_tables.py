@@ -84,6 +84,7 @@ def test_absent_data_set_says_how_to_build_it(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.integration
 def test_a_sample_of_the_embedded_data_set_is_as_expected(small, data_dir, printed):
     table = rows(printed, "Verification")
     total = f"{small.info.splits.total_num_examples:,}"
@@ -104,6 +105,7 @@ def release(tmp_path_factory):
     return data_dir, read_columns(builder, graph, progress=False), graph, report_of(builder)
 
 
+@pytest.mark.integration
 def test_the_release_against_the_paper(release):
     data_dir, columns, graph, report = release
     checks = {check.what: check for check in checks_of(parse_name("medtok_codes/release"), columns, graph, report)}
@@ -123,6 +125,7 @@ def test_the_release_against_the_paper(release):
     assert "checks are off, the first: codes: SNOMED, expected 303,325, found 0" in result.stderr
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("field", "value", "check"),
     [
@@ -145,6 +148,7 @@ def test_each_check_can_fail(release, field, value, check):
     assert after[check].is_off
 
 
+@pytest.mark.integration
 def test_counts_close_to_the_paper_are_told_from_others(release):
     _, columns, graph, report = release
     systems = np.array(["ATC"] * 6_659 + ["CPT4"] * 10_700 + ["NDC"] * 50_000, dtype=object)

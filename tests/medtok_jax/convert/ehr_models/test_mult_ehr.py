@@ -105,6 +105,7 @@ def test_the_configuration_is_filled(ask):
     assert (config["GNN"]["in_dim"], config["GNN"]["out_dim"]) == (32, 1)
 
 
+@pytest.mark.integration
 def test_the_script_makes_the_graphs_with_dgl(whole):
     """Where DGL is installed, which has no build for every torch."""
     dgl = pytest.importorskip("dgl")

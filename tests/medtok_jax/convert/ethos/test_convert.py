@@ -144,6 +144,7 @@ def test_commands_that_follow(world, tmp_path, capsys):
     assert "ICD9CM: 15 of 30 events are mapped" in told
 
 
+@pytest.mark.integration
 def test_stage_is_whole(world):
     stage = world / "keep" / "ethos_stage"
     codes = events.read_codes(stage / "medtok_codes.parquet")

@@ -298,6 +298,7 @@ print(tokenizer.decode(again.encode("E11.65")), again.embed("E11.65").shape, *ag
 """
 
 
+@pytest.mark.integration
 def test_opens_where_neither_jax_nor_this_package_is(folder, original, tmp_path):
     shutil.copytree(folder, tmp_path / "medtok-icd")
     example = "".join(guide_examples.examples("Hugging Face", "python"))

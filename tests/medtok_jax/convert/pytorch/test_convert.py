@@ -382,6 +382,7 @@ def test_examples_of_the_guide(default_folder, tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "modeling_medtok")
 
 
+@pytest.mark.integration
 def test_runs_where_neither_jax_nor_this_package_is(default_folder, tmp_path):
     command = [sys.executable, "-I", "-B", "-c", ELSEWHERE, str(default_folder), json.dumps(CODES)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
