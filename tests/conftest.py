@@ -17,8 +17,8 @@ from tests.helpers.small_run import DATA_SET
 # The folder of one run of pytest: processes of pytest-xdist and those that tests start find it here.
 SHARED = "MEDTOK_TESTS_SHARED"
 
-# JAX reads these when it is imported, which tests and other `conftest.py` files do: all processes share what they
-# compile, and LLVM, where most of the time went, optimizes little; set the last to 0 to test what is compiled in earnest.
+# JAX reads these when it is imported, which tests and other `conftest.py` files do. All processes share what they
+# compile, and LLVM, where most of the time went, optimizes little; set the last to 0 to test with all optimizations.
 MADE_HERE = SHARED not in os.environ
 if MADE_HERE:
     os.environ[SHARED] = tempfile.mkdtemp(prefix="medtok-tests-")
