@@ -133,7 +133,7 @@ def test_list_that_is_not_there(tmp_path):
         read_codes(tmp_path / "none.txt")
 
 
-@pytest.mark.parametrize("method", ["tsne", pytest.param("umap", marks=pytest.mark.slow), "pca"])
+@pytest.mark.parametrize("method", ["tsne", "umap", "pca"])
 def test_maps_keep_groups_together(method):
     pytest.importorskip({"tsne": "openTSNE", "umap": "umap", "pca": "sklearn"}[method])
     rng = np.random.default_rng(0)
