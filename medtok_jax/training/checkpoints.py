@@ -6,6 +6,8 @@ of the run, its best loss).
 """
 
 import dataclasses
+import os
+import re
 from pathlib import Path
 
 import jax
@@ -189,11 +191,27 @@ class CheckpointWriter:
 
 
 def save(workdir: Path, kind: str, state: TrainState, metadata: dict) -> None:
-    """Write one checkpoint, `last` or `best`; the one before it is removed only when this one is complete."""
-    with _manager(Path(workdir) / "checkpoints" / kind, max_to_keep=1) as manager:
-        step = int(state.step)
-        if step in manager.all_steps():
-            return
-        arguments = {STATE: ocp.args.StandardSave(_to_tree(state)), METADATA: ocp.args.JsonSave(metadata)}
-        manager.save(step, args=ocp.args.Composite(**arguments))
-        manager.wait_until_finished()
+    """Write one checkpoint, `last` or `best`; the one before it is removed only when this one is complete.
+
+    Raises:
+        InputError: the disk refuses; the checkpoint before stays.
+    """
+    folder = Path(workdir) / "checkpoints" / kind
+    try:
+        with _manager(folder, max_to_keep=1) as manager:
+            step = int(state.step)
+            if step in manager.all_steps():
+                return
+            arguments = {STATE: ocp.args.StandardSave(_to_tree(state)), METADATA: ocp.args.JsonSave(metadata)}
+            manager.save(step, args=ocp.args.Composite(**arguments))
+            manager.wait_until_finished()
+    except (OSError, ValueError) as error:
+        # The library below Orbax tells an error of the system by its number, in words.
+        number = re.search(r"os_error_code='(\d+)'", str(error))
+        if number is None and not isinstance(error, OSError):
+            raise
+        reason = os.strerror(int(number[1])) if number else error.strerror or error
+        raise InputError(
+            f"A checkpoint cannot be written to {folder} ({reason}); make room there, and run the same command again"
+            " to go on from the checkpoint before."
+        ) from error

@@ -1,5 +1,8 @@
 """Checkpoints: what is saved comes back, what is damaged is told in one sentence."""
 
+import dataclasses
+import resource
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,6 +52,20 @@ def test_the_writer_remembers_the_best_loss(tmp_path, state):
     assert writer.best_total_loss == 2.5
     assert checkpoints.find(tmp_path).metadata() == {"best_total_loss": 2.5, "step": 7}
     assert checkpoints.find(tmp_path / "checkpoints/last/7").step == 7
+
+
+def test_a_full_disk_is_one_sentence_and_keeps_the_checkpoint_before(tmp_path, state):
+    checkpoints.save(tmp_path, "last", state, {})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+        with pytest.raises(InputError, match=r"cannot be written to \S+last \(File too large\); make room there"):
+            checkpoints.save(tmp_path, "last", dataclasses.replace(state, step=jnp.int32(8)), {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert checkpoints.find(tmp_path).step == 7
+    checkpoints.save(tmp_path, "last", dataclasses.replace(state, step=jnp.int32(8)), {})
+    assert checkpoints.find(tmp_path).step == 8
 
 
 def test_an_unfinished_checkpoint_is_not_found(tmp_path, state):
