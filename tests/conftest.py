@@ -1,6 +1,5 @@
 """What all tests share: markers, examples of `hypothesis`, and data that is built once for all processes of a run."""
 
-import fcntl
 import gc
 import os
 import shutil
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from preprocessing.common.locks import exclusive
 from tests.helpers.small_run import DATA_SET
 
 # The folder of one run of pytest: processes of pytest-xdist and those that tests start find it here.
@@ -77,10 +77,9 @@ def once() -> Callable[[str, Callable[[Path], None]], Path]:
     """Return `once(name, make)`: the folder that `make(folder)` fills, called in the first process that asks."""
 
     def folder_of(name: str, make: Callable[[Path], None]) -> Path:
-        folder = Path(os.environ[SHARED]) / name
-        made = folder.with_name(f"{name}.made")
-        with open(folder.with_name(f"{name}.lock"), "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        shared = Path(os.environ[SHARED])
+        folder, made = shared / name, shared / f"{name}.made"
+        with exclusive(shared, file=name, wait=True):
             if not made.exists():
                 shutil.rmtree(folder, ignore_errors=True)
                 folder.mkdir()
