@@ -2,6 +2,7 @@
 
 import gc
 import os
+import resource
 import shutil
 import sys
 import tempfile
@@ -29,6 +30,8 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # Fixtures that build a data set or train.
 BUILT = {"data_dir", "finished_run"}
 LONGEST = "test_distributed.py"
+# Most memory of each process of pytest-xdist, filled when it ends.
+GIGABYTES: dict[str, float] = {}
 
 # The machine may be busy: no example has a time limit. The same examples every time by default; others each time with
 # the profile `thorough`.
@@ -59,6 +62,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("thorough")
     built = {item.path for item in items if item.get_closest_marker("integration")}
     items.sort(key=lambda item: 0 if item.path.name == LONGEST else 1 + (item.path in built))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell the process that started this one the most memory it held."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["gigabytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node) -> None:
+    """Collect what each process of pytest-xdist held."""
+    GIGABYTES[node.gateway.id] = getattr(node, "workeroutput", {}).get("gigabytes", 0.0)
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Print the most memory of each process."""
+    held = GIGABYTES or {"this process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
+    told = ", ".join(f"{name} {gigabytes:.1f} GB" for name, gigabytes in sorted(held.items()))
+    terminalreporter.write_line(f"Most memory held: {told}")
 
 
 @pytest.fixture(scope="module", autouse=True)
