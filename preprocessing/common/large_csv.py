@@ -208,7 +208,7 @@ def _blank(raw: bytes) -> np.ndarray:
 def _drop(
     path: Path, raw: bytes, lines: np.ndarray, bad: np.ndarray, fault: tuple[str, str] | None, rejects: Rejects
 ) -> tuple[bytes, np.ndarray]:
-    """Takes the `bad` lines out; blank ones (no `fault`) are no loss and not reported."""
+    """Take the `bad` lines out; blank ones (no `fault`) are no loss and not reported."""
     if not bad.any():
         return raw, lines
     starts = _starts(raw)

@@ -25,7 +25,7 @@ _UNPRINTABLE = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\ud800-\\udfff\
 
 
 class _Dropped(Exception):
-    """Ends the writing of a file that is not wanted any more."""
+    """End the writing of a file that is not wanted any more."""
 
 
 class Rejects:

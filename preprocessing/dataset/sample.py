@@ -1,4 +1,4 @@
-"""The rule by which codes are sampled, for the option `sample_<n>` of a data set and for `data.sample_size` alike."""
+"""Draw a sample of codes by one rule, for the option `sample_<n>` of a data set and for `data.sample_size` alike."""
 
 from collections.abc import Sequence
 

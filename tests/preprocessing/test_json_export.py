@@ -50,7 +50,10 @@ def test_it_is_the_layout_that_networkx_writes(exported):
     line = (exported / "graphs.jsonl").read_text(encoding="utf-8").splitlines()[0]
     expected = json.loads(line)
     written = nx.node_link_data(nx.node_link_graph(expected, edges="links"), edges="links")
-    ends = lambda link: (link["source"], link["target"])  # noqa: E731
+
+    def ends(link):
+        return (link["source"], link["target"])
+
     assert sorted(written.pop("links"), key=ends) == sorted(expected.pop("links"), key=ends)
     assert written == expected
 

@@ -136,10 +136,13 @@ def test_a_batch_holds_what_the_table_holds(data, stacks, small):
     budgets = Budgets((4, 12), ((32, 32), (64, 64), (256, 256)), small)
     batch = BatchBuilder(data, budgets, num_stacks=stacks, local_stacks=range(stacks))(rows, valid, partner)
     assert batch.small == small
+
     # A code may have been given another slot; its partner and its validity went along.
-    triple = lambda rows, valid, partner: collections.Counter(  # noqa: E731
-        (int(r), bool(v), int(rows[p]) if p >= 0 else -1) for r, v, p in zip(rows, valid, partner, strict=True)
-    )
+    def triple(rows, valid, partner):
+        return collections.Counter(
+            (int(r), bool(v), int(rows[p]) if p >= 0 else -1) for r, v, p in zip(rows, valid, partner, strict=True)
+        )
+
     assert triple(batch.index, batch.valid, batch.partner) == triple(rows, valid, partner)
     if not small:
         np.testing.assert_array_equal(batch.index, rows)
@@ -301,9 +304,10 @@ def test_states_on_the_device_make_the_same_batch(data):
     sampler = make_source(data, ("maps_to",), batch_size=12, mask_positives=0.6, modality_dropout=0.3).sampler
     arguments = (sampler.batch_rows(5)[0], np.ones(12, bool), np.full(12, -1), sampler.masked(5))
     assert arguments[-1].text.any()
-    make = lambda on_device: BatchBuilder(  # noqa: E731
-        data, ONE_SHAPE, num_stacks=1, local_stacks=[0], states_on_device=on_device
-    )(*arguments)
+
+    def make(on_device):
+        return BatchBuilder(data, ONE_SHAPE, num_stacks=1, local_stacks=[0], states_on_device=on_device)(*arguments)
+
     whole, places = make(False), make(True)
     assert places.text.dtype == np.int32
     assert places.text.shape == whole.text.shape[:2]

@@ -76,11 +76,13 @@ def test_a_code_that_hangs_on_a_node_keeps_it(table):
 
 
 def test_both_directions(table):
-    named = lambda *names: [  # noqa: E731
-        name
-        for name, counts in zip(table.graph.relation_names, both_directions(table.graph, names), strict=True)
-        if counts
-    ]
+    def named(*names):
+        return [
+            name
+            for name, counts in zip(table.graph.relation_names, both_directions(table.graph, names), strict=True)
+            if counts
+        ]
+
     assert sorted(named("is_a")) == sorted(named("parent_of")) == ["is_a", "parent_of"]
     assert named("maps_to", "none") == ["maps_to"]
     assert named() == []

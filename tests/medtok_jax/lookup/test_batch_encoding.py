@@ -45,7 +45,10 @@ def sequence(tokenizer, visits, max_length=None, side="right", marked=True) -> t
 def test_histories(tokenizer, marked, side, max_length):
     rng = random.Random(0)
     codes = [*KEYS, "nonsense", None]
-    draw = lambda: [rng.choices(codes, k=rng.randint(0, 4)) for _ in range(rng.randint(0, 5))]  # noqa: E731
+
+    def draw():
+        return [rng.choices(codes, k=rng.randint(0, 4)) for _ in range(rng.randint(0, 5))]
+
     patients = [[], [[]], [[], ["E11.9"]], *(draw() for _ in range(60))]
     options = {"add_special_tokens": marked, "truncation": max_length is not None, "max_length": max_length}
     options["truncation_side"] = side

@@ -59,7 +59,10 @@ def tokenizer(tmp_path_factory) -> MedTokTokenizer:
 
 def may_mean(text: str, key: str) -> bool:
     """Whether somebody who wrote this text can have meant that code: its letters and digits end in the code's."""
-    plain = lambda part: "".join(c for c in part.upper() if c.isascii() and c.isalnum())  # noqa: E731
+
+    def plain(part):
+        return "".join(c for c in part.upper() if c.isascii() and c.isalnum())
+
     code = key.split("/")[1]
     dots = [c for c in text.strip().rpartition("//")[2] if c == "."]
     spelled = plain(text).endswith(plain(code)) and text.isascii()

@@ -274,7 +274,10 @@ def test_gradients_are_finite_at_distance_zero(gradient, kind, normalize):
         )
 
     loss, params = split_loss(quantizer, "text", everything)
-    prepared = lambda params, e: loss(params, quantizer.prepare(e))  # noqa: E731
+
+    def prepared(params, e):
+        return loss(params, quantizer.prepare(e))
+
     value, gradients = jax.value_and_grad(prepared, argnums=(0, 1))(params, e)
     assert np.isfinite(value)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))

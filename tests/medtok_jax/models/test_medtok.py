@@ -150,7 +150,10 @@ def facts_of(batch, keep_edges) -> dict[int, list[tuple[int, int, bool]]]:
 
 def test_edges_are_dropped_fact_by_fact_on_any_number_of_stacks(build):
     augment = Augment(edge_dropout=0.4)
-    draw = lambda batch, seed: facts_of(batch, _augmentation(jax.random.key(seed), batch, augment, 8).edges)  # noqa: E731
+
+    def draw(batch, seed):
+        return facts_of(batch, _augmentation(jax.random.key(seed), batch, augment, 8).edges)
+
     found = draw(build(ROWS), 0)
     assert found == draw(build(ROWS, stacks=2), 0)
     assert found != draw(build(ROWS), 1)

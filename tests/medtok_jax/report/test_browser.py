@@ -227,8 +227,13 @@ def test_codes_that_share_most(wide, tokenizer):
 
 def test_colors_switch_and_groups_are_picked_out(browser, whole):
     with opened(browser, whole) as page:
-        colors = lambda: page.evaluate("[...new Set(document.getElementById('code-map').data[1].marker.color)]")  # noqa: E731
-        legend = lambda: page.locator("#legend button").all_inner_texts()  # noqa: E731
+
+        def colors():
+            return page.evaluate("[...new Set(document.getElementById('code-map').data[1].marker.color)]")
+
+        def legend():
+            return page.locator("#legend button").all_inner_texts()
+
         systems = sorted({key.split("/")[0] for key in KEYS_SHOWN})
         assert [text.split("\n")[0] for text in legend()] == systems
         by_system = colors()

@@ -188,7 +188,9 @@ def test_quantization_loss_value_and_gradients(quantizer):
 
 def test_the_specific_contrast_trains_the_specific_tokens_alone(quantizer):
     excluded, _ = relations()
-    prepare = lambda x: quantizer.prepare(jnp.asarray(x))  # noqa: E731
+
+    def prepare(x):
+        return quantizer.prepare(jnp.asarray(x))
 
     def contrast(specific, shared, specific_augmented, shared_augmented):
         return losses.specific_contrast(
@@ -231,8 +233,13 @@ def reference_terms(quantizer, config, raw, augmented, valid, excluded, partners
     out, out_2 = (vector, vector_2) if config.contrasted == "quantized" else (e, e_2)
     whole, whole_2 = (np.concatenate([x[name] for name in NAMES], axis=1) for x in (out, out_2))
     contrast = {"temperature": CONFIG.infonce_temperature, "excluded": excluded, "partners": partners}
-    mean = lambda x: x[valid].mean()  # noqa: E731
-    join = lambda a, b: np.concatenate([a, b], axis=1)  # noqa: E731
+
+    def mean(x):
+        return x[valid].mean()
+
+    def join(a, b):
+        return np.concatenate([a, b], axis=1)
+
     p, q = (
         softmax(-np.asarray(getattr(view, name).distances, np.float64) / CONFIG.kl_temperature, axis=1)
         for name in ("text_cross", "graph_cross")
@@ -333,7 +340,10 @@ def test_the_order_of_a_batch_does_not_matter(scored):
     raw, augmented = random_raw(0), random_raw(1)
     excluded, partners = relations()
     order = np.random.default_rng(0).permutation(BATCH)
-    shuffle = lambda tree: {name: value[order] for name, value in tree.items()}  # noqa: E731
+
+    def shuffle(tree):
+        return {name: value[order] for name, value in tree.items()}
+
     square = np.ix_(order, order)
     there = scored(raw, augmented, VALID, excluded, partners)
     back = scored(shuffle(raw), shuffle(augmented), VALID[order], excluded[square], partners[square], TEACHER[order])

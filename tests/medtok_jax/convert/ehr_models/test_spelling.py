@@ -77,7 +77,10 @@ def test_the_initial_matrix_keeps_angles_and_has_the_spread_of_the_model(tokeniz
     assert matrix.shape == (len(found.tokens), 24)
     assert matrix.dtype == np.float32
     ours, theirs = matrix[found.has_vector], tokenizer.directory.codebook
-    cosine = lambda x: (x @ x.T) / np.outer(*[np.linalg.norm(x, axis=1)] * 2)  # noqa: E731
+
+    def cosine(x):
+        return (x @ x.T) / np.outer(*[np.linalg.norm(x, axis=1)] * 2)
+
     np.testing.assert_allclose(cosine(ours), cosine(theirs), atol=1e-5)
     assert ours.std() == pytest.approx(0.02, rel=1e-4)
     assert 0.01 < matrix[~found.has_vector].std() < 0.03

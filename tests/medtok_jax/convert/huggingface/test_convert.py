@@ -144,7 +144,10 @@ def test_batches_are_the_same(exported, original, codes, layout):
     wanted = original(codes, **layout)
     found = exported(codes, return_weights=True, return_visit_ids="visit_ids" in wanted, **layout)
     assert found.keys() == wanted.keys()
-    as_lists = lambda value: [as_lists(x) for x in value] if np.ndim(value) or isinstance(value, list) else value  # noqa: E731
+
+    def as_lists(value):
+        return [as_lists(x) for x in value] if np.ndim(value) or isinstance(value, list) else value
+
     for name in wanted:
         ragged = isinstance(wanted[name], list)
         rows = zip(found[name], wanted[name], strict=True) if ragged else [(found[name], wanted[name])]
