@@ -16,11 +16,10 @@ from pathlib import Path
 from absl import flags
 
 from eval.baselines.make import KINDS
-from preprocessing.common import atomic, command_line
+from preprocessing.common import command_line
 from preprocessing.common.errors import InputError
 
 BASELINES = {"bert": "wordpieces"} | {kind: kind for kind in KINDS if kind != "published"}
-FILES = ("comparison.json", "comparison.md", "comparison.png")
 EXAMPLE = "python -m eval.compare --tokenizers=runs/default --baseline=bert --output=DIR"
 
 
@@ -66,20 +65,17 @@ def main(argv: list[str]) -> None:
         )
     output = command_line.output_folder(given.output)
     run(given, output)
-    print(f"wrote {', '.join(str(output / name) for name in FILES)}")
 
 
 def run(given: flags.FlagValues, output: Path) -> None:
     """Open and measure the tokenizers, write the report, and print the headline figures."""
     from rich.console import Console
-    from rich.table import Table
 
     from eval import tokenization
     from eval.common.representation import load
     from eval.quality.comparison import compare
     from eval.quality.label_building import open_labels
     from eval.reports import comparison as comparison_report
-    from eval.reports.headlines import HEADLINES
 
     first = open_named(given.tokenizers[0])
     data_set = given.codes or (first.about.get("data_set") or {}).get("name")
@@ -102,17 +98,9 @@ def run(given: flags.FlagValues, output: Path) -> None:
     comparison = compare(openers, labels, measured, seed=given.seed, progress=True)
     about = {"data_set": data_set, "split": given.split, "quick": given.quick, "seed": given.seed}
     about |= {"tokenizers": comparison.about}
-    picture = output / FILES[2]
-    with atomic.whole_file(picture) as partial:
-        comparison_report.draw(comparison, partial)
-    atomic.write_json(output / FILES[0], comparison_report.as_values(comparison, about))
-    atomic.write_text(output / FILES[1], comparison_report.markdown(comparison, about, picture.name))
-    table = Table("figure", *comparison.names, title=f"{data_set}, {given.split}")
-    for one in HEADLINES:
-        values = [comparison.intervals[name].get(one.name) for name in comparison.names]
-        if any(values):
-            table.add_row(one.title, *("" if value is None else f"{value.value:.3f}" for value in values))
-    Console().print(table)
+    comparison_report.write(comparison, about, output)
+    Console().print(comparison_report.console_table(comparison, about))
+    print(f"wrote {', '.join(str(output / name) for name in comparison_report.FILES)}")
 
 
 if __name__ == "__main__":

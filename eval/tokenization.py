@@ -13,10 +13,8 @@ from pathlib import Path
 
 from absl import flags
 from rich.console import Console
-from rich.table import Table
 
 from preprocessing.common import command_line
-from preprocessing.common.atomic import write_json, write_text
 from preprocessing.common.errors import InputError
 
 with command_line.importing(__name__):
@@ -27,8 +25,8 @@ with command_line.importing(__name__):
     from eval.quality.context import Context
     from eval.quality.label_building import open_labels
     from eval.quality.labels import SPLITS, Labels
-    from eval.reports import quality_plots
-    from eval.reports.quality import by_row, markdown, number, views_of
+    from eval.reports import quality_plots, writer
+    from eval.reports.quality import by_row, markdown, views_of
 
 JSON, MARKDOWN = "quality.json", "quality.md"
 # Families with figures for each system besides those for all codes.
@@ -210,21 +208,21 @@ def _open(given: flags.FlagValues) -> tuple:
 
 
 def _write(output: Path, report: dict, context: Context, *, plots: bool) -> None:
-    """Write the report, each file atomically."""
+    """Write the report and its plots, each file whole."""
     pictures = quality_plots.draw(context, report, command_line.output_folder(output)) if plots else []
-    write_json(output / JSON, report, advice="give another --output")
-    write_text(output / MARKDOWN, markdown(report, pictures), advice="give another --output")
+    writer.write(output / MARKDOWN, markdown(report, pictures), report)
 
 
 def _print(console: Console, report: dict) -> None:
     """Print the figures of the complete vocabulary without intervals, marked where the graph contains labels."""
     figures = [one for one in report["figures"] if one["family"] not in PER_SYSTEM or ", " not in one["scope"]]
     views = views_of(figures)
-    table = Table("scope", "metric", *(view or "value" for view in views), title=f"{report['name']}, {report['split']}")
+    headers = ["scope", "metric", *(view or "value" for view in views)]
+    rows = []
     for (scope, metric), by_view in by_row(figures).items():
         mark = " *" if any(one["given"] for one in by_view.values()) else ""
-        table.add_row(scope + mark, metric, *(number(by_view[v]["value"]) if v in by_view else "" for v in views))
-    console.print(table)
+        rows.append([scope + mark, metric, *(by_view[view]["value"] if view in by_view else None for view in views)])
+    console.print(writer.console_table(f"{report['name']}, {report['split']}", headers, rows, texts=2))
     for given in dict.fromkeys(one["given"] for one in figures if one["given"]):
         console.print(f"* {given}", highlight=False)
 

@@ -2,15 +2,13 @@
 
 from pathlib import Path
 
-import matplotlib
 import numpy as np
+from matplotlib import pyplot as plt
 
 from configs import ablation
+from eval.reports import writer
 from eval.reports.headlines import HEADLINES
-from preprocessing.common.atomic import whole_file, write_text
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
+from eval.reports.plots import save
 
 MARKDOWN, PICTURE = "ablations.md", "ablations.png"
 REFERENCE = "default"
@@ -61,7 +59,7 @@ def markdown(results: list[dict]) -> str:
         "## What each cell changes",
         "\n".join(f"- `{cell}`: {change}" for cell, change in changes.items()),
     ]
-    return "\n\n".join(parts) + "\n"
+    return writer.document(parts)
 
 
 def _table(results: list[dict]) -> str:
@@ -70,24 +68,24 @@ def _table(results: list[dict]) -> str:
     titles = [title for title in titles if any(title in of for of in cells.values())]
     given = {_name(figure) for figure in results[0]["quality"]["figures"] if figure["given"]}
     starred = {one.title for one in HEADLINES if one.name in given}
-    header = [title + (" *" if title in starred else "") for title in titles]
-    lines = [["cell", "seeds", *header], ["---"] * (2 + len(titles))]
+    headers = ["cell", "seeds", *(title + (" *" if title in starred else "") for title in titles)]
+    rows = []
     for group, members in ablation.CELLS.items():
         there = [cell for cell in members if cell in cells]
         if there and group != "reference":
-            lines.append([f"*{group}*"] + [""] * (1 + len(titles)))
+            rows.append([f"*{group}*"] + [None] * (1 + len(titles)))
         for cell in there:
             count = max(len(values) for values in cells[cell].values())
-            lines.append([f"`{cell}`", str(count), *(_shown(cells[cell].get(title)) for title in titles)])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+            rows.append([f"`{cell}`", count, *(_shown(cells[cell].get(title)) for title in titles)])
+    return writer.markdown_table(headers, rows)
 
 
-def _shown(values: np.ndarray | None) -> str:
+def _shown(values: np.ndarray | None) -> str | None:
     if values is None:
-        return ""
-    digits = 0 if values.mean() >= 10 else 3
-    spread = f" ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else ""
-    return f"{values.mean():.{digits}f}{spread}"
+        return None
+    mean = values.mean()
+    spread = f" ± {writer.number(values.std(ddof=1), like=mean)}" if len(values) > 1 else ""
+    return writer.number(mean) + spread
 
 
 def draw(results: list[dict], path: Path) -> None:
@@ -111,12 +109,14 @@ def draw(results: list[dict], path: Path) -> None:
         panel.grid(axis="x", alpha=0.3)
     for panel in axes.reshape(-1)[len(titles) :]:
         panel.axis("off")
-    figure.savefig(path, dpi=100)
-    plt.close(figure)
+    save(figure, path)
 
 
 def write(results: list[dict], output: Path) -> None:
-    """Write table and figure of all results, each atomically."""
-    write_text(output / MARKDOWN, markdown(results))
-    with whole_file(output / PICTURE) as partial:
-        draw(results, partial)
+    """Write the table and the plot of all results, each file whole.
+
+    Raises:
+        InputError: a file cannot be written.
+    """
+    writer.write(output / MARKDOWN, markdown(results))
+    draw(results, output / PICTURE)

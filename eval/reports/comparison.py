@@ -2,20 +2,20 @@
 
 from pathlib import Path
 
-import matplotlib
 import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from rich.table import Table
 
 from eval.common.intervals import Interval
 from eval.quality.comparison import BETTER, INCONCLUSIVE, WORSE, Comparison, Difference
+from eval.reports import writer
 from eval.reports.headlines import HEADLINES
-from eval.reports.quality import TITLES, number
+from eval.reports.plots import COLORS, save
+from eval.reports.quality import TITLES
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-
+FILES = ("comparison.json", "comparison.md", "comparison.png")
 MARKS = {BETTER: " ▲", WORSE: " ▼", INCONCLUSIVE: " ="}
-# The colors of Okabe and Ito, which color-blind readers can distinguish.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 FIELDS = ("family", "metric", "view", "scope")
 
 
@@ -62,12 +62,12 @@ def markdown(comparison: Comparison, about: dict, picture: str) -> str:
     for family in dict.fromkeys(key[0] for key in keys):
         rows = [(", ".join(filter(None, (key[3], key[1], key[2]))), key) for key in keys if key[0] == family]
         parts += [f"## {TITLES.get(family, family)}", _table(rows, comparison, intervals=False)]
-    return "\n\n".join(parts) + "\n"
+    return writer.document(parts)
 
 
 def _table(rows: list[tuple[str, tuple]], comparison: Comparison, *, intervals: bool) -> str:
     verdicts = {(one.other, one.figure): one.verdict for one in comparison.differences}
-    lines = [["figure", *comparison.names], ["---"] * (1 + len(comparison.names))]
+    lines = []
     for title, key in rows:
         found = [of[key] for of in comparison.figures.values() if key in of]
         if not found:
@@ -77,14 +77,36 @@ def _table(rows: list[tuple[str, tuple]], comparison: Comparison, *, intervals: 
         for name in comparison.names:
             value = comparison.intervals[name].get(key)
             mark = MARKS.get(verdicts.get((name, key)), "")
-            cells.append("" if value is None else _shown(value, intervals) + mark)
+            cells.append(None if value is None else _shown(value, intervals) + mark)
         lines.append(cells)
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return writer.markdown_table(["figure", *comparison.names], lines)
 
 
-def _shown(value: Interval, with_interval: bool) -> str:
-    bounds = f" [{number(value.low)}, {number(value.high)}]" if with_interval else ""
-    return number(value.value) + bounds
+def _shown(interval: Interval, with_interval: bool) -> str:
+    if with_interval:
+        return writer.with_interval(interval.value, interval.low, interval.high)
+    return writer.number(interval.value)
+
+
+def console_table(comparison: Comparison, about: dict) -> Table:
+    """Return the headline figures as a table for the terminal; for the arguments see `markdown`."""
+    rows = []
+    for one in HEADLINES:
+        found = [comparison.intervals[name].get(one.name) for name in comparison.names]
+        if any(found):
+            rows.append([one.title, *(None if interval is None else interval.value for interval in found)])
+    return writer.console_table(f"{about['data_set']}, {about['split']}", ["figure", *comparison.names], rows)
+
+
+def write(comparison: Comparison, about: dict, folder: Path) -> None:
+    """Write `FILES` to a folder; for the arguments see `markdown`.
+
+    Raises:
+        InputError: a file cannot be written.
+    """
+    text, picture = (folder / name for name in FILES[1:])
+    draw(comparison, picture)
+    writer.write(text, markdown(comparison, about, picture.name), as_values(comparison, about))
 
 
 def draw(comparison: Comparison, path: Path) -> None:
@@ -93,15 +115,15 @@ def draw(comparison: Comparison, path: Path) -> None:
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(14, 1.5 + 0.22 * len(shown) * max(len(comparison.names), 2)), layout="constrained", sharey=True
     )
-    places = np.arange(len(shown))[::-1].astype(float)
-    for number_of, name in enumerate(comparison.names):
+    heights = np.arange(len(shown))[::-1].astype(float)
+    for position, name in enumerate(comparison.names):
         values = [comparison.intervals[name].get(one.name) for one in shown]
-        _bars(left, values, places, number_of, comparison, name)
-        if number_of:
+        _bars(left, values, heights, position, comparison, name)
+        if position:
             by_figure: dict[tuple, Difference] = {d.figure: d for d in comparison.differences if d.other == name}
             values = [by_figure[one.name].interval if one.name in by_figure else None for one in shown]
-            _bars(right, values, places, number_of, comparison, f"{comparison.names[0]} - {name}")
-    left.set(title="Figures, 95 % intervals", yticks=places, yticklabels=[one.title for one in shown])
+            _bars(right, values, heights, position, comparison, f"{comparison.names[0]} - {name}")
+    left.set(title="Figures, 95 % intervals", yticks=heights, yticklabels=[one.title for one in shown])
     right.set(title="Paired differences, 95 % intervals")
     right.axvline(0.0, color="grey", linewidth=1)
     for axes in (left, right):
@@ -109,12 +131,13 @@ def draw(comparison: Comparison, path: Path) -> None:
     left.legend(fontsize="small")
     if len(comparison.names) > 1:
         right.legend(fontsize="small")
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    save(figure, path)
 
 
-def _bars(axes, values: list[Interval | None], places: np.ndarray, number_of: int, comparison, label: str) -> None:
-    there = [(value, place) for value, place in zip(values, places, strict=True) if value is not None]
+def _bars(
+    axes: Axes, values: list[Interval | None], heights: np.ndarray, position: int, comparison: Comparison, label: str
+) -> None:
+    there = [(value, height) for value, height in zip(values, heights, strict=True) if value is not None]
     if not there:
         return
     found, at = zip(*there, strict=True)
@@ -122,6 +145,6 @@ def _bars(axes, values: list[Interval | None], places: np.ndarray, number_of: in
     spread = np.abs(
         np.array([[value.value - value.low for value in found], [value.high - value.value for value in found]])
     )
-    shift = 0.7 * ((number_of + 0.5) / len(comparison.names) - 0.5)
-    color = COLORS[number_of % len(COLORS)]
+    shift = 0.7 * ((position + 0.5) / len(comparison.names) - 0.5)
+    color = COLORS[position % len(COLORS)]
     axes.errorbar(middle, np.array(at) - shift, xerr=spread, fmt="o", markersize=4, color=color, label=label)

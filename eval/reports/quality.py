@@ -1,5 +1,7 @@
 """Render the report of token quality as Markdown, with a table for each family of metrics."""
 
+from eval.reports.writer import document, markdown_table, with_interval
+
 TITLES = {
     "codebook": "Codebook",
     "identity": "Identity: codes that share their tokens with others",
@@ -48,7 +50,7 @@ def markdown(report: dict, plots: list[str] | None = None) -> str:
         parts.append("## Not measured, or not held out")
         parts.append("\n".join(f"- {note}" for note in report["notes"]))
     parts += [f"![{name}]({name})" for name in plots or []]
-    return "\n\n".join(parts) + "\n"
+    return document(parts)
 
 
 def by_row(figures: list[dict]) -> dict[tuple[str, str], dict[str, dict]]:
@@ -70,23 +72,15 @@ def _table(figures: list[dict]) -> str:
     given, chance = (any(figure[name] not in ("", None) for figure in figures) for name in ("given", "chance"))
     header = ["scope", "metric", *(view or "value" for view in views), *(["chance"] if chance else []), "items"]
     header += ["given"] if given else []
-    lines = [header, ["---"] * len(header)]
+    rows = []
     for (scope, metric), by_view in by_row(figures).items():
         one = next(iter(by_view.values()))
-        cells = [scope, metric, *(shown(by_view[view]) if view in by_view else "" for view in views)]
-        cells += [number(one["chance"]) if one["chance"] is not None else ""] if chance else []
+        cells = [scope, metric, *(_shown(by_view[view]) if view in by_view else None for view in views)]
+        cells += [one["chance"]] if chance else []
         cells += [f"{one['n']:,} {one['unit']}", *([one["given"] or "no"] if given else [])]
-        lines.append(cells)
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        rows.append(cells)
+    return markdown_table(header, rows, texts=2)
 
 
-def shown(figure: dict) -> str:
-    """Return a figure with its interval as text."""
-    return f"{number(figure['value'])} [{number(figure['low'])}, {number(figure['high'])}]"
-
-
-def number(value: float) -> str:
-    """Return a number as text: three decimals, none from 100 on, and `none` for NaN."""
-    if value != value:
-        return "none"
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3f}"
+def _shown(figure: dict) -> str:
+    return with_interval(figure["value"], figure["low"], figure["high"])

@@ -2,18 +2,14 @@
 
 from pathlib import Path
 
-import matplotlib
 import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
 from eval.quality import groups, tree_metrics
 from eval.quality.context import Context
-from preprocessing.common.atomic import whole_file
+from eval.reports.plots import COLORS, save
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-
-# The colors of Okabe and Ito, which color-blind readers can distinguish.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MAIN = ("R@1", "R@10", tree_metrics.SAME_CATEGORY, groups.MACRO_ACCURACY, "AUC")
 _PAIRS = 4000
 
@@ -80,9 +76,7 @@ def _similarity(context: Context, path: Path) -> str:
     return _save(figure, path)
 
 
-def _save(figure, path: Path) -> str:
+def _save(figure: Figure, path: Path) -> str:
     figure.tight_layout()
-    with whole_file(path) as partial:
-        figure.savefig(partial, dpi=120)
-    plt.close(figure)
+    save(figure, path)
     return path.name

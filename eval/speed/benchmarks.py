@@ -1,4 +1,4 @@
-"""List the benchmarks by name, and make their setting from the flags."""
+"""List the benchmarks by name, and run them with the settings that the flags give."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +12,7 @@ SCALES = ("icd", "primekg", "release")
 EXAMPLE = "python -m eval.speed train --output=DIR"
 
 
-# Each benchmark is imported when it is asked for, so that a wrong flag is reported at once.
+# Each benchmark is imported when it runs, so that a wrong flag is reported before the slow imports.
 def _train(given: flags.FlagValues) -> dict:
     from eval.speed import train
 
@@ -50,9 +50,9 @@ def _memory(given: flags.FlagValues) -> dict:
 
 
 def _run(given: flags.FlagValues) -> dict:
-    from eval.speed import run as whole_run
+    from eval.speed import run as complete_run
 
-    return whole_run.run(_setting(given))
+    return complete_run.run(_setting(given))
 
 
 # Name -> function that runs the benchmark with the flags and returns its facts and rows.
@@ -65,7 +65,7 @@ BENCHMARKS: dict[str, Callable[[flags.FlagValues], dict]] = {
     "memory": _memory,
     "run": _run,
 }
-# Not part of `all`.
+# Benchmarks that `all` leaves out.
 LONG = ("run",)
 
 
@@ -86,7 +86,7 @@ def _setting(given: flags.FlagValues):
 
 
 def named(name: str) -> list[str]:
-    """Return the benchmarks that a name stands for, one or all.
+    """Return the benchmark of this name, or for `all` those that do not take long.
 
     Raises:
         InputError: there is no such benchmark.

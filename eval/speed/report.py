@@ -2,13 +2,13 @@
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 
 from rich.table import Table
 
-from preprocessing.common.atomic import write_json, write_text
+from eval.reports import writer
 
 HEADERS = ("measurement", "median", "least to most", "rate", "FLOP/s", "of matmul", "memory", "compiled", "JAX speedup")
 
@@ -60,11 +60,6 @@ def seconds(value: float) -> str:
     return f"{value * 1e3:.3g} ms" if value < 1 else f"{value:.3g} s"
 
 
-def _used(rows: Sequence[Sequence[str]]) -> list[int]:
-    """Return the indices of the columns that are not empty."""
-    return [column for column in range(len(HEADERS)) if column == 0 or any(row[column] for row in rows)]
-
-
 def title(report: Mapping) -> str:
     """Return the title of a report: its benchmark and facts."""
     facts = (
@@ -73,35 +68,28 @@ def title(report: Mapping) -> str:
     return f"{report['benchmark']}: {', '.join(facts)}"
 
 
+def _columns(report: Mapping) -> tuple[list[str], list[list[str]]]:
+    """Return (headers, rows) of a report, without the columns that are empty in all rows."""
+    rows = [cells(row) for row in report["rows"]]
+    used = [column for column in range(len(HEADERS)) if column == 0 or any(row[column] for row in rows)]
+    return [HEADERS[column] for column in used], [[row[column] for column in used] for row in rows]
+
+
 def table(report: Mapping) -> Table:
     """Return a report as a table for the terminal."""
-    rows = [cells(row) for row in report["rows"]]
-    made = Table(title=title(report), title_justify="left", title_style="bold")
-    for column in _used(rows):
-        made.add_column(HEADERS[column], justify="right" if column else "left")
-    for row in rows:
-        made.add_row(*(row[column] for column in _used(rows)))
-    return made
+    return writer.console_table(title(report), *_columns(report))
 
 
 def markdown(report: Mapping) -> str:
     """Return a report as Markdown."""
-    rows = [cells(row) for row in report["rows"]]
-    used = _used(rows)
-
-    def line(parts: Sequence[str]) -> str:
-        return f"| {' | '.join(parts)} |"
-
-    lines = [line([HEADERS[column] for column in used]), line(["---"] + ["---:"] * (len(used) - 1))]
-    lines += [line([row[column] for column in used]) for row in rows]
     machine_facts = ", ".join(f"{name} {value}" for name, value in report["machine"].items())
-    return f"## {report['benchmark']}\n\n{title(report)}\n\nMeasured on: {machine_facts}\n\n" + "\n".join(lines) + "\n"
+    heading = [f"## {report['benchmark']}", title(report), f"Measured on: {machine_facts}"]
+    return writer.document([*heading, writer.markdown_table(*_columns(report))])
 
 
 def write(report: Mapping, folder: Path) -> Path:
     """Write `speed_BENCHMARK[_SCALE].json` and `.md` to a folder, and return the path of the first."""
     scale = f"_{report['facts']['scale']}" if "scale" in report["facts"] else ""
     path = folder / f"speed_{report['benchmark']}{scale}.json"
-    write_json(path, report)
-    write_text(path.with_suffix(".md"), markdown(report))
+    writer.write(path.with_suffix(".md"), markdown(report), report)
     return path
