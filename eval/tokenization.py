@@ -208,7 +208,7 @@ def _open(given: flags.FlagValues) -> tuple:
 
 
 def _write(output: Path, report: dict, context: Context, *, plots: bool) -> None:
-    """Write the report and its plots, each file whole."""
+    """Write the report and its plots, each file atomically."""
     pictures = quality_plots.draw(context, report, command_line.output_folder(output)) if plots else []
     writer.write(output / MARKDOWN, markdown(report, pictures), report)
 

@@ -113,7 +113,7 @@ def draw(results: list[dict], path: Path) -> None:
 
 
 def write(results: list[dict], output: Path) -> None:
-    """Write the table and the plot of all results, each file whole.
+    """Write the table and the plot of all results, each file atomically.
 
     Raises:
         InputError: a file cannot be written.

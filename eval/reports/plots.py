@@ -16,7 +16,7 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#00
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure whole and close it.
+    """Write a figure atomically and close it.
 
     Raises:
         InputError: the file cannot be written.

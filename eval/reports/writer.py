@@ -1,4 +1,4 @@
-"""Write reports: tables for Markdown and for the terminal with one number format, and files that are replaced whole."""
+"""Write reports: tables for Markdown and for the terminal with one number format, and files that are written atomically."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -67,7 +67,7 @@ def document(parts: Sequence[str]) -> str:
 
 
 def write(path: Path, text: str, values: object | None = None) -> None:
-    """Write a report as Markdown, and its values beside it as JSON where they are given, each whole.
+    """Write a report as Markdown, and its values beside it as JSON where they are given, both atomically.
 
     Args:
         path: the Markdown file; the JSON file has the same name with the suffix `.json`.
