@@ -1,4 +1,4 @@
-"""Write reports: tables for Markdown and for the terminal with one number format, and files that are written atomically."""
+"""Format numbers and tables for Markdown and for the terminal in one way, and write reports atomically."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from eval import tokenization
+from eval.quality.label_building import GIVEN_TREE
 from eval.reports.quality import markdown
 from medtok_jax.lookup import directory
 from preprocessing import medtok_codes
@@ -45,10 +46,10 @@ def test_the_command(tokenizer, data_dir, tmp_path):
         assert figure["n"] > 0
         if figure["value"] == figure["value"]:
             assert figure["low"] <= figure["high"]
-        assert (figure["family"] == "tree") == (figure["given"] == "the code tree is given in the graph")
+        assert (figure["family"] == "tree") == (figure["given"] == GIVEN_TREE)
     text = (output / "quality.md").read_text()
     assert "| ICD10CM | same-category 1-NN |" in text
-    assert "the code tree is given in the graph" in text
+    assert GIVEN_TREE in text
     for name in ("codebook.png", "figures.png", "tree.png"):
         assert f"![{name}]({name})" in text
         assert (output / name).stat().st_size > 5000
@@ -86,7 +87,7 @@ def test_the_report_in_plain_values_and_as_markdown():
     one = {(f["metric"], f["scope"], f["view"]): f for f in report["figures"]}
     views = [one["same-category 1-NN", "ICD10CM", view] for view in ("vectors", "tokens", "unquantized")]
     cells = " | ".join(f"{f['value']:.3f} [{f['low']:.3f}, {f['high']:.3f}]" for f in views)
-    assert f"| ICD10CM | same-category 1-NN | {cells} | 0.015 | {views[0]['n']} codes | the code tree" in text
+    assert f"| ICD10CM | same-category 1-NN | {cells} | 0.015 | {views[0]['n']} codes | {GIVEN_TREE} |" in text
 
 
 def test_the_same_every_time_and_for_a_part_of_the_codes():
