@@ -26,7 +26,7 @@ def in_child(function: Callable, *arguments, **environment: str):
             return pool.submit(function, *arguments).result()
         except BrokenProcessPool as error:
             raise UserError(
-                f"the process that measured {function.__module__} died, perhaps out of memory; try a smaller --num_codes."
+                f"the process that measured {function.__module__} died, perhaps out of memory; lower --num_codes."
             ) from error
 
 

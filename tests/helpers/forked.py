@@ -11,6 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from medtok_jax.devices.huge_pages import VARIABLE
 from tests.helpers.paths import ROOT
 
 # None of them starts a thread, nor are they of this project, whose modules define flags.
@@ -65,6 +66,8 @@ def _run(module: str, arguments: list[str], cwd: Path, env: dict[str, str], out:
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
+    # Commands that compute on a CPU start anew unless this is set, and would start the server of forks.
+    os.environ.setdefault(VARIABLE, "")
     sys.path.insert(0, str(cwd))
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -1,7 +1,5 @@
 import json
 import os
-import subprocess
-import sys
 import time
 
 import networkx as nx
@@ -15,7 +13,6 @@ from eval.speed.subgraphs import SCALES, Scale, measure
 from eval.speed.timing import Phases, Timing, repeat
 from preprocessing.common.errors import UserError
 from tests.helpers.forked import run_module
-from tests.helpers.paths import ROOT
 
 RELATIONS = ("common", "rare", "rarer")
 
@@ -73,9 +70,7 @@ def test_phases_count_what_they_are_told():
 
 @pytest.mark.integration
 def test_command_line(tmp_path):
-    # A fresh interpreter: neighborhoods are drawn by processes of its own, which a forked one cannot start.
-    command = [sys.executable, "-m", "eval.speed", "subgraphs", "--scale=icd", "--num_codes=50", f"--output={tmp_path}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = run_module("eval.speed", "subgraphs", "--scale=icd", "--num_codes=50", f"--output={tmp_path}")
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "speed_subgraphs_icd.json").read_text())
     assert report["facts"]["nodes"] == SCALES["icd"].nodes
