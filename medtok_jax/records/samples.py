@@ -11,7 +11,8 @@ from preprocessing.common.extras import load
 
 pl = load("polars")
 
-MORTALITY, READMISSION = TASKS = ("mortality", "readmission")
+MORTALITY = "mortality"
+READMISSION = "readmission"
 READMISSION_DAYS = 15
 
 

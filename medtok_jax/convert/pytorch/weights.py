@@ -14,8 +14,6 @@ from safetensors.numpy import load_file
 
 from preprocessing.common.errors import InputError
 
-# Flax collections that prefix every name; the configuration decides the collection of a variable.
-COLLECTIONS = ("params.", "fixed.")
 BERT = "text_encoder.bert."
 _LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
 _BERT_MODULES = {
