@@ -357,7 +357,7 @@ def load(path: str) -> ConfigDict:
     """
     file, _, variant = path.partition(":")
     if not Path(file).is_file():
-        raise InputError(f"The configuration file {file} does not exist; {DEFAULT} is one that does.")
+        raise InputError(f"There is no configuration file {Path(file).absolute()}; give another one by --config=FILE.")
     spec = importlib.util.spec_from_file_location("medtok_config", file)
     module = importlib.util.module_from_spec(spec)
     try:

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from preprocessing.codes import ATC, NDC, SYSTEMS, CodeRecord, display_code, is_wellformed
 from preprocessing.common import command_line
-from preprocessing.common.atomic import whole_file
+from preprocessing.common.atomic import named_path, whole_file
 from preprocessing.common.errors import InputError
 from preprocessing.common.rejects import Rejects
 from preprocessing.common.text_tables import Row, table
@@ -221,7 +221,7 @@ def main(argv: list[str]) -> None:
     codes = Path(flags.FLAGS.input)
     output = Path(flags.FLAGS.output)
     own = None if flags.FLAGS.descriptions is None else Path(flags.FLAGS.descriptions)
-    with Rejects(output.with_name(f"{output.stem}.rejects.csv")) as rejects:
+    with Rejects(named_path(output).with_name(f"{output.stem}.rejects.csv")) as rejects:
         counts = describe(codes, output, rejects, own)
         if rejects.summary():
             Console().print(rejects.table())

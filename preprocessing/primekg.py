@@ -25,7 +25,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from preprocessing.common import command_line
-from preprocessing.common.atomic import whole_folder
+from preprocessing.common.atomic import check_replaceable, whole_folder
 from preprocessing.common.errors import InputError
 from preprocessing.common.large_csv import BLOCK_BYTES, Block, read_blocks
 from preprocessing.common.rejects import Rejects
@@ -334,6 +334,7 @@ def main(argv: list[str]) -> None:
         argv, 0, "python -m preprocessing.primekg --input=DIR/primekg/kg.csv --output=DIR/graph"
     )
     output = Path(flags.FLAGS.output)
+    check_replaceable(output, _INDEX_FILE)
     console = Console()
     with whole_folder(output) as folder:
         with Rejects(folder / _REJECTS) as rejects:

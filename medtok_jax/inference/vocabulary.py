@@ -25,7 +25,7 @@ from medtok_jax.lookup.directory import Tokens
 from medtok_jax.regions import Regions
 from medtok_jax.training.inputs import ModelInputs
 from medtok_jax.training.metrics import describe_usage
-from preprocessing.common.atomic import whole_file, write_text
+from preprocessing.common.atomic import named_path, whole_file, write_text
 
 DIRECTORY = "tokenizer"
 # From so many batches on, less padding saves more time than compiling for each length takes.
@@ -77,7 +77,7 @@ class Parts:
     """
 
     def __init__(self, output: Path, plan: dict):
-        self.folder = output.with_name(f"{output.name}.parts")
+        self.folder = named_path(output).with_name(f"{output.name}.parts")
         self.plan = json.dumps(plan, indent=1, sort_keys=True)
 
     def begin(self) -> int:

@@ -60,7 +60,7 @@ def whole_file(path: str | os.PathLike, *, advice: str = ADVICE) -> Iterator[Pat
     Raises:
         InputError: the file cannot be written: no room, no permission, or a folder lies there.
     """
-    path = Path(path)
+    path = named_path(path)
     with writing(path, advice):
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(path)
@@ -88,7 +88,7 @@ def whole_folder(path: str | os.PathLike, *, advice: str = ADVICE) -> Iterator[P
     Raises:
         InputError: the folder cannot be written: no room, no permission, or a file lies there.
     """
-    path = Path(path)
+    path = named_path(path)
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} cannot be written, since a file lies there; choose another place.")
     recover(path)
@@ -102,14 +102,14 @@ def whole_folder(path: str | os.PathLike, *, advice: str = ADVICE) -> Iterator[P
 
 @contextlib.contextmanager
 def scratch_folder(path: str | os.PathLike, *, advice: str = ADVICE) -> Iterator[Path]:
-    """Yield a new folder beside `path`, on the same file system, and removes it in the end.
+    """Yield a new folder beside `path`, on the same file system, and remove it in the end.
 
     What killed processes left of such folders of `path` is removed first.
 
     Raises:
         InputError: the folder cannot be written.
     """
-    path = Path(path)
+    path = named_path(path)
     with writing(path, advice):
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(path)
@@ -120,6 +120,34 @@ def scratch_folder(path: str | os.PathLike, *, advice: str = ADVICE) -> Iterator
     finally:
         _remove(partial)
         os.close(lock)
+
+
+def named_path(path: str | os.PathLike) -> Path:
+    """Return a path that ends in a name, which `.`, `..` and `/` do not.
+
+    Raises:
+        InputError: it ends in none, so nothing can be written beside it and take its place.
+    """
+    path = Path(path)
+    if path.name in ("", ".."):
+        raise InputError(f"{path} cannot be replaced by a new file or folder; give a path that ends in a name.")
+    return path
+
+
+def check_replaceable(path: str | os.PathLike, marker: str, *, advice: str = "choose another --output") -> None:
+    """Refuse to replace a folder that holds anything but what an earlier `whole_folder` of the same kind wrote.
+
+    Args:
+        path: the folder, which may be absent.
+        marker: a file that every folder of this kind has, relative to it.
+        advice: what the user can do, without a full stop.
+
+    Raises:
+        InputError: a folder lies there that is not empty and has no such file.
+    """
+    path = Path(path)
+    if path.is_dir() and any(path.iterdir()) and not (path / marker).is_file():
+        raise InputError(f"{path} is not empty and was not made by this command; {advice}.")
 
 
 def write_text(path: str | os.PathLike, text: str, *, advice: str = ADVICE) -> None:
@@ -150,7 +178,7 @@ def put_in_place(partial: Path, path: Path) -> None:
 
 
 def recover(path: str | os.PathLike) -> None:
-    """Put back the folder that a writer had moved aside when it was killed; does nothing if `path` is there.
+    """Put back the folder that a writer had moved aside when it was killed; do nothing if `path` is there.
 
     Whoever reads a folder that `whole_folder` may replace calls this first.
     """
@@ -165,7 +193,7 @@ def recover(path: str | os.PathLike) -> None:
 
 
 def append_line(path: str | os.PathLike, line: str, *, advice: str = ADVICE) -> None:
-    """Append a line to a file that `read_lines` reads, and waits until it is on disk.
+    """Append a line to a file that `read_lines` reads, and wait until it is on disk.
 
     Half a line at the end, which a killed process or a full disk left, is removed first.
 
@@ -177,7 +205,9 @@ def append_line(path: str | os.PathLike, line: str, *, advice: str = ADVICE) -> 
     Raises:
         InputError: the file cannot be written; it holds the lines that it held before.
     """
+    path = Path(path)
     with writing(path, advice):
+        is_new = not path.exists()
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             size, end = os.fstat(descriptor).st_size, _end_of_lines(descriptor)
@@ -191,6 +221,8 @@ def append_line(path: str | os.PathLike, line: str, *, advice: str = ADVICE) -> 
                 raise
         finally:
             os.close(descriptor)
+        if is_new:
+            _flush(path.parent)
 
 
 def read_lines(path: str | os.PathLike) -> list[str]:
@@ -202,7 +234,8 @@ def read_lines(path: str | os.PathLike) -> list[str]:
         content = Path(path).read_bytes()
     except FileNotFoundError:
         return []
-    return content[: content.rfind(b"\n") + 1].decode("utf-8").splitlines()
+    # Not `splitlines`, which also splits at characters such as U+2028 that a line may hold.
+    return content[: content.rfind(b"\n") + 1].decode("utf-8").split("\n")[:-1]
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ Exit status: 0 done, 2 something given cannot be used, 1 another failure, 130 st
 
 import contextlib
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -118,6 +119,12 @@ def _parse(argv: list[str], check: Callable[[list[str]], None] | None) -> list[s
         return flags.FLAGS(argv)
     except UserError as error:
         _fail(error, error.exit_status)
+    except flags.IllegalFlagValueError as error:
+        missing = re.findall(r"Flag --(\w+) must have a value other than None", str(error))
+        if not missing:
+            _fail(" ".join(str(error).split()), 2)
+        listed = " and ".join(f"--{name}" for name in missing)
+        _fail(f"{listed} {'is' if len(missing) == 1 else 'are'} missing; --help tells what to give.", 2)
     except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
         # Flags of configuration fields raise what their conversion raises.
         _fail(" ".join(str(error).split()) or type(error).__name__, 2)

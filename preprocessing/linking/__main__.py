@@ -16,6 +16,7 @@ from pathlib import Path
 from absl import flags
 
 from preprocessing.common import command_line
+from preprocessing.common.atomic import check_replaceable
 from preprocessing.common.errors import InputError
 from preprocessing.linking.links import LINKS, MOST_ANCHORS, coverage_table, write_links
 
@@ -29,6 +30,7 @@ def main(argv: list[str]) -> None:
         if not folder.is_dir():
             raise InputError(f"{folder} is not a folder; check the path.")
     output = Path(given.output)
+    check_replaceable(output, LINKS)
     console = command_line.table_console()
     report, rejects = write_links(Path(given.input), Path(given.graph), folders, output, most=given.anchors)
     console.print(coverage_table(report["systems"]))

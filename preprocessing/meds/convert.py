@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from preprocessing.common.atomic import whole_folder
+from preprocessing.common.atomic import check_replaceable, whole_folder
 from preprocessing.common.errors import InputError
 from preprocessing.common.extras import load
 from preprocessing.common.rejects import Rejects
@@ -294,8 +294,7 @@ def _check_output(output: Path, root: Path) -> None:
         raise InputError(f"--output={output} would replace the input; choose another directory.")
     if output.exists() and not output.is_dir():
         raise InputError(f"{output} is a file; choose another --output.")
-    if output.is_dir() and any(output.iterdir()) and not (output / METADATA / CONVERSION).is_file():
-        raise InputError(f"{output} is not empty and was not made by this command; choose another --output.")
+    check_replaceable(output, f"{METADATA}/{CONVERSION}")
 
 
 @contextlib.contextmanager

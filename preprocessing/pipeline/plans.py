@@ -204,7 +204,9 @@ def _describe(layout: PipelineLayout, asked: PipelineOptions) -> int:
 
 def _graph(layout: PipelineLayout, asked: PipelineOptions) -> int:
     with Rejects(_rejects_of(layout.graph)) as rejects:
-        write_primekg(read_primekg(layout.primekg / "kg.csv", rejects, progress=asked.progress), layout.graph)
+        found = read_primekg(layout.primekg / "kg.csv", rejects, progress=asked.progress)
+        with whole_folder(layout.graph) as folder:
+            write_primekg(found, folder)
     return rejects.counts.total()
 
 

@@ -241,6 +241,14 @@ def test_command_line(kg, tmp_path):
     done = run_module(*command, "--strict")
     assert done.returncode == 0, done.stderr
     assert "9 nodes, 20 directed edges; node ids are x_index" in done.stdout
+    (tmp_path / "a_file_of_the_user").touch()
+    refused = run_module(command[0], command[1], f"--output={tmp_path}")
+    assert refused.returncode == 2
+    assert "is not empty and was not made by this command; choose another --output." in refused.stderr
+    assert (tmp_path / "a_file_of_the_user").exists()
+    refused = run_module(command[0])
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "--input and --output are missing" in refused.stderr
     assert "129,375" in done.stdout
     first = {file.name: file.read_bytes() for file in output.iterdir()}
     kg.write_bytes(kg.read_bytes() + b"what\n")

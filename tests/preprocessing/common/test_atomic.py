@@ -205,6 +205,33 @@ def test_lines_are_appended_and_read(tmp_path):
     assert [json.loads(line) for line in atomic.read_lines(path)] == [{"ü": number} for number in range(3)]
 
 
+@pytest.mark.parametrize("path", [".", "..", "/", "deep/.."])
+def test_a_path_without_a_name_is_refused(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "kept").touch()
+    with refused("give a path that ends in a name"), atomic.whole_folder(path):
+        pass
+    with refused("give a path that ends in a name"):
+        atomic.write_text(path, "text")
+    assert names(tmp_path) == ["kept"]
+
+
+def test_only_a_folder_of_the_same_kind_is_replaceable(tmp_path):
+    atomic.check_replaceable(tmp_path / "absent", "marker")
+    atomic.check_replaceable(tmp_path, "marker")
+    (tmp_path / "of_a_user").touch()
+    with refused("is not empty and was not made by this command; choose another --output"):
+        atomic.check_replaceable(tmp_path, "marker")
+    (tmp_path / "marker").touch()
+    atomic.check_replaceable(tmp_path, "marker")
+
+
+def test_lines_end_only_at_line_ends(tmp_path):
+    atomic.append_line(tmp_path / "lines", "one\u2028line")
+    atomic.append_line(tmp_path / "lines", "another")
+    assert atomic.read_lines(tmp_path / "lines") == ["one\u2028line", "another"]
+
+
 @pytest.mark.parametrize("half", [b'{"half', b"\xc3", b"x" * 5000])
 def test_half_a_line_is_passed_over_and_removed(tmp_path, half):
     path = tmp_path / "lines"
