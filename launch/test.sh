@@ -13,5 +13,6 @@ install_once test install_test
 
 ruff check .
 ruff format --check .
-# A file of tests stays in one process, so that what its tests share is made once.
-python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile -m "not thorough" "$@"
+# A file of tests stays in one process, so that what its tests share is made once. Files start in the order of
+# tests/conftest.py, the longest first.
+python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder -m "not thorough" "$@"

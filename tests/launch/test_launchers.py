@@ -200,7 +200,8 @@ def test_commands_in_the_head_comments(name):
     for extra in extras(text):
         assert extra in known_extras()
     for command in re.findall(r"python -m (\w+(?:\.\w+)+)", text):
-        assert (ROOT / command.replace(".", "/")).with_suffix(".py").exists(), command
+        path = ROOT / command.replace(".", "/")
+        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), command
 
 
 @pytest.mark.integration

@@ -94,7 +94,7 @@ def test_the_digest_sees_everything_but_the_self_node(other, same):
 
 
 def test_packed_once(builder, real, cache_dir, monkeypatch):
-    monkeypatch.setattr(code_table, "_pack", lambda *_: pytest.fail("packed again"))
+    monkeypatch.setattr(code_table, "_write_columns", lambda *_: pytest.fail("packed again"))
     again = load(builder, cache_dir, progress=False)
     for field in dataclasses.fields(again):
         if field.name != "graph":

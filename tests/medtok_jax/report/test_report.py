@@ -232,7 +232,7 @@ def command(tokenizer, tmp_path):
 def test_command_line(command, tmp_path):
     codes = tmp_path / "codes.txt"
     codes.write_text("E11.9\nXYZ\n")
-    told = command(codes=codes)
+    told = command(show=codes)
     assert told.returncode == 0, told.stderr
     assert re.search(r"Wrote .*report\.html \(\d\.\d MB\)", told.stdout)
     assert "warning: 1 of the listed codes cannot be shown; the first of them: 'XYZ'" in told.stderr
