@@ -4,7 +4,6 @@ Each command runs in a folder of its own, which holds what its arguments name. O
 behind the documented arguments, so that a flag that does not exist fails. A command that no rule covers fails too.
 """
 
-import functools
 import hashlib
 import importlib.util
 import itertools
@@ -22,6 +21,12 @@ import pytest
 from ml_collections import ConfigDict
 
 from tests.helpers import mimic_copies, official_files, small_ethos, small_visits
+from tests.helpers.command_stops import (
+    stop_before_measuring,
+    stop_before_training,
+    train_baselines_briefly,
+    write_training_commands,
+)
 from tests.helpers.commands import Command, collect, run_module
 from tests.helpers.named_codes import with_named_codes
 from tests.helpers.paths import ROOT
@@ -47,51 +52,6 @@ def overrides(config: ConfigDict) -> list[str]:
     names = ("data", "model", "train")
     values = [(f"{part}.{name}", value) for part in names for name, value in config[part].items()]
     return [f"--config.{name}={value}" for name, value in values if name not in ("data.name", "data.data_dir")]
-
-
-def stop_before_training() -> None:
-    """End the training command when everything is set up for its first step."""
-    from medtok_jax import train
-
-    assert callable(train.train)
-    train.train = lambda *_: sys.exit(0)
-
-
-def stop_before_measuring() -> None:
-    """End a benchmark where it begins to measure: everything that its flags say has been read."""
-    from eval.speed import benchmarks
-
-    for name in benchmarks.BENCHMARKS:
-        benchmarks.BENCHMARKS[name] = functools.partial(_only_set_up, name)
-
-
-def _only_set_up(name: str, given) -> dict:
-    from eval.speed import benchmarks
-
-    setting = benchmarks._setting(given)
-    assert setting.config.model.codebook_size == 120
-    importlib.import_module(f"eval.speed.{name}")
-    return {"facts": {}, "rows": []}
-
-
-def write_training_commands() -> None:
-    """Write the trainings that a command starts to `started.json` instead of starting them."""
-
-    def record(command: list[str], **_) -> subprocess.CompletedProcess:
-        path = Path("started.json")
-        started = json.loads(path.read_text()) if path.exists() else []
-        path.write_text(json.dumps([*started, command[1:]]))
-        return subprocess.CompletedProcess(command, 1)
-
-    subprocess.run = record
-
-
-def train_baselines_briefly() -> None:
-    """Let baselines that are trained take two steps."""
-    from eval.baselines import make
-
-    whole = make.make
-    make.make = lambda *arguments, **options: whole(*arguments, **options | {"steps": 2, "size": 120})
 
 
 class World:
