@@ -5,6 +5,7 @@ behind the documented arguments, so that a flag that does not exist fails. A com
 """
 
 import hashlib
+import importlib
 import importlib.util
 import itertools
 import json
@@ -288,6 +289,11 @@ def linting(world: World, words: list[str], folder: Path) -> None:
     assert done.returncode == 0
 
 
+def writing_the_page(world: World, words: list[str], folder: Path) -> None:
+    """Make the page of the configuration; test_pages.py compares it with the file that the command writes."""
+    assert importlib.import_module(words[2]).page().startswith("# Configuration")
+
+
 def board(world: World, words: list[str], folder: Path) -> None:
     """Let TensorBoard inspect the logs instead of serving them."""
     world.provide("tensorboard", words[1:], folder)
@@ -380,11 +386,11 @@ RULES: dict[tuple[str, ...], Callable[[World, list[str], Path], None]] = {
     ("python", "-m", "preprocessing.mimic"): mimic,
     ("python", "-m", "eval.tokenization"): judging,
     ("python", "-m", "eval.compare"): judging,
-    ("python", "-m", "eval.baselines"): plain(f"--codes={DATA_SET}"),
+    ("python", "-m", "eval.baselines"): plain(f"--codes={DATA_SET}", prepare=train_baselines_briefly),
     ("python", "-m", "eval.ablations"): ablations,
     ("python", "-m", "eval.speed"): speed,
     ("python", "-m", "pytest"): testing,
-    ("python", "-m", "tests.helpers.configuration_page"): plain(),
+    ("python", "-m", "tests.helpers.configuration_page"): writing_the_page,
     ("python", "mult_ehr/make_graph.py"): making_graph,
     ("./launch/quickstart.sh",): script,
     ("./launch/test.sh",): script,

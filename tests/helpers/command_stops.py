@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from ml_collections import ConfigDict
+
 
 def stop_before_training() -> None:
     """End the training command when everything is set up for its first step."""
@@ -46,8 +48,18 @@ def write_training_commands() -> None:
 
 
 def train_baselines_briefly() -> None:
-    """Let baselines that are trained take two steps."""
+    """Let baselines that are trained take two steps, and read the texts that the finished run has encoded."""
+    from configs import default
     from eval.baselines import make
+
+    default_config = default.get_config
+
+    def with_cached_texts(variant: str = "") -> ConfigDict:
+        config = default_config(variant).copy_and_resolve_references().unlock()
+        config.data.cache_dtype = "float32"
+        return config.lock()
+
+    default.get_config = with_cached_texts
 
     whole = make.make
     make.make = lambda *arguments, **options: whole(*arguments, **options | {"steps": 2, "size": 120})
