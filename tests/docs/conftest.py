@@ -1,3 +1,3 @@
 """Fixtures of the library's tests that the tests of the documentation share."""
 
-from tests.medtok_jax.conftest import compiled_once, finished_run, run_config  # noqa: F401
+from tests.medtok_jax.conftest import finished_run, run_config  # noqa: F401

@@ -41,7 +41,7 @@ pytest.importorskip("polars")
 COMMANDS = collect()
 PIPELINE = "python -m preprocessing.pipeline --output=data --full"
 TO_TORCH = "python -m medtok_jax.convert --workdir=runs/default --to=pytorch --output=torch"
-TO_ETHOS = "python -m medtok_jax.convert --workdir=runs/default --to=ethos --events=mimic4 --output=ethos_medtok"
+TO_ETHOS = "python -m medtok_jax.convert --workdir=runs/default --to=ethos --events=mimic4_meds --output=ethos"
 BASELINE = "python -m eval.baselines --kind=raw_text --output=baselines/raw_text"
 SMALL_ETHOS = ["--width=64", "--n_layer=1", "--n_head=2", "--n_positions=8"]
 # Flags of what a command writes.
@@ -100,7 +100,7 @@ class World:
         splits = {1: "train", 2: "tuning", 3: "train", 4: "held_out", 5: "train"}
         small_visits.write(self.stage / "mimic4_meds", files=2, splits=splits)
         (self.stage / "M").symlink_to("mimic4_meds")
-        events = [("HOSPITAL_ADMISSION", 0), ("ICD//CM//E11", 1), ("ICD//CM//3-6//9", 1), ("HOSPITAL_DISCHARGE", 2)]
+        events = [("HOSPITAL_ADMISSION", 0), ("ICD//CM//E11", 1), ("ICD//CM//3-6//9", 1), ("TIMELINE_END", 2)]
         for part in ("train", "test"):
             small_ethos.write_tokenized(self.stage / "tokenized" / part, [events] * 30)
 
@@ -118,7 +118,7 @@ class World:
         """Keep what some commands write for the commands that read it."""
         (self.stage / "data").symlink_to(self.run(PIPELINE) / "data")
         (self.stage / "medtok_tuned").symlink_to(self.run(TO_TORCH) / "torch")
-        (self.stage / "ethos_medtok").symlink_to(self.run(TO_ETHOS) / "ethos_medtok")
+        (self.stage / "ethos_medtok").symlink_to(self.run(TO_ETHOS) / "ethos")
         (self.stage / "baselines").symlink_to(self.run(BASELINE) / "baselines")
 
     def run(self, text: str) -> Path:
@@ -233,10 +233,7 @@ def speed(world: World, words: list[str], folder: Path) -> None:
 @mentioned
 def converting(world: World, words: list[str], folder: Path) -> None:
     """Run a conversion; the first model of ETHOS is a small one."""
-    if any("--input=" in word for word in words):
-        world.python(words, folder, f"--data_dir={world.data_dir}")
-    else:
-        world.python(words, folder, *(SMALL_ETHOS if "--to=ethos" in words else []))
+    world.python(words, folder, *(SMALL_ETHOS if "--to=ethos" in words else []))
 
 
 def installing(world: World, words: list[str], folder: Path) -> None:
