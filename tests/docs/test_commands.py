@@ -23,12 +23,14 @@ from ml_collections import ConfigDict
 
 from tests.helpers import mimic_copies, official_files, small_ethos, small_visits
 from tests.helpers.command_stops import (
+    stop_before_data,
     stop_before_measuring,
     stop_before_training,
     train_baselines_briefly,
     write_training_commands,
 )
-from tests.helpers.commands import Command, collect, run_module
+from tests.helpers.commands import Command, collect
+from tests.helpers.forked import run_module
 from tests.helpers.named_codes import with_named_codes
 from tests.helpers.paths import ROOT
 from tests.helpers.published import write_release
@@ -39,9 +41,11 @@ pytest.importorskip("torch")
 pytest.importorskip("polars")
 
 COMMANDS = collect()
+TRAINING = "python -m medtok_jax.main --config=configs/default.py --workdir=runs/default"
 PIPELINE = "python -m preprocessing.pipeline --output=data --full"
 TO_TORCH = "python -m medtok_jax.convert --workdir=runs/default --to=pytorch --output=torch"
 TO_ETHOS = "python -m medtok_jax.convert --workdir=runs/default --to=ethos --events=mimic4_meds --output=ethos"
+EVALUATION = "python -m eval.tokenization --tokenizer=tokenizer --output=quality --split=validation"
 BASELINE = "python -m eval.baselines --kind=raw_text --output=baselines/raw_text"
 SMALL_ETHOS = ["--width=64", "--n_layer=1", "--n_head=2", "--n_positions=8"]
 # Flags of what a command writes.
@@ -123,16 +127,18 @@ class World:
 
     def run(self, text: str) -> Path:
         """Run a command, unless it has run, and return the folder in which it ran."""
-        if text not in self.done:
+        # A conversion to another directory is the same conversion.
+        key = re.sub(r" --output=\S+", "", text) if "medtok_jax.convert" in text else text
+        if key not in self.done:
             folder = self.folder / f"case-{len(self.done)}"
             folder.mkdir()
-            self.done[text] = folder
+            self.done[key] = folder
             words = shlex.split(text)
             rule = next((rule for start, rule in RULES.items() if words[: len(start)] == list(start)), None)
             if rule is None:
                 pytest.fail(f"no rule of {Path(__file__).name} runs this command: {text}")
             rule(self, words, folder)
-        return self.done[text]
+        return self.done[key]
 
     def python(
         self, words: list[str], folder: Path, *more: str, prepare: Callable | None = None, status: int = 0
@@ -140,9 +146,10 @@ class World:
         """Run `python -m MODULE ...` with further arguments."""
         module, arguments = words[2], words[3:]
         self.provide(module, arguments, folder)
-        data = {"TFDS_DATA_DIR": str(self.data_dir), "COLUMNS": "120", "JAX_PLATFORMS": "cpu"}
-        found, printed = run_module(module, [*arguments, *more], folder, prepare=prepare, **data)
-        assert found == status, f"{shlex.join([*words, *more])} ended with status {found}:\n{printed[-3000:]}"
+        env = os.environ | {"TFDS_DATA_DIR": str(self.data_dir), "COLUMNS": "120", "JAX_PLATFORMS": "cpu"}
+        done = run_module(module, *arguments, *more, cwd=folder, env=env, timeout=900, prepare=prepare)
+        told = f"{shlex.join([*words, *more])} ended with status {done.returncode}"
+        assert done.returncode == status, f"{told}:\n{done.stdout[-1000:]}\n{done.stderr[-2000:]}"
 
     def provide(self, module: str, arguments: list[str], folder: Path) -> None:
         """Link what the arguments name into a folder, except what the command writes."""
@@ -191,12 +198,13 @@ def plain(*more: str, **options) -> Callable:
 
 @mentioned
 def training(world: World, words: list[str], folder: Path) -> None:
-    """Train until everything is set up for the first step: data and texts are read, the state is made or restored."""
+    """Train until the data would be read; by the first command, until everything is set up for the first step."""
     given = small_names(words)
     named = any(word.startswith("--config.data.name=") for word in given)
     data = [] if named else [f"--config.data.name={DATA_SET}"]
     sample = ["--config.data.sample_size=0", "--config.data.include=()"]
-    world.python(given, folder, *data, *sample, *world.small, prepare=stop_before_training)
+    prepare = stop_before_training if shlex.join(words) == TRAINING else stop_before_data
+    world.python(given, folder, *data, *sample, *world.small, prepare=prepare)
 
 
 @mentioned
@@ -266,7 +274,7 @@ def script(world: World, words: list[str], folder: Path) -> None:
             world.run(shlex.join(command))
 
 
-def testing(world: World, words: list[str], folder: Path) -> None:
+def checking_pytest(world: World, words: list[str], folder: Path) -> None:
     """Check marks, plugins and paths of a run of pytest, which itself runs inside of one."""
     settings = (ROOT / "pyproject.toml").read_text()
     for name, value in itertools.pairwise(words[3:]):
@@ -295,9 +303,9 @@ def board(world: World, words: list[str], folder: Path) -> None:
     """Let TensorBoard inspect the logs instead of serving them."""
     world.provide("tensorboard", words[1:], folder)
     world.provide("tensorboard", [f"x={words[2]}"], folder)
-    status, printed = run_module("tensorboard.main", [*words[1:], "--inspect"], folder)
-    assert status == 0, printed
-    assert "total_loss" in printed
+    done = run_module("tensorboard.main", *words[1:], "--inspect", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "total_loss" in done.stdout
 
 
 def copying(world: World, words: list[str], folder: Path) -> None:
@@ -351,10 +359,12 @@ def downloading(world: World, words: list[str], folder: Path) -> None:
 
 
 def judging(world: World, words: list[str], folder: Path) -> None:
-    """Judge or compare tokenizers on few items."""
+    """Evaluate or compare tokenizers: by all metrics with the first command, by the cheapest ones with the others."""
     if len(words) == 3:
         return only_help(world, words, folder)
-    return world.python(words, folder, "--quick", f"--data_dir={world.data_dir}", prepare=train_baselines_briefly)
+    cheap = [] if shlex.join(words) == EVALUATION else ["--metrics=codebook,identity"]
+    more = ["--quick", f"--data_dir={world.data_dir}", *cheap]
+    return world.python(words, folder, *more, prepare=train_baselines_briefly)
 
 
 def mimic(world: World, words: list[str], folder: Path) -> None:
@@ -386,7 +396,7 @@ RULES: dict[tuple[str, ...], Callable[[World, list[str], Path], None]] = {
     ("python", "-m", "eval.baselines"): plain(f"--codes={DATA_SET}", prepare=train_baselines_briefly),
     ("python", "-m", "eval.ablations"): ablations,
     ("python", "-m", "eval.speed"): speed,
-    ("python", "-m", "pytest"): testing,
+    ("python", "-m", "pytest"): checking_pytest,
     ("python", "-m", "tests.helpers.configuration_page"): writing_the_page,
     ("python", "mult_ehr/make_graph.py"): making_graph,
     ("./launch/quickstart.sh",): script,

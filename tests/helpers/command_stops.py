@@ -18,6 +18,14 @@ def stop_before_training() -> None:
     train.train = lambda *_: sys.exit(0)
 
 
+def stop_before_data() -> None:
+    """End the training command where it begins to read the data: its flags, checkpoint and data set are checked."""
+    from medtok_jax.training import setup
+
+    assert callable(setup.load_data)
+    setup.load_data = lambda *_, **__: sys.exit(0)
+
+
 def stop_before_measuring() -> None:
     """End a benchmark where it begins to measure: everything that its flags say has been read."""
     from eval.speed import benchmarks

@@ -1,13 +1,8 @@
-"""Collect the commands of the documentation, and run Python modules as `python -m` does, in forked processes."""
+"""Collect the commands of the documentation."""
 
 import dataclasses
-import multiprocessing
-import os
 import re
-import runpy
 import shlex
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from tests.helpers.paths import ROOT
@@ -15,8 +10,6 @@ from tests.helpers.paths import ROOT
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "eval" / "RESULTS.md"])
 # What a command in running text begins with; everything in a block of the language bash is a command.
 PROGRAMS = re.compile(r"(python -m |\./launch/|pip install |tensorboard |ruff |hf |git |torchrun )")
-# Modules that most commands import, loaded once before processes are forked. None of them starts threads on import.
-PRELOADED = ["absl.app", "ml_collections", "numpy", "pyarrow.parquet", "rich.console", "jax", "flax.nnx", "optax"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,43 +69,3 @@ def _split(words: list[str]) -> list[str]:
         else:
             parts[-1].append(word)
     return [shlex.join(part) for part in parts if part]
-
-
-def run_module(
-    module: str, arguments: list[str], folder: Path, *, prepare: Callable[[], None] | None = None, **environment: str
-) -> tuple[int, str]:
-    """Run `python -m module` in a folder.
-
-    Args:
-        module: its dotted name.
-        arguments: the command line behind it.
-        folder: the working directory.
-        prepare: a function of a module, called in the new process before the command starts.
-        environment: variables of the new process.
-
-    Returns:
-        Exit status, and what was printed.
-    """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
-    log = folder / f"log-{len(list(folder.glob('log-*')))}"
-    process = context.Process(target=_run, args=(module, arguments, folder, log, prepare, environment))
-    process.start()
-    process.join()
-    return process.exitcode, log.read_text(encoding="utf-8", errors="replace")
-
-
-def _run(
-    module: str, arguments: list[str], folder: Path, log: Path, prepare: Callable | None, environment: dict
-) -> None:
-    output = os.open(log, os.O_WRONLY | os.O_CREAT)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    os.chdir(folder)
-    os.environ.update(environment)
-    # Commands that start themselves anew with huge pages do not where this is set.
-    os.environ.setdefault("GLIBC_TUNABLES", "")
-    sys.argv = [module, *arguments]
-    if prepare:
-        prepare()
-    runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -9,6 +9,7 @@ import runpy
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from medtok_jax.devices.huge_pages import VARIABLE
@@ -29,7 +30,12 @@ PRELOADED += [
 
 
 def run_module(
-    module: str, *arguments, cwd: Path = ROOT, env: dict[str, str] | None = None, timeout: float = 300
+    module: str,
+    *arguments,
+    cwd: Path = ROOT,
+    env: dict[str, str] | None = None,
+    timeout: float = 300,
+    prepare: Callable[[], None] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Return exit status and output of `python -m module`.
 
@@ -39,6 +45,7 @@ def run_module(
         cwd: the working directory.
         env: all variables of the environment; None for those of this process.
         timeout: seconds.
+        prepare: a function of a module, called in the process before the command starts.
 
     Raises:
         subprocess.TimeoutExpired: it did not end; it is killed.
@@ -49,7 +56,7 @@ def run_module(
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / name for name in ("out", "err")]
         env = dict(os.environ) if env is None else env
-        process = context.Process(target=_run, args=(module, arguments, cwd, env, *files))
+        process = context.Process(target=_run, args=(module, arguments, cwd, env, prepare, *files))
         process.start()
         process.join(timeout)
         if process.exitcode is None:
@@ -60,7 +67,15 @@ def run_module(
     return subprocess.CompletedProcess([module, *arguments], process.exitcode, out, err)
 
 
-def _run(module: str, arguments: list[str], cwd: Path, env: dict[str, str], out: Path, err: Path) -> None:
+def _run(
+    module: str,
+    arguments: list[str],
+    cwd: Path,
+    env: dict[str, str],
+    prepare: Callable[[], None] | None,
+    out: Path,
+    err: Path,
+) -> None:
     for number, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
     os.chdir(cwd)
@@ -70,4 +85,6 @@ def _run(module: str, arguments: list[str], cwd: Path, env: dict[str, str], out:
     os.environ.setdefault(VARIABLE, "")
     sys.path.insert(0, str(cwd))
     sys.argv = [module, *arguments]
+    if prepare:
+        prepare()
     runpy.run_module(module, run_name="__main__", alter_sys=True)
