@@ -101,12 +101,10 @@ def train(run_config):
         return [[*command, f"--process_id={number}"] for number in range(processes)]
 
     def run(runs: dict[Path, int], resume_from: dict[Path, Path] | None = None) -> list[dict]:
-        # One process compiles for all.
-        shared = environment(JAX_SHARE_BINARY_BETWEEN_HOSTS="1")
         running = []
         for workdir, processes in runs.items():
             for command in commands(workdir, processes, (resume_from or {}).get(workdir)):
-                running.append(subprocess.Popen(command, cwd=ROOT, env=shared, **output))
+                running.append(subprocess.Popen(command, cwd=ROOT, env=environment(), **output))
         for process in running:
             told, _ = process.communicate(timeout=600)
             assert process.returncode == 0, told
