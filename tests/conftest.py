@@ -1,4 +1,4 @@
-"""What all tests share: markers, examples of `hypothesis`, and data that is built once for all processes of a run."""
+"""Provide what all tests share: markers, examples of `hypothesis`, and data built once for all processes of a run."""
 
 import gc
 import os

@@ -32,7 +32,7 @@ ARGUMENTS = ["--config=configs/default.py:smoke", "--workdir=runs/a b", "--confi
 
 
 def parse(arguments: list[str]) -> list:
-    """What the training program reads of its arguments: distributed, workdir, num_processes, process_id."""
+    """Return what the training program reads: distributed, workdir, num_processes, process_id."""
     command = [sys.executable, "-c", PARSE, *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

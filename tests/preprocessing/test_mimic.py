@@ -40,7 +40,7 @@ DEMO3 = {f"{table}.csv": f"header of {table}\n".encode() for table in (*always_f
 
 
 def checksums(files):
-    """As `sha256sum` writes them; PhysioNet lists other files too."""
+    """Return a list as `sha256sum` writes it; PhysioNet's lists other files too."""
     lines = [f"{hashlib.sha256(content).hexdigest()} {name}" for name, content in files.items()]
     return "\n".join([f"{'AB' * 32} LICENSE.TXT", *lines, ""]).encode()
 
@@ -337,7 +337,7 @@ def test_checksums_as_tools_write_them(tmp_path):
 
 @pytest.mark.integration
 def test_prepared_as_patient_records(tmp_path):
-    """As wget leaves the files, with a further table listed that was not fetched."""
+    """The command reads files as wget leaves them, with a table listed that was not fetched."""
     root = mimic_copies.write(tmp_path / "got", "mimic4", gzipped=True, without=("hosp/emar", "icu/chartevents"))
     files = {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*.gz")}
     (root / "SHA256SUMS.txt").write_bytes(checksums(files))

@@ -97,7 +97,7 @@ def test_all_search_among_the_codes_that_all_hold():
 
 
 def test_one_is_held_at_a_time():
-    """What was opened before is gone when the next one is opened."""
+    """The tokenizer opened before is freed when the next one is opened."""
     alive = []
 
     def open_it(name):

@@ -51,7 +51,7 @@ def test_by_hand():
 
 @pytest.mark.parametrize("sparse", [False, True])
 def test_against_scikit_learn(world, monkeypatch, sparse):
-    """With one penalty to choose from, and macro accuracy as scikit-learn has it."""
+    """The probe equals scikit-learn's ridge classifier with one penalty, and its score the balanced accuracy."""
     representation, labels = world
     monkeypatch.setattr(groups, "PENALTIES", (0.1,))
     part, group = groups.part_of_category(labels.category, labels.keys, "CCSR"), labels.groups["CCSR"]
@@ -70,7 +70,7 @@ def test_against_scikit_learn(world, monkeypatch, sparse):
 
 
 def test_groups_are_fitted_on_alike():
-    """Of a group of 90 and one of 10 codes, 20 are taken as 10 and 10."""
+    """A group of 90 and one of 10 codes give 10 codes each to a sample of 20."""
     labels, representation = hand_world.labels(), hand_world.representation()
     group = np.where(np.arange(len(labels)) < 90, 0, np.where(np.arange(len(labels)) < 100, 1, -1))
     rows = groups._balanced(Context(representation, labels), group, np.arange(100), 20)

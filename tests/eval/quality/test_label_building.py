@@ -129,7 +129,7 @@ def test_what_is_not_held_out_is_said_to_be_given():
 
 
 def test_a_graph_that_never_had_a_crosswalk_takes_the_official_one():
-    """As the graph of PrimeKG: of the three pairs those whose ICD-9 code a hold-out would choose."""
+    """PrimeKG's graph takes, of three official pairs, those whose ICD-9 code a hold-out would choose."""
     bare = {"parent": facts()["parent"]}
     labels = build_labels("medtok_codes/primekg", table_of(bare), [])
     found = named(labels, labels.crosswalk[FORWARD]) if labels.crosswalk else {}

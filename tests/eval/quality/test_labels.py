@@ -69,7 +69,7 @@ def test_no_evaluated_edge_is_in_the_subgraph_of_its_code(held_out, shown):
 
 @pytest.mark.integration
 def test_evaluated_pairs_are_held_out_pairs(held_out):
-    """Of the crosswalk as they are; of notes the edge is one between nodes above the two codes."""
+    """Crosswalk pairs are held out themselves; a note's held-out edge joins nodes above the two codes."""
     _, builder, labels = held_out
     held = pq.read_table(medtok_codes.graph_path(builder) / "holdout.parquet").to_pylist()
     crosswalk = {(row["source"], row["target"]) for row in held if row["relation"] in EDGE_TYPES["gem"]}

@@ -1,4 +1,4 @@
-"""What a conversion is asked for, and its command line: checked before any work, one sentence for what is wrong."""
+"""The request of a conversion and its command line are checked before any work; an error is one sentence."""
 
 import pytest
 

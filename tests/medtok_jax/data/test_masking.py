@@ -1,4 +1,4 @@
-"""What is left of a subgraph against networkx."""
+"""A masked subgraph equals the one that networkx leaves."""
 
 import networkx as nx
 import numpy as np

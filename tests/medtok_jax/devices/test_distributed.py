@@ -133,7 +133,7 @@ def test_two_processes_reach_the_loss_of_one(by_processes):
 
 
 def test_a_run_goes_on_with_another_number_of_processes(by_processes, train, tmp_path):
-    """What one process began two end, and what two began one ends, alike."""
+    """Two processes end what one began as one ends what two began."""
     one, two = by_processes
     runs = {tmp_path / "one then two": 2, tmp_path / "two then one": 1}
     first, second = train(runs, resume_from=dict(zip(runs, (one, two), strict=True)))

@@ -123,7 +123,7 @@ def test_parts_of_another_plan_are_thrown_away(opened, tmp_path, monkeypatch):
 
 
 def test_the_whole_vocabulary_of_a_run_on_a_sample(finished_run, trained, tmp_path, monkeypatch, capsys):
-    """As if the run had been trained on 100 codes: the command takes all of the data set all the same."""
+    """The command tokenizes the whole data set although the run was, it believes, trained on 100 codes."""
     metadata = checkpoints.Checkpoint.metadata
 
     def of_a_sample(found):

@@ -1,4 +1,4 @@
-"""What a sequence model reads, against loops that put codes one behind the other."""
+"""The input of a sequence model equals that of loops which put codes one behind the other."""
 
 import random
 

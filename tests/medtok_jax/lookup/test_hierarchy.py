@@ -1,4 +1,4 @@
-"""What is above a code by its own spelling."""
+"""A code's spelling gives the codes above it."""
 
 import pytest
 

@@ -58,7 +58,7 @@ def tokenizer(tmp_path_factory) -> MedTokTokenizer:
 
 
 def may_mean(text: str, key: str) -> bool:
-    """Whether somebody who wrote this text can have meant that code: its letters and digits end in the code's."""
+    """Return whether the writer of this text can have meant that code: its letters and digits end in the code's."""
 
     def plain(part):
         return "".join(c for c in part.upper() if c.isascii() and c.isalnum())

@@ -390,7 +390,7 @@ def test_set_codebook_replaces_rows_and_forgets(options):
 
 
 def test_the_whole_book_can_be_searched_by_the_shared_embeddings_alone():
-    """As in the published code; the specific embeddings stay in their regions."""
+    """The shared embeddings search as in the published code; the specific ones stay in their regions."""
     quantizer = make(shared_search="book")
     e = embeddings(quantizer)
     book = np.asarray(quantizer.codebook())

@@ -122,7 +122,7 @@ def test_an_interrupted_encoding_goes_on(folder, tmp_path, monkeypatch):
 
 
 def test_batches_of_another_size_begin_anew(folder, tmp_path):
-    """As where another device, or a version that did not write the size, was interrupted."""
+    """A cache that another device, or a version that did not write the size, left unfinished begins anew."""
     plain = encode(folder)
     (whole,) = [path for path in folder.iterdir() if files(path)["states.bin"] == plain.states.tobytes()]
     for told in ("3", "3 8192"):

@@ -109,7 +109,7 @@ def test_activations_of_an_accelerator_are_what_is_kept(backend, kept, expected,
 
 
 def test_states_of_bfloat16_activations_are_near(monkeypatch):
-    """As on an accelerator: near those of float32, measured by what a state is of, the whole vector."""
+    """States of an accelerator's activations have nearly the direction of those of float32."""
     near = TextStates(MINILM, max_length=MAX_LENGTH, dtype=DTYPES["float32"])(TEXTS, NAMES)
     monkeypatch.setattr(encode, "activations", lambda _: jnp.bfloat16)
     found = TextStates(MINILM, max_length=MAX_LENGTH, dtype=DTYPES["float32"])(TEXTS, NAMES)

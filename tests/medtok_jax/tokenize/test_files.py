@@ -41,7 +41,7 @@ def write_rows(path, rows: list[dict]) -> None:
 
 
 def read_rows(path) -> list[dict]:
-    """What was written, the same from every kind of file."""
+    """Return the rows of a written file, the same from every kind of file."""
     if path.suffix == ".csv":
         with open(path, newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))

@@ -1,4 +1,4 @@
-"""Checkpoints: what is saved comes back, what is damaged is told in one sentence."""
+"""Checkpoints come back as they were saved; a damaged one is refused in one sentence."""
 
 import dataclasses
 import resource

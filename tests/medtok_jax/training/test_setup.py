@@ -1,4 +1,4 @@
-"""What a run decides before it starts."""
+"""A run decides these things before it starts."""
 
 import dataclasses
 

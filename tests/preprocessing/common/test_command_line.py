@@ -1,4 +1,4 @@
-"""What a command says where a package of an extra is not installed."""
+"""A command names the extra whose package is not installed."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The one sentence for a package of an extra that is missing, and what is told of one that is broken."""
+"""One sentence names the extra of a missing package, another the error of a broken one."""
 
 import sys
 

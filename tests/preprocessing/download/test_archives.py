@@ -39,7 +39,7 @@ def test_unpacks_all_with_their_folders(tmp_path):
 
 
 def test_flattens_what_is_wanted_and_prefers_what_is_nearest_the_root(tmp_path):
-    """As the full release of RxNorm holds the prescribable one too."""
+    """The full release of RxNorm holds the prescribable one too, farther from the root."""
     archive = make(tmp_path / "a.zip", [("prescribe/rrf/A.RRF", b"other"), ("rrf/A.RRF", TEXT), ("readme.txt", b"r")])
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "kept").write_text("kept")

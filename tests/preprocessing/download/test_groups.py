@@ -486,7 +486,7 @@ def test_the_command_line(tmp_path, given):
 
 
 def test_a_source_of_the_interface():
-    """What others build on: plain values with these defaults."""
+    """A source is plain values with these defaults, on which others build."""
     source = DownloadSource("n", "codes", "f", "v", "l", "s", required=(r"a\.txt",))
     assert source.wants("A.TXT")
     assert not source.wants("a.txt.gz")

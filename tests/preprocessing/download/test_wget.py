@@ -41,7 +41,7 @@ def server():
 
 @pytest.fixture(autouse=True)
 def runtime(monkeypatch, tmp_path):
-    """Where the netrc file is while wget runs."""
+    """Return the folder that holds the netrc file while wget runs."""
     folder = tmp_path / "runtime"
     folder.mkdir(mode=0o700)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
@@ -60,7 +60,7 @@ def get(server, path, sha256="of the content", login=LOGIN, name="f", **fields):
 
 
 def ranges(server):
-    """Of the requests that were let in."""
+    """Return the ranges of the requests that were let in."""
     return [asked.headers.get("range") for asked in server.requests("/f") if "authorization" in asked.headers]
 
 
@@ -238,7 +238,7 @@ def test_another_program_of_that_name(path, tmp_path, monkeypatch):
 
 
 def children(process):
-    """Of the process and its threads."""
+    """Return the children of a process and of its threads."""
     lists = Path(f"/proc/{process}/task").glob("*/children")
     return [int(child) for path in lists for child in path.read_text().split()]
 

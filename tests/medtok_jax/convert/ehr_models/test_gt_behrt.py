@@ -112,7 +112,7 @@ def test_the_unknown_node_stands_once_for_each_kind(ask, tmp_path):
 
 
 def test_the_notebook_batches_it(ask):
-    """What cells 3 and 9 of the notebook do to a batch, up to the look-ups in embeddings."""
+    """The batches pass through cells 3 and 9 of the notebook, up to the look-ups in embeddings."""
     patients, names, _ = read(convert(ask()))
     for patient in patients:
         for place, visit in enumerate(patient):

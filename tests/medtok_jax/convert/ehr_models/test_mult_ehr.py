@@ -107,7 +107,7 @@ def test_the_configuration_is_filled(ask):
 
 @pytest.mark.integration
 def test_the_script_makes_the_graphs_with_dgl(whole):
-    """Where DGL is installed, which has no build for every torch."""
+    """Runs where DGL is installed, which has no build for every torch."""
     dgl = pytest.importorskip("dgl")
     subprocess.run([sys.executable, whole / "make_graph.py"], check=True, capture_output=True)
     graph, featured = (pickle.loads((whole / f"medtok{suffix}.pkl").read_bytes()) for suffix in ("", "_ptr"))

@@ -1,4 +1,4 @@
-"""What stands for a code, against plain loops over the tokenizer's own table."""
+"""The words that stand for a code equal those of plain loops over the tokenizer's own table."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What ETHOS would stumble over is refused: vocabulary, timelines, static data, estimates, checkpoint."""
+"""Input that ETHOS cannot read is refused: vocabulary, timelines, static data, estimates, checkpoint."""
 
 import json
 import os

@@ -83,7 +83,7 @@ def original(source):
 
 
 def outcome(call) -> object:
-    """What a call gives, or the name and candidates of its error."""
+    """Return the result of a call, or the name and candidates of its error."""
     try:
         return np.asarray(call()).tolist()
     except ValueError as error:
