@@ -119,7 +119,6 @@ COLUMNS = ("relation", *(f"{end}_{name}" for end in _ENDS for name in ("index", 
 # Maximum number of nodes of a `KnowledgeGraph`.
 _MOST_NODES = 1 << 28
 _NODE_COLUMNS = {"type": "type", "name": "name", "source": "source", "id": "source_id"}
-_COMMAND = "python -m preprocessing.primekg --input=DIR/primekg/kg.csv --output=DIR/graph"
 _INDEX_FILE = "x_index.npy"
 _REJECTS = "rejects.csv"
 
@@ -287,21 +286,6 @@ def write_primekg(found: PrimeKg, path: Path | str) -> None:
     np.save(path / _INDEX_FILE, found.index)
     report = {"rows": dict(sorted(found.rows.items())), "nodes": _nodes_by_type(found.graph)}
     (path / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-
-
-def nodes_of_index(path: Path | str, index: np.ndarray) -> np.ndarray:
-    """Return the node ids of PrimeKG indices in the graph saved in `path`, int32, shaped like `index`, -1 if unknown.
-
-    Raises:
-        InputError: the directory does not hold a graph read from PrimeKG.
-    """
-    try:
-        known = np.load(Path(path) / _INDEX_FILE)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} does not hold PrimeKG ({_INDEX_FILE}: {error}); build it with: {_COMMAND}") from error
-    index = np.asarray(index)
-    node = np.minimum(np.searchsorted(known, index), len(known) - 1)
-    return np.where(known[node] == index, node, -1).astype(np.int32)
 
 
 def _is_dense(index: np.ndarray) -> bool:

@@ -12,7 +12,6 @@ from preprocessing.common.extras import load
 pl = load("polars")
 
 MORTALITY = "mortality"
-READMISSION = "readmission"
 READMISSION_DAYS = 15
 
 

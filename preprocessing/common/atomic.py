@@ -69,6 +69,7 @@ def whole_file(path: str | os.PathLike, *, advice: str = ADVICE) -> Iterator[Pat
         with _writing_only(path, advice, partial):
             yield partial
         with writing(path, advice):
+            _keep_mode(path, partial)
             put_in_place(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -95,6 +96,7 @@ def whole_folder(path: str | os.PathLike, *, advice: str = ADVICE) -> Iterator[P
     with scratch_folder(path, advice=advice) as partial:
         yield partial
         with writing(path, advice):
+            _keep_mode(path, partial)
             _flush_folder(partial)
             _replace_folder(partial, path)
             _flush(path.parent)
@@ -123,7 +125,7 @@ def scratch_folder(path: str | os.PathLike, *, advice: str = ADVICE) -> Iterator
 
 
 def named_path(path: str | os.PathLike) -> Path:
-    """Return a path that ends in a name, which `.`, `..` and `/` do not.
+    """Return a path that ends in a name, which `.`, `..` and `/` do not; of a symbolic link, where it points to.
 
     Raises:
         InputError: it ends in none, so nothing can be written beside it and take its place.
@@ -131,7 +133,7 @@ def named_path(path: str | os.PathLike) -> Path:
     path = Path(path)
     if path.name in ("", ".."):
         raise InputError(f"{path} cannot be replaced by a new file or folder; give a path that ends in a name.")
-    return path
+    return _target(path)
 
 
 def check_replaceable(path: str | os.PathLike, marker: str, *, advice: str = "choose another --output") -> None:
@@ -182,7 +184,7 @@ def recover(path: str | os.PathLike) -> None:
 
     Whoever reads a folder that `whole_folder` may replace calls this first.
     """
-    path = Path(path)
+    path = _target(Path(path))
     if os.path.lexists(path):
         return
     # Where there are several, one of them is of an earlier writer, which was killed when the new folder was in place.
@@ -255,6 +257,17 @@ def _is_refusal(error: OSError, partial: Path) -> bool:
     # NumPy tells a short write in words only.
     short = error.errno is None and "requested and" in str(error) and str(error).endswith("written")
     return error.errno in _FULL or short or (about and not isinstance(error, FileNotFoundError))
+
+
+def _target(path: Path) -> Path:
+    """Return where a symbolic link points to, or the path itself."""
+    return path.resolve() if path.is_symlink() else path
+
+
+def _keep_mode(path: Path, partial: Path) -> None:
+    """Give a provisional file or folder the permissions of the one that it replaces."""
+    with contextlib.suppress(FileNotFoundError):
+        shutil.copymode(path, partial)
 
 
 def _name(path: Path, kind: str) -> Path:

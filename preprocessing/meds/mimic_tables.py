@@ -218,8 +218,3 @@ def event_tables(version: str) -> list[MimicTable]:
 def table_of(version: str, name: str) -> MimicTable | None:
     """Return the table of a version with a name in lower case; None if this version has none."""
     return next((table for table in TABLES[version] if table.name == name), None)
-
-
-def always_fetched(version: str) -> list[str]:
-    """Return the files, without ending, of the tables that are part of every download."""
-    return [table.file for table in TABLES[version] if table.scope is ALWAYS]

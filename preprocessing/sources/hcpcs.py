@@ -26,7 +26,8 @@ _TABLE = r"(?!.*(?:trans|correct|note|layout|noc)).*\.(?:csv|tsv)"
 _COLUMNS = {"code": ("hcpc", "hcpcs", "hcpcs code"), "description": ("long description", "long desc", "name")}
 _OPTIONAL = {"recid": ("record id",), "short description": ("short desc",), "term dt": ("termination date",)}
 _QUARTERS = ("JAN", "APR", "JUL", "OCT")
-_FIRST, _CONTINUED, _FIRST_OF_MODIFIER, _CONTINUED_OF_MODIFIER = "3", "4", "7", "8"
+# "3" begins the record of a code, "7" that of a modifier.
+_CONTINUED, _FIRST_OF_MODIFIER, _CONTINUED_OF_MODIFIER = "4", "7", "8"
 _WIDTH = 11
 
 

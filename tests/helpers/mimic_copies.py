@@ -4,6 +4,8 @@ import csv
 import gzip
 from pathlib import Path
 
+from preprocessing.meds.mimic_tables import TABLES, DownloadScope
+
 # Columns as the official files have them, in their order (https://mimic.mit.edu/docs).
 _MIMIC3 = {
     "PATIENTS": "ROW_ID,SUBJECT_ID,GENDER,DOB,DOD,DOD_HOSP,DOD_SSN,EXPIRE_FLAG",
@@ -291,3 +293,8 @@ def write(
             for row in ROWS[version].get(table, ()):
                 writer.writerow([row.get(column, "") for column in columns.lower().split(",")])
     return folder
+
+
+def always_fetched(version: str) -> list[str]:
+    """Return the files, without ending, of the tables that are part of every download."""
+    return [table.file for table in TABLES[version] if table.scope is DownloadScope.ALWAYS]

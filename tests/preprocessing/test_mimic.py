@@ -22,10 +22,11 @@ from preprocessing.download.manifest import FILE_NAME, Manifest
 from preprocessing.meds.dataset import MedsDataset
 from preprocessing.meds.mimic_events import EVENTS
 from preprocessing.meds.mimic_tables import TABLES as DECLARED
-from preprocessing.meds.mimic_tables import DownloadScope, always_fetched, event_tables
+from preprocessing.meds.mimic_tables import DownloadScope, event_tables
 from tests.helpers import mimic_copies
 from tests.helpers.file_server import FileServer, Served
 from tests.helpers.forked import run_module
+from tests.helpers.mimic_copies import always_fetched
 
 USER, PASSWORD = "ada", "correct horse"
 TABLES = {

@@ -14,7 +14,6 @@ from preprocessing.primekg import (
     NODE_COUNTS,
     PRIORITY,
     ROW_COUNTS,
-    nodes_of_index,
     read_primekg,
     write_primekg,
 )
@@ -164,10 +163,8 @@ def test_indices_with_gaps_are_mapped_and_kept(tmp_path):
     assert found.index.tolist() == sorted(1000 - 7 * node for node in range(count))
     assert triples(found.graph) == {(count - 1 - x, r, count - 1 - y) for x, r, y in both_ways(kg_csv.EDGES)}
     write_primekg(found, tmp_path / "graph")
-    assert nodes_of_index(tmp_path / "graph", np.array([[1000, 993], [994, 5000]])).tolist() == [[8, 7], [-1, -1]]
+    assert np.load(tmp_path / "graph" / "x_index.npy").tolist() == found.index.tolist()
     assert KnowledgeGraph.load(tmp_path / "graph").num_nodes == count
-    with pytest.raises(InputError, match=r"preprocessing\.primekg"):
-        nodes_of_index(tmp_path, np.array([1]))
 
 
 @pytest.mark.parametrize(

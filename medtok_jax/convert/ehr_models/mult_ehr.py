@@ -30,6 +30,7 @@ from medtok_jax.convert.ehr_models.mult_ehr_check import NAME, RELATIONS
 from medtok_jax.convert.ehr_models.open import check_width, open_records
 from medtok_jax.convert.ehr_models.spelling import Spelling
 from medtok_jax.convert.request import Request
+from medtok_jax.records.samples import READMISSION_DAYS
 from medtok_jax.records.visits import KINDS, PRESCRIPTION, Visits
 from preprocessing.codes import ATC, NDC
 from preprocessing.common.atomic import whole_folder
@@ -37,7 +38,6 @@ from preprocessing.common.errors import InputError
 
 WIDTH = 128
 UNKNOWN = "[UNK]"
-READMISSION_DAYS = 15
 _FILES = "mult_ehr_files"
 
 

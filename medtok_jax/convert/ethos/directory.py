@@ -13,7 +13,6 @@ The format is that of `ethos/datasets/base.py` and `_sharded_data.py` of github.
 import dataclasses
 import json
 import pickle
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -51,11 +50,6 @@ class Timelines:
 
     def __len__(self) -> int:
         return len(self.tokens)
-
-    def patient_of(self) -> np.ndarray:
-        """Return for each event the index of its patient, `[events]` int64."""
-        lengths = np.diff(self.patient_offsets, append=len(self.tokens))
-        return np.repeat(np.arange(len(self.patient_ids)), lengths)
 
 
 def concatenate(parts: list[Timelines]) -> Timelines:
@@ -129,12 +123,6 @@ def read_shard(path: Path) -> Timelines:
         if values.shape != arrays["tokens"].shape:
             raise InputError(f"{path}: {name} has the shape {values.shape}, tokens {arrays['tokens'].shape}.")
     return Timelines(**{name: arrays[name] for name in ARRAYS}, stays=stays)
-
-
-def read_shards(folder: Path) -> Iterator[Timelines]:
-    """Yield the timelines of all files of a directory, one file at a time."""
-    for path in shard_paths(folder):
-        yield read_shard(path)
 
 
 def write_static(folder: Path, static: dict) -> None:

@@ -23,7 +23,7 @@ def test_the_last_visit_labels_all_before_it(visits):
     mortality = samples.from_next_visits(visits, samples.MORTALITY)
     assert (mortality.first.tolist(), mortality.stop.tolist()) == ([0, 3, 5, 7], [2, 4, 6, 8])
     assert mortality.label.tolist() == [1, 0, 0, 0]
-    readmission = samples.from_next_visits(visits, samples.READMISSION)
+    readmission = samples.from_next_visits(visits, "readmission")
     # After 9 days and 16 hours; 61 days; 2 days and 22 hours; before the stay has ended.
     assert readmission.label.tolist() == [1, 0, 1, 1]
     assert samples.is_readmission(visits).tolist() == [False, False, True, False, False, False, True, False, True]

@@ -57,13 +57,31 @@ def test_a_folder_appears_at_the_end_and_takes_the_place_of_the_old_one(tmp_path
 
 
 @pytest.mark.usefixtures("exchange")
-def test_a_link_to_a_folder_is_replaced_and_its_target_stays(tmp_path):
-    (tmp_path / "target").mkdir()
-    (tmp_path / "graph").symlink_to("target")
-    with atomic.whole_folder(tmp_path / "graph") as folder:
+def test_a_link_stays_and_what_it_points_to_is_replaced(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    for name in ("graph", "text"):
+        (tmp_path / name).symlink_to(f"disk/{name}")
+    for number in range(2):
+        with atomic.whole_folder(tmp_path / "graph") as folder:
+            (folder / f"a{number}").write_text("1")
+        atomic.write_text(tmp_path / "text", str(number))
+    assert (tmp_path / "graph").is_symlink()
+    assert (tmp_path / "text").is_symlink()
+    assert names(disk) == ["graph", "graph/a1", "text"]
+    assert (disk / "text").read_text() == "1"
+
+
+@pytest.mark.usefixtures("exchange")
+def test_permissions_stay(tmp_path):
+    graph, text = tmp_path / "graph", tmp_path / "text"
+    graph.mkdir(mode=0o700)
+    text.touch(mode=0o600)
+    with atomic.whole_folder(graph) as folder:
         (folder / "a").write_text("1")
-    assert not (tmp_path / "graph").is_symlink()
-    assert names(tmp_path) == ["graph", "graph/a", "target"]
+    atomic.write_text(text, "1")
+    assert [path.stat().st_mode & 0o777 for path in (graph, text)] == [0o700, 0o600]
+    assert names(tmp_path) == ["graph", "graph/a", "text"]
 
 
 def test_text_and_json(tmp_path):

@@ -22,8 +22,8 @@ from preprocessing.download import physionet, wget
 from preprocessing.download.fetch import RetryPolicy
 from preprocessing.download.http_session import FetchError
 from preprocessing.download.manifest import FILE_NAME
-from preprocessing.meds.mimic_tables import always_fetched
 from tests.helpers.file_server import FileServer, Served
+from tests.helpers.mimic_copies import always_fetched
 
 CONTENT = random.Random(7).randbytes(3_000_000)
 LOGIN = ("ada", "hunter2")

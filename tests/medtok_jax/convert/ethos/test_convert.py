@@ -50,7 +50,7 @@ def _convert(root, output, *, events="meds", unmapped="keep", options=SMALL, **m
 def _spelled(folder):
     """Tokens and times of each patient."""
     vocabulary, found = ethos_vocabulary.read(folder), {}
-    for shard in ethos_directory.read_shards(folder):
+    for shard in map(ethos_directory.read_shard, ethos_directory.shard_paths(folder)):
         stops = [*shard.patient_offsets[1:], len(shard)]
         for patient_id, start, stop in zip(shard.patient_ids.tolist(), shard.patient_offsets, stops, strict=True):
             rows = slice(int(start), int(stop))

@@ -170,7 +170,7 @@ def test_intervals():
         expected.append(99)
     assert out.tokens.tolist() == expected
     assert out.patient_offsets.tolist() == offsets
-    assert (np.diff(out.times)[np.flatnonzero(np.diff(out.patient_of()) == 0)] >= 0).all()
+    assert all((np.diff(times) >= 0).all() for times in np.split(out.times, out.patient_offsets[1:]))
     np.testing.assert_array_equal(out.stays["hadm_id"], out.times)
 
 
