@@ -25,8 +25,9 @@ from medtok_jax.training.event_file import EventFile
 from medtok_jax.training.inputs import ModelInputs
 from medtok_jax.training.metrics import Window, describe_usage
 from medtok_jax.training.state import TrainState
-from preprocessing.common.atomic import append_line, read_lines, write_bytes, write_json, write_text
+from preprocessing.common.atomic import write_bytes, write_json, write_text
 from preprocessing.common.errors import InputError
+from preprocessing.common.lines import append_line, read_lines
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

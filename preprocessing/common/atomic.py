@@ -16,11 +16,12 @@ import json
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from preprocessing.common.errors import InputError
-from preprocessing.common.locks import try_lock
+from preprocessing.common.locks import lock, try_lock
 
 ADVICE = "make room there or choose another place"
 PARTIAL = ".partial-"
@@ -64,7 +65,7 @@ def whole_file(path: str | os.PathLike, *, advice: str = ADVICE) -> Iterator[Pat
     with writing(path, advice):
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(path)
-        partial, lock = _new_file(path)
+        partial, descriptor = _new_file(path)
     try:
         with _writing_only(path, advice, partial):
             yield partial
@@ -73,7 +74,7 @@ def whole_file(path: str | os.PathLike, *, advice: str = ADVICE) -> Iterator[Pat
             put_in_place(partial, path)
     finally:
         partial.unlink(missing_ok=True)
-        os.close(lock)
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -90,7 +91,7 @@ def whole_folder(path: str | os.PathLike, *, advice: str = ADVICE) -> Iterator[P
         InputError: the folder cannot be written: no room, no permission, or a file lies there.
     """
     path = named_path(path)
-    if path.exists() and not path.is_dir():
+    if _is_file(path):
         raise InputError(f"{path} cannot be written, since a file lies there; choose another place.")
     recover(path)
     with scratch_folder(path, advice=advice) as partial:
@@ -99,7 +100,7 @@ def whole_folder(path: str | os.PathLike, *, advice: str = ADVICE) -> Iterator[P
             _keep_mode(path, partial)
             _flush_folder(partial)
             _replace_folder(partial, path)
-            _flush(path.parent)
+            flush(path.parent)
 
 
 @contextlib.contextmanager
@@ -115,13 +116,13 @@ def scratch_folder(path: str | os.PathLike, *, advice: str = ADVICE) -> Iterator
     with writing(path, advice):
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(path)
-        partial, lock = _new_folder(path)
+        partial, descriptor = _new_folder(path)
     try:
         with _writing_only(path, advice, partial):
             yield partial
     finally:
         _remove(partial)
-        os.close(lock)
+        os.close(descriptor)
 
 
 def named_path(path: str | os.PathLike) -> Path:
@@ -174,9 +175,9 @@ def put_in_place(partial: Path, path: Path) -> None:
     Raises:
         OSError: the file system refuses.
     """
-    _flush(partial)
+    flush(partial)
     os.replace(partial, path)
-    _flush(path.parent)
+    flush(path.parent)
 
 
 def recover(path: str | os.PathLike) -> None:
@@ -192,52 +193,6 @@ def recover(path: str | os.PathLike) -> None:
         with contextlib.suppress(OSError):
             old.rename(path)
             return
-
-
-def append_line(path: str | os.PathLike, line: str, *, advice: str = ADVICE) -> None:
-    """Append a line to a file that `read_lines` reads, and wait until it is on disk.
-
-    Half a line at the end, which a killed process or a full disk left, is removed first.
-
-    Args:
-        path: the file; made where it is absent.
-        line: without line end.
-        advice: what the user can do when the disk refuses, without a full stop.
-
-    Raises:
-        InputError: the file cannot be written; it holds the lines that it held before.
-    """
-    path = Path(path)
-    with writing(path, advice):
-        is_new = not path.exists()
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            size, end = os.fstat(descriptor).st_size, _end_of_lines(descriptor)
-            if size != end:
-                os.ftruncate(descriptor, end)
-            try:
-                _write_at(descriptor, f"{line}\n".encode(), end)
-                os.fsync(descriptor)
-            except OSError:
-                os.ftruncate(descriptor, end)
-                raise
-        finally:
-            os.close(descriptor)
-        if is_new:
-            _flush(path.parent)
-
-
-def read_lines(path: str | os.PathLike) -> list[str]:
-    """Return the complete lines of a file, without line ends; none where it is absent.
-
-    Half a line at the end, which a killed process or a full disk left, is passed over.
-    """
-    try:
-        content = Path(path).read_bytes()
-    except FileNotFoundError:
-        return []
-    # Not `splitlines`, which also splits at characters such as U+2028 that a line may hold.
-    return content[: content.rfind(b"\n") + 1].decode("utf-8").split("\n")[:-1]
 
 
 @contextlib.contextmanager
@@ -262,6 +217,13 @@ def _is_refusal(error: OSError, partial: Path) -> bool:
 def _target(path: Path) -> Path:
     """Return where a symbolic link points to, or the path itself."""
     return path.resolve() if path.is_symlink() else path
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return not stat.S_ISDIR(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _keep_mode(path: Path, partial: Path) -> None:
@@ -296,9 +258,9 @@ def _new_file(path: Path) -> tuple[Path, int]:
     """Return a new provisional file and a descriptor that holds its lock."""
     while True:
         partial = _name(path, PARTIAL)
-        lock = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        if _is_ours(partial, lock):
-            return partial, lock
+        descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        if _is_ours(partial, descriptor):
+            return partial, descriptor
 
 
 def _new_folder(path: Path) -> tuple[Path, int]:
@@ -307,22 +269,22 @@ def _new_folder(path: Path) -> tuple[Path, int]:
         partial = _name(path, PARTIAL)
         partial.mkdir()
         try:
-            lock = os.open(partial, os.O_RDONLY | os.O_DIRECTORY)
+            descriptor = os.open(partial, os.O_RDONLY | os.O_DIRECTORY)
         except FileNotFoundError:
             continue
-        if _is_ours(partial, lock):
-            return partial, lock
+        if _is_ours(partial, descriptor):
+            return partial, descriptor
 
 
-def _is_ours(partial: Path, lock: int) -> bool:
-    """Lock a new provisional path; return False if another writer has taken it for a leftover before."""
-    try_lock(lock)
+def _is_ours(partial: Path, descriptor: int) -> bool:
+    """Lock a new provisional path; return False if another writer took it for a leftover before, and removed it."""
+    lock(descriptor)
     try:
-        if os.path.samestat(os.fstat(lock), os.lstat(partial)):
+        if os.path.samestat(os.fstat(descriptor), os.lstat(partial)):
             return True
     except FileNotFoundError:
         pass
-    os.close(lock)
+    os.close(descriptor)
     return False
 
 
@@ -333,14 +295,14 @@ def _remove_leftovers(path: Path) -> None:
             _remove(partial)
             continue
         try:
-            lock = os.open(partial, os.O_RDONLY)
+            descriptor = os.open(partial, os.O_RDONLY)
         except OSError:
             continue
         try:
-            if try_lock(lock):
+            if try_lock(descriptor):
                 _remove(partial)
         finally:
-            os.close(lock)
+            os.close(descriptor)
     # Listed before `path` is looked for: a folder that is moved aside after that is not in the list.
     replaced = _beside(path, _OLD)
     if replaced and os.path.lexists(path):
@@ -373,8 +335,11 @@ def _replace_folder(partial: Path, path: Path) -> None:
             elif not _exchange(partial, path):
                 old = _name(path, _OLD)
                 os.rename(path, old)
-                os.rename(partial, path)
-                _discard(old, path)
+                try:
+                    os.rename(partial, path)
+                finally:
+                    if os.path.lexists(path):
+                        _discard(old, path)
             return
         except FileNotFoundError:
             if not partial.is_dir():
@@ -404,7 +369,7 @@ def _exchange(first: Path, second: Path) -> bool:
     raise OSError(number, os.strerror(number), str(first), None, str(second))
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     """Wait until a file, or the names in a folder, have reached the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -426,18 +391,4 @@ def _flush_folder(folder: Path) -> None:
             return
     for path in reversed(paths):
         if not path.is_symlink():
-            _flush(path)
-
-
-def _end_of_lines(descriptor: int) -> int:
-    """Return the number of bytes up to the end of the last complete line."""
-    size = os.fstat(descriptor).st_size
-    if not size or os.pread(descriptor, 1, size - 1) == b"\n":
-        return size
-    return os.pread(descriptor, size, 0).rfind(b"\n") + 1
-
-
-def _write_at(descriptor: int, content: bytes, start: int) -> None:
-    while content:
-        written = os.pwrite(descriptor, content, start)
-        content, start = content[written:], start + written
+            flush(path)

@@ -83,6 +83,11 @@ def shared(folder: Path, when_alone: Callable[[], None]) -> Iterator[None]:
         os.close(descriptor)
 
 
+def lock(descriptor: int) -> bool:
+    """Take the lock on an open file when it is free; return False where the file system knows no locks."""
+    return _flock(descriptor, fcntl.LOCK_EX)
+
+
 def try_lock(descriptor: int) -> bool:
     """Take the lock on an open file without waiting; return whether it is held now.
 

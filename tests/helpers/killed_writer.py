@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from preprocessing.common import atomic, locks
+from preprocessing.common import atomic, lines, locks
 
 UNTRACED = 77
 _TRACEME, _SYSCALL, _SETOPTIONS, _TRACESYSGOOD, _EXITKILL = 0, 24, 0x4200, 1, 1 << 20
@@ -95,12 +95,12 @@ def read_recovered(path: Path) -> str | None:
 
 def append(path: Path, content: str) -> None:
     """Append to a file of lines."""
-    atomic.append_line(path, content)
+    lines.append_line(path, content)
 
 
 def read_appended(path: Path) -> str | None:
     """Return the last complete line of a file."""
-    return (atomic.read_lines(path) or [None])[-1]
+    return (lines.read_lines(path) or [None])[-1]
 
 
 def write_locked(path: Path, content: str) -> None:

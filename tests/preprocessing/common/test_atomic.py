@@ -1,7 +1,5 @@
 import errno
-import json
 import os
-import resource
 import subprocess
 import sys
 import threading
@@ -177,18 +175,7 @@ def test_where_nothing_can_be_written(tmp_path):
         pass
     with refused(r"folder cannot be written \(Is a directory\); make room there or choose"):
         atomic.write_text(tmp_path / "folder", "")
-    with refused(r"/dev/null/x cannot be written \(Not a directory\)"):
-        atomic.append_line("/dev/null/x", "")
     assert names(tmp_path) == ["file", "folder"]
-
-
-@pytest.fixture
-def small_disk():
-    """Lets no file grow beyond 10,000 bytes, as if the disk were full then."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.usefixtures("small_disk")
@@ -215,14 +202,6 @@ def test_errors_of_other_files_are_passed_on(tmp_path):
         raise OSError(errno.EIO, "Input/output error", str(tmp_path / "source"))
 
 
-def test_lines_are_appended_and_read(tmp_path):
-    path = tmp_path / "lines"
-    assert atomic.read_lines(path) == []
-    for number in range(3):
-        atomic.append_line(path, json.dumps({"ü": number}))
-    assert [json.loads(line) for line in atomic.read_lines(path)] == [{"ü": number} for number in range(3)]
-
-
 @pytest.mark.parametrize("path", [".", "..", "/", "deep/.."])
 def test_a_path_without_a_name_is_refused(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -242,30 +221,3 @@ def test_only_a_folder_of_the_same_kind_is_replaceable(tmp_path):
         atomic.check_replaceable(tmp_path, "marker")
     (tmp_path / "marker").touch()
     atomic.check_replaceable(tmp_path, "marker")
-
-
-def test_lines_end_only_at_line_ends(tmp_path):
-    atomic.append_line(tmp_path / "lines", "one\u2028line")
-    atomic.append_line(tmp_path / "lines", "another")
-    assert atomic.read_lines(tmp_path / "lines") == ["one\u2028line", "another"]
-
-
-@pytest.mark.parametrize("half", [b'{"half', b"\xc3", b"x" * 5000])
-def test_half_a_line_is_passed_over_and_removed(tmp_path, half):
-    path = tmp_path / "lines"
-    for before in (b"", b"1\n2\n"):
-        path.write_bytes(before + half)
-        assert atomic.read_lines(path) == before.decode().splitlines()
-        atomic.append_line(path, "3")
-        assert path.read_bytes() == before + b"3\n"
-
-
-@pytest.mark.usefixtures("small_disk")
-def test_a_line_that_finds_no_room_leaves_the_lines_before(tmp_path):
-    path = tmp_path / "lines"
-    atomic.append_line(path, "x" * 9000)
-    with refused(r"lines cannot be written \(File too large\); make room"):
-        atomic.append_line(path, "y" * 9000)
-    assert atomic.read_lines(path) == ["x" * 9000]
-    atomic.append_line(path, "z")
-    assert atomic.read_lines(path) == ["x" * 9000, "z"]
