@@ -32,7 +32,7 @@ from preprocessing.common.atomic import whole_file, whole_folder
 from preprocessing.common.errors import InputError
 from preprocessing.dataset.splits import SPLITS
 from preprocessing.graph.knowledge_graph import KnowledgeGraph
-from preprocessing.medtok_codes import MedtokCodes, graph_path, open_prepared
+from preprocessing.medtok_codes import MedtokCodes, open_prepared
 
 LISTS = {"train": "train.json", "validation": "val.json", "test": "test.json"}
 LINES = "graphs.jsonl"
@@ -115,7 +115,7 @@ def export_json(
     Raises:
         InputError: a key is not in the data set, or `output` cannot be written.
     """
-    columns = NodeColumns.of(KnowledgeGraph.load(graph_path(builder)))
+    columns = NodeColumns.of(builder.knowledge_graph)
     missing = set(keys)
     counts = {}
     total = len(keys) or sum(min(limit or info.num_examples, info.num_examples) for info in _splits(builder))

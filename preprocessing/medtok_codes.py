@@ -12,6 +12,7 @@ The examples, their order and the fingerprint are those of a local build; where 
 begin at other examples.
 """
 
+import functools
 import hashlib
 import json
 import os
@@ -100,6 +101,11 @@ class MedtokCodes(tfds.core.GeneratorBasedBuilder, skip_registration=__name__ ==
     source_dir: Path | None = None
     plan_dir: Path | None = None
     with_beam: bool = False
+
+    @functools.cached_property
+    def knowledge_graph(self) -> KnowledgeGraph:
+        """Return the knowledge graph of a data set that is built, opened once."""
+        return KnowledgeGraph.load(graph_path(self))
 
     def _info(self) -> tfds.core.DatasetInfo:
         ints = tfds.features.Tensor(shape=(None,), dtype=np.int32)
@@ -238,7 +244,7 @@ def open_prepared(name: str = f"{NAME}/icd", data_dir: str | os.PathLike | None 
         for split in SPLITS:
             records = builder.as_data_source(split)
             records[len(records) - 1]  # An interrupted copy lacks the end of a file.
-        KnowledgeGraph.load(graph_path(builder))
+        _ = builder.knowledge_graph
     except Exception as error:  # TFDS, protobuf and array_record raise many kinds for a damaged directory.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(

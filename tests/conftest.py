@@ -19,13 +19,15 @@ from tests.helpers.small_run import DATA_SET
 SHARED = "MEDTOK_TESTS_SHARED"
 
 # JAX reads these when it is imported, which tests and other `conftest.py` files do. All processes share what they
-# compile, and LLVM, where most of the time went, optimizes little; set the last to 0 to test with all optimizations.
+# compile, and compilation, where most of the time went, optimizes little; set JAX_DISABLE_MOST_OPTIMIZATIONS=0 and
+# XLA_FLAGS= to test with all optimizations.
 MADE_HERE = SHARED not in os.environ
 if MADE_HERE:
     os.environ[SHARED] = tempfile.mkdtemp(prefix="medtok-tests-")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(os.environ[SHARED]) / "xla")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=8")
 
 # Fixtures that build a data set or train.
 BUILT = {"data_dir", "finished_run"}

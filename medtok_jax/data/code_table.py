@@ -13,7 +13,7 @@ from preprocessing.common.atomic import whole_folder
 from preprocessing.common.locks import exclusive
 from preprocessing.common.ragged import offsets_of
 from preprocessing.graph.knowledge_graph import KnowledgeGraph
-from preprocessing.medtok_codes import fingerprint, graph_path
+from preprocessing.medtok_codes import fingerprint
 
 SPLITS = ("train", "validation", "test")
 STRINGS = ("key", "system", "code", "description")
@@ -100,7 +100,7 @@ def load(builder, cache_dir: Path, *, progress: bool = True) -> CodeTable:
         cache_dir: where packed examples lie, one folder a data set fingerprint.
         progress: whether to show a bar.
     """
-    graph = KnowledgeGraph.load(graph_path(builder))
+    graph = builder.knowledge_graph
     identity = fingerprint(builder, graph)
     folder = cache_dir / f"examples-{identity[:16]}-{FORMAT}"
     if not folder.exists():

@@ -68,7 +68,7 @@ def export(path: str | Path, folder: str | Path, *, with_graph: bool = True) -> 
     exported = _Exported(
         metadata=metadata,
         variables=flatten(found.restore_variables()),
-        graph=KnowledgeGraph.load(medtok_codes.graph_path(builder)),
+        graph=builder.knowledge_graph,
         codes_are_nodes=_codes_are_nodes(builder),
     )
     return _write(exported, folder, with_graph=with_graph)

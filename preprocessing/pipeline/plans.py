@@ -14,7 +14,6 @@ from preprocessing.descriptions import describe
 from preprocessing.download.collect import Settings
 from preprocessing.download.groups import download, raise_failures
 from preprocessing.download.listings import KEY_VARIABLE
-from preprocessing.graph.knowledge_graph import KnowledgeGraph
 from preprocessing.json_export import export_json
 from preprocessing.linking.links import write_links
 from preprocessing.pipeline.stages import Stage
@@ -283,7 +282,7 @@ def _export(layout: PipelineLayout, name: str, asked: PipelineOptions) -> int:
 
 def _verify(layout: PipelineLayout, name: str, asked: PipelineOptions) -> int:
     builder = medtok_codes.open_prepared(name, layout.dataset)
-    graph = KnowledgeGraph.load(medtok_codes.graph_path(builder))
+    graph = builder.knowledge_graph
     columns = read_columns(builder, graph, asked.progress)
     options = builder.builder_config.options
     write_checks(layout.verification, checks_of(options, columns, graph, medtok_codes.report_of(builder)))

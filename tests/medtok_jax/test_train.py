@@ -13,11 +13,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from eval.speed.random_text import write_encoder
 from medtok_jax import train
+from medtok_jax.data.input_pipeline import eval_batches
 from medtok_jax.devices import sharding
 from medtok_jax.devices.interruption import Interrupted
 from medtok_jax.lookup.directory import TokenizerDirectory
 from medtok_jax.training import checkpoints, reporting, setup
 from medtok_jax.training.codebook_fit import fit_codebook
+from medtok_jax.training.evaluation import validation_rows
 from medtok_jax.training.inputs import ModelInputs
 from medtok_jax.training.metrics import QUANTIZATION_METRICS
 from medtok_jax.training.state import TrainState
@@ -176,7 +178,9 @@ def test_more_epochs_from_another_run_without_recompilation(finished, config, tm
     ready = setup.set_up(longer.lock(), tmp_path, progress=False)
     run_steps(ready, tmp_path)
     assert len(ready.programs.train_step.executables) == 1
-    assert ready.programs.eval_step._cache_size() == 1
+    batches = eval_batches(ready.inputs.eval_source(validation_rows(ready.inputs.data, longer)))
+    shapes = {tuple(leaf.shape for leaf in jax.tree.leaves(batch)) for batch in batches}
+    assert ready.programs.eval_step._cache_size() == len(shapes)
     assert checkpoints.find(tmp_path).step == 24
     logged = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert min(logged) == 14
