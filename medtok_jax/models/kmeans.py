@@ -87,23 +87,32 @@ def fit_region(key: jax.Array, points: jax.Array, quantizer: Quantizer, region: 
         rows = kmeans(fold, left, num_centroids=end - begin, iterations=iterations, spherical=unit)
         rows = l2_normalize(rows) if unit else rows
         if quantizer.mixes:
-            less = functools.partial(_less_mixture, rows=rows, count=1 if level else quantizer.num_nearest)
+            left = _less_mixture(left, rows, count=1 if level else quantizer.num_nearest)
         else:
-            less = functools.partial(_less_nearest, rows=rows)
-        left = _in_chunks(less, left)
+            left = _less_nearest(left, rows)
         parts.append(rows)
     return jnp.concatenate(parts)
 
 
+@jax.jit
 def _less_nearest(points: jax.Array, rows: jax.Array) -> jax.Array:
     """Return points `[points, width]` less their nearest row."""
-    return points - rows[jnp.argmin(pairwise_distance(points, rows), axis=-1)]
+
+    def one(chunk: jax.Array) -> jax.Array:
+        return chunk - rows[jnp.argmin(pairwise_distance(chunk, rows), axis=-1)]
+
+    return _in_chunks(one, points)
 
 
-def _less_mixture(points: jax.Array, rows: jax.Array, count: int) -> jax.Array:
+@functools.partial(jax.jit, static_argnames="count")
+def _less_mixture(points: jax.Array, rows: jax.Array, *, count: int) -> jax.Array:
     """Return points `[points, width]` less the closest mixture of their `count` nearest rows."""
-    products, ids = jax.lax.top_k(points @ rows.T, count)
-    return points - jnp.einsum("bk,bkd->bd", mixing_weights(products, rows[ids]), rows[ids])
+
+    def one(chunk: jax.Array) -> jax.Array:
+        products, ids = jax.lax.top_k(chunk @ rows.T, count)
+        return chunk - jnp.einsum("bk,bkd->bd", mixing_weights(products, rows[ids]), rows[ids])
+
+    return _in_chunks(one, points)
 
 
 def fit_regions(

