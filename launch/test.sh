@@ -15,4 +15,7 @@ ruff check .
 ruff format --check .
 # A file of tests stays in one process, so that what its tests share is made once. Files start in the order of
 # tests/conftest.py, the longest first.
-python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder -m "not thorough" "$@"
+# One process more than there are cores, as some tests wait for a server or a disk.
+cores="$(getconf _NPROCESSORS_ONLN)"
+processes=$((cores < 4 ? cores + 1 : 4))
+python -m pytest --numprocesses="$processes" --dist=loadfile --no-loadscope-reorder -m "not thorough" "$@"

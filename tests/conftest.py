@@ -1,5 +1,6 @@
 """Provide what all tests share: markers, examples of `hypothesis`, and data built once for all processes of a run."""
 
+import ctypes
 import gc
 import os
 import resource
@@ -31,7 +32,10 @@ os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false --xla_cp
 
 # Fixtures that build a data set or train.
 BUILT = {"data_dir", "finished_run"}
-LONGEST = "test_distributed.py"
+# Files that start first, the longest one first.
+LONGEST = ("test_train.py", "test_distributed.py", "test_commands.py", "test_model.py", "test_new_codes.py")
+# Gigabytes of a process beyond which its compiled programs are dropped: to compile them once more takes long.
+MUCH_MEMORY = 2.2
 # Most memory of each process of pytest-xdist, filled when it ends.
 GIGABYTES: dict[str, float] = {}
 
@@ -54,7 +58,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests before `-m` chooses, and put files in an order that keeps two processes busy.
 
-    What is built once is asked for first by the longest file. Meanwhile another process runs what needs none of it.
+    What is built once is asked for first by the longest files. Meanwhile another process runs what needs none of it.
     """
     drawn = settings.default is settings.get_profile("thorough")
     for item in items:
@@ -63,7 +67,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if drawn and getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
             item.add_marker("thorough")
     built = {item.path for item in items if item.get_closest_marker("integration")}
-    items.sort(key=lambda item: 0 if item.path.name == LONGEST else 1 + (item.path in built))
+
+    def turn(item: pytest.Item) -> int:
+        if item.path.name in LONGEST[:2]:
+            return LONGEST.index(item.path.name)
+        if item.path not in built:
+            return 2
+        return 3 + (LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+    items.sort(key=turn)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -87,13 +99,15 @@ def pytest_terminal_summary(terminalreporter) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def release_memory() -> Iterator[None]:
-    """Forget the compiled programs of a file of tests behind it; a process would grow to many gigabytes."""
+    """Drop compiled programs behind a file of tests where they take much memory, and give freed memory back."""
     yield
-    if "jax" in sys.modules:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    if "jax" in sys.modules and pages * resource.getpagesize() > MUCH_MEMORY * 2**30:
         import jax
 
         jax.clear_caches()
-    gc.collect()
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @pytest.fixture(scope="session")

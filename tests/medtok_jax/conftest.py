@@ -86,7 +86,7 @@ def config():
     config.unlock()
     config.data.length_buckets = (4, 12, 20)
     config.model.update(codebook_size=40, embedding_dim=8, graph_width=8, graph_heads=2, cross_width=8, cross_heads=2)
-    config.model.num_top_k_tokens = 2
+    config.model.update(num_top_k_tokens=2, graph_layers=1, cross_layers=1)
     config.train.batch_size = 8
     return config
 

@@ -23,7 +23,7 @@ from medtok_jax.training.losses import totals  # noqa: E402
 from tests.helpers import small_run  # noqa: E402
 
 
-@pytest.fixture(scope="module", params=["default", "paper"])
+@pytest.fixture(scope="module", params=["default", pytest.param("paper", marks=pytest.mark.thorough)])
 def ready(request, data_dir, tmp_path_factory):
     config = ConfigDict(small_run.small_config(data_dir, model__graph_encoder_type="hierarchical").to_dict())
     if request.param == "paper":

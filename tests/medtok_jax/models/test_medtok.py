@@ -236,7 +236,7 @@ TINY_BERT = BertConfig(
     max_position_embeddings=20,
 )
 KINDS = {
-    "default": {},
+    "default, two layers": {"graph_layers": 2, "cross_layers": 2},
     "GAT, trained BERT, CLS, residual, EMA": {
         "graph_encoder_type": "gat",
         "text_encoder_trainable": True,
