@@ -1,25 +1,24 @@
-"""Every Python example of docs/tokenization_examples.md runs, in order, with a model that was trained.
-
-tests/docs/test_commands.py runs the commands of the page.
-"""
+"""Every example of docs/tokenization_examples.md runs, in order, with a model that was trained."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
 from medtok_jax.inference.model_reader import load
+from tests.helpers.forked import run_module
 from tests.helpers.named_codes import with_named_codes
 from tests.helpers.paths import ROOT
 
 PAGE = ROOT / "docs" / "tokenization_examples.md"
 
 
-def examples() -> list[tuple[int, str]]:
-    """Return line and text of every fenced block of Python."""
+def examples() -> list[tuple[str, int, str]]:
+    """Return language, line and text of every fenced block."""
     text = PAGE.read_text()
-    blocks = re.finditer(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    return [(text[: block.start()].count("\n") + 2, block[1]) for block in blocks]
+    blocks = re.finditer(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [(block[1], text[: block.start()].count("\n") + 2, block[2]) for block in blocks]
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +34,16 @@ def test_every_example_runs(workplace, monkeypatch, capsys):
     monkeypatch.chdir(workplace)
     names: dict = {"__name__": "examples"}
     found = examples()
-    assert len(found) >= 7
-    for line, text in found:
-        # Errors name the line of the page.
-        exec(compile("\n" * (line - 1) + text, str(PAGE), "exec"), names)
+    assert [language for language, _, _ in found].count("python") >= 7
+    for language, line, text in found:
+        if language == "python":
+            # Errors name the line of the page.
+            exec(compile("\n" * (line - 1) + text, str(PAGE), "exec"), names)
+        else:
+            python, flag, module, *arguments = shlex.split(text.replace("\\\n", " "))
+            assert (language, python, flag) == ("bash", "python", "-m")
+            done = run_module(module, *arguments, cwd=workplace)
+            assert done.returncode == 0, f"line {line}: {done.stderr}"
     printed = capsys.readouterr().out
     for told in ("(1, 'ICD10CM/E11.9', 'table'), (2, 'ICD9CM/250.00', 'table')", "(2, 132)", "ancestor ICD10CM/E11.9"):
         assert told in PAGE.read_text()

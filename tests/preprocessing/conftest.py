@@ -1,5 +1,7 @@
 """Provide parsed sources and a small data set for the tests of the ground floor."""
 
+import pickle
+
 import pytest
 
 from preprocessing import medtok_codes
@@ -20,8 +22,11 @@ def vocabulary():
 
 
 @pytest.fixture(scope="session")
-def facts():
-    return icd_graph.icd_facts()
+def facts(once):
+    def write(folder):
+        (folder / "facts.pickle").write_bytes(pickle.dumps(icd_graph.icd_facts()))
+
+    return pickle.loads((once("facts", write) / "facts.pickle").read_bytes())
 
 
 @pytest.fixture(scope="session")
