@@ -35,7 +35,7 @@ BUILT = {"data_dir", "finished_run"}
 # Files that start first, the longest one first.
 LONGEST = ("test_train.py", "test_distributed.py", "test_commands.py", "test_model.py", "test_new_codes.py")
 # Gigabytes of a process beyond which its compiled programs are dropped: to compile them once more takes long.
-MUCH_MEMORY = 2.2
+MUCH_MEMORY = 1.8
 # Most memory of each process of pytest-xdist, filled when it ends.
 GIGABYTES: dict[str, float] = {}
 

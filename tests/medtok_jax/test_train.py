@@ -260,6 +260,7 @@ def test_a_loss_that_is_nan_stops_the_run(data_dir, run_config, tmp_path, monkey
     assert all(np.isfinite(array).all() for array in kept.values())
 
 
+@pytest.mark.thorough
 @pytest.mark.integration
 def test_the_text_encoder_can_be_trained_in_bfloat16(data_dir, tiny_encoder, tmp_path):
     config = small_config(

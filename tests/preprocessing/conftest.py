@@ -12,6 +12,12 @@ from tests.helpers.small_run import DATA_SET
 
 
 @pytest.fixture(scope="session")
+def simple_icd_10_cm():
+    """Return the package of this name, which takes seconds to import."""
+    return pytest.importorskip("simple_icd_10_cm")
+
+
+@pytest.fixture(scope="session")
 def tabular():
     return read_tabular()
 

@@ -66,6 +66,7 @@ def test_train(setting, opened_once):
     assert searched < step["flops"] / setting.steps < 10**10
 
 
+@pytest.mark.thorough
 def test_memory(setting, opened_once):
     facts, rows = memory.measure(setting)
     assert facts["parameters"] == sum(x.size for x in jax.tree.leaves(opened_once.state.params))
@@ -122,6 +123,7 @@ def test_generated_data_sets(scale, tmp_path):
     assert named["NDC"].mean() > 2 * named["ICD10CM"].mean()
 
 
+@pytest.mark.thorough
 def test_data_sets_are_built_packed_and_removed_again(setting, tmp_path):
     found = dataset.run(dataclasses.replace(setting, scale="primekg", codes=300, folder=tmp_path))
     rows = by_name(found["rows"])

@@ -134,6 +134,7 @@ def by_two(run_config, tmp_path_factory) -> tuple[Path, dict]:
     return workdir, train_by_two(run_config, workdir)
 
 
+@pytest.mark.thorough
 def test_two_processes_reach_the_loss_of_one(finished_run, by_two):
     (_, one), (_, two) = finished_run, by_two
     assert_same_losses(one, two)

@@ -74,6 +74,7 @@ def test_files_that_begin_elsewhere_have_the_same_fingerprint(tmp_path, monkeypa
     assert medtok_codes.fingerprint(built["beam"]) != medtok_codes.fingerprint(built["local"])
 
 
+@pytest.mark.thorough
 @pytest.mark.integration
 def test_workers_in_other_processes(tmp_path):
     folder = write_release(tmp_path / "release")

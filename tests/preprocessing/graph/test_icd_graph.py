@@ -3,7 +3,6 @@ import csv
 import networkx as nx
 import numpy as np
 import pytest
-import simple_icd_10_cm
 
 from preprocessing.graph import icd_graph, icd_trees
 from preprocessing.sources.hpo import read_hpo
@@ -35,7 +34,7 @@ def test_trees_are_trees(facts):
     assert sorted(sections) == sorted(icd_trees.ICD10PCS_SECTIONS)
 
 
-def test_parents_of_icd10cm_codes(edges, vocabulary):
+def test_parents_of_icd10cm_codes(edges, vocabulary, simple_icd_10_cm):
     checked = 0
     for record in vocabulary[::25]:
         if record.system == "ICD10CM" and simple_icd_10_cm.is_valid_item(record.code):

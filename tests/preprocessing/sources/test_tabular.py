@@ -5,7 +5,6 @@ import re
 import xml.etree.ElementTree as ET
 
 import pytest
-import simple_icd_10_cm
 
 from preprocessing.sources.tabular import _first_codes as first_codes
 from preprocessing.sources.tabular import _resolve, note_edges, parse_tabular
@@ -17,13 +16,13 @@ def sampled(tabular):
     return random.Random(0).sample(codes, 4000)
 
 
-def test_all_codes_are_there(tabular):
+def test_all_codes_are_there(tabular, simple_icd_10_cm):
     theirs = {code for code in simple_icd_10_cm.get_all_codes() if simple_icd_10_cm.is_category_or_subcategory(code)}
     assert {node.code for node in tabular.nodes if node.is_code} == theirs
     assert tabular.unplaced == ()
 
 
-def test_parents_descriptions_and_leaves(tabular, sampled):
+def test_parents_descriptions_and_leaves(tabular, sampled, simple_icd_10_cm):
     for node in sampled:
         parent = tabular.nodes[node.parent]
         theirs = simple_icd_10_cm.get_parent(node.code)
@@ -48,7 +47,7 @@ def test_sections_of_sections_contain_them(tabular):
     assert not any(node.is_leaf for node in tabular.nodes if node.kind in ("chapter", "section"))
 
 
-def test_last_descendant(tabular, sampled):
+def test_last_descendant(tabular, sampled, simple_icd_10_cm):
     for node in sampled[:300]:
         position = tabular.index[node.code]
         below = {tabular.nodes[i].code for i in range(position + 1, node.last + 1)}
