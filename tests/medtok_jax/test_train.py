@@ -21,6 +21,7 @@ from medtok_jax.training.codebook_fit import fit_codebook
 from medtok_jax.training.evaluation import validation_rows
 from medtok_jax.training.inputs import ModelInputs
 from medtok_jax.training.metrics import QUANTIZATION_METRICS
+from medtok_jax.training.programs import Programs
 from medtok_jax.training.state import TrainState
 from medtok_jax.training.steps import TERMS, NonFiniteLoss
 from preprocessing.common.errors import InputError
@@ -59,6 +60,33 @@ def fit(ready: setup.Training, inputs: ModelInputs | None = None) -> TrainState:
     """Fit the codebook once more."""
     config = ready.config
     return fit_codebook(ready.state, ready.programs, inputs or ready.inputs, seed=config.seed, model=config.model)
+
+
+@pytest.fixture(scope="module")
+def programs() -> dict[str, Programs]:
+    """Compiled programs by all that they depend on."""
+    return {}
+
+
+@pytest.fixture(autouse=True)
+def compiled_once(programs, monkeypatch):
+    """Let the runs of these tests share compiled programs, as far as a configuration says the same of them."""
+    assemble, compile_programs = setup.assemble, setup.compile_programs
+
+    def assemble_with_shared(config, data, *arguments, **options):
+        about = config.to_dict()
+        about |= {"init_from": "", "resume_from": "", "train": about["train"] | {"checkpoint_every": 0}}
+        key = repr((about, data.sizes(), options["first_step"], options["last_step"]))
+
+        def compile_or_find(*given) -> Programs:
+            if key not in programs:
+                programs[key] = compile_programs(*given)
+            return programs[key]
+
+        monkeypatch.setattr(setup, "compile_programs", compile_or_find)
+        return assemble(config, data, *arguments, **options)
+
+    monkeypatch.setattr(setup, "assemble", assemble_with_shared)
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +212,7 @@ def test_more_epochs_from_another_run_without_recompilation(finished, config, tm
     logged = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert min(logged) == 14
     # The same command again finds its own checkpoint before the other run's.
-    assert train.train_and_evaluate(longer, tmp_path)["step"] == 24
+    assert int(setup.set_up(longer, tmp_path, progress=False).state.step) == 24
 
 
 def test_fine_tuning_starts_from_the_weights(finished, data_dir, tmp_path, monkeypatch):

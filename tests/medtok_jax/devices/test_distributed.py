@@ -23,20 +23,28 @@ def environment(**given: str) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"} | given
 
 
-@pytest.fixture(scope="module")
-def steps(data_dir, tmp_path_factory) -> dict[str, dict]:
-    """A step on one device, on four that hold all token states, and on four of which two share a codebook."""
-    command = [sys.executable, str(ROOT / "tests" / "helpers" / "topology.py"), str(data_dir)]
-    command.append(str(tmp_path_factory.mktemp("run")))
+def steps_of(names: tuple[str, ...], data_dir: Path, workdir: Path) -> dict[str, dict]:
+    """Return a step on each of some layouts of `topology`."""
+    command = [sys.executable, str(ROOT / "tests" / "helpers" / "topology.py"), str(data_dir), str(workdir), *names]
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4"
     done = subprocess.run(command, env=environment(XLA_FLAGS=flags), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize(("name", "stacks"), [("four with states", 4), ("two by two", 2)])
-def test_four_devices_equal_one(steps, name, stacks):
-    one, four = steps["one"], steps[name]
+@pytest.fixture(scope="module")
+def steps(data_dir, tmp_path_factory) -> dict[str, dict]:
+    """A step on one device, and on four that hold all token states."""
+    return steps_of(("one", "four with states"), data_dir, tmp_path_factory.mktemp("steps"))
+
+
+@pytest.fixture(scope="module")
+def shared_steps(data_dir, tmp_path_factory) -> dict[str, dict]:
+    """A step on one device, and on four of which two share a codebook."""
+    return steps_of(("one", "two by two"), data_dir, tmp_path_factory.mktemp("steps"))
+
+
+def assert_same_step(one: dict, four: dict, *, stacks: int) -> None:
     assert (one["devices"], four["devices"]) == (1, 4)
     assert one["codes"] == four["codes"]
     assert four["graph"][0][0] == stacks
@@ -46,8 +54,18 @@ def test_four_devices_equal_one(steps, name, stacks):
             np.testing.assert_allclose(four[part][term], value, rtol=1e-5, err_msg=term)
 
 
-def test_gradient_norms_of_four_devices_equal_those_of_one(steps):
-    one, four = steps["one"]["norms"], steps["two by two"]["norms"]
+def test_four_devices_equal_one(steps):
+    assert_same_step(steps["one"], steps["four with states"], stacks=4)
+
+
+@pytest.mark.thorough
+def test_four_devices_of_which_two_share_a_codebook_equal_one(shared_steps):
+    assert_same_step(shared_steps["one"], shared_steps["two by two"], stacks=2)
+
+
+@pytest.mark.thorough
+def test_gradient_norms_of_four_devices_equal_those_of_one(shared_steps):
+    one, four = shared_steps["one"]["norms"], shared_steps["two by two"]["norms"]
     assert one.keys() == four.keys()
     assert len(one) > 5
     for term, value in one.items():
@@ -75,16 +93,17 @@ def test_gradients_are_reduced_once(steps):
     assert parameters <= sum(sizes) <= parameters + losses * batch * batch + codebook + 200
 
 
-def test_a_shared_codebook_is_split(steps):
+@pytest.mark.thorough
+def test_a_shared_codebook_is_split(shared_steps):
     """Rows of the codebook and of node ids, and their moments, lie in halves; no graph or text is gathered."""
-    whole, halves = steps["one"]["tables"], steps["two by two"]["tables"]
+    whole, halves = shared_steps["one"]["tables"], shared_steps["two by two"]["tables"]
     assert whole.keys() == halves.keys()
     assert len(halves) == 6
     for name, shape in halves.items():
         assert shape == [whole[name][0] // 2, whole[name][1]], name
     codebook = max(shape[0] for name, shape in whole.items() if "rows" in name)
     batch, text = 64, 384
-    for shape in steps["two by two"]["gathered"]:
+    for shape in shared_steps["two by two"]["gathered"]:
         sizes = [int(size) for size in shape.split(",") if size]
         assert np.prod(sizes) <= batch * max(codebook, text), shape
 
