@@ -152,11 +152,9 @@ class CodeIndex:
         named, code = self._read(text, system)
         found = []
         for name in self.names.systems if named is None else named:
-            # Normal forms are defined for ASCII; a dot in another position makes another code.
+            # Normal forms are defined for ASCII.
             if code.isascii() and codes.is_wellformed(name, code):
-                normal = codes.display_code(name, code)
-                if "." not in code or normal == code.upper():
-                    found.append((name, normal))
+                found.append((name, codes.display_code(name, code)))
         return found
 
     def _choose(self, rows: list[int], text: str) -> int:

@@ -41,6 +41,41 @@ def test_malformed_codes_are_refused(system, code):
         display_code(system, code)
 
 
+@pytest.mark.parametrize(
+    ("system", "code"),
+    [
+        # A number that lost its zeros: 034.0 (strep throat) is not 340 (multiple sclerosis), 008.45 not 845.
+        ("ICD9CM", "34.0"),
+        ("ICD9CM", "8.45"),
+        ("ICD9Proc", "8.45"),
+        ("ICD9Proc", ".45"),
+        ("ICD9CM", "E84.90"),
+        ("ICD10CM", "E1.19"),
+        ("ICD10CM", "E11.9."),
+        ("ICD10PCS", "0DT.J4ZZ"),
+    ],
+)
+def test_a_dot_elsewhere_makes_no_code(system, code):
+    assert is_wellformed(system, compact_code(code))
+    assert not is_wellformed(system, code)
+    with pytest.raises(InputError, match="does not have the shape"):
+        display_code(system, code)
+
+
+def test_a_dot_behind_a_category_is_one():
+    assert display_code("ICD9CM", "250.") == "250"
+    assert display_code("ICD10CM", "e11.") == "E11"
+
+
+def test_no_code_of_the_vocabulary_may_have_its_dot_elsewhere(vocabulary):
+    for record in vocabulary[::50]:
+        compact = compact_code(record.code)
+        for place in range(len(compact) + 1):
+            moved = f"{compact[:place]}.{compact[place:]}"
+            if moved not in (record.code, f"{record.code}."):
+                assert not is_wellformed(record.system, moved), moved
+
+
 def test_unknown_system_is_named():
     with pytest.raises(InputError, match="ICD11"):
         display_code("ICD11", "1A00")
