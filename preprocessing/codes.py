@@ -145,7 +145,7 @@ def _icd(system: str, code: str) -> str | None:
         return None
     stem = stem_length(system, compact)
     head, dot, tail = code.strip().partition(".")
-    if dot and (len(head) != stem or "." in tail):
+    if dot and (not stem or len(head) != stem or "." in tail):
         return None
     return compact if stem == 0 or len(compact) <= stem else f"{compact[:stem]}.{compact[stem:]}"
 

@@ -147,10 +147,8 @@ def _keys(code: str, system: str | None) -> tuple[str, ...]:
 
     The position of a dot distinguishes systems: `E10.9` is a code of ICD10CM, which ICD9CM would write as `E109`.
     """
-    normal = [
-        (name, display_code(name, code)) for name in ((system,) if system else SYSTEMS) if is_wellformed(name, code)
-    ]
-    return tuple(f"{name}/{form}" for name, form in normal if system or "." not in code or form == code.upper())
+    systems = (system,) if system else SYSTEMS
+    return tuple(f"{name}/{display_code(name, code)}" for name in systems if is_wellformed(name, code))
 
 
 def resolve(texts: list[OwnText], codes: Path, own: Path, rejects: Rejects) -> dict[str, str]:

@@ -189,8 +189,6 @@ def _key(system: str, code: str) -> str | None:
     """Return the key of a code in the spelling of a foreign file; None if it is not a code of `system`."""
     if system in ("UMLS", "OMIM", "Orphanet"):
         return f"{system}/{code}"
-    if system == ICD9CM and not is_wellformed(system, code):
-        return None
     # Volume 3 (procedures) shares the name ICD9CM; only its codes have the dot after two digits.
     if system == ICD9CM and code[2:3] == ".":
         system = ICD9PROC

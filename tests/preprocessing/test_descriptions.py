@@ -102,6 +102,12 @@ def test_own_texts_that_cannot_be_joined_are_told(codes):
     assert "own.csv,6,unknown code,codes.csv holds none of ICD10CM/E10.9" in told
 
 
+def test_a_dot_elsewhere_is_another_code(codes):
+    _, counts, rejects = run(codes, write_own(codes, "code,system,description\n0.10,ICD9CM,lost a zero\n"))
+    assert counts.own == 0
+    assert rejects.counts == {("own.csv", "malformed code"): 1}
+
+
 def test_faults_of_the_table_of_codes(codes):
     codes.write_text(CODES + "ICD10CM,E11.9,again,\nICD11,1A00,no system,\nATC,A10,sugar,{broken\nATC,B\n")
     rows, _, rejects = run(codes)

@@ -67,7 +67,7 @@ def test_spellings_of_sources(mapper, spelling, key):
     ("code", "reason"),
     [
         ("ICD10CM/E11.659", "not in the vocabulary"),
-        ("ICD10CM/E1.19", "not in the vocabulary"),
+        ("ICD10CM/E1.19", "not the shape of a code of this system"),
         ("NDC/00002143381", "not in the vocabulary"),
         ("ICD9CM/10", "not the shape of a code of this system"),
         ("DIAGNOSIS//ICD//9//2500X", "not the shape of a code of this system"),
