@@ -84,8 +84,8 @@ def display_code(system: str, code: str) -> str:
     """Return the normal form of a code; a code in normal form is returned unchanged.
 
     - ICD: with its dot, `E119` -> `E11.9` (ICD10CM), `E8490` -> `E849.0` (ICD9CM), `0001` -> `00.01` (ICD9Proc). A
-      dot that is given counts: `34.0` is no code of ICD9CM, rather than 340 (multiple sclerosis), as a spreadsheet that
-      takes codes for numbers writes 034.0 (a sore throat) so;
+      dot in another position is malformed: a spreadsheet makes `34.0` of 034.0 (strep throat), and it is not read as
+      340 (multiple sclerosis);
     - NDC: 11 digits (labeler 5, product 4, package 2) for a package, `0002-1433-80` -> `00002143380`, and the first 9
       of them for a product, `0002-1433` -> `000021433`, as in OMOP. Only hyphens separate segments, so codes without
       hyphens must have 11 or 9 digits;
@@ -139,7 +139,7 @@ def _normal_form(system: str, code: str) -> tuple[str | None, str]:
 
 
 def _icd(system: str, code: str) -> str | None:
-    """Return the code with its dot; None if its characters, or the position of a dot in it, are those of no code."""
+    """Return the code with its dot; None if no code has its characters, or a dot in that position."""
     compact = compact_code(code)
     if _COMPACT[system].fullmatch(compact) is None:
         return None

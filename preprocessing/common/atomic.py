@@ -91,8 +91,9 @@ def whole_folder(path: str | os.PathLike, *, advice: str = ADVICE) -> Iterator[P
         InputError: the folder cannot be written: no room, no permission, or a file lies there.
     """
     path = named_path(path)
-    if _is_file(path):
-        raise InputError(f"{path} cannot be written, since a file lies there; choose another place.")
+    with writing(path, advice):
+        if _is_file(path):
+            raise InputError(f"{path} cannot be written, since a file lies there; choose another place.")
     recover(path)
     with scratch_folder(path, advice=advice) as partial:
         yield partial
@@ -126,7 +127,7 @@ def scratch_folder(path: str | os.PathLike, *, advice: str = ADVICE) -> Iterator
 
 
 def named_path(path: str | os.PathLike) -> Path:
-    """Return a path that ends in a name, which `.`, `..` and `/` do not; of a symbolic link, where it points to.
+    """Return a path that ends in a name, which `.`, `..` and `/` do not; a symbolic link gives its target.
 
     Raises:
         InputError: it ends in none, so nothing can be written beside it and take its place.
@@ -216,7 +217,7 @@ def _is_refusal(error: OSError, partial: Path) -> bool:
 
 def _target(path: Path) -> Path:
     """Return where a symbolic link points to, or the path itself."""
-    return path.resolve() if path.is_symlink() else path
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 def _is_file(path: Path) -> bool:

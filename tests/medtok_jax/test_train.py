@@ -147,21 +147,21 @@ def test_a_finished_run_is_not_trained_again(finished, config):
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.thorough)])
-def test_stopped_and_resumed_equals_uninterrupted(finished, config, tmp_path, monkeypatch, number):
-    """A real signal in mid-accumulation, after the codebook was fitted; then the same call again."""
+def test_stopped_twice_and_resumed_equals_uninterrupted(finished, config, tmp_path, monkeypatch):
+    """Real signals in mid-accumulation, after the codebook was fitted; then the same call again."""
     step_annotation = jax.profiler.StepTraceAnnotation
+    for number, last_step in ((signal.SIGTERM, 7), (signal.SIGINT, 9)):
 
-    def annotate(name, step_num):
-        if step_num == 6:
-            os.kill(os.getpid(), number)
-        return step_annotation(name, step_num=step_num)
+        def annotate(name, step_num, number=number, last_step=last_step):
+            if step_num == last_step - 1:
+                os.kill(os.getpid(), number)
+            return step_annotation(name, step_num=step_num)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(jax.profiler, "StepTraceAnnotation", annotate)
-        with pytest.raises(Interrupted) as stopped:
-            train.train_and_evaluate(config, tmp_path)
-    assert (stopped.value.code, stopped.value.step) == (128 + number, 7)
+        with monkeypatch.context() as patch:
+            patch.setattr(jax.profiler, "StepTraceAnnotation", annotate)
+            with pytest.raises(Interrupted) as stopped:
+                train.train_and_evaluate(config, tmp_path)
+        assert (stopped.value.code, stopped.value.step) == (128 + number, last_step)
     train.train_and_evaluate(config, tmp_path)
     assert_same_run(finished[0], tmp_path)
     steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -207,12 +207,12 @@ def test_more_epochs_from_another_run_without_recompilation(finished, config, tm
     assert len(ready.programs.train_step.executables) == 1
     batches = eval_batches(ready.inputs.eval_source(validation_rows(ready.inputs.data, longer)))
     shapes = {tuple(leaf.shape for leaf in jax.tree.leaves(batch)) for batch in batches}
-    assert ready.programs.eval_step._cache_size() == len(shapes)
+    assert ready.programs.eval_step._cache_size() == len(shapes) <= 2
     assert checkpoints.find(tmp_path).step == 24
     logged = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert min(logged) == 14
     # The same command again finds its own checkpoint before the other run's.
-    assert int(setup.set_up(longer, tmp_path, progress=False).state.step) == 24
+    assert train.train_and_evaluate(longer, tmp_path)["step"] == 24
 
 
 def test_fine_tuning_starts_from_the_weights(finished, data_dir, tmp_path, monkeypatch):

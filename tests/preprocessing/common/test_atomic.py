@@ -70,6 +70,15 @@ def test_a_link_stays_and_what_it_points_to_is_replaced(tmp_path):
     assert (disk / "text").read_text() == "1"
 
 
+def test_a_link_to_itself_is_refused(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    with refused(r"loop cannot be written \(Too many levels of symbolic links\)"):
+        atomic.write_text(tmp_path / "loop", "1")
+    with refused(r"loop cannot be written \(Too many levels"), atomic.whole_folder(tmp_path / "loop"):
+        pass
+    assert names(tmp_path) == ["loop"]
+
+
 @pytest.mark.usefixtures("exchange")
 def test_permissions_stay(tmp_path):
     graph, text = tmp_path / "graph", tmp_path / "text"
