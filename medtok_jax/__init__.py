@@ -10,8 +10,8 @@ _PUBLIC = {
     "MedTokTokenizer": "tokenizer",
     "CodeTokens": "lookup.code_tokens",
     "Neighbor": "lookup.similarity",
-    "BatchEncoding": "lookup.batch_encoding",
     "UnknownCodeError": "lookup.code_index",
+    "UnknownCodeWarning": "lookup.tokenization_medtok",
     "AmbiguousCodeError": "lookup.code_index",
     "NewCode": "inference.new_codes",
 }

@@ -21,7 +21,7 @@ from medtok_jax.lookup import hub
 from medtok_jax.lookup.config import CONFIG
 from medtok_jax.lookup.directory import EMBEDDING_FILE, TokenizerDirectory
 from medtok_jax.lookup.similarity import quantize
-from medtok_jax.regions import EMBEDDINGS, REGION_OF_EMBEDDING, REGIONS
+from medtok_jax.regions import REGIONS
 from preprocessing.common.atomic import recover, whole_folder
 from preprocessing.common.errors import InputError
 
@@ -96,6 +96,12 @@ class Representation:
             return len(self.codebook)
         return max([int(self.tokens.max()) + 1, *(stop for _, stop in self.regions.values())])
 
+    @property
+    def bounds(self) -> tuple[tuple[int, int], ...]:
+        """Return the first and one past the last column of `tokens` of each embedding."""
+        share = self.tokens.shape[1] // len(self.embeddings)
+        return tuple((start, start + share) for start in range(0, self.tokens.shape[1], share))
+
     def part(self, name: str, embedding: str) -> np.ndarray:
         """Return the columns of the array `name` that belong to one embedding: `[n, share]`."""
         array = getattr(self, name)
@@ -157,31 +163,37 @@ def _name_of(path: Path) -> str:
 
 
 def from_tokenizer(directory: TokenizerDirectory, name: str) -> Representation:
-    """Return the representation of a tokenizer directory, with `unquantized` where the directory has embeddings."""
-    config, table = directory.config, directory.table
-    codebook = np.array(directory.codebook)
-    vectors = np.empty((config.codes, len(EMBEDDINGS) * config.embedding_dim), np.float32)
-    for start in range(0, config.codes, _CHUNK):
+    """Return the representation of the codes of a data set, with `unquantized` where the directory has embeddings.
+
+    Categories and codes of earlier editions, which were not in the data set, are left out.
+    """
+    config, rows = directory.config, directory.codes
+    table = directory.table.take(rows)
+    codebook, ids, weights = np.array(directory.codebook), directory.ids[rows], directory.weights[rows]
+    vectors = np.empty((len(rows), len(config.embeddings) * config.embedding_dim), np.float32)
+    for start in range(0, len(rows), _CHUNK):
         part = slice(start, start + _CHUNK)
-        quantized = quantize(codebook, directory.ids[part], directory.weights[part])
+        quantized = quantize(codebook, ids[part], weights[part], config.bounds)
         vectors[part] = quantized.reshape(len(quantized), -1)
     unquantized = None
     if EMBEDDING_FILE in config.files:
         with directory.open_safetensors(EMBEDDING_FILE) as file:
-            unquantized = file.get_tensor("embeddings").astype(np.float32).reshape(vectors.shape)
+            unquantized = file.get_tensor("embeddings")[rows].astype(np.float32).reshape(vectors.shape)
     training = {name: config.training.get(name) for name in ("step", "seed")}
     return Representation(
         name=name,
         keys=table["key"].to_numpy().astype(str),
         descriptions=table["description"].to_numpy(),
-        tokens=np.array(directory.ids),
-        weights=np.array(directory.weights),
+        tokens=ids,
+        weights=weights,
         vectors=vectors,
         unquantized=unquantized,
         codebook=codebook,
         regions={region: config.regions.bounds(region) for region in REGIONS},
-        embeddings=EMBEDDINGS,
-        region_of_embedding=dict(REGION_OF_EMBEDDING),
+        embeddings=config.embeddings,
+        region_of_embedding={
+            place.embedding: "shared" if place.region == "all" else place.region for place in config.positions
+        },
         about={"kind": "medtok", "identity": config.identity, "data_set": config.data_set} | training,
     )
 

@@ -106,7 +106,7 @@ def encode(
     row, ids, weights = (np.concatenate(column) for column in zip(*parts, strict=True))
     place = {int(table_row): number for number, table_row in enumerate(row) if table_row >= 0}
     order = np.array([place[table_row] for table_row in table_rows.tolist()])
-    vectors = quantize(representation.codebook, ids[order], weights[order])
+    vectors = quantize(representation.codebook, ids[order], weights[order], representation.bounds)
     return ids[order], weights[order], vectors.reshape(len(rows), -1)
 
 

@@ -16,7 +16,7 @@ from medtok_jax import config as configuration
 from medtok_jax.data import code_table
 from medtok_jax.lookup import directory
 from medtok_jax.lookup.directory import Tokens
-from medtok_jax.regions import EMBEDDINGS, REGION_OF_EMBEDDING, Regions
+from medtok_jax.regions import EMBEDDINGS, REGION_OF_EMBEDDING, Regions, positions_of
 from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing import medtok_codes
 from preprocessing.dataset.sample import sample
@@ -50,9 +50,9 @@ def write_random(setting: Setting) -> str:
     bounds = [regions.bounds(REGION_OF_EMBEDDING[name]) for name in EMBEDDINGS]
     k = model.num_top_k_tokens
     ids = np.concatenate([rng.integers(*bound, (len(rows), k), np.int32) for bound in bounds], axis=1)
-    strings = {name: getattr(table, name)[rows] for name in code_table.STRINGS}
+    strings = {name: getattr(table, name)[rows] for name in ("key", "description")}
     tokens = Tokens(
-        strings=strings | {"split": np.array(code_table.SPLITS)[table.split[rows]]},
+        strings=strings | {"split": np.array(code_table.SPLITS)[table.split[rows]], "kind": np.full(len(rows), "code")},
         ids=ids,
         weights=np.full(ids.shape, 1 / k, np.float32),
         has_text=np.ones(len(rows), bool),
@@ -62,7 +62,7 @@ def write_random(setting: Setting) -> str:
     )
     about = {
         "regions": regions,
-        "num_top_k_tokens": k,
+        "positions": positions_of(k),
         "quantizer_kind": model.quantizer_kind,
         "prefer": [],
         "data_set": {"name": config.data.name, "fingerprint": table.fingerprint},
@@ -79,7 +79,7 @@ def measure(path: str, count: int, repeats: int) -> tuple[dict, list[dict]]:
     phases = Phases()
     with phases.phase("open"):
         tokenizer = MedTokTokenizer.from_pretrained(Path(path), prefer="paper")
-    opened = Timing("open the tokenizer", (phases.phases[0].seconds,), len(tokenizer))
+    opened = Timing("open the tokenizer", (phases.phases[0].seconds,), tokenizer.num_codes)
     opened = dataclasses.replace(opened, more={"peak_bytes": peak_memory()})
     keys = np.array(tokenizer.directory.table["key"].to_pylist(), dtype=object)
     rng = random.Random(0)
@@ -92,9 +92,12 @@ def measure(path: str, count: int, repeats: int) -> tuple[dict, list[dict]]:
         "keys at once": (lambda: tokenizer.encode_many(drawn), count),
         "bare codes at once": (lambda: tokenizer.encode_many(bare, errors="unk"), count),
         "one key after another": (lambda: [tokenizer.encode(key) for key in single], len(single)),
-        "histories, padded": (lambda: tokenizer(histories, padding=True, return_tensors="np"), int(np.prod(shape))),
+        "histories, padded": (
+            lambda: tokenizer.encode_patients(histories, padding=True, return_tensors="np"),
+            int(np.prod(shape)),
+        ),
     }
     timings = [opened]
     for name, (function, items) in measured.items():
         timings.append(Timing(name, repeat(function, repeats), items, more={"peak_bytes": peak_memory()}))
-    return {"codes": len(tokenizer), "looked up": count}, [timing.report() for timing in timings]
+    return {"codes": tokenizer.num_codes, "looked up": count}, [timing.report() for timing in timings]

@@ -22,7 +22,7 @@ from medtok_jax.inference import model_writer
 from medtok_jax.inference.trained import TrainedModel
 from medtok_jax.lookup import directory
 from medtok_jax.lookup.directory import Tokens
-from medtok_jax.regions import Regions
+from medtok_jax.regions import Regions, positions_of
 from medtok_jax.training.inputs import ModelInputs
 from medtok_jax.training.metrics import describe_usage
 from preprocessing.common.atomic import named_path, whole_file, write_text
@@ -181,10 +181,9 @@ def _to_tokens(trained: TrainedModel, arrays: dict[str, np.ndarray], codebook: n
     return Tokens(
         strings={
             "key": table.key[rows],
-            "system": table.system[rows],
-            "code": table.code[rows],
             "description": table.description[rows],
             "split": np.array(SPLITS)[table.split[rows]],
+            "kind": np.full(len(rows), "code"),
         },
         ids=arrays["ids"],
         weights=arrays["weights"],
@@ -199,7 +198,9 @@ def _about(trained: TrainedModel) -> dict:
     config, metadata = trained.config.to_dict(), trained.metadata
     return {
         "regions": trained.programs.structure.regions,
-        "num_top_k_tokens": config["model"]["num_top_k_tokens"],
+        "positions": positions_of(
+            config["model"]["num_top_k_tokens"], searches_all=config["model"]["shared_search"] == "book"
+        ),
         "quantizer_kind": config["model"]["quantizer_kind"],
         "prefer": [],
         "data_set": {"name": config["data"]["name"], "fingerprint": metadata["fingerprint"]},

@@ -1,87 +1,66 @@
-"""Find the row of a code in the token table, whatever its spelling, one code at a time or a million. No JAX here.
+"""Find the row of a code in the table of a tokenizer, whatever its spelling, one code at a time or a million.
 
-A code may be given with its dot or without; a dot that is given must be in the right position.
+A code may be given with its dot or without; a dot that is given must be in the right position. Whether a bare code is
+ambiguous is decided by what the code systems know (codes, categories, codes of earlier editions), never by which of
+them have tokens. This file imports only numpy, as it lies in every tokenizer directory.
 """
 
 import bisect
 from collections.abc import Sequence
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from medtok_jax.lookup import hierarchy
 from medtok_jax.lookup.code_names import CodeNames, shown
-from preprocessing import codes
+from medtok_jax.lookup.hierarchy import ancestors
+from medtok_jax.lookup.token_table import KINDS, Strings, capitals, index_arrays
+from preprocessing.codes import display_code, is_wellformed
 from preprocessing.common.errors import InputError
 
 UNKNOWN, AMBIGUOUS = -1, -2
+# Texts of a batch from which on all keys are put into a dictionary.
+MANY = 20_000
 
 
 class UnknownCodeError(InputError):
-    """Report a code that the tokenizer does not hold."""
+    """Report a code that the tokenizer has no tokens for."""
 
 
 class AmbiguousCodeError(InputError):
-    """Report a bare code that several code systems have; `candidates` holds the key of each."""
+    """Report a bare code that several code systems know; `candidates` holds the key of each."""
 
-    def __init__(self, message: str, candidates: Sequence[str]):
+    def __init__(self, message: str, candidates: Sequence[str] = ()):
         super().__init__(message)
         self.candidates = tuple(candidates)
-
-
-class SortedStrings:
-    """Store strings sorted by their bytes and find one by bisection, in a few bytes a string without Python objects.
-
-    Args:
-        strings: in any order.
-    """
-
-    def __init__(self, strings: pa.StringArray):
-        self.order = pc.sort_indices(strings).to_numpy().astype(np.int32)
-        self.strings = strings.take(pa.array(self.order))
-        _, offsets, content = self.strings.buffers()
-        self._offsets = memoryview(offsets).cast("i")
-        self._content = content.to_pybytes() if content else b""
-        # After sorting, equal strings are adjacent.
-        same = pc.equal(self.strings[1:], self.strings[:-1]).to_numpy(zero_copy_only=False)
-        self.repeated = np.concatenate([same, [False]]) | np.concatenate([[False], same])
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __getitem__(self, position: int) -> bytes:
-        return self._content[self._offsets[position] : self._offsets[position + 1]]
-
-    def find(self, text: str) -> list[int]:
-        """Return the rows whose string is `text`."""
-        wanted = text.encode("utf-8", "surrogatepass")
-        position = bisect.bisect_left(self, wanted)
-        rows = []
-        while position < len(self) and self[position] == wanted:
-            rows.append(int(self.order[position]))
-            position += 1
-        return rows
 
 
 class CodeIndex:
     """Resolve codes to rows of a token table.
 
     Args:
-        table: columns `key` (sorted), `system` and `code`.
+        arrays: `key`, `compact`, `compact_entry`, `system` and perhaps `kind`, as in `token_table`.
+        systems: names of the code systems.
+        rows: number of codes with tokens; the keys behind them are known but have no row.
         prefer: code systems in the order in which a bare code of several systems is looked up; empty to refuse such a
             code.
     """
 
-    def __init__(self, table: pa.Table, prefer: Sequence[str] = ()):
-        self.key, code = (table[name].combine_chunks() for name in ("key", "code"))
-        system = table["system"].combine_chunks().dictionary_encode()
-        self._system_names = system.dictionary.to_pylist()
-        self._system = system.indices.to_numpy().astype(np.int16)
-        self._display = pc.ascii_upper(code)
-        self._compact = SortedStrings(pc.replace_substring(self._display, ".", ""))
-        self.names = CodeNames(self._system_names)
+    def __init__(self, arrays: dict[str, np.ndarray], systems: Sequence[str], rows: int, prefer: Sequence[str] = ()):
+        self.key = Strings(arrays["key_text"], arrays["key_offsets"])
+        self.rows = rows
+        self._compact = Strings(arrays["compact_text"], arrays["compact_offsets"])
+        self._entry = memoryview(np.ascontiguousarray(arrays["compact_entry"], np.int32))
+        self._system = arrays["system"]
+        self._kind = arrays.get("kind", np.zeros(len(self.key), np.uint8))
+        self._system_names = tuple(systems)
+        self.names = CodeNames(list(systems))
         self.prefer = self.resolve_order(prefer)
+        self._rows_of_keys: dict[str, int] = {}
+
+    @classmethod
+    def of_keys(cls, keys: Sequence[str]) -> "CodeIndex":
+        """Index keys, of which each is a row."""
+        arrays, systems = index_arrays(keys)
+        return cls(arrays, systems, len(keys))
 
     def resolve_order(self, prefer: Sequence[str]) -> tuple[str, ...]:
         """Return the code systems that an order of preference names, in that order.
@@ -91,7 +70,7 @@ class CodeIndex:
         """
         return tuple(system for name in prefer for system in self.names.systems_named(name))
 
-    def find(self, text: str, system: str | None = None) -> int:
+    def find(self, text: str, system: object = None) -> int:
         """Return the row of a code.
 
         Args:
@@ -99,80 +78,104 @@ class CodeIndex:
             system: its code system, for a code without a prefix.
 
         Raises:
-            UnknownCodeError: the table does not hold the code.
-            AmbiguousCodeError: several systems have it, and no order of preference was given.
+            UnknownCodeError: the table has no tokens for the code.
+            AmbiguousCodeError: several systems know it, and no order of preference was given.
             InputError: `text` is not a string, or `system` is not a code system.
         """
-        rows = self.candidates(text, system)
-        if not rows:
+        entries = self.candidates(text, system)
+        if not entries:
             raise UnknownCodeError(
-                f"{shown(text)} is not among the {len(self.key):,} codes of this tokenizer"
-                f"{f' as a code of {system}' if system else ''}; keys look like {self.key[0]}."
+                f"{shown(text)} is not among the {self.rows:,} codes of this tokenizer"
+                f"{f' as a code of {system}' if system else ''}; keys look like {self.key_at(0)}."
             )
-        return self._choose(rows, text)
+        entry = self._choose(entries, text)
+        if entry >= self.rows:
+            codes, known = self.counts()
+            raise UnknownCodeError(
+                f"{self.key_at(entry)} has no tokens: this tokenizer holds {codes:,} of the {known:,} codes of its"
+                " systems; train on all of them, use fallback='ancestors', or give a description to a directory with a"
+                " model."
+            )
+        return entry
 
-    def find_ancestor(self, text: str, system: str | None = None) -> tuple[str, int]:
-        """Return the key of a code that the table lacks and the row of its nearest ancestor (see `hierarchy`).
+    def counts(self) -> tuple[int, int]:
+        """Return the number of codes (without categories and retired ones) with tokens, and of all that are known."""
+        codes = self._kind == KINDS.index("code")
+        return int(codes[: self.rows].sum()), int(codes.sum())
+
+    def find_ancestor(self, text: str, system: object = None) -> tuple[str, int]:
+        """Return the key of a code without tokens and the row of its nearest ancestor (see `hierarchy`).
 
         Raises:
             UnknownCodeError: the table holds no ancestor of the code either.
             AmbiguousCodeError, InputError: see `find`.
         """
+        known = self.candidates(text, system)
+        if known:
+            entry = self._choose(known, text)
+            named = [(self.system_of(entry), self.key_at(entry).split("/", 1)[1])]
+        else:
+            named = self.wellformed(text, system)
         keys = {}
-        for name, code in self.wellformed(text, system):
-            above = (self._spelled(_upper(ancestor), (name,)) for ancestor in hierarchy.ancestors(name, code))
-            keys |= {row: f"{name}/{code}" for row in next(filter(None, above), [])}
+        for name, code in named:
+            for above in ancestors(name, code):
+                found = [entry for entry in self._spelled(capitals(above), (name,)) if entry < self.rows]
+                if found:
+                    keys[found[0]] = f"{name}/{code}"
+                    break
         if not keys:
             raise UnknownCodeError(f"{shown(text)} is not in this tokenizer, and neither is a code above it.")
         row = self._choose(list(keys), text)
         return keys[row], row
 
-    def infer_system(self, text: str, system: str | None = None) -> tuple[str, str]:
-        """Return the code system and the code of a text that the table lacks.
+    def infer_system(self, text: str, system: object = None) -> tuple[str, str]:
+        """Return the code system and the code of a text that has no row.
 
-        The system is the one that the prefix or `system` names, else the only one whose codes have this shape.
+        The system is the one that the prefix or `system` names, else the only one that knows the code, else the only
+        one whose codes have this shape. A code of a shape that is known is in its normal form.
 
         Raises:
-            InputError: neither settles the system.
+            InputError: neither settles the system, or the code does not have the shape of a code of its system.
         """
         named, code = self._read(text, system)
+        if named is not None and (not named or not code):
+            raise InputError(f"{shown(text)} is not a code of {system}; correct the code or its system.")
+        known = self.candidates(text, system)
+        if known:
+            key = self.key_at(self._choose(known, text))
+            return tuple(key.split("/", 1))
+        found = self.wellformed(text, system)
+        if len(found) == 1:
+            return found[0]
         if named is None or len(named) > 1:
-            found = self.wellformed(text, system)
-            if len(found) == 1:
-                return found[0]
             raise InputError(
                 f"{shown(text)} does not name its code system; give one of {', '.join(self.names.systems)}."
             )
-        if not named or not code:
-            raise InputError(f"{shown(text)} is not a code of {system}.")
         return named[0], code
 
-    def wellformed(self, text: str, system: str | None = None) -> list[tuple[str, str]]:
+    def wellformed(self, text: str, system: object = None) -> list[tuple[str, str]]:
         """Return each code system whose codes have the shape of a text, with the text in that system's normal form."""
         named, code = self._read(text, system)
-        found = []
-        for name in self.names.systems if named is None else named:
-            # Normal forms are defined for ASCII.
-            if code.isascii() and codes.is_wellformed(name, code):
-                found.append((name, codes.display_code(name, code)))
-        return found
+        # Normal forms are defined for ASCII.
+        found = [name for name in (self.names.systems if named is None else named) if code.isascii()]
+        return [(name, display_code(name, code)) for name in found if is_wellformed(name, code)]
 
-    def _choose(self, rows: list[int], text: str) -> int:
-        """Return the only row, or the only one of the most preferred system; raise `AmbiguousCodeError` otherwise."""
-        if len(rows) > 1 and self.prefer:
+    def _choose(self, entries: list[int], text: str) -> int:
+        """Return the only entry, or the only one of the most preferred system; raise `AmbiguousCodeError` otherwise."""
+        if len(entries) > 1 and self.prefer:
             rank = {name: number for number, name in reversed(list(enumerate(self.prefer)))}
-            best = min(rank.get(self.system_of(row), len(rank)) for row in rows)
-            rows = [row for row in rows if rank.get(self.system_of(row)) == best] or rows
-        if len(rows) > 1:
-            keys = [self.key[row].as_py() for row in rows]
+            ranks = [rank.get(self.system_of(entry), len(rank)) for entry in entries]
+            entries = [entry for entry, place in zip(entries, ranks, strict=True) if place == min(ranks)]
+        if len(entries) > 1:
+            keys = [self.key_at(entry) for entry in entries]
             raise AmbiguousCodeError(
                 f"{shown(text)} is a code of several systems: {', '.join(keys)}; give one of these, or an order of"
                 " preference.",
                 keys,
             )
-        return rows[0]
+        return entries[0]
 
-    def _read(self, text: str, system: str | None) -> tuple[tuple[str, ...] | None, str]:
+    def _read(self, text: str, system: object) -> tuple[tuple[str, ...] | None, str]:
         """Return the systems that a text or `system` names (None where neither names any) and the code."""
         if not isinstance(text, str):
             raise InputError(f"A code must be text, such as 'E11.9' or 'ICD10CM/E11.9', not {shown(text)}.")
@@ -182,83 +185,94 @@ class CodeIndex:
             named = given if named is None else tuple(name for name in named if name in given)
         return named, code
 
-    def candidates(self, text: str, system: str | None = None) -> list[int]:
-        """Return the rows of all codes that a text may mean, ascending."""
+    def candidates(self, text: str, system: object = None) -> list[int]:
+        """Return the entries of all codes that a text may mean, ascending; those from `rows` on have no tokens."""
         named, code = self._read(text, system)
-        rows = self._spelled(_upper(code), named)
-        if rows or "." in code:
-            return rows
+        entries = self._spelled(capitals(code), named)
+        if entries or "." in code:
+            return entries
         # Some codes, such as dashed NDCs, have another official form.
         for name, normal in self.wellformed(text, system):
-            rows += [row for row in self._spelled(_upper(normal), (name,)) if row not in rows]
-        return sorted(rows)
+            entries += [entry for entry in self._spelled(capitals(normal), (name,)) if entry not in entries]
+        return sorted(entries)
 
-    def system_of(self, row: int) -> str:
-        """Return the code system of a row."""
-        return self._system_names[self._system[row]]
+    def systems_knowing(self, text: str, system: object = None) -> frozenset[str]:
+        """Return the code systems that know a code, with tokens or without."""
+        return frozenset(self.system_of(entry) for entry in self.candidates(text, system))
+
+    def system_of(self, entry: int) -> str:
+        """Return the code system of an entry."""
+        return self._system_names[self._system[entry]]
+
+    def key_at(self, entry: int) -> str:
+        """Return the key, `SYSTEM/code`, of an entry."""
+        return self.key[entry].decode()
 
     def _spelled(self, code: str, named: tuple[str, ...] | None) -> list[int]:
-        rows = self._compact.find(code.replace(".", ""))
+        wanted = code.replace(".", "").encode("utf-8", "surrogatepass")
+        position = bisect.bisect_left(self._compact, wanted)
+        entries = []
+        while position < len(self._compact) and self._compact[position] == wanted:
+            entries.append(self._entry[position])
+            position += 1
         if named is not None:
-            rows = [row for row in rows if self.system_of(row) in named]
-        if "." in code or len(rows) > 1:
+            entries = [entry for entry in entries if self.system_of(entry) in named]
+        if "." in code or len(entries) > 1:
             # A dot in another position makes another code, and a code with exactly this spelling takes precedence.
-            exact = [row for row in rows if self._display[row].as_py() == code]
+            exact = [entry for entry in entries if capitals(self.key_at(entry).split("/", 1)[1]) == code]
             if "." in code or (exact and named is not None and len(named) == 1):
                 return exact
-        return sorted(rows)
+        return sorted(entries)
 
     def is_of(self, rows: np.ndarray, system: str) -> np.ndarray:
         """Return a `[rows]` bool mask of the rows whose code is of `system`."""
         named = [self._system_names.index(s) for s in self.names.systems_named(system) if s in self._system_names]
         return np.isin(self._system[rows], named)
 
-    def find_many(self, texts: Sequence[str] | pa.Array, system: str | None = None) -> np.ndarray:
+    def find_many(self, texts: Sequence[object], system: object = None) -> np.ndarray:
         """Return the rows of many codes, `[codes]` int32.
 
-        A code that the table lacks, and None, give `UNKNOWN`; a code of several systems gives `AMBIGUOUS`.
+        A code without tokens, and a missing one, give `UNKNOWN`; a code of several systems gives `AMBIGUOUS`.
+
+        Args:
+            texts: list of str and of missing values.
+            system: code system of all codes, or a list of the same length with one for each, None where there is none.
 
         Raises:
-            InputError: an element is neither a string nor None, or `system` is not a code system.
+            InputError: an element is neither a string nor missing, or a system is not a code system.
         """
-        if system is not None:
+        systems = system if isinstance(system, list) else None
+        if systems is None and system is not None:
             self.names.systems_named(system)
-        array = _as_strings(texts)
-        if array is None:
-            return self._find_each(texts.to_pylist() if hasattr(texts, "to_pylist") else texts, system)
-        rows = np.full(len(array), UNKNOWN, np.int32) if system else self._find_plain(array)
-        left = np.flatnonzero((rows == UNKNOWN) & array.is_valid().to_numpy(zero_copy_only=False))
-        if len(left):
-            encoded = array.take(pa.array(left)).dictionary_encode()
-            rows[left] = self._find_each(encoded.dictionary.to_pylist(), system)[encoded.indices.to_numpy()]
+        if systems is not None and len(systems) != len(texts):
+            raise InputError(f"There are {len(systems):,} systems for {len(texts):,} codes; give one for each code.")
+        known = self._keys() if len(texts) >= MANY and system is None else {}
+        found: dict[object, int] = {}
+        rows = np.empty(len(texts), np.int32)
+        for position, text in enumerate(texts):
+            row = known.get(text) if known and isinstance(text, str) else None
+            if row is None:
+                if is_missing(text):
+                    rows[position] = UNKNOWN
+                    continue
+                one = systems[position] if systems is not None else system
+                name = (text, None if is_missing(one) else one)
+                try:
+                    row = found.get(name)
+                except TypeError:
+                    row = None
+                if row is None:
+                    row = found[name] = self._find_or_flag(*name)
+            rows[position] = row
         return rows
 
-    def _find_plain(self, texts: pa.StringArray) -> np.ndarray:
-        """Return the rows of keys and of bare codes that only one system has, and `UNKNOWN` for all other texts."""
-        rows = np.full(len(texts), UNKNOWN, np.int32)
-        prefixed = pc.match_substring(texts, "/").fill_null(False).to_numpy(zero_copy_only=False)
-        if prefixed.any():
-            rows[prefixed] = pc.index_in(_select(texts, prefixed), self.key).fill_null(UNKNOWN).to_numpy()
-        if prefixed.all():
-            return rows
-        code = pc.ascii_upper(_select(texts, ~prefixed))
-        position = pc.index_in(pc.replace_substring(code, ".", ""), self._compact.strings, skip_nulls=True)
-        known = position.is_valid().to_numpy(zero_copy_only=False)
-        position = position.fill_null(0).to_numpy()
-        found = self._compact.order[position]
-        same = pc.equal(code, self._display.take(pa.array(found))).fill_null(False).to_numpy(zero_copy_only=False)
-        dotted = pc.match_substring(code, ".").fill_null(False).to_numpy(zero_copy_only=False)
-        settled = known & ~self._compact.repeated[position] & (same | ~dotted)
-        rows[~prefixed] = np.where(settled, found, UNKNOWN)
-        return rows
+    def _keys(self) -> dict[str, int]:
+        if not self._rows_of_keys:
+            self._rows_of_keys = {key: row for row, key in enumerate(self.key.to_list()[: self.rows])}
+        return self._rows_of_keys
 
-    def _find_each(self, texts: Sequence[str | None], system: str | None) -> np.ndarray:
-        return np.array([self._find_or_flag(text, system) for text in texts], np.int32)
-
-    def _find_or_flag(self, text: str | None, system: str | None) -> int:
+    def _find_or_flag(self, text: object, system: object) -> int:
         """Return the row of a code, or `UNKNOWN` or `AMBIGUOUS` in place of an error."""
-        if is_missing(text):
-            return UNKNOWN
         try:
             return self.find(text, system)
         except UnknownCodeError:
@@ -267,34 +281,6 @@ class CodeIndex:
             return AMBIGUOUS
 
 
-def text_at(texts: Sequence[str] | pa.Array, position: int) -> str | None:
-    """Return one of the texts that `find_many` takes as a Python string, or None where it is missing."""
-    text = texts[position]
-    return text.as_py() if isinstance(text, pa.Scalar) else text
-
-
-def _as_strings(texts: Sequence[str] | pa.Array) -> pa.StringArray | None:
-    """Return texts as one array, or None if an element is not a string or has no UTF-8 form."""
-    try:
-        array = texts if isinstance(texts, (pa.Array, pa.ChunkedArray)) else pa.array(texts)
-    except (pa.ArrowException, TypeError, ValueError, OverflowError, RecursionError):
-        return None
-    kind = array.type.value_type if pa.types.is_dictionary(array.type) else array.type
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)):
-        return None
-    array = array.cast(pa.string())
-    return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
-
-
-def _select(strings: pa.StringArray, mask: np.ndarray) -> pa.StringArray:
-    return strings if mask.all() else strings.filter(pa.array(mask))
-
-
 def is_missing(text: object) -> bool:
-    """Return True for a missing value: None, or the NaN that a data frame holds in its place."""
-    return text is None or (isinstance(text, float) and text != text)
-
-
-def _upper(code: str) -> str:
-    """Return an ASCII code in capitals and any other as it is: capitals of `ſ` would be the S of real codes."""
-    return code.upper() if code.isascii() else code
+    """Return True for a missing value: None, NaN, or pandas' NA and NaT."""
+    return text is None or (isinstance(text, float) and text != text) or type(text).__name__ in ("NAType", "NaTType")

@@ -3,6 +3,7 @@
 The last is the spelling of MIMIC-IV in MEDS: https://github.com/Medical-Event-Data-Standard.
 """
 
+import numbers
 import re
 
 from preprocessing.common.errors import InputError
@@ -10,12 +11,19 @@ from preprocessing.common.errors import InputError
 # Order in which the paper names its eight systems (section 4), each with the OMOP vocabularies it covers.
 PAPER_ORDER = ("ICD9CM", "ICD9Proc", "ICD10CM", "ICD10PCS", "SNOMED", "ATC", "NDC", "CPT4", "HCPCS", "RxNorm")
 
-# Other names of code systems, in capitals and without anything but letters and digits.
+# Everyday names of code systems, in capitals and without anything but letters and digits. An edition alone, as a column
+# `icd_version` gives it, leaves open whether a diagnosis or a procedure is meant.
 ALIASES = {
     "ICD10": ("ICD10CM", "ICD10PCS"),
     "ICD9": ("ICD9CM", "ICD9Proc"),
+    "10": ("ICD10CM", "ICD10PCS"),
+    "9": ("ICD9CM", "ICD9Proc"),
+    "ICD9DX": ("ICD9CM",),
     "ICD9PCS": ("ICD9Proc",),
     "ICD9PROCEDURE": ("ICD9Proc",),
+    "ICD10DX": ("ICD10CM",),
+    "ICD10PROC": ("ICD10PCS",),
+    "ICD10PROCEDURE": ("ICD10PCS",),
     "SNOMEDCT": ("SNOMED",),
     "SNOMEDCTUS": ("SNOMED",),
     "SCT": ("SNOMED",),
@@ -23,6 +31,32 @@ ALIASES = {
     "RXCUI": ("RxNorm",),
     "NDC11": ("NDC",),
     "ATCWHO": ("ATC",),
+}
+# URIs of FHIR (hl7.org/fhir/terminologies-systems.html) and OIDs of HL7's registry.
+_FHIR = {
+    "http://hl7.org/fhir/sid/icd-10-cm": ("ICD10CM",),
+    "http://hl7.org/fhir/sid/icd-9-cm": ("ICD9CM", "ICD9Proc"),
+    "http://www.cms.gov/Medicare/Coding/ICD10": ("ICD10PCS",),
+    "http://snomed.info/sct": ("SNOMED",),
+    "http://www.nlm.nih.gov/research/umls/rxnorm": ("RxNorm",),
+    "http://hl7.org/fhir/sid/ndc": ("NDC",),
+    "http://www.whocc.no/atc": ("ATC",),
+    "http://www.ama-assn.org/go/cpt": ("CPT4",),
+    "http://www.cms.gov/Medicare/Coding/HCPCSReleaseCodeSets": ("HCPCS",),
+}
+_HL7 = "2.16.840.1.113883.6."
+_OIDS = {
+    "90": ("ICD10CM",),
+    "4": ("ICD10PCS",),
+    "42": ("ICD9CM", "ICD9Proc"),
+    "103": ("ICD9CM",),
+    "104": ("ICD9Proc",),
+    "96": ("SNOMED",),
+    "88": ("RxNorm",),
+    "69": ("NDC",),
+    "73": ("ATC",),
+    "12": ("CPT4",),
+    "285": ("HCPCS",),
 }
 # Code systems by the first two parts of a MEDS code.
 MEDS_ICD = {
@@ -44,17 +78,23 @@ class CodeNames:
 
     def __init__(self, systems: list[str]):
         self.systems = tuple(systems)
-        self._named = ALIASES | {_plain(name): (name,) for name in PAPER_ORDER} | {_plain(s): (s,) for s in systems}
+        uris = {_plain(uri): named for uri, named in _FHIR.items()}
+        oids = {_plain(f"{start}{_HL7}{end}"): named for end, named in _OIDS.items() for start in ("", "urn:oid:")}
+        own = {_plain(name): (name,) for name in (*PAPER_ORDER, *systems)}
+        self._named = ALIASES | uris | oids | own
 
-    def systems_named(self, name: str) -> tuple[str, ...]:
-        """Return the code systems of a name, such as `snomed`, `ICD-10-CM`, or `ICD10` for both of its parts.
+    def systems_named(self, name: object) -> tuple[str, ...]:
+        """Return the code systems of a name: `snomed`, `ICD-10-CM`, a URI or OID, `ICD10` or 10 for both of its parts.
 
         Raises:
             InputError: no code system has this name.
         """
+        # A column of editions may hold numbers, and 9.0 where pandas wrote it.
+        if isinstance(name, numbers.Real) and not isinstance(name, bool) and name == name:
+            name = f"{name:g}"
         if not isinstance(name, str):
-            raise InputError(f"A code system must be text, not {type(name).__name__}.")
-        named = self._named.get(_plain(name))
+            raise InputError(f"A code system must be text, not {shown(name)}.")
+        named = self._named.get(_plain(name.strip().removesuffix(".0")))
         if named is None:
             raise InputError(f"{shown(name)} is not a code system; it must be one of {', '.join(self.systems)}.")
         return named
@@ -62,6 +102,11 @@ class CodeNames:
     def split(self, text: str) -> tuple[tuple[str, ...] | None, str]:
         """Return the systems that a text names (None where it names none) and the code without the prefix."""
         text = text.strip()
+        if "|" in text:
+            # As in FHIR's `http://hl7.org/fhir/sid/icd-10-cm|E11.9`.
+            name, _, code = text.rpartition("|")
+            if named := self._named.get(_plain(name)):
+                return named, code.strip()
         if "//" in text:
             return self._split_meds(text)
         if ("/" in text or ":" in text or "|" in text) and (match := _PREFIXED.fullmatch(text)):

@@ -12,11 +12,12 @@ class CodeTokens:
     Attributes:
         key: `SYSTEM/code` of the requested code.
         description: of the code; of the ancestor if the tokens are an ancestor's.
-        ids: `[4K]` int32: K each of text-specific, graph-specific, text cross, graph cross.
-        weights: `[4K]` float32.
+        ids: `[T]` int32, see `TokenizerConfig.positions`.
+        weights: `[T]` float32.
         has_text, has_graph: whether the code has a description and a subgraph.
-        source: `table`; `ancestor SYSTEM/code`; or `model: ` and the model's inputs: `text`, `graph`, `text+graph`, or
-            `text+hierarchy` (see `new_codes.NewTokens`).
+        source: `table`, or `category` or `retired` for such a row of the table; `ancestor SYSTEM/code`; `parent
+            SYSTEM/code`; or `model: ` and the model's inputs: `text`, `graph`, `text+graph`, or `text+hierarchy` (see
+            `new_codes.NewTokens`).
         notes: one sentence for each input that was cut, ignored or assumed.
     """
 

@@ -1,36 +1,34 @@
-"""Read and write `tokenizer_config.json`, and check the files of a tokenizer directory against it."""
+"""Hold the description of a tokenizer directory, `medtok.json`. This file imports nothing beyond Python."""
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 
-from medtok_jax.regions import REGION_OF_EMBEDDING, Regions
-from preprocessing.common.atomic import recover
-from preprocessing.common.checksums import sha256_of
+from medtok_jax.regions import REGIONS, Position, Regions
 from preprocessing.common.errors import InputError
 
 FORMAT_VERSION = 1
-CONFIG = "tokenizer_config.json"
-TOKENS = "tokens.parquet"
-CODEBOOK = "codebook.safetensors"
+CONFIG = "medtok.json"
+CODE_FILE = "tokenization_medtok.py"
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-# Files of up to this many bytes have their contents checked whenever a directory is opened.
-SMALL = 1 << 20
 AGAIN = "copy the directory again, or write it again with `python -m medtok_jax.tokenize vocabulary`"
 
 
 @dataclasses.dataclass(frozen=True)
 class TokenizerConfig:
-    """Hold the contents of `tokenizer_config.json`.
+    """Hold the contents of `medtok.json`.
 
     Attributes:
         identity: digest of keys, descriptions, tokens, weights and codebook.
-        codes: number of codes.
-        systems: number of codes of each code system.
+        rows: number of codes with tokens: codes of the data set, categories and codes of earlier editions.
+        codes: number of codes of the data set among them.
+        known_codes: number of codes of the whole vocabulary from which the data set may be a sample.
+        systems: number of codes of the data set in each code system.
         regions: sizes of the codebook's regions; N is their sum.
-        num_top_k_tokens: K; a code has 4K tokens.
-        embedding_dim: d.
-        quantizer_kind: `top_k` (the K rows are mixed by weights that sum to one), `residual` (they are added up) or
+        positions: meaning of each of the T tokens of a code, in order.
+        embedding_dim: width of the codebook, d.
+        quantizer_kind: `top_k` (the rows are mixed by weights that sum to one), `residual` (they are added up) or
             `pursuit` (they are added up, times their weights).
         special_tokens: ids of the special tokens, which follow those of the codebook: `[PAD]` is N.
         prefer: code systems in the order in which a bare code of several systems is looked up; empty to refuse such a
@@ -42,10 +40,12 @@ class TokenizerConfig:
     """
 
     identity: str
+    rows: int
     codes: int
+    known_codes: int
     systems: dict[str, int]
     regions: Regions
-    num_top_k_tokens: int
+    positions: tuple[Position, ...]
     embedding_dim: int
     quantizer_kind: str
     special_tokens: dict[str, int]
@@ -60,14 +60,37 @@ class TokenizerConfig:
         """Return the number of codebook rows, N; the ids of special tokens follow."""
         return self.regions.size
 
-    def searched(self, embedding: str) -> tuple[int, int]:
-        """Return the first codebook row, and one past the last, that the tokens of an embedding may come from."""
-        region = REGION_OF_EMBEDDING[embedding]
-        searches_all = region == "shared" and self.training.get("model", {}).get("shared_search") == "book"
-        return (0, self.codebook_size) if searches_all else self.regions.bounds(region)
+    @property
+    def tokens_per_code(self) -> int:
+        """Return the number of tokens of a code, T."""
+        return len(self.positions)
+
+    @property
+    def embeddings(self) -> tuple[str, ...]:
+        """Return the names of the embeddings that the tokens quantize, in the order of the positions."""
+        return tuple(name for name, _ in itertools.groupby(place.embedding for place in self.positions))
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Return the level of each position: its place among the tokens of its embedding."""
+        return tuple(place.level for place in self.positions)
+
+    @property
+    def bounds(self) -> tuple[tuple[int, int], ...]:
+        """Return the first and one past the last position of each embedding, in order."""
+        ends = list(
+            itertools.accumulate(len(list(g)) for _, g in itertools.groupby(p.embedding for p in self.positions))
+        )
+        return tuple(zip([0, *ends[:-1]], ends, strict=True))
+
+    def searched(self, position: int) -> tuple[int, int]:
+        """Return the first codebook row, and one past the last, that the token of a position may come from."""
+        region = self.positions[position].region
+        return (0, self.codebook_size) if region == "all" else self.regions.bounds(region)
 
     def to_json(self) -> str:
-        return json.dumps({"format_version": FORMAT_VERSION} | dataclasses.asdict(self), indent=1) + "\n"
+        fields = dataclasses.asdict(self) | {"positions": [dataclasses.astuple(place) for place in self.positions]}
+        return json.dumps({"format_version": FORMAT_VERSION} | fields, indent=1) + "\n"
 
     @classmethod
     def from_json(cls, text: str, path: Path) -> "TokenizerConfig":
@@ -88,6 +111,7 @@ class TokenizerConfig:
             )
         try:
             fields["regions"] = Regions(**fields["regions"])
+            fields["positions"] = tuple(Position(*place) for place in fields["positions"])
             config = cls(**fields)
             config._check()
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -101,6 +125,10 @@ class TokenizerConfig:
                 raise ValueError(f"{name} is not of type {kind.__name__}")
         if not all(isinstance(size, int) and size > 0 for size in dataclasses.astuple(self.regions)):
             raise ValueError("the sizes of the regions are not positive integers")
+        if not self.positions or len(set(self.embeddings)) != len(self.embeddings):
+            raise ValueError("there are no positions, or the tokens of an embedding do not stand side by side")
+        if any(place.region not in (*REGIONS, "all") or not isinstance(place.level, int) for place in self.positions):
+            raise ValueError("a position names no region or level")
         if self.special_tokens != special_token_ids(self.codebook_size):
             raise ValueError("special tokens do not follow the codebook")
         for name, entry in self.files.items():
@@ -113,54 +141,3 @@ class TokenizerConfig:
 def special_token_ids(codebook_size: int) -> dict[str, int]:
     """Return the ids of the special tokens: they follow the codebook, so that the id of a code's token is its row."""
     return {name: codebook_size + number for number, name in enumerate(SPECIAL_TOKENS)}
-
-
-def read_config(path: Path) -> TokenizerConfig:
-    """Read the configuration of a tokenizer directory.
-
-    Raises:
-        InputError: the directory has none, or it cannot be used.
-    """
-    recover(path)
-    try:
-        text = (path / CONFIG).read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        problem = "is not a directory" if not path.is_dir() else f"holds no readable {CONFIG}"
-        raise InputError(
-            f"{path} {problem}; a tokenizer is written by training (WORKDIR/tokenizer) and by"
-            " `python -m medtok_jax.tokenize vocabulary`."
-        ) from error
-    config = TokenizerConfig.from_json(text, path / CONFIG)
-    for name in (TOKENS, CODEBOOK):
-        if name not in config.files:
-            raise damaged(path / CONFIG, f"it does not list {name}")
-    return config
-
-
-def check_files(path: Path, config: TokenizerConfig, *, verify: bool = False) -> None:
-    """Compare the files of a directory with the sizes and sha256 digests that the configuration lists.
-
-    Large files are hashed only with `verify`: their metadata hold the identity of the tokenizer that they belong to.
-
-    Raises:
-        InputError: a file is missing or differs.
-    """
-    for name, wanted in config.files.items():
-        file = path / name
-        if not file.is_file():
-            raise InputError(f"{file} is missing; {AGAIN}.")
-        size = file.stat().st_size
-        if size != wanted["size"]:
-            raise damaged(file, f"it has {size:,} bytes where {CONFIG} lists {wanted['size']:,}")
-        if (verify or size <= SMALL) and sha256_of(file) != wanted["sha256"]:
-            raise damaged(file, f"its sha256 is not the one in {CONFIG}")
-
-
-def damaged(path: Path, what: object) -> InputError:
-    """Return the error to raise for a file that does not match the configuration."""
-    return InputError(f"{path} is damaged ({what}); {AGAIN}.")
-
-
-def foreign(path: Path) -> InputError:
-    """Return the error to raise for a file of another tokenizer."""
-    return InputError(f"{path} belongs to another tokenizer than the {CONFIG} beside it; {AGAIN}.")

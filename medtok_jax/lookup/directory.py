@@ -1,49 +1,53 @@
-"""Write, read and check a tokenizer directory. No JAX here.
+"""Write and read a tokenizer directory, which this library and transformers' `AutoTokenizer` open alike. No JAX here.
 
-    tokens.parquet            key, system, code, description, split, ids [4K] int32, weights [4K] float32, has_text,
-                              has_graph; one row a code, sorted by key; numbers are uncompressed, to be memory-mapped
-    codebook.safetensors      `codebook` [N, d] float32, rows as they are searched
-    embeddings.safetensors    optional: `embeddings` [codes, 4, d] float16 before quantization, rows as in the table
-    tokenizer_config.json     metadata of the tokenizer, and size and sha256 of every other file
+    tokens.safetensors        codes with their tokens, weights and codebook, and the index of all known codes: see
+                              `token_table`
+    medtok.json               description of the tokenizer, and size and sha256 of every other file: see `config`
+    tokenizer_config.json     configuration that transformers reads first, and writes when a tokenizer is saved
+    tokenization_medtok.py    the tokenizer, and the files that it imports; run by `trust_remote_code=True` alone
+    embeddings.safetensors    optional: `embeddings` [rows, E, d] float16 before quantization, rows as in the table
 
-It may hold more files, which look-up does not need. The metadata of each file listed above holds the same `identity`,
-a digest of the tokens, by which a file of another tokenizer is recognized without reading all of it.
+It may hold more files, which look-up does not need. The metadata of each safetensors file above holds the same
+`identity`, a digest of the tokens, by which a file of another tokenizer is recognized without reading all of it.
 """
 
 import contextlib
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from medtok_jax.lookup.config import (
-    CODEBOOK,
-    CONFIG,
-    TOKENS,
-    TokenizerConfig,
-    check_files,
-    damaged,
-    foreign,
-    read_config,
-    special_token_ids,
-)
-from medtok_jax.regions import EMBEDDINGS
+from medtok_jax.lookup import code_files
+from medtok_jax.lookup.config import CODE_FILE, CONFIG, TokenizerConfig, special_token_ids
+from medtok_jax.lookup.directory_check import check_files, damaged, foreign, read_config
+from medtok_jax.lookup.token_table import KINDS, SPLITS, TABLE, Strings, TokenTable, index_arrays
 from preprocessing.common.atomic import whole_folder
 from preprocessing.common.checksums import sha256_of
 from preprocessing.common.errors import InputError
 
 EMBEDDING_FILE = "embeddings.safetensors"
+TRANSFORMERS_CONFIG = "tokenizer_config.json"
+# Written by whoever saves or publishes a tokenizer, so that their contents are not checked.
+UNCHECKED = (TRANSFORMERS_CONFIG, "added_tokens.json", "README.md", ".gitattributes")
 IDENTITY = "identity"
-STRINGS = ("key", "system", "code", "description", "split")
+STRINGS = ("key", "description", "split", "kind")
 FLAGS = ("has_text", "has_graph")
+
+
+@dataclasses.dataclass(frozen=True)
+class KnownCode:
+    """Hold a code that a system knows although the directory has no tokens for it: its key and kind."""
+
+    key: str
+    kind: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,11 +55,12 @@ class Tokens:
     """Hold the arrays that a tokenizer directory is written from.
 
     Attributes:
-        strings: `key`, `system`, `code`, `description`, `split`: `[codes]` arrays of str.
-        ids, weights: `[codes, 4K]` int32 and float32.
-        has_text, has_graph: `[codes]` bool, whether the code has a description and a subgraph.
+        strings: `key`, `description`, `split` and `kind` (see `token_table.KINDS`): `[rows]` arrays of str.
+        ids, weights: `[rows, T]` int32 and float32.
+        has_text, has_graph: `[rows]` bool, whether the code has a description and a subgraph.
         codebook: `[N, d]` float32.
-        embeddings: `[codes, 4, d]` before quantization, or None.
+        embeddings: `[rows, E, d]` before quantization, or None.
+        others: codes that the systems know beside these.
     """
 
     strings: dict[str, np.ndarray]
@@ -65,6 +70,7 @@ class Tokens:
     has_graph: np.ndarray
     codebook: np.ndarray
     embeddings: np.ndarray | None = None
+    others: Sequence[KnownCode] = ()
 
     def sorted(self) -> "Tokens":
         """Return the same codes in the order of their keys."""
@@ -72,14 +78,15 @@ class Tokens:
         rows = {name: getattr(self, name)[order] for name in ("ids", "weights", *FLAGS)}
         strings = {name: self.strings[name][order] for name in STRINGS}
         embeddings = None if self.embeddings is None else self.embeddings[order]
-        return Tokens(strings=strings, codebook=self.codebook, embeddings=embeddings, **rows)
+        others = sorted(self.others, key=lambda code: code.key)
+        return Tokens(strings=strings, codebook=self.codebook, embeddings=embeddings, others=others, **rows)
 
     def identity(self) -> str:
         """Return the sha256 of keys, descriptions, ids, weights and codebook, in hexadecimal."""
         digest = hashlib.sha256()
         for name in ("key", "description"):
             digest.update("\n".join(self.strings[name]).encode() + b"\0")
-        for array in (self.ids, self.weights, self.codebook):
+        for array in (self.ids, self.weights.astype(np.float16), self.codebook):
             digest.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
@@ -112,7 +119,7 @@ def write(path: Path, tokens: Tokens, metadata: dict, add: Callable[[Path], obje
     Args:
         path: the directory.
         tokens: codes in any order.
-        metadata: the fields of `TokenizerConfig` that do not follow from `tokens`: `regions`, `num_top_k_tokens`,
+        metadata: the fields of `TokenizerConfig` that do not follow from `tokens`: `regions`, `positions`,
             `quantizer_kind`, `prefer`, `data_set`, `text_encoder`, `training`.
         add: called with the unfinished directory; may write more files into it.
 
@@ -122,46 +129,68 @@ def write(path: Path, tokens: Tokens, metadata: dict, add: Callable[[Path], obje
     tokens = tokens.sorted()
     identity = tokens.identity()
     with replacing(Path(path)) as folder:
-        pq.write_table(
-            _to_table(tokens).replace_schema_metadata({IDENTITY: identity}),
-            folder / TOKENS,
-            compression={name: "zstd" for name in STRINGS} | {name: "none" for name in ("ids", "weights", *FLAGS)},
-            use_dictionary=["system", "split"],
-            write_statistics=False,
-        )
-        (folder / CODEBOOK).write_bytes(save({"codebook": tokens.codebook}, {IDENTITY: identity}))
+        arrays, systems = _to_arrays(tokens)
+        header = json.dumps({"format_version": 1, IDENTITY: identity, "systems": systems})
+        (folder / TABLE).write_bytes(save(arrays, {"medtok": header, IDENTITY: identity}))
         if tokens.embeddings is not None:
             half = {"embeddings": tokens.embeddings.astype(np.float16)}
             (folder / EMBEDDING_FILE).write_bytes(save(half, {IDENTITY: identity}))
+        code_files.write(folder)
+        (folder / TRANSFORMERS_CONFIG).write_text(_transformers_config(), encoding="utf-8")
         if add:
             add(folder)
-        systems, counts = np.unique(tokens.strings["system"].astype(str), return_counts=True)
+        is_code = tokens.strings["kind"] == "code"
+        of_codes = [key.split("/", 1)[0] for key in tokens.strings["key"][is_code]]
+        names, counts = np.unique(of_codes, return_counts=True)
         config = TokenizerConfig(
             identity=identity,
-            codes=len(tokens.ids),
-            systems=dict(zip(systems.tolist(), counts.tolist(), strict=True)),
+            rows=len(tokens.ids),
+            codes=int(is_code.sum()),
+            known_codes=int(is_code.sum()) + sum(code.kind == "code" for code in tokens.others),
+            systems=dict(zip(names.tolist(), counts.tolist(), strict=True)),
             embedding_dim=tokens.codebook.shape[1],
             special_tokens=special_token_ids(len(tokens.codebook)),
-            files={name: {"size": size, "sha256": digest} for name, size, digest in _describe_files(folder)},
+            files={name: {"size": size, "sha256": digest} for name, size, digest in describe_files(folder)},
             **metadata,
         )
-        (folder / CONFIG).write_text(config.to_json())
+        (folder / CONFIG).write_text(config.to_json(), encoding="utf-8")
     return config
 
 
-def _to_table(tokens: Tokens) -> pa.Table:
-    width = tokens.ids.shape[1]
-    lists = {
-        name: pa.FixedSizeListArray.from_arrays(pa.array(getattr(tokens, name).astype(dtype).reshape(-1)), width)
-        for name, dtype in (("ids", np.int32), ("weights", np.float32))
+def _transformers_config() -> str:
+    """Return the configuration by which `AutoTokenizer` finds the class."""
+    module = Path(CODE_FILE).stem
+    config = {
+        "tokenizer_class": "MedTokTokenizer",
+        "auto_map": {"AutoTokenizer": [f"{module}.MedTokTokenizer", None]},
+        "clean_up_tokenization_spaces": False,
     }
-    flags = {name: pa.array(getattr(tokens, name).astype(bool)) for name in FLAGS}
-    return pa.table({name: pa.array(tokens.strings[name], pa.string()) for name in STRINGS} | lists | flags)
+    return json.dumps(config, indent=1) + "\n"
 
 
-def _describe_files(folder: Path) -> Iterator[tuple[str, int, str]]:
+def _to_arrays(tokens: Tokens) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Return the arrays of the table, and the names of the code systems."""
+    arrays, systems = index_arrays(tokens.strings["key"].tolist(), [code.key for code in tokens.others])
+    kinds = [*tokens.strings["kind"], *(code.kind for code in tokens.others)]
+    narrow = np.uint16 if len(tokens.codebook) <= 1 << 16 else np.uint32
+    arrays |= {
+        "ids": tokens.ids.astype(narrow),
+        "weights": tokens.weights.astype(np.float16),
+        "codebook": tokens.codebook.astype(np.float32),
+        "kind": np.array([KINDS.index(kind) for kind in kinds], np.uint8),
+        "split": np.array([SPLITS.index(split) for split in tokens.strings["split"]], np.uint8),
+    }
+    arrays |= {name: getattr(tokens, name).astype(np.uint8) for name in FLAGS}
+    arrays |= Strings.of(tokens.strings["description"]).arrays("description")
+    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}, systems
+
+
+def describe_files(folder: Path) -> Iterator[tuple[str, int, str]]:
+    """Yield name, size and sha256 of the files that `medtok.json` lists."""
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        yield path.relative_to(folder).as_posix(), path.stat().st_size, sha256_of(path)
+        name = path.relative_to(folder).as_posix()
+        if name not in (*UNCHECKED, CONFIG):
+            yield name, path.stat().st_size, sha256_of(path)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,16 +199,13 @@ class TokenizerDirectory:
 
     Attributes:
         path: the directory.
-        config: its `tokenizer_config.json`.
-        table: its `tokens.parquet`.
-        ids, weights: `[codes, 4K]` int32 and float32, read-only.
+        config: its `medtok.json`.
+        tokens: its `tokens.safetensors`.
     """
 
     path: Path
     config: TokenizerConfig
-    table: pa.Table
-    ids: np.ndarray
-    weights: np.ndarray
+    tokens: TokenTable
 
     @classmethod
     def read(cls, path: str | Path, *, verify: bool = False) -> "TokenizerDirectory":
@@ -191,18 +217,15 @@ class TokenizerDirectory:
         path = Path(path)
         config = read_config(path)
         check_files(path, config, verify=verify)
+        tokens = TokenTable(path / TABLE)
         try:
-            table = pq.read_table(path / TOKENS, memory_map=True).combine_chunks()
-            ids, weights = (_matrix(table, name, dtype) for name, dtype in (("ids", "int32"), ("weights", "float")))
-            _check_table(table, ids, weights, config)
-        except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-            raise damaged(path / TOKENS, str(error).splitlines()[0]) from error
-        directory = cls(path, config, table, ids, weights)
-        for name in {CODEBOOK, EMBEDDING_FILE} & config.files.keys():
-            with directory.open_safetensors(name):
+            _check_table(tokens, config)
+        except ValueError as error:
+            raise damaged(path / TABLE, error) from error
+        directory = cls(path, config, tokens)
+        if EMBEDDING_FILE in config.files:
+            with directory.open_safetensors(EMBEDDING_FILE):
                 pass
-        if directory.codebook.shape != (config.codebook_size, config.embedding_dim):
-            raise damaged(path / CODEBOOK, f"the codebook has the shape {directory.codebook.shape}")
         return directory
 
     def open_safetensors(self, name: str):
@@ -221,17 +244,52 @@ class TokenizerDirectory:
         return file
 
     @functools.cached_property
+    def table(self) -> pa.Table:
+        """Return `key`, `system`, `code`, `description`, `split`, `kind`, `has_text`, `has_graph` of all rows."""
+        arrays, rows = self.tokens.arrays, len(self.tokens)
+        key = _arrow_strings(self.tokens.key, rows)
+        system = pa.DictionaryArray.from_arrays(pa.array(arrays["system"][:rows]), self.tokens.metadata["systems"])
+        columns = {
+            "key": key,
+            "system": system.cast(pa.string()),
+            "code": pa.array([text.split("/", 1)[1] for text in key.to_pylist()], pa.string()),
+            "description": _arrow_strings(self.tokens.description, rows),
+        }
+        for name, names in (("split", SPLITS), ("kind", KINDS)):
+            columns[name] = pa.DictionaryArray.from_arrays(pa.array(arrays[name][:rows]), names).cast(pa.string())
+        return pa.table(columns | {name: pa.array(arrays[name].astype(bool)) for name in FLAGS})
+
+    @functools.cached_property
+    def ids(self) -> np.ndarray:
+        """Return the token ids of all rows, `[rows, T]` int32, read-only."""
+        return _read_only(self.tokens.ids.astype(np.int32))
+
+    @functools.cached_property
+    def weights(self) -> np.ndarray:
+        """Return the weights of the tokens of all rows, `[rows, T]` float32, read-only."""
+        return _read_only(self.tokens.weights.astype(np.float32))
+
+    @functools.cached_property
+    def codes(self) -> np.ndarray:
+        """Return the rows of the codes of the data set, without categories and codes of earlier editions."""
+        return np.flatnonzero(self.tokens.arrays["kind"][: len(self.tokens)] == KINDS.index("code"))
+
+    def to_tokens(self) -> Tokens:
+        """Return the arrays that the directory was written from, without embeddings before quantization."""
+        strings = {name: np.array(self.table[name].to_pylist(), object) for name in STRINGS}
+        flags = {name: np.array(self.table[name].to_pylist()) for name in FLAGS}
+        rows = len(self.tokens)
+        kinds = self.tokens.arrays["kind"][rows:].tolist()
+        others = [KnownCode(self.tokens.key_at(rows + place), KINDS[kind]) for place, kind in enumerate(kinds)]
+        return Tokens(strings, self.ids, self.weights, **flags, codebook=self.codebook, others=others)
+
+    @property
     def codebook(self) -> np.ndarray:
-        """Return the codebook, `[N, d]` float32, rows as they are searched."""
-        with self.open_safetensors(CODEBOOK) as file:
-            if "codebook" not in file.keys():  # noqa: SIM118  (the file is not a dictionary)
-                raise damaged(self.path / CODEBOOK, "it holds no codebook")
-            codebook = file.get_tensor("codebook")
-        codebook.flags.writeable = False
-        return codebook
+        """Return the codebook, `[N, d]` float32, rows as they are searched, read-only."""
+        return self.tokens.codebook
 
     def embeddings(self, rows: np.ndarray) -> np.ndarray:
-        """Return the embeddings before quantization, `[rows, 4, d]` float32.
+        """Return the embeddings before quantization, `[rows, E, d]` float32.
 
         Raises:
             InputError: the directory was written without them.
@@ -244,37 +302,41 @@ class TokenizerDirectory:
         with self.open_safetensors(EMBEDDING_FILE) as file:
             embeddings = file.get_slice("embeddings")
             found = [embeddings[int(row) : int(row) + 1] for row in rows]
-        return np.concatenate(found or [np.zeros((0, 4, self.config.embedding_dim))]).astype(np.float32)
+        empty = np.zeros((0, len(self.config.embeddings), self.config.embedding_dim))
+        return np.concatenate(found or [empty]).astype(np.float32)
 
 
-def _matrix(table: pa.Table, name: str, dtype: str) -> np.ndarray:
-    column = table[name]
-    if not pa.types.is_fixed_size_list(column.type) or str(column.type.value_type) != dtype or column.null_count:
-        raise ValueError(f"column {name} is {column.type}, not a list of {dtype}")
-    flat = [chunk.flatten().to_numpy() for chunk in column.chunks]
-    return (flat[0] if len(flat) == 1 else np.concatenate(flat)).reshape(len(table), -1)
+def _read_only(array: np.ndarray) -> np.ndarray:
+    array.flags.writeable = False
+    return array
 
 
-def _check_table(table: pa.Table, ids: np.ndarray, weights: np.ndarray, config: TokenizerConfig) -> None:
-    identity = (table.schema.metadata or {}).get(IDENTITY.encode(), b"").decode()
-    if identity != config.identity:
+def _arrow_strings(strings: Strings, count: int) -> pa.StringArray:
+    offsets = np.ascontiguousarray(strings.offsets[: count + 1], np.int32)
+    content = np.ascontiguousarray(strings.content)
+    return pa.StringArray.from_buffers(count, pa.py_buffer(offsets), pa.py_buffer(content))
+
+
+def _check_table(tokens: TokenTable, config: TokenizerConfig) -> None:
+    """Raise ValueError unless the table is the one that the configuration describes."""
+    if tokens.metadata.get(IDENTITY) != config.identity:
         raise ValueError(f"it belongs to another tokenizer than {CONFIG}")
-    for name in STRINGS:
-        if not pa.types.is_string(table[name].type) or table[name].null_count:
-            raise ValueError(f"column {name} is not text")
-    for name in FLAGS:
-        if not pa.types.is_boolean(table[name].type):
-            raise ValueError(f"column {name} is not boolean")
-    if not len(table) == config.codes > 0:
-        raise ValueError(f"it holds {len(table):,} codes where {CONFIG} lists {config.codes:,}")
-    k = config.num_top_k_tokens
-    keys = table["key"].combine_chunks()
-    if ids.shape[1] != 4 * k or weights.shape[1] != 4 * k:
-        raise ValueError(f"it holds {ids.shape[1]} tokens a code where {CONFIG} lists 4 x {k}")
-    if not pc.all(pc.less(keys[:-1], keys[1:])).as_py() and len(keys) > 1:
+    if len(tokens) != config.rows:
+        raise ValueError(f"it holds {len(tokens):,} rows where {CONFIG} lists {config.rows:,}")
+    if tokens.ids.shape[1] != config.tokens_per_code:
+        raise ValueError(f"it holds {tokens.ids.shape[1]} tokens a code where {CONFIG} lists {config.tokens_per_code}")
+    if tokens.codebook.shape != (config.codebook_size, config.embedding_dim):
+        raise ValueError(f"the codebook has the shape {tokens.codebook.shape}")
+    keys = _arrow_strings(tokens.key, len(tokens))
+    try:
+        keys.validate(full=True)
+        _arrow_strings(tokens.description, len(tokens)).validate(full=True)
+    except pa.ArrowException as error:
+        raise ValueError("its text is not UTF-8") from error
+    if len(keys) > 1 and not pc.all(pc.less(keys[:-1], keys[1:])).as_py():
         raise ValueError("its keys are not sorted and distinct")
-    for number, embedding in enumerate(EMBEDDINGS):
-        start, stop = config.searched(embedding)
-        part = ids[:, number * k : (number + 1) * k]
+    for position, place in enumerate(config.positions):
+        start, stop = config.searched(position)
+        part = tokens.ids[:, position]
         if part.min() < start or part.max() >= stop:
-            raise ValueError(f"tokens of {embedding} lie outside the region that it searches")
+            raise ValueError(f"tokens of {place.embedding} lie outside the region that it searches")

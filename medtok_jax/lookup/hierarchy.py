@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator
 
-from preprocessing import codes
-from preprocessing.codes import ATC, ICD_SYSTEMS, NDC
+from preprocessing.codes import ATC, ICD_SYSTEMS, NDC, compact_code, stem_length
 
 # Characters of the levels of an ATC code, and of an NDC's product in front of its package.
 _ATC_LEVELS = (5, 4, 3, 1)
@@ -23,8 +22,8 @@ def ancestors(system: str, code: str) -> Iterator[str]:
         code: in normal form, `preprocessing.codes.display_code`.
     """
     if system in ICD_SYSTEMS:
-        compact = codes.compact_code(code)
-        stem = codes.stem_length(system, compact)
+        compact = compact_code(code)
+        stem = stem_length(system, compact)
         for length in range(len(compact) - 1, (stem or _SHORTEST) - 1, -1):
             shorter = compact[:length]
             yield f"{shorter[:stem]}.{shorter[stem:]}" if stem and length > stem else shorter

@@ -1,14 +1,22 @@
-"""Find a tokenizer, which is a directory or a name on the Hugging Face hub, and download files from the hub."""
+"""Find a tokenizer, which is a directory, lies in an installed package or on the Hugging Face hub, and use the hub."""
 
+import importlib.util
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from medtok_jax.lookup.config import CODEBOOK, CONFIG, TOKENS
+from medtok_jax.lookup import code_files
+from medtok_jax.lookup.config import CONFIG
+from medtok_jax.lookup.token_table import TABLE
 from preprocessing.common.atomic import recover
 from preprocessing.common.errors import InputError
 
-PATTERNS = (CONFIG, TOKENS, CODEBOOK, "embeddings.safetensors", "model.safetensors", "model_config.json", "graph/*")
+PATTERNS = (
+    *(CONFIG, TABLE, "tokenizer_config.json", "embeddings.safetensors", "model.safetensors", "model_config.json"),
+    *("graph/*", *code_files.names()),
+)
+# A folder of this name, in a work directory or a package, is the tokenizer.
+FOLDER = "tokenizer"
 _NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -16,7 +24,8 @@ def resolve_tokenizer(name_or_path: str | Path, revision: str | None = None) -> 
     """Return the directory of a tokenizer, downloading it if `name_or_path` is a name on the hub.
 
     Args:
-        name_or_path: a directory, the work directory of a training run (whose `tokenizer` is opened), or a hub name.
+        name_or_path: an existing directory, or the work directory of a training run, whose `tokenizer` is opened; else
+            the name of an installed package that holds one; else `OWNER/NAME` on the hub.
         revision: branch, tag or commit on the hub.
 
     Raises:
@@ -25,15 +34,37 @@ def resolve_tokenizer(name_or_path: str | Path, revision: str | None = None) -> 
     try:
         path = Path(name_or_path).expanduser()
         recover(path)
-        recover(path / "tokenizer")
-        if (path / "tokenizer" / CONFIG).is_file() and not (path / CONFIG).is_file():
-            return path / "tokenizer"
+        recover(path / FOLDER)
+        if (path / FOLDER / CONFIG).is_file() and not (path / CONFIG).is_file():
+            return path / FOLDER
         is_there = path.exists()
     except (TypeError, ValueError, OSError, RuntimeError) as error:
-        raise InputError(f"A tokenizer must be a directory or a hub name ({error}).") from error
-    if is_there or not isinstance(name_or_path, str) or "/" not in name_or_path or not is_hub_name(name_or_path):
+        raise InputError(f"A tokenizer must be a directory, a package or a hub name ({error}).") from error
+    if is_there or not isinstance(name_or_path, str):
         return path
-    return download(name_or_path, PATTERNS, what="tokenizer", revision=revision)
+    if package := _in_package(name_or_path):
+        return package
+    if "/" in name_or_path and is_hub_name(name_or_path):
+        return download(name_or_path, PATTERNS, what="tokenizer", revision=revision)
+    raise InputError(
+        f"{name_or_path!r} is not a directory, nor an installed package with a tokenizer, nor OWNER/NAME on the Hugging"
+        " Face hub; training writes a tokenizer to WORKDIR/tokenizer."
+    )
+
+
+def _in_package(name: str) -> Path | None:
+    """Return the directory of the tokenizer in an installed package, which is not imported, or None."""
+    if not name.isidentifier():
+        return None
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return None
+    for root in (spec.submodule_search_locations or ()) if spec else ():
+        for folder in (Path(root), Path(root) / FOLDER):
+            if (folder / CONFIG).is_file():
+                return folder
+    return None
 
 
 def is_hub_name(text: str) -> bool:

@@ -1,12 +1,15 @@
-"""Measure how similar codes are, by the tokens they share or by their quantized embeddings. No JAX here."""
+"""Measure how similar codes are, by the tokens they share or by their quantized embeddings.
+
+This file imports only numpy, as it lies in every tokenizer directory.
+"""
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
-from medtok_jax.lookup.directory import TokenizerDirectory
+from medtok_jax.lookup.token_table import TokenTable
 
 # Number of codes whose embeddings are in memory at once.
 CHUNK = 8192
@@ -43,22 +46,21 @@ class Similarity:
     """Compare the codes of one tokenizer.
 
     Args:
-        directory: the tokenizer.
+        table: the tokens of all codes.
+        bounds: the first and one past the last position of each embedding.
     """
 
-    def __init__(self, directory: TokenizerDirectory):
-        self.directory = directory
-        self.config = directory.config
-        self.num_tokens = directory.config.num_top_k_tokens
+    def __init__(self, table: TokenTable, bounds: Sequence[tuple[int, int]]):
+        self.table = table
+        self.bounds = tuple(bounds)
 
     @functools.cached_property
     def _postings(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows of the codes that hold each token, token after token, and the `[N + 1]` token offsets."""
-        flat = self.directory.ids.reshape(-1)
         # A stable sort of 16-bit integers is a radix sort, which takes linear time.
-        narrow = flat.astype(np.uint16) if self.config.codebook_size <= 1 << 16 else flat
-        rows = (np.argsort(narrow, kind="stable") // self.directory.ids.shape[1]).astype(np.int32)
-        counts = np.bincount(flat, minlength=self.config.codebook_size)
+        flat = self.table.ids.reshape(-1)
+        rows = (np.argsort(flat, kind="stable") // self.table.ids.shape[1]).astype(np.int32)
+        counts = np.bincount(flat, minlength=len(self.table.codebook))
         return rows, np.concatenate([[0], np.cumsum(counts)])
 
     def codes_with(self, token: int) -> np.ndarray:
@@ -67,17 +69,20 @@ class Similarity:
         return np.unique(rows[starts[token] : starts[token + 1]])
 
     def shares(self, weights: np.ndarray) -> np.ndarray:
-        """Return weights `[codes, 4K]` scaled so that those of each embedding sum to one."""
-        grouped = weights.reshape(len(weights), 4, self.num_tokens)
-        # The weights of an embedding may all be 0; its shares are 0 too.
-        return (grouped / np.maximum(grouped.sum(-1, keepdims=True), 1e-12)).reshape(weights.shape)
+        """Return weights `[codes, T]` scaled so that those of each embedding sum to one."""
+        scaled = np.array(weights, np.float32)
+        for start, stop in self.bounds:
+            # The weights of an embedding may all be 0; its shares are 0 too.
+            scaled[:, start:stop] /= np.maximum(scaled[:, start:stop].sum(-1, keepdims=True), 1e-12)
+        return scaled
 
     def overlap(self, ids: np.ndarray, weights: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Return the weighted Jaccard overlap, sum(min) / sum(max), of a bag of tokens with every code that shares one.
 
         Args:
             ids: `[tokens]`, the bag.
-            weights: `[tokens]`, each K of them summing to one; None to weigh all tokens alike, those of codes too.
+            weights: `[tokens]`, those of an embedding summing to one; None to weigh all tokens alike, those of codes
+                too.
 
         Returns:
             Rows of codes, ascending, and their overlap.
@@ -85,51 +90,63 @@ class Similarity:
         rows, starts = self._postings
         found = [rows[starts[token] : starts[token + 1]] for token in np.unique(ids)]
         candidates = np.unique(np.concatenate(found)) if found else np.zeros(0, np.int32)
-        bag = np.zeros(self.config.codebook_size, np.float32)
-        np.add.at(bag, ids, 1 / self.num_tokens if weights is None else weights)
-        theirs = self.directory.weights[candidates]
-        other, theirs = merged_bags(
-            self.directory.ids[candidates], self.shares(np.ones_like(theirs) if weights is None else theirs)
-        )
+        bag = np.zeros(len(self.table.codebook), np.float32)
+        alike = len(self.bounds) / self.table.ids.shape[1]
+        np.add.at(bag, ids, alike if weights is None else weights)
+        other = self.table.ids[candidates].astype(np.int64)
+        if weights is None:
+            theirs = np.full(other.shape, alike, np.float32)
+        else:
+            theirs = self.shares(self.table.weights[candidates])
+        other, theirs = merged_bags(other, theirs)
         both = np.minimum(theirs, np.where(theirs > 0, bag[other], 0.0)).sum(1)
         return candidates, both / (theirs.sum(1) + bag.sum() - both)
 
     def describe(self, rows: np.ndarray, scores: np.ndarray) -> list[Neighbor]:
         """Return key, score and description of the codes in `rows`."""
-        table = self.directory.table
-        rows = pa.array(rows)
-        columns = (table["key"].take(rows).to_pylist(), scores.tolist(), table["description"].take(rows).to_pylist())
-        return [Neighbor(*fields) for fields in zip(*columns, strict=True)]
+        pairs = zip(rows.tolist(), scores.tolist(), strict=True)
+        return [Neighbor(self.table.key_at(row), score, self.table.description_at(row)) for row, score in pairs]
 
     def quantized(self, rows: np.ndarray) -> np.ndarray:
-        """Return quantized embeddings, `[rows, 4, d]` float32: sums of codebook rows times their weights (eq. 4)."""
-        return quantize(self.directory.codebook, self.directory.ids[rows], self.directory.weights[rows])
+        """Return quantized embeddings, `[rows, E, d]` float32: sums of codebook rows times their weights (eq. 4)."""
+        return quantize(self.table.codebook, self.table.ids[rows], self.table.weights[rows], self.bounds)
 
     @functools.cached_property
     def _norms(self) -> np.ndarray:
-        """Return the `[codes]` float32 norms of each code's four quantized embeddings, concatenated."""
-        norms = np.empty(self.config.codes, np.float32)
+        """Return the `[codes]` float32 norms of each code's quantized embeddings, concatenated."""
+        norms = np.empty(len(self.table), np.float32)
         for start in range(0, len(norms), CHUNK):
             part = np.arange(start, min(start + CHUNK, len(norms)))
             norms[part] = np.linalg.norm(self.quantized(part).reshape(len(part), -1), axis=1)
         return norms
 
     def cosine(self, vectors: np.ndarray) -> np.ndarray:
-        """Return the cosine `[codes]` of four embeddings `[4, d]`, concatenated, with those of every code."""
-        directory = self.directory
-        # A code's inner product with each of the four is the weighted sum of those of its codebook rows.
-        row_products = (directory.codebook @ vectors.T).astype(np.float32)
-        products = np.zeros(self.config.codes, np.float32)
-        for group in range(4):
-            part = slice(group * self.num_tokens, (group + 1) * self.num_tokens)
-            products += (row_products[directory.ids[:, part], group] * directory.weights[:, part]).sum(1)
+        """Return the cosine `[codes]` of the embeddings `[E, d]` of a code, concatenated, with those of every code."""
+        table = self.table
+        # A code's inner product with each embedding is the weighted sum of those of its codebook rows.
+        row_products = (table.codebook @ vectors.T).astype(np.float32)
+        products = np.zeros(len(table), np.float32)
+        for group, (start, stop) in enumerate(self.bounds):
+            part = slice(start, stop)
+            products += (row_products[table.ids[:, part], group] * table.weights[:, part]).sum(1)
         return products / np.maximum(self._norms * np.linalg.norm(vectors), 1e-12)
 
 
-def quantize(codebook: np.ndarray, ids: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the quantized embeddings `[codes, 4, d]` of token ids and weights `[codes, 4K]`."""
-    vectors = codebook[ids] * weights[..., None]
-    return vectors.reshape(len(ids), 4, ids.shape[1] // 4, codebook.shape[1]).sum(2)
+def quantize(
+    codebook: np.ndarray, ids: np.ndarray, weights: np.ndarray, bounds: Sequence[tuple[int, int]]
+) -> np.ndarray:
+    """Return quantized embeddings, sums of codebook rows times their weights.
+
+    Args:
+        codebook: `[N, d]` float32.
+        ids, weights: `[codes, T]`.
+        bounds: the first and one past the last position of each of the E embeddings.
+
+    Returns:
+        `[codes, E, d]` float32.
+    """
+    vectors = codebook[ids] * weights[..., None].astype(np.float32)
+    return np.stack([vectors[:, start:stop].sum(1) for start, stop in bounds], axis=1)
 
 
 def best(rows: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

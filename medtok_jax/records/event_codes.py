@@ -51,13 +51,7 @@ class CodeMapper:
             raise InputError(f"unmapped is {unmapped!r}; it must be one of {', '.join(UNMAPPED)}.")
         self.unmapped = unmapped
         self.keys = [str(key) for key in (keys.to_pylist() if hasattr(keys, "to_pylist") else keys)]
-        order = np.argsort(np.array(self.keys), kind="stable")
-        table = pa.table({"key": pa.array([self.keys[i] for i in order], pa.string())})
-        for number, name in enumerate(("system", "code")):
-            parts = [self.keys[i].split("/", 1)[number] for i in order]
-            table = table.append_column(name, pa.array(parts, pa.string()))
-        self._index = CodeIndex(table)
-        self._original = order.astype(np.int64)
+        self._index = CodeIndex.of_keys(self.keys)
         # All code systems are recognized, even those that the table has no codes of.
         self._names = CodeNames(list(codes.SYSTEMS))
         self._rows_of_keys = {key: row for row, key in enumerate(self.keys)}
@@ -174,7 +168,7 @@ class CodeMapper:
         system = "/".join(named)
         shaped = [name for name in named if codes.is_wellformed(name, code)]
         try:
-            row = int(self._original[self._index.find(f"{named[0]}/{code}" if len(named) == 1 else text)])
+            row = self._index.find(f"{named[0]}/{code}" if len(named) == 1 else text)
         except AmbiguousCodeError:
             return MISSING, system, _AMBIGUOUS
         except UnknownCodeError:
@@ -186,7 +180,7 @@ class CodeMapper:
             _, row = self._index.find_ancestor(_unfolded(text))
         except InputError:
             return {}
-        return {"nearest_above": self.keys[int(self._original[row])]}
+        return {"nearest_above": self.keys[row]}
 
     def _grouped(self) -> dict[tuple[str, str], list[tuple[str, int, str, int]]]:
         """Group codes by (kind, name) into lists of (code, row, reason, events): code systems and frequent codes first.

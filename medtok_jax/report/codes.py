@@ -36,7 +36,7 @@ def select(tokenizer: MedTokTokenizer, codes: Path | None, max_codes: int) -> Se
     """
     table = tokenizer.directory.table
     if codes is None:
-        rows = np.arange(len(table))
+        rows = tokenizer.directory.codes
         rejected = []
     else:
         rows, rejected = _find(tokenizer, codes)

@@ -106,7 +106,7 @@ def describe(directory: TokenizerDirectory, selection: Selection, method: str) -
         "rejected": [list(pair) for pair in selection.rejected[:MAX_REJECTED]],
         "num_rejected": len(selection.rejected),
         "kind": config.quantizer_kind,
-        "k": config.num_top_k_tokens,
+        "bounds": [list(pair) for pair in config.bounds],
         "dim": config.embedding_dim,
         "codebook_size": config.codebook_size,
         "alone": alone(ids),

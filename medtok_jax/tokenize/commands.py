@@ -11,8 +11,11 @@ from medtok_jax.tokenizer import MedTokTokenizer
 
 ORIGINS = {
     "table": "from the table",
+    "category": "of categories",
+    "retired": "of earlier editions",
     "model": "by the model",
     "ancestor": "from an ancestor",
+    "parent": "from a parent code",
     "rejected": "rejected",
 }
 
@@ -108,4 +111,4 @@ def verify(tokenizer: str) -> None:
     """
     path = hub.resolve_tokenizer(tokenizer)
     config = directory.TokenizerDirectory.read(path, verify=True).config
-    print(f"Verified {path}: {config.codes:,} codes in {len(config.files)} files, all as they were written.")
+    print(f"Verified {path}: {config.rows:,} codes in {len(config.files)} files, all as they were written.")

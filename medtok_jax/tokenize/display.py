@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from medtok_jax.lookup.code_tokens import CodeTokens
-from medtok_jax.regions import EMBEDDINGS, REGION_OF_EMBEDDING
+from medtok_jax.lookup.token_table import KINDS
 from medtok_jax.tokenizer import MedTokTokenizer
 
 # Number of codes to name of those that share a token.
@@ -29,7 +29,9 @@ def show_code(
     """
     title = f"\n[bold]{escape(_plain(tokens.key))}[/bold]  {escape(_plain(tokens.description))}"
     console.print(title, highlight=False)
-    if tokens.source != "table":
+    if tokens.source in KINDS:
+        console.print(f"This is a {tokens.source} code.", highlight=False)
+    elif tokens.source != "table":
         console.print(f"This code is not in the table; its tokens are from: {escape(tokens.source)}", highlight=False)
     for note in tokens.notes:
         console.print(escape(_plain(note)), highlight=False)
@@ -39,40 +41,41 @@ def show_code(
 
 
 def _by_embedding(tokenizer: MedTokTokenizer, tokens: CodeTokens) -> Table:
-    table = Table("embedding", *map(str, range(1, tokenizer.config.num_top_k_tokens + 1)))
-    groups = zip(EMBEDDINGS, tokens.ids.reshape(4, -1), tokens.weights.reshape(4, -1), strict=True)
-    for name, ids, weights in groups:
+    bounds = tokenizer.config.bounds
+    table = Table("embedding", *map(str, range(1, max(stop - start for start, stop in bounds) + 1)))
+    for start, stop in bounds:
+        place = tokenizer.config.positions[start]
         # Without the leading zero, eight tokens of five digits and their weights fit a terminal of 80 columns.
-        shown = (f"({weight:.2f})".replace("0.", ".", 1) for weight in weights)
-        cells = (f"{number}\n{weight}" for number, weight in zip(ids, shown, strict=True))
-        table.add_row(f"{_label(name)} ({REGION_OF_EMBEDDING[name]})", *cells)
+        shown = (f"({weight:.2f})".replace("0.", ".", 1) for weight in tokens.weights[start:stop])
+        cells = (f"{number}\n{weight}" for number, weight in zip(tokens.ids[start:stop], shown, strict=True))
+        table.add_row(f"{_label(place.embedding)} ({place.region})", *cells)
     return table
 
 
 def _each_token(tokenizer: MedTokTokenizer, tokens: CodeTokens) -> Table:
     table = Table("embedding", "region", "token", "weight", "codes", "other codes that share it, nearest first")
-    k = tokenizer.config.num_top_k_tokens
+    ends = {stop - 1 for _, stop in tokenizer.config.bounds}
     rows, scores = tokenizer.similarity.overlap(tokens.ids, tokenizer.similarity.shares(tokens.weights[None])[0])
-    overlap = np.zeros(len(tokenizer), np.float32)
+    overlap = np.zeros(tokenizer.num_codes, np.float32)
     overlap[rows] = scores
     for position, (number, weight) in enumerate(zip(tokens.ids.tolist(), tokens.weights, strict=True)):
-        name = EMBEDDINGS[position // k]
+        place = tokenizer.config.positions[position]
         holders = tokenizer.similarity.codes_with(number)
         keys = [tokenizer.key_at(row) for row in holders[np.argsort(-overlap[holders], kind="stable")][: SHARERS + 1]]
         others = [key for key in keys if key != tokens.key][:SHARERS]
         cells = (
-            _label(name),
-            REGION_OF_EMBEDDING[name],
+            _label(place.embedding),
+            place.region,
             tokenizer.token_of(number),
             f"{weight:.3f}",
             f"{len(holders):,}",
         )
-        table.add_row(*cells, escape(", ".join(others)), end_section=position % k == k - 1)
+        table.add_row(*cells, escape(", ".join(others)), end_section=position in ends)
     return table
 
 
 def _neighbors(tokenizer: MedTokTokenizer, tokens: CodeTokens, count: int) -> Table:
-    found = tokenizer.decode(tokens.ids, tokenizer.similarity.shares(tokens.weights[None])[0], k=count + 1)
+    found = tokenizer.nearest(tokens.ids, count + 1, weights=tokenizer.similarity.shares(tokens.weights[None])[0])
     table = Table("overlap", "code", "description", title=f"Codes that share most tokens with {escape(tokens.key)}")
     for neighbor in [neighbor for neighbor in found if neighbor.key != tokens.key][:count]:
         text = textwrap.shorten(_plain(neighbor.description), 80, placeholder=" ...")

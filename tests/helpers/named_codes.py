@@ -4,10 +4,8 @@ import dataclasses
 import shutil
 from pathlib import Path
 
-import numpy as np
-
 from medtok_jax.lookup import directory
-from medtok_jax.lookup.directory import TokenizerDirectory, Tokens
+from medtok_jax.lookup.directory import TokenizerDirectory
 
 # Codes that the documentation names; the data set of the tests may lack them.
 NAMED = (
@@ -19,16 +17,15 @@ NAMED = (
 def with_named_codes(source: Path, target: Path) -> None:
     """Write the tokenizer directory `source`, model included, to `target` with `NAMED` in place of other codes."""
     trained = TokenizerDirectory.read(source)
-    strings = {name: np.array(trained.table[name].to_pylist()).astype(object) for name in directory.STRINGS}
-    others = [row for row, key in enumerate(strings["key"]) if key not in NAMED]
-    missing = [key for key in NAMED if key not in strings["key"]]
+    tokens = trained.to_tokens()
+    keys = tokens.strings["key"]
+    others = [row for row, key in enumerate(keys) if key not in NAMED]
+    missing = [key for key in NAMED if key not in keys]
     for row, key in zip(others, missing, strict=False):
-        strings["key"][row] = key
-        strings["system"][row], strings["code"][row] = key.split("/")
-    flags = {name: np.array(trained.table[name].to_pylist()) for name in directory.FLAGS}
-    tokens = Tokens(strings=strings, ids=trained.ids, weights=trained.weights, codebook=trained.codebook, **flags)
+        keys[row] = key
+        tokens.strings["kind"][row] = "code"
     about = {field.name: getattr(trained.config, field.name) for field in dataclasses.fields(trained.config)}
-    for name in ("identity", "codes", "systems", "embedding_dim", "special_tokens", "files"):
+    for name in ("identity", "rows", "codes", "known_codes", "systems", "embedding_dim", "special_tokens", "files"):
         del about[name]
 
     def add(folder: Path) -> None:

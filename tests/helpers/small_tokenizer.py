@@ -6,7 +6,7 @@ import numpy as np
 
 from medtok_jax.lookup import directory
 from medtok_jax.lookup.directory import Tokens
-from medtok_jax.regions import EMBEDDINGS, REGION_OF_EMBEDDING, Regions
+from medtok_jax.regions import EMBEDDINGS, REGION_OF_EMBEDDING, Regions, positions_of
 
 K = 2
 REGIONS = Regions(text=12, graph=10, shared=14)
@@ -30,14 +30,12 @@ def make_tokens(keys=KEYS, *, seed: int = 0, kind: str = "top_k", embeddings: bo
         axis=1,
     ).astype(np.int32)
     weights = rng.dirichlet(np.ones(K), (len(keys), 4)).reshape(len(keys), -1).astype(np.float32)
-    systems, codes = zip(*(key.split("/", 1) for key in keys), strict=True)
     return Tokens(
         strings={
             "key": np.array(keys),
-            "system": np.array(systems),
-            "code": np.array(codes),
             "description": np.array([f"what {key} means" for key in keys]),
             "split": np.array(["train", "validation", "test"])[rng.integers(3, size=len(keys))],
+            "kind": np.array(["code"] * len(keys)),
         },
         ids=ids,
         weights=weights if kind == "top_k" else np.ones_like(weights),
@@ -52,7 +50,7 @@ def about(kind: str = "top_k", prefer=()) -> dict:
     """Return the metadata of a directory."""
     return {
         "regions": REGIONS,
-        "num_top_k_tokens": K,
+        "positions": positions_of(K),
         "quantizer_kind": kind,
         "prefer": list(prefer),
         "data_set": {"name": "medtok_codes/hand_made", "fingerprint": "0" * 64},

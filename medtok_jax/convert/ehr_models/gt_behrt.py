@@ -30,7 +30,7 @@ from medtok_jax.convert.ehr_models.gt_behrt_check import LIMITS, NUM_VISITS, REA
 from medtok_jax.convert.ehr_models.open import Records, open_records
 from medtok_jax.convert.ehr_models.spelling import Spelling
 from medtok_jax.convert.request import Request
-from medtok_jax.lookup.config import read_config
+from medtok_jax.lookup.directory_check import read_config
 from medtok_jax.records import samples
 from medtok_jax.records.visits import DAYS_A_YEAR, KINDS, Visits
 from preprocessing.common import extras
@@ -49,8 +49,8 @@ PAIR_EDGE = np.array([[0, 1, 2], [1, 3, 4], [2, 4, 5]])
 def convert(request: Request) -> None:
     """Write all files into `request.output` and print the steps to train GT-BEHRT on them.
 
-    Options: `nodes` (`tokens` or `codes`), `tokens_per_code` (K by default), `width` (hidden size, 540 by default),
-    `task` (`mortality` or `readmission`) or `labels` (MEDS label file).
+    Options: `nodes` (`tokens` or `codes`), `tokens_per_code` (by default those of one embedding), `width` (hidden size,
+    540 by default), `task` (`mortality` or `readmission`) or `labels` (MEDS label file).
 
     Raises:
         InputError: an argument cannot be used, or PyTorch Geometric is missing.
@@ -97,7 +97,8 @@ def spell(records: Records, nodes: str, unmapped: str, tokens_per_code: int | No
     unknown = UNKNOWN if unmapped == "unk" else None
     if nodes == "codes":
         return spelling.by_codes(records.tokenizer, records.visits, special=special, unknown=unknown)
-    per_code = records.tokenizer.config.num_top_k_tokens if tokens_per_code is None else tokens_per_code
+    longest = max(stop - start for start, stop in records.tokenizer.config.bounds)
+    per_code = longest if tokens_per_code is None else tokens_per_code
     return spelling.by_tokens(records.tokenizer, records.visits, special=special, unknown=unknown, per_code=per_code)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from medtok_jax.convert.ehr_models.projection import projection
 from medtok_jax.convert.request import Request
-from medtok_jax.lookup.config import read_config
+from medtok_jax.lookup.directory_check import read_config
 from medtok_jax.records.event_codes import CodeMapper
 from medtok_jax.records.visits import Visits, read_visits
 from medtok_jax.tokenizer import MedTokTokenizer

@@ -6,6 +6,7 @@ tokens are thus the most important ones of every embedding.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -82,7 +83,7 @@ def by_tokens(
     mapped = visits.row >= 0
     own = _own(visits, unknown)
     tokens = [*special, *(f"{PREFIX}{number}" for number in range(len(codebook))), *own]
-    ordered, counts = ordered_tokens(tokenizer.directory.ids[visits.row[mapped]], per_code)
+    ordered, counts = ordered_tokens(tokenizer.directory.ids[visits.row[mapped]], per_code, tokenizer.config.levels)
     lengths = np.ones(len(visits.key), np.int64)
     lengths[mapped] = counts
     offsets = offsets_of(lengths)
@@ -116,17 +117,18 @@ def pooled(tokenizer: MedTokTokenizer, rows: np.ndarray) -> np.ndarray:
     return np.concatenate(found or [np.zeros((0, tokenizer.config.embedding_dim), np.float32)])
 
 
-def ordered_tokens(ids: np.ndarray, per_code: int) -> tuple[np.ndarray, np.ndarray]:
+def ordered_tokens(ids: np.ndarray, per_code: int, levels: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """Order the tokens of codes by rank, as the head of this file defines, without repetitions.
 
     Args:
-        ids: `[codes, 4K]` token ids in the tokenizer's order: K of each embedding.
+        ids: `[codes, T]` token ids in the tokenizer's order.
         per_code: number of tokens of a code at most; 0 for all.
+        levels: `[T]` level of each position, see `TokenizerConfig`.
 
     Returns:
         Tokens, code after code, and the `[codes]` number of tokens of each code.
     """
-    ids = ids.reshape(len(ids), 4, -1).transpose(0, 2, 1).reshape(len(ids), ids.shape[1])
+    ids = ids[:, np.argsort(levels, kind="stable")]
     kept = np.ones(ids.shape, bool)
     for rank in range(1, ids.shape[1]):
         kept[:, rank] = (ids[:, :rank] != ids[:, rank : rank + 1]).all(1)

@@ -114,10 +114,9 @@ def _metadata(config: TokenizerConfig, summary: dict) -> ModelCardData:
 
 def _introduction(config: TokenizerConfig) -> str:
     return (
-        f"Every code has {4 * config.num_top_k_tokens} tokens out of {config.codebook_size:,}:"
-        f" {config.num_top_k_tokens} for its description, {config.num_top_k_tokens} for its neighborhood in a knowledge"
-        f" graph, and {config.num_top_k_tokens} for each of the two seen from the other. Codes of similar meaning share"
-        " tokens (Su et al., *Multimodal Medical Code Tokenizer*, ICML 2025,"
+        f"Every code has {config.tokens_per_code} tokens out of {config.codebook_size:,}, an equal share each for its"
+        " description, for its neighborhood in a knowledge graph, and for each of the two seen from the other. Codes of"
+        " similar meaning share tokens (Su et al., *Multimodal Medical Code Tokenizer*, ICML 2025,"
         " [arXiv:2502.04397](https://arxiv.org/abs/2502.04397)). This tokenizer was made with medtok_jax.\n"
     )
 
@@ -129,14 +128,15 @@ from transformers import AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained("TEAM/NAME", trust_remote_code=True)  # or this directory
 tokenizer("{code}").input_ids
-tokenizer([["{code}"], ["{code}", "{code}"]], padding=True, return_tensors="np")  # a history: [CLS] visit [SEP] ...
+tokenizer([["{code}"], ["{code}", "{code}"]], padding=True, return_tensors="np")  # sequences of codes
+tokenizer.encode_patient([["{code}"], ["{code}", "{code}"]])  # visits of a patient: [CLS] visit [SEP] ...
 tokenizer.decode(tokenizer("{code}").input_ids)
 tokenizer.embed("{code}")  # [4, {config.embedding_dim}]
 ```
 
 A model may initialize its embedding matrix with the rows of `tokenizer.codebook`: token ids are row numbers, and the
-special tokens follow. The code that runs is `tokenization_medtok.py`, one file; it reads `tokens.safetensors` and
-unpickles nothing.
+special tokens follow. The code that runs is `tokenization_medtok.py` and the files that it imports; it reads
+`tokens.safetensors` and unpickles nothing.
 """
 
 
@@ -206,7 +206,7 @@ def _limits(summary: dict) -> str:
 def _license(config: TokenizerConfig) -> str:
     licensed = [name for name in config.systems if not TERMS.get(name, "").startswith(FREE)]
     text = (
-        "The file `tokenization_medtok.py` has the license Apache-2.0. Codes and descriptions stay under the terms of"
+        "The Python files have the license Apache-2.0. Codes and descriptions stay under the terms of"
         " their systems, listed above."
     )
     if licensed:

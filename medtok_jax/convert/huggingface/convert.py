@@ -1,35 +1,31 @@
-"""Convert a tokenizer directory to one that transformers' `AutoTokenizer` opens without this package.
+"""Make a tokenizer directory ready for publication on the Hugging Face hub.
 
-OUT/tokenization_medtok.py   the tokenizer, one file, run by `trust_remote_code=True`
-OUT/tokens.safetensors       codes, descriptions, tokens, weights and codebook; nothing is pickled
-OUT/tokenizer_config.json    configuration that transformers reads first
-OUT/README.md                the model card
+The result is a tokenizer directory, which transformers' `AutoTokenizer` and `MedTokTokenizer` open, without
+descriptions that need a license and without the model, and with a model card, `README.md`.
 """
 
+import dataclasses
 import importlib.util
-import json
-import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-from safetensors.numpy import save
 
-from medtok_jax.convert.huggingface import card as huggingface_card
+from medtok_jax.convert.huggingface import card
 from medtok_jax.convert.request import Request
-from medtok_jax.lookup.code_index import AmbiguousCodeError, SortedStrings
-from medtok_jax.lookup.directory import TokenizerDirectory
-from medtok_jax.regions import REGIONS
+from medtok_jax.lookup import directory as tokenizer_directory
+from medtok_jax.lookup.code_index import AmbiguousCodeError
+from medtok_jax.lookup.config import CODE_FILE, CONFIG
+from medtok_jax.lookup.directory import TokenizerDirectory, Tokens
+from medtok_jax.lookup.token_table import TABLE
 from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing.common.atomic import whole_folder
 from preprocessing.common.errors import UserError
 
-MODULE = "tokenization_medtok.py"
-TABLE = "tokens.safetensors"
 SAMPLE = 500
+# Fields of the configuration that follow from the tokens.
+_DERIVED = ("identity", "rows", "codes", "known_codes", "systems", "embedding_dim", "special_tokens", "files")
 
 
 def convert(request: Request) -> None:
@@ -40,14 +36,14 @@ def convert(request: Request) -> None:
         UserError: the written tokenizer gives other tokens.
     """
     directory = TokenizerDirectory.read(request.tokenizer)
-    withheld = {name: count for name, count in directory.config.systems.items() if name in huggingface_card.LICENSED}
+    withheld = {name: count for name, count in directory.config.systems.items() if name in card.LICENSED}
     with whole_folder(request.output) as folder:
         write(folder, directory)
-        card = huggingface_card.model_card(directory.config, request.workdir, withheld)
-        (folder / "README.md").write_text(card, encoding="utf-8")
-        compared = check_same(folder, MedTokTokenizer(directory))
+        text = card.model_card(directory.config, request.workdir, withheld)
+        (folder / "README.md").write_text(text, encoding="utf-8")
+        compared = check_same(folder, MedTokTokenizer.from_pretrained(request.tokenizer))
     print(
-        f"Wrote {directory.config.codes:,} codes to {request.output}; {compared:,} spellings give the same tokens as"
+        f"Wrote {directory.config.rows:,} codes to {request.output}; {compared:,} spellings give the same tokens as"
         " the tokenizer directory."
     )
     for name, count in withheld.items():
@@ -57,64 +53,17 @@ def convert(request: Request) -> None:
 
 
 def write(folder: Path, directory: TokenizerDirectory) -> None:
-    """Write the table, the module and the configuration into an empty directory."""
-    (folder / TABLE).write_bytes(save(to_arrays(directory), {"medtok": json.dumps(metadata(directory))}))
-    shutil.copyfile(Path(__file__).with_name(MODULE), folder / MODULE)
-    config = {
-        "tokenizer_class": "MedTokTokenizer",
-        "auto_map": {"AutoTokenizer": [f"{Path(MODULE).stem}.MedTokTokenizer", None]},
-        "prefer": directory.config.prefer,
-        "clean_up_tokenization_spaces": False,
-    }
-    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    """Write the tokenizer without licensed descriptions into an empty directory."""
+    fields = {field.name: getattr(directory.config, field.name) for field in dataclasses.fields(directory.config)}
+    about = {name: value for name, value in fields.items() if name not in _DERIVED}
+    tokenizer_directory.write(folder, without_licensed(directory.to_tokens()), about)
 
 
-def metadata(directory: TokenizerDirectory) -> dict:
-    """Return the metadata of the table."""
-    config = directory.config
-    return {
-        "format_version": 1,
-        "identity": config.identity,
-        "systems": _systems(directory).dictionary.to_pylist(),
-        "regions": {name: config.regions.bounds(name) for name in REGIONS},
-        "num_top_k_tokens": config.num_top_k_tokens,
-        "quantizer_kind": config.quantizer_kind,
-    }
-
-
-def to_arrays(directory: TokenizerDirectory) -> dict[str, np.ndarray]:
-    """Return the table as arrays; a column of strings is one array of bytes and one of offsets `[strings + 1]`.
-
-    `compact_text` holds the codes in capitals and without dots, sorted, and `compact_row` the row of each.
-    """
-    table = directory.table
-    system, code = (table[name].combine_chunks() for name in ("system", "code"))
-    compact = SortedStrings(pc.replace_substring(pc.ascii_upper(code), ".", ""))
-    public = pc.invert(pc.is_in(system, pa.array(huggingface_card.LICENSED)))
-    descriptions = pc.if_else(public, table["description"].combine_chunks(), "")
-    strings = {"key": table["key"].combine_chunks(), "description": descriptions, "compact": compact.strings}
-    arrays = {
-        "ids": directory.ids.astype(np.int32),
-        "weights": directory.weights.astype(np.float32),
-        "codebook": directory.codebook.astype(np.float32),
-        "system": _systems(directory).indices.to_numpy().astype(np.int32),
-        "compact_row": compact.order.astype(np.int32),
-    }
-    for name, column in strings.items():
-        arrays |= _bytes(name, column)
-    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-
-
-def _systems(directory: TokenizerDirectory) -> pa.DictionaryArray:
-    return directory.table["system"].combine_chunks().dictionary_encode()
-
-
-def _bytes(name: str, strings: pa.StringArray) -> dict[str, np.ndarray]:
-    lengths = pc.binary_length(strings).to_numpy(zero_copy_only=False)
-    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    content = "".join(strings.to_pylist()).encode()
-    # A file with an empty array cannot be mapped.
-    return {f"{name}_text": np.frombuffer(content or b"\0", np.uint8), f"{name}_offsets": offsets}
+def without_licensed(tokens: Tokens) -> Tokens:
+    """Return the tokens with empty descriptions of the code systems whose descriptions need a license."""
+    licensed = np.array([key.split("/", 1)[0] in card.LICENSED for key in tokens.strings["key"]])
+    described = np.where(licensed, "", tokens.strings["description"])
+    return dataclasses.replace(tokens, strings={**tokens.strings, "description": described})
 
 
 def check_same(folder: Path, tokenizer: MedTokTokenizer, count: int = SAMPLE) -> int:
@@ -126,8 +75,8 @@ def check_same(folder: Path, tokenizer: MedTokTokenizer, count: int = SAMPLE) ->
     Raises:
         UserError: tokens or embeddings differ.
     """
-    exported = load_module(folder).MedTokTokenizer.from_pretrained(folder)
-    rows = np.unique(np.linspace(0, len(tokenizer) - 1, count).astype(int))
+    exported = open_alone(folder)
+    rows = np.unique(np.linspace(0, tokenizer.num_codes - 1, count).astype(int))
     spellings = [spelling for row in rows for spelling in spellings_of(tokenizer.key_at(int(row)))]
     for text in spellings:
         if (expected := _outcome(tokenizer, text)) != (found := _outcome(exported, text)):
@@ -148,20 +97,28 @@ def spellings_of(key: str) -> list[str]:
 def _outcome(tokenizer, text: str) -> list[int] | str:
     """Return the token ids of a text, or the reason for having none."""
     try:
-        return [int(number) for number in tokenizer.encode(text)]
+        return tokenizer.encode(text)
     except ValueError as error:
         ambiguous = type(error).__name__ == AmbiguousCodeError.__name__
         return f"several codes: {', '.join(error.candidates)}" if ambiguous else "no code"
 
 
+def open_alone(folder: Path):
+    """Open a written directory by the code that lies in it, as `AutoTokenizer` does."""
+    module = load_module(folder)
+    return module.MedTokTokenizer(str(folder / TABLE), str(folder / CONFIG))
+
+
 def load_module(folder: Path) -> ModuleType:
-    """Import the module file of a written directory, without leaving bytecode there."""
-    spec = importlib.util.spec_from_file_location("tokenization_medtok", folder / MODULE)
-    module = importlib.util.module_from_spec(spec)
+    """Import the code of a written directory as a package of its own, without leaving bytecode there."""
+    package = f"medtok_directory_{abs(hash(folder))}"
     writes = sys.dont_write_bytecode
     sys.dont_write_bytecode = True
     try:
-        spec.loader.exec_module(module)
+        spec = importlib.util.spec_from_loader(package, None, is_package=True)
+        root = importlib.util.module_from_spec(spec)
+        root.__path__ = [str(folder)]
+        sys.modules[package] = root
+        return importlib.import_module(f"{package}.{Path(CODE_FILE).stem}")
     finally:
         sys.dont_write_bytecode = writes
-    return module

@@ -62,7 +62,8 @@ function showTokens(row, choose) {
 
   const groups = EMBEDDINGS.flatMap((embedding, position) => {
     const region = REGIONS[embedding.region];
-    const places = Array.from({ length: about.k }, (_, place) => position * about.k + place);
+    const [first, end] = about.bounds[position];
+    const places = Array.from({ length: end - first }, (_, place) => first + place);
     return [
       make("h4", {}, `${embedding.name} `, make("span", { class: "region" }, `embedding, ${region} region`)),
       make("div", { class: "tokens" }, ...places.map((place) => tokenButton(place, region))),

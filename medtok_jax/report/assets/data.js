@@ -15,7 +15,7 @@ for (const name of ["system", "chapter", "region", "modalities", "ids", "weights
   codes[name] = decode(codes[name]);
 }
 codes.count = codes.codes.length;
-codes.width = EMBEDDINGS.length * about.k;
+codes.width = about.bounds.at(-1)[1];
 const tokens = {
   mapped: decode(page.tokens.mapped),
   points: decode(page.tokens.points),
@@ -33,10 +33,11 @@ const cut = (text, length) => (text.length <= length ? text : `${text.slice(0, l
 function bagOf(row) {
   const bag = new Map();
   for (let embedding = 0; embedding < EMBEDDINGS.length; embedding++) {
-    const start = row * codes.width + embedding * about.k;
-    const weights = codes.weights.subarray(start, start + about.k);
+    const [first, end] = about.bounds[embedding];
+    const start = row * codes.width + first;
+    const weights = codes.weights.subarray(start, row * codes.width + end);
     const total = weights.reduce((sum, weight) => sum + weight, 0) || 1;
-    for (let place = 0; place < about.k; place++) {
+    for (let place = 0; place < weights.length; place++) {
       const token = codes.ids[start + place];
       bag.set(token, (bag.get(token) ?? 0) + weights[place] / total);
     }
