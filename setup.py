@@ -22,7 +22,8 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["medtok_jax*", "preprocessing*", "eval*", "configs*"]),
     package_data={
-        "medtok_jax": ["report/assets/*", "convert/ethos/files/*.yaml", "convert/ehr_models/mult_ehr_files/*"]
+        "preprocessing": ["dataset/held_codes.json"],
+        "medtok_jax": ["report/assets/*", "convert/ethos/files/*.yaml", "convert/ehr_models/mult_ehr_files/*"],
     },
     install_requires=[
         "absl-py>=2.1",

@@ -26,6 +26,7 @@ from preprocessing.common.errors import InputError
 from preprocessing.common.rejects import Rejects
 from preprocessing.common.text_tables import table
 from preprocessing.dataset.examples import anchor_lists, codes_table
+from preprocessing.dataset.known_codes import graph_categories, known_codes, spelled_categories, write_known_codes
 from preprocessing.dataset.name import ICD, NAME, PRIMEKG, RELEASE, DatasetOptions
 from preprocessing.dataset.release import FILE as RELEASE_FILE
 from preprocessing.dataset.release import Release, read_release
@@ -36,7 +37,8 @@ from preprocessing.graph.knowledge_graph import KnowledgeGraph, from_facts, node
 from preprocessing.graph.names import normal_form
 from preprocessing.graph.neighborhoods import NeighborTable, PairTable, neighbor_table, pair_table
 from preprocessing.linking.links import anchors_of, link_by_key
-from preprocessing.sources.icd import official_counts, vocabulary
+from preprocessing.sources.icd import official_counts, read_gem, vocabulary
+from preprocessing.sources.icd_editions import read_editions
 
 LINKS = "links/links.parquet"
 COVERAGE = "links/coverage.json"
@@ -101,15 +103,15 @@ def source_files(options: DatasetOptions, source_dir: Path | None) -> dict[str, 
 def read_source(options: DatasetOptions, source_dir: Path | None, folder: Path, progress: bool = True) -> DatasetInputs:
     """Read the inputs of a data set, and write its graph and a report of the counts into `folder`.
 
-    `folder` then holds the graph, `report.json`, `holdout.parquet` if edges are held out, and `rejects.csv` if
-    there is a source directory.
+    `folder` then holds the graph, `known_codes.parquet`, `report.json`, `holdout.parquet` if edges are held out, and
+    `rejects.csv` if there is a source directory.
     """
     if options.source == ICD:
         return _icd(options, folder)
     folder.mkdir(parents=True, exist_ok=True)
     with Rejects(folder / "rejects.csv") as rejects:
         read = {PRIMEKG: _primekg, RELEASE: _release}[options.source]
-        source, counts = read(options, source_dir, folder, rejects, progress)
+        source, counts, known = read(options, source_dir, folder, rejects, progress)
     counts |= {f"{outcome}: {file}: {kind}": count for file, kind, outcome, count in rejects.summary()}
     report = {
         "code_lists": [],
@@ -118,7 +120,7 @@ def read_source(options: DatasetOptions, source_dir: Path | None, folder: Path, 
         "rejected": rejects.counts.total(),
         "sources": source_files(options, source_dir),
     }
-    _write_report(folder, report)
+    _write_report(folder, report | write_known_codes(folder, known))
     return source
 
 
@@ -135,7 +137,8 @@ def _icd(options: DatasetOptions, folder: Path) -> DatasetInputs:
     if options.holdouts:
         write_held_out(folder / "holdout.parquet", held, keys)
     lists = [dict(zip(row.dtype.names, row.item(), strict=True)) for row in official_counts()]
-    _write_report(folder, {"code_lists": lists, "counts": source.counts})
+    known = known_codes(vocabulary(), graph_categories(graph.nodes), read_editions(), read_gem().pairs)
+    _write_report(folder, {"code_lists": lists, "counts": source.counts} | write_known_codes(folder, known))
     records = sampled(vocabulary(), options)[0]
     nodes, counts = anchor_lists(link_by_key(records, source.ids)[0])
     codes = codes_table(records, nodes, counts, np.where(counts > 0, 0, -1))
@@ -144,7 +147,7 @@ def _icd(options: DatasetOptions, folder: Path) -> DatasetInputs:
 
 def _primekg(
     options: DatasetOptions, source_dir: Path, folder: Path, rejects: Rejects, progress: bool
-) -> tuple[DatasetInputs, dict[str, int]]:
+) -> tuple[DatasetInputs, dict[str, int], pa.Table]:
     described = _described_codes(source_dir / DESCRIPTIONS, rejects)
     records, _ = sampled(described, options)
     graph = KnowledgeGraph.load(source_dir / GRAPH)
@@ -153,12 +156,13 @@ def _primekg(
     nodes, counts = anchor_lists(anchors[:, : options.max_nodes])
     codes = codes_table(records, nodes, counts, np.where(self_nodes < counts, self_nodes, -1))
     counted = {"codes": len(described), "codes_with_nodes": int((counts > 0).sum())}
-    return DatasetInputs(codes, _neighbors(graph, options, primekg.PRIORITY, primekg.FIRST_KEPT)), counted
+    known = known_codes(described, spelled_categories(described))
+    return DatasetInputs(codes, _neighbors(graph, options, primekg.PRIORITY, primekg.FIRST_KEPT)), counted, known
 
 
 def _release(
     options: DatasetOptions, source_dir: Path, folder: Path, rejects: Rejects, progress: bool
-) -> tuple[DatasetInputs, dict[str, int]]:
+) -> tuple[DatasetInputs, dict[str, int], pa.Table]:
     found = primekg.read_primekg(source_dir / KG, rejects, progress=progress)
     found.graph.save(folder)
     path = source_dir / RELEASE_FILE
@@ -172,7 +176,8 @@ def _release(
         "codes_with_nodes": int((anchors > 0).sum()),
         "node_lists_cut_at_the_cap": cut,
     }
-    return DatasetInputs(codes, pair_table(found.graph, priority=primekg.PRIORITY)), counted
+    known = known_codes(release.records, spelled_categories(release.records))
+    return DatasetInputs(codes, pair_table(found.graph, priority=primekg.PRIORITY)), counted, known
 
 
 def _link_coverage(source_dir: Path) -> dict[str, dict[str, int]]:

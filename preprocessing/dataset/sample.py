@@ -1,6 +1,9 @@
 """Draw a sample of codes by one rule, for the option `sample_<n>` of a data set and for `data.sample_size` alike."""
 
+import functools
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -9,10 +12,15 @@ from preprocessing.common.hashing import hash_strings
 
 # Characters of a code that its family has in common: a category, in the ICD systems.
 FAMILY = 3
+# Codes that samples hold: those that the documentation looks up, and the commonest diagnoses of open demos of patient
+# records (see `preprocessing.common_diagnoses`), the most wanted first.
+HELD_FILE = Path(__file__).with_name("held_codes.json")
+# They take at most this part of a sample.
+HELD_SHARE = 4
 
 
 def sample(keys: Sequence[str], size: int, include: Sequence[str] = ()) -> np.ndarray:
-    """Draw codes by stable hash, one family after the other; the last family is cut to fit.
+    """Draw codes: what `include` names, codes of `HELD_FILE`, then families by stable hash, the last one cut to fit.
 
     A family is the codes of a system that begin with the same three characters (an ICD category). Sampled one by one,
     codes would lose their siblings, and nearly every node of the graph would be in use, its name to be encoded. The
@@ -38,10 +46,25 @@ def sample(keys: Sequence[str], size: int, include: Sequence[str] = ()) -> np.nd
         if not matches.any():
             raise InputError(f"data.include names {prefix!r}, but no key begins with it; keys look like ICD10CM/E11.9.")
         wanted |= matches
-    if wanted.sum() > size:
-        raise InputError(f"data.include matches {wanted.sum()} codes, more than data.sample_size={size}.")
+    included = int(wanted.sum())
+    if included > size:
+        raise InputError(f"data.include matches {included} codes, more than data.sample_size={size}.")
+    wanted[held_rows(keys)[: min(size // HELD_SHARE, size - included)]] = True
     order = np.lexsort((hash_strings("", keys), hash_strings("", map(family_of, keys)), ~wanted))
     return np.sort(order[:size])
+
+
+def held_rows(keys: Sequence[str]) -> np.ndarray:
+    """Return the positions of those `keys` that are in `HELD_FILE`, in the order of that file, int64."""
+    row_of = {key: row for row, key in enumerate(keys)}
+    return np.array([row_of[key] for key in held_codes() if key in row_of], np.int64)
+
+
+@functools.cache
+def held_codes() -> tuple[str, ...]:
+    """Return the keys of `HELD_FILE` without repeats: those of the documentation, then the commonest diagnoses."""
+    content = json.loads(HELD_FILE.read_text(encoding="utf-8"))
+    return tuple(dict.fromkeys([*content["documented"], *content["common_diagnoses"]["keys"]]))
 
 
 def family_of(key: str) -> str:

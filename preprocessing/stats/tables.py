@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
+from preprocessing.dataset.known_codes import KINDS
 from preprocessing.dataset.name import ICD
 from preprocessing.dataset.splits import SPLITS
 from preprocessing.graph.knowledge_graph import KnowledgeGraph
@@ -98,6 +99,15 @@ def source_table(report: dict) -> Table:
     return _table("Official lists", ("list", "expected", "found", "malformed lines", ""), rows)
 
 
+def known_table(report: dict) -> Table:
+    """Return a table of what each system knows, and of the bare spellings that need their system, by kind."""
+    rows = []
+    for system, counts in report["known_codes"].items():
+        rows.append((system, *counts.values(), *report["ambiguous_without_system"][system].values()))
+    headers = (*KINDS, *(f"{kind}, ambiguous" for kind in KINDS))
+    return _table("What the systems know", ("system", *headers), rows)
+
+
 def node_table(graph: KnowledgeGraph) -> Table:
     """Return a table of the numbers of nodes of the knowledge graph by type."""
     counts = np.bincount(graph.node_type_ids(), minlength=len(graph.node_types)).tolist()
@@ -147,6 +157,7 @@ def print_stats(name: str, data_dir: str | os.PathLike | None, console: Console,
     if report.get("links"):
         console.print(link_table(report["links"]))
     console.print(split_table(columns))
+    console.print(known_table(report))
     console.print(node_table(graph))
     console.print(edge_table(graph))
     console.print(_table("Read, linked and dropped", ("what", "count"), report["counts"].items()))

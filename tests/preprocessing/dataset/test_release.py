@@ -10,6 +10,7 @@ import pytest
 from preprocessing import medtok_codes
 from preprocessing.common.errors import InputError
 from preprocessing.common.rejects import Rejects
+from preprocessing.dataset.known_codes import read_known_codes
 from preprocessing.dataset.release import read_release, system_of
 from preprocessing.graph.knowledge_graph import KnowledgeGraph
 from tests.helpers.forked import run_module
@@ -76,6 +77,17 @@ def test_keys_are_those_of_the_vocabularies(built):
     systems = {key.split("/")[0] for key in all_examples(built[0])}
     assert systems == {"ICD10CM", "ICD9CM", "ICD10PCS", "ATC", "NDC", "CPT4", "RxNorm", "LOCAL"}
     assert "ICD9CM/101.1" in all_examples(built[0])
+
+
+@pytest.mark.integration
+def test_it_knows_its_codes_and_the_categories_that_they_spell(built):
+    known = {row["key"]: row["kind"] for row in read_known_codes(built[0]).to_pylist()}
+    examples = all_examples(built[0])
+    assert {key for key, kind in known.items() if kind == "code"} == examples.keys()
+    spelled = {key for key, kind in known.items() if kind == "category"}
+    assert all(any(key.startswith(category) for key in examples) for category in spelled)
+    assert "ICD9CM/101" in spelled
+    assert known.keys() == examples.keys() | spelled
 
 
 @pytest.mark.integration

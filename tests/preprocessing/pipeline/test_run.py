@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 
 import pyarrow.parquet as pq
 import pytest
@@ -13,6 +14,7 @@ from rich.console import Console
 
 from preprocessing import medtok_codes
 from preprocessing.common.errors import InputError, UserError
+from preprocessing.dataset.known_codes import read_known_codes
 from preprocessing.pipeline import run as pipeline
 from preprocessing.pipeline.plans import PipelineLayout, PipelineOptions
 from preprocessing.pipeline.stages import run_stages
@@ -112,6 +114,12 @@ def test_data_sets_with_options_are_built_from_what_it_leaves(finished, tmp_path
             assert len(example["nodes"]) <= 3
     assert medtok_codes.report_of(builder)["counts"]["codes"] == whole.info.splits.total_num_examples
     assert set(medtok_codes.report_of(builder)["links"]) == set(systems_of(finished))
+    known = read_known_codes(builder)
+    assert known.equals(read_known_codes(whole))
+    kinds = Counter(known["kind"].to_pylist())
+    assert kinds["code"] == whole.info.splits.total_num_examples
+    assert kinds["category"] > 0
+    assert kinds["retired"] == 0
 
 
 def systems_of(finished):

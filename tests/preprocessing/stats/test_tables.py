@@ -74,6 +74,15 @@ def test_graph_tables(printed, facts):
     assert edges["gem_exact"] == ["gem_exact_of", f"{len(facts.facts['gem_exact']):,}"]
 
 
+def test_what_the_systems_know_is_counted(printed, small):
+    table = rows(printed, "What the systems know")
+    report = report_of(small)
+    for system, counts in report["known_codes"].items():
+        ambiguous = report["ambiguous_without_system"][system]
+        assert table[system] == [f"{count:,}" for count in (*counts.values(), *ambiguous.values())]
+    assert table["ICD10CM"][0] == "74,783"
+
+
 def test_fingerprint_is_printed(printed, small):
     assert fingerprint(small) in printed
 
