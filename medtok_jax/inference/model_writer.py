@@ -11,21 +11,19 @@ from safetensors.numpy import save
 
 from medtok_jax import config as configuration
 from medtok_jax.batch import InputSizes
+from medtok_jax.data.further_codes import order_of
 from medtok_jax.inference.model_reader import CONFIG, FORMAT_VERSION, GRAPH, SECTIONS, VARIABLES, Neighborhood
 from medtok_jax.inference.trained import TrainedModel
 from medtok_jax.models.medtok import MedTok
 from medtok_jax.training import checkpoints
-from preprocessing import medtok_codes, primekg
+from preprocessing import medtok_codes
 from preprocessing.common.atomic import whole_folder, write_bytes, write_json
 from preprocessing.common.checksums import sha256_of_files
 from preprocessing.common.errors import InputError
 from preprocessing.dataset.name import parse_name
-from preprocessing.graph import icd_graph
 from preprocessing.graph.knowledge_graph import KnowledgeGraph
 
 MACHINE_PATHS = ("data_dir", "cache_dir")
-# Modules that say in which order the subgraphs of their graph keep neighbors.
-ORDERS = (icd_graph, primekg)
 # Examples read to see whether codes are nodes.
 EXAMPLES = 256
 
@@ -141,7 +139,7 @@ def _describe(exported: _Exported) -> dict:
         num_nodes=graph.num_nodes,
         max_nodes=options.max_nodes,
     )
-    order = max(ORDERS, key=lambda module: len(set(module.PRIORITY) & set(graph.relation_names)))
+    order = order_of(graph)
     neighborhood = Neighborhood(
         options.max_nodes, options.hub_cap, tuple(order.PRIORITY), tuple(order.FIRST_KEPT), exported.codes_are_nodes
     )

@@ -3,29 +3,40 @@
 Tokenizing with the same checkpoint, data set and batch size gives the same bytes, interrupted or not.
 """
 
+import dataclasses
 import functools
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
 import numpy as np
+import pyarrow as pa
 from jax.experimental import multihost_utils
 from tqdm import tqdm
 
-from medtok_jax.data.code_table import SPLITS
+from medtok_jax import config as configuration
+from medtok_jax.batch import Batch, Tables
+from medtok_jax.data import further_codes
+from medtok_jax.data.code_table import SPLITS, CodeTable
 from medtok_jax.data.dataset import by_length
+from medtok_jax.data.further_codes import FurtherCodes
+from medtok_jax.data.input_pipeline import EvalSource, eval_batches
+from medtok_jax.devices import sharding
 from medtok_jax.devices.run_lock import only_run
 from medtok_jax.inference import model_writer
 from medtok_jax.inference.trained import TrainedModel
 from medtok_jax.lookup import directory
-from medtok_jax.lookup.directory import Tokens
+from medtok_jax.lookup.directory import KnownCode, Tokens
 from medtok_jax.regions import Regions, positions_of
-from medtok_jax.training.inputs import ModelInputs
+from medtok_jax.text.encoder_files import resolve_text_encoder
+from medtok_jax.training.inputs import make_builder
 from medtok_jax.training.metrics import describe_usage
+from preprocessing import medtok_codes
 from preprocessing.common.atomic import named_path, whole_file, write_text
+from preprocessing.dataset.known_codes import CODE, read_known_codes
 
 DIRECTORY = "tokenizer"
 # From so many batches on, less padding saves more time than compiling for each length takes.
@@ -37,7 +48,7 @@ PART = 64
 def write_tokenizer(
     trained: TrainedModel, output: Path, *, embeddings: bool = False, with_model: bool = False, progress: bool = True
 ) -> dict[str, float]:
-    """Tokenize all codes in use with a trained model and write a tokenizer directory.
+    """Tokenize all codes in use, categories and codes of earlier editions, and write a tokenizer directory.
 
     Args:
         trained: the model with its data.
@@ -57,15 +68,80 @@ def write_tokenizer(
 def _write_tokenizer(
     trained: TrainedModel, output: Path, embeddings: bool, with_model: bool, progress: bool
 ) -> dict[str, float]:
-    parts = Parts(output, _plan(trained, embeddings))
-    _tokenize_parts(trained, parts, embeddings, progress)
-    arrays, trained = parts.read(), trained.gathered()
+    plan = _plan(trained, embeddings)
+    parts = Parts(output, plan)
+    passed = _Pass.of_codes(trained)
+    _tokenize_parts(trained, passed, parts, embeddings, progress)
+    arrays = parts.read()
+    found = [_Rows(passed.table, np.full(len(arrays["row"]), CODE), arrays)]
+    known = read_known_codes(_builder(trained))
+    further = _further(trained, known, progress)
+    if further is not None:
+        more = Parts(output.with_name(f"{output.name}.further"), plan | {"further": len(further.data.table)})
+        _tokenize_parts(trained, _Pass.of_further(trained, further), more, embeddings, progress)
+        written = more.read()
+        found.append(_Rows(further.data.table, further.kinds[written["row"]], written))
+    trained = trained.gathered()
     codebook = trained.codebook()
     if jax.process_index() == 0:
         add = functools.partial(model_writer.write_model, trained) if with_model else None
-        directory.write(output, _to_tokens(trained, arrays, codebook), _about(trained), add)
+        directory.write(output, _to_tokens(found, known, codebook), _about(trained), add)
         parts.remove()
+        if further is not None:
+            more.remove()
     return _metrics(arrays, trained.programs.structure.regions)
+
+
+def _builder(trained: TrainedModel):
+    config = trained.config
+    return medtok_codes.open_prepared(config.data.name, configuration.data_dir(config))
+
+
+def _further(trained: TrainedModel, known: pa.Table, progress: bool) -> FurtherCodes | None:
+    """Return the codes to encode beside those of the data set; of several processes the first encodes the texts."""
+    config = trained.config
+    encoder_dir = resolve_text_encoder(config.model.text_encoder_model)
+
+    def prepared() -> FurtherCodes | None:
+        return further_codes.prepare(config, trained.inputs.data, known, encoder_dir, progress=progress)
+
+    if jax.process_index() > 0:
+        multihost_utils.sync_global_devices("further codes ready")
+    found = prepared()
+    if jax.process_index() == 0 and jax.process_count() > 1:
+        multihost_utils.sync_global_devices("further codes ready")
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pass:
+    """Hold what a pass over some codes reads: their table, the rows in order, batches of these, and facts of nodes."""
+
+    table: CodeTable
+    rows: np.ndarray
+    batches: Callable[[np.ndarray], Iterator[Batch]]
+    tables: Tables
+
+    @classmethod
+    def of_codes(cls, trained: TrainedModel) -> "_Pass":
+        """Return the pass over the codes in use."""
+        inputs = trained.inputs
+        rows = inputs.data.selected
+        ordered = by_length(inputs.data, rows) if len(rows) > SORTED_BATCHES * inputs.batch_size else rows
+        return cls(inputs.data.table, ordered, inputs.eval_batches, inputs.tables)
+
+    @classmethod
+    def of_further(cls, trained: TrainedModel, further: FurtherCodes) -> "_Pass":
+        """Return the pass over categories and codes of earlier editions."""
+        inputs, data = trained.inputs, further.data
+        builder = make_builder(trained.config, data, inputs.mesh)
+
+        def batches(rows: np.ndarray) -> Iterator[Batch]:
+            for batch in eval_batches(EvalSource(builder, rows, inputs.batch_size)):
+                yield sharding.place_batch(batch, inputs.mesh)
+
+        tables = sharding.place_everywhere(further.tables(), inputs.mesh)
+        return cls(data.table, by_length(data, data.selected), batches, tables)
 
 
 class Parts:
@@ -125,37 +201,32 @@ def _plan(trained: TrainedModel, embeddings: bool) -> dict:
     }
 
 
-def _ordered(inputs: ModelInputs) -> np.ndarray:
-    rows = inputs.data.selected
-    return by_length(inputs.data, rows) if len(rows) > SORTED_BATCHES * inputs.batch_size else rows
-
-
-def _tokenize_parts(trained: TrainedModel, parts: Parts, embeddings: bool, progress: bool) -> None:
-    rows, size = _ordered(trained.inputs), PART * trained.inputs.batch_size
+def _tokenize_parts(trained: TrainedModel, passed: _Pass, parts: Parts, embeddings: bool, progress: bool) -> None:
+    rows, size = passed.rows, PART * trained.inputs.batch_size
     done = parts.begin()
     with tqdm(total=len(rows), desc="Tokenizing", unit=" codes", unit_scale=True, disable=not progress) as bar:
         bar.update(min(done * size, len(rows)))
         for number in range(done, -(-len(rows) // size)):
             piece = rows[number * size : (number + 1) * size]
-            arrays = _tokenize_rows(trained, piece, bar.update)
+            arrays = _tokenize_rows(trained, passed, piece, bar.update)
             if not embeddings:
                 del arrays["embeddings"]
             parts.save(number, arrays)
 
 
-def _tokenize_rows(trained: TrainedModel, rows: np.ndarray, update: Callable) -> dict[str, np.ndarray]:
+def _tokenize_rows(trained: TrainedModel, passed: _Pass, rows: np.ndarray, update: Callable) -> dict[str, np.ndarray]:
     """Return `row`, `ids`, `weights`, `embeddings` of some codes, and summed metrics with a leading axis of one."""
-    inputs, state = trained.inputs, trained.state
+    state = trained.state
     found, running, total, left = [], [], None, len(rows)
-    for batch in inputs.eval_batches(rows):
-        index, tokens, window = trained.programs.tokenize_step(state.params, state.fixed, batch, inputs.tables)
+    for batch in passed.batches(rows):
+        index, tokens, window = trained.programs.tokenize_step(state.params, state.fixed, batch, passed.tables)
         running.append((index, tokens.ids, tokens.weights, tokens.embeddings))
         # The batch before is fetched while the device works on this one.
         if len(running) > 1:
             found.append([np.asarray(array) for array in running.pop(0)])
         total = window if total is None else total.merge(window)
-        update(min(inputs.batch_size, left))
-        left -= inputs.batch_size
+        update(min(trained.inputs.batch_size, left))
+        left -= trained.inputs.batch_size
     found += [[np.asarray(array) for array in arrays] for arrays in running]
     row, ids, weights, embeddings = (np.concatenate(column) for column in zip(*found, strict=True))
     valid = row >= 0
@@ -176,21 +247,42 @@ def _metrics(arrays: dict[str, np.ndarray], regions: Regions) -> dict[str, float
     return means | describe_usage(arrays["usage"].sum(0), regions)
 
 
-def _to_tokens(trained: TrainedModel, arrays: dict[str, np.ndarray], codebook: np.ndarray) -> Tokens:
-    table, rows = trained.inputs.data.table, arrays["row"]
-    return Tokens(
-        strings={
+@dataclasses.dataclass(frozen=True)
+class _Rows:
+    """Hold the tokens of some rows of a table of codes, and the kind of each."""
+
+    table: CodeTable
+    kinds: np.ndarray
+    arrays: dict[str, np.ndarray]
+
+    def strings(self) -> dict[str, np.ndarray]:
+        table, rows = self.table, self.arrays["row"]
+        splits = np.array(SPLITS)[table.split[rows]]
+        return {
             "key": table.key[rows],
             "description": table.description[rows],
-            "split": np.array(SPLITS)[table.split[rows]],
-            "kind": np.full(len(rows), "code"),
-        },
-        ids=arrays["ids"],
-        weights=arrays["weights"],
-        has_text=table.has_text[rows],
-        has_graph=table.num_nodes[rows] > 0,
+            "split": np.where(self.kinds == CODE, splits, "none"),
+            "kind": self.kinds,
+        }
+
+
+def _to_tokens(found: list[_Rows], known: pa.Table, codebook: np.ndarray) -> Tokens:
+    """Return the tokens of all passes, and the codes that the systems know beside these."""
+    joined = {name: np.concatenate([part.arrays[name] for part in found]) for name in ("ids", "weights")}
+    strings = [part.strings() for part in found]
+    keys = np.concatenate([part["key"] for part in strings])
+    held = set(keys.tolist())
+    pairs = zip(known["key"].to_pylist(), known["kind"].to_pylist(), strict=True)
+    with_embeddings = "embeddings" in found[0].arrays
+    return Tokens(
+        strings={name: np.concatenate([part[name] for part in strings]).astype(object) for name in strings[0]},
+        ids=joined["ids"],
+        weights=joined["weights"],
+        has_text=np.concatenate([part.table.has_text[part.arrays["row"]] for part in found]),
+        has_graph=np.concatenate([part.table.num_nodes[part.arrays["row"]] > 0 for part in found]),
         codebook=codebook,
-        embeddings=arrays.get("embeddings"),
+        embeddings=np.concatenate([part.arrays["embeddings"] for part in found]) if with_embeddings else None,
+        others=[KnownCode(key, kind) for key, kind in pairs if key not in held],
     )
 
 

@@ -26,7 +26,8 @@ from preprocessing.common.errors import InputError
 TABLE = "tokens.safetensors"
 # A code of the data set; a category, that is a code with codes below it; a code of an earlier edition.
 KINDS = ("code", "category", "retired")
-SPLITS = ("train", "validation", "test")
+# `none` is that of codes that are not in the data set.
+SPLITS = ("train", "validation", "test", "none")
 _DTYPES = {"U8": "u1", "U16": "<u2", "U32": "<u4", "I32": "<i4", "F16": "<f2", "F32": "<f4"}
 
 
