@@ -143,7 +143,7 @@ class MedTokTokenizer(tokenization_medtok.MedTokTokenizer):
         new = self.new_code_encoder.encode(codes, progress)
         return [
             CodeTokens(
-                key=f"{code.system}/{code.code}",
+                key=key,
                 description=code.description or "",
                 ids=ids,
                 weights=weights,
@@ -152,8 +152,8 @@ class MedTokTokenizer(tokenization_medtok.MedTokTokenizer):
                 source=f"model: {source}",
                 notes=tuple(notes),
             )
-            for code, ids, weights, source, notes in zip(
-                codes, new.ids, new.weights, new.source, new.notes, strict=True
+            for code, key, ids, weights, source, notes in zip(
+                codes, new.keys, new.ids, new.weights, new.source, new.notes, strict=True
             )
         ]
 

@@ -34,7 +34,8 @@ def from_neighbors(neighbors: list, key: str, index: GraphIndex) -> CodeGraph | 
     code of the code's own system, or a node's name in any spelling of the same normal form; what is no node takes part
     by its name alone. `relation` tells how the code stands to the neighbor (`parent`: the neighbor is its parent);
     without it the relation is the commonest one between codes of the system and nodes of the neighbor's kind. Of more
-    neighbors than `hub_cap` those of the first relations, then those given first are kept.
+    neighbors than `hub_cap` those of the first relations, then those given first are kept. Where the only neighbor is
+    the code itself, its own neighborhood is drawn.
 
     Args:
         neighbors: what was given.
@@ -45,7 +46,11 @@ def from_neighbors(neighbors: list, key: str, index: GraphIndex) -> CodeGraph | 
         InputError: a neighbor is neither of the two, is a key that is no node, or the name of several nodes.
     """
     notes: list[str] = []
-    found = _without_repeats([_resolve(item, key, index, notes) for item in neighbors], key, index, notes)
+    resolved = [_resolve(item, key, index, notes) for item in neighbors]
+    own = index.find_key(key)
+    if resolved and own != FRESH and all(neighbor.node == own for neighbor in resolved):
+        return own_neighborhood(own, key, index)
+    found = _without_repeats(resolved, key, index, notes)
     if not found:
         return None
     found.sort(key=lambda neighbor: index.rank[neighbor.relation])
@@ -54,6 +59,23 @@ def from_neighbors(neighbors: list, key: str, index: GraphIndex) -> CodeGraph | 
         notes.append(f"{key}: of {len(found)} neighbors {limit} were kept.")
         found = found[:limit]
     return _assemble(_draw(found, index), found, key, index, notes)
+
+
+def own_neighborhood(node: int, key: str, index: GraphIndex) -> CodeGraph:
+    """Return the subgraph of a code that is a node of the knowledge graph, drawn around this node."""
+    drawn = next(iter(subgraphs(index.neighbor_table, np.array([[node]], np.int32), max_nodes=index.max_nodes)))
+    nodes = drawn.nodes.astype(np.int64)
+    return CodeGraph(
+        names=(key, *index.names(nodes[1:])),
+        node_ids=nodes,
+        types=index.node_types[nodes],
+        hops=drawn.hops.astype(np.int32),
+        senders=drawn.senders.astype(np.int32),
+        receivers=drawn.receivers.astype(np.int32),
+        relations=drawn.relations.astype(np.int32),
+        self_node=0,
+        notes=(f"{key} is a node of the knowledge graph, whose neighborhood was used.",),
+    )
 
 
 def _resolve(item: object, key: str, index: GraphIndex, notes: list[str]) -> _Neighbor:

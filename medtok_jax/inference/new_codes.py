@@ -50,10 +50,10 @@ class NewCode:
     Attributes:
         system: code system, an OMOP vocabulary name where there is one.
         code: the code.
-        description: what it means, or None.
+        description: what it means, or None; where it is a node of the knowledge graph, the name of the node.
         graph: node-link JSON (`graph_input.from_node_link`), a list of neighbors (`neighbor_lists.from_neighbors`),
-            or None to join the code to the nearest code above it in its own spelling, where the knowledge graph has
-            one. An empty list leaves it without neighbors.
+            or None for its own neighborhood where it is a node of the knowledge graph, and else to join it to the
+            nearest code above it in its own spelling. An empty list leaves it without neighbors.
     """
 
     system: str
@@ -74,6 +74,7 @@ class NewTokens:
         source: what each code was encoded from: `text`, `graph`, `text+graph`, or `text+hierarchy` where the code above
             it is its neighborhood.
         notes: for each code what was cut, left out or assumed, one sentence each.
+        keys: `SYSTEM/code` of each code, in the normal form of its system.
     """
 
     ids: np.ndarray
@@ -82,12 +83,14 @@ class NewTokens:
     unquantized: np.ndarray
     source: list[str]
     notes: list[tuple[str, ...]]
+    keys: list[str]
 
 
 @dataclasses.dataclass(frozen=True)
 class _Prepared:
-    """Hold a checked code: the text to encode, its subgraph or None, the source and the notes."""
+    """Hold a checked code: its key, the text to encode, its subgraph or None, the source and the notes."""
 
+    key: str
     text: str
     graph: CodeGraph | None
     source: str
@@ -167,17 +170,26 @@ class NewCodeEncoder:
                     vectors[start + rows] = np.asarray(tokens.vectors)[: len(rows)]
                     searched[start + rows] = np.asarray(tokens.embeddings)[: len(rows)]
                     bar.update(len(rows))
-        return NewTokens(ids, weights, vectors, searched, [code.source for code in prepared], notes)
+        return NewTokens(
+            ids, weights, vectors, searched, [code.source for code in prepared], notes, [c.key for c in prepared]
+        )
 
     def _prepare(self, code: NewCode) -> _Prepared:
         key, notes = _checked_key(code), []
+        code = dataclasses.replace(code, code=key.partition("/")[2])
         # What the model never read says nothing to it.
         if self.modalities == "text":
             code = dataclasses.replace(code, graph=[])
         if self.modalities == "graph":
             code = dataclasses.replace(code, description=None)
+        own = self.index.find_key(key)
+        if own >= 0 and code.description is None and self.modalities != "graph":
+            code = dataclasses.replace(code, description=self.index.names(np.array([own]))[0])
+            notes.append(f"{key}: its description is its name in the knowledge graph.")
         text, graph = self._description(code, key, notes), None
-        if isinstance(code.graph, dict):
+        if code.graph is None and own >= 0:
+            graph = neighbor_lists.own_neighborhood(own, key, self.index)
+        elif isinstance(code.graph, dict):
             graph = graph_input.from_node_link(code.graph, key, self.index)
         elif isinstance(code.graph, list | tuple):
             graph = neighbor_lists.from_neighbors(list(code.graph), key, self.index)
@@ -188,7 +200,7 @@ class NewCodeEncoder:
         if graph is None and not text:
             raise InputError(f"{key} has neither a description nor a graph; give one of the two.")
         source = "text+graph" if text and graph else "text" if text else "graph"
-        if code.graph is None and (above := self._code_above(code)):
+        if code.graph is None and own < 0 and (above := self._code_above(code)):
             graph, source = neighbor_lists.from_neighbors([above], key, self.index), "text+hierarchy"
             notes.append(f"{key}: {above}, the code above it, is its only neighbor.")
         if graph is None and code.graph is not None:
@@ -197,7 +209,7 @@ class NewCodeEncoder:
             notes.append(f"{key}: {UNLEARNED}")
         # A code without a description is described by its system and code, as in training.
         return _Prepared(
-            text or _clean(f"{code.system} {code.code}"), graph, source, (*notes, *(graph.notes if graph else ()))
+            key, text or _clean(f"{code.system} {code.code}"), graph, source, (*notes, *(graph.notes if graph else ()))
         )
 
     def _code_above(self, code: NewCode) -> str | None:
@@ -280,12 +292,14 @@ class NewCodeEncoder:
 
 
 def _checked_key(code: NewCode) -> str:
+    """Return the key of a code, in the normal form of its system where that is one of `codes.SYSTEMS`."""
     for name, value in (("system", code.system), ("code", code.code)):
         if not isinstance(value, str) or not value.strip():
             raise InputError(f"The {name} of a new code is {graph_input.describe(value)}; give text that is not empty.")
         if len(value) > MAX_NAME:
             raise InputError(f"The {name} {graph_input.describe(value)} is longer than {MAX_NAME} characters.")
-    return f"{code.system.strip()}/{code.code.strip()}"
+    system, bare = code.system.strip(), code.code.strip()
+    return f"{system}/{display_code(system, bare) if system in SYSTEMS else bare}"
 
 
 def _clean(text: str) -> str:
