@@ -14,6 +14,7 @@ A column of strings is one array of their UTF-8 bytes, `NAME_text`, and one of `
 This file imports only numpy, as it lies in every tokenizer directory.
 """
 
+import functools
 import itertools
 import json
 from collections.abc import Iterable, Sequence
@@ -42,19 +43,22 @@ class Strings(Sequence):
     def __init__(self, content: np.ndarray, offsets: np.ndarray):
         self.content = content
         self.offsets = offsets
-        # Slices of these take a fifth of the time that those of arrays do.
-        self._bytes = memoryview(np.ascontiguousarray(content))
+        # Items of this take a fifth of the time that those of an array do.
         self._starts = memoryview(np.ascontiguousarray(offsets, np.int32))
+
+    @functools.cached_property
+    def _bytes(self) -> bytes:
+        return self.content.tobytes()
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     def __getitem__(self, position: int) -> bytes:
-        return bytes(self._bytes[self._starts[position] : self._starts[position + 1]])
+        return self._bytes[self._starts[position] : self._starts[position + 1]]
 
     def to_list(self) -> list[str]:
         """Return all strings."""
-        whole = bytes(self._bytes)
+        whole = self._bytes
         starts = self.offsets.tolist()
         return [whole[start:stop].decode() for start, stop in itertools.pairwise(starts)]
 
