@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from medtok_jax.tokenize import readers
-from medtok_jax.tokenize.readers import CodeRow
+from medtok_jax.tokenize.rows import CodeRow
 from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing.common.errors import InputError
 
