@@ -124,7 +124,7 @@ class RowTokens:
         """Return the rejection of an unknown code, which may be known to systems that the row excludes."""
         bare = self._tokenizer.index.names.split(row.code)[1]
         elsewhere = systems_knowing(self._tokenizer, bare) if systems is not None else frozenset()
-        if not elsewhere:
+        if not elsewhere or elsewhere & systems:
             return rejected(str(error), "unknown")
         return rejected(
             f"{shown(bare)} is a code of {' and '.join(sorted(elsewhere))}, but its row or column is of"
@@ -170,24 +170,28 @@ def choose_system(tokenizer: MedTokTokenizer, code: str, systems: Scope) -> str 
         AmbiguousCodeError: several of them know the code, and no order of preference settles it.
         UnknownCodeError: none of them does, and the shape of the code does not settle it.
     """
-    if systems is None or len(systems) == 1:
-        return None if systems is None else next(iter(systems))
-    known = systems_knowing(tokenizer, code) & systems
-    if len(known) == 1:
-        return next(iter(known))
-    for name, named in ALIASES.items():
-        if systems == frozenset(named):
-            return name
-    if known:
+    if systems is not None and len(systems) == 1:
+        return next(iter(systems))
+    known = systems_knowing(tokenizer, code)
+    known = known if systems is None else known & systems
+    if len(known) > 1:
         preferred = [system for system in tokenizer.index.prefer if system in known]
         if preferred:
             return preferred[0]
-        keys = [f"{system}/{code}" for system in sorted(known)]
+        bare = tokenizer.index.names.split(code)[1]
+        keys = [f"{system}/{bare}" for system in sorted(known)]
         raise AmbiguousCodeError(
             f"{shown(code)} is a code of several systems: {', '.join(keys)}; give one of these, or an order of"
             " preference.",
             keys,
         )
+    if known:
+        return next(iter(known))
+    if systems is None:
+        return None
+    for name, named in ALIASES.items():
+        if systems == frozenset(named):
+            return name
     shapes = {system for system, _ in tokenizer.index.wellformed(code)} & systems
     if len(shapes) == 1:
         return next(iter(shapes))
