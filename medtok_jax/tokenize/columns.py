@@ -73,7 +73,8 @@ def systems_of_header(name: str | None) -> tuple[str, ...] | None:
 
 def is_prefixed_code(text: str) -> bool:
     """Return whether a text is a code behind the name of its system, such as `ICD10CM|E11.9`."""
-    return _NAMES.split(text)[0] is not None
+    named, code = _NAMES.split(text)
+    return named is not None and any(character.isdigit() for character in code) and systems_of_header(code) is None
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -173,13 +173,15 @@ def _header(lines: _Lines, columns: Mapping[str, str | None], path: Path) -> Tex
             reason = error
     if not candidates:
         raise InputError(f"{path} has no readable header ({reason}).")
-    for separator, names in candidates.items():
-        with contextlib.suppress(InputError):
-            pick_columns(names, columns, path)
-            return TextHeader(names, separator)
-    is_single = all(len(names) == 1 for names in candidates.values()) or is_prefixed_code(text)
+    is_free = not any(columns.values())
+    if not (is_free and is_prefixed_code(text)):
+        for separator, names in candidates.items():
+            with contextlib.suppress(InputError):
+                pick_columns(names, columns, path)
+                return TextHeader(names, separator)
     # Every code has a digit, and the header of a single column rarely does.
-    if is_single and any(character.isdigit() for character in text) and not any(columns.values()):
+    is_single = all(len(names) == 1 for names in candidates.values()) or is_prefixed_code(text)
+    if is_free and is_single and any(character.isdigit() for character in text):
         return TextHeader(["code"], SEPARATORS[0], text)
     separator, names = max(candidates.items(), key=lambda candidate: len(candidate[1]))
     pick_columns(names, columns, path)
