@@ -112,9 +112,12 @@ def decide(scope: Scope, known: Mapping[frozenset[str], int], unknown: int, hint
     system = _common_system(codes)
     if system is None:
         return Decision(allowed, _sentence(why))
+    if allowed is not scope:
+        why = f"{of} are read as {system}, because {hint.said}, and all of them that fit that are of this system"
+        return Decision(frozenset({system}), _sentence(why))
     alone = codes[frozenset({system})]
     told = f"{of} are read as {system}: all {codes.total():,} known ones fit it, {alone:,} of them no other system"
-    return Decision(frozenset({system}), _sentence(f"{told} ({unknown:,} are unknown)" if unknown else told))
+    return Decision(frozenset({system}), _sentence(f"{told} ({unknown:,} rows are unknown)" if unknown else told))
 
 
 def _common_system(codes: collections.Counter) -> str | None:

@@ -149,7 +149,7 @@ def _reporting(path: Path) -> Iterator[None]:
 def _values(column: pa.Array) -> list:
     """Return the values of a column: of Python where it has the same ones, and of Arrow otherwise."""
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    return column.to_pylist() if _is_of_python(kind) else list(column)
+    return column.to_pylist() if _is_of_python(kind) else [one if one.is_valid else None for one in column]
 
 
 def _is_of_python(kind: pa.DataType) -> bool:
