@@ -4,12 +4,13 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from medtok_jax.lookup.code_index import AmbiguousCodeError, UnknownCodeError
-from medtok_jax.lookup.code_names import ALIASES, shown
+from medtok_jax.lookup.code_names import shown
 from medtok_jax.lookup.code_tokens import CodeTokens
 from medtok_jax.tokenize.evidence import Scope, systems_knowing
 from medtok_jax.tokenize.numbers import is_digits, lacks_ndc_zeros
 from medtok_jax.tokenize.rows import NO_CODE, CodeRow
-from medtok_jax.tokenize.survey import Survey, named_systems
+from medtok_jax.tokenize.survey import Survey
+from medtok_jax.tokenize.systems import choose_system, named_systems
 from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing.codes import ICD9CM, ICD9PROC, NDC
 from preprocessing.common.errors import InputError
@@ -161,41 +162,6 @@ class RowTokens:
             return Outcome(self._prepare(self._tokenizer.encode_new([code])[0]), MODEL)
         except InputError as error:
             return rejected(str(error), "unusable")
-
-
-def choose_system(tokenizer: MedTokTokenizer, code: str, systems: Scope) -> str | None:
-    """Return the name of the system to look a code up in, of those that it may belong to; None for any.
-
-    Raises:
-        AmbiguousCodeError: several of them know the code, and no order of preference settles it.
-        UnknownCodeError: none of them does, and the shape of the code does not settle it.
-    """
-    if systems is not None and len(systems) == 1:
-        return next(iter(systems))
-    known = systems_knowing(tokenizer, code)
-    known = known if systems is None else known & systems
-    if len(known) > 1:
-        preferred = [system for system in tokenizer.index.prefer if system in known]
-        if preferred:
-            return preferred[0]
-        bare = tokenizer.index.names.split(code)[1]
-        keys = [f"{system}/{bare}" for system in sorted(known)]
-        raise AmbiguousCodeError(
-            f"{shown(code)} is a code of several systems: {', '.join(keys)}; give one of these, or an order of"
-            " preference.",
-            keys,
-        )
-    if known:
-        return next(iter(known))
-    if systems is None:
-        return None
-    for name, named in ALIASES.items():
-        if systems == frozenset(named):
-            return name
-    shapes = {system for system, _ in tokenizer.index.wellformed(code)} & systems
-    if len(shapes) == 1:
-        return next(iter(shapes))
-    raise UnknownCodeError(f"{shown(code)} is not a code of {' or '.join(sorted(systems))} in this tokenizer.")
 
 
 def _without_zeros(code: str) -> Outcome:

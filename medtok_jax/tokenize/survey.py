@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from medtok_jax.lookup.code_names import shown
 from medtok_jax.tokenize import evidence, readers
 from medtok_jax.tokenize.columns import other_code_columns
 from medtok_jax.tokenize.evidence import Decision, Scope
 from medtok_jax.tokenize.kept import JsonTypes
 from medtok_jax.tokenize.numbers import WrittenNumbers, is_digits
-from medtok_jax.tokenize.rows import CodeRow, RawRow, checked
+from medtok_jax.tokenize.rows import RawRow, checked
+from medtok_jax.tokenize.systems import named_systems
 from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing.common.errors import InputError
 
@@ -50,37 +50,6 @@ class Survey:
     def has_products(self, named: Scope) -> bool:
         """Return whether NDCs of 9 digits are products, not packages whose leading zeros were lost."""
         return self.ndc_lengths.get(named, set()) <= {9} and not self.numbers.are_whole
-
-
-def named_systems(tokenizer: MedTokTokenizer, row: CodeRow, default: str | None) -> Scope:
-    """Return the code systems that a row names, by its code, system, edition and header, or None if it names none.
-
-    Args:
-        tokenizer: knows the names.
-        row: the row, with a code.
-        default: name of the system of rows without a system.
-
-    Raises:
-        InputError: a name is not that of a code system, or they contradict one another.
-    """
-    names = tokenizer.index.names
-    said: list[tuple[str, frozenset[str]]] = []
-    prefix = names.split(row.code)[0]
-    if prefix is not None:
-        said.append((row.code, frozenset(prefix)))
-    for name in (row.system or default, row.edition):
-        if name is not None:
-            said.append((name, frozenset(names.systems_named(name))))
-    of_header = evidence.edition_of_header(row.header)
-    if of_header is not None:
-        said.append((row.header, of_header))
-    if not said:
-        return None
-    common = frozenset.intersection(*(systems for _, systems in said))
-    if not common:
-        listed = ", ".join(shown(name) for name, _ in said)
-        raise InputError(f"its system, edition and code contradict one another ({listed})")
-    return common
 
 
 def survey(
