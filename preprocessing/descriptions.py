@@ -25,7 +25,7 @@ from preprocessing.common import command_line
 from preprocessing.common.atomic import named_path, whole_file
 from preprocessing.common.errors import InputError
 from preprocessing.common.rejects import Rejects
-from preprocessing.common.text_tables import Row, table
+from preprocessing.common.text_tables import SEPARATORS, Row, table
 from preprocessing.sources.code_entries import EMPTY_DESCRIPTION
 
 COLUMNS = ("system", "code", "description")
@@ -123,7 +123,7 @@ def read_own(path: Path, rejects: Rejects) -> list[OwnText]:
     columns = {"key": ("code", "med code", "concept code"), "description": ("desc", "text")}
     optional = {"system": ("vocabulary", "vocabulary id", "code system")}
     texts = []
-    for row in table(path, rejects, columns=columns, optional=optional, separators=",\t;|", quoted=True):
+    for row in table(path, rejects, columns=columns, optional=optional, separators=SEPARATORS, quoted=True, users=True):
         code, text, system = (value.strip() for value in row.values)
         if "/" in code:
             system, _, code = code.partition("/")

@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from medtok_jax.tokenize import readers
-from medtok_jax.tokenize.readers import CodeRow
+from medtok_jax.tokenize.rows import CodeRow
+from medtok_jax.tokenize.systems import choose_system, named_systems
 from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing.common.errors import InputError
+from preprocessing.common.text_files import BOM, opened
 
 COLUMNS = {"code": None, "system": None}
 
@@ -82,7 +84,8 @@ def _find(tokenizer: MedTokTokenizer, path: Path) -> tuple[np.ndarray, list[tupl
         try:
             if entry.problem:
                 raise InputError(f"row {entry.number}: {entry.problem}.")
-            rows[tokenizer.index.find(entry.code, entry.system)] = None
+            system = choose_system(tokenizer, entry.code, named_systems(tokenizer, entry, None))
+            rows[tokenizer.index.find(entry.code, system)] = None
         except InputError as error:
             rejected.append((entry.code or f"row {entry.number}", str(error)))
     return np.array(list(rows), np.int64), rejected
@@ -97,7 +100,8 @@ def read_codes(path: Path) -> list[CodeRow]:
     if path.suffix.lower() != ".txt":
         return list(readers.read_codes(path, COLUMNS, progress=False))
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, ValueError) as error:
+        with opened(path) as (file, _):
+            lines = file.read().removeprefix(BOM).decode().splitlines()
+    except UnicodeDecodeError as error:
         raise InputError(f"The list of codes {path} cannot be read ({error}).") from error
     return [CodeRow(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]

@@ -50,10 +50,14 @@ def define_flags(given: flags.FlagValues = flags.FLAGS) -> None:
     text("graph", help="code: JSON file with the subgraph (node-link) or a list of neighbors of an unknown code.")
     switch("verbose", help="code: print a line for each token, with other codes that share it.")
     number("neighbors", 10, "code: number of codes to list that share most tokens.")
-    text("input", help="file: codes as .csv, .json, .jsonl or .parquet.")
+    text("input", help="file: codes as .csv, .tsv, .txt, .json, .jsonl (all of these also .gz) or .parquet.")
     text("code_column", help="file: column of the codes, if it does not have a common name.")
     text("system_column", help="file: column of the code systems, if it does not have a common name.")
+    text("edition_column", help="file: column of the edition of ICD, 9 or 10, if it does not have a common name.")
     text("description_column", help="file: column of the descriptions, if it does not have a common name.")
+    flags.DEFINE_bool(
+        "keep_columns", True, "file: keep all other columns of the input in the output.", flag_values=given
+    )
     number(
         "batch_size", 0, "file: rows at once, 1,024 by default; vocabulary: codes a batch, as in training by default."
     )
@@ -101,9 +105,15 @@ def _file(given: flags.FlagValues) -> None:
         _open_tokenizer(given),
         source,
         output,
-        columns={"code": given.code_column, "system": given.system_column, "description": given.description_column},
+        columns={
+            "code": given.code_column,
+            "system": given.system_column,
+            "edition": given.edition_column,
+            "description": given.description_column,
+        },
         system=given.system,
         fallback=_fallback(given),
+        keep_columns=given.keep_columns,
         batch_size=given.batch_size or 1024,
     )
 

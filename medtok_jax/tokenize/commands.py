@@ -57,14 +57,29 @@ def tokenize_file(
     columns: dict[str, str | None],
     system: str | None = None,
     fallback: str | None = None,
+    keep_columns: bool = True,
     batch_size: int = 1024,
 ) -> None:
-    """Tokenize a file of codes, and print the number of rows by source of their tokens; see `files.tokenize_file`."""
+    """Tokenize a file of codes, and print the shares of rows by source of their tokens; see `files.tokenize_file`."""
     counts = files.tokenize_file(
-        tokenizer, source, output, columns=columns, system=system, fallback=fallback, batch_size=batch_size
+        tokenizer,
+        source,
+        output,
+        columns=columns,
+        system=system,
+        fallback=fallback,
+        keep_columns=keep_columns,
+        batch_size=batch_size,
     )
-    parts = [f"{counts[key]:,} {words}" for key, words in ORIGINS.items() if counts[key] or key == "table"]
-    print(f"Wrote {output}: {counts.total():,} rows, {', '.join(parts)}.")
+    total = counts.total()
+    parts = [
+        f"{counts[key]:,} {words} ({counts[key] / max(total, 1):.1%})"
+        for key, words in ORIGINS.items()
+        if counts[key] or key == "table"
+    ]
+    with_tokens = total - counts["rejected"]
+    print(f"Wrote {output}: {total:,} rows, {', '.join(parts)}.")
+    print(f"{with_tokens:,} rows with tokens + {counts['rejected']:,} rejected = {total:,} rows of {source}.")
     if counts["rejected"]:
         print(f"{output}.rejects.csv lists the rejected rows with reasons.")
 

@@ -2,19 +2,18 @@
 
 import collections
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from medtok_jax.lookup.code_index import UnknownCodeError
 from medtok_jax.tokenize import readers, writers
-from medtok_jax.tokenize.readers import CodeRow
-from medtok_jax.tokenize.writers import Format
+from medtok_jax.tokenize.kept import KeptColumn, choose_columns
+from medtok_jax.tokenize.outcomes import REASONS, REJECTED, SUSPECT, RowTokens
+from medtok_jax.tokenize.rows import checked
+from medtok_jax.tokenize.survey import survey
+from medtok_jax.tokenize.writers import HEADER, Written
 from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing.common.atomic import whole_file
 from preprocessing.common.errors import InputError
-
-# Number of distinct codes whose written form is cached; the cache is cleared when there are more.
-CACHED = 100_000
 
 
 def tokenize_file(
@@ -22,13 +21,17 @@ def tokenize_file(
     source: Path,
     output: Path,
     *,
-    columns: dict[str, str | None],
+    columns: Mapping[str, str | None],
     system: str | None = None,
     fallback: str | None = None,
+    keep_columns: bool = True,
     batch_size: int = 1024,
     progress: bool = True,
+    tell: Callable[[str], None] = print,
 ) -> collections.Counter:
     """Write the tokens of every code of a file, in its order, and rows without tokens to `OUTPUT.rejects.csv`.
+
+    The file is read twice: first to learn how its codes are written and which system they belong to.
 
     Args:
         tokenizer: the tokenizer.
@@ -37,11 +40,13 @@ def tokenize_file(
         columns: see `readers.read_codes`.
         system: code system of rows that name none.
         fallback: see `MedTokTokenizer.look_up`.
+        keep_columns: whether the output has all other columns of the file too.
         batch_size: number of rows that are written, and of new codes that are encoded, at once.
         progress: whether to show a progress bar.
+        tell: gets one sentence for each thing that was found in the file as a whole.
 
     Returns:
-        Number of rows by source (`table`, `model`, `ancestor`) and of those `rejected`.
+        Number of rows by source (`table`, `model`, `ancestor`) and of those `rejected`; together they are all rows.
 
     Raises:
         InputError: a file cannot be read or written.
@@ -49,90 +54,56 @@ def tokenize_file(
     if output.resolve() == source.resolve():
         raise InputError(f"The output {output} is the input file; give another output.")
     kind = writers.format_of(output)
-    counts = collections.Counter()
+    if system is not None:
+        tokenizer.index.names.systems_named(system)
+    found = survey(tokenizer, source, columns=columns, system=system, keep=keep_columns, progress=progress)
+    kept = choose_columns(found.fields, HEADER)
+    whole = found.numbers.are_whole
+    raw_rows = readers.read_raw(source, columns, keep=keep_columns, numbers=whole, progress=progress)
+    rows = (checked(raw, whole_numbers=whole) for raw in raw_rows)
+    tokens_of = RowTokens(tokenizer, found, prepare=kind.prepare, system=system, fallback=fallback)
+    counts: collections.Counter = collections.Counter()
+    remarks: collections.Counter = collections.Counter()
     rejects = output.with_name(f"{output.name}.rejects.csv")
     with (
         whole_file(output) as partial,
-        kind.opened(partial, tokenizer.tokens_per_code) as write,
+        kind.opened(partial, tokenizer.tokens_per_code, kept) as write,
         writers.rejects_file(rejects) as reject,
     ):
-        process = _Pass(tokenizer, kind, system, fallback)
-        rows = readers.read_codes(source, columns, progress=progress)
         while batch := list(itertools.islice(rows, batch_size)):
-            process(batch, write, reject, counts)
-    if not counts["rejected"]:
+            done = []
+            for row, (result, origin, remark) in zip(batch, tokens_of(batch), strict=True):
+                counts[origin] += 1
+                remarks[remark] += 1
+                if origin == REJECTED:
+                    reject((row.number, row.code, row.system, result))
+                else:
+                    done.append(Written(row.number, row.code, result, [row.others.get(one.name) for one in kept]))
+            write(done)
+        if counts.total() != found.rows:
+            raise InputError(
+                f"{source} had {found.rows:,} rows when it was read first and {counts.total():,} the second time; run"
+                " the command again when nothing writes to it."
+            )
+    if not counts[REJECTED]:
         rejects.unlink()
+    for sentence in (*found.notes, *_notes(kept, remarks, numbers_are_whole=whole and bool(found.numbers.floats))):
+        tell(sentence)
     return counts
 
 
-class _Pass:
-    """Process the rows of one file, batch by batch; see `tokenize_file`."""
-
-    def __init__(self, tokenizer: MedTokTokenizer, kind: Format, system: str | None, fallback: str | None):
-        self.tokenizer = tokenizer
-        self.kind = kind
-        self.system = system
-        self.fallback = fallback
-        # The written form of a code, or the reason for rejecting it, and the source of its tokens.
-        self.known: dict[tuple, tuple[object, str]] = {}
-
-    def __call__(self, batch: list[CodeRow], write: Callable, reject: Callable, counts: collections.Counter) -> None:
-        if len(self.known) > CACHED:
-            self.known.clear()
-        outcomes = [self._outcome(row) for row in batch]
-        new = [position for position, (_, origin) in enumerate(outcomes) if origin == "model"]
-        for position, outcome in zip(new, self._encode([batch[position] for position in new]), strict=True):
-            outcomes[position] = outcome
-        done = []
-        for row, (result, origin) in zip(batch, outcomes, strict=True):
-            counts[origin] += 1
-            if origin == "rejected":
-                reject((row.number, row.code, row.system, result))
-            else:
-                done.append((row.number, row.code, result))
-        write(done)
-
-    def _outcome(self, row: CodeRow) -> tuple[object, str]:
-        if row.problem:
-            return row.problem, "rejected"
-        name = (row.code, row.system, row.description is None and row.graph is None)
-        outcome = self.known.get(name)
-        if outcome is None:
-            outcome = self.known[name] = self._look_up(row)
-        return outcome
-
-    def _look_up(self, row: CodeRow) -> tuple[object, str]:
-        new = self.tokenizer.has_model and (row.description is not None or row.graph is not None)
-        try:
-            tokens = self.tokenizer.look_up(
-                row.code, row.system or self.system, fallback=None if new else self.fallback
-            )
-        except UnknownCodeError as error:
-            return (None, "model") if new else (str(error), "rejected")
-        except InputError as error:
-            return str(error), "rejected"
-        return self.kind.prepare(tokens), tokens.source.split()[0]
-
-    def _encode(self, rows: list[CodeRow]) -> list[tuple[object, str]]:
-        """Encode new codes at once, or one by one if that fails, to find the codes that cannot be encoded."""
-        ready = []
-        outcomes = []
-        for row in rows:
-            try:
-                ready.append(self.tokenizer.new_code(row.code, row.system or self.system, row.description, row.graph))
-                outcomes.append(None)
-            except InputError as error:
-                outcomes.append((str(error), "rejected"))
-        if not ready:
-            return outcomes
-        try:
-            encoded = iter([(self.kind.prepare(tokens), "model") for tokens in self.tokenizer.encode_new(ready)])
-        except InputError:
-            encoded = iter([self._encode_alone(code) for code in ready])
-        return [outcome or next(encoded) for outcome in outcomes]
-
-    def _encode_alone(self, code) -> tuple[object, str]:
-        try:
-            return self.kind.prepare(self.tokenizer.encode_new([code])[0]), "model"
-        except InputError as error:
-            return str(error), "rejected"
+def _notes(kept: list[KeptColumn], remarks: collections.Counter, *, numbers_are_whole: bool) -> list[str]:
+    notes = [
+        f"The column {column.name!r} of the input is called {column.written!r} in the output."
+        for column in kept
+        if column.name != column.written
+    ]
+    if numbers_are_whole:
+        notes.append("All codes were written as numbers, such as 4280.0; they were read as digits.")
+    if remarks[SUSPECT]:
+        notes.append(
+            f"{remarks[SUSPECT]:,} codes of digits may have lost leading zeros, which makes them other codes; they were"
+            " looked up as they are."
+        )
+    notes += [f"Of the rejected rows, {remarks[name]:,} {said}." for name, said in REASONS.items() if remarks[name]]
+    return notes

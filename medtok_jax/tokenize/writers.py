@@ -3,7 +3,7 @@
 import contextlib
 import csv
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from medtok_jax.lookup.code_tokens import CodeTokens
+from medtok_jax.tokenize.kept import KeptColumn, as_array, as_json, as_text
 from preprocessing.common.atomic import whole_file
 from preprocessing.common.errors import InputError
 
@@ -19,16 +20,25 @@ HEADER = ("row", "code", "key", "source", "ids", "weights")
 REJECTS_HEADER = ("row", "code", "system", "reason")
 
 
+class Written(NamedTuple):
+    """Hold one row to write: its number, its code, the written form of its tokens, and the values of kept columns."""
+
+    number: int
+    code: str
+    form: object
+    others: Sequence[object]
+
+
 class Format(NamedTuple):
     """Define a kind of file.
 
     Attributes:
         prepare: returns the written form of a code's tokens, which is cached.
-        opened: opens a file for a number of tokens a code; its function writes rows of (number, code, written form).
+        opened: opens a file for a number of tokens a code and kept columns; its function writes a list of `Written`.
     """
 
     prepare: Callable[[CodeTokens], object]
-    opened: Callable[[Path, int], contextlib.AbstractContextManager]
+    opened: Callable[[Path, int, Sequence[KeptColumn]], contextlib.AbstractContextManager]
 
 
 def format_of(path: Path) -> Format:
@@ -61,22 +71,29 @@ def rejects_file(path: Path) -> Iterator[Callable]:
 def _as_json(tokens: CodeTokens) -> str:
     weights = ", ".join(map(str, tokens.weights))
     head = json.dumps({"key": tokens.key, "source": tokens.source})[1:-1]
-    return f'{head}, "ids": {tokens.ids.tolist()}, "weights": [{weights}]}}'
+    return f'{head}, "ids": {tokens.ids.tolist()}, "weights": [{weights}]'
 
 
 def _as_cells(tokens: CodeTokens) -> tuple[str, ...]:
     return tokens.key, tokens.source, " ".join(map(str, tokens.ids)), " ".join(map(str, tokens.weights))
 
 
+def _object(row: Written, kept: Sequence[KeptColumn]) -> str:
+    others = (
+        f", {json.dumps(column.written)}: {as_json(value)}" for column, value in zip(kept, row.others, strict=True)
+    )
+    return f'{{"row": {row.number}, "code": {json.dumps(row.code)}, {row.form}{"".join(others)}}}'
+
+
 @contextlib.contextmanager
-def _json_list(path: Path, width: int) -> Iterator[Callable]:
+def _json_list(path: Path, width: int, kept: Sequence[KeptColumn]) -> Iterator[Callable]:
     with open(path, "w", encoding="utf-8") as file:
         separator = "[\n"
 
-        def write(rows: list[tuple[int, str, str]]) -> None:
+        def write(rows: list[Written]) -> None:
             nonlocal separator
-            for number, code, body in rows:
-                file.write(f'{separator}{{"row": {number}, "code": {json.dumps(code)}, {body}')
+            for row in rows:
+                file.write(f"{separator}{_object(row, kept)}")
                 separator = ",\n"
 
         yield write
@@ -84,37 +101,37 @@ def _json_list(path: Path, width: int) -> Iterator[Callable]:
 
 
 @contextlib.contextmanager
-def _json_lines(path: Path, width: int) -> Iterator[Callable]:
+def _json_lines(path: Path, width: int, kept: Sequence[KeptColumn]) -> Iterator[Callable]:
     with open(path, "w", encoding="utf-8") as file:
-        yield lambda rows: file.writelines(
-            f'{{"row": {number}, "code": {json.dumps(code)}, {body}\n' for number, code, body in rows
-        )
+        yield lambda rows: file.writelines(f"{_object(row, kept)}\n" for row in rows)
 
 
 @contextlib.contextmanager
-def _csv(path: Path, width: int) -> Iterator[Callable]:
+def _csv(path: Path, width: int, kept: Sequence[KeptColumn]) -> Iterator[Callable]:
     with open(path, "w", newline="", encoding="utf-8") as file:
         lines = csv.writer(file)
-        lines.writerow(HEADER)
-        yield lambda rows: lines.writerows((number, code, *cells) for number, code, cells in rows)
+        lines.writerow((*HEADER, *(column.written for column in kept)))
+        yield lambda rows: lines.writerows((row.number, row.code, *row.form, *map(as_text, row.others)) for row in rows)
 
 
 @contextlib.contextmanager
-def _parquet(path: Path, width: int) -> Iterator[Callable]:
+def _parquet(path: Path, width: int, kept: Sequence[KeptColumn]) -> Iterator[Callable]:
     kinds = (pa.int64(), *(pa.string(),) * 3, *(pa.list_(kind, width) for kind in (pa.int32(), pa.float32())))
-    schema = pa.schema(list(zip(HEADER, kinds, strict=True)))
+    fields = [*zip(HEADER, kinds, strict=True), *((column.written, column.type) for column in kept)]
+    schema = pa.schema(fields)
     with pq.ParquetWriter(path, schema) as file:
 
-        def write(rows: list[tuple[int, str, CodeTokens]]) -> None:
+        def write(rows: list[Written]) -> None:
             if not rows:
                 return
-            numbers, codes, tokens = zip(*rows, strict=True)
+            numbers, codes, tokens, others = zip(*rows, strict=True)
             lists = [
                 pa.FixedSizeListArray.from_arrays(pa.array(np.concatenate(arrays)), width)
                 for arrays in ([one.ids for one in tokens], [one.weights for one in tokens])
             ]
             columns = [numbers, codes, [one.key for one in tokens], [one.source for one in tokens]]
             arrays = [pa.array(column, kind) for column, kind in zip(columns, kinds[:4], strict=True)]
-            file.write_table(pa.Table.from_arrays([*arrays, *lists], schema=schema))
+            arrays += [*lists, *map(as_array, zip(*others, strict=True), (column.type for column in kept))]
+            file.write_table(pa.Table.from_arrays(arrays, schema=schema))
 
         yield write

@@ -5,13 +5,10 @@ are judged one by one first, by vectorized counts of their bytes, and only sound
 must therefore not span lines.
 """
 
-import contextlib
 import csv
-import gzip
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,9 +16,9 @@ from pyarrow import csv as arrow_csv
 
 from preprocessing.common.errors import InputError
 from preprocessing.common.rejects import Rejects
+from preprocessing.common.text_files import BOM, opened
 
 BLOCK_BYTES = 64 << 20
-_BOM = b"\xef\xbb\xbf"
 _NEWLINE, _RETURN, _QUOTE, _COMMA = 10, 13, 34, 44
 
 
@@ -48,12 +45,13 @@ def read_blocks(
     optional: Sequence[str] = (),
     fold_case: bool = False,
 ) -> Iterator[Block]:
-    """Yield the sound rows of a UTF-8 file with a header, in order; further columns and their order do not matter.
+    """Yield the sound rows of a file with a header, in order; further columns and their order do not matter.
 
     A line that is not UTF-8 is read as cp1252 and reported; nothing of it is lost.
 
     Args:
-        path: the file, which may be compressed by gzip; a byte order mark and CRLF line ends are understood.
+        path: the file, in UTF-8 or UTF-16, which may be compressed by gzip; a byte order mark and CRLF line ends are
+            understood.
         columns: names of the columns that are needed.
         rejects: gets every line that is set aside.
         block_bytes: bytes read at a time.
@@ -63,11 +61,11 @@ def read_blocks(
     Raises:
         InputError: the file is absent, empty or damaged, or lacks a column.
     """
-    with _opened(path) as (file, position):
+    with opened(path) as (file, position):
         first = file.readline()
         header = _header(path, first, columns, fold_case)
         columns = [*columns, *(name for name in optional if name in header)]
-        if first.startswith(_BOM):
+        if first.startswith(BOM):
             rejects.note(path, 1, "byte order mark")
         if first.endswith(b"\r\n"):
             rejects.note(path, 1, "Windows line ends")
@@ -84,24 +82,8 @@ def read_blocks(
             yield _block(path, rest + b"\n", line, header, columns, rejects, position() - told)
 
 
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[tuple[BinaryIO, Callable[[], int]]]:
-    """Yield a file, decompressed if its name ends in .gz, and a function that returns the bytes read of it so far."""
-    try:
-        with path.open("rb") as raw:
-            if path.suffix == ".gz":
-                with gzip.GzipFile(fileobj=raw) as file:
-                    yield file, raw.tell
-            else:
-                yield raw, raw.tell
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise InputError(f"{path} is damaged or not complete ({error}); fetch it again.") from error
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); check the path.") from error
-
-
 def _header(path: Path, line: bytes, columns: Sequence[str], fold_case: bool) -> list[str]:
-    text = line.removeprefix(_BOM).decode("utf-8", errors="replace").strip("\r\n")
+    text = line.removeprefix(BOM).decode("utf-8", errors="replace").strip("\r\n")
     if not text.strip():
         raise InputError(f"{path} is empty or has no header; fetch it again.")
     try:

@@ -5,23 +5,27 @@ unbalanced quotation mark costs its own line only. Tables of millions of rows wi
 `large_csv` instead.
 """
 
+import codecs
+import contextlib
 import csv
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from preprocessing.common.errors import InputError
 from preprocessing.common.rejects import Rejects
+from preprocessing.common.text_files import BOM, GZIP, NO_TEXT, opened
 
-_BOM = b"\xef\xbb\xbf"
-# First bytes of files that are no text in UTF-8 or cp1252, and what to do about them.
+# What a publisher never ships: an official file in this state was changed, and is fetched again or put right.
 _FOREIGN = {
-    b"\xff\xfe": "is UTF-16; save it as UTF-8",
-    b"\xfe\xff": "is UTF-16; save it as UTF-8",
-    b"PK\x03\x04": "is a zip archive or an Excel workbook; unpack it or save it as CSV",
-    b"\x1f\x8b": "is compressed; unpack it",
+    codecs.BOM_UTF16_LE: "is UTF-16; save it as UTF-8",
+    codecs.BOM_UTF16_BE: "is UTF-16; save it as UTF-8",
+    GZIP: "is compressed; unpack it",
+    **NO_TEXT,
 }
+# Separators of the values of a user's table, of which the header decides.
+SEPARATORS = ",\t;|"
 _END_OF_FILE = b"\x1a"
 # License notices may stand in front of a header.
 _LONGEST_PREAMBLE = 60
@@ -43,7 +47,7 @@ class Row(NamedTuple):
     text: str
 
 
-def lines(path: Path, rejects: Rejects, *, cp1252: bool = False) -> Iterator[Line]:
+def lines(path: Path, rejects: Rejects, *, cp1252: bool = False, users: bool = False) -> Iterator[Line]:
     """Yield the lines that are not blank.
 
     A line that is not UTF-8 is read as cp1252, and reported unless the file may be in cp1252. A byte order mark, CRLF
@@ -53,16 +57,18 @@ def lines(path: Path, rejects: Rejects, *, cp1252: bool = False) -> Iterator[Lin
         path: the file.
         rejects: gets every line that is not used.
         cp1252: whether the publisher writes cp1252.
+        users: whether the file is a user's, who may have saved it as UTF-16 or compressed it by gzip; an official file
+            in such a state is refused.
 
     Raises:
         InputError: the file cannot be read, is not text, or holds nothing.
     """
     found = crlf = False
     try:
-        with path.open("rb") as file:
+        with _opened(path, users) as file:
             for number, raw in enumerate(file, 1):
                 if number == 1:
-                    raw = _without_mark(path, raw, rejects)
+                    raw = _without_mark(path, raw, rejects, users)
                 if raw.endswith(b"\r\n") and not crlf:
                     crlf = True
                     rejects.note(path, number, "Windows line ends")
@@ -80,13 +86,19 @@ def lines(path: Path, rejects: Rejects, *, cp1252: bool = False) -> Iterator[Lin
         raise InputError(f"{path} is empty; fetch it again.")
 
 
-def _without_mark(path: Path, raw: bytes, rejects: Rejects) -> bytes:
-    for start, advice in _FOREIGN.items():
+@contextlib.contextmanager
+def _opened(path: Path, users: bool) -> Iterator[BinaryIO]:
+    with opened(path) if users else path.open("rb") as file:
+        yield file[0] if users else file
+
+
+def _without_mark(path: Path, raw: bytes, rejects: Rejects, users: bool) -> bytes:
+    for start, advice in () if users else _FOREIGN.items():
         if raw.startswith(start):
             raise InputError(f"{path} {advice}.")
-    if raw.startswith(_BOM):
+    if raw.startswith(BOM):
         rejects.note(path, 1, "byte order mark")
-    return raw.removeprefix(_BOM)
+    return raw.removeprefix(BOM)
 
 
 def _decode(path: Path, number: int, raw: bytes, rejects: Rejects, cp1252: bool) -> str | None:
@@ -137,6 +149,7 @@ def table(
     separators: str = "\t",
     quoted: bool = False,
     cp1252: bool = False,
+    users: bool = False,
 ) -> Iterator[Row]:
     """Yield the rows of a table with a header; lines in front of the header are passed over.
 
@@ -147,12 +160,12 @@ def table(
         optional: columns that may be absent, and then are the empty string; their values follow those of `columns`.
         separators: candidates; the header decides.
         quoted: whether a value may stand in quotation marks (CSV).
-        cp1252: see `lines`.
+        cp1252, users: see `lines`.
 
     Raises:
         InputError: see `lines`; or a needed column is missing.
     """
-    source = lines(path, rejects, cp1252=cp1252)
+    source = lines(path, rejects, cp1252=cp1252, users=users)
     header = _find_header(path, source, columns, separators, quoted)
     if header.line > 1:
         rejects.note(path, header.line, "header below the first line")
@@ -161,7 +174,7 @@ def table(
     width = len(header.names)
     for number, text in source:
         try:
-            values = _split(text, header.separator, quoted)
+            values = split_values(text, header.separator, quoted)
         except csv.Error as error:
             rejects.add(path, number, "unbalanced quotation mark", f"the row cannot be split: {error}", text)
             continue
@@ -184,7 +197,7 @@ def _find_header(
     for _, (number, text) in zip(range(_LONGEST_PREAMBLE), source, strict=False):
         for separator in separators:
             try:
-                names = [_plain(name) for name in _split(text, separator, quoted)]
+                names = [plain_name(name) for name in split_values(text, separator, quoted)]
             except csv.Error:
                 continue
             missing = [name for name, others in columns.items() if _place(names, name, others) is None]
@@ -199,15 +212,21 @@ def _find_header(
     raise InputError(f"{path} has no column {fewest[0]!r}{known}; its header is: {' '.join(best[:200].split())}")
 
 
-def _split(text: str, separator: str, quoted: bool) -> list[str]:
+def split_values(text: str, separator: str, quoted: bool) -> list[str]:
+    """Return the values of one line.
+
+    Raises:
+        csv.Error: a quotation mark is not closed in the line, or text follows a closing one.
+    """
     if not quoted or '"' not in text:
         return text.split(separator)
     return next(csv.reader((text,), delimiter=separator, strict=True))
 
 
 def _place(names: Sequence[str], name: str, others: Sequence[str]) -> int | None:
-    return next((names.index(plain) for plain in map(_plain, (name, *others)) if plain in names), None)
+    return next((names.index(plain) for plain in map(plain_name, (name, *others)) if plain in names), None)
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """Return the name of a column in lower case, with letters and digits only."""
     return _NOT_ALPHANUMERIC.sub("", name.lower())

@@ -187,7 +187,7 @@ def test_columns(tokenizer, tmp_path):
     ("name", "content", "sentence"),
     [
         ("absent.csv", None, "absent.csv does not exist"),
-        ("codes.txt", b"E11", "codes.txt ends in none of .csv, .json, .jsonl, .parquet"),
+        ("codes.xlsx", b"E11", "codes.xlsx ends in none of .csv, .json, .jsonl, .parquet"),
         ("codes.csv", b"", "has no column 'code'"),
         ("codes.json", b"", "is not a list of codes"),
         ("codes.json", b'["E11.9", ', "is broken JSON"),

@@ -1,0 +1,121 @@
+"""Read codes that pandas or a spreadsheet wrote as numbers: 4280.0 is 4280, NaN and 0.0 are missing.
+
+A number has lost its leading zeros and the zeros behind a dot, so digits are taken from it only where nothing else can
+be meant. `401.0` alone is a code of ICD-9-CM with its dot (and so is the float 401.0, once pandas read it); only if
+another number of the column has four digits or more before the dot, which no code with a dot has, were all of them
+whole numbers.
+"""
+
+import dataclasses
+import re
+
+# Words for a missing value in capitals, as data frames, databases and hospitals write them, and 0 in place of a code.
+_MISSING = {"", "NAN", "NONE", "NULL", "NA", "N/A", "<NA>", "NAT", "?"}
+_ZERO = re.compile(r"0(?:\.0*)?")
+_WHOLE = re.compile(r"([0-9]+)\.0+")
+_DIGITS = re.compile(r"[0-9]+")
+# From here on a float does not hold every whole number.
+_EXACT = 2**53
+# Numbers of this size have more digits than any code has before its dot.
+_LARGE = 1000
+# Digits of an NDC: of a product, and of a package. Fewer than `_FEWEST` digits are no NDC, whatever zeros it lost.
+_PRODUCT, _PACKAGE, _FEWEST = 9, 11, 4
+EDITIONS = {"9": "ICD9", "10": "ICD10"}
+
+
+def is_absent(value: object, *, zero: bool = False) -> bool:
+    """Return whether a cell holds nothing: None, NaN, an empty text or a word for it; with `zero`, also 0 and 0.0."""
+    if value is None or value != value:
+        return True
+    if isinstance(value, str):
+        text = value.strip()
+        return text.upper() in _MISSING or (zero and _ZERO.fullmatch(text) is not None)
+    return zero and isinstance(value, (int, float)) and not isinstance(value, bool) and value == 0
+
+
+def edition_of(value: object) -> str | None:
+    """Return the name of the edition of a cell, such as `ICD9` for 9, `9.0` or `ICD-9`; None if it is no edition."""
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        return None
+    text = str(value).strip().upper().replace("-", "").replace("CM", "").replace("PCS", "").removeprefix("ICD")
+    whole = _WHOLE.fullmatch(text)
+    return EDITIONS.get((whole[1] if whole else text).lstrip("0"))
+
+
+def digits_of(value: object) -> str | None:
+    """Return the digits of a whole number, as a number or as text such as `4280.0`; None of anything else."""
+    if isinstance(value, str):
+        whole = _WHOLE.fullmatch(value.strip())
+        return whole[1] if whole else None
+    if isinstance(value, bool) or value != value or not isinstance(value, (int, float)) or value < 0:
+        return None
+    if isinstance(value, float) and (value >= _EXACT or value != int(value)):
+        return None
+    return str(int(value))
+
+
+@dataclasses.dataclass(slots=True)
+class WrittenNumbers:
+    """Count how the codes of a column are written, to tell whether they are numbers.
+
+    Attributes:
+        integers: number of values that are of an integer type.
+        floats: number of whole numbers of a float type, or written as such.
+        digits: number of texts of digits.
+        others: number of all other values that are not missing.
+        is_large: whether a float has four digits or more before its dot.
+        has_zeros: whether a text of digits begins with 0.
+    """
+
+    integers: int = 0
+    floats: int = 0
+    digits: int = 0
+    others: int = 0
+    is_large: bool = False
+    has_zeros: bool = False
+
+    def add(self, value: object) -> None:
+        """Count one value; a missing one says nothing."""
+        if is_absent(value, zero=True):
+            return
+        if isinstance(value, str) and _DIGITS.fullmatch(value.strip()):
+            self.digits += 1
+            self.has_zeros |= value.strip().startswith("0")
+            return
+        digits = digits_of(value)
+        if digits is None:
+            self.others += 1
+        elif isinstance(value, int):
+            self.integers += 1
+        else:
+            self.floats += 1
+            self.is_large |= int(digits) >= _LARGE
+
+    @property
+    def may_be_whole(self) -> bool:
+        """Return whether nothing was counted yet that rules whole numbers out."""
+        return not (self.others or self.digits)
+
+    @property
+    def are_whole(self) -> bool:
+        """Return whether all codes were written as whole numbers, so that their digits are the code."""
+        return self.may_be_whole and (self.is_large or not self.floats)
+
+    @property
+    def may_lack_zeros(self) -> bool:
+        """Return whether all codes were numbers at some time, which costs leading zeros."""
+        as_text = self.digits and not (self.others or self.floats or self.integers or self.has_zeros)
+        return bool(as_text) or (self.are_whole and bool(self.integers or self.floats))
+
+
+def lacks_ndc_zeros(code: str, *, products: bool) -> bool:
+    """Return whether an NDC probably lost leading zeros; with `products`, 9 digits are the code of a product."""
+    code = code.strip()
+    if not _DIGITS.fullmatch(code) or not _FEWEST <= len(code) < _PACKAGE:
+        return False
+    return not (products and len(code) == _PRODUCT)
+
+
+def is_digits(code: str) -> bool:
+    """Return whether a code consists of ASCII digits."""
+    return _DIGITS.fullmatch(code) is not None

@@ -1,0 +1,171 @@
+"""Look up or make the tokens of one row of a file of codes after another, or say why it is rejected."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from medtok_jax.lookup.code_index import AmbiguousCodeError, UnknownCodeError
+from medtok_jax.lookup.code_names import shown
+from medtok_jax.lookup.code_tokens import CodeTokens
+from medtok_jax.tokenize.evidence import Scope, systems_knowing
+from medtok_jax.tokenize.numbers import is_digits, lacks_ndc_zeros
+from medtok_jax.tokenize.rows import NO_CODE, CodeRow
+from medtok_jax.tokenize.survey import Survey
+from medtok_jax.tokenize.systems import choose_system, named_systems
+from medtok_jax.tokenizer import MedTokTokenizer
+from preprocessing.codes import ICD9CM, ICD9PROC, NDC
+from preprocessing.common.errors import InputError
+
+REJECTED, MODEL = "rejected", "model"
+# Number of distinct codes whose outcome is cached; the cache is cleared when there are more.
+CACHED = 100_000
+# Kinds of rejected rows, and of rows that are looked up but suspect, with what the summary says of them.
+REASONS = {
+    "no code": "have no code (0, NaN, null or empty)",
+    "unreadable": "cannot be read",
+    "contradiction": "name systems or editions that contradict one another or the code",
+    "several systems": "have a code of several systems",
+    "unknown": "have a code that this tokenizer does not know",
+    "lost zeros": "have an NDC that probably lost its leading zeros",
+    "unusable": "cannot be used",
+}
+SUSPECT = "suspect"
+
+
+class Outcome(NamedTuple):
+    """Hold what becomes of a row.
+
+    Attributes:
+        result: the written form of the code's tokens, or the reason for rejecting it.
+        origin: the source of the tokens (`table`, `model`, `ancestor`), or `rejected`.
+        remark: a key of `REASONS`; `SUSPECT` where a code may have lost leading zeros; empty otherwise.
+    """
+
+    result: object
+    origin: str
+    remark: str = ""
+
+
+def rejected(reason: str, remark: str) -> Outcome:
+    """Return the outcome of a row without tokens."""
+    return Outcome(reason, REJECTED, remark)
+
+
+class RowTokens:
+    """Find the tokens of the rows of one file.
+
+    Args:
+        tokenizer: the tokenizer.
+        survey: what the file says of its rows as a whole.
+        prepare: returns the written form of tokens.
+        system: name of the system of rows without a system.
+        fallback: see `MedTokTokenizer.look_up`.
+    """
+
+    def __init__(
+        self,
+        tokenizer: MedTokTokenizer,
+        survey: Survey,
+        *,
+        prepare: Callable[[CodeTokens], object],
+        system: str | None,
+        fallback: str | None,
+    ):
+        self._tokenizer, self._survey, self._prepare = tokenizer, survey, prepare
+        self._system, self._fallback = system, fallback
+        self._outcomes: dict[tuple, Outcome] = {}
+
+    def __call__(self, rows: Sequence[CodeRow]) -> list[Outcome]:
+        """Return the outcome of each row; new codes of them are encoded at once."""
+        if len(self._outcomes) > CACHED:
+            self._outcomes.clear()
+        outcomes = [self._outcome(row) for row in rows]
+        new = [position for position, outcome in enumerate(outcomes) if outcome.origin == MODEL]
+        encoded = self._encode([(rows[position], outcomes[position].result) for position in new])
+        for position, outcome in zip(new, encoded, strict=True):
+            outcomes[position] = outcome
+        return outcomes
+
+    def _outcome(self, row: CodeRow) -> Outcome:
+        if row.problem:
+            return rejected(row.problem, "no code" if row.problem == NO_CODE else "unreadable")
+        name = (row.code, row.system, row.edition, row.header, row.description is None and row.graph is None)
+        outcome = self._outcomes.get(name)
+        if outcome is None:
+            outcome = self._outcomes[name] = self._look_up(row)
+        return outcome
+
+    def _look_up(self, row: CodeRow) -> Outcome:
+        """Return the outcome of a row; for a new code, which is to be encoded, it holds the system to encode it in."""
+        try:
+            named = named_systems(self._tokenizer, row, self._system)
+        except InputError as error:
+            return rejected(str(error), "contradiction")
+        systems = self._survey.systems(named)
+        products = self._survey.has_products(named)
+        if systems == {NDC} and lacks_ndc_zeros(row.code, products=products):
+            return _without_zeros(row.code)
+        new = self._tokenizer.has_model and (row.description is not None or row.graph is not None)
+        system = None
+        try:
+            system = choose_system(self._tokenizer, row.code, systems)
+            tokens = self._tokenizer.look_up(row.code, system, fallback=None if new else self._fallback)
+        except UnknownCodeError as error:
+            return Outcome(system, MODEL) if new else self._unknown(row, systems, error)
+        except AmbiguousCodeError as error:
+            return rejected(str(error), "several systems")
+        except InputError as error:
+            return rejected(str(error), "unusable")
+        found = tokens.key.partition("/")[0]
+        if found == NDC and lacks_ndc_zeros(row.code, products=products):
+            return _without_zeros(row.code)
+        remark = SUSPECT if self._survey.numbers.may_lack_zeros and self._may_lack_zeros(row.code, found) else ""
+        return Outcome(self._prepare(tokens), tokens.source.split()[0], remark)
+
+    def _unknown(self, row: CodeRow, systems: Scope, error: UnknownCodeError) -> Outcome:
+        """Return the rejection of an unknown code, which may be known to systems that the row excludes."""
+        bare = self._tokenizer.index.names.split(row.code)[1]
+        elsewhere = systems_knowing(self._tokenizer, bare) if systems is not None else frozenset()
+        if not elsewhere or elsewhere & systems:
+            return rejected(str(error), "unknown")
+        return rejected(
+            f"{shown(bare)} is a code of {' and '.join(sorted(elsewhere))}, but its row or column is of"
+            f" {' or '.join(sorted(systems))}",
+            "contradiction",
+        )
+
+    def _may_lack_zeros(self, code: str, system: str) -> bool:
+        """Return whether one or two zeros in front of a code of digits make another code of its system."""
+        if system not in (ICD9CM, ICD9PROC) or not is_digits(code):
+            return False
+        return any(system in systems_knowing(self._tokenizer, f"{zeros}{code}") for zeros in ("0", "00"))
+
+    def _encode(self, rows: Sequence[tuple[CodeRow, str | None]]) -> list[Outcome]:
+        """Encode new codes at once, or one by one if that fails, to find the codes that cannot be encoded."""
+        ready = []
+        outcomes = []
+        for row, system in rows:
+            try:
+                ready.append(self._tokenizer.new_code(row.code, system, row.description, row.graph))
+                outcomes.append(None)
+            except InputError as error:
+                outcomes.append(rejected(str(error), "unusable"))
+        if not ready:
+            return outcomes
+        try:
+            encoded = iter([Outcome(self._prepare(tokens), MODEL) for tokens in self._tokenizer.encode_new(ready)])
+        except InputError:
+            encoded = iter([self._encode_alone(code) for code in ready])
+        return [outcome or next(encoded) for outcome in outcomes]
+
+    def _encode_alone(self, code: "NewCode") -> Outcome:  # noqa: F821
+        try:
+            return Outcome(self._prepare(self._tokenizer.encode_new([code])[0]), MODEL)
+        except InputError as error:
+            return rejected(str(error), "unusable")
+
+
+def _without_zeros(code: str) -> Outcome:
+    return rejected(
+        f"{shown(code)} is probably an NDC that lost leading zeros; write the 11 digits of its package as text",
+        "lost zeros",
+    )
