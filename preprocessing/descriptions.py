@@ -26,6 +26,7 @@ from preprocessing.common.atomic import named_path, whole_file
 from preprocessing.common.errors import InputError
 from preprocessing.common.rejects import Rejects
 from preprocessing.common.text_tables import SEPARATORS, Row, table
+from preprocessing.dataset.known_codes import spelled_categories
 from preprocessing.sources.code_entries import EMPTY_DESCRIPTION
 
 COLUMNS = ("system", "code", "description")
@@ -154,6 +155,9 @@ def _keys(code: str, system: str | None) -> tuple[str, ...]:
 def resolve(texts: list[OwnText], codes: Path, own: Path, rejects: Rejects) -> dict[str, str]:
     """Return the text of each key, for texts whose code is exactly one code of `codes`; the first text of a code wins.
 
+    A bare code that is a category in another system is ambiguous too: 7895 is a code of ICD9Proc, but in ICD9CM it is
+    the category of ascites.
+
     Args:
         texts: the user's texts.
         codes: `codes.csv` of `process_codes`.
@@ -162,14 +166,16 @@ def resolve(texts: list[OwnText], codes: Path, own: Path, rejects: Rejects) -> d
     """
     wanted = {key for text in texts for key in text.keys}
     # The faults of `codes` are reported when it is read to be described.
-    known = wanted & {record.key for _, record, _ in _records(codes, Rejects(None))}
+    records = [record for _, record, _ in _records(codes, Rejects(None))]
+    known = wanted & {record.key for record in records}
+    categories = wanted & (spelled_categories(records).keys() - known)
     chosen: dict[str, str] = {}
     for row, keys, text in texts:
         found = [key for key in keys if key in known]
         if not found:
             rejects.add(own, row.line, "unknown code", f"{codes.name} holds none of {', '.join(keys)}", row.text)
-        elif len(found) > 1:
-            reason = f"may be {' or '.join(found)}; add a column system or key"
+        elif len(found) + len(above := [key for key in keys if key in categories]) > 1:
+            reason = f"may be {' or '.join([*found, *above])}; add a column system or key"
             rejects.add(own, row.line, "ambiguous code", reason, row.text)
         elif chosen.setdefault(found[0], text) != text:
             rejects.add(own, row.line, "duplicate code", f"{found[0]} already has another text", row.text)

@@ -5,7 +5,6 @@ of them is evidence: where every code fits one system and a good part of them fi
 system. So is a name: of a table of MIMIC, or of the column of codes. What a row, its edition or the user names wins.
 """
 
-import bisect
 import collections
 import re
 from collections.abc import Mapping
@@ -44,17 +43,8 @@ class Decision(NamedTuple):
 
 
 def systems_knowing(tokenizer: MedTokTokenizer, text: str) -> frozenset[str]:
-    """Return the code systems that know a bare code, as a code or as a category of codes."""
-    index = tokenizer.index
-    known = {index.system_of(row) for row in index.candidates(text)}
-    for system, code in index.wellformed(text):
-        if system in ICD_SYSTEMS and system not in known:
-            # Keys are sorted, so that the codes of a category follow its own place.
-            prefix = f"{system}/{code}"
-            place = bisect.bisect_left(range(len(index.key)), prefix, key=lambda row: index.key[row].as_py())
-            if place < len(index.key) and index.key[place].as_py().startswith(prefix):
-                known.add(system)
-    return frozenset(known)
+    """Return the code systems that know a bare code, as a code, a category or a code of an earlier edition."""
+    return tokenizer.index.systems_knowing(text)
 
 
 class NameHint(NamedTuple):

@@ -131,6 +131,18 @@ def test_missing_columns_and_files(codes):
         run(codes)
 
 
+def test_a_bare_category_of_another_system_replaces_nothing(codes):
+    """7895 is ascites, the category of 789.51 in ICD-9-CM, and a fixation of a femur among the procedures."""
+    lines = ["ICD9CM,789.51,Malignant ascites,", "ICD9Proc,78.95,Insertion of stimulator into femur,"]
+    codes.write_text("system,code,description,attributes\n" + "\n".join(lines) + "\n")
+    rows, counts, rejects = run(codes, write_own(codes, "code,description\n7895,Ascites\n789.51,mine\n"))
+    assert ["ICD9Proc", "78.95", "Insertion of stimulator into femur"] in rows
+    assert ["ICD9CM", "789.51", "mine"] in rows
+    assert counts.own == 1
+    assert rejects.counts == {("own.csv", "ambiguous code"): 1}
+    assert "may be ICD9Proc/78.95 or ICD9CM/789.5" in codes.with_name("rejects.csv").read_text()
+
+
 @pytest.mark.integration
 def test_command_line(codes):
     output = codes.with_name("processed_descriptions.csv")
