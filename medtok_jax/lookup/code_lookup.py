@@ -5,6 +5,8 @@ This file imports only numpy, as it lies in every tokenizer directory.
 
 import contextlib
 import dataclasses
+import inspect
+import os
 import warnings
 from collections.abc import Sequence
 
@@ -273,7 +275,7 @@ class CodeLookup:
             f"{count:,} of {len(codes):,} codes are unknown and {outcome}: {named}{more}; this tokenizer has tokens for"
             f" {self.config.codes:,} of the {self.config.known_codes:,} codes of its systems.",
             UnknownCodeWarning,
-            stacklevel=5,
+            stacklevel=_level_of_caller(),
         )
 
     def _tokens_of(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -284,6 +286,14 @@ class CodeLookup:
         ids[unknown] = self.config.special_tokens["[UNK]"]
         weights[unknown] = len(self.config.bounds) / self.tokens_per_code
         return ids, weights
+
+
+def _level_of_caller() -> int:
+    """Return the `stacklevel` with which the function that calls this one warns of the line outside of this folder."""
+    folder, level, frame = os.path.dirname(__file__), 0, inspect.currentframe().f_back
+    while frame is not None and os.path.dirname(frame.f_code.co_filename) == folder:
+        level, frame = level + 1, frame.f_back
+    return level + 1
 
 
 def _check_fallback(fallback: str | None) -> None:
