@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from medtok_jax.lookup.batch_encoding import as_list, groups_of, is_list
+from medtok_jax.lookup.batch_encoding import as_list, as_token_ids, groups_of, is_list
 from medtok_jax.lookup.code_index import AMBIGUOUS, UNKNOWN, CodeIndex, UnknownCodeError, is_missing
 from medtok_jax.lookup.code_names import shown
 from medtok_jax.lookup.code_tokens import CodeTokens
@@ -161,21 +161,22 @@ class CodeLookup:
             weights: weights of the tokens; None to weigh all tokens alike, those of the codes too.
 
         Raises:
-            InputError: there are not as many weights as ids.
+            InputError: there are not as many weights as ids, or an id is no number.
         """
-        ids = np.asarray(token_ids, np.int64).reshape(-1)
-        known = (ids >= 0) & (ids < self.config.codebook_size)
+        ids = as_token_ids(token_ids)
+        known = np.array([0 <= number < self.config.codebook_size for number in ids], bool)
         shares = None
         if weights is not None:
             shares = np.asarray(weights, np.float32).reshape(-1)
             if len(shares) != len(ids):
                 raise InputError(f"There are {len(shares)} weights for {len(ids)} tokens; give one for each.")
             shares = shares[known]
-        return self.similarity.describe(*best(*self.similarity.overlap(ids[known], shares), k))
+        tokens = np.array([number for number, kept in zip(ids, known, strict=True) if kept], np.int64)
+        return self.similarity.describe(*best(*self.similarity.overlap(tokens, shares), k))
 
     def nearest_codes(self, token_ids: Sequence[int], k: int = 1) -> list[list[Neighbor]]:
         """Return `nearest` for each code of a sequence of tokens, leaving out special tokens."""
-        groups = groups_of([int(number) for number in token_ids], self.tokens_per_code, self.config.special_tokens)
+        groups = groups_of(as_token_ids(token_ids), self.tokens_per_code, self.config.special_tokens)
         return [self.nearest(group, k) for group in groups]
 
     def neighbors(

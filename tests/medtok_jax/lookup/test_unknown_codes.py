@@ -74,9 +74,7 @@ def test_the_warning_says_how_many_codes_there_are(tmp_path):
     assert (sampled.config.codes, sampled.config.known_codes) == (len(KEYS), len(KEYS) + 1)
     _, (sentence,) = warned(lambda: sampled(["E11.8", "N18"]))
     assert sentence.endswith("'E11.8', 'N18'; this tokenizer has tokens for 19 of the 20 codes of its systems.")
-    with pytest.raises(
-        UnknownCodeError, match=r"ICD10CM/E11\.8 has no tokens: this tokenizer holds 19 of the 20 codes"
-    ):
+    with pytest.raises(UnknownCodeError, match=r"ICD10CM/E11\.8 has no tokens: .* holds 19 of the 20 codes"):
         sampled.encode("E11.8")
 
 
@@ -96,8 +94,8 @@ def test_codes_left_out(tokenizer):
     cls, sep = tokenizer.cls_token_id, tokenizer.sep_token_id
     assert found.input_ids[0] == [cls, *known, sep]
     assert told == [
-        "3 of 6 codes are unknown and left out: 'nonsense', 'E11.8'; this tokenizer has tokens for 19 of the 19 codes of"
-        " its systems."
+        "3 of 6 codes are unknown and left out: 'nonsense', 'E11.8'; this tokenizer has tokens for 19 of the 19 codes"
+        " of its systems."
     ]
     # A visit of nothing but such codes is left out as an empty one is.
     visits = [["E11.9"], ["nonsense"], ["E10.9", "E11.8"]]
@@ -134,5 +132,5 @@ def test_a_code_of_several_systems_is_always_an_error(tokenizer, errors):
         lambda: tokenizer([["E11.9"], ["0010"]], errors=errors),
         lambda: tokenizer.encode_patients([[["E11.9"], ["0010"]]], errors=errors),
     ):
-        with pytest.raises(AmbiguousCodeError, match="ICD9CM/001.0, ICD9Proc/00.10"):
+        with pytest.raises(AmbiguousCodeError, match=r"ICD9CM/001\.0, ICD9Proc/00\.10"):
             call()
