@@ -141,7 +141,7 @@ class MedTokTokenizer(CodeLookup, PreTrainedTokenizer):
         """
         if pair is not None:
             raise InputError("A pair of texts is not supported; give a list of codes.")
-        if text in self._added_tokens_encoder:
+        if isinstance(text, str) and text in self._added_tokens_encoder:
             return [text]
         ids = self.look_up(text, system, **options).ids.tolist()
         if add_special_tokens:
