@@ -11,7 +11,7 @@ _PUBLIC = {
     "CodeTokens": "lookup.code_tokens",
     "Neighbor": "lookup.similarity",
     "UnknownCodeError": "lookup.code_index",
-    "UnknownCodeWarning": "lookup.tokenization_medtok",
+    "UnknownCodeWarning": "lookup.code_lookup",
     "AmbiguousCodeError": "lookup.code_index",
     "NewCode": "inference.new_codes",
 }

@@ -6,6 +6,7 @@ file imports only numpy, as it lies in every tokenizer directory.
 """
 
 import dataclasses
+import operator
 from collections.abc import Sequence
 
 import numpy as np
@@ -169,6 +170,22 @@ def as_list(value: object) -> list:
         if hasattr(value, name):
             return list(getattr(value, name)())
     raise InputError(f"Codes must be a list or an array, not {shown(value)}.")
+
+
+def as_token_ids(value: object) -> list[int]:
+    """Return the token ids of a sequence, or a single one, as a list of int.
+
+    Raises:
+        InputError: they are not whole numbers.
+    """
+    numbers = as_list(value) if is_list(value) else [value]
+    for number in numbers:
+        if isinstance(number, bool) or not hasattr(number, "__index__"):
+            raise InputError(f"A token id must be a whole number, not {shown(number)}.")
+    try:
+        return [operator.index(number) for number in numbers]
+    except TypeError as error:
+        raise InputError(f"Token ids must be whole numbers ({error}).") from error
 
 
 def lay_out(

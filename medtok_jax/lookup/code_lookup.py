@@ -5,12 +5,14 @@ This file imports only numpy, as it lies in every tokenizer directory.
 
 import contextlib
 import dataclasses
+import inspect
+import os
 import warnings
 from collections.abc import Sequence
 
 import numpy as np
 
-from medtok_jax.lookup.batch_encoding import as_list, groups_of, is_list
+from medtok_jax.lookup.batch_encoding import as_list, as_token_ids, groups_of, is_list
 from medtok_jax.lookup.code_index import AMBIGUOUS, UNKNOWN, CodeIndex, UnknownCodeError, is_missing
 from medtok_jax.lookup.code_names import shown
 from medtok_jax.lookup.code_tokens import CodeTokens
@@ -159,21 +161,22 @@ class CodeLookup:
             weights: weights of the tokens; None to weigh all tokens alike, those of the codes too.
 
         Raises:
-            InputError: there are not as many weights as ids.
+            InputError: there are not as many weights as ids, or an id is no number.
         """
-        ids = np.asarray(token_ids, np.int64).reshape(-1)
-        known = (ids >= 0) & (ids < self.config.codebook_size)
+        ids = as_token_ids(token_ids)
+        known = np.array([0 <= number < self.config.codebook_size for number in ids], bool)
         shares = None
         if weights is not None:
             shares = np.asarray(weights, np.float32).reshape(-1)
             if len(shares) != len(ids):
                 raise InputError(f"There are {len(shares)} weights for {len(ids)} tokens; give one for each.")
             shares = shares[known]
-        return self.similarity.describe(*best(*self.similarity.overlap(ids[known], shares), k))
+        tokens = np.array([number for number, kept in zip(ids, known, strict=True) if kept], np.int64)
+        return self.similarity.describe(*best(*self.similarity.overlap(tokens, shares), k))
 
     def nearest_codes(self, token_ids: Sequence[int], k: int = 1) -> list[list[Neighbor]]:
         """Return `nearest` for each code of a sequence of tokens, leaving out special tokens."""
-        groups = groups_of([int(number) for number in token_ids], self.tokens_per_code, self.config.special_tokens)
+        groups = groups_of(as_token_ids(token_ids), self.tokens_per_code, self.config.special_tokens)
         return [self.nearest(group, k) for group in groups]
 
     def neighbors(
@@ -273,7 +276,7 @@ class CodeLookup:
             f"{count:,} of {len(codes):,} codes are unknown and {outcome}: {named}{more}; this tokenizer has tokens for"
             f" {self.config.codes:,} of the {self.config.known_codes:,} codes of its systems.",
             UnknownCodeWarning,
-            stacklevel=5,
+            stacklevel=_level_of_caller(),
         )
 
     def _tokens_of(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -284,6 +287,14 @@ class CodeLookup:
         ids[unknown] = self.config.special_tokens["[UNK]"]
         weights[unknown] = len(self.config.bounds) / self.tokens_per_code
         return ids, weights
+
+
+def _level_of_caller() -> int:
+    """Return the `stacklevel` with which the function that calls this one warns of the line outside of this folder."""
+    folder, level, frame = os.path.dirname(__file__), 0, inspect.currentframe().f_back
+    while frame is not None and os.path.dirname(frame.f_code.co_filename) == folder:
+        level, frame = level + 1, frame.f_back
+    return level + 1
 
 
 def _check_fallback(fallback: str | None) -> None:

@@ -26,6 +26,7 @@ from medtok_jax.lookup.batch_encoding import (
     Grouping,
     Layout,
     as_list,
+    as_token_ids,
     group_codes,
     group_patients,
     is_list,
@@ -140,7 +141,7 @@ class MedTokTokenizer(CodeLookup, PreTrainedTokenizer):
         """
         if pair is not None:
             raise InputError("A pair of texts is not supported; give a list of codes.")
-        if text in self._added_tokens_encoder:
+        if isinstance(text, str) and text in self._added_tokens_encoder:
             return [text]
         ids = self.look_up(text, system, **options).ids.tolist()
         if add_special_tokens:
@@ -361,10 +362,12 @@ class MedTokTokenizer(CodeLookup, PreTrainedTokenizer):
         Args:
             token_ids: T ids for each code, with special tokens in between.
             skip_special_tokens: whether to leave out special tokens, `[UNK]` too.
+
+        Raises:
+            InputError: an id is no number.
         """
-        ids = as_list(token_ids) if is_list(token_ids) else [token_ids]
-        if any(is_list(row) for row in ids):
-            return [self.decode(row, skip_special_tokens) for row in ids]
+        if is_list(token_ids) and any(is_list(row) for row in as_list(token_ids)):
+            return self.batch_decode(token_ids, skip_special_tokens)
         words, group = [], []
         unknown, codebook = self._ids["[UNK]"], self.config.codebook_size
 
@@ -374,8 +377,7 @@ class MedTokTokenizer(CodeLookup, PreTrainedTokenizer):
                 words.extend([found[0].key] if found else [] if skip_special_tokens else ["[UNK]"])
                 group.clear()
 
-        for number in ids:
-            number = int(number)
+        for number in as_token_ids(token_ids):
             if 0 <= number < codebook or number == unknown:
                 group.append(number)
                 if len(group) == self.tokens_per_code:
@@ -392,7 +394,8 @@ class MedTokTokenizer(CodeLookup, PreTrainedTokenizer):
 
     def batch_decode(self, sequences, skip_special_tokens: bool = False, **_) -> list[str]:
         """Decode each row; see `decode`."""
-        return [self.decode(row, skip_special_tokens) for row in as_list(sequences)]
+        rows = as_list(sequences) if is_list(sequences) else [sequences]
+        return [self.decode(row, skip_special_tokens) for row in rows]
 
     def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, ...]:
         """Copy the table and the other files of the directory that are here, and return their paths."""

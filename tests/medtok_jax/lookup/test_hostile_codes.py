@@ -12,6 +12,9 @@ from medtok_jax import MedTokTokenizer
 from preprocessing.common.errors import InputError
 from tests.helpers.small_tokenizer import KEYS, K, make_tokens, write
 
+# Unknown codes are warned of in one line; see `test_unknown_codes`.
+pytestmark = pytest.mark.filterwarnings("ignore::medtok_jax.UnknownCodeWarning")
+
 WIDTH = 4 * K
 ROW = {key: row for row, key in enumerate(KEYS)}
 IDS = make_tokens().ids
@@ -100,26 +103,42 @@ def test_many_codes_equal_one_by_one(tokenizer, codes):
         try:
             wanted.append(tokenizer.encode(code))
         except InputError as error:
-            wanted.append(None if "several systems" in str(error) else np.full(WIDTH, tokenizer.unk_token_id))
+            wanted.append(None if "several systems" in str(error) else [tokenizer.unk_token_id] * WIDTH)
     try:
         found = tokenizer(codes)
     except InputError as error:
         one_sentence(error)
         assert any(ids is None for ids in wanted)
     else:
-        np.testing.assert_array_equal(found.input_ids, np.array(wanted, np.int32).reshape(-1, WIDTH))
+        assert found.input_ids == wanted
 
 
-@given(codes=nested, fallback=st.sampled_from([None, "ancestors"]), padding=st.booleans())
-def test_anything_nested(tokenizer, codes, fallback, padding):
+@given(
+    codes=nested,
+    fallback=st.sampled_from([None, "ancestors"]),
+    padding=st.booleans(),
+    errors=st.sampled_from([None, "raise", "unk", "skip"]),
+    method=st.sampled_from(["__call__", "encode_patients", "encode_patient"]),
+)
+def test_anything_nested(tokenizer, codes, fallback, padding, errors, method):
     try:
-        found = tokenizer(codes, fallback=fallback, padding=padding)
+        found = getattr(tokenizer, method)(codes, fallback=fallback, padding=padding, errors=errors)
     except InputError as error:
         one_sentence(error)
     else:
-        for ids in [found.input_ids] if isinstance(found.input_ids, np.ndarray) else found.input_ids:
-            assert ids.dtype == np.int32
-            assert ids.size == 0 or (ids.min() >= 0 and ids.max() < tokenizer.vocab_size)
+        rows = found.input_ids
+        for ids in rows if rows and isinstance(rows[0], list) else [rows]:
+            assert all(type(number) is int and 0 <= number < tokenizer.vocab_size for number in ids)
+
+
+@given(codes=st.lists(texts, max_size=4), system=st.one_of(st.none(), things, st.lists(st.one_of(names, things))))
+def test_anything_as_systems(tokenizer, codes, system):
+    try:
+        found = tokenizer(codes, system=system)
+    except InputError as error:
+        one_sentence(error)
+    else:
+        assert len(found.input_ids) == len(codes)
 
 
 @pytest.mark.parametrize(
@@ -130,13 +149,18 @@ def test_a_megabyte(tokenizer, text):
     with pytest.raises(InputError) as told:
         tokenizer.look_up(text, fallback="ancestors")
     one_sentence(told.value)
-    assert (tokenizer([text, "E11.9"]).input_ids[0] == tokenizer.unk_token_id).all()
+    assert tokenizer([text, "E11.9"]).input_ids[0] == [tokenizer.unk_token_id] * WIDTH
     with pytest.raises(InputError):
         tokenizer.look_up("E11.9", text)
 
 
 @given(
-    name=st.sampled_from(["encode_many", "decode", "embed", "neighbors", "tokenize", "__contains__"]),
+    name=st.sampled_from(
+        [
+            *("encode_many", "decode", "batch_decode", "nearest", "nearest_codes", "embed", "neighbors", "tokenize"),
+            *("encode", "look_up", "describe", "__contains__"),
+        ]
+    ),
     value=st.one_of(nested, st.lists(st.integers(-2, 50), max_size=20)),
 )
 def test_every_method(tokenizer, name, value):
