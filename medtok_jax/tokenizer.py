@@ -43,12 +43,14 @@ class MedTokTokenizer(tokenization_medtok.MedTokTokenizer):
             prefer: see the class of `tokenization_medtok`.
             verify: whether to read all files and compare their sha256.
             revision: branch, tag or commit on the hub.
-            **options: fields of `PreTrainedTokenizer`, such as `padding_side`.
+            **options: fields of `PreTrainedTokenizer`, such as `padding_side`; and for the hub those of
+                `snapshot_download`: `token`, `cache_dir`, `local_files_only`, `force_download`.
 
         Raises:
             InputError: there is no tokenizer, its files are damaged or of different tokenizers, or its version differs.
         """
-        path = hub.resolve_tokenizer(name_or_path, revision)
+        of_hub = {name: options.pop(name) for name in hub.OPTIONS if name in options}
+        path = hub.resolve_tokenizer(name_or_path, revision, **of_hub)
         directory = TokenizerDirectory.read(path, verify=verify)
         given = options if prefer is None else {**options, "prefer": prefer}
         tokenizer = super().from_pretrained(str(path), **given)
@@ -64,17 +66,36 @@ class MedTokTokenizer(tokenization_medtok.MedTokTokenizer):
         left_out = ("directory", "new_code_encoder")
         return {name: value for name, value in super().__getstate__().items() if name not in left_out}
 
-    def save_pretrained(self, save_directory: str | Path, **options) -> None:
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        legacy_format: bool | None = None,
+        filename_prefix: str | None = None,
+        push_to_hub: bool = False,
+        **kwargs,
+    ) -> tuple[str, ...]:
         """Copy the directory, with the settings of this tokenizer: its order of preference and added tokens.
+
+        Args:
+            save_directory: the directory, which appears when it is complete. In the directory of this tokenizer only
+                the settings are written.
+            legacy_format, filename_prefix, push_to_hub, **kwargs: see `PreTrainedTokenizer`.
+
+        Returns:
+            The paths of the files.
 
         Raises:
             InputError: `save_directory` cannot be written, or exists and is not a tokenizer directory.
         """
-        source, path = self.directory.path, Path(save_directory)
-        if path.exists() and path.resolve() == source.resolve():
-            return
+        path = Path(save_directory)
+        given = kwargs | {"legacy_format": legacy_format, "filename_prefix": filename_prefix}
+        if push_to_hub:
+            given |= {"push_to_hub": True, "repo_id": kwargs.get("repo_id", path.name)}
+        if path.exists() and path.resolve() == self.directory.path.resolve():
+            return super().save_pretrained(str(path), **given)
         with tokenizer_directory.replacing(path) as folder:
-            super().save_pretrained(str(folder), **options)
+            written = super().save_pretrained(str(folder), **given)
+        return tuple(str(path / Path(file).relative_to(folder)) for file in written)
 
     def look_up(
         self,

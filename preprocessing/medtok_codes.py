@@ -36,7 +36,7 @@ from preprocessing.dataset.beam import BeamPipeline, beam_examples
 from preprocessing.dataset.build_lock import only_builder, quiet_tfds, writable
 from preprocessing.dataset.examples import examples, open_plan, write_plan
 from preprocessing.dataset.inputs import check_source, read_source, source_files
-from preprocessing.dataset.name import NAME, DatasetOptions, parse_name
+from preprocessing.dataset.name import EMBEDDED, NAME, DatasetOptions, parse_name
 from preprocessing.dataset.splits import SPLITS
 from preprocessing.graph.knowledge_graph import KnowledgeGraph
 
@@ -44,6 +44,10 @@ _DESCRIPTIONS = {
     "icd": """\
 Medical codes of ICD-10-CM, ICD-10-PCS, ICD-9-CM and ICD-9-CM procedures with their descriptions and hub-capped 2-hop
 subgraphs of a knowledge graph: code hierarchies, GEM crosswalks, tabular notes and the Human Phenotype Ontology.""",
+    "icd_ndc": """\
+Medical codes of ICD-10-CM, ICD-10-PCS, ICD-9-CM, ICD-9-CM procedures and the National Drug Code directory with their
+descriptions and hub-capped 2-hop subgraphs of a knowledge graph: code hierarchies, GEM crosswalks, tabular notes, the
+Human Phenotype Ontology, and ingredients and pharmacologic classes of drugs.""",
     "primekg": """\
 Medical codes of all code systems with their descriptions and hub-capped 2-hop subgraphs of PrimeKG around the nodes
 that they are linked to.""",
@@ -174,10 +178,10 @@ def prepare(
     interrupted one. Of several processes that ask for the same data set, one builds and the others wait.
 
     Args:
-        name: `medtok_codes/icd`, `medtok_codes/primekg` or `medtok_codes/release`, with options (`dataset/name.py`).
+        name: `medtok_codes/icd`, `icd_ndc`, `primekg` or `release`, with options (`dataset/name.py`).
         data_dir: TFDS data directory; None takes the default of TFDS.
         progress: whether to show a progress bar while building.
-        source_dir: directory of the files to build from (`dataset.inputs.FILES`); not for `icd`.
+        source_dir: directory of the files to build from (`dataset.inputs.FILES`); not for `icd` and `icd_ndc`.
         beam: options to build with Apache Beam; None builds in this process.
 
     Raises:
@@ -233,7 +237,7 @@ def open_prepared(name: str = f"{NAME}/icd", data_dir: str | os.PathLike | None 
     path = dataset_path(name, data_dir)
     if not path.exists():
         where = "" if data_dir is None else f" --data_dir={data_dir}"
-        files = "" if parse_name(name).source == "icd" else " --source_dir=DIR"
+        files = "" if parse_name(name).source in EMBEDDED else " --source_dir=DIR"
         raise InputError(
             f"there is no data set {name} in {path.parents[2]}; "
             f"build it with: python -m preprocessing.medtok_codes --codes={name}{files}{where}"

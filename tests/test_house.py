@@ -2,11 +2,14 @@
 
 import ast
 import itertools
+import sys
 from pathlib import Path
 
 import networkx as nx
 import pytest
 
+from medtok_jax.lookup import code_files
+from medtok_jax.lookup.config import CODE_FILE
 from tests.helpers.paths import ROOT
 
 # From the ground up; configurations are read by the library and by the judges of its results.
@@ -20,14 +23,12 @@ BELOW = {
 }
 MOST_MODULES = 17
 MOST_LINES = 450
-# Each stands alone in one file, because it travels with the tokenizer or the model that it opens.
-STAND_ALONE = {
-    "medtok_jax/convert/huggingface/tokenization_medtok.py",
-    "medtok_jax/convert/pytorch/modeling_medtok.py",
-}
+# It stands alone in one file, because it travels with the model that it opens.
+STAND_ALONE = {"medtok_jax/convert/pytorch/modeling_medtok.py"}
 IMPORTERS = {"import_module", "__import__"}
-# These import by a name that is no literal: the public names of the library, loaded late, and packages of extras.
-BY_STRING = {"medtok_jax", "preprocessing.common.extras"}
+# These import by a name that is no literal: the public names of the library, loaded late, packages of extras, and the
+# code of a tokenizer directory that was just written, which is no module of the house.
+BY_STRING = {"medtok_jax", "preprocessing.common.extras", "medtok_jax.convert.huggingface.convert"}
 # It is copied into the package of ETHOS and imports its neighbors there.
 COPIED = {"medtok_jax.convert.ethos.files.stages"}
 # Packages of JAX, which `medtok_jax.lookup` must run without.
@@ -163,6 +164,16 @@ def test_lookup_needs_no_jax(found):
     start = [name for name in found if name.startswith("medtok_jax.lookup")]
     assert start
     assert {name for name in reached(start, found) if name.split(".")[0] in JAX} == set()
+
+
+def test_the_code_of_a_tokenizer_directory_needs_nothing_else(found):
+    """It imports itself, numpy, transformers and, for tensors, torch; `code_files` names all of its files."""
+    start = f"medtok_jax.lookup.{Path(CODE_FILE).stem}"
+    others = {name.split(".")[0] for module in code_files.MODULES for name in found[module] - set(code_files.MODULES)}
+    assert others - sys.stdlib_module_names == {"numpy", "transformers", "torch"}
+    edges = nx.DiGraph((a, b) for a, b in file_edges(found))
+    assert nx.descendants(edges, start) | {start} == set(code_files.MODULES)
+    assert len(set(code_files.names())) == len(code_files.MODULES)
 
 
 def test_the_ground_floor_needs_no_jax(found):

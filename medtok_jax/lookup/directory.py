@@ -7,7 +7,7 @@
     tokenization_medtok.py    the tokenizer, and the files that it imports; run by `trust_remote_code=True` alone
     embeddings.safetensors    optional: `embeddings` [rows, E, d] float16 before quantization, rows as in the table
 
-It may hold more files, which look-up does not need. The metadata of each safetensors file above holds the same
+It may hold more files, which look-up does not need. The metadata of each safetensors file above hold the same
 `identity`, a digest of the tokens, by which a file of another tokenizer is recognized without reading all of it.
 """
 
@@ -131,7 +131,8 @@ def write(path: Path, tokens: Tokens, metadata: dict, add: Callable[[Path], obje
     with replacing(Path(path)) as folder:
         arrays, systems = _to_arrays(tokens)
         header = json.dumps({"format_version": 1, IDENTITY: identity, "systems": systems})
-        (folder / TABLE).write_bytes(save(arrays, {"medtok": header, IDENTITY: identity}))
+        # One entry only, as several are written in an order that changes from time to time.
+        (folder / TABLE).write_bytes(save(arrays, {"medtok": header}))
         if tokens.embeddings is not None:
             half = {"embeddings": tokens.embeddings.astype(np.float16)}
             (folder / EMBEDDING_FILE).write_bytes(save(half, {IDENTITY: identity}))
@@ -323,6 +324,11 @@ def _check_table(tokens: TokenTable, config: TokenizerConfig) -> None:
         raise ValueError(f"it belongs to another tokenizer than {CONFIG}")
     if len(tokens) != config.rows:
         raise ValueError(f"it holds {len(tokens):,} rows where {CONFIG} lists {config.rows:,}")
+    is_code = tokens.arrays["kind"] == KINDS.index("code")
+    if (int(is_code[: len(tokens)].sum()), int(is_code.sum())) != (config.codes, config.known_codes):
+        raise ValueError(f"it does not hold the {config.codes:,} of {config.known_codes:,} codes that {CONFIG} lists")
+    if sum(config.systems.values()) != config.codes:
+        raise ValueError(f"{CONFIG} lists {config.systems} for {config.codes:,} codes")
     if tokens.ids.shape[1] != config.tokens_per_code:
         raise ValueError(f"it holds {tokens.ids.shape[1]} tokens a code where {CONFIG} lists {config.tokens_per_code}")
     if tokens.codebook.shape != (config.codebook_size, config.embedding_dim):

@@ -15,18 +15,21 @@ PATTERNS = (
     *(CONFIG, TABLE, "tokenizer_config.json", "embeddings.safetensors", "model.safetensors", "model_config.json"),
     *("graph/*", *code_files.names()),
 )
+# Options of a download, by their names in transformers and `snapshot_download`.
+OPTIONS = ("token", "cache_dir", "local_files_only", "force_download")
 # A folder of this name, in a work directory or a package, is the tokenizer.
 FOLDER = "tokenizer"
 _NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
-def resolve_tokenizer(name_or_path: str | Path, revision: str | None = None) -> Path:
+def resolve_tokenizer(name_or_path: str | Path, revision: str | None = None, **options) -> Path:
     """Return the directory of a tokenizer, downloading it if `name_or_path` is a name on the hub.
 
     Args:
         name_or_path: an existing directory, or the work directory of a training run, whose `tokenizer` is opened; else
             the name of an installed package that holds one; else `OWNER/NAME` on the hub.
         revision: branch, tag or commit on the hub.
+        **options: of the download, see `OPTIONS`.
 
     Raises:
         InputError: `name_or_path` is none of these, or the download failed.
@@ -45,7 +48,7 @@ def resolve_tokenizer(name_or_path: str | Path, revision: str | None = None) -> 
     if package := _in_package(name_or_path):
         return package
     if "/" in name_or_path and is_hub_name(name_or_path):
-        return download(name_or_path, PATTERNS, what="tokenizer", revision=revision)
+        return download(name_or_path, PATTERNS, what="tokenizer", revision=revision, **options)
     raise InputError(
         f"{name_or_path!r} is not a directory, nor an installed package with a tokenizer, nor OWNER/NAME on the Hugging"
         " Face hub; training writes a tokenizer to WORKDIR/tokenizer."
@@ -73,7 +76,13 @@ def is_hub_name(text: str) -> bool:
 
 
 def download(
-    name: str, patterns: Iterable[str], *, what: str, setting: str = "the name", revision: str | None = None
+    name: str,
+    patterns: Iterable[str],
+    *,
+    what: str,
+    setting: str = "the name",
+    revision: str | None = None,
+    **options,
 ) -> Path:
     """Download files from the Hugging Face hub and return the directory in its cache that holds them.
 
@@ -83,6 +92,7 @@ def download(
         what: word for what is downloaded, for the message.
         setting: what the user has to correct where the name is wrong, for the message.
         revision: branch, tag or commit on the hub.
+        **options: of the download, see `OPTIONS`.
 
     Raises:
         InputError: the name does not exist, or the hub cannot be reached.
@@ -90,7 +100,7 @@ def download(
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns), **options))
     # Across its versions the client lets through its own errors and those of two HTTP libraries, with no common base.
     except Exception as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".: ")

@@ -27,6 +27,9 @@ _CHUNK = 1 << 16
 # Excel writes `sep=;` above the header.
 _EXCEL = re.compile(r'"?sep=([,;\t|])"?', re.IGNORECASE)
 _OPEN = "unexpected end of data"
+# A line with none of these characters, and shorter than a value may be, is split at its separators.
+_SPECIAL = re.compile('["\0\r]')
+_LONGEST = csv.field_size_limit()
 
 
 class TextHeader(NamedTuple):
@@ -66,21 +69,28 @@ def read_rows(path: Path, columns: Mapping[str, str | None], bar: tqdm, *, keep:
         names, separator, first_row = _header(lines, columns, path)
         picked = pick_columns(names, columns, path)
         places = {kind: names.index(name) for kind, name in picked.items()}
-        header = None if first_row is not None else picked["code"]
         unique = unique_names(names)
+        code = unique[places["code"]]
+        width = len(names)
+        header = None if first_row is not None else picked["code"]
         if first_row is not None:
             lines.put_back(first_row)
         for number in itertools.count(1):
             text = lines.next_row()
             if text is None:
                 break
-            cells, problem = _cells(text, separator, len(names), lines)
+            if _SPECIAL.search(text) is None and len(text) < _LONGEST:
+                cells = text.split(separator)
+                problem = None if len(cells) == width else _wrong_width(cells, width)
+            else:
+                cells, problem = _cells(text, separator, width, lines)
             if problem is not None:
                 yield RawRow(number, problem=problem)
                 continue
-            others = dict(zip(unique, map(_decoded, cells), strict=True)) if keep else {}
+            others = {}
             if keep:
-                del others[unique[places["code"]]]
+                others = dict(zip(unique, map(_decoded, cells), strict=True))
+                del others[code]
             found = {kind: cells[place] for kind, place in places.items()}
             if "description" in found:
                 found["description"] = _decoded(found["description"])
@@ -111,7 +121,7 @@ class _Lines:
 
     def next_row(self) -> str | None:
         """Return the next line that is not empty, or None at the end of the file."""
-        while (text := self._next()) is not None:
+        while (text := self._waiting.popleft() if self._waiting else self._read()) is not None:
             self.number += 1
             if text not in ("", _END_OF_FILE):
                 return text
@@ -137,9 +147,6 @@ class _Lines:
         for _ in range(count):
             self._waiting.popleft()
         self.number += count
-
-    def _next(self) -> str | None:
-        return self._waiting.popleft() if self._waiting else self._read()
 
     def _read(self) -> str | None:
         raw = next(self._lines, None)
@@ -203,9 +210,11 @@ def _cells(text: str, separator: str, width: int, lines: _Lines) -> tuple[list[s
         cells = _joined(text, separator, width, lines)
         if cells is None:
             return [], f"a quotation mark is not closed in line {lines.number} of the file"
-    if len(cells) != width:
-        return [], f"the row has {len(cells)} cells where the header has {width}"
-    return cells, None
+    return cells, None if len(cells) == width else _wrong_width(cells, width)
+
+
+def _wrong_width(cells: Sequence[str], width: int) -> str:
+    return f"the row has {len(cells)} cells where the header has {width}"
 
 
 def _joined(text: str, separator: str, width: int, lines: _Lines) -> list[str] | None:
@@ -244,7 +253,7 @@ def _is_row(text: str, separator: str, width: int) -> bool:
 
 
 def _split(text: str, separator: str) -> list[str]:
-    if "\r" in text or len(text) > csv.field_size_limit():
+    if "\r" in text or len(text) > _LONGEST:
         return next(csv.reader((text,), delimiter=separator, strict=True))
     return split_values(text, separator, quoted=True)
 

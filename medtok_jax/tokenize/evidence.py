@@ -73,13 +73,12 @@ def edition_of_header(header: str | None) -> frozenset[str] | None:
     return frozenset(named) if named and set(named) <= set(ICD_SYSTEMS) else None
 
 
-def decide(scope: Scope, known: Mapping[frozenset[str], int], unknown: int, hint: NameHint | None) -> Decision:
+def decide(scope: Scope, known: Mapping[frozenset[str], int], hint: NameHint | None) -> Decision:
     """Decide what the codes of a file may belong to that name no system, or several.
 
     Args:
         scope: the systems that these codes name, such as both of ICD-9; None if they name none.
-        known: number of distinct codes by the systems of `scope` that know them.
-        unknown: number of codes that none of them knows.
+        known: number of distinct codes by the systems of `scope` that know them; what no system knows says nothing.
         hint: what the names of the file and its column say.
     """
     codes = collections.Counter({systems: count for systems, count in known.items() if systems})
@@ -107,7 +106,7 @@ def decide(scope: Scope, known: Mapping[frozenset[str], int], unknown: int, hint
         return Decision(frozenset({system}), _sentence(why))
     alone = codes[frozenset({system})]
     told = f"{of} are read as {system}: all {codes.total():,} known ones fit it, {alone:,} of them no other system"
-    return Decision(frozenset({system}), _sentence(f"{told} ({unknown:,} rows are unknown)" if unknown else told))
+    return Decision(frozenset({system}), _sentence(told))
 
 
 def _common_system(codes: collections.Counter) -> str | None:

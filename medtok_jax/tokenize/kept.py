@@ -9,6 +9,7 @@ import pyarrow as pa
 
 # Whole numbers that a float, and a column of 64 bits, can hold.
 _EXACT, _LONGEST = 2**53, 2**63
+_ENCODER = json.JSONEncoder(allow_nan=False)
 
 
 class KeptColumn(NamedTuple):
@@ -55,10 +56,12 @@ class JsonTypes:
 
 def as_json(value: object) -> str:
     """Return a value as JSON; NaN is null, and what JSON has no type for is text."""
+    if isinstance(value, str):
+        return json.encoder.encode_basestring_ascii(value)
     try:
-        return json.dumps(value, allow_nan=False)
+        return _ENCODER.encode(value)
     except (ValueError, TypeError):
-        return json.dumps(_plain(value), allow_nan=False)
+        return _ENCODER.encode(_plain(value))
 
 
 def as_text(value: object) -> str:

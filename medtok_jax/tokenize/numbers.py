@@ -25,11 +25,11 @@ EDITIONS = {"9": "ICD9", "10": "ICD10"}
 
 def is_absent(value: object, *, zero: bool = False) -> bool:
     """Return whether a cell holds nothing: None, NaN, an empty text or a word for it; with `zero`, also 0 and 0.0."""
-    if value is None or value != value:
-        return True
     if isinstance(value, str):
         text = value.strip()
-        return text.upper() in _MISSING or (zero and _ZERO.fullmatch(text) is not None)
+        return text.upper() in _MISSING or (zero and text[:1] == "0" and _ZERO.fullmatch(text) is not None)
+    if value is None or value != value:
+        return True
     return zero and isinstance(value, (int, float)) and not isinstance(value, bool) and value == 0
 
 

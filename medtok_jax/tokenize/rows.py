@@ -66,13 +66,14 @@ def checked(raw: RawRow, *, whole_numbers: bool = False) -> CodeRow:
     row = CodeRow(raw.number, header=raw.header, others=raw.others, problem=raw.problem)
     if raw.problem:
         return row
-    row.system, row.problem = _text("system", raw.cells.get("system"))
-    if row.problem is None:
-        row.description, row.problem = _text("description", raw.cells.get("description"))
+    if "system" in raw.cells:
+        row.system, row.problem = _text("system", raw.cells["system"])
+    if row.problem is None and "description" in raw.cells:
+        row.description, row.problem = _text("description", raw.cells["description"])
     if row.problem is None:
         row.code, row.problem = _code(raw.cells.get("code"), whole_numbers)
-    if row.problem is None:
-        row.edition, row.problem = _edition(raw.cells.get("edition"))
+    if row.problem is None and "edition" in raw.cells:
+        row.edition, row.problem = _edition(raw.cells["edition"])
     if row.problem is None and raw.graph is not None:
         if isinstance(raw.graph, (dict, list)):
             row.graph = raw.graph

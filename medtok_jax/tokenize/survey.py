@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import functools
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,8 +17,8 @@ from medtok_jax.tokenize.systems import named_systems
 from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing.common.errors import InputError
 
-# Number of codes without an entry in the tokenizer that are remembered as such.
-_UNKNOWN_CACHED = 100_000
+# Number of distinct rows that are remembered as counted.
+_SEEN = 200_000
 
 
 @dataclasses.dataclass
@@ -77,12 +76,13 @@ def survey(
     types = JsonTypes()
     # Whether texts such as 4280.0 are numbers is known in the end: until then both readings are counted.
     readings = {whole: _Counts(tokenizer, system, whole) for whole in (False, True)}
+    seen = _Seen()
     header = None
     for raw in readers.read_raw(path, columns, keep=keep and fields is None, progress=progress):
         found.rows = raw.number
         types.add(raw.others)
         header = header or raw.header
-        if raw.problem is None:
+        if raw.problem is None and not seen.holds(raw):
             found.numbers.add(raw.cells.get("code"))
             for whole, counts in readings.items():
                 if not whole or found.numbers.may_be_whole:
@@ -92,7 +92,7 @@ def survey(
     found.fields = (types.fields() if fields is None else fields) if keep else []
     hint = evidence.hint_of(path, header)
     for scope, known in counts.known.items():
-        decision = evidence.decide(scope, known, counts.unknown[scope], hint)
+        decision = evidence.decide(scope, known, hint)
         found.decisions[scope] = decision
         if decision.why:
             found.notes.append(decision.why)
@@ -103,6 +103,29 @@ def survey(
             " --code_column to read it."
         )
     return found
+
+
+class _Seen:
+    """Remember rows whose code, system, edition and header are alike, of which only one is to be counted."""
+
+    def __init__(self):
+        self._cells: set[tuple] = set()
+
+    def holds(self, raw: RawRow) -> bool:
+        """Return whether a row was seen before, and remember it; the memory ends when it is full."""
+        get = raw.cells.get
+        code = get("code")
+        cells = (code, type(code), get("system"), get("edition"), raw.header)
+        try:
+            if cells in self._cells:
+                return True
+        except TypeError:
+            # A list or an object in place of a text is never a code.
+            return False
+        if len(self._cells) >= _SEEN:
+            self._cells.clear()
+        self._cells.add(cells)
+        return False
 
 
 class _Counts:
@@ -116,11 +139,10 @@ class _Counts:
 
     def __init__(self, tokenizer: MedTokTokenizer, system: str | None, whole_numbers: bool):
         self.known: dict[Scope, collections.Counter] = collections.defaultdict(collections.Counter)
-        self.unknown: collections.Counter = collections.Counter()
         self.lengths: dict[Scope, set[int]] = collections.defaultdict(set)
-        self._seen: dict[Scope, set[str]] = collections.defaultdict(set)
         self._tokenizer, self._system, self._whole_numbers = tokenizer, system, whole_numbers
-        self._knowing = functools.lru_cache(_UNKNOWN_CACHED)(functools.partial(evidence.systems_knowing, tokenizer))
+        # Known codes are few, however long the file is; others are not remembered.
+        self._counted: dict[Scope, set[str]] = collections.defaultdict(set)
 
     def add(self, raw: RawRow) -> None:
         """Count the code of one row."""
@@ -134,13 +156,11 @@ class _Counts:
         code = self._tokenizer.index.names.split(row.code)[1].upper()
         if is_digits(code):
             self.lengths[scope].add(len(code))
-        # Known codes are few, however long the file is; of others only the number of rows is counted.
-        if (scope is not None and len(scope) == 1) or code in self._seen[scope]:
+        if (scope is not None and len(scope) == 1) or code in self._counted[scope]:
             return
-        knowing = self._knowing(code)
+        knowing = evidence.systems_knowing(self._tokenizer, code)
         knowing = knowing if scope is None else knowing & scope
         if knowing:
-            self._seen[scope].add(code)
-        else:
-            self.unknown[scope] += 1
+            self._counted[scope].add(code)
+        # A code that no system knows says nothing, but its names are believed.
         self.known[scope][knowing] += 1

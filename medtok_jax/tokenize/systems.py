@@ -55,7 +55,8 @@ def choose_system(tokenizer: MedTokTokenizer, code: str, systems: Scope) -> str 
         if preferred:
             return preferred[0]
         bare = tokenizer.index.names.split(code)[1]
-        keys = [f"{system}/{bare}" for system in sorted(known)]
+        normal = dict(tokenizer.index.wellformed(code))
+        keys = [f"{system}/{normal.get(system, bare)}" for system in sorted(known)]
         raise AmbiguousCodeError(
             f"{shown(code)} is a code of several systems: {', '.join(keys)}; give one of these, or an order of"
             " preference.",

@@ -78,22 +78,25 @@ def _as_cells(tokens: CodeTokens) -> tuple[str, ...]:
     return tokens.key, tokens.source, " ".join(map(str, tokens.ids)), " ".join(map(str, tokens.weights))
 
 
-def _object(row: Written, kept: Sequence[KeptColumn]) -> str:
-    others = (
-        f", {json.dumps(column.written)}: {as_json(value)}" for column, value in zip(kept, row.others, strict=True)
-    )
-    return f'{{"row": {row.number}, "code": {json.dumps(row.code)}, {row.form}{"".join(others)}}}'
+def _object(row: Written, names: Sequence[str]) -> str:
+    """Return a row as a JSON object, with kept columns whose names are JSON already."""
+    others = "".join(f", {name}: {as_json(value)}" for name, value in zip(names, row.others, strict=True))
+    return f'{{"row": {row.number}, "code": {as_json(row.code)}, {row.form}{others}}}'
+
+
+def _json_names(kept: Sequence[KeptColumn]) -> list[str]:
+    return [json.dumps(column.written) for column in kept]
 
 
 @contextlib.contextmanager
 def _json_list(path: Path, width: int, kept: Sequence[KeptColumn]) -> Iterator[Callable]:
     with open(path, "w", encoding="utf-8") as file:
-        separator = "[\n"
+        separator, names = "[\n", _json_names(kept)
 
         def write(rows: list[Written]) -> None:
             nonlocal separator
             for row in rows:
-                file.write(f"{separator}{_object(row, kept)}")
+                file.write(f"{separator}{_object(row, names)}")
                 separator = ",\n"
 
         yield write
@@ -102,8 +105,9 @@ def _json_list(path: Path, width: int, kept: Sequence[KeptColumn]) -> Iterator[C
 
 @contextlib.contextmanager
 def _json_lines(path: Path, width: int, kept: Sequence[KeptColumn]) -> Iterator[Callable]:
+    names = _json_names(kept)
     with open(path, "w", encoding="utf-8") as file:
-        yield lambda rows: file.writelines(f"{_object(row, kept)}\n" for row in rows)
+        yield lambda rows: file.writelines(f"{_object(row, names)}\n" for row in rows)
 
 
 @contextlib.contextmanager

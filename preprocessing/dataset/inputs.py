@@ -1,8 +1,9 @@
-"""Read the knowledge graph, the codes and their nodes from one of the three sources of a data set.
+"""Read the knowledge graph, the codes and their nodes from one of the four sources of a data set.
 
 | source | codes | graph | subgraphs |
 |---|---|---|---|
 | `icd` | ICD systems, from Python packages | hierarchies, crosswalks, notes, HPO | hub-capped, 2 hops |
+| `icd_ndc` | the same and NDC | the same, and drugs with their ingredients and classes | hub-capped, 2 hops |
 | `primekg` | `processed_descriptions.csv` | PrimeKG: `graph/` | hub-capped, 2 hops of the nodes in `links/` |
 | `release` | `all_codes_mappings.parquet` | PrimeKG: `kg.csv` | its node lists, and all edges among them |
 
@@ -25,13 +26,15 @@ from preprocessing.common.checksums import sha256_of
 from preprocessing.common.errors import InputError
 from preprocessing.common.rejects import Rejects
 from preprocessing.common.text_tables import table
+from preprocessing.dataset.drugs import read_drugs
 from preprocessing.dataset.examples import anchor_lists, codes_table
 from preprocessing.dataset.known_codes import graph_categories, known_codes, spelled_categories, write_known_codes
-from preprocessing.dataset.name import ICD, NAME, PRIMEKG, RELEASE, DatasetOptions
+from preprocessing.dataset.name import EMBEDDED, ICD, ICD_NDC, NAME, PRIMEKG, RELEASE, DatasetOptions
 from preprocessing.dataset.release import FILE as RELEASE_FILE
 from preprocessing.dataset.release import Release, read_release
 from preprocessing.dataset.sample import sample
 from preprocessing.graph import icd_graph
+from preprocessing.graph.drug_graph import add_drugs
 from preprocessing.graph.holdout import hold_out, write_held_out
 from preprocessing.graph.knowledge_graph import KnowledgeGraph, from_facts, node_table
 from preprocessing.graph.names import normal_form
@@ -73,7 +76,7 @@ def check_source(name: str, options: DatasetOptions, source_dir: Path | None, da
         InputError: the data set needs a source directory and none is given, the given one lacks a file, or none is
             needed; the message gives the commands.
     """
-    if options.source == ICD:
+    if options.source in EMBEDDED:
         if source_dir is not None:
             raise InputError(f"{name} is built from Python packages; leave --source_dir={source_dir} out.")
         return
@@ -106,8 +109,8 @@ def read_source(options: DatasetOptions, source_dir: Path | None, folder: Path, 
     `folder` then holds the graph, `known_codes.parquet`, `report.json`, `holdout.parquet` if edges are held out, and
     `rejects.csv` if there is a source directory.
     """
-    if options.source == ICD:
-        return _icd(options, folder)
+    if options.source in EMBEDDED:
+        return _embedded(options, folder)
     folder.mkdir(parents=True, exist_ok=True)
     with Rejects(folder / "rejects.csv") as rejects:
         read = {PRIMEKG: _primekg, RELEASE: _release}[options.source]
@@ -124,8 +127,15 @@ def read_source(options: DatasetOptions, source_dir: Path | None, folder: Path, 
     return source
 
 
-def _icd(options: DatasetOptions, folder: Path) -> DatasetInputs:
+def _embedded(options: DatasetOptions, folder: Path) -> DatasetInputs:
     source = icd_graph.icd_facts(options.groups)
+    described = list(vocabulary())
+    counts = source.counts
+    if options.source == ICD_NDC:
+        found = read_drugs()
+        source = add_drugs(source, found.drugs)
+        described += found.records()
+        counts = counts | found.counts
     facts = source.facts
     keys = list(source.ids)
     held = {}
@@ -137,11 +147,11 @@ def _icd(options: DatasetOptions, folder: Path) -> DatasetInputs:
     if options.holdouts:
         write_held_out(folder / "holdout.parquet", held, keys)
     lists = [dict(zip(row.dtype.names, row.item(), strict=True)) for row in official_counts()]
-    known = known_codes(vocabulary(), graph_categories(graph.nodes), read_editions(), read_gem().pairs)
-    _write_report(folder, {"code_lists": lists, "counts": source.counts} | write_known_codes(folder, known))
-    records = sampled(vocabulary(), options)[0]
-    nodes, counts = anchor_lists(link_by_key(records, source.ids)[0])
-    codes = codes_table(records, nodes, counts, np.where(counts > 0, 0, -1))
+    known = known_codes(described, graph_categories(graph.nodes), read_editions(), read_gem().pairs)
+    _write_report(folder, {"code_lists": lists, "counts": counts} | write_known_codes(folder, known))
+    records = sampled(described, options)[0]
+    nodes, anchors = anchor_lists(link_by_key(records, source.ids)[0])
+    codes = codes_table(records, nodes, anchors, np.where(anchors > 0, 0, -1))
     return DatasetInputs(codes, _neighbors(graph, options, icd_graph.PRIORITY, icd_graph.FIRST_KEPT))
 
 

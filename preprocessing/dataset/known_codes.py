@@ -29,6 +29,7 @@ from preprocessing.codes import (
     ICD10CM,
     ICD10PCS,
     ICD_SYSTEMS,
+    NDC,
     SYSTEMS,
     CodeRecord,
     compact_code,
@@ -112,15 +113,16 @@ def _partners(crosswalk: Iterable[tuple[str, str, bool]], kinds: Mapping[str, ob
 
 
 def graph_categories(nodes: pa.Table) -> dict[str, str]:
-    """Return the names of the nodes of a graph that have the form of a code of an ICD system, by key.
+    """Return the names of the nodes of a graph that have the form of a code of ICD or NDC, by key.
 
-    Chapters and sections (`A00-A09`) have no such form. The nodes of codes are among them.
+    Chapters and sections (`A00-A09`) have no such form; products do (NDC of 9 digits). The nodes of codes are among
+    them.
     """
     columns = (nodes[name].to_pylist() for name in ("source", "source_id", "name"))
     return {
         f"{system}/{code}": name
         for system, code, name in zip(*columns, strict=True)
-        if system in ICD_SYSTEMS and (is_wellformed(system, code) or _is_table(system, code))
+        if system in (*ICD_SYSTEMS, NDC) and (is_wellformed(system, code) or _is_table(system, code))
     }
 
 

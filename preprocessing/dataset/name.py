@@ -3,14 +3,16 @@
 `medtok_codes/<source>`, where the source is
 
 - `icd`: the ICD code systems over the graph of their official files, from Python packages;
+- `icd_ndc`: the same and the drugs of FDA's National Drug Code directory, as a package ships it;
 - `primekg`: the codes of all code systems linked to PrimeKG, from files that `preprocessing.pipeline` made;
 - `release`: the authors' published codes with their neighborhoods in PrimeKG, from the files of the release;
 
 followed by any of these options, joined by `-`, each at most once except `holdout`:
 
-- `groups`: CCSR and CCS groups as nodes of the graph (labels of the evaluation, so off by default); `icd` only;
-- `holdout_<edge type>_<percent>_<name>`: holds out that part of the edge type, `holdout_gem_30_eval`; `icd` only; may
-  be given several times, for edge types that have no relation in common (`holdout_gem_30_eval-holdout_note_30_eval`);
+- `groups`: CCSR and CCS groups as nodes of the graph (labels of the evaluation, so off by default); only with ICD;
+- `holdout_<edge type>_<percent>_<name>`: holds out that part of the edge type, `holdout_gem_30_eval`; only with ICD;
+  may be given several times, for edge types that have no relation in common
+  (`holdout_gem_30_eval-holdout_note_30_eval`);
 - `nodes_<n>`: at most n nodes in a subgraph (64);
 - `hubs_<n>`: at most n neighbors offered by a node (16); not for `release`, which comes with its neighborhoods;
 - `sample_<n>`: n codes, the same as `data.sample_size=<n>` draws (`dataset/sample.py`). The graph is not sampled, so
@@ -23,12 +25,15 @@ import re
 from collections.abc import Iterable
 
 from preprocessing.common.errors import InputError
+from preprocessing.graph.drug_graph import DRUG_RELATIONS
 from preprocessing.graph.holdout import Holdout
 from preprocessing.graph.icd_graph import EDGE_TYPES
 
 NAME = "medtok_codes"
-ICD, PRIMEKG, RELEASE = "icd", "primekg", "release"
-SOURCES = (ICD, PRIMEKG, RELEASE)
+ICD, ICD_NDC, PRIMEKG, RELEASE = "icd", "icd_ndc", "primekg", "release"
+SOURCES = (ICD, ICD_NDC, PRIMEKG, RELEASE)
+# Sources that need no files, because Python packages hold them.
+EMBEDDED = (ICD, ICD_NDC)
 _FORMS = {
     "groups": re.compile(r"groups"),
     "holdout": re.compile(r"holdout_([a-z][a-z0-9_]*)_([0-9]{1,2})_([a-z0-9]+)"),
@@ -115,6 +120,9 @@ def parse_name(name: str) -> DatasetOptions:
     _check_holdouts(name, holdouts)
     if any(holdout.edge_type == "in_group" for holdout in holdouts) and "groups" not in values:
         raise InputError(f"{name!r} holds out edges to groups, but its graph has none; add the option 'groups'.")
+    drugs = [holdout.edge_type for holdout in holdouts if holdout.edge_type in DRUG_RELATIONS]
+    if drugs and source != ICD_NDC:
+        raise InputError(f"{name!r} holds out {drugs[0]!r}, but its graph has no drugs; '{NAME}/{ICD_NDC}' has them.")
     return DatasetOptions(
         source=source,
         groups="groups" in values,

@@ -18,6 +18,8 @@ Relations, as forward (source -> target) and reverse:
 | `gene_phenotype` | `gene_phenotype_of` | gene | phenotype | genes_to_phenotype.txt |
 | `gene_disease` | `gene_disease_of` | gene | disease | genes_to_phenotype.txt |
 | `in_group` | `group_member` | diagnosis | CCSR or CCS group | only with `groups` |
+| `has_ingredient` | `ingredient_of` | drug product | substance | only with drugs: `drug_graph` |
+| `in_drug_class` | `drug_class_member` | drug product | pharmacologic class | only with drugs |
 
 An *edge type* is a relation, or `gem`, which covers both crosswalk relations, or `note`, which covers the five notes.
 """
@@ -49,6 +51,8 @@ REVERSE = {
     "gene_phenotype": "gene_phenotype_of",
     "gene_disease": "gene_disease_of",
     "in_group": "group_member",
+    "has_ingredient": "ingredient_of",
+    "in_drug_class": "drug_class_member",
 }
 EDGE_TYPES = {
     "gem": ("gem_exact", "gem_approximate"),
@@ -62,6 +66,8 @@ PRIORITY = (
     "gem_exact_of",
     "gem_approximate",
     "gem_approximate_of",
+    "has_ingredient",
+    "in_drug_class",
     "in_group",
     "code_first",
     "use_additional",
@@ -84,6 +90,8 @@ PRIORITY = (
     "gene_phenotype_of",
     "gene_phenotype",
     "phenotype_child",
+    "ingredient_of",
+    "drug_class_member",
     "group_member",
 )
 # Relations whose targets an anchor keeps in front of all others: its parents and its crosswalk partners.

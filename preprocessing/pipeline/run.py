@@ -5,12 +5,12 @@ from pathlib import Path
 from rich.console import Console
 
 from preprocessing.common.errors import UserError
-from preprocessing.dataset.name import ICD, PRIMEKG, RELEASE, parse_name
+from preprocessing.dataset.name import ICD, ICD_NDC, PRIMEKG, RELEASE, parse_name
 from preprocessing.pipeline.plans import PipelineLayout, PipelineOptions, embedded_stages, full_stages, release_stages
 from preprocessing.pipeline.stages import Result, run_stages
 from preprocessing.stats.verification import check_table, read_checks
 
-_STAGES = {ICD: embedded_stages, PRIMEKG: full_stages, RELEASE: release_stages}
+_STAGES = {ICD: embedded_stages, ICD_NDC: embedded_stages, PRIMEKG: full_stages, RELEASE: release_stages}
 
 
 def run_pipeline(output: Path, name: str, asked: PipelineOptions, console: Console, only: list[str]) -> list[Result]:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from preprocessing.dataset.known_codes import KINDS
-from preprocessing.dataset.name import ICD
+from preprocessing.dataset.name import EMBEDDED
 from preprocessing.dataset.splits import SPLITS
 from preprocessing.graph.knowledge_graph import KnowledgeGraph
 from preprocessing.medtok_codes import fingerprint, graph_path, open_prepared, report_of
@@ -64,7 +64,7 @@ def code_table(columns: Columns) -> Table:
 
 def graph_table(columns: Columns, max_nodes: int, source: str) -> Table:
     """Return a table of the subgraphs of each system, counting an edge once rather than once per direction."""
-    if source == ICD:
+    if source in EMBEDDED:
         first = ("more than itself", columns.nodes > 1)
         others = [("linked to HPO", columns.links_hpo), ("HPO in reach", columns.has_hpo)]
     else:

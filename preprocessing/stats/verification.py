@@ -16,7 +16,7 @@ from rich.table import Table
 from preprocessing import primekg
 from preprocessing.codes import ATC, CPT4, ICD9CM, ICD9PROC, ICD10CM, ICD10PCS, NDC, RXNORM, SNOMED
 from preprocessing.common import atomic
-from preprocessing.dataset.name import ICD, PRIMEKG, RELEASE, DatasetOptions
+from preprocessing.dataset.name import EMBEDDED, ICD_NDC, PRIMEKG, RELEASE, DatasetOptions
 from preprocessing.dataset.splits import FRACTIONS, SPLITS
 from preprocessing.graph.knowledge_graph import KnowledgeGraph
 from preprocessing.stats.columns import Columns
@@ -72,7 +72,7 @@ def checks_of(options: DatasetOptions, columns: Columns, graph: KnowledgeGraph, 
     """
     checks = _systems(options, columns, report) + _codes(options, columns, report)
     checks += _splits(columns)
-    if options.source != ICD:
+    if options.source not in EMBEDDED:
         found = dict(zip(graph.node_types, np.bincount(graph.node_type_ids()).tolist(), strict=True))
         checks.append(_exactly("nodes of PrimeKG", sum(primekg.NODE_COUNTS.values()), sum(found.values())))
         checks.append(_exactly("node types of PrimeKG", len(primekg.NODE_COUNTS), len(found)))
@@ -84,10 +84,12 @@ def checks_of(options: DatasetOptions, columns: Columns, graph: KnowledgeGraph, 
 
 def _systems(options: DatasetOptions, columns: Columns, report: dict) -> list[Check]:
     counts = Counter(columns.system.tolist())
-    if options.source == ICD:
+    if options.source in EMBEDDED:
         expected = {(entry["system"],): entry["expected"] for entry in report["code_lists"]}
         # Today's ICD-10-CM adds codes to the list of the package.
         expected[(ICD10CM,)] += report["counts"]["icd10cm_codes_of_the_newer_list_only"]
+        if options.source == ICD_NDC:
+            expected[(NDC,)] = report["counts"]["ndc_codes"]
         tolerance = 0.0
     else:
         expected = PAPER_COUNTS
@@ -124,7 +126,7 @@ def _codes(options: DatasetOptions, columns: Columns, report: dict) -> list[Chec
     ]
     if options.sample is None:
         checks.append(_exactly("codes of the source files", read, total))
-    if options.source == ICD:
+    if options.source in EMBEDDED:
         checks.append(_exactly("codes with a graph", total, has_graph))
     else:
         expected = report["counts"]["codes_with_nodes"]

@@ -46,17 +46,19 @@ class Hub(http.server.BaseHTTPRequestHandler):
             self.send(json.dumps(info).encode(), "application/json", body)
         elif path.startswith(f"/{name}/resolve/") and path.split("/", 5)[-1] in files:
             self.send(files[path.split("/", 5)[-1]], "application/octet-stream", body)
+        elif path.startswith(f"/{name}/resolve/"):
+            self.send(b'{"error": "Entry not found"}', "application/json", body, missing="EntryNotFound")
         else:
-            self.send(b'{"error": "Repository not found"}', "application/json", body, status=404)
+            self.send(b'{"error": "Repository not found"}', "application/json", body, missing="RepoNotFound")
 
-    def send(self, content: bytes, kind: str, body: bool, status: int = 200) -> None:
-        self.send_response(status)
+    def send(self, content: bytes, kind: str, body: bool, missing: str = "") -> None:
+        self.send_response(404 if missing else 200)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))
         self.send_header("ETag", f'"{hashlib.sha1(content).hexdigest()}"')
         self.send_header("X-Repo-Commit", COMMIT)
-        if status == 404:
-            self.send_header("X-Error-Code", "RepoNotFound")
+        if missing:
+            self.send_header("X-Error-Code", missing)
         self.end_headers()
         if body:
             self.wfile.write(content)

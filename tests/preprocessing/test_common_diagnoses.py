@@ -11,9 +11,9 @@ from preprocessing.dataset.sample import HELD_FILE
 from tests.helpers.forked import run_module
 from tests.helpers.paths import SHARED
 
-# Stay 1 names hypertension twice, which counts once; 25000 is in two stays; 9999 is of no edition.
+# Stay 1 names hypertension twice, which counts once; 25000 is in two stays; 7806 is a category, not a code.
 MIMIC = 'row_id,subject_id,hadm_id,seq_num,icd9_code\n1,1,1,1,4019\n2,1,1,2,4019\n3,1,1,3,25000\n4,2,2,1,"25000"\n'
-MIMIC += "5,2,2,2,9999\n6,2,2,3,\n7,3,3,1,0010\n"
+MIMIC += "5,2,2,2,7806\n6,2,2,3,\n7,3,3,1,0010\n"
 EICU = "diagnosisid,patientunitstayid,diagnosisoffset,diagnosisstring,icd9code,diagnosispriority\n"
 EICU += '1,7,0,sepsis,"038.9, A41.9",Major\n2,8,0,sepsis,"038.9, A41.9",Other\n3,8,0,hypertension,"401.9, I10",Other\n'
 EICU += "4,9,0,unknown,,Other\n5,9,0,sepsis,A41.9,Primary\n"

@@ -47,7 +47,9 @@ def table(model):
 
 
 def test_what_is_dropped(model):
-    data, config, rows = model.inputs.data, model.config, np.array([3, 50, 7])
+    data, config = model.inputs.data, model.config
+    # Of few edges, chance may leave all.
+    rows = np.sort(np.argsort(data.table.num_edges, kind="stable")[-3:])
     textless = robustness.without_text(data, rows, config)
     for row in rows:
         states, _ = take(textless.cache.states, textless.cache.offsets, textless.text_id[[row]])

@@ -67,13 +67,52 @@ def open_tokenizer(name: str, endpoint: str, home: Path):
 
 
 @pytest.mark.integration
+def test_a_tokenizer_by_its_name_in_transformers(hub, tmp_path):
+    code = f"""
+from transformers import AutoTokenizer
+tokenizer = AutoTokenizer.from_pretrained({TOKENIZER!r}, trust_remote_code=True)
+print(type(tokenizer).__module__, *tokenizer.encode("E11.9"))
+"""
+    done = run_python(code, hub, tmp_path / "home")
+    assert done.returncode == 0, done.stderr
+    module, *ids = done.stdout.split()
+    assert module.startswith("transformers_modules.")
+    assert ids == [str(number) for number in make_tokens().ids[KEYS.index("ICD10CM/E11.9")]]
+
+
+def test_options_of_the_download(monkeypatch, tmp_path):
+    """Those of transformers reach the client of the hub, as does the revision, and not the tokenizer."""
+    asked = {}
+
+    def download(name, **options):
+        asked.update(options, name=name)
+        return write(tmp_path / "tok")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    opened = MedTokTokenizer.from_pretrained(
+        TOKENIZER, revision="v1", token="secret", cache_dir="here", local_files_only=True, padding_side="left"
+    )
+    assert opened.padding_side == "left"
+    assert len(asked.pop("allow_patterns")) > 3
+    assert asked == {
+        "name": TOKENIZER,
+        "revision": "v1",
+        "token": "secret",
+        "cache_dir": "here",
+        "local_files_only": True,
+    }
+    opened.save_pretrained(tmp_path / "copy")
+    assert "secret" not in (tmp_path / "copy" / "tokenizer_config.json").read_text()
+
+
+@pytest.mark.integration
 def test_a_tokenizer_by_its_name(hub, tokenizer, tmp_path):
     done = open_tokenizer(TOKENIZER, hub, tmp_path / "home")
     assert done.returncode == 0, done.stderr
     directory = Path(done.stdout.splitlines()[-1])
     assert directory.is_relative_to(tmp_path / "home")
     found = {p.relative_to(directory).as_posix(): p.read_bytes() for p in directory.rglob("*") if p.is_file()}
-    assert found == {name: content for name, content in tokenizer.items() if not name.endswith((".py", ".pkl"))}
+    assert found == {name: text for name, text in tokenizer.items() if name not in ("tokenizer.py", "weights.pkl")}
     opened = MedTokTokenizer.from_pretrained(directory)
     np.testing.assert_array_equal(opened.encode_many(KEYS), make_tokens().ids)
 

@@ -185,7 +185,7 @@ def test_two_columns_of_codes_are_told(tokenizer, tmp_path):
 
 def test_decisions():
     def decided(counts, scope=None, hint=None):
-        return decide(scope, {frozenset(systems): count for systems, count in counts.items()}, 0, hint).systems
+        return decide(scope, {frozenset(systems): count for systems, count in counts.items()}, hint).systems
 
     assert decided({("A",): 3, ("A", "B"): 9}) == {"A"}
     assert decided({("A",): 3, ("A", "B"): 10}) is None
@@ -200,7 +200,7 @@ def test_decisions():
     assert decided({("A", "B"): 100}, scope=frozenset({"A", "B"}), hint=hint) == {"A"}
     assert decided({("A", "B"): 8, ("B",): 2}, hint=hint) is None
     assert decided({("D",): 3}, scope=frozenset({"D", "E"}), hint=hint) == {"D"}
-    assert decide(None, {}, 0, None) == Decision(None)
+    assert decide(None, {}, None) == Decision(None)
 
 
 def test_names_of_files():
