@@ -16,6 +16,8 @@ import pyarrow as pa
 
 from medtok_jax.lookup.code_index import AmbiguousCodeError, CodeIndex, UnknownCodeError
 from medtok_jax.lookup.code_names import CodeNames
+from medtok_jax.lookup.directory import TokenizerDirectory
+from medtok_jax.lookup.token_table import KINDS
 from preprocessing import codes
 from preprocessing.common.atomic import write_json
 from preprocessing.common.errors import InputError
@@ -41,22 +43,34 @@ class CodeMapper:
     Args:
         keys: `SYSTEM/code` of every row of the table.
         unmapped: `keep`, `drop` or `unk`: how the caller treats codes without a row; recorded in the report.
+        kinds: kind of every row, see `token_table.KINDS`; None where all are codes.
 
     Raises:
         InputError: `unmapped` is none of these.
     """
 
-    def __init__(self, keys: Sequence[str] | np.ndarray | pa.Array, unmapped: str = "keep"):
+    def __init__(
+        self,
+        keys: Sequence[str] | np.ndarray | pa.Array,
+        unmapped: str = "keep",
+        kinds: Sequence[str] | None = None,
+    ):
         if unmapped not in UNMAPPED:
             raise InputError(f"unmapped is {unmapped!r}; it must be one of {', '.join(UNMAPPED)}.")
         self.unmapped = unmapped
         self.keys = [str(key) for key in (keys.to_pylist() if hasattr(keys, "to_pylist") else keys)]
+        self.kinds = [KINDS[0]] * len(self.keys) if kinds is None else list(kinds)
         self._index = CodeIndex.of_keys(self.keys)
         # All code systems are recognized, even those that the table has no codes of.
         self._names = CodeNames(list(codes.SYSTEMS))
         self._rows_of_keys = {key: row for row, key in enumerate(self.keys)}
         self._known: dict[str, tuple[int, str, str]] = {}
         self._seen: collections.Counter[str] = collections.Counter()
+
+    @classmethod
+    def of(cls, directory: TokenizerDirectory, unmapped: str = "keep") -> "CodeMapper":
+        """Return the mapper to the rows of a tokenizer directory."""
+        return cls(directory.table["key"], unmapped, directory.table["kind"].to_pylist())
 
     def rows(self, events: "pl.Series | np.ndarray") -> np.ndarray:
         """Return the row of each event's code, `[events]` int64, `MISSING` (-1) where it has none; count all events.
@@ -80,7 +94,8 @@ class CodeMapper:
         """Return the counts so far: a row for each code system, then one for each kind of other event.
 
         Columns: `kind` (`code` or `other`), `name` (the system, or the first part of another event's code), `events`,
-        `mapped`, `unmapped` (0 for other events, which are never looked up), `codes` (distinct), `codes_unmapped`,
+        `mapped`, and of these `to_category` and `to_retired` (to such rows of the table), `unmapped` (0 for other
+        events, which are never looked up), `codes` (distinct), `codes_unmapped`,
         `most_frequent_unmapped` (a list of up to 10 structs of `code` and `events`; for other events the most frequent
         ones).
         """
@@ -90,6 +105,10 @@ class CodeMapper:
                 "name": name,
                 "events": sum(count for _, _, _, count in found),
                 "mapped": sum(count for _, row, _, count in found if row >= 0),
+                **{
+                    f"to_{of}": sum(count for _, row, _, count in found if row >= 0 and self.kinds[row] == of)
+                    for of in KINDS[1:]
+                },
                 "unmapped": sum(count for _, row, _, count in found if row < 0) if kind == "code" else 0,
                 "codes": len(found),
                 "codes_unmapped": sum(row < 0 for _, row, _, _ in found) if kind == "code" else 0,
@@ -100,7 +119,7 @@ class CodeMapper:
             for (kind, name), found in self._grouped().items()
         ]
         listed = pl.List(pl.Struct({"code": pl.String, "events": pl.Int64}))
-        numbers = ("events", "mapped", "unmapped", "codes", "codes_unmapped")
+        numbers = ("events", "mapped", "to_category", "to_retired", "unmapped", "codes", "codes_unmapped")
         schema = {"kind": pl.String, "name": pl.String, **dict.fromkeys(numbers, pl.Int64)}
         return pl.DataFrame(rows, schema=schema | {"most_frequent_unmapped": listed})
 
@@ -134,7 +153,11 @@ class CodeMapper:
         for row in self.report().filter(pl.col("kind") == "code").iter_rows(named=True):
             most = row["most_frequent_unmapped"]
             example = f", most often {most[0]['code']} ({most[0]['events']:,} events)" if most else ""
-            share = f"{row['mapped']:,} of {row['events']:,} events are mapped ({row['mapped'] / row['events']:.1%})"
+            kinds = {"categories": row["to_category"], "codes of earlier editions": row["to_retired"]}
+            told = "".join(f", {count:,} of them to {kind}" for kind, count in kinds.items() if count)
+            share = (
+                f"{row['mapped']:,} of {row['events']:,} events are mapped ({row['mapped'] / row['events']:.1%}){told}"
+            )
             missing = f"{row['codes_unmapped']:,} of {row['codes']:,} codes are not{example}"
             lines.append(f"{row['name']}: {share}, {missing}")
         return "\n".join(lines)

@@ -93,7 +93,7 @@ def _write_vocabulary(folder: Path, codebook_size: int) -> None:
 
 
 def _write_data(request: Request, directory: TokenizerDirectory, folder: Path, size: ModelSize) -> EthosData:
-    mapper = CodeMapper(directory.table["key"], request.unmapped)
+    mapper = CodeMapper.of(directory, request.unmapped)
     if rewrite.is_tokenized(request.events):
         data = _rewrite(request.events, directory, mapper, folder, size)
     else:
