@@ -115,10 +115,12 @@ def load_module(folder: Path) -> ModuleType:
     writes = sys.dont_write_bytecode
     sys.dont_write_bytecode = True
     try:
-        spec = importlib.util.spec_from_loader(package, None, is_package=True)
-        root = importlib.util.module_from_spec(spec)
+        root = ModuleType(package)
         root.__path__ = [str(folder)]
         sys.modules[package] = root
-        return importlib.import_module(f"{package}.{Path(CODE_FILE).stem}")
+        spec = importlib.util.spec_from_file_location(f"{package}.{Path(CODE_FILE).stem}", folder / CODE_FILE)
+        module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
     finally:
         sys.dont_write_bytecode = writes
