@@ -1,5 +1,10 @@
 """The tokens of a whole vocabulary, from a run that was trained: against the model, interrupted, and of a sample."""
 
+import json
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -72,6 +77,36 @@ def test_the_directory_says_what_it_is(opened, trained):
 
 def without_text(table) -> int:
     return sum(f"{s} {c}" == d for s, c, d in zip(table.system, table.code, table.description, strict=True))
+
+
+# Nothing but transformers and numpy may be needed.
+OPEN_ALONE = """
+import sys
+for name in ("jax", "jaxlib", "flax", "medtok_jax", "preprocessing", "pyarrow", "torch"):
+    sys.modules[name] = None  # As if it were not installed.
+from transformers import AutoTokenizer
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1], trust_remote_code=True)
+keys = [tokenizer.key_at(row) for row in range(0, tokenizer.num_codes, 20)]
+print(tokenizer.encode_many(keys).tolist())
+print(tokenizer.embed(keys[0]).shape, tokenizer.encode_patient([keys[:2], keys[2:3]]).visit_ids[-1])
+"""
+
+
+def test_transformers_opens_the_very_directory_that_training_writes(trained, tmp_path):
+    before = {path: path.read_bytes() for path in trained.path.rglob("*") if path.is_file()}
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", OPEN_ALONE, str(trained.path)],
+        cwd=tmp_path,
+        env=os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    ids, shown = done.stdout.splitlines()
+    assert json.loads(ids) == trained.ids[::20].tolist()
+    assert shown == f"(4, {trained.config.embedding_dim}) 2"
+    assert {path: path.read_bytes() for path in trained.path.rglob("*") if path.is_file()} == before
 
 
 def test_embeddings_are_those_that_were_quantized(opened, tmp_path):
