@@ -26,9 +26,8 @@ MOST_LINES = 450
 # It stands alone in one file, because it travels with the model that it opens.
 STAND_ALONE = {"medtok_jax/convert/pytorch/modeling_medtok.py"}
 IMPORTERS = {"import_module", "__import__"}
-# These import by a name that is no literal: the public names of the library, loaded late, packages of extras, and the
-# code of a tokenizer directory that was just written, which is no module of the house.
-BY_STRING = {"medtok_jax", "preprocessing.common.extras", "medtok_jax.convert.huggingface.convert"}
+# These import by a name that is no literal: the public names of the library, loaded late, and packages of extras.
+BY_STRING = {"medtok_jax", "preprocessing.common.extras"}
 # It is copied into the package of ETHOS and imports its neighbors there.
 COPIED = {"medtok_jax.convert.ethos.files.stages"}
 # Packages of JAX, which `medtok_jax.lookup` must run without.

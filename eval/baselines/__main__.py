@@ -14,7 +14,7 @@ The command writes a folder that `eval.tokenization` and `eval.compare` read lik
 - `published`: MedTok with the settings of the published PyTorch code (`configs/published.py`).
 
 Rows are fitted to the training codes, texts are read from the text cache, and all codes of the data set are tokenized.
-Where the kind allows it, a code gets `--tokens` tokens, by default as many as with `configs/default.py` (4K).
+Where the kind allows it, a code gets `--tokens` tokens, by default as many as with `configs/default.py`.
 """
 
 from pathlib import Path

@@ -6,10 +6,11 @@ from pathlib import Path
 from absl import flags
 
 from configs import ablation, default
+from medtok_jax.regions import positions_of
 
 KINDS = ("raw_text", "text_vq", "kmeans_text", "wordpieces", "vqgraph", "random", "one_token", "published")
 DEFAULT_CODES = ablation.HELD_OUT
-SIZE, TOKENS = 12_000, 4 * default.get_config().model.num_top_k_tokens
+SIZE, TOKENS = 12_000, len(positions_of(default.get_config().model.num_top_k_tokens))
 
 
 def make(kind: str, codes, *, size: int = SIZE, tokens: int = TOKENS, seed: int = 0, steps: int = 0, **options):

@@ -48,6 +48,7 @@ class Representation:
         regions: name -> (first id, one past the last id) of each region of the codebook; empty for a single region.
         embeddings: names of the embeddings of a code, in the order of the columns of `tokens` and `vectors`, of which
             each has an equal share; empty for a single embedding.
+        token_bounds: the first and one past the last column of `tokens` of each embedding; empty for equal shares.
         region_of_embedding: name of each embedding -> its region.
         about: provenance, for the report. `data_set` (name and fingerprint) identifies the graph that was read; `graph`
             is False where none was read, so that no figure is marked as given by the graph.
@@ -63,6 +64,7 @@ class Representation:
     codebook: np.ndarray | None = None
     regions: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
     embeddings: tuple[str, ...] = ()
+    token_bounds: tuple[tuple[int, int], ...] = ()
     region_of_embedding: dict[str, str] = dataclasses.field(default_factory=dict)
     about: dict = dataclasses.field(default_factory=dict)
 
@@ -78,8 +80,16 @@ class Representation:
             raise InputError(f"{self.name} has neither tokens nor vectors, so there is nothing to evaluate.")
         if self.weights is not None and (self.tokens is None or self.weights.shape != self.tokens.shape):
             raise InputError(f"the weights of {self.name} must have the shape of its tokens, one for each token.")
+        if self.token_bounds and (
+            self.tokens is None
+            or len(self.token_bounds) != len(self.embeddings)
+            or self.token_bounds[-1][1] != self.tokens.shape[1]
+        ):
+            raise InputError(f"the tokens of {self.name} are not those of the columns {self.token_bounds}.")
         for name in ("tokens", "vectors"):
             array = getattr(self, name)
+            if name == "tokens" and self.token_bounds:
+                continue
             if array is not None and self.embeddings and array.shape[1] % len(self.embeddings):
                 raise InputError(
                     f"{self.name} has {array.shape[1]} columns of {name}, which cannot be split into equal shares of"
@@ -99,15 +109,18 @@ class Representation:
     @property
     def bounds(self) -> tuple[tuple[int, int], ...]:
         """Return the first and one past the last column of `tokens` of each embedding."""
-        share = self.tokens.shape[1] // len(self.embeddings)
-        return tuple((start, start + share) for start in range(0, self.tokens.shape[1], share))
+        return self.token_bounds or self._equal_shares(self.tokens)
+
+    def _equal_shares(self, array: np.ndarray) -> tuple[tuple[int, int], ...]:
+        share = array.shape[1] // len(self.embeddings)
+        return tuple((start, start + share) for start in range(0, array.shape[1], share))
 
     def part(self, name: str, embedding: str) -> np.ndarray:
         """Return the columns of the array `name` that belong to one embedding: `[n, share]`."""
         array = getattr(self, name)
-        share = array.shape[1] // len(self.embeddings)
-        start = self.embeddings.index(embedding) * share
-        return array[:, start : start + share]
+        bounds = self.bounds if name in ("tokens", "weights") else self._equal_shares(array)
+        start, stop = bounds[self.embeddings.index(embedding)]
+        return array[:, start:stop]
 
     def take(self, rows: np.ndarray) -> "Representation":
         """Return the representation of some rows, which must be in ascending order."""
@@ -128,7 +141,7 @@ class Representation:
             for name in ARRAYS:
                 if getattr(self, name) is not None:
                     np.save(folder / f"{name}.npy", getattr(self, name))
-            fields = ("name", "regions", "embeddings", "region_of_embedding", "about")
+            fields = ("name", "regions", "embeddings", "token_bounds", "region_of_embedding", "about")
             content = {"format_version": FORMAT_VERSION} | {name: getattr(self, name) for name in fields}
             (folder / FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         return directory
@@ -191,6 +204,7 @@ def from_tokenizer(directory: TokenizerDirectory, name: str) -> Representation:
         codebook=codebook,
         regions={region: config.regions.bounds(region) for region in REGIONS},
         embeddings=config.embeddings,
+        token_bounds=config.bounds,
         region_of_embedding={
             place.embedding: "shared" if place.region == "all" else place.region for place in config.positions
         },
@@ -211,6 +225,7 @@ def _load_saved(path: Path, name: str | None) -> Representation:
             descriptions=table["description"].to_numpy(),
             regions={region: tuple(bounds) for region, bounds in content["regions"].items()},
             embeddings=tuple(content["embeddings"]),
+            token_bounds=tuple(tuple(bounds) for bounds in content["token_bounds"]),
             region_of_embedding=content["region_of_embedding"],
             about=content["about"],
             **arrays,

@@ -21,9 +21,10 @@ def bags_of(representation: Representation, *, weighted: bool = True) -> sp.csr_
     weights = representation.weights if weighted else None
     weights = present.astype(np.float32) if weights is None else np.where(present, weights, 0).astype(np.float32)
     if representation.embeddings:
-        grouped = weights.reshape(len(weights), len(representation.embeddings), -1)
-        sums = grouped.sum(-1, keepdims=True)
-        weights = np.divide(grouped, sums, out=np.zeros_like(grouped), where=sums > 0).reshape(weights.shape)
+        for start, stop in representation.bounds:
+            part = weights[:, start:stop]
+            sums = part.sum(1, keepdims=True)
+            weights[:, start:stop] = np.divide(part, sums, out=np.zeros_like(part), where=sums > 0)
     counts = present.sum(1)
     offsets = np.concatenate([[0], np.cumsum(counts)])
     bags = sp.csr_array(

@@ -2,11 +2,12 @@
 
 import base64
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
 from medtok_jax.lookup.directory import TokenizerDirectory
-from medtok_jax.regions import EMBEDDINGS, REGION_OF_EMBEDDING, REGIONS, Regions
+from medtok_jax.regions import REGIONS, Position, Regions
 from medtok_jax.report.chapters import chapter_of
 from medtok_jax.report.codes import Selection
 
@@ -38,7 +39,7 @@ class RegionUse:
 
 
 def region_use(ids: np.ndarray, regions: Regions) -> list[RegionUse]:
-    """Return the use of each region by the tokens `[codes, 4K]` of all codes."""
+    """Return the use of each region by the tokens `[codes, T]` of all codes."""
     counts = np.bincount(ids.reshape(-1), minlength=regions.size)
     found = []
     for name in REGIONS:
@@ -69,22 +70,27 @@ def codes_of_tokens(ids: np.ndarray, size: int) -> np.ndarray:
 
 
 def alone(ids: np.ndarray) -> float:
-    """Return the share of codes whose tokens `[codes, 4K]` differ, as multisets, from those of every other code."""
+    """Return the share of codes whose tokens `[codes, T]` differ, as multisets, from those of every other code."""
     ordered = np.ascontiguousarray(np.sort(ids, axis=1))
     rows = ordered.view(np.dtype((np.void, ordered.itemsize * ordered.shape[1]))).reshape(-1)
     return float((np.unique(rows, return_counts=True)[1] == 1).sum() / len(rows))
 
 
-def main_region(ids: np.ndarray, weights: np.ndarray, codebook: np.ndarray) -> np.ndarray:
+def main_region(
+    ids: np.ndarray, weights: np.ndarray, codebook: np.ndarray, positions: Sequence[Position]
+) -> np.ndarray:
     """Return the region that contributes most to each code, `[codes]` uint8 indices into `REGIONS`.
 
     It is the region of the token that adds the longest vector: weight times norm of the codebook row. (Sums of weights
     do not distinguish regions, as the weights of every embedding have the same sum.)
     """
     part = np.abs(weights) * np.linalg.norm(codebook, axis=1)[ids]
-    embedding = part.argmax(1) // (ids.shape[1] // len(EMBEDDINGS))
-    region = np.array([REGIONS.index(REGION_OF_EMBEDDING[name]) for name in EMBEDDINGS], np.uint8)
-    return region[embedding]
+    return np.array([_region_number(place) for place in positions], np.uint8)[part.argmax(1)]
+
+
+def _region_number(place: Position) -> int:
+    """Return the position in `REGIONS` of a token's region; tokens of the whole codebook count as shared ones."""
+    return REGIONS.index("shared" if place.region == "all" else place.region)
 
 
 def tokens_on_map(regions: Regions) -> np.ndarray:
@@ -93,9 +99,9 @@ def tokens_on_map(regions: Regions) -> np.ndarray:
 
 
 def describe(directory: TokenizerDirectory, selection: Selection, method: str) -> dict:
-    """Return the figures of the vocabulary and the metadata of the tokenizer, ready for JSON."""
+    """Return the figures of the codes of the data set and the metadata of the tokenizer, ready for JSON."""
     config = directory.config
-    ids = directory.ids
+    ids = directory.ids[directory.codes]
     return {
         "name": directory.path.resolve().name,
         "identity": config.identity[:12],
@@ -113,7 +119,8 @@ def describe(directory: TokenizerDirectory, selection: Selection, method: str) -
         "perplexity": region_use(ids, Regions(0, 0, config.codebook_size))[-1].perplexity,
         "regions": [dataclasses.asdict(use) for use in region_use(ids, config.regions)],
         "embeddings": [
-            {"name": name.replace("_", " "), "region": REGIONS.index(REGION_OF_EMBEDDING[name])} for name in EMBEDDINGS
+            {"name": place.embedding.replace("_", " "), "region": _region_number(place)}
+            for place in (config.positions[start] for start, _ in config.bounds)
         ],
     }
 
@@ -139,7 +146,7 @@ def shown_codes(directory: TokenizerDirectory, rows: np.ndarray, points: np.ndar
         "chapters": [dataclasses.asdict(chapter) | {"system": systems.index(chapter.system)} for chapter in distinct],
         "system": _encode([systems.index(name) for name in text["system"]]),
         "chapter": _encode([distinct.index(chapter) for chapter in chapters]),
-        "region": _encode(main_region(ids, weights, directory.codebook)),
+        "region": _encode(main_region(ids, weights, directory.codebook, directory.config.positions)),
         "modalities": _encode(flags[0] + 2 * flags[1]),
         "ids": _encode(ids),
         "weights": _encode(weights),
@@ -153,7 +160,7 @@ def shown_tokens(directory: TokenizerDirectory, tokens: np.ndarray, points: np.n
 
     The number of codes is given for every token of the codebook, also for those that the map does not show.
     """
-    codes = codes_of_tokens(directory.ids, directory.config.codebook_size)
+    codes = codes_of_tokens(directory.ids[directory.codes], directory.config.codebook_size)
     return {"mapped": _encode(tokens), "points": _encode(points), "codes": _encode(codes)}
 
 

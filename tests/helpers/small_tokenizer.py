@@ -1,12 +1,13 @@
 """Write small tokenizer directories with real files and random tokens."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 
 from medtok_jax.lookup import directory
 from medtok_jax.lookup.directory import Tokens
-from medtok_jax.regions import EMBEDDINGS, REGION_OF_EMBEDDING, Regions, positions_of
+from medtok_jax.regions import EMBEDDINGS, REGION_OF_EMBEDDING, Position, Regions, positions_of
 
 K = 2
 REGIONS = Regions(text=12, graph=10, shared=14)
@@ -44,6 +45,22 @@ def make_tokens(keys=KEYS, *, seed: int = 0, kind: str = "top_k", embeddings: bo
         codebook=rng.normal(size=(REGIONS.size, DIM)).astype(np.float32),
         embeddings=rng.normal(size=(len(keys), 4, DIM)).astype(np.float32) if embeddings else None,
     )
+
+
+# The number of tokens and the region of each embedding of `write_uneven`.
+UNEVEN = {"text_specific": ("text", 1), "shared_first": ("shared", 3), "graph_specific": ("graph", 2)}
+
+
+def write_uneven(path: Path) -> Path:
+    """Write a directory of another quantizer: three embeddings of 1, 3 and 2 tokens, all of weight 1."""
+    positions = tuple(
+        Position(name, region, level) for name, (region, count) in UNEVEN.items() for level in range(count)
+    )
+    rng = np.random.default_rng(0)
+    ids = np.stack([rng.integers(*REGIONS.bounds(place.region), len(KEYS)) for place in positions], 1).astype(np.int32)
+    tokens = dataclasses.replace(make_tokens(), ids=ids, weights=np.ones(ids.shape, np.float32))
+    directory.write(path, tokens, about("residual") | {"positions": positions})
+    return path
 
 
 def about(kind: str = "top_k", prefer=()) -> dict:

@@ -140,7 +140,7 @@ def test_losses_fall(finished):
 @pytest.mark.integration
 def test_a_finished_run_is_not_trained_again(finished, config):
     workdir, summary = finished
-    table = workdir / "tokenizer" / "tokens.parquet"
+    table = workdir / "tokenizer" / "tokens.safetensors"
     before = (workdir / "metrics.jsonl").read_bytes(), table.stat().st_mtime_ns
     assert train.train_and_evaluate(config, workdir) == json.loads(json.dumps(summary))
     assert before == ((workdir / "metrics.jsonl").read_bytes(), table.stat().st_mtime_ns)

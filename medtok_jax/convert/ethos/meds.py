@@ -90,7 +90,7 @@ class Speller:
 
     Args:
         mapper: maps codes to rows of the tokenizer's table.
-        ids: `[codes, 4K]` int32 tokens of each row of the table.
+        ids: `[codes, T]` int32 tokens of each row of the table.
     """
 
     def __init__(self, mapper: CodeMapper, ids: np.ndarray):

@@ -1,6 +1,6 @@
 """Replace the ICD and ATC tokens of a tokenized ETHOS data set by MedTok tokens.
 
-The codes that ETHOS split are joined again (`codes`), and each is replaced by its 4K tokens. Patients, times, stays,
+The codes that ETHOS split are joined again (`codes`), and each is replaced by its tokens. Patients, times, stays,
 static data, interval estimates and quantiles do not change.
 """
 
@@ -29,7 +29,7 @@ class Rewriter:
         vocabulary: tokens by id, of the data set before it is rewritten.
         mapper: maps codes to rows of the tokenizer's table; its `unmapped` is the treatment of codes without a row:
             `keep` their tokens, `drop` them, or write one `unk`.
-        ids: `[codes, 4K]` int32 tokens of each row of the tokenizer's table.
+        ids: `[codes, T]` int32 tokens of each row of the tokenizer's table.
         titles: see `codes.category_titles`.
         codebook_size: N.
     """

@@ -6,6 +6,7 @@ import pytest
 
 from eval.common import representation
 from eval.common.representation import Representation
+from eval.quality.bags import bags_of
 from medtok_jax.lookup.directory import TokenizerDirectory
 from medtok_jax.lookup.similarity import Similarity
 from medtok_jax.regions import EMBEDDINGS
@@ -28,13 +29,44 @@ def test_a_tokenizer_directory(tmp_path, kind):
     rows = np.arange(len(found))
     assert found.name == "run"
     assert found.keys.tolist() == sorted(small_tokenizer.KEYS)
-    assert found.vectors == pytest.approx(Similarity(directory).quantized(rows).reshape(len(rows), -1))
+    assert found.vectors == pytest.approx(
+        Similarity(directory.tokens, directory.config.bounds).quantized(rows).reshape(len(rows), -1)
+    )
     assert found.unquantized == pytest.approx(directory.embeddings(rows).reshape(len(rows), -1))
     assert np.array_equal(found.tokens, directory.ids)
     assert found.num_ids == small_tokenizer.REGIONS.size
     start = EMBEDDINGS.index("text_cross") * small_tokenizer.K
     assert np.array_equal(found.part("tokens", "text_cross"), directory.ids[:, start : start + small_tokenizer.K])
     assert found.about["data_set"]["name"] == "medtok_codes/hand_made"
+
+
+def test_embeddings_of_different_lengths(tmp_path):
+    """Those of another quantizer: 1, 3 and 2 tokens; bags weigh each embedding alike."""
+    path = small_tokenizer.write_uneven(tmp_path / "tokenizer")
+    found, directory = representation.load(path), TokenizerDirectory.read(path)
+    assert found.embeddings == ("text_specific", "shared_first", "graph_specific")
+    assert found.bounds == ((0, 1), (1, 4), (4, 6))
+    assert np.array_equal(found.part("tokens", "shared_first"), directory.ids[:, 1:4])
+    assert found.part("weights", "graph_specific").shape == (len(found), 2)
+    assert found.part("vectors", "graph_specific") == pytest.approx(directory.codebook[directory.ids[:, 4:]].sum(1))
+    assert bags_of(found).sum(1) == pytest.approx(np.full(len(found), 3.0))
+    same(representation.load(found.save(tmp_path / "saved"), found.name), found)
+    for change in ({"token_bounds": ((0, 6),)}, {"token_bounds": ((0, 1), (1, 4), (4, 5))}, {"tokens": None}):
+        with pytest.raises(InputError, match="are not those of the columns"):
+            dataclasses.replace(found, weights=None, **change)
+
+
+def test_codes_that_are_not_in_the_data_set_are_left_out(tmp_path):
+    """Categories and codes of earlier editions are in no metric."""
+    tokens = small_tokenizer.make_tokens(embeddings=True)
+    tokens.strings["kind"] = np.array(["code", "category", "retired"] * 6 + ["code"])
+    path = small_tokenizer.write(tmp_path / "tokenizer", tokens)
+    found, order = representation.load(path), np.argsort(small_tokenizer.KEYS)
+    rows = [row for row in order if tokens.strings["kind"][row] == "code"]
+    assert found.keys.tolist() == [small_tokenizer.KEYS[row] for row in rows]
+    assert np.array_equal(found.tokens, tokens.ids[rows])
+    assert found.unquantized == pytest.approx(tokens.embeddings[rows].astype(np.float16).reshape(len(rows), -1))
+    assert found.descriptions.tolist() == [f"what {key} means" for key in found.keys]
 
 
 def test_saved_and_read_again(tmp_path):

@@ -52,7 +52,7 @@ def test_overlaps_of_a_tokenizer_against_those_of_the_library(tmp_path, weighted
     directory = TokenizerDirectory.read(small_tokenizer.write(tmp_path / "tok"))
     bags = bags_of(from_tokenizer(directory, "small"), weighted=weighted)
     everything = np.arange(directory.config.codes)
-    similarity = Similarity(directory)
+    similarity = Similarity(directory.tokens, directory.config.bounds)
     found = OverlapBlocks(bags, everything)(everything)
     for row in everything:
         weights = similarity.shares(directory.weights[row : row + 1])[0] if weighted else None

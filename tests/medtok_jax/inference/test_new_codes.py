@@ -4,13 +4,13 @@ import dataclasses
 import json
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
 from medtok_jax import config
 from medtok_jax.data import code_table
 from medtok_jax.inference import model_reader, model_writer
 from medtok_jax.inference.new_codes import NewCode, NewCodeEncoder
+from medtok_jax.lookup.directory import TokenizerDirectory
 from medtok_jax.regions import Regions
 from preprocessing import medtok_codes
 from preprocessing.common.errors import InputError
@@ -40,9 +40,9 @@ def codes(run_config):
 @pytest.fixture(scope="module")
 def written(finished_run):
     """Key -> token ids and weights, as the run wrote them."""
-    (path,) = finished_run[0].rglob("tokens.parquet")
-    rows = pq.read_table(path, columns=["key", "ids", "weights"]).to_pylist()
-    return {row["key"]: (row["ids"], row["weights"]) for row in rows}
+    directory = TokenizerDirectory.read(finished_run[0] / "tokenizer")
+    rows = zip(directory.table["key"].to_pylist(), directory.ids, directory.weights, strict=True)
+    return {key: (ids, weights) for key, ids, weights in rows}
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,10 @@
 """The tokens of a whole vocabulary, from a run that was trained: against the model, interrupted, and of a sample."""
 
+import json
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -7,11 +12,13 @@ from medtok_jax import MedTokTokenizer
 from medtok_jax.devices import sharding
 from medtok_jax.inference import vocabulary
 from medtok_jax.inference.trained import TrainedModel, open_trained
+from medtok_jax.lookup import code_files
 from medtok_jax.lookup.directory import TokenizerDirectory
+from medtok_jax.regions import positions_of
 from medtok_jax.tokenize import commands
 from medtok_jax.training import checkpoints
 
-LOOK_UP = ("tokens.parquet", "codebook.safetensors")
+LOOK_UP = ("tokens.safetensors", "tokenizer_config.json", *code_files.names())
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +37,8 @@ def test_the_table_equals_the_model_on_the_spot(opened, trained):
     """In other company than when the table was written: codes at random, and the last batch half empty."""
     inputs, state = opened.inputs, opened.state
     table = inputs.data.table
-    row_of = {key: row for row, key in enumerate(trained.table["key"].to_pylist())}
+    keys = trained.table["key"].to_pylist()
+    row_of = {keys[row]: row for row in trained.codes}
     order, size = np.random.default_rng(0).permutation(len(table)), inputs.batch_size
     seen = 0
     for start in range(0, len(order), size):
@@ -49,15 +57,18 @@ def test_the_table_equals_the_model_on_the_spot(opened, trained):
 
 def test_the_directory_says_what_it_is(opened, trained):
     table, config = opened.inputs.data.table, trained.config
-    rows = np.argsort(table.key)
+    rows, written = np.argsort(table.key), trained.table.take(trained.codes)
     for name in ("key", "system", "code", "description"):
-        assert trained.table[name].to_pylist() == getattr(table, name)[rows].tolist()
-    assert trained.table["has_graph"].to_pylist() == (table.num_nodes[rows] > 0).tolist()
-    assert sum(trained.table["has_text"].to_pylist()) == len(rows) - without_text(table)
+        assert written[name].to_pylist() == getattr(table, name)[rows].tolist()
+    assert written["has_graph"].to_pylist() == (table.num_nodes[rows] > 0).tolist()
+    assert sum(written["has_text"].to_pylist()) == len(rows) - without_text(table)
     splits = dict(zip(table.key, table.split, strict=True))
-    assert [("train", "validation", "test").index(s) for s in trained.table["split"].to_pylist()] == [
-        splits[key] for key in trained.table["key"].to_pylist()
+    assert [("train", "validation", "test").index(s) for s in written["split"].to_pylist()] == [
+        splits[key] for key in written["key"].to_pylist()
     ]
+    assert set(written["kind"].to_pylist()) == {"code"}
+    assert config.positions == positions_of(opened.config.model.num_top_k_tokens)
+    assert config.tokens_per_code == trained.ids.shape[1]
     np.testing.assert_array_equal(trained.codebook, opened.codebook())
     assert config.data_set == {"name": opened.config.data.name, "fingerprint": table.fingerprint}
     assert config.training["step"] == checkpoints.find(opened.workdir, prefer="best").step
@@ -68,19 +79,52 @@ def without_text(table) -> int:
     return sum(f"{s} {c}" == d for s, c, d in zip(table.system, table.code, table.description, strict=True))
 
 
+# Nothing but transformers and numpy may be needed.
+OPEN_ALONE = """
+import sys
+for name in ("jax", "jaxlib", "flax", "medtok_jax", "preprocessing", "pyarrow", "torch"):
+    sys.modules[name] = None  # As if it were not installed.
+from transformers import AutoTokenizer
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1], trust_remote_code=True)
+keys = [tokenizer.key_at(row) for row in range(0, tokenizer.num_codes, 20)]
+print(tokenizer.encode_many(keys).tolist())
+print(tokenizer.embed(keys[0]).shape, tokenizer.encode_patient([keys[:2], keys[2:3]]).visit_ids[-1])
+"""
+
+
+def test_transformers_opens_the_very_directory_that_training_writes(trained, tmp_path):
+    before = {path: path.read_bytes() for path in trained.path.rglob("*") if path.is_file()}
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", OPEN_ALONE, str(trained.path)],
+        cwd=tmp_path,
+        env=os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    ids, shown = done.stdout.splitlines()
+    assert json.loads(ids) == trained.ids[::20].tolist()
+    assert shown == f"(4, {trained.config.embedding_dim}) 2"
+    assert {path: path.read_bytes() for path in trained.path.rglob("*") if path.is_file()} == before
+
+
 def test_embeddings_are_those_that_were_quantized(opened, tmp_path):
     vocabulary.write_tokenizer(opened, tmp_path / "tok", embeddings=True, progress=False)
     tokenizer = MedTokTokenizer.from_pretrained(tmp_path / "tok")
     codes = tokenizer.directory.table["key"].to_pylist()
     before, after = (tokenizer.embed(codes, quantized=quantized) for quantized in (False, True))
     np.testing.assert_allclose(np.linalg.norm(before, axis=-1), 1.0, atol=2e-3)
-    regions, k = tokenizer.config.regions, tokenizer.config.num_top_k_tokens
-    for place, region in enumerate(("text", "graph", "shared", "shared")):
+    regions = tokenizer.config.regions
+    for place, (region, (first, end)) in enumerate(
+        zip(("text", "graph", "shared", "shared"), tokenizer.config.bounds, strict=True)
+    ):
         start, stop = regions.bounds(region)
-        similarity = before[:, place] @ tokenizer.directory.codebook[start:stop].T
+        k = end - first
+        similarity = before[:, place] @ tokenizer.codebook[start:stop].T
         # Half of the tokens are the nearest of half of the rows.
         nearest = start + np.argsort(-similarity[:, : (stop - start) // 2], axis=1)[:, : k // 2]
-        ids = tokenizer.directory.ids[:, place * k : place * k + k // 2]
+        ids = tokenizer.directory.ids[:, first : first + k // 2]
         # Half precision may swap rows that are equally near.
         assert np.mean([len(set(a) & set(b)) for a, b in zip(nearest, ids, strict=True)]) > 0.98 * (k // 2)
     cosine = (before * after).sum(-1) / np.linalg.norm(after, axis=-1) / np.linalg.norm(before, axis=-1)
@@ -138,4 +182,5 @@ def test_the_whole_vocabulary_of_a_run_on_a_sample(finished_run, trained, tmp_pa
     for name in LOOK_UP:
         assert (tmp_path / "tok" / name).read_bytes() == (trained.path / name).read_bytes()
     commands.verify(str(tmp_path / "tok"))
-    assert f"{trained.config.codes} codes in 2 files, all as they were written." in capsys.readouterr().out
+    rows, files = TokenizerDirectory.read(tmp_path / "tok").config.rows, len(code_files.names()) + 1
+    assert f"{rows:,} codes in {files} files, all as they were written." in capsys.readouterr().out

@@ -14,10 +14,10 @@ from medtok_jax.lookup import code_files, directory
 from medtok_jax.lookup.config import CODE_FILE, CONFIG
 from medtok_jax.lookup.directory import EMBEDDING_FILE, TRANSFORMERS_CONFIG, KnownCode, TokenizerDirectory
 from medtok_jax.lookup.token_table import TABLE
-from medtok_jax.regions import EMBEDDINGS, Position, Regions, positions_of
+from medtok_jax.regions import EMBEDDINGS, Regions, positions_of
 from preprocessing.common.checksums import sha256_of
 from preprocessing.common.errors import InputError
-from tests.helpers.small_tokenizer import KEYS, REGIONS, K, about, make_tokens, write
+from tests.helpers.small_tokenizer import KEYS, REGIONS, K, about, make_tokens, write, write_uneven
 
 
 @pytest.fixture
@@ -92,21 +92,14 @@ def test_the_directory_states_what_a_position_means(folder):
 
 def test_another_quantizer_changes_no_reader(tmp_path):
     """Embeddings of 1, 3 and 2 tokens, each from another region: look-up, batches, neighbors and decoding work."""
-    sizes = {"text_specific": ("text", 1), "shared_first": ("shared", 3), "graph_specific": ("graph", 2)}
-    positions = tuple(
-        Position(name, region, level) for name, (region, count) in sizes.items() for level in range(count)
-    )
-    rng = np.random.default_rng(0)
-    ids = np.stack([rng.integers(*REGIONS.bounds(place.region), len(KEYS)) for place in positions], 1).astype(np.int32)
-    tokens = dataclasses.replace(make_tokens(), ids=ids, weights=np.ones(ids.shape, np.float32))
-    directory.write(tmp_path / "tok", tokens, about("residual") | {"positions": positions})
-    tokenizer = MedTokTokenizer.from_pretrained(tmp_path / "tok")
+    tokenizer = MedTokTokenizer.from_pretrained(write_uneven(tmp_path / "tok"))
+    ids, codebook = tokenizer.directory.ids, tokenizer.codebook
     assert tokenizer.tokens_per_code == 6
     assert tokenizer.config.bounds == ((0, 1), (1, 4), (4, 6))
-    row = KEYS.index("ICD10CM/E11.9")
+    row = sorted(KEYS).index("ICD10CM/E11.9")
     assert tokenizer.encode("E11.9") == ids[row].tolist()
     assert [name.split("_")[0] for name in tokenizer.tokenize("E11.9")] == ["<text", *["<shared"] * 3, *["<graph"] * 2]
-    wanted = [tokens.codebook[ids[row, start:stop]].sum(0) for start, stop in ((0, 1), (1, 4), (4, 6))]
+    wanted = [codebook[ids[row, start:stop]].sum(0) for start, stop in ((0, 1), (1, 4), (4, 6))]
     np.testing.assert_allclose(tokenizer.embed("E11.9"), wanted, rtol=1e-6)
     assert tokenizer.embed(KEYS, pooled=True).shape == (len(KEYS), 4)
     assert tokenizer.nearest(ids[row].tolist())[0].score == pytest.approx(1.0)

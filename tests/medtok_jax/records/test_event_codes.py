@@ -110,8 +110,8 @@ def test_other_events_are_no_codes_and_listed_apart(mapper, code):
 def test_rows_are_those_of_the_tokenizer(tmp_path):
     """Against the tokenizer's own look-up, for every key in the spelling of MIMIC-IV's MEDS release."""
     tokenizer = MedTokTokenizer.from_pretrained(small_tokenizer.write(tmp_path / "tok"))
-    keys = tokenizer.index.key.to_pylist()
-    mapper = CodeMapper(tokenizer.index.key)
+    keys = tokenizer.index.key.to_list()
+    mapper = CodeMapper(tokenizer.directory.table["key"])
     kinds = {
         "ICD10CM": ("DIAGNOSIS", 10),
         "ICD9CM": ("DIAGNOSIS", 9),

@@ -10,14 +10,15 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from medtok_jax.regions import Regions
+from medtok_jax.lookup.directory import TokenizerDirectory
+from medtok_jax.regions import Regions, positions_of
 from medtok_jax.report import build, maps, page
 from medtok_jax.report import data as report_data
 from medtok_jax.report.codes import read_codes, sample_evenly, select
 from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing.common.errors import InputError
 from tests.helpers.forked import run_module
-from tests.helpers.small_tokenizer import KEYS, REGIONS, make_tokens, write
+from tests.helpers.small_tokenizer import KEYS, REGIONS, make_tokens, write, write_uneven
 
 HOSTILE = "</script><script>x</script><!-- \u2028\u2029 & \" ' <b> ${script} \x07"
 
@@ -65,7 +66,30 @@ def test_main_region_is_that_of_the_token_which_adds_most():
     ids = np.array([[0, 1, 2, 3], [0, 1, 3, 2]])
     # The long row of the graph region outweighs the heavier token of the text region, unless its weight is too small.
     weights = np.array([[0.9, 0.4, 0.5, 0.5], [0.5, 0.1, 0.2, 0.7]])
-    assert report_data.main_region(ids, weights, codebook).tolist() == [1, 2]
+    assert report_data.main_region(ids, weights, codebook, positions_of(1)).tolist() == [1, 2]
+
+
+def test_a_quantizer_with_embeddings_of_different_lengths(tmp_path):
+    directory = TokenizerDirectory.read(write_uneven(tmp_path / "tok"))
+    about = report_data.describe(directory, select(MedTokTokenizer.from_pretrained(tmp_path / "tok"), None, 9), "pca")
+    assert about["bounds"] == [[0, 1], [1, 4], [4, 6]]
+    assert [one["region"] for one in about["embeddings"]] == [0, 2, 1]
+    ids, weights = directory.ids, directory.weights
+    longest = (np.linalg.norm(directory.codebook, axis=1)[ids] * weights).argmax(1)
+    found = report_data.main_region(ids, weights, directory.codebook, directory.config.positions)
+    assert found.tolist() == [[0, 2, 2, 2, 1, 1][place] for place in longest]
+
+
+def test_only_codes_of_the_data_set_are_counted(tmp_path):
+    """Categories and codes of earlier editions are in no figure and in no sample."""
+    tokens = make_tokens()
+    tokens.strings["kind"] = np.array(["category" if key == "ICD10CM/E11" else "code" for key in KEYS])
+    tokens.ids[KEYS.index("ICD10CM/E11")] = tokens.ids[KEYS.index("ICD10CM/E11.9")]
+    tokenizer = MedTokTokenizer.from_pretrained(write(tmp_path / "tok", tokens))
+    selection = select(tokenizer, None, 99)
+    assert "ICD10CM/E11" not in [tokenizer.key_at(row) for row in selection.rows]
+    about = report_data.describe(tokenizer.directory, selection, "pca")
+    assert (about["vocabulary"], about["alone"]) == (len(KEYS) - 1, 1.0)
 
 
 def test_sample_takes_as_many_of_every_system():

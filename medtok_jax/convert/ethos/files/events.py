@@ -72,7 +72,7 @@ def spelled(code: pl.Expr) -> pl.Expr:
 def read_codes(path: str | Path) -> dict[str, list[str]]:
     """Read the tokens of each code from a Parquet or CSV file with the columns `code` and `tokens`.
 
-    `code` is `SYSTEM/code`; `tokens` are the ids of 4K rows of the codebook: a list, or in CSV numbers separated by
+    `code` is `SYSTEM/code`; `tokens` are the ids of rows of the codebook: a list, or in CSV numbers separated by
     blanks.
     """
     if str(path).endswith(".csv"):

@@ -46,7 +46,7 @@ def sentence(tokenizer, *codes, per_code=None):
     tokens = []
     for code in codes:
         if code in tokenizer:
-            ids = tokenizer.encode(code)
+            ids = tokenizer.look_up(code).ids
             tokens += [f"MEDTOK//{i}" for i in dict.fromkeys(ids[[0, 2, 4, 6, 1, 3, 5, 7]].tolist())][:per_code]
         else:
             tokens.append(code)

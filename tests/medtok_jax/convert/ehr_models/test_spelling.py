@@ -10,6 +10,7 @@ from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing.common.errors import InputError
 from preprocessing.meds.dataset import MedsDataset
 from tests.helpers import small_tokenizer
+from tests.helpers.small_tokenizer import K
 
 SPECIAL = ["PAD", "UNK"]
 
@@ -32,13 +33,12 @@ def spelled(of, key):
 @pytest.mark.parametrize("per_code", [0, 1, 3, 4, 99])
 def test_tokens_come_by_rank_then_embedding_and_once(tokenizer, visits, per_code):
     found = spelling.by_tokens(tokenizer, visits, special=SPECIAL, unknown=None, per_code=per_code)
-    k = tokenizer.config.num_top_k_tokens
     for key, row in zip(visits.key, visits.row, strict=True):
         if row < 0:
             assert spelled(found, visits.key == key) == [key]
             continue
         ids = tokenizer.encode(str(key))
-        order = [int(ids[embedding * k + rank]) for rank in range(k) for embedding in range(4)]
+        order = [ids[embedding * K + rank] for rank in range(K) for embedding in range(4)]
         wanted = list(dict.fromkeys(order))[: per_code or None]
         assert spelled(found, visits.key == key) == [f"MEDTOK//{number}" for number in wanted]
 

@@ -44,7 +44,7 @@ def whole(small_tokenizer_dir, small_meds, tmp_path_factory):
 def tokens_of(tokenizer, *codes):
     found = []
     for code in codes:
-        ids = tokenizer.encode(code)[[0, 2, 4, 6, 1, 3, 5, 7]].tolist() if code in tokenizer else [code]
+        ids = tokenizer.look_up(code).ids[[0, 2, 4, 6, 1, 3, 5, 7]].tolist() if code in tokenizer else [code]
         found += [f"MEDTOK//{i}" if isinstance(i, int) else i for i in dict.fromkeys(ids)]
     return found
 
