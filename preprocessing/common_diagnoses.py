@@ -26,8 +26,9 @@ from preprocessing.sources.icd import vocabulary
 
 COUNT = 200
 SOURCES = (
-    "MIMIC-III Clinical Database Demo v1.4, PhysioNet, doi:10.13026/C2HM2Q, Open Database License (ODbL) 1.0",
-    "eICU Collaborative Research Database Demo v2.0, PhysioNet, doi:10.13026/4mxk-na84, ODbL 1.0",
+    "MIMIC-III Clinical Database Demo 1.4, https://physionet.org/content/mimiciii-demo/1.4/, "
+    "Open Data Commons Open Database License (ODbL) 1.0",
+    "eICU Collaborative Research Database Demo 2.0, https://physionet.org/content/eicu-crd-demo/2.0/, ODbL 1.0",
 )
 RULE = "ranked by the number of stays that have the code, from both demos in turn; codes only, no counts"
 
