@@ -7,7 +7,7 @@ file imports only numpy, as it lies in every tokenizer directory.
 
 import dataclasses
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -147,6 +147,23 @@ def group_patients(patients: object) -> Grouping:
         raise InputError(f"Codes are nested more than three levels deep; give {_PATIENT_FORMS}.")
     sizes = np.array([len(visit) for visit in visits], np.int64)
     return Grouping(PATIENTS, flat, sizes, np.array([len(patient) for patient in visits_of], np.int64))
+
+
+def flat_systems(system: object, codes: Grouping, group: Callable[[object], Grouping]) -> object:
+    """Return the system of all codes, or a flat list of one for each where `system` is nested as the codes are.
+
+    Raises:
+        InputError: it is nested otherwise.
+    """
+    if not is_list(system):
+        return system
+    systems = group(system)
+    nested = systems.form > CODES
+    if nested and not all(
+        np.array_equal(getattr(systems, name), getattr(codes, name)) for name in ("visit_sizes", "sequence_sizes")
+    ):
+        raise InputError("The systems are nested otherwise than the codes; give one for each code.")
+    return systems.codes
 
 
 def _listed(value: object) -> list:

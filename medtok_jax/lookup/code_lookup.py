@@ -225,8 +225,10 @@ class CodeLookup:
         vectors = vectors.mean(1) if pooled else vectors
         return vectors[0] if single else vectors
 
-    def _rows(self, codes: list, system: object, errors: str, fallback: str | None) -> np.ndarray:
-        """Return the row of each code, `UNKNOWN` where it has none and `ADDED` for added tokens.
+    def _rows(
+        self, codes: list, system: object, errors: str, fallback: str | None, *, with_added: bool = False
+    ) -> np.ndarray:
+        """Return the row of each code, `UNKNOWN` where it has none and, `with_added`, `ADDED` for added tokens.
 
         Raises:
             UnknownCodeError, AmbiguousCodeError, InputError: see `__call__`.
@@ -237,7 +239,7 @@ class CodeLookup:
             raise InputError(f"errors is {errors!r}; it must be one of {', '.join(map(repr, ERRORS))}.")
         _check_fallback(fallback)
         system = as_list(system) if is_list(system) else system
-        added = self.added
+        added = self.added if with_added else {}
         if added:
             is_added = np.array([isinstance(code, str) and code in added for code in codes], bool)
             rows = self.index.find_many([None if a else c for a, c in zip(is_added, codes, strict=True)], system)

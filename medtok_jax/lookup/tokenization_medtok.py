@@ -27,6 +27,7 @@ from medtok_jax.lookup.batch_encoding import (
     Layout,
     as_list,
     as_token_ids,
+    flat_systems,
     group_codes,
     group_patients,
     is_list,
@@ -210,7 +211,7 @@ class MedTokTokenizer(CodeLookup, PreTrainedTokenizer):
         return self._encode_grouping(
             grouping,
             layout,
-            system=_flat_systems(system, text, group_codes),
+            system=flat_systems(system, grouping, group_codes),
             errors=errors,
             fallback=fallback,
             special=add_special_tokens,
@@ -218,12 +219,13 @@ class MedTokTokenizer(CodeLookup, PreTrainedTokenizer):
             single=single,
         )
 
-    def encode_patient(self, visits, **options) -> BatchEncoding:
+    def encode_patient(self, visits, *, system: object = None, **options) -> BatchEncoding:
         """Encode the visits of a patient, each a list of codes: `[CLS] visit [SEP] visit [SEP]`.
 
-        See `encode_patients` for the options and what is returned.
+        See `encode_patients` for the options and what is returned; a list of systems is nested as `visits` is.
         """
-        return self.encode_patients([visits], **options, _single=True)
+        system = [system] if is_list(system) else system
+        return self.encode_patients([visits], system=system, **options, _single=True)
 
     def encode_patients(
         self,
@@ -261,10 +263,11 @@ class MedTokTokenizer(CodeLookup, PreTrainedTokenizer):
         layout = self._layout(
             padding, truncation, max_length, padding_side, truncation_side, pad_to_multiple_of, return_tensors
         )
+        grouping = group_patients(patients)
         return self._encode_grouping(
-            group_patients(patients),
+            grouping,
             layout,
-            system=_flat_systems(system, patients, group_patients),
+            system=flat_systems(system, grouping, group_patients),
             errors=errors,
             fallback=fallback,
             special=add_special_tokens,
@@ -295,7 +298,7 @@ class MedTokTokenizer(CodeLookup, PreTrainedTokenizer):
         self, grouping: Grouping, layout: Layout, *, system, errors, fallback, special: bool, names: list[str], single
     ) -> BatchEncoding:
         errors = errors or ("raise" if grouping.form == CODE else "unk")
-        rows = self._rows(grouping.codes, system, errors, fallback)
+        rows = self._rows(grouping.codes, system, errors, fallback, with_added=True)
         run = self._run_of(rows, grouping.codes, skip=errors == "skip")
         ids = self.config.special_tokens
         flat, lengths = lay_out(run, grouping, layout, special=ids if special else None, least=self.tokens_per_code)
@@ -414,10 +417,3 @@ class MedTokTokenizer(CodeLookup, PreTrainedTokenizer):
 
 def _is_flat(text: object) -> bool:
     return is_list(text) and not any(is_list(item) for item in as_list(text))
-
-
-def _flat_systems(system: object, codes: object, group) -> object:
-    """Return the system of all codes, or a flat list of one for each where `system` is nested as `codes` is."""
-    if not is_list(system):
-        return system
-    return group(system).codes

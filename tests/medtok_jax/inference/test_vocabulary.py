@@ -50,7 +50,8 @@ def test_the_table_equals_the_model_on_the_spot(opened, trained):
         kept = np.flatnonzero(index >= 0)
         places = [row_of[key] for key in table.key[index[kept]]]
         np.testing.assert_array_equal(np.asarray(tokens.ids)[kept], trained.ids[places])
-        np.testing.assert_allclose(np.asarray(tokens.weights)[kept], trained.weights[places], atol=1e-4)
+        # Half precision rounds weights by up to 2**-11 of them.
+        np.testing.assert_allclose(np.asarray(tokens.weights)[kept], trained.weights[places], rtol=2**-11, atol=1e-4)
         seen += len(kept)
     assert seen == len(row_of) == trained.config.codes
 

@@ -7,7 +7,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from medtok_jax import AmbiguousCodeError, MedTokTokenizer, UnknownCodeWarning
+from medtok_jax import AmbiguousCodeError, MedTokTokenizer, UnknownCodeError, UnknownCodeWarning
 from preprocessing.common.errors import InputError
 from tests.helpers.small_tokenizer import K, write
 
@@ -182,8 +182,15 @@ def test_a_system_for_each_row_may_be_an_edition(tokenizer):
     with pytest.raises(InputError, match="2 systems for 3 codes"):
         tokenizer(codes, system=["ICD9CM", None])
     visits = [["0010", "E11.9"], ["0010"]]
-    by_patient = tokenizer.encode_patient(visits, system=[[["ICD9CM", None], ["ICD9Proc"]]], add_special_tokens=False)
+    by_patient = tokenizer.encode_patient(visits, system=[["ICD9CM", None], ["ICD9Proc"]], add_special_tokens=False)
     assert by_patient.input_ids == joined(tokenizer, "ICD9CM/001.0", "E11.9", "ICD9Proc/00.10")
+    of_many = tokenizer.encode_patients([visits], system=[[["ICD9CM", None], ["ICD9Proc"]]], add_special_tokens=False)
+    assert of_many.input_ids == [by_patient.input_ids]
+    for nested in ([["ICD9CM"], [None, "ICD9Proc"]], [["ICD9CM", None, "ICD9Proc"]]):
+        with pytest.raises(InputError, match="The systems are nested otherwise than the codes"):
+            tokenizer(visits, system=nested)
+        with pytest.raises(InputError, match="The systems are nested otherwise than the codes"):
+            tokenizer.encode_patient(visits, system=nested)
 
 
 def test_added_tokens_pass_through_as_one_id(tmp_path):
@@ -210,6 +217,12 @@ def test_added_tokens_pass_through_as_one_id(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UnknownCodeWarning)
         assert tokenizer(["E119", "[TIME]"], system=["ICD10CM", None]).input_ids[1] == [time]
+    # They have no tokens, no embedding and no neighbors of their own, and never those of another code.
+    for call in (tokenizer.encode_many, tokenizer.embed, tokenizer.look_up, tokenizer.neighbors):
+        with pytest.raises(UnknownCodeError, match=r"'\[TIME\]' is not among"):
+            call("[TIME]" if call in (tokenizer.look_up, tokenizer.neighbors) else ["E11.9", "[TIME]"])
+    with pytest.warns(UnknownCodeWarning, match=r"left out: '\[TIME\]'"):
+        assert tokenizer.encode_many(["[TIME]"], errors="skip").shape == (0, WIDTH)
     tokenizer.save_pretrained(tmp_path / "copy")
     again = MedTokTokenizer.from_pretrained(tmp_path / "copy", verify=True)
     assert again(["[TIME]", "<1d>"]).input_ids == [[time], [day]]
