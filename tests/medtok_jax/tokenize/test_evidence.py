@@ -240,3 +240,16 @@ def test_diagnoses_of_mimic_are_never_procedures(icd9, tmp_path):
     assert len(done) >= 1716
     known = [code for code in codes if icd9.index.candidates(code, "ICD9CM")]
     assert len(done) == len(known)
+
+
+@pytest.mark.skipif(not DEMO.is_dir(), reason="the demo of MIMIC-III is not here")
+def test_a_stacked_column_of_mimic_reads_no_code_as_another(icd9, tmp_path):
+    stacked = []
+    for table, system in (("DIAGNOSES_ICD", "ICD9CM"), ("PROCEDURES_ICD", "ICD9Proc")):
+        with open(DEMO / f"{table}.csv", newline="") as file:
+            stacked += [(row["icd9_code"], system) for row in csv.DictReader(file)]
+    keys, reasons, told = tokenize(icd9, tmp_path / "codes.txt", [code for code, _ in stacked])
+    assert len(keys) + len(reasons) == len(stacked) == 2267
+    assert [number for number, key in keys.items() if key.split("/")[0] != stacked[number - 1][1]] == []
+    assert len(keys) >= 1500
+    assert told[0].startswith("Rejected rows by reason: a code of several systems: ")
