@@ -102,8 +102,10 @@ def _notes(kept: list[KeptColumn], remarks: collections.Counter, *, numbers_are_
         notes.append("All codes were written as numbers, such as 4280.0; they were read as digits.")
     if remarks[SUSPECT]:
         notes.append(
-            f"{remarks[SUSPECT]:,} codes of digits may have lost leading zeros, which makes them other codes; they were"
+            f"Codes that may have lost leading zeros, and be other codes with them: {remarks[SUSPECT]:,}; they were"
             " looked up as they are."
         )
-    notes += [f"Of the rejected rows, {remarks[name]:,} {said}." for name, said in REASONS.items() if remarks[name]]
+    reasons = [f"{said}: {remarks[name]:,}" for name, said in REASONS.items() if remarks[name]]
+    if reasons:
+        notes.append(f"Rejected rows by reason: {'; '.join(reasons)}.")
     return notes

@@ -109,9 +109,12 @@ class WrittenNumbers:
 
 
 def lacks_ndc_zeros(code: str, *, products: bool) -> bool:
-    """Return whether an NDC probably lost leading zeros; with `products`, 9 digits are the code of a product."""
+    """Return whether an NDC probably lost leading zeros; with `products`, 9 digits are the code of a product.
+
+    One that begins with 0 lost none.
+    """
     code = code.strip()
-    if not _DIGITS.fullmatch(code) or not _FEWEST <= len(code) < _PACKAGE:
+    if not _DIGITS.fullmatch(code) or code.startswith("0") or not _FEWEST <= len(code) < _PACKAGE:
         return False
     return not (products and len(code) == _PRODUCT)
 

@@ -10,7 +10,7 @@ from medtok_jax.tokenize.evidence import Scope, systems_knowing
 from medtok_jax.tokenize.numbers import is_digits, lacks_ndc_zeros
 from medtok_jax.tokenize.rows import NO_CODE, CodeRow
 from medtok_jax.tokenize.survey import Survey
-from medtok_jax.tokenize.systems import choose_system, named_systems
+from medtok_jax.tokenize.systems import ContradictionError, choose_system, named_systems
 from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing.codes import ICD9CM, ICD9PROC, NDC
 from preprocessing.common.errors import InputError
@@ -18,16 +18,17 @@ from preprocessing.common.errors import InputError
 REJECTED, MODEL = "rejected", "model"
 # Number of distinct codes whose outcome is cached; the cache is cleared when there are more.
 CACHED = 100_000
-# Kinds of rejected rows, and of rows that are looked up but suspect, with what the summary says of them.
+# Kinds of rejected rows, as the summary names them.
 REASONS = {
-    "no code": "have no code (0, NaN, null or empty)",
-    "unreadable": "cannot be read",
-    "contradiction": "name systems or editions that contradict one another or the code",
-    "several systems": "have a code of several systems",
-    "unknown": "have a code that this tokenizer does not know",
-    "lost zeros": "have an NDC that probably lost its leading zeros",
-    "unusable": "cannot be used",
+    "no code": "no code (0, NaN, null or empty)",
+    "unreadable": "a row or cell that cannot be read",
+    "contradiction": "system, edition and code contradict one another",
+    "several systems": "a code of several systems",
+    "unknown": "a code that this tokenizer does not know",
+    "lost zeros": "an NDC that probably lost leading zeros",
+    "unusable": "a name of no code system, or inputs that the model cannot use",
 }
+# The remark on a code that is looked up, but may have lost leading zeros.
 SUSPECT = "suspect"
 
 
@@ -37,7 +38,7 @@ class Outcome(NamedTuple):
     Attributes:
         result: the written form of the code's tokens, or the reason for rejecting it.
         origin: the source of the tokens (`table`, `model`, `ancestor`), or `rejected`.
-        remark: a key of `REASONS`; `SUSPECT` where a code may have lost leading zeros; empty otherwise.
+        remark: a key of `REASONS` for a rejected row; `SUSPECT` or nothing otherwise.
     """
 
     result: object
@@ -99,7 +100,7 @@ class RowTokens:
         try:
             named = named_systems(self._tokenizer, row, self._system)
         except InputError as error:
-            return rejected(str(error), "contradiction")
+            return rejected(str(error), "contradiction" if isinstance(error, ContradictionError) else "unusable")
         systems = self._survey.systems(named)
         products = self._survey.has_products(named)
         if systems == {NDC} and lacks_ndc_zeros(row.code, products=products):

@@ -8,6 +8,10 @@ from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing.common.errors import InputError
 
 
+class ContradictionError(InputError):
+    """Report a row whose code, system, edition and header name different code systems."""
+
+
 def named_systems(tokenizer: MedTokTokenizer, row: CodeRow, default: str | None) -> Scope:
     """Return the code systems that a row names, by its code, system, edition and header, or None if it names none.
 
@@ -17,7 +21,8 @@ def named_systems(tokenizer: MedTokTokenizer, row: CodeRow, default: str | None)
         default: name of the system of rows without a system.
 
     Raises:
-        InputError: a name is not that of a code system, or they contradict one another.
+        ContradictionError: the names contradict one another.
+        InputError: a name is not that of a code system.
     """
     names = tokenizer.index.names
     said: list[tuple[str, frozenset[str]]] = []
@@ -35,7 +40,7 @@ def named_systems(tokenizer: MedTokTokenizer, row: CodeRow, default: str | None)
     common = frozenset.intersection(*(systems for _, systems in said))
     if not common:
         listed = ", ".join(shown(name) for name, _ in said)
-        raise InputError(f"its system, edition and code contradict one another ({listed})")
+        raise ContradictionError(f"its system, edition and code contradict one another ({listed})")
     return common
 
 

@@ -92,3 +92,20 @@ def test_it_runs_as_a_module(tokenizer):
         done.stdout
         == f"Verified {tokenizer.directory.path}: {tokenizer.num_codes} codes in 15 files, all as they were written.\n"
     )
+
+
+def test_a_file_adds_up(tokenizer, tmp_path, capsys):
+    (tmp_path / "codes.csv").write_text("id;code\n1;E11.9\n2;\n3;E11\n4;nonsense\n")
+    paths = {"input": tmp_path / "codes.csv", "output": tmp_path / "t.csv", "tokenizer": tokenizer.directory.path}
+    run(["file"], **paths)
+    told = capsys.readouterr().out.splitlines()
+    assert told == [
+        "Rejected rows by reason: no code (0, NaN, null or empty): 1; a code that this tokenizer does not know: 1.",
+        f"Wrote {paths['output']}: 4 rows, 2 from the table (50.0%), 2 rejected (50.0%).",
+        f"2 rows with tokens + 2 rejected = 4 rows of {paths['input']}.",
+        f"{paths['output']}.rejects.csv lists the rejected rows with reasons.",
+    ]
+    assert (tmp_path / "t.csv").read_text().startswith("row,code,key,source,ids,weights,id\n")
+    run(["file"], **paths, keep_columns=False, edition_column="id", code_column="code")
+    assert (tmp_path / "t.csv.rejects.csv").read_text().count("its edition of ICD is") == 3
+    assert (tmp_path / "t.csv").read_text() == "row,code,key,source,ids,weights\n"

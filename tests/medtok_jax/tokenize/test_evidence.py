@@ -84,7 +84,7 @@ def test_a_mixed_column_rejects_what_it_cannot_decide(tokenizer, tmp_path):
     assert set(reasons) == {5, 6, 10, 11}
     assert all("is a code of several systems: ICD9CM/" in reason for reason in reasons.values())
     assert Counter(key.split("/")[0] for key in keys.values()) == {"ICD9CM": 4, "ICD9Proc": 3}
-    assert told == ["Of the rejected rows, 4 have a code of several systems."]
+    assert told == ["Rejected rows by reason: a code of several systems: 4."]
 
 
 @pytest.mark.parametrize("codes", [["0010"], ["25000", "0010"], ["0010", "7806", "nonsense", "x1"]])
@@ -149,7 +149,7 @@ def test_the_edition_beside_a_code(tokenizer, tmp_path, version):
     assert reasons[6] == "'E119' is a code of ICD10CM, but its row or column is of ICD9CM or ICD9Proc"
     assert reasons[7] == "'25000' is a code of ICD9CM, but its row or column is of ICD10CM or ICD10PCS"
     assert reasons[11] == "its edition of ICD is '7', not 9 or 10"
-    assert any("2 name systems or editions that contradict" in sentence for sentence in told)
+    assert any("contradict one another: 2" in sentence for sentence in told)
 
 
 def test_a_contradiction_is_a_rejected_row(tokenizer, tmp_path):
@@ -162,6 +162,10 @@ def test_a_contradiction_is_a_rejected_row(tokenizer, tmp_path):
     assert keys == {2: "ICD10CM/E11.9", 4: "ICD9CM/001.0"}
     assert reasons[1] == "its system, edition and code contradict one another ('ICD10CM', 'ICD9')"
     assert reasons[3] == "its system, edition and code contradict one another ('ICD9CM/25000', 'ICD10CM')"
+    rows = [{"code": "E119", "system": "FOO"}]
+    _, reasons, told = tokenize(tokenizer, tmp_path / "codes.csv", rows)
+    assert reasons[1].startswith("'FOO' is not a code system; it must be one of")
+    assert told == ["Rejected rows by reason: a name of no code system, or inputs that the model cannot use: 1."]
     keys, reasons, _ = tokenize(tokenizer, tmp_path / "t.csv", [{"ICD10_CODE": "25000"}, {"ICD10_CODE": "I10"}])
     assert (keys, list(reasons)) == ({2: "ICD10CM/I10"}, [1])
 
@@ -236,3 +240,16 @@ def test_diagnoses_of_mimic_are_never_procedures(icd9, tmp_path):
     assert len(done) >= 1716
     known = [code for code in codes if icd9.index.candidates(code, "ICD9CM")]
     assert len(done) == len(known)
+
+
+@pytest.mark.skipif(not DEMO.is_dir(), reason="the demo of MIMIC-III is not here")
+def test_a_stacked_column_of_mimic_reads_no_code_as_another(icd9, tmp_path):
+    stacked = []
+    for table, system in (("DIAGNOSES_ICD", "ICD9CM"), ("PROCEDURES_ICD", "ICD9Proc")):
+        with open(DEMO / f"{table}.csv", newline="") as file:
+            stacked += [(row["icd9_code"], system) for row in csv.DictReader(file)]
+    keys, reasons, told = tokenize(icd9, tmp_path / "codes.txt", [code for code, _ in stacked])
+    assert len(keys) + len(reasons) == len(stacked) == 2267
+    assert [number for number, key in keys.items() if key.split("/")[0] != stacked[number - 1][1]] == []
+    assert len(keys) >= 1500
+    assert told[0].startswith("Rejected rows by reason: a code of several systems: ")

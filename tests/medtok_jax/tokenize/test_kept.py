@@ -176,7 +176,7 @@ def test_nan_of_python_is_missing(tokenizer, tmp_path, kind):
     assert [row["row"] for row in found] == list(range(2, 6001, 2))
     assert {row["NaN"] for row in found} == {'a "NaN", -Infinity'}
     assert {row["x"] for row in found} == {None}
-    assert told == ["Of the rejected rows, 3,000 have no code (0, NaN, null or empty)."]
+    assert told == ["Rejected rows by reason: no code (0, NaN, null or empty): 3,000."]
 
 
 def test_two_columns_of_one_name_in_parquet(tokenizer, tmp_path):

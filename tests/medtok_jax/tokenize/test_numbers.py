@@ -66,8 +66,8 @@ def test_a_column_of_floats_is_read_as_digits(tokenizer, tmp_path, kind):
     assert all("it has no code" in reason for reason in reasons.values())
     assert "All codes were written as numbers, such as 4280.0; they were read as digits." in told
     # 340 may be 034.0, which is looked up as 340 all the same; the user is told.
-    assert any(sentence.startswith("1 codes of digits may have lost leading zeros") for sentence in told)
-    assert "Of the rejected rows, 2 have no code (0, NaN, null or empty)." in told
+    assert any("may have lost leading zeros, and be other codes with them: 1;" in sentence for sentence in told)
+    assert "Rejected rows by reason: no code (0, NaN, null or empty): 2." in told
 
 
 @pytest.mark.parametrize("kind", ["json", "jsonl", "parquet"])
@@ -111,11 +111,12 @@ def test_fractions_and_long_numbers_are_no_codes(tokenizer, tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_ndc_without_its_zeros_is_rejected(tokenizer, tmp_path, kind):
-    values = ["00002143380", "2143380", "123456789", "12345678901", "0", None, "0002-1433-80"]
+    values = ["00002143380", "2143380", "123456789", "12345678901", "0", None, "0002-1433-80", "000021433"]
     keys, reasons, told = tokenize(tokenizer, write_values(tmp_path / f"codes.{kind}", values, "NDC"))
-    assert keys == {1: "NDC/00002143380", 4: "NDC/12345678901", 7: "NDC/00002143380"}
+    assert keys == {1: "NDC/00002143380", 4: "NDC/12345678901", 7: "NDC/00002143380", 8: "NDC/000021433"}
     assert "'123456789' is probably an NDC that lost leading zeros" in reasons[3]
-    assert "Of the rejected rows, 2 have an NDC that probably lost its leading zeros." in told
+    told_of = "Rejected rows by reason: no code (0, NaN, null or empty): 2; an NDC that probably lost leading zeros: 2."
+    assert told_of in told
     assert set(reasons) == {2, 3, 5, 6}
 
 
