@@ -6,6 +6,7 @@ them have tokens. This file imports only numpy, as it lies in every tokenizer di
 """
 
 import bisect
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,8 +18,10 @@ from preprocessing.codes import display_code, is_wellformed
 from preprocessing.common.errors import InputError
 
 UNKNOWN, AMBIGUOUS = -1, -2
-# Texts of a batch from which on all keys are put into a dictionary.
+# Texts of a batch from which on common spellings of all codes are put into a dictionary.
 MANY = 20_000
+# A bare code in which nothing can be read as the name of a system.
+_PLAIN = re.compile(r"[A-Za-z0-9.]+")
 
 
 class UnknownCodeError(InputError):
@@ -54,7 +57,7 @@ class CodeIndex:
         self._system_names = tuple(systems)
         self.names = CodeNames(list(systems))
         self.prefer = self.resolve_order(prefer)
-        self._rows_of_keys: dict[str, int] = {}
+        self._rows_of_spellings: dict[str, int] = {}
 
     @classmethod
     def of_keys(cls, keys: Sequence[str]) -> "CodeIndex":
@@ -246,30 +249,41 @@ class CodeIndex:
             self.names.systems_named(system)
         if systems is not None and len(systems) != len(texts):
             raise InputError(f"There are {len(systems):,} systems for {len(texts):,} codes; give one for each code.")
-        known = self._keys() if len(texts) >= MANY and system is None else {}
+        known = self._common_spellings() if len(texts) >= MANY and system is None else {}
         found: dict[object, int] = {}
-        rows = np.empty(len(texts), np.int32)
-        for position, text in enumerate(texts):
-            row = known.get(text) if known and isinstance(text, str) else None
+        rows = [known.get(text) if isinstance(text, str) else None for text in texts] if known else [None] * len(texts)
+        for position, row in enumerate(rows):
+            if row is not None:
+                continue
+            text = texts[position]
+            if is_missing(text):
+                rows[position] = UNKNOWN
+                continue
+            one = systems[position] if systems is not None else system
+            name = (text, None if is_missing(one) else one)
+            try:
+                row = found.get(name)
+            except TypeError:
+                row = None
             if row is None:
-                if is_missing(text):
-                    rows[position] = UNKNOWN
-                    continue
-                one = systems[position] if systems is not None else system
-                name = (text, None if is_missing(one) else one)
-                try:
-                    row = found.get(name)
-                except TypeError:
-                    row = None
-                if row is None:
-                    row = found[name] = self._find_or_flag(*name)
+                row = found[name] = self._find_or_flag(*name)
             rows[position] = row
-        return rows
+        return np.array(rows, np.int32)
 
-    def _keys(self) -> dict[str, int]:
-        if not self._rows_of_keys:
-            self._rows_of_keys = {key: row for row, key in enumerate(self.key.to_list()[: self.rows])}
-        return self._rows_of_keys
+    def _common_spellings(self) -> dict[str, int]:
+        """Return the row of every key, and of bare codes that only one system knows, with their dot and without."""
+        if not self._rows_of_spellings:
+            keys, entries = self.key.to_list(), self._entry.tolist()
+            compact = [None, *self._compact.to_list(), None]
+            spellings: dict[str, int] = {}
+            for place, entry in enumerate(entries, 1):
+                spelled, code = compact[place], keys[entry].split("/", 1)[1]
+                if spelled in (compact[place - 1], compact[place + 1]) or not _PLAIN.fullmatch(code):
+                    continue
+                spellings[code] = spellings[spelled] = entry if entry < self.rows else UNKNOWN
+            spellings |= {key: row for row, key in enumerate(keys[: self.rows])}
+            self._rows_of_spellings = spellings
+        return self._rows_of_spellings
 
     def _find_or_flag(self, text: object, system: object) -> int:
         """Return the row of a code, or `UNKNOWN` or `AMBIGUOUS` in place of an error."""

@@ -151,6 +151,9 @@ class MedTokTokenizer(CodeLookup, PreTrainedTokenizer):
 
     def encode(self, text, text_pair=None, system: object = None, **options) -> list:
         """Return the token ids of codes, given as for `__call__`, which has the options too."""
+        if isinstance(text, str) and text_pair is None and not options and text not in self._added_tokens_encoder:
+            # One code, as most often: a tenth of the time that a batch of one takes.
+            return self.table.ids[self.index.find(text, system)].tolist()
         return self(text, text_pair, system=system, **options)["input_ids"]
 
     # Batches.

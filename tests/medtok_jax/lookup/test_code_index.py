@@ -230,7 +230,7 @@ def test_many_at_once_equal_one_by_one_and_a_search_through_all_keys(index):
     assert {UNKNOWN, AMBIGUOUS} < set(wanted)
     assert index.find_many(texts).tolist() == wanted
     assert index.find_many(np.array(texts)).tolist() == wanted
-    # From so many on, keys are found in a dictionary.
+    # From so many on, common spellings are found in a dictionary.
     assert len(texts) < MANY < 5 * len(texts)
     assert index.find_many(texts * 5).tolist() == wanted * 5
     for text, row in zip(texts[::7], wanted[::7], strict=True):

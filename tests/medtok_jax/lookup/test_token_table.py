@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medtok_jax import MedTokTokenizer
+from medtok_jax.lookup import code_index
 from medtok_jax.lookup.code_index import AMBIGUOUS, UNKNOWN, CodeIndex
 from medtok_jax.lookup.directory import KnownCode, TokenizerDirectory
 from medtok_jax.lookup.token_table import Strings, TokenTable, capitals, index_arrays, read_arrays
@@ -50,7 +52,13 @@ def test_the_index_equals_a_search_through_all_keys(drawn, rows, asked):
             found = exact
         one = UNKNOWN if not found or (len(found) == 1 and found[0] >= rows) else found[0]
         assert index.candidates(asked, system) == found
-        assert index.find_many([asked], system).tolist() == [AMBIGUOUS if len(found) > 1 else one]
+        one = AMBIGUOUS if len(found) > 1 else one
+        assert index.find_many([asked], system).tolist() == [one]
+        with mock.patch.object(code_index, "MANY", 1):
+            assert index.find_many([asked, f"X/{asked}"], system).tolist() == [
+                one,
+                *index.find_many([f"X/{asked}"], system),
+            ]
 
 
 def test_any_text_in_a_directory(tmp_path):

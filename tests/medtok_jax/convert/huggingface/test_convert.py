@@ -65,8 +65,8 @@ def test_a_copy_without_the_model(folder, source):
     assert same == one
 
 
-def test_the_same_tokens(folder, exported, original, tmp_path):
-    for tokenizer in (exported, open_auto(folder, tmp_path)):
+def test_the_same_tokens(folder, exported, original):
+    for tokenizer in (exported, open_auto(folder)):
         np.testing.assert_array_equal(tokenizer.encode_many(KEYS), original.encode_many(KEYS))
         np.testing.assert_array_equal(tokenizer.embed(KEYS), original.embed(KEYS))
         np.testing.assert_array_equal(tokenizer.codebook, original.codebook)
