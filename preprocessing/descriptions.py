@@ -26,7 +26,7 @@ from preprocessing.common.atomic import named_path, whole_file
 from preprocessing.common.errors import InputError
 from preprocessing.common.rejects import Rejects
 from preprocessing.common.text_tables import SEPARATORS, Row, table
-from preprocessing.dataset.known_codes import spelled_categories
+from preprocessing.graph.categories import spelled_categories
 from preprocessing.sources.code_entries import EMPTY_DESCRIPTION
 
 COLUMNS = ("system", "code", "description")

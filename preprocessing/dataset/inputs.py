@@ -28,12 +28,13 @@ from preprocessing.common.rejects import Rejects
 from preprocessing.common.text_tables import table
 from preprocessing.dataset.drugs import read_drugs
 from preprocessing.dataset.examples import anchor_lists, codes_table
-from preprocessing.dataset.known_codes import graph_categories, known_codes, spelled_categories, write_known_codes
+from preprocessing.dataset.known_codes import graph_categories, known_codes, write_known_codes
 from preprocessing.dataset.name import EMBEDDED, ICD, ICD_NDC, NAME, PRIMEKG, RELEASE, DatasetOptions
 from preprocessing.dataset.release import FILE as RELEASE_FILE
 from preprocessing.dataset.release import Release, read_release
 from preprocessing.dataset.sample import sample
 from preprocessing.graph import icd_graph
+from preprocessing.graph.categories import spelled_categories
 from preprocessing.graph.drug_graph import add_drugs
 from preprocessing.graph.holdout import hold_out, write_held_out
 from preprocessing.graph.knowledge_graph import KnowledgeGraph, from_facts, node_table

@@ -15,9 +15,8 @@ Codes are those of the whole vocabulary, also where the data set is a sample. Th
 """
 
 import os
-import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -27,25 +26,21 @@ import pyarrow.parquet as pq
 from preprocessing.codes import (
     ICD9CM,
     ICD10CM,
-    ICD10PCS,
     ICD_SYSTEMS,
     NDC,
     SYSTEMS,
     CodeRecord,
     compact_code,
-    display_code,
     is_wellformed,
     stem_length,
 )
 from preprocessing.common.errors import InputError
-from preprocessing.graph.names import category_name
+from preprocessing.graph.categories import is_table, spelled
 
 FILE = "known_codes.parquet"
 CODE, CATEGORY, RETIRED = "code", "category", "retired"
 KINDS = (CODE, CATEGORY, RETIRED)
 SCHEMA = pa.schema([("key", pa.string()), ("kind", pa.string()), ("description", pa.string()), ("stands", pa.string())])
-# A table of ICD-10-PCS: section, body system and operation. Longer and shorter prefixes are no unit of that system.
-_PCS_TABLE = re.compile(r"[0-9A-HJ-NP-Z]{3}")
 
 
 class Built(Protocol):
@@ -90,15 +85,11 @@ def _stand_in(key: str, kinds: Mapping[str, object], partners: Mapping[str, str]
     compact = compact_code(code)
     stem = stem_length(system, compact) or 3
     for length in range(len(compact) - 1, stem, -1):
-        above = f"{system}/{_spelled(system, compact[:length])}"
+        above = f"{system}/{spelled(system, compact[:length])}"
         if above in kinds:
             return above
     above = f"{system}/{compact[:stem]}"
     return partners.get(key, above if above in kinds else None)
-
-
-def _spelled(system: str, compact: str) -> str:
-    return compact if system == ICD10PCS else display_code(system, compact)
 
 
 def _partners(crosswalk: Iterable[tuple[str, str, bool]], kinds: Mapping[str, object]) -> dict[str, str]:
@@ -122,32 +113,8 @@ def graph_categories(nodes: pa.Table) -> dict[str, str]:
     return {
         f"{system}/{code}": name
         for system, code, name in zip(*columns, strict=True)
-        if system in (*ICD_SYSTEMS, NDC) and (is_wellformed(system, code) or _is_table(system, code))
+        if system in (*ICD_SYSTEMS, NDC) and (is_wellformed(system, code) or is_table(system, code))
     }
-
-
-def spelled_categories(records: Sequence[CodeRecord]) -> dict[str, str]:
-    """Return the categories that the spellings of ICD codes imply, named after their codes, by key.
-
-    They stand in for a hierarchy that the graph of a data set lacks. A prefix that ends in the placeholder X is none.
-    """
-    described = {(r.system, compact_code(r.code)): r.description for r in records if r.system in ICD_SYSTEMS}
-    members: dict[tuple[str, str], list[str]] = {}
-    for system, compact in sorted(described):
-        lengths = (3,) if system == ICD10PCS else range(stem_length(system, compact), len(compact))
-        for length in lengths:
-            prefix = compact[:length]
-            if not (system == ICD10CM and prefix.endswith("X")):
-                members.setdefault((system, prefix), []).append(described[system, compact])
-    return {
-        f"{system}/{_spelled(system, prefix)}": category_name(titles, described.get((system, f"{prefix}9")))
-        for (system, prefix), titles in members.items()
-        if _is_table(system, prefix) or is_wellformed(system, prefix)
-    }
-
-
-def _is_table(system: str, code: str) -> bool:
-    return system == ICD10PCS and _PCS_TABLE.fullmatch(code) is not None
 
 
 def write_known_codes(folder: Path, table: pa.Table) -> dict[str, dict[str, dict[str, int]]]:

@@ -318,7 +318,7 @@ def replaced(name, of):
         put("compact_entry", 3, -1),
         put("system", 3, 99),
         put("kind", 3, 3),
-        put("split", 3, 3),
+        put("split", 3, 4),
         put("ids", 3, 30),
         put("ids", 3, 36),
     ],

@@ -9,7 +9,8 @@ from medtok_jax import AmbiguousCodeError, MedTokTokenizer, UnknownCodeError
 from medtok_jax.lookup import directory
 from medtok_jax.lookup.directory import KnownCode, Tokens
 from preprocessing.common.errors import InputError
-from preprocessing.dataset.known_codes import CODE, known_codes, spelled_categories
+from preprocessing.dataset.known_codes import CODE, known_codes
+from preprocessing.graph.categories import spelled_categories
 from tests.helpers import small_tokenizer
 from tests.helpers.auto_tokenizer import open_auto
 
@@ -112,8 +113,8 @@ BARE = [
 
 
 @pytest.mark.parametrize(("text", "meanings"), BARE, ids=[text for text, _ in BARE])
-def test_a_bare_code_of_two_systems(tokenizer, folder, tmp_path, text, meanings):
-    for opened in (tokenizer, open_auto(folder, tmp_path)):
+def test_a_bare_code_of_two_systems(tokenizer, folder, text, meanings):
+    for opened in (tokenizer, open_auto(folder)):
         with pytest.raises(ValueError, match="several systems") as told:
             opened.look_up(text)
         assert set(told.value.candidates) == set(meanings.values())
@@ -124,7 +125,7 @@ def test_a_bare_code_of_two_systems(tokenizer, folder, tmp_path, text, meanings)
     for system, key in meanings.items():
         for opened in (
             MedTokTokenizer.from_pretrained(folder, prefer=system),
-            open_auto(folder, tmp_path, prefer=[system]),
+            open_auto(folder, prefer=[system]),
         ):
             assert opened.look_up(text).key == key
 

@@ -1,6 +1,7 @@
 """What a file as a whole says of its codes: its column, its name, its header and the edition beside a code."""
 
 import csv
+import dataclasses
 import gzip
 import json
 from collections import Counter
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from medtok_jax import MedTokTokenizer
+from medtok_jax.lookup.directory import KnownCode
 from medtok_jax.tokenize import files
 from medtok_jax.tokenize.evidence import Decision, NameHint, decide, edition_of_header, hint_of, systems_knowing
 from preprocessing.codes import display_code
@@ -23,6 +25,7 @@ KEYS = (
     *("ICD10CM/E11.9", "ICD10CM/I10", "ICD10CM/V01.00", "ICD10PCS/0016070", "NDC/00002143380", "NDC/55555444422"),
     *("CPT4/99213", "HCPCS/J1815", "ICD9CM/V01.0"),
 )
+CATEGORIES = ("ICD9CM/780.6", "ICD10CM/V01.0")
 DIAGNOSES = ["25000", "99591", "V3000", "E8490", "0010", "7806"]
 PROCEDURES = ["3605", "3722", "9671", "0010", "7806"]
 CM, PROC, BOTH = frozenset({"ICD9CM"}), frozenset({"ICD9Proc"}), frozenset({"ICD9CM", "ICD9Proc"})
@@ -30,7 +33,8 @@ CM, PROC, BOTH = frozenset({"ICD9CM"}), frozenset({"ICD9Proc"}), frozenset({"ICD
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory) -> MedTokTokenizer:
-    return MedTokTokenizer.from_pretrained(write(tmp_path_factory.mktemp("tokenizer") / "tok", make_tokens(KEYS)))
+    tokens = dataclasses.replace(make_tokens(KEYS), others=[KnownCode(key, "category") for key in CATEGORIES])
+    return MedTokTokenizer.from_pretrained(write(tmp_path_factory.mktemp("tokenizer") / "tok", tokens))
 
 
 def tokenize(tokenizer, path, rows: list[dict] | list[str], **options):

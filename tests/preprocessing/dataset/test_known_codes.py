@@ -24,9 +24,9 @@ from preprocessing.dataset.known_codes import (
     graph_categories,
     known_codes,
     read_known_codes,
-    spelled_categories,
     write_known_codes,
 )
+from preprocessing.graph.categories import spelled_categories
 from preprocessing.graph.knowledge_graph import node_table
 from preprocessing.sources import icd
 from preprocessing.sources.icd_editions import read_editions
