@@ -41,4 +41,14 @@ def write(folder: Path) -> None:
     for module, name in zip(MODULES, names(), strict=True):
         path = _ROOTS[module.partition(".")[0]] / Path(*module.split(".")).with_suffix(".py")
         text = _IMPORT.sub(lambda found: f"from .{found[1].rpartition('.')[2]} import ", path.read_text("utf-8"))
+        if name == CODE_FILE:
+            text += _imports_of_others(text)
         (folder / name).write_text(text, encoding="utf-8")
+
+
+def _imports_of_others(text: str) -> str:
+    """Return lines that import the files which a file does not, as transformers 4 copies no others."""
+    modules = [name.removesuffix(".py") for name in names() if name != CODE_FILE]
+    others = [name for name in modules if f"from .{name} import" not in text]
+    lines = "".join(f"from .{name} import __name__ as _{name}  # noqa: E402\n" for name in others)
+    return f"\n\n# transformers 4 copies the files that this one names, and not those that they name.\n{lines}"

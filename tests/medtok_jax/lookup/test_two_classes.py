@@ -4,12 +4,16 @@ import dataclasses
 import inspect
 import pickle
 import random
+import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from medtok_jax import MedTokTokenizer
+from medtok_jax.lookup import code_files
+from medtok_jax.lookup.config import CODE_FILE
 from medtok_jax.lookup.directory import KnownCode
 from tests.helpers.auto_tokenizer import open_auto
 from tests.helpers.small_tokenizer import KEYS, REGIONS, K, make_tokens, write
@@ -55,6 +59,16 @@ def outcome(call) -> object:
 def test_the_code_of_the_directory_ran(auto):
     assert type(auto).__module__.startswith("transformers_modules.")
     assert not isinstance(auto, MedTokTokenizer)
+
+
+def test_the_class_names_every_file(folder):
+    """Version 4 of transformers copies the files that it imports, and not those that they import."""
+    text = (folder / CODE_FILE).read_text(encoding="utf-8")
+    named = set(re.findall(r"^from \.(\w+) import", text, re.MULTILINE))
+    assert named == {name.removesuffix(".py") for name in code_files.names()} - {Path(CODE_FILE).stem}
+    for name in code_files.names():
+        assert "from medtok_jax" not in (found := (folder / name).read_text(encoding="utf-8")), name
+        assert "from preprocessing" not in found, name
 
 
 # The library's own arguments, beside those of `AutoTokenizer`'s class.
