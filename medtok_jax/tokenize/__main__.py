@@ -51,6 +51,10 @@ def define_flags(given: flags.FlagValues = flags.FLAGS) -> None:
     switch("verbose", help="code: print a line for each token, with other codes that share it.")
     number("neighbors", 10, "code: number of codes to list that share most tokens.")
     text("input", help="file: codes as .csv, .tsv, .txt, .json, .jsonl (all of these also .gz) or .parquet.")
+    text(
+        "ndc_map",
+        help="file: CSV of `ndc` and `rxnorm`, `atc` or `key`; an NDC without tokens gets those of the first that has some.",
+    )
     text("code_column", help="file: column of the codes, if it does not have a common name.")
     text("system_column", help="file: column of the code systems, if it does not have a common name.")
     text("edition_column", help="file: column of the edition of ICD, 9 or 10, if it does not have a common name.")
@@ -113,6 +117,7 @@ def _file(given: flags.FlagValues) -> None:
         },
         system=given.system,
         fallback=_fallback(given),
+        ndc_map=Path(given.ndc_map).expanduser() if given.ndc_map else None,
         keep_columns=given.keep_columns,
         batch_size=given.batch_size or 1024,
     )

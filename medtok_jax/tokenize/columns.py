@@ -14,7 +14,7 @@ COLUMNS = {
     "code": ("code", "medcode", "medicalcode", "icdcode", "conceptcode"),
     "system": ("system", "codesystem", "vocabulary", "vocabularyid", "codingsystem"),
     "edition": ("icdversion", "icdedition", "icdver"),
-    "description": ("description", "desc", "conceptname", "longtitle", "name"),
+    "description": ("description", "desc", "conceptname", "longtitle", "drugname", "drug", "name"),
 }
 # What follows the name of a code system in the name of its column: ICD9_CODE, hcpcs_cd.
 _SUFFIXES = ("", "codes", "code", "cd", "id")

@@ -57,6 +57,7 @@ def tokenize_file(
     columns: dict[str, str | None],
     system: str | None = None,
     fallback: str | None = None,
+    ndc_map: Path | None = None,
     keep_columns: bool = True,
     batch_size: int = 1024,
 ) -> None:
@@ -68,6 +69,7 @@ def tokenize_file(
         columns=columns,
         system=system,
         fallback=fallback,
+        ndc_map=ndc_map,
         keep_columns=keep_columns,
         batch_size=batch_size,
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from medtok_jax.tokenize import readers, writers
 from medtok_jax.tokenize.kept import KeptColumn, choose_columns
+from medtok_jax.tokenize.ndc_map import NdcMap
 from medtok_jax.tokenize.outcomes import REASONS, REJECTED, SUSPECT, RowTokens
 from medtok_jax.tokenize.rows import checked
 from medtok_jax.tokenize.survey import survey
@@ -24,6 +25,7 @@ def tokenize_file(
     columns: Mapping[str, str | None],
     system: str | None = None,
     fallback: str | None = None,
+    ndc_map: Path | None = None,
     keep_columns: bool = True,
     batch_size: int = 1024,
     progress: bool = True,
@@ -40,6 +42,7 @@ def tokenize_file(
         columns: see `readers.read_codes`.
         system: code system of rows that name none.
         fallback: see `MedTokTokenizer.look_up`.
+        ndc_map: file of codes that stand for NDCs without tokens, see `ndc_map.NdcMap`.
         keep_columns: whether the output has all other columns of the file too.
         batch_size: number of rows that are written, and of new codes that are encoded, at once.
         progress: whether to show a progress bar.
@@ -54,6 +57,7 @@ def tokenize_file(
     if output.resolve() == source.resolve():
         raise InputError(f"The output {output} is the input file; give another output.")
     kind = writers.format_of(output)
+    standing = None if ndc_map is None else NdcMap(ndc_map)
     if system is not None:
         tokenizer.index.names.systems_named(system)
     found = survey(tokenizer, source, columns=columns, system=system, keep=keep_columns, progress=progress)
@@ -61,7 +65,7 @@ def tokenize_file(
     whole = found.numbers.are_whole
     raw_rows = readers.read_raw(source, columns, keep=keep_columns, numbers=whole, progress=progress)
     rows = (checked(raw, whole_numbers=whole) for raw in raw_rows)
-    tokens_of = RowTokens(tokenizer, found, prepare=kind.prepare, system=system, fallback=fallback)
+    tokens_of = RowTokens(tokenizer, found, prepare=kind.prepare, system=system, fallback=fallback, ndc_map=standing)
     counts: collections.Counter = collections.Counter()
     remarks: collections.Counter = collections.Counter()
     rejects = output.with_name(f"{output.name}.rejects.csv")
@@ -87,6 +91,8 @@ def tokenize_file(
             )
     if not counts[REJECTED]:
         rejects.unlink()
+    if standing and standing.rejected:
+        tell(f"{ndc_map}: {standing.rejected:,} rows name no NDC or no code, and were not used.")
     for sentence in (*found.notes, *_notes(kept, remarks, numbers_are_whole=whole and bool(found.numbers.floats))):
         tell(sentence)
     return counts

@@ -7,6 +7,7 @@ from medtok_jax.lookup.code_index import AmbiguousCodeError, UnknownCodeError
 from medtok_jax.lookup.code_names import shown
 from medtok_jax.lookup.code_tokens import CodeTokens
 from medtok_jax.tokenize.evidence import Scope, systems_knowing
+from medtok_jax.tokenize.ndc_map import NdcMap
 from medtok_jax.tokenize.numbers import is_digits, lacks_ndc_zeros
 from medtok_jax.tokenize.rows import NO_CODE, CodeRow
 from medtok_jax.tokenize.survey import Survey
@@ -60,6 +61,7 @@ class RowTokens:
         prepare: returns the written form of tokens.
         system: name of the system of rows without a system.
         fallback: see `MedTokTokenizer.look_up`.
+        ndc_map: codes that stand for NDCs without tokens, or None.
     """
 
     def __init__(
@@ -70,7 +72,9 @@ class RowTokens:
         prepare: Callable[[CodeTokens], object],
         system: str | None,
         fallback: str | None,
+        ndc_map: NdcMap | None = None,
     ):
+        self._ndc_map = ndc_map
         self._tokenizer, self._survey, self._prepare = tokenizer, survey, prepare
         self._system, self._fallback = system, fallback
         self._outcomes: dict[tuple, Outcome] = {}
@@ -109,7 +113,12 @@ class RowTokens:
         system = None
         try:
             system = choose_system(self._tokenizer, row.code, systems)
-            tokens = self._tokenizer.look_up(row.code, system, fallback=None if new else self._fallback)
+            fallback = None if new else self._fallback
+            # A bare NDC is taken for one only where nothing else knows it.
+            parents = self._ndc_map.codes_of(row.code) if self._ndc_map and systems in (None, {NDC}) else ()
+            if parents and system is None and not systems_knowing(self._tokenizer, row.code):
+                system = NDC
+            tokens = self._tokenizer.look_up(row.code, system, fallback=fallback, parents=parents)
         except UnknownCodeError as error:
             return Outcome(system, MODEL) if new else self._unknown(row, systems, error)
         except AmbiguousCodeError as error:
