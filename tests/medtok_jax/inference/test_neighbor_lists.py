@@ -99,8 +99,22 @@ def test_the_code_itself_and_its_own_node_stay_out(index):
     found = from_neighbors(["X/4", "X/3"], "X/3", index)
     assert 3 not in found.node_ids
     assert "the code itself" in found.notes[0]
-    assert from_neighbors(["X/3"], "X/3", index) is None
     assert from_neighbors([], "X/3", index) is None
+
+
+def test_a_code_that_is_its_only_neighbor_has_its_own_neighborhood(table, index):
+    found = from_neighbors(["X/3"], "X/3", index)
+    assert "X/3 is a node of the knowledge graph" in found.notes[0]
+    assert (found.self_node, found.names[0], found.hops[0]) == (0, "X/3", 0)
+    here = slice(table.node_offsets[3], table.node_offsets[4])
+    there = slice(table.edge_offsets[3], table.edge_offsets[4])
+    np.testing.assert_array_equal(found.node_ids, table.nodes[here])
+    np.testing.assert_array_equal(found.hops, table.hops[here])
+    for name in ("senders", "receivers", "relations"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(table, name)[there])
+    # A key that is no node has no neighborhood.
+    with pytest.raises(InputError, match="is no node of the knowledge graph"):
+        from_neighbors(["X/77"], "X/77", index)
 
 
 def test_codes_that_only_hang_on_nodes(table):

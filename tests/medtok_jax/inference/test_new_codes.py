@@ -67,6 +67,35 @@ def test_known_codes_have_the_tokens_of_the_table(encoder, codes, written, rows)
     np.testing.assert_allclose(tokens.weights[same], weights[same], atol=1e-3)
 
 
+def test_a_node_of_the_graph_is_encoded_from_its_own_name_and_neighborhood(encoder, finished_run, written):
+    """So have the rows of the table that are categories been made, after training."""
+    table = TokenizerDirectory.read(finished_run[0] / "tokenizer").table
+    kinds = dict(zip(table["key"].to_pylist(), table["kind"].to_pylist(), strict=True))
+    keys = [key for key, kind in kinds.items() if kind == "category" and not key.startswith("ICD10PCS")][:SHOWN]
+    assert len(keys) == SHOWN
+    ways = ({}, {"graph": [keys[0]]})
+    tokens = encoder.encode([NewCode(*key.split("/")) for key in keys])
+    ids, weights = (np.array(part) for part in zip(*(written[key] for key in keys), strict=True))
+    same = (tokens.ids == ids).all(axis=1)
+    assert same.mean() >= 0.9
+    np.testing.assert_allclose(tokens.weights[same], weights[same], atol=1e-3)
+    assert set(tokens.source) == {"text+graph"}
+    first = [encoder.encode([NewCode(*keys[0].split("/"), **way)]) for way in ways]
+    np.testing.assert_array_equal(first[0].ids, first[1].ids)
+    assert any("neighborhood was used" in note for note in first[1].notes[0])
+
+
+def test_spellings_of_a_key_are_one_code(encoder):
+    spelled = [NewCode("ICD10CM", code, TEXT) for code in ("H4011X0", "H40.11X0", "h40.11x0", " H40.11X0 ")]
+    tokens = encoder.encode(spelled)
+    assert tokens.keys == ["ICD10CM/H40.11X0"] * 4
+    assert (tokens.ids == tokens.ids[0]).all()
+    for code in ("not a code", "H4.011X0", "34.0"):
+        with pytest.raises(InputError, match="does not have the shape of a code of ICD10CM"):
+            encoder.encode([NewCode("ICD10CM", code, TEXT)])
+    assert encoder.encode([NewCode("LOCAL", "not a code", TEXT)]).keys == ["LOCAL/not a code"]
+
+
 def test_embeddings_are_the_weighted_rows(encoder, codes, rows):
     tokens = encoder.encode([code_of(codes, row) for row in rows[:3]])
     rows_of = np.asarray(encoder.params["quantizer"]["rows"][...])
