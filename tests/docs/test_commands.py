@@ -36,7 +36,7 @@ from tests.helpers.paths import ROOT
 from tests.helpers.published import write_release
 from tests.helpers.small_run import DATA_SET
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.thorough]
 pytest.importorskip("torch")
 pytest.importorskip("polars")
 

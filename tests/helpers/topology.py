@@ -57,8 +57,11 @@ def tables_of(state) -> list:
 
 
 def main(data_dir: str, workdir: str, *names: str) -> None:
-    given = {"with_norms": "two by two" in names}
-    print(json.dumps({name: one_step(Path(data_dir), Path(workdir) / name, *LAYOUTS[name], **given) for name in names}))
+    found = {}
+    for name in names:
+        norms = name != "four with states"
+        found[name] = one_step(Path(data_dir), Path(workdir) / name, *LAYOUTS[name], with_norms=norms)
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -197,6 +197,7 @@ def test_the_codebook_is_fitted_to_each_training_code_alike(finished, config):
     assert len(np.unique(seen)) == len(seen)
 
 
+@pytest.mark.thorough
 @pytest.mark.integration
 def test_more_epochs_from_another_run_without_recompilation(finished, config, tmp_path):
     longer = config.copy_and_resolve_references()

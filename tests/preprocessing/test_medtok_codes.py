@@ -87,6 +87,7 @@ def elsewhere(tmp_path_factory):
     return directory, command("preprocessing.medtok_codes", *flags, PYTHONHASHSEED="77")
 
 
+@pytest.mark.thorough
 @pytest.mark.integration
 def test_a_build_in_another_process_and_place_is_byte_identical(small, data_dir, elsewhere):
     directory, result = elsewhere
@@ -99,6 +100,7 @@ def test_a_build_in_another_process_and_place_is_byte_identical(small, data_dir,
     assert str(directory) not in (Path(other.data_path) / "dataset_info.json").read_text()
 
 
+@pytest.mark.thorough
 @pytest.mark.integration
 def test_fingerprint_sees_records_and_graph(elsewhere):
     directory, _ = elsewhere

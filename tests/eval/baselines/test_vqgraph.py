@@ -153,11 +153,13 @@ def test_a_code_does_not_see_its_own_name(graphs, model, batch):
     own = graphs.data.table.nodes[
         graphs.data.table.node_offsets[index[places[0]]] + graphs.data.table.self_node[index[places[0]]]
     ]
-    # A table of names in which every node has its own row, so that one alone changes.
-    embedding = np.asarray(tables.name_embedding)[np.asarray(tables.node_name)]
-    numbers = np.arange(len(embedding), dtype=np.int32)
+    # The node gets a row of its own in the table of names, so that its name alone changes.
+    numbers = np.array(tables.node_name)
+    names = np.asarray(tables.name_embedding)
+    embedding = np.concatenate([names, names[numbers[own]][None]])
+    numbers[own] = len(names)
     changed = embedding.copy()
-    changed[own] = -changed[own]
+    changed[-1] = -changed[-1]
     before, after = (
         encode(model, graph, tables.replace(node_name=numbers, name_embedding=jnp.asarray(names)))
         for names in (embedding, changed)

@@ -109,6 +109,7 @@ def test_the_graph_has_no_path_of_crosswalks_to_a_partner_and_no_groups(held_out
     assert labels.given == {"tree": label_building.GIVEN_TREE}
 
 
+@pytest.mark.thorough
 @pytest.mark.integration
 def test_without_a_hold_out_the_same_pairs_are_shown_and_said_to_be_given(held_out):
     """The proof above can fail: on the graph that keeps its crosswalks partners are in subgraphs."""

@@ -47,6 +47,7 @@ def by_name(rows: list[dict]) -> dict[str, dict]:
     return {row["name"]: row for row in rows}
 
 
+@pytest.mark.thorough
 def test_train(setting, opened_once):
     facts, rows = train.measure(setting)
     rows = by_name(rows)
@@ -78,6 +79,7 @@ def test_memory(setting, opened_once):
     assert rows[-1]["planned_bytes"] >= rows[0]["planned_bytes"]
 
 
+@pytest.mark.thorough
 def test_tokenize(setting, opened_once):
     facts, rows = tokenize.measure(setting)
     rows = by_name(rows)
@@ -147,6 +149,7 @@ def test_a_whole_run(setting, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["encoders"]
 
 
+@pytest.mark.thorough
 @pytest.mark.integration
 def test_command_line_of_look_up(data_dir, tmp_path):
     command = ["eval.speed", "lookup", "--quick", f"--output={tmp_path}"]

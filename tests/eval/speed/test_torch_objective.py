@@ -23,7 +23,7 @@ from medtok_jax.training.losses import totals  # noqa: E402
 from tests.helpers import small_run  # noqa: E402
 
 
-@pytest.fixture(scope="module", params=["default", pytest.param("paper", marks=pytest.mark.thorough)])
+@pytest.fixture(scope="module", params=["default", "paper"])
 def ready(request, data_dir, tmp_path_factory):
     config = ConfigDict(small_run.small_config(data_dir, model__graph_encoder_type="hierarchical").to_dict())
     if request.param == "paper":
@@ -63,6 +63,7 @@ def flax_side(ready):
     return batch, float(value), weights.to_torch({name: np.asarray(x) for name, x in named.items()})
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("tiers", [False, True])
 def test_loss_and_gradients(ready, flax_side, tiers):
     batch, value, gradients = flax_side

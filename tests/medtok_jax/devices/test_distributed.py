@@ -34,14 +34,8 @@ def steps_of(names: tuple[str, ...], data_dir: Path, workdir: Path) -> dict[str,
 
 @pytest.fixture(scope="module")
 def steps(data_dir, tmp_path_factory) -> dict[str, dict]:
-    """A step on one device, and on four that hold all token states."""
-    return steps_of(("one", "four with states"), data_dir, tmp_path_factory.mktemp("steps"))
-
-
-@pytest.fixture(scope="module")
-def shared_steps(data_dir, tmp_path_factory) -> dict[str, dict]:
-    """A step on one device, and on four of which two share a codebook."""
-    return steps_of(("one", "two by two"), data_dir, tmp_path_factory.mktemp("steps"))
+    """A step on one device, on four that hold all token states, and on four of which two share a codebook."""
+    return steps_of(("one", "four with states", "two by two"), data_dir, tmp_path_factory.mktemp("steps"))
 
 
 def assert_same_step(one: dict, four: dict, *, stacks: int) -> None:
@@ -54,24 +48,26 @@ def assert_same_step(one: dict, four: dict, *, stacks: int) -> None:
             np.testing.assert_allclose(four[part][term], value, rtol=1e-5, err_msg=term)
 
 
+@pytest.mark.thorough
 def test_four_devices_equal_one(steps):
     assert_same_step(steps["one"], steps["four with states"], stacks=4)
 
 
 @pytest.mark.thorough
-def test_four_devices_of_which_two_share_a_codebook_equal_one(shared_steps):
-    assert_same_step(shared_steps["one"], shared_steps["two by two"], stacks=2)
+def test_four_devices_of_which_two_share_a_codebook_equal_one(steps):
+    assert_same_step(steps["one"], steps["two by two"], stacks=2)
 
 
 @pytest.mark.thorough
-def test_gradient_norms_of_four_devices_equal_those_of_one(shared_steps):
-    one, four = shared_steps["one"]["norms"], shared_steps["two by two"]["norms"]
+def test_gradient_norms_of_four_devices_equal_those_of_one(steps):
+    one, four = steps["one"]["norms"], steps["two by two"]["norms"]
     assert one.keys() == four.keys()
     assert len(one) > 5
     for term, value in one.items():
         np.testing.assert_allclose(four[term], value, rtol=1e-5, err_msg=term)
 
 
+@pytest.mark.thorough
 def test_only_embeddings_are_gathered(steps):
     """All-gathers of the compiled step: vectors of the batch, its embeddings and pooled texts, which are compared over
     the whole batch; no graph, token or codebook tensor."""
@@ -84,6 +80,7 @@ def test_only_embeddings_are_gathered(steps):
         assert np.prod(shape) <= max(4 * batch * width, batch * text)
 
 
+@pytest.mark.thorough
 def test_gradients_are_reduced_once(steps):
     """All-reduces of the compiled step hold as many numbers as there are parameters, but for the few that losses over
     the whole batch and metrics need: no gradient is reduced twice."""
@@ -94,16 +91,16 @@ def test_gradients_are_reduced_once(steps):
 
 
 @pytest.mark.thorough
-def test_a_shared_codebook_is_split(shared_steps):
+def test_a_shared_codebook_is_split(steps):
     """Rows of the codebook and of node ids, and their moments, lie in halves; no graph or text is gathered."""
-    whole, halves = shared_steps["one"]["tables"], shared_steps["two by two"]["tables"]
+    whole, halves = steps["one"]["tables"], steps["two by two"]["tables"]
     assert whole.keys() == halves.keys()
     assert len(halves) == 6
     for name, shape in halves.items():
         assert shape == [whole[name][0] // 2, whole[name][1]], name
     codebook = max(shape[0] for name, shape in whole.items() if "rows" in name)
     batch, text = 64, 384
-    for shape in shared_steps["two by two"]["gathered"]:
+    for shape in steps["two by two"]["gathered"]:
         sizes = [int(size) for size in shape.split(",") if size]
         assert np.prod(sizes) <= batch * max(codebook, text), shape
 

@@ -42,6 +42,7 @@ def files(builder):
     return sorted(str(path.relative_to(builder.data_path)) for path in Path(builder.data_path).rglob("*"))
 
 
+@pytest.mark.thorough
 @pytest.mark.integration
 def test_the_direct_runner_writes_the_bytes_of_a_local_build(small, tmp_path):
     beam = medtok_codes.prepare(DATA_SET, tmp_path, progress=False, beam=BeamPipeline())
