@@ -53,7 +53,7 @@ def define_flags(given: flags.FlagValues = flags.FLAGS) -> None:
     text("input", help="file: codes as .csv, .tsv, .txt, .json, .jsonl (all of these also .gz) or .parquet.")
     text(
         "ndc_map",
-        help="file: CSV of `ndc` and `rxnorm`, `atc` or `key`; an NDC without tokens gets those of the first that has some.",
+        help="file: CSV of `ndc` and `rxnorm`, `atc` or `key`, whose tokens an NDC without tokens gets.",
     )
     text("code_column", help="file: column of the codes, if it does not have a common name.")
     text("system_column", help="file: column of the code systems, if it does not have a common name.")

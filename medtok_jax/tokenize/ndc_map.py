@@ -16,7 +16,7 @@ class NdcMap:
     """Hold the codes of other systems that stand for each NDC.
 
     Args:
-        path: CSV or TSV with a column `ndc` and one or more of `key` (`RxNorm/860975`), `rxnorm` (or `rxcui`) and `atc`;
+        path: CSV or TSV with a column `ndc` and one or more of `key` (`RxNorm/860975`), `rxnorm` (`rxcui`) and `atc`;
             several rows of one NDC add up.
 
     Attributes:
@@ -31,10 +31,18 @@ class NdcMap:
         columns = {"key": (), **{system.lower(): names for system, names in _SYSTEMS.items()}}
         with Rejects(None) as rejects:
             rows = table(
-                path, rejects, columns={"ndc": ("ndc11",)}, optional=columns, separators=SEPARATORS, quoted=True, users=True
+                path,
+                rejects,
+                columns={"ndc": ("ndc11",)},
+                optional=columns,
+                separators=SEPARATORS,
+                quoted=True,
+                users=True,
             )
             for line, (ndc, key, *codes), text in rows:
-                named = [f"{system}/{code.strip()}" for system, code in zip(_SYSTEMS, codes, strict=True) if code.strip()]
+                named = [
+                    f"{system}/{code.strip()}" for system, code in zip(_SYSTEMS, codes, strict=True) if code.strip()
+                ]
                 found = [key.strip(), *named] if key.strip() else named
                 if not found or not is_wellformed(NDC, ndc):
                     rejects.add(path, line, "no NDC or no code", "the row names no NDC or no other code", text)
