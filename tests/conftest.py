@@ -31,8 +31,8 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=8")
 
-# Fixtures that build a data set or train.
-BUILT = {"data_dir", "finished_run"}
+# Fixtures that build a data set, or the whole graph of one, or train.
+BUILT = {"data_dir", "finished_run", "facts"}
 # Files that start first, the longest one first.
 LONGEST = ("test_train.py", "test_distributed.py", "test_commands.py", "test_model.py", "test_new_codes.py")
 # Gigabytes of a process beyond which its compiled programs are dropped: to compile them once more takes long.

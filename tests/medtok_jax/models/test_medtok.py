@@ -255,6 +255,7 @@ KINDS = {
 }
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_trains_all_its_parameters(config, data, build, tables, kind):
     config.model.update(KINDS[kind])
