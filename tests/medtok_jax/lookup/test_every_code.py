@@ -87,6 +87,7 @@ def test_a_part_of_all_codes(tokenizer, known):
 
 
 @pytest.mark.thorough
+@pytest.mark.integration
 def test_all_codes(tokenizer, known):
     assert check(tokenizer, known, known["key"]) > 1000
 
