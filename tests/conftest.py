@@ -139,12 +139,16 @@ def data_dir(once) -> Path:
 
 def _make_data(folder: Path) -> None:
     """Build the data set and encode its texts, in small batches, since mostly padding would fill large ones."""
+    from medtok_jax.data import further_codes
     from medtok_jax.data.dataset import load_data
     from medtok_jax.text import cache
     from medtok_jax.text.encoder_files import resolve_text_encoder
     from preprocessing import medtok_codes
+    from preprocessing.dataset.known_codes import read_known_codes
 
-    medtok_codes.prepare(DATA_SET, folder, progress=False)
+    builder = medtok_codes.prepare(DATA_SET, folder, progress=False)
     config = small_config(folder)
     with mock.patch.object(cache, "tokens_a_batch", return_value=1024):
-        load_data(config, encoder_dir=resolve_text_encoder(config.model.text_encoder_model), progress=False)
+        encoder_dir = resolve_text_encoder(config.model.text_encoder_model)
+        data = load_data(config, encoder_dir=encoder_dir, progress=False)
+        further_codes.prepare(config, data, read_known_codes(builder), encoder_dir, progress=False)

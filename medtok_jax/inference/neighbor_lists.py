@@ -46,11 +46,9 @@ def from_neighbors(neighbors: list, key: str, index: GraphIndex) -> CodeGraph | 
         InputError: a neighbor is neither of the two, is a key that is no node, or the name of several nodes.
     """
     notes: list[str] = []
-    resolved = [_resolve(item, key, index, notes) for item in neighbors]
-    own = index.find_key(key)
-    if resolved and own != FRESH and all(neighbor.node == own for neighbor in resolved):
-        return own_neighborhood(own, key, index)
-    found = _without_repeats(resolved, key, index, notes)
+    if names_itself(neighbors, key, index):
+        return own_neighborhood(index.find_key(key), key, index)
+    found = _without_repeats([_resolve(item, key, index, notes) for item in neighbors], key, index, notes)
     if not found:
         return None
     found.sort(key=lambda neighbor: index.rank[neighbor.relation])
@@ -59,6 +57,17 @@ def from_neighbors(neighbors: list, key: str, index: GraphIndex) -> CodeGraph | 
         notes.append(f"{key}: of {len(found)} neighbors {limit} were kept.")
         found = found[:limit]
     return _assemble(_draw(found, index), found, key, index, notes)
+
+
+def names_itself(neighbors: object, key: str, index: GraphIndex) -> bool:
+    """Return whether the only neighbor given for a node of the knowledge graph is this node itself."""
+    own = index.find_key(key)
+    if own == FRESH or not isinstance(neighbors, list | tuple) or not neighbors:
+        return False
+    system = key.partition("/")[0]
+    names = [name.strip() for name in neighbors if isinstance(name, str)]
+    found = [index.find_key(name if index.is_key(name) else f"{system}/{name}") for name in names]
+    return len(names) == len(neighbors) and set(found) == {own}
 
 
 def own_neighborhood(node: int, key: str, index: GraphIndex) -> CodeGraph:

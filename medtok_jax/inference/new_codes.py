@@ -50,7 +50,7 @@ class NewCode:
     Attributes:
         system: code system, an OMOP vocabulary name where there is one.
         code: the code.
-        description: what it means, or None; where it is a node of the knowledge graph, the name of the node.
+        description: what it means, or None; for a node of the knowledge graph without another graph, its name.
         graph: node-link JSON (`graph_input.from_node_link`), a list of neighbors (`neighbor_lists.from_neighbors`),
             or None for its own neighborhood where it is a node of the knowledge graph, and else to join it to the
             nearest code above it in its own spelling. An empty list leaves it without neighbors.
@@ -183,11 +183,12 @@ class NewCodeEncoder:
         if self.modalities == "graph":
             code = dataclasses.replace(code, description=None)
         own = self.index.find_key(key)
-        if own >= 0 and code.description is None and self.modalities != "graph":
+        stands_alone = own >= 0 and (code.graph is None or neighbor_lists.names_itself(code.graph, key, self.index))
+        if stands_alone and code.description is None and self.modalities != "graph":
             code = dataclasses.replace(code, description=self.index.names(np.array([own]))[0])
             notes.append(f"{key}: its description is its name in the knowledge graph.")
         text, graph = self._description(code, key, notes), None
-        if code.graph is None and own >= 0:
+        if stands_alone and self.modalities != "text":
             graph = neighbor_lists.own_neighborhood(own, key, self.index)
         elif isinstance(code.graph, dict):
             graph = graph_input.from_node_link(code.graph, key, self.index)

@@ -69,7 +69,7 @@ def as_text(value: object) -> str:
     value = _plain(value)
     if value is None:
         return ""
-    return _writable(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return _writable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
 def as_array(values: Sequence[object], kind: pa.DataType) -> pa.Array:

@@ -106,12 +106,13 @@ def test_a_code_that_is_its_only_neighbor_has_its_own_neighborhood(table, index)
     found = from_neighbors(["X/3"], "X/3", index)
     assert "X/3 is a node of the knowledge graph" in found.notes[0]
     assert (found.self_node, found.names[0], found.hops[0]) == (0, "X/3", 0)
-    here = slice(table.node_offsets[3], table.node_offsets[4])
-    there = slice(table.edge_offsets[3], table.edge_offsets[4])
-    np.testing.assert_array_equal(found.node_ids, table.nodes[here])
-    np.testing.assert_array_equal(found.hops, table.hops[here])
-    for name in ("senders", "receivers", "relations"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(table, name)[there])
+    by_neighbors = from_neighbors(given(table.graph, 3), "X/3", index)
+    words = table.graph.relation_names
+    assert facts(found, index, words) == facts(by_neighbors, index, words)
+    assert dict(zip(found.node_ids[1:], found.hops[1:], strict=True)) == dict(
+        zip(by_neighbors.node_ids[1:], by_neighbors.hops[1:], strict=True)
+    )
+    np.testing.assert_array_equal(found.types[0], by_neighbors.types[0])
     # A key that is no node has no neighborhood.
     with pytest.raises(InputError, match="is no node of the knowledge graph"):
         from_neighbors(["X/77"], "X/77", index)

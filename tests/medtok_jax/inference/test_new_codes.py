@@ -155,7 +155,7 @@ def test_tokens_lie_in_their_regions(encoder):
     model = encoder.saved.config.model
     regions = Regions.from_ratios(model.codebook_size, model.text_specific_ratio, model.graph_specific_ratio)
     graph = {"nodes": [{"id": 0, "self": True}, {"id": 1, "name": "Fever", "type": "new"}], "links": []}
-    ids = encoder.encode([NewCode("SNOMED", "1", TEXT, graph), NewCode("SNOMED", "2", None, ["Fever"])]).ids
+    ids = encoder.encode([NewCode("LOCAL", "1", TEXT, graph), NewCode("LOCAL", "2", None, ["Fever"])]).ids
     for place, region in enumerate(("text", "graph", "shared", "shared")):
         low, high = regions.bounds(region)
         part = ids.reshape(2, 4, -1)[:, place]

@@ -142,6 +142,7 @@ def test_everything_is_counted(mapper, tmp_path):
     codes_row, labs = mapper.report().to_dicts()
     assert codes_row == {
         **{"kind": "code", "name": "ICD10CM", "events": 6, "mapped": 2, "unmapped": 4, "codes": 4, "codes_unmapped": 2},
+        **{"to_category": 0, "to_retired": 0},
         "most_frequent_unmapped": [{"code": "ICD10CM/Z99.9", "events": 3}, {"code": "ICD10CM/E11.651", "events": 1}],
     }
     assert (labs["kind"], labs["name"], labs["events"], labs["unmapped"]) == ("other", "LAB", 3, 0)
@@ -153,6 +154,17 @@ def test_everything_is_counted(mapper, tmp_path):
     assert told["unmapped"] == "keep"
     assert [code.get("nearest_above") for code in told["systems"][0]["unmapped_codes"]] == [None, "ICD10CM/E11.65"]
     assert told["other_events"][0]["most_frequent"][0] == {"code": "LAB//1//mg", "events": 2}
+
+
+def test_categories_and_codes_of_earlier_editions_are_told_apart(tmp_path):
+    kinds = ("code", "category", "retired")
+    mapper = CodeMapper(["ICD10CM/E11.9", "ICD10CM/E11", "ICD10CM/T81.4XXA"], kinds=kinds)
+    mapper.rows(pl.Series(["ICD10CM/E119", "ICD10CM/E11", "ICD10CM/E11", "ICD10CM/T814XXA", "ICD10CM/I10"]))
+    (row,) = mapper.report().to_dicts()
+    assert (row["events"], row["mapped"], row["to_category"], row["to_retired"]) == (5, 4, 2, 1)
+    assert "4 of 5 events are mapped (80.0%), 2 of them to categories, 1 of them to codes of earlier editions" in (
+        mapper.summary()
+    )
 
 
 def test_asking_whether_counts_nothing(mapper):

@@ -226,7 +226,7 @@ def test_columns_are_found_by_their_usual_names(tmp_path):
 
 def test_new_codes_are_encoded_by_the_model_in_their_place(finished_run, tmp_path):
     tokenizer = MedTokTokenizer.from_pretrained(finished_run[0])
-    known = tokenizer.key_at(7)
+    known = tokenizer.key_at(int(tokenizer.directory.codes[7]))
     rows = [
         {"code": "Z99.XY", "system": "ICD10CM", "description": "Dependence on a machine that no list names"},
         {"code": known, "description": "something else"},
