@@ -36,6 +36,7 @@ from preprocessing.dataset.beam import BeamPipeline, beam_examples
 from preprocessing.dataset.build_lock import only_builder, quiet_tfds, writable
 from preprocessing.dataset.examples import examples, open_plan, write_plan
 from preprocessing.dataset.inputs import check_source, read_source, source_files
+from preprocessing.dataset.known_codes import read_known_codes
 from preprocessing.dataset.name import EMBEDDED, NAME, DatasetOptions, parse_name
 from preprocessing.dataset.splits import SPLITS
 from preprocessing.graph.knowledge_graph import KnowledgeGraph
@@ -249,6 +250,7 @@ def open_prepared(name: str = f"{NAME}/icd", data_dir: str | os.PathLike | None 
             records = builder.as_data_source(split)
             records[len(records) - 1]  # An interrupted copy lacks the end of a file.
         _ = builder.knowledge_graph
+        read_known_codes(builder)
     except Exception as error:  # TFDS, protobuf and array_record raise many kinds for a damaged directory.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(

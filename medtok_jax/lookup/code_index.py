@@ -260,7 +260,7 @@ class CodeIndex:
                 rows[position] = UNKNOWN
                 continue
             one = systems[position] if systems is not None else system
-            name = (text, None if is_missing(one) else one)
+            name = (text, None if is_missing(one) or one == "" else one)
             try:
                 row = found.get(name)
             except TypeError:

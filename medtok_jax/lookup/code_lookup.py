@@ -89,6 +89,9 @@ class CodeLookup:
             InputError: an argument cannot be used.
         """
         _check_fallback(fallback)
+        if isinstance(parents, str):
+            raise InputError(f"parents is {shown(parents)}; give a list of codes.")
+        parents = as_list(parents) if parents is not None else []
         try:
             return self._from_table(self.index.find(code, system))
         except UnknownCodeError as error:
@@ -101,7 +104,7 @@ class CodeLookup:
             for parent in parents:
                 with contextlib.suppress(UnknownCodeError):
                     row = self.index.find(parent)
-                    return self._replaced(row, "/".join(self.index.infer_system(code, system)), "parent")
+                    return self._replaced(row, self._key_of(code, system), "parent")
             if parents:
                 tried.append("its parent codes")
             if len(tried) == 1:
@@ -145,6 +148,13 @@ class CodeLookup:
             has_graph=bool(self.table.arrays["has_graph"][row]),
             source="table" if kind == "code" else kind,
         )
+
+    def _key_of(self, code: str, system: object) -> str:
+        """Return the key of a code without tokens, or its text where it names no system, as custom codes of MEDS do."""
+        try:
+            return "/".join(self.index.infer_system(code, system))
+        except InputError:
+            return code
 
     def _replaced(self, row: int, key: str, source: str) -> CodeTokens:
         """Return the tokens of a row in place of those of the code `key`."""
@@ -267,13 +277,20 @@ class CodeLookup:
 
     def _warn(self, codes: list, unknown: np.ndarray, errors: str) -> None:
         """Warn once of the unknown codes of a call."""
-        told = list(dict.fromkeys(str(codes[p]) for p in unknown if not is_missing(codes[p])))
-        if not told:
-            return
-        count = sum(not is_missing(codes[position]) for position in unknown)
-        named = ", ".join(shown(code) for code in told[:NAMED_UNKNOWN])
-        more = f" and {len(told) - NAMED_UNKNOWN:,} more" if len(told) > NAMED_UNKNOWN else ""
+        distinct = list(dict.fromkeys(str(codes[p]) for p in unknown if not is_missing(codes[p])))
+        missing = sum(is_missing(codes[position]) for position in unknown)
         outcome = "left out" if errors == "skip" else "encoded as [UNK]"
+        if not distinct:
+            warnings.warn(
+                f"{missing:,} of {len(codes):,} codes are missing and {outcome}.",
+                UnknownCodeWarning,
+                stacklevel=_level_of_caller(),
+            )
+            return
+        count = len(unknown) - missing
+        named = ", ".join(shown(code) for code in distinct[:NAMED_UNKNOWN])
+        more = f" and {len(distinct) - NAMED_UNKNOWN:,} more" if len(distinct) > NAMED_UNKNOWN else ""
+        more += f" ({missing:,} more are missing)" if missing else ""
         warnings.warn(
             f"{count:,} of {len(codes):,} codes are unknown and {outcome}: {named}{more}; this tokenizer has tokens for"
             f" {self.config.codes:,} of the {self.config.known_codes:,} codes of its systems.",

@@ -11,13 +11,11 @@ from preprocessing.common.errors import InputError
 # Order in which the paper names its eight systems (section 4), each with the OMOP vocabularies it covers.
 PAPER_ORDER = ("ICD9CM", "ICD9Proc", "ICD10CM", "ICD10PCS", "SNOMED", "ATC", "NDC", "CPT4", "HCPCS", "RxNorm")
 
-# Everyday names of code systems, in capitals and without anything but letters and digits. An edition alone, as a column
-# `icd_version` gives it, leaves open whether a diagnosis or a procedure is meant.
+# Everyday names of code systems, in capitals and without anything but letters and digits. The name of an edition leaves
+# open whether a diagnosis or a procedure is meant.
 ALIASES = {
     "ICD10": ("ICD10CM", "ICD10PCS"),
     "ICD9": ("ICD9CM", "ICD9Proc"),
-    "10": ("ICD10CM", "ICD10PCS"),
-    "9": ("ICD9CM", "ICD9Proc"),
     "ICD9DX": ("ICD9CM",),
     "ICD9PCS": ("ICD9Proc",),
     "ICD9PROCEDURE": ("ICD9Proc",),
@@ -66,6 +64,7 @@ MEDS_ICD = {
     ("PROCEDURE", "ICD9"): ("ICD9Proc",),
 }
 _PREFIXED = re.compile(r"([A-Za-z][A-Za-z0-9 _.-]{0,40}?) *[/:|] *(.+)", re.DOTALL)
+_EDITION = re.compile(r"0?(9|10)(?:\.0+)?")
 _NOT_NAME = re.compile(r"[^A-Z0-9]")
 
 
@@ -89,12 +88,11 @@ class CodeNames:
         Raises:
             InputError: no code system has this name.
         """
-        # A column of editions may hold numbers, and 9.0 where pandas wrote it.
-        if isinstance(name, numbers.Real) and not isinstance(name, bool) and name == name:
-            name = f"{name:g}"
+        if edition := edition_of(name):
+            return ALIASES[f"ICD{edition}"]
         if not isinstance(name, str):
             raise InputError(f"A code system must be text, not {shown(name)}.")
-        named = self._named.get(_plain(name.strip().removesuffix(".0")))
+        named = self._named.get(_plain(name))
         if named is None:
             raise InputError(f"{shown(name)} is not a code system; it must be one of {', '.join(self.systems)}.")
         return named
@@ -117,10 +115,23 @@ class CodeNames:
 
     def _split_meds(self, text: str) -> tuple[tuple[str, ...] | None, str]:
         *names, code = text.split("//")
-        kind = _plain(names[0])
-        rest = _plain("".join(names[1:]))
-        named = MEDS_ICD.get((kind, rest)) or self._named.get(rest or kind)
+        kind, *rest = names
+        # An edition alone says what a code is of only behind the kind of the event.
+        edition = edition_of(rest[-1]) if rest else None
+        rest = [*rest[:-1], edition] if edition else rest
+        plain = _plain("".join(rest))
+        named = MEDS_ICD.get((_plain(kind), f"ICD{plain.removeprefix('ICD')}")) or self._named.get(
+            plain or _plain(kind)
+        )
         return (named, code.strip()) if named else (None, text)
+
+
+def edition_of(name: object) -> str | None:
+    """Return `9` or `10` for an edition of ICD, as a number or as text, also where pandas wrote 9.0; None of others."""
+    if isinstance(name, numbers.Real) and not isinstance(name, bool):
+        name = str(name)
+    found = _EDITION.fullmatch(name.strip()) if isinstance(name, str) else None
+    return found[1] if found else None
 
 
 def _plain(name: str) -> str:

@@ -44,8 +44,18 @@ def pick_columns(names: Sequence[str], columns: Mapping[str, str | None], path: 
         if name is not None and name not in found.values():
             found[kind] = name
     if "code" not in found:
+        if any(_looks_like_data(name) for name in names):
+            raise InputError(
+                f"The first line of {path} looks like a row, not like the names of columns; add a line of names, such"
+                " as code,system."
+            )
         raise InputError(f"{path} has no column 'code' (it has {_listed(names)}); name it by --code_column.")
     return found
+
+
+def _looks_like_data(name: str) -> bool:
+    """Return whether a cell of a header is a number, a date or a code, which are no names of columns."""
+    return not any(character.isalpha() for character in name) and any(character.isdigit() for character in name)
 
 
 def other_code_columns(names: Sequence[str], picked: str) -> list[str]:
@@ -61,6 +71,8 @@ def other_code_columns(names: Sequence[str], picked: str) -> list[str]:
 def systems_of_header(name: str | None) -> tuple[str, ...] | None:
     """Return the code systems that the name of a column says, such as both of ICD-9 for `ICD9_CODE`, or None."""
     plain = plain_name(name or "")
+    if not any(character.isalpha() for character in plain):
+        return None
     for suffix in _SUFFIXES:
         stem = plain.removesuffix(suffix)
         if stem and (not suffix or stem != plain):

@@ -30,7 +30,8 @@ _TABLES = {
     "cptevents": _SERVICES,
 }
 # A column is read as one system if at least this many codes, and this share of the known ones, fit no other system.
-_FEWEST, _SHARE = 3, 0.25
+# With fewer, a procedure among diagnoses that fits both would often be read as a diagnosis.
+FEWEST, SHARE = 20, 0.5
 # A name is believed if at least this share of the known codes fits one of its systems.
 _BELIEVED = 0.9
 
@@ -118,7 +119,7 @@ def _common_system(codes: collections.Counter) -> str | None:
         # Of two systems that all codes fit, no code fits one alone.
         return None
     alone = codes[fitting]
-    return next(iter(fitting)) if alone >= max(_FEWEST, _SHARE * codes.total()) else None
+    return next(iter(fitting)) if alone >= max(FEWEST, SHARE * codes.total()) else None
 
 
 def _sentence(text: str) -> str:

@@ -9,6 +9,8 @@ whole numbers.
 import dataclasses
 import re
 
+from medtok_jax.lookup import code_names
+
 # Words for a missing value in capitals, as data frames, databases and hospitals write them, and 0 in place of a code.
 _MISSING = {"", "NAN", "NONE", "NULL", "NA", "N/A", "<NA>", "NAT", "?"}
 _ZERO = re.compile(r"0(?:\.0*)?")
@@ -35,11 +37,16 @@ def is_absent(value: object, *, zero: bool = False) -> bool:
 
 def edition_of(value: object) -> str | None:
     """Return the name of the edition of a cell, such as `ICD9` for 9, `9.0` or `ICD-9`; None if it is no edition."""
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        return None
-    text = str(value).strip().upper().replace("-", "").replace("CM", "").replace("PCS", "").removeprefix("ICD")
-    whole = _WHOLE.fullmatch(text)
-    return EDITIONS.get((whole[1] if whole else text).lstrip("0"))
+    if isinstance(value, str):
+        named = re.fullmatch(r"ICD[ _-]?(9|10)(?:[ _-]?(?:CM|PCS))?", value.strip(), re.IGNORECASE)
+        value = named[1] if named else value
+    edition = code_names.edition_of(value)
+    return EDITIONS[edition] if edition else None
+
+
+def is_short(code: str) -> bool:
+    """Return whether a code is one or two digits, as diagnoses of ICD-9-CM are that lost their leading zeros."""
+    return is_digits(code.strip()) and len(code.strip()) <= 2
 
 
 def digits_of(value: object) -> str | None:

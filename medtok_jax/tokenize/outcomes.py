@@ -8,7 +8,7 @@ from medtok_jax.lookup.code_names import shown
 from medtok_jax.lookup.code_tokens import CodeTokens
 from medtok_jax.tokenize.evidence import Scope, systems_knowing
 from medtok_jax.tokenize.ndc_map import NdcMap
-from medtok_jax.tokenize.numbers import is_digits, lacks_ndc_zeros
+from medtok_jax.tokenize.numbers import is_digits, is_short, lacks_ndc_zeros
 from medtok_jax.tokenize.rows import NO_CODE, CodeRow
 from medtok_jax.tokenize.survey import Survey
 from medtok_jax.tokenize.systems import ContradictionError, choose_system, named_systems
@@ -26,7 +26,7 @@ REASONS = {
     "contradiction": "system, edition and code contradict one another",
     "several systems": "a code of several systems",
     "unknown": "a code that this tokenizer does not know",
-    "lost zeros": "an NDC that probably lost leading zeros",
+    "lost zeros": "a code that probably lost leading zeros",
     "unusable": "a name of no code system, or inputs that the model cannot use",
 }
 # The remark on a code that is looked up, but may have lost leading zeros.
@@ -128,6 +128,8 @@ class RowTokens:
         found = tokens.key.partition("/")[0]
         if found == NDC and lacks_ndc_zeros(row.code, products=products):
             return _without_zeros(row.code)
+        if found == ICD9PROC and systems != {ICD9PROC} and is_short(row.code):
+            return _short_number(row.code)
         remark = SUSPECT if self._survey.numbers.may_lack_zeros and self._may_lack_zeros(row.code, found) else ""
         return Outcome(self._prepare(tokens), tokens.source.split()[0], remark)
 
@@ -137,6 +139,8 @@ class RowTokens:
         elsewhere = systems_knowing(self._tokenizer, bare) if systems is not None else frozenset()
         if not elsewhere or elsewhere & systems:
             return rejected(str(error), "unknown")
+        if ICD9CM in systems and is_short(bare):
+            return _short_number(bare)
         return rejected(
             f"{shown(bare)} is a code of {' and '.join(sorted(elsewhere))}, but its row or column is of"
             f" {' or '.join(sorted(systems))}",
@@ -172,6 +176,14 @@ class RowTokens:
             return Outcome(self._prepare(self._tokenizer.encode_new([code])[0]), MODEL)
         except InputError as error:
             return rejected(str(error), "unusable")
+
+
+def _short_number(code: str) -> Outcome:
+    return rejected(
+        f"{shown(code)} is a category of procedures as it stands, and may be the diagnosis {code.strip():0>3} that lost"
+        " its zeros; name its system, or write the zeros",
+        "lost zeros",
+    )
 
 
 def _without_zeros(code: str) -> Outcome:

@@ -11,7 +11,7 @@ from medtok_jax.tokenize import evidence, readers
 from medtok_jax.tokenize.columns import other_code_columns
 from medtok_jax.tokenize.evidence import Decision, Scope
 from medtok_jax.tokenize.kept import JsonTypes
-from medtok_jax.tokenize.numbers import WrittenNumbers, is_digits
+from medtok_jax.tokenize.numbers import WrittenNumbers, is_digits, is_short
 from medtok_jax.tokenize.rows import RawRow, checked
 from medtok_jax.tokenize.systems import named_systems
 from medtok_jax.tokenizer import MedTokTokenizer
@@ -157,6 +157,9 @@ class _Counts:
         if is_digits(code):
             self.lengths[scope].add(len(code))
         if (scope is not None and len(scope) == 1) or code in self._counted[scope]:
+            return
+        # A code that may have lost its zeros says nothing of the others.
+        if is_short(code):
             return
         knowing = evidence.systems_knowing(self._tokenizer, code)
         knowing = knowing if scope is None else knowing & scope

@@ -68,12 +68,25 @@ def known_codes(
         kinds.setdefault(key, (CATEGORY, title))
     partners = _partners(crosswalk, kinds)
     rows = [(key, kind, title, None) for key, (kind, title) in kinds.items()]
-    for key, title in (editions or {}).items():
+    editions = {**_stems(editions or {}, kinds), **(editions or {})}
+    for key, title in editions.items():
         if key not in kinds:
             stand = _stand_in(key, kinds, partners)
             rows.append((key, RETIRED, title or (kinds[stand][1] if stand else key.replace("/", " ")), stand))
     columns = zip(*sorted(rows, key=lambda row: row[0]), strict=True) if rows else ((), (), (), ())
     return pa.Table.from_arrays([pa.array(column, pa.string()) for column in columns], schema=SCHEMA)
+
+
+def _stems(editions: Mapping[str, str], kinds: Mapping[str, object]) -> dict[str, str]:
+    """Return the categories of retired ICD codes that are retired with them, such as ICD9CM/043, without a title."""
+    stems = {}
+    for key in editions:
+        system, _, code = key.partition("/")
+        stem = stem_length(system, compact_code(code))
+        above = f"{system}/{compact_code(code)[:stem]}"
+        if stem and key not in kinds and above not in kinds:
+            stems[above] = ""
+    return stems
 
 
 def _stand_in(key: str, kinds: Mapping[str, object], partners: Mapping[str, str]) -> str | None:

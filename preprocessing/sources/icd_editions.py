@@ -11,6 +11,8 @@ The code lists of the package are of one edition, but records of patients hold c
 | `ICD10_CM_CCSR/dx_cat1_mapping.json` (AHRQ) | ICD-10-CM | from fiscal year 2016 | none |
 | `CCS-SingleDiagnosisGrouper.txt` (AHRQ) | ICD-9-CM | January 1980 to September 2015 | none |
 
+None of them has the procedures of coronary angioplasty that were deleted in October 2005 (`PTCA`).
+
 The two tables of AHRQ stand below notes, and put codes and the names of columns in apostrophes.
 """
 
@@ -33,6 +35,17 @@ _SYSTEMS = {("DX", "9"): ICD9CM, ("PR", "9"): ICD9PROC, ("DX", "0"): ICD10CM, ("
 _YEARS = re.compile(r"(?:\s*\((?:begin|end) [0-9]{4}(?: end [0-9]{4})?\))+$", re.IGNORECASE)
 
 
+# Procedures that ICD-9-CM of fiscal year 2006 deleted on 1 October 2005, when 00.66 took their place.
+PTCA = {
+    f"{ICD9PROC}/36.01": "Single vessel percutaneous transluminal coronary angioplasty [PTCA] or coronary atherectomy"
+    " without mention of thrombolytic agent",
+    f"{ICD9PROC}/36.02": "Single vessel percutaneous transluminal coronary angioplasty [PTCA] or coronary atherectomy"
+    " with mention of thrombolytic agent",
+    f"{ICD9PROC}/36.05": "Multiple vessel percutaneous transluminal coronary angioplasty [PTCA] or coronary atherectomy"
+    " performed during the same operation, with or without mention of thrombolytic agent",
+}
+
+
 @functools.cache
 def read_editions() -> dict[str, str]:
     """Return the title of every code that a table names, by its key, sorted; "" if no table gives one.
@@ -42,7 +55,7 @@ def read_editions() -> dict[str, str]:
     Raises:
         InputError: the package that ships the tables is missing.
     """
-    titles: dict[str, str] = {}
+    titles: dict[str, str] = dict(PTCA)
     for record in _titled():
         titles[record.key] = titles.get(record.key) or record.description
     gem = icd.read_gem()

@@ -110,6 +110,9 @@ BARE = [
     ("7895", {"ICD9CM": "ICD9CM/789.5", "ICD9Proc": "ICD9Proc/78.95"}),
     ("V01.0", {"ICD9CM": "ICD9CM/V01.0", "ICD10CM": "ICD10CM/V01.0"}),
     ("0010", {"ICD9CM": "ICD9CM/001.0", "ICD9Proc": "ICD9Proc/00.10"}),
+    # Deleted in 2005: the angioplasty is no disease of the eye.
+    ("3601", {"ICD9CM": "ICD9CM/360.1", "ICD9Proc": "ICD9Proc/36.01"}),
+    ("043", {"ICD9CM": "ICD9CM/043", "ICD9Proc": "ICD9Proc/04.3"}),
 ]
 
 
@@ -158,8 +161,34 @@ def test_a_system_that_contradicts_the_code(tokenizer):
     for code, system in (("780.6", 10), ("E11.9", 9), ("ICD10CM/E11.9", 9), ("ICD9CM/780.6", "ICD10CM")):
         with pytest.raises(UnknownCodeError, match="is not among"):
             tokenizer.look_up(code, system)
-    with pytest.raises(InputError, match="is not a code system"):
-        tokenizer.look_up("E11.9", 11)
+    for system in (11, -9, "-9", "1.0.0", "-10", 9.5):
+        with pytest.raises(InputError, match=r"is not a code system|must be text"):
+            tokenizer.look_up("4280", system)
+
+
+@pytest.mark.parametrize("text", ["LAB//9//0845", "LAB//10//E119", "9//0845"])
+def test_an_edition_alone_names_no_system_in_meds(tokenizer, text):
+    with pytest.raises(UnknownCodeError):
+        tokenizer.look_up(text)
+
+
+@pytest.mark.parametrize("text", ["DIAGNOSIS//ICD//9.0//7806", "DIAGNOSIS//9//7806", "DIAGNOSIS//ICD9//7806"])
+def test_the_kind_of_an_event_settles_an_edition(tokenizer, text):
+    assert tokenizer.look_up(text).key == "ICD9CM/780.6"
+
+
+def test_parents_of_a_custom_code(tokenizer):
+    found = tokenizer.look_up("LAB//50912//mg/dL", parents=["ZZZ", "ICD10CM/E11.9"])
+    assert (found.key, found.source) == ("LAB//50912//mg/dL", "parent ICD10CM/E11.9")
+    with pytest.raises(InputError, match="give a list of codes"):
+        tokenizer.look_up("LAB//50912//mg/dL", parents="ICD10CM/E11.9")
+    assert tokenizer.look_up("E11.9", parents=None).source == "table"
+
+
+def test_missing_codes_of_a_batch_are_said(tokenizer):
+    with pytest.warns(UserWarning, match="2 of 3 codes are missing and encoded as"):
+        tokenizer(["E11.9", None, float("nan")])
+    assert tokenizer.encode_many(["E11.9", "428.0"], ["", None]).shape[0] == 2
 
 
 @pytest.fixture(scope="module")

@@ -46,8 +46,8 @@ def test_a_batch_warns_once(tokenizer):
     np.testing.assert_allclose(np.reshape(found.weights, (5, 4, K)).sum(-1), 1.0, rtol=1e-3)
     assert np.reshape(found.attention_mask, -1).tolist() == [1] * 5 * WIDTH
     assert told == [
-        "2 of 5 codes are unknown and encoded as [UNK]: 'nonsense', 'E11.8'; this tokenizer has tokens for 19 of the 19"
-        " codes of its systems."
+        "2 of 5 codes are unknown and encoded as [UNK]: 'nonsense', 'E11.8' (1 more are missing); this tokenizer has"
+        " tokens for 19 of the 19 codes of its systems."
     ]
     many = [f"X{number}" for number in range(1000)]
     for call in (
@@ -81,11 +81,17 @@ def test_the_warning_says_how_many_codes_there_are(tmp_path):
 def test_known_codes_do_not_warn(tokenizer):
     for call in (
         lambda: tokenizer(list(KEYS)),
-        lambda: tokenizer([None, float("nan")]),
-        lambda: tokenizer.encode_patients([[[None]], [[]]]),
+        lambda: tokenizer.encode_patients([[["E11.9"]], [[]]]),
         lambda: tokenizer(["E11.9XYZ"], fallback="ancestors"),
     ):
         assert warned(call)[1] == []
+
+
+def test_missing_codes_warn_too(tokenizer):
+    """Wherever [UNK] is made, it is said."""
+    assert warned(lambda: tokenizer([None, float("nan")]))[1] == ["2 of 2 codes are missing and encoded as [UNK]."]
+    told = warned(lambda: tokenizer.encode_patients([[[None]], [["E11.9"]]], errors="skip"))[1]
+    assert told == ["1 of 2 codes are missing and left out."]
 
 
 def test_codes_left_out(tokenizer):
@@ -94,8 +100,8 @@ def test_codes_left_out(tokenizer):
     cls, sep = tokenizer.cls_token_id, tokenizer.sep_token_id
     assert found.input_ids[0] == [cls, *known, sep]
     assert told == [
-        "3 of 6 codes are unknown and left out: 'nonsense', 'E11.8'; this tokenizer has tokens for 19 of the 19 codes"
-        " of its systems."
+        "3 of 6 codes are unknown and left out: 'nonsense', 'E11.8' (1 more are missing); this tokenizer has tokens"
+        " for 19 of the 19 codes of its systems."
     ]
     # A visit of nothing but such codes is left out as an empty one is.
     visits = [["E11.9"], ["nonsense"], ["E10.9", "E11.8"]]

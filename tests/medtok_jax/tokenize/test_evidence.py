@@ -11,9 +11,10 @@ import pytest
 
 from medtok_jax import MedTokTokenizer
 from medtok_jax.lookup.directory import KnownCode
-from medtok_jax.tokenize import files
+from medtok_jax.tokenize import evidence, files
 from medtok_jax.tokenize.evidence import Decision, NameHint, decide, edition_of_header, hint_of, systems_knowing
 from preprocessing.codes import display_code
+from preprocessing.common.errors import InputError
 from tests.helpers.paths import SHARED
 from tests.helpers.small_tokenizer import make_tokens, write
 
@@ -29,6 +30,13 @@ CATEGORIES = ("ICD9CM/780.6", "ICD10CM/V01.0")
 DIAGNOSES = ["25000", "99591", "V3000", "E8490", "0010", "7806"]
 PROCEDURES = ["3605", "3722", "9671", "0010", "7806"]
 CM, PROC, BOTH = frozenset({"ICD9CM"}), frozenset({"ICD9Proc"}), frozenset({"ICD9CM", "ICD9Proc"})
+
+
+@pytest.fixture(autouse=True)
+def few_codes(monkeypatch):
+    """Let a handful of codes be evidence, as in the small world of these tests."""
+    monkeypatch.setattr(evidence, "FEWEST", 3)
+    monkeypatch.setattr(evidence, "SHARE", 0.25)
 
 
 @pytest.fixture(scope="module")
@@ -257,3 +265,41 @@ def test_a_stacked_column_of_mimic_reads_no_code_as_another(icd9, tmp_path):
     assert [number for number, key in keys.items() if key.split("/")[0] != stacked[number - 1][1]] == []
     assert len(keys) >= 1500
     assert told[0].startswith("Rejected rows by reason: a code of several systems: ")
+
+
+def test_a_short_column_is_no_evidence(monkeypatch):
+    """Ten codes of one admission, of which seven fit ICD-9-CM alone: 3891 may be an arterial catheter among them."""
+    monkeypatch.undo()
+    known = Counter({CM: 7, BOTH: 3})
+    assert decide(None, known, None) == Decision(None)
+    assert decide(None, Counter({CM: 25, BOTH: 10}), None).systems == CM
+    assert decide(None, Counter({CM: 25, BOTH: 30}), None) == Decision(None)
+
+
+def test_short_numbers_are_no_procedures(tokenizer, tmp_path):
+    """38 in a column of diagnoses is 038 (septicemia) without its zero, not the category of operations on vessels."""
+    tokens = make_tokens((*KEYS, "ICD9Proc/38", "ICD9CM/038"))
+    opened = MedTokTokenizer.from_pretrained(write(tmp_path / "tok", tokens))
+    for named in ({}, {"system": "9"}):
+        keys, reasons, _ = tokenize(
+            opened,
+            tmp_path / "a.csv",
+            ["diag_1,x", "25000,1", "99591,2", "V3000,3", "38,4"],
+            columns={"code": "diag_1"},
+            **named,
+        )
+        assert keys[1] == "ICD9CM/250.00"
+        assert 4 not in keys
+        assert "038" in reasons[4]
+    keys, _, _ = tokenize(opened, tmp_path / "a.csv", ["code", "38"], system="ICD9Proc")
+    assert keys == {1: "ICD9Proc/38"}
+
+
+@pytest.mark.parametrize(
+    "rows", [["10000032,22595853,1,5723,9", "10000032,22595853,2,E119,10"], ["4280,9", "25000,10"]]
+)
+def test_a_first_line_of_numbers_is_no_header(tokenizer, tmp_path, rows):
+    (tmp_path / "a.csv").write_text("\n".join(rows) + "\n")
+    with pytest.raises(InputError, match="looks like a row") as told:
+        files.tokenize_file(tokenizer, tmp_path / "a.csv", tmp_path / "o.json", columns={}, progress=False)
+    assert "22595853" not in str(told.value)

@@ -115,7 +115,7 @@ def test_an_ndc_without_its_zeros_is_rejected(tokenizer, tmp_path, kind):
     keys, reasons, told = tokenize(tokenizer, write_values(tmp_path / f"codes.{kind}", values, "NDC"))
     assert keys == {1: "NDC/00002143380", 4: "NDC/12345678901", 7: "NDC/00002143380", 8: "NDC/000021433"}
     assert "'123456789' is probably an NDC that lost leading zeros" in reasons[3]
-    told_of = "Rejected rows by reason: no code (0, NaN, null or empty): 2; an NDC that probably lost leading zeros: 2."
+    told_of = "Rejected rows by reason: no code (0, NaN, null or empty): 2; a code that probably lost leading zeros: 2."
     assert told_of in told
     assert set(reasons) == {2, 3, 5, 6}
 

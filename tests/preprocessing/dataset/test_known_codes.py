@@ -93,15 +93,17 @@ def test_a_small_world(world):
     assert found["ICD9CM/780.69"] == (RETIRED, "Fever", "ICD9CM/780.6")
     assert found["ICD9CM/043"] == (RETIRED, "ICD9CM 043", None)
     assert found["ICD9CM/992.1"] == (RETIRED, "HEAT SYNCOPE", None)
+    # The category of a retired code is retired with it.
+    assert found["ICD9CM/992"] == (RETIRED, "ICD9CM 992", None)
     # Nothing is above 042, and the crosswalk knows one exact equivalent.
     assert found["ICD9CM/042"] == (RETIRED, "HIV", "ICD10CM/B20")
-    assert len(found) == len(RECORDS) + len(CATEGORIES) - 1 + 5
+    assert len(found) == len(RECORDS) + len(CATEGORIES) - 1 + 6
 
 
 def test_counts_of_a_small_world(world):
     counts = count_kinds(world)
     assert list(counts) == ["ICD10CM", "ICD9CM", "ICD9Proc", "NDC"]
-    assert counts["ICD9CM"] == {CODE: 2, CATEGORY: 2, RETIRED: 4}
+    assert counts["ICD9CM"] == {CODE: 2, CATEGORY: 2, RETIRED: 5}
     assert counts["NDC"] == {CODE: 1, CATEGORY: 0, RETIRED: 0}
 
 
