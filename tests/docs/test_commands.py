@@ -209,8 +209,8 @@ def training(world: World, words: list[str], folder: Path) -> None:
 
 @mentioned
 def tokenizing(world: World, words: list[str], folder: Path) -> None:
-    """Run a command of the tokenizer; `vocabulary` without flags is a mention."""
-    if words[3] == "vocabulary" and len(words) == 4:
+    """Run a command of the tokenizer; one without arguments is a mention."""
+    if len(words) == 4:
         only_help(world, words, folder)
     else:
         world.python(words, folder)
