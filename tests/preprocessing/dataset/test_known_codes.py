@@ -186,7 +186,9 @@ def test_what_is_known_of_the_embedded_vocabulary(known, rows, vocabulary, graph
     nodes = set(graph.node_keys())
     assert kinds[CATEGORY] <= nodes
     assert not kinds[RETIRED] & nodes
-    assert kinds[RETIRED] == read_editions().keys() - kinds[CODE] - kinds[CATEGORY]
+    # Beside the codes of earlier editions their categories are retired: those of HIV, which no later code has.
+    retired_stems = {"ICD9CM/043", "ICD9CM/044"}
+    assert kinds[RETIRED] == (read_editions().keys() | retired_stems) - kinds[CODE] - kinds[CATEGORY]
     for key, row in rows.items():
         assert row["description"], key
         system, _, code = key.partition("/")
