@@ -4,6 +4,10 @@
 """
 
 import importlib
+import os
+
+# Without PyTorch, transformers says at every start that it has no models; only its tokenizers are needed here.
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 # Public names and their modules, which are imported when a name is first used.
 _PUBLIC = {
