@@ -7,6 +7,7 @@ diagnosis in ICD9CM and a procedure in ICD9Proc. ICD codes are stored with their
 
 import dataclasses
 import re
+from collections.abc import Iterator
 
 from preprocessing.common.errors import InputError
 
@@ -54,6 +55,9 @@ _NDC_PRODUCT, _NDC_PACKAGE = 9, 11
 
 # Number of leading characters of a code that form its category.
 _CATEGORY = {ATC: 4, NDC: _NDC_PRODUCT, CPT4: 3, HCPCS: 3}
+_ATC_LEVELS = (5, 4, 3, 1)
+# The shortest ancestors of ICD-10-PCS codes are the tables: section, body system and operation.
+_PCS_TABLE = 3
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -122,6 +126,28 @@ def category_of(record: CodeRecord) -> str:
         compact = compact_code(record.code)
         return f"{record.system}/{compact[: stem_length(record.system, compact) or 3]}"
     return f"{record.system}/{record.code[: _CATEGORY.get(record.system)]}"
+
+
+def ancestors(system: str, code: str) -> Iterator[str]:
+    """Yield the ancestors that the spelling of a well-formed code implies, nearest first; they need not exist.
+
+    ICD codes lose their last character down to the category, ATC codes a level; NDC packages become products. SNOMED,
+    RxNorm, CPT4 and HCPCS codes imply no ancestors.
+
+    Args:
+        system: an OMOP vocabulary name.
+        code: in normal form, see `display_code`.
+    """
+    if system in ICD_SYSTEMS:
+        compact = compact_code(code)
+        stem = stem_length(system, compact)
+        for length in range(len(compact) - 1, (stem or _PCS_TABLE) - 1, -1):
+            shorter = compact[:length]
+            yield f"{shorter[:stem]}.{shorter[stem:]}" if stem and length > stem else shorter
+    elif system == ATC:
+        yield from (code[:length] for length in _ATC_LEVELS if length < len(code))
+    elif system == NDC and len(code) > _NDC_PRODUCT:
+        yield code[:_NDC_PRODUCT]
 
 
 def _normal_form(system: str, code: str) -> tuple[str | None, str]:

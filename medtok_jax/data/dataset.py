@@ -1,6 +1,7 @@
 """Open a data set for a model: its codes, their frozen texts, and which of them are in use."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from medtok_jax.text.cache import TextCache
 from preprocessing import medtok_codes
 from preprocessing.common.ragged import take
 from preprocessing.dataset.sample import sample
+from preprocessing.graph.knowledge_graph import KnowledgeGraph
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,20 +135,42 @@ def _load_data(config: ConfigDict, encoder_dir: Path, progress: bool, encode: Ca
     text_id = np.full(len(table), -1, np.int32)
     text_id[selected] = text_of_selected
     used_nodes = np.unique(take(table.nodes, table.node_offsets, selected)[0])
-    all_names = table.graph.nodes["name"].to_numpy(zero_copy_only=False)
-    names, name_of_used = np.unique(all_names[used_nodes], return_inverse=True)
+    encode = functools.partial(encode, encoder_dir, progress=progress)
+    cache, node_name = encode_texts(config, texts, table.graph, used_nodes, encode)
+    return of_modalities(config, Data(table, cache, selected, text_id, node_name, _row_of_node(table, len(node_name))))
+
+
+def encode_texts(
+    config: ConfigDict, texts: np.ndarray, graph: KnowledgeGraph, nodes: np.ndarray, encode: Callable[..., TextCache]
+) -> tuple[TextCache, np.ndarray]:
+    """Return the states of texts and of the names of some nodes, and the row of each node's name among the latter.
+
+    Args:
+        config: of the run.
+        texts: `[texts]` distinct descriptions.
+        graph: the knowledge graph.
+        nodes: `[used]` nodes whose names are read.
+        encode: opens the text states; takes what `text_cache.open_or_encode` does behind the encoder's directory.
+
+    Returns:
+        The cache, and `[nodes of the graph]` int32, 0 for nodes that are not used.
+    """
+    all_names = graph.nodes["name"].to_numpy(zero_copy_only=False)
+    names, name_of_used = np.unique(all_names[nodes], return_inverse=True)
     node_name = np.zeros(len(all_names), np.int32)
-    node_name[used_nodes] = name_of_used + 1
+    node_name[nodes] = name_of_used + 1
     cache = encode(
-        encoder_dir,
         configuration.cache_dir(config),
         texts.tolist(),
         names.tolist(),
         max_length=config.data.max_length,
         dtype=config.data.cache_dtype,
-        progress=progress,
     )
-    data = Data(table, cache, selected, text_id, node_name, _row_of_node(table, len(all_names)))
+    return cache, node_name
+
+
+def of_modalities(config: ConfigDict, data: Data) -> Data:
+    """Return the data without the modality that `data.modalities` leaves out, if any."""
     missing = {"both": None, "text": "graph", "graph": "text"}[config.data.modalities]
     return data.without(missing) if missing else data
 

@@ -6,7 +6,8 @@ neighbor is the code or category that stands for it.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from ml_collections import ConfigDict
 
-from medtok_jax import config as configuration
 from medtok_jax.batch import Tables
 from medtok_jax.data import code_table
 from medtok_jax.data.code_table import CodeTable
-from medtok_jax.data.dataset import Data
-from medtok_jax.lookup.hierarchy import ancestors
+from medtok_jax.data.dataset import Data, encode_texts, of_modalities
 from medtok_jax.text import cache as text_cache
-from medtok_jax.text.cache import TextCache
 from preprocessing import primekg
-from preprocessing.codes import ICD9CM
+from preprocessing.codes import ICD9CM, ancestors
 from preprocessing.common.ragged import offsets_of
 from preprocessing.dataset.known_codes import CATEGORY, CODE, RETIRED
 from preprocessing.dataset.name import parse_name
@@ -85,7 +83,6 @@ def prepare(
     encoder_dir: Path,
     *,
     progress: bool = True,
-    encode: Callable[..., TextCache] = text_cache.open_or_encode,
 ) -> FurtherCodes | None:
     """Return the codes that are encoded beside those of a data set, with their texts, None where there are none.
 
@@ -95,7 +92,6 @@ def prepare(
         known: what the systems know, see `preprocessing.dataset.known_codes`.
         encoder_dir: of the text encoder.
         progress: whether to show bars.
-        encode: opens the text states; takes what `text_cache.open_or_encode` does.
     """
     rows = chosen(known, data.table.key[data.selected])
     if not len(rows):
@@ -106,23 +102,11 @@ def prepare(
     retired = [row for row, kind in enumerate(columns["kind"]) if kind == RETIRED]
     # The name of a node that is the code itself is not read.
     used = np.unique(table.nodes[table.nodes < graph.num_nodes])
-    all_names = graph.nodes["name"].to_numpy(zero_copy_only=False)
-    names, name_of_used = np.unique(all_names[used], return_inverse=True)
-    node_name = np.zeros(graph.num_nodes + len(retired), np.int32)
-    node_name[used] = name_of_used + 1
-    cache = encode(
-        encoder_dir,
-        configuration.cache_dir(config),
-        texts.tolist(),
-        names.tolist(),
-        max_length=config.data.max_length,
-        dtype=config.data.cache_dtype,
-        progress=progress,
-    )
-    every = np.arange(len(table))
-    prepared = Data(table, cache, every, text_id.astype(np.int32), node_name, np.full(len(node_name), -1, np.int32))
-    missing = {"both": None, "text": "graph", "graph": "text"}[config.data.modalities]
-    prepared = prepared.without(missing) if missing else prepared
+    encode = functools.partial(text_cache.open_or_encode, encoder_dir, progress=progress)
+    cache, node_name = encode_texts(config, texts, graph, used, encode)
+    node_name = np.concatenate([node_name, np.zeros(len(retired), np.int32)])
+    every, no_row = np.arange(len(table)), np.full(len(node_name), -1, np.int32)
+    prepared = of_modalities(config, Data(table, cache, every, text_id.astype(np.int32), node_name, no_row))
     types = _types_of_systems(graph, [key.partition("/")[0] for key in columns["key"]])[retired]
     node_type = np.concatenate([graph.node_type_ids(), types])
     return FurtherCodes(prepared, np.array(columns["kind"]), node_type)

@@ -16,12 +16,11 @@ from medtok_jax.inference import graph_input, model_reader, neighbor_lists
 from medtok_jax.inference.graph_index import GraphIndex
 from medtok_jax.inference.graph_input import CodeGraph
 from medtok_jax.inference.model_reader import SavedModel
-from medtok_jax.lookup.hierarchy import ancestors
 from medtok_jax.models.outputs import BatchTokens
 from medtok_jax.text.cache import DTYPES
 from medtok_jax.text.encode import TextStates
 from medtok_jax.text.encoder_files import encoder_identity, resolve_text_encoder
-from preprocessing.codes import SYSTEMS, display_code, is_wellformed
+from preprocessing.codes import SYSTEMS, ancestors, display_code, is_wellformed
 from preprocessing.common.errors import InputError
 
 # Codes a batch: one alone, or many. Each is compiled when it is first needed.

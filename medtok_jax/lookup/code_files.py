@@ -20,7 +20,6 @@ MODULES = (
                 "code_names",
                 "code_tokens",
                 "config",
-                "hierarchy",
                 "similarity",
             ),
             *("token_table", Path(CODE_FILE).stem),

@@ -12,9 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from medtok_jax.lookup.code_names import CodeNames, shown
-from medtok_jax.lookup.hierarchy import ancestors
 from medtok_jax.lookup.token_table import KINDS, Strings, capitals, index_arrays
-from preprocessing.codes import display_code, is_wellformed
+from preprocessing.codes import ancestors, display_code, is_wellformed
 from preprocessing.common.errors import InputError
 
 UNKNOWN, AMBIGUOUS = -1, -2
@@ -78,7 +77,7 @@ class CodeIndex:
 
         Args:
             text: the code, with the name of its system as a prefix or without.
-            system: its code system, for a code without a prefix.
+            system: its code system, for a code without a prefix, by any name of `CodeNames.systems_named`.
 
         Raises:
             UnknownCodeError: the table has no tokens for the code.
@@ -89,7 +88,7 @@ class CodeIndex:
         if not entries:
             raise UnknownCodeError(
                 f"{shown(text)} is not among the {self.rows:,} codes of this tokenizer"
-                f"{f' as a code of {system}' if system else ''}; keys look like {self.key_at(0)}."
+                f"{f' as a code of {_listed(system)}' if system else ''}; keys look like {self.key_at(0)}."
             )
         entry = self._choose(entries, text)
         if entry >= self.rows:
@@ -107,7 +106,7 @@ class CodeIndex:
         return int(codes[: self.rows].sum()), int(codes.sum())
 
     def find_ancestor(self, text: str, system: object = None) -> tuple[str, int]:
-        """Return the key of a code without tokens and the row of its nearest ancestor (see `hierarchy`).
+        """Return the key of a code without tokens and the row of its nearest ancestor (see `codes.ancestors`).
 
         Raises:
             UnknownCodeError: the table holds no ancestor of the code either.
@@ -142,7 +141,7 @@ class CodeIndex:
         """
         named, code = self._read(text, system)
         if named is not None and (not named or not code):
-            raise InputError(f"{shown(text)} is not a code of {system}; correct the code or its system.")
+            raise InputError(f"{shown(text)} is not a code of {_listed(system)}; correct the code or its system.")
         known = self.candidates(text, system)
         if known:
             key = self.key_at(self._choose(known, text))
@@ -170,7 +169,7 @@ class CodeIndex:
             ranks = [rank.get(self.system_of(entry), len(rank)) for entry in entries]
             entries = [entry for entry, place in zip(entries, ranks, strict=True) if place == min(ranks)]
         if len(entries) > 1:
-            keys = [self.key_at(entry) for entry in entries]
+            keys = sorted(self.key_at(entry) for entry in entries)
             raise AmbiguousCodeError(
                 f"{shown(text)} is a code of several systems: {', '.join(keys)}; give one of these, or an order of"
                 " preference.",
@@ -293,6 +292,10 @@ class CodeIndex:
             return UNKNOWN
         except AmbiguousCodeError:
             return AMBIGUOUS
+
+
+def _listed(system: object) -> str:
+    return " or ".join(sorted(system)) if isinstance(system, frozenset) else str(system)
 
 
 def is_missing(text: object) -> bool:

@@ -85,9 +85,13 @@ class CodeNames:
     def systems_named(self, name: object) -> tuple[str, ...]:
         """Return the code systems of a name: `snomed`, `ICD-10-CM`, a URI or OID, `ICD10` or 10 for both of its parts.
 
+        A frozen set of systems names these.
+
         Raises:
             InputError: no code system has this name.
         """
+        if isinstance(name, frozenset):
+            return tuple(sorted(name))
         if edition := edition_of(name):
             return ALIASES[f"ICD{edition}"]
         if not isinstance(name, str):

@@ -206,8 +206,9 @@ class MedTokTokenizer(CodeLookup, PreTrainedTokenizer):
         """
         if text_pair is not None:
             raise InputError("text_pair is not supported; give a list of codes.")
-        grouping = group_codes([as_list(text)] if is_split_into_words and is_list(text) and _is_flat(text) else text)
-        single = grouping.form == CODE or (is_split_into_words and _is_flat(text))
+        is_sequence = is_split_into_words and _is_flat(text)
+        grouping = group_codes([as_list(text)] if is_sequence else text)
+        single = grouping.form == CODE or is_sequence
         layout = self._layout(
             padding, truncation, max_length, padding_side, truncation_side, pad_to_multiple_of, return_tensors
         )
@@ -228,7 +229,10 @@ class MedTokTokenizer(CodeLookup, PreTrainedTokenizer):
         See `encode_patients` for the options and what is returned; a list of systems is nested as `visits` is.
         """
         system = [system] if is_list(system) else system
-        return self.encode_patients([visits], system=system, **options, _single=True)
+        encoded = self.encode_patients([visits], system=system, **options)
+        if options.get("return_tensors") is not None:
+            return encoded
+        return BatchEncoding({name: rows[0] for name, rows in encoded.items()})
 
     def encode_patients(
         self,
@@ -246,7 +250,6 @@ class MedTokTokenizer(CodeLookup, PreTrainedTokenizer):
         pad_to_multiple_of: int | None = None,
         return_tensors: str | None = None,
         return_weights: bool = False,
-        _single: bool = False,
     ) -> BatchEncoding:
         """Encode the histories of patients, each a list of visits, each a list of codes.
 
@@ -275,7 +278,7 @@ class MedTokTokenizer(CodeLookup, PreTrainedTokenizer):
             fallback=fallback,
             special=add_special_tokens,
             names=["attention_mask", "visit_ids", *["weights"] * return_weights],
-            single=_single,
+            single=False,
         )
 
     def encode_plus(self, text, *args, **options) -> BatchEncoding:

@@ -7,7 +7,7 @@ import numpy as np
 
 from medtok_jax.tokenize import readers
 from medtok_jax.tokenize.rows import CodeRow
-from medtok_jax.tokenize.systems import choose_system, named_systems
+from medtok_jax.tokenize.systems import named_systems
 from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing.common.errors import InputError
 from preprocessing.common.text_files import BOM, opened
@@ -84,8 +84,7 @@ def _find(tokenizer: MedTokTokenizer, path: Path) -> tuple[np.ndarray, list[tupl
         try:
             if entry.problem:
                 raise InputError(f"row {entry.number}: {entry.problem}.")
-            system = choose_system(tokenizer, entry.code, named_systems(tokenizer, entry, None))
-            rows[tokenizer.index.find(entry.code, system)] = None
+            rows[tokenizer.index.find(entry.code, named_systems(tokenizer, entry, None))] = None
         except InputError as error:
             rejected.append((entry.code or f"row {entry.number}", str(error)))
     return np.array(list(rows), np.int64), rejected

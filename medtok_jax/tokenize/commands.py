@@ -8,6 +8,7 @@ from medtok_jax.lookup import directory, hub
 from medtok_jax.tokenize import files
 from medtok_jax.tokenize.display import show_code
 from medtok_jax.tokenizer import MedTokTokenizer
+from preprocessing.common.errors import InputError
 
 ORIGINS = {
     "table": "from the table",
@@ -61,7 +62,11 @@ def tokenize_file(
     keep_columns: bool = True,
     batch_size: int = 1024,
 ) -> None:
-    """Tokenize a file of codes, and print the shares of rows by source of their tokens; see `files.tokenize_file`."""
+    """Tokenize a file of codes, and print the shares of rows by source of their tokens; see `files.tokenize_file`.
+
+    Raises:
+        InputError: a file cannot be read or written, or no row has tokens.
+    """
     counts = files.tokenize_file(
         tokenizer,
         source,
@@ -84,6 +89,10 @@ def tokenize_file(
     print(f"{with_tokens:,} rows with tokens + {counts['rejected']:,} rejected = {total:,} rows of {source}.")
     if counts["rejected"]:
         print(f"{output}.rejects.csv lists the rejected rows with reasons.")
+    if total and not with_tokens:
+        raise InputError(
+            f"No row of {source} has tokens; see the reasons, and name the system of the codes by --system."
+        )
 
 
 def write_vocabulary(

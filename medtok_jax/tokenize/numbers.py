@@ -22,7 +22,7 @@ _EXACT = 2**53
 _LARGE = 1000
 # Digits of an NDC: of a product, and of a package. Fewer than `_FEWEST` digits are no NDC, whatever zeros it lost.
 _PRODUCT, _PACKAGE, _FEWEST = 9, 11, 4
-EDITIONS = {"9": "ICD9", "10": "ICD10"}
+_EDITION_NAME = re.compile(r"ICD[ _-]?(9|10)(?:[ _-]?(?:CM|PCS))?", re.IGNORECASE)
 
 
 def is_absent(value: object, *, zero: bool = False) -> bool:
@@ -38,10 +38,10 @@ def is_absent(value: object, *, zero: bool = False) -> bool:
 def edition_of(value: object) -> str | None:
     """Return the name of the edition of a cell, such as `ICD9` for 9, `9.0` or `ICD-9`; None if it is no edition."""
     if isinstance(value, str):
-        named = re.fullmatch(r"ICD[ _-]?(9|10)(?:[ _-]?(?:CM|PCS))?", value.strip(), re.IGNORECASE)
+        named = _EDITION_NAME.fullmatch(value.strip())
         value = named[1] if named else value
     edition = code_names.edition_of(value)
-    return EDITIONS[edition] if edition else None
+    return f"ICD{edition}" if edition else None
 
 
 def is_short(code: str) -> bool:

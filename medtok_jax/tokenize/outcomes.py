@@ -11,7 +11,7 @@ from medtok_jax.tokenize.ndc_map import NdcMap
 from medtok_jax.tokenize.numbers import is_digits, is_short, lacks_ndc_zeros
 from medtok_jax.tokenize.rows import NO_CODE, CodeRow
 from medtok_jax.tokenize.survey import Survey
-from medtok_jax.tokenize.systems import ContradictionError, choose_system, named_systems
+from medtok_jax.tokenize.systems import ContradictionError, named_systems
 from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing.codes import ICD9CM, ICD9PROC, NDC
 from preprocessing.common.errors import InputError
@@ -110,14 +110,11 @@ class RowTokens:
         if systems == {NDC} and lacks_ndc_zeros(row.code, products=products):
             return _without_zeros(row.code)
         new = self._tokenizer.has_model and (row.description is not None or row.graph is not None)
-        system = None
+        parents = self._ndc_map.codes_of(row.code) if self._ndc_map and systems in (None, {NDC}) else ()
+        # A bare NDC is taken for one only where nothing else knows it.
+        system = frozenset({NDC}) if parents and not systems_knowing(self._tokenizer, row.code) else systems
+        fallback = None if new else self._fallback
         try:
-            system = choose_system(self._tokenizer, row.code, systems)
-            fallback = None if new else self._fallback
-            # A bare NDC is taken for one only where nothing else knows it.
-            parents = self._ndc_map.codes_of(row.code) if self._ndc_map and systems in (None, {NDC}) else ()
-            if parents and system is None and not systems_knowing(self._tokenizer, row.code):
-                system = NDC
             tokens = self._tokenizer.look_up(row.code, system, fallback=fallback, parents=parents)
         except UnknownCodeError as error:
             return Outcome(system, MODEL) if new else self._unknown(row, systems, error)
@@ -153,7 +150,7 @@ class RowTokens:
             return False
         return any(system in systems_knowing(self._tokenizer, f"{zeros}{code}") for zeros in ("0", "00"))
 
-    def _encode(self, rows: Sequence[tuple[CodeRow, str | None]]) -> list[Outcome]:
+    def _encode(self, rows: Sequence[tuple[CodeRow, Scope]]) -> list[Outcome]:
         """Encode new codes at once, or one by one if that fails, to find the codes that cannot be encoded."""
         ready = []
         outcomes = []

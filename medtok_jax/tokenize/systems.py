@@ -1,8 +1,7 @@
-"""Settle the code system of one row: the systems that it names, and the one of them that knows its code."""
+"""Find the code systems that one row of a file names, and whether its parts contradict one another."""
 
-from medtok_jax.lookup.code_index import AmbiguousCodeError, UnknownCodeError
-from medtok_jax.lookup.code_names import ALIASES, shown
-from medtok_jax.tokenize.evidence import Scope, edition_of_header, systems_knowing
+from medtok_jax.lookup.code_names import shown
+from medtok_jax.tokenize.evidence import Scope, edition_of_header
 from medtok_jax.tokenize.rows import CodeRow
 from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing.common.errors import InputError
@@ -42,39 +41,3 @@ def named_systems(tokenizer: MedTokTokenizer, row: CodeRow, default: str | None)
         listed = ", ".join(shown(name) for name, _ in said)
         raise ContradictionError(f"its system, edition and code contradict one another ({listed})")
     return common
-
-
-def choose_system(tokenizer: MedTokTokenizer, code: str, systems: Scope) -> str | None:
-    """Return the name of the system to look a code up in, of those that it may belong to; None for any.
-
-    Raises:
-        AmbiguousCodeError: several of them know the code, and no order of preference settles it.
-        UnknownCodeError: none of them does, and the shape of the code does not settle it.
-    """
-    if systems is not None and len(systems) == 1:
-        return next(iter(systems))
-    known = systems_knowing(tokenizer, code)
-    known = known if systems is None else known & systems
-    if len(known) > 1:
-        preferred = [system for system in tokenizer.index.prefer if system in known]
-        if preferred:
-            return preferred[0]
-        bare = tokenizer.index.names.split(code)[1]
-        normal = dict(tokenizer.index.wellformed(code))
-        keys = [f"{system}/{normal.get(system, bare)}" for system in sorted(known)]
-        raise AmbiguousCodeError(
-            f"{shown(code)} is a code of several systems: {', '.join(keys)}; give one of these, or an order of"
-            " preference.",
-            keys,
-        )
-    if known:
-        return next(iter(known))
-    if systems is None:
-        return None
-    for name, named in ALIASES.items():
-        if systems == frozenset(named):
-            return name
-    shapes = {system for system, _ in tokenizer.index.wellformed(code)} & systems
-    if len(shapes) == 1:
-        return next(iter(shapes))
-    raise UnknownCodeError(f"{shown(code)} is not a code of {' or '.join(sorted(systems))} in this tokenizer.")

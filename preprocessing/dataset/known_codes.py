@@ -26,16 +26,17 @@ import pyarrow.parquet as pq
 from preprocessing.codes import (
     ICD9CM,
     ICD10CM,
+    ICD10PCS,
     ICD_SYSTEMS,
     NDC,
     SYSTEMS,
     CodeRecord,
+    ancestors,
     compact_code,
     is_wellformed,
-    stem_length,
 )
 from preprocessing.common.errors import InputError
-from preprocessing.graph.categories import is_table, spelled
+from preprocessing.graph.categories import is_table
 
 FILE = "known_codes.parquet"
 CODE, CATEGORY, RETIRED = "code", "category", "retired"
@@ -82,10 +83,9 @@ def _stems(editions: Mapping[str, str], kinds: Mapping[str, object]) -> dict[str
     stems = {}
     for key in editions:
         system, _, code = key.partition("/")
-        stem = stem_length(system, compact_code(code))
-        above = f"{system}/{compact_code(code)[:stem]}"
-        if stem and key not in kinds and above not in kinds:
-            stems[above] = ""
+        above = [f"{system}/{ancestor}" for ancestor in ancestors(system, code)]
+        if above and system != ICD10PCS and key not in kinds and above[-1] not in kinds:
+            stems[above[-1]] = ""
     return stems
 
 
@@ -95,14 +95,9 @@ def _stand_in(key: str, kinds: Mapping[str, object], partners: Mapping[str, str]
     If that is only the stem, or nothing, its exact partner in the crosswalk is nearer, although of the other edition.
     """
     system, _, code = key.partition("/")
-    compact = compact_code(code)
-    stem = stem_length(system, compact) or 3
-    for length in range(len(compact) - 1, stem, -1):
-        above = f"{system}/{spelled(system, compact[:length])}"
-        if above in kinds:
-            return above
-    above = f"{system}/{compact[:stem]}"
-    return partners.get(key, above if above in kinds else None)
+    above = [f"{system}/{ancestor}" for ancestor in ancestors(system, code)]
+    nearest = next((ancestor for ancestor in above if ancestor in kinds), None)
+    return nearest if nearest in above[:-1] else partners.get(key, nearest)
 
 
 def _partners(crosswalk: Iterable[tuple[str, str, bool]], kinds: Mapping[str, object]) -> dict[str, str]:

@@ -33,13 +33,13 @@ def spelled_categories(records: Sequence[CodeRecord]) -> dict[str, str]:
             if not (system == ICD10CM and prefix.endswith("X")):
                 members.setdefault((system, prefix), []).append(described[system, compact])
     return {
-        f"{system}/{spelled(system, prefix)}": category_name(titles, described.get((system, f"{prefix}9")))
+        f"{system}/{_spelled(system, prefix)}": category_name(titles, described.get((system, f"{prefix}9")))
         for (system, prefix), titles in members.items()
         if is_table(system, prefix) or is_wellformed(system, prefix)
     }
 
 
-def spelled(system: str, compact: str) -> str:
+def _spelled(system: str, compact: str) -> str:
     """Return the compact form of an ICD code or category in normal form; a table of ICD-10-PCS as it is."""
     return compact if system == ICD10PCS else display_code(system, compact)
 

@@ -41,7 +41,7 @@ def test_a_tokenizer_directory(tmp_path, kind):
 
 
 def test_embeddings_of_different_lengths(tmp_path):
-    """Those of another quantizer: 1, 3 and 2 tokens; bags weigh each embedding alike."""
+    """Another quantizer may give embeddings 1, 3 and 2 tokens; bags weigh each embedding alike."""
     path = small_tokenizer.write_uneven(tmp_path / "tokenizer")
     found, directory = representation.load(path), TokenizerDirectory.read(path)
     assert found.embeddings == ("text_specific", "shared_first", "graph_specific")

@@ -124,7 +124,7 @@ def test_a_system_of_its_own(index, text, system, key):
 
 
 def test_codes_that_are_known_without_tokens():
-    """What the systems know decides what a bare code may mean, not which of them has tokens."""
+    """A bare code may mean whatever the systems know, whichever of them has tokens."""
     rows = ["ICD9Proc/78.06", "ICD10CM/I10", "ICD9CM/401"]
     arrays, systems = index_arrays(rows, ["ICD9CM/780.6", "ICD10CM/I10.9"])
     index = CodeIndex(arrays, systems, len(rows))

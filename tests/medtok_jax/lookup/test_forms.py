@@ -1,4 +1,4 @@
-"""What a call is given: a code, codes, sequences; columns of data frames; a system for each row; added tokens."""
+"""A call takes a code, codes or sequences; columns of data frames; a system for each row; added tokens."""
 
 import warnings
 

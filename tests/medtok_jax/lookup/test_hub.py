@@ -81,7 +81,7 @@ print(type(tokenizer).__module__, *tokenizer.encode("E11.9"))
 
 
 def test_options_of_the_download(monkeypatch, tmp_path):
-    """Those of transformers reach the client of the hub, as does the revision, and not the tokenizer."""
+    """Options of a download, as transformers has them, reach the client of the hub and not the tokenizer."""
     asked = {}
 
     def download(name, **options):

@@ -96,6 +96,15 @@ def test_it_runs_as_a_module(tokenizer):
     assert done.stdout == f"{told}\n"
 
 
+def test_a_file_without_any_token_is_an_error(tokenizer, tmp_path, capsys):
+    (tmp_path / "codes.csv").write_text("code\nnonsense\n\nrubbish\n")
+    paths = {"input": tmp_path / "codes.csv", "output": tmp_path / "t.csv", "tokenizer": tokenizer.directory.path}
+    with pytest.raises(InputError, match=r"No row of .*codes\.csv has tokens"):
+        run(["file"], **paths)
+    assert "0 rows with tokens + 2 rejected = 2 rows" in capsys.readouterr().out
+    assert len((tmp_path / "t.csv.rejects.csv").read_text().splitlines()) == 3
+
+
 def test_a_file_adds_up(tokenizer, tmp_path, capsys):
     (tmp_path / "codes.csv").write_text("id;code\n1;E11.9\n2;\n3;E11\n4;nonsense\n")
     paths = {"input": tmp_path / "codes.csv", "output": tmp_path / "t.csv", "tokenizer": tokenizer.directory.path}
@@ -108,6 +117,7 @@ def test_a_file_adds_up(tokenizer, tmp_path, capsys):
         f"{paths['output']}.rejects.csv lists the rejected rows with reasons.",
     ]
     assert (tmp_path / "t.csv").read_text().startswith("row,code,key,source,ids,weights,id\n")
-    run(["file"], **paths, keep_columns=False, edition_column="id", code_column="code")
+    with pytest.raises(InputError, match="has tokens"):
+        run(["file"], **paths, keep_columns=False, edition_column="id", code_column="code")
     assert (tmp_path / "t.csv.rejects.csv").read_text().count("its edition of ICD is") == 3
     assert (tmp_path / "t.csv").read_text() == "row,code,key,source,ids,weights\n"

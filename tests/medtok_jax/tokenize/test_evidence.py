@@ -1,9 +1,8 @@
-"""What a file as a whole says of its codes: its column, its name, its header and the edition beside a code."""
+"""A file as a whole says of its codes what system they are of: by column, name, header and edition."""
 
 import csv
 import dataclasses
 import gzip
-import json
 from collections import Counter
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from preprocessing.codes import display_code
 from preprocessing.common.errors import InputError
 from preprocessing.dataset.known_codes import known_codes
 from preprocessing.graph.categories import spelled_categories
+from tests.helpers import tokenized_files
 from tests.helpers.paths import SHARED
 from tests.helpers.small_tokenizer import make_tokens, write
 
@@ -48,23 +48,14 @@ def tokenizer(tmp_path_factory) -> MedTokTokenizer:
 
 
 def tokenize(tokenizer, path, rows: list[dict] | list[str], **options):
-    """Return the key of each row with tokens, the reason for each rejected row, and the sentences of the summary."""
+    """Write rows to a file and return what became of them, see `tokenized_files.tokenize`."""
     if rows and isinstance(rows[0], str):
         text = "\n".join(rows) + "\n"
     else:
         names = list(rows[0])
         text = "\n".join([",".join(names), *(",".join(str(row[name]) for name in names) for row in rows)]) + "\n"
     path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
-    output, told = path.with_name("tokens.jsonl"), []
-    options = {"columns": {}, "progress": False, "tell": told.append} | options
-    counts = files.tokenize_file(tokenizer, path, output, **options)
-    keys = {row["row"]: row["key"] for row in map(json.loads, output.read_text().splitlines())}
-    reasons = {}
-    if counts["rejected"]:
-        with open(f"{output}.rejects.csv", newline="") as file:
-            reasons = {int(row["row"]): row["reason"] for row in csv.DictReader(file)}
-    assert sorted([*keys, *reasons]) == list(range(1, counts.total() + 1))
-    return keys, reasons, told
+    return tokenized_files.tokenize(tokenizer, path, **options)
 
 
 def systems(keys: dict) -> set[str]:

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medtok_jax import MedTokTokenizer
-from medtok_jax.tokenize import files
 from medtok_jax.tokenize.numbers import WrittenNumbers, digits_of, edition_of, is_absent, lacks_ndc_zeros
 from preprocessing.common.errors import InputError
 from tests.helpers.small_tokenizer import make_tokens, write
+from tests.helpers.tokenized_files import tokenize
 
 KEYS = (
     *("ICD9CM/034.0", "ICD9CM/250.00", "ICD9CM/340", "ICD9CM/401.0", "ICD9CM/428.0", "ICD9CM/428.1", "ICD9CM/E849.0"),
@@ -24,20 +24,6 @@ KEYS = (
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory) -> MedTokTokenizer:
     return MedTokTokenizer.from_pretrained(write(tmp_path_factory.mktemp("tokenizer") / "tok", make_tokens(KEYS)))
-
-
-def tokenize(tokenizer, path, **options):
-    """Return the key of each row with tokens, the reason for each rejected row, and the sentences of the summary."""
-    output, told = path.with_name("tokens.jsonl"), []
-    options = {"columns": {}, "progress": False, "tell": told.append} | options
-    counts = files.tokenize_file(tokenizer, path, output, **options)
-    keys = {row["row"]: row["key"] for row in map(json.loads, output.read_text().splitlines())}
-    reasons = {}
-    if counts["rejected"]:
-        lines = output.with_name("tokens.jsonl.rejects.csv").read_text().splitlines()[1:]
-        reasons = {int(line.split(",")[0]): line for line in lines}
-    assert len(keys) + len(reasons) == counts.total()
-    return keys, reasons, told
 
 
 def write_values(path, values: list, system: str | None = None):

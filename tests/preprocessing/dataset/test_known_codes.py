@@ -1,4 +1,4 @@
-"""What each code system knows: by hand for a small world, and for the embedded vocabulary against its sources."""
+"""Each code system knows what it should: a small world by hand, the embedded vocabulary against its sources."""
 
 import shutil
 from pathlib import Path

@@ -2,8 +2,7 @@
 
 import pytest
 
-from medtok_jax.lookup.hierarchy import ancestors
-from preprocessing.codes import is_wellformed
+from preprocessing.codes import ancestors, is_wellformed
 
 
 @pytest.mark.parametrize(
