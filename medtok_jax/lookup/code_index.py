@@ -6,6 +6,7 @@ them have tokens. This file imports only numpy, as it lies in every tokenizer di
 """
 
 import bisect
+import functools
 import re
 from collections.abc import Sequence
 
@@ -49,7 +50,7 @@ class CodeIndex:
     def __init__(self, arrays: dict[str, np.ndarray], systems: Sequence[str], rows: int, prefer: Sequence[str] = ()):
         self.key = Strings(arrays["key_text"], arrays["key_offsets"])
         self.rows = rows
-        self._compact = Strings(arrays["compact_text"], arrays["compact_offsets"])
+        self._compact_codes = Strings(arrays["compact_text"], arrays["compact_offsets"])
         self._entry = memoryview(np.ascontiguousarray(arrays["compact_entry"], np.int32))
         self._system = arrays["system"]
         self._kind = arrays.get("kind", np.zeros(len(self.key), np.uint8))
@@ -210,6 +211,11 @@ class CodeIndex:
         """Return the key, `SYSTEM/code`, of an entry."""
         return self.key[entry].decode()
 
+    @functools.cached_property
+    def _compact(self) -> list[bytes]:
+        """Return the compact codes, sorted; they are unpacked when a code is looked up first."""
+        return self._compact_codes.to_bytes()
+
     def _spelled(self, code: str, named: tuple[str, ...] | None) -> list[int]:
         wanted = code.replace(".", "").encode("utf-8", "surrogatepass")
         position = bisect.bisect_left(self._compact, wanted)
@@ -273,7 +279,7 @@ class CodeIndex:
         """Return the row of every key, and of bare codes that only one system knows, with their dot and without."""
         if not self._rows_of_spellings:
             keys, entries = self.key.to_list(), self._entry.tolist()
-            compact = [None, *self._compact.to_list(), None]
+            compact = [None, *self._compact_codes.to_list(), None]
             spellings: dict[str, int] = {}
             for place, entry in enumerate(entries, 1):
                 spelled, code = compact[place], keys[entry].split("/", 1)[1]

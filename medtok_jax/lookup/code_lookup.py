@@ -126,7 +126,7 @@ class CodeLookup:
             UnknownCodeError, AmbiguousCodeError, InputError: see `__call__`.
         """
         rows = self._rows(as_list(codes) if is_list(codes) else codes, system, errors, fallback)
-        return self._tokens_of(rows[rows != UNKNOWN] if errors == "skip" else rows)[0]
+        return self._ids_of(rows[rows != UNKNOWN] if errors == "skip" else rows)
 
     def describe(self, code: str, system: object = None) -> str:
         """Return the description of a code, which is empty if the table holds none."""
@@ -300,12 +300,14 @@ class CodeLookup:
 
     def _tokens_of(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return ids and weights, `[codes, T]` int32 and float32; all tokens of an unknown code are `[UNK]`."""
-        ids = self.table.ids[rows].astype(np.int32)
         weights = self.table.weights[rows].astype(np.float32)
-        unknown = rows == UNKNOWN
-        ids[unknown] = self.config.special_tokens["[UNK]"]
-        weights[unknown] = len(self.config.bounds) / self.tokens_per_code
-        return ids, weights
+        weights[rows == UNKNOWN] = len(self.config.bounds) / self.tokens_per_code
+        return self._ids_of(rows), weights
+
+    def _ids_of(self, rows: np.ndarray) -> np.ndarray:
+        ids = self.table.ids[rows].astype(np.int32)
+        ids[rows == UNKNOWN] = self.config.special_tokens["[UNK]"]
+        return ids
 
 
 def _level_of_caller() -> int:

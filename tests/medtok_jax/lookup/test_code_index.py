@@ -131,7 +131,7 @@ def test_codes_that_are_known_without_tokens():
     assert index.find_many(["7806", "780.6", "78.06", "I109"]).tolist() == [AMBIGUOUS, UNKNOWN, 0, UNKNOWN]
     with pytest.raises(AmbiguousCodeError) as told:
         index.find("7806")
-    assert told.value.candidates == ("ICD9Proc/78.06", "ICD9CM/780.6")
+    assert told.value.candidates == ("ICD9CM/780.6", "ICD9Proc/78.06")
     for system in ("ICD9CM", "icd9-dx"):
         with pytest.raises(UnknownCodeError, match=r"ICD9CM/780\.6 has no tokens: this tokenizer holds 3 of the 5"):
             index.find("7806", system)
