@@ -16,7 +16,7 @@ FAMILY = 3
 # records (see `preprocessing.common_diagnoses`), the most wanted first.
 HELD_FILE = Path(__file__).with_name("held_codes.json")
 # They take at most this part of a sample.
-HELD_SHARE = 4
+HELD_SHARE = 9
 
 
 def sample(keys: Sequence[str], size: int, include: Sequence[str] = ()) -> np.ndarray:
