@@ -107,6 +107,7 @@ def main(arguments: list[str]) -> None:
             tokenizer=flags.FLAGS.tokenizer,
             events=flags.FLAGS.events,
             unmapped=flags.FLAGS.unmapped,
+            parent_codes=flags.FLAGS.parent_codes,
             overwrite=flags.FLAGS.overwrite,
             options=_options(),
         )
@@ -151,6 +152,12 @@ def define_flags() -> None:
         "keep",
         list(UNMAPPED),
         "Treatment of codes in --events that the tokenizer does not hold.",
+    )
+    flags.DEFINE_bool(
+        "parent_codes",
+        False,
+        "Give codes in --events that the tokenizer does not hold the tokens of the first of their parent_codes"
+        " (metadata/codes.parquet of MEDS) that it holds.",
     )
     flags.DEFINE_enum("nodes", None, ["tokens", "codes"], "Nodes of a visit graph; tokens by default.")
     flags.DEFINE_integer("tokens_per_code", None, "Number of tokens of a code at most; 0 for all.", lower_bound=0)

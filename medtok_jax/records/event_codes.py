@@ -3,13 +3,15 @@
 Patient records write a code in several ways: `ICD10CM/E11.9`, `ICD10CM/E119`, `DIAGNOSIS//ICD//10//E119`,
 `PROCEDURE//ICD//9//0010`, `NDC/00002143380`, `MEDICATION//NDC//00002143380`, `SNOMED//44054006`. A code is mapped only
 if it names its system: the meaning of a bare `250.00` or `10021` in patient records would be a guess. A code that the
-tokenizer does not hold never gets the tokens of a similar code.
+tokenizer does not hold gets the tokens of another code only where the records name that one as its parent
+(`parent_codes` of MEDS) and the caller asks for it.
 """
 
 import collections
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -37,6 +39,26 @@ _MALFORMED = "not the shape of a code of this system"
 _AMBIGUOUS = "a code of several systems"
 
 
+class _Resolved(NamedTuple):
+    """Hold what a code was found to be.
+
+    Attributes:
+        row: row of the table, `MISSING` where it has none.
+        name: its system, or the kind of another event.
+        reason: why it has no row of its own; empty for codes with one and for events outside of all code systems.
+        of_parent: whether the row is that of one of its parents.
+    """
+
+    row: int
+    name: str
+    reason: str
+    of_parent: bool = False
+
+    @property
+    def is_medical(self) -> bool:
+        return bool(self.reason) or self.row >= 0
+
+
 class CodeMapper:
     """Map the codes of events to rows of a tokenizer's table, and count every code that is looked up.
 
@@ -44,6 +66,8 @@ class CodeMapper:
         keys: `SYSTEM/code` of every row of the table.
         unmapped: `keep`, `drop` or `unk`: how the caller treats codes without a row; recorded in the report.
         kinds: kind of every row, see `token_table.KINDS`; None where all are codes.
+        parents: codes above a code, nearest first, by the code as the events spell it; the first one with a row stands
+            for a code without a row.
 
     Raises:
         InputError: `unmapped` is none of these.
@@ -54,6 +78,7 @@ class CodeMapper:
         keys: Sequence[str] | np.ndarray | pa.Array,
         unmapped: str = "keep",
         kinds: Sequence[str] | None = None,
+        parents: Mapping[str, Sequence[str]] | None = None,
     ):
         if unmapped not in UNMAPPED:
             raise InputError(f"unmapped is {unmapped!r}; it must be one of {', '.join(UNMAPPED)}.")
@@ -64,13 +89,19 @@ class CodeMapper:
         # All code systems are recognized, even those that the table has no codes of.
         self._names = CodeNames(list(codes.SYSTEMS))
         self._rows_of_keys = {key: row for row, key in enumerate(self.keys)}
-        self._known: dict[str, tuple[int, str, str]] = {}
+        self._parents = parents or {}
+        self._known: dict[str, _Resolved] = {}
         self._seen: collections.Counter[str] = collections.Counter()
 
     @classmethod
-    def of(cls, directory: TokenizerDirectory, unmapped: str = "keep") -> "CodeMapper":
+    def of(
+        cls,
+        directory: TokenizerDirectory,
+        unmapped: str = "keep",
+        parents: Mapping[str, Sequence[str]] | None = None,
+    ) -> "CodeMapper":
         """Return the mapper to the rows of a tokenizer directory."""
-        return cls(directory.table["key"], unmapped, directory.table["kind"].to_pylist())
+        return cls(directory.table["key"], unmapped, directory.table["kind"].to_pylist(), parents)
 
     def rows(self, events: "pl.Series | np.ndarray") -> np.ndarray:
         """Return the row of each event's code, `[events]` int64, `MISSING` (-1) where it has none; count all events.
@@ -82,44 +113,44 @@ class CodeMapper:
         counts = series.drop_nulls().value_counts(name="events")
         for code, count in counts.iter_rows():
             self._seen[code] += count
-        return self._look_up(series, [row for row, _, _ in self._resolve(counts["code"])], counts["code"], MISSING)
+        return self._look_up(series, [found.row for found in self._resolve(counts["code"])], counts["code"], MISSING)
 
     def is_medical(self, events: "pl.Series | np.ndarray") -> np.ndarray:
         """Return an `[events]` bool mask of the codes that name a code system, mapped or not; count nothing."""
         series = _as_series(events)
         unique = series.drop_nulls().unique()
-        return self._look_up(series, [bool(why or row >= 0) for row, _, why in self._resolve(unique)], unique, False)
+        return self._look_up(series, [found.is_medical for found in self._resolve(unique)], unique, False)
 
     def report(self) -> "pl.DataFrame":
         """Return the counts so far: a row for each code system, then one for each kind of other event.
 
         Columns: `kind` (`code` or `other`), `name` (the system, or the first part of another event's code), `events`,
-        `mapped`, and of these `to_category` and `to_retired` (to such rows of the table), `unmapped` (0 for other
-        events, which are never looked up), `codes` (distinct), `codes_unmapped`,
-        `most_frequent_unmapped` (a list of up to 10 structs of `code` and `events`; for other events the most frequent
-        ones).
+        `mapped`, and of these `to_category` and `to_retired` (to such rows of the table) and `to_parent` (to a row of
+        any kind that is a parent's), `unmapped` (0 for other events, which are never looked up), `codes` (distinct),
+        `codes_unmapped`, `most_frequent_unmapped` (a list of up to 10 structs of `code` and `events`; for other events
+        the most frequent ones).
         """
-        rows = [
-            {
-                "kind": kind,
-                "name": name,
-                "events": sum(count for _, _, _, count in found),
-                "mapped": sum(count for _, row, _, count in found if row >= 0),
-                **{
-                    f"to_{of}": sum(count for _, row, _, count in found if row >= 0 and self.kinds[row] == of)
-                    for of in KINDS[1:]
-                },
-                "unmapped": sum(count for _, row, _, count in found if row < 0) if kind == "code" else 0,
-                "codes": len(found),
-                "codes_unmapped": sum(row < 0 for _, row, _, _ in found) if kind == "code" else 0,
-                "most_frequent_unmapped": [{"code": code, "events": count} for code, row, _, count in found if row < 0][
-                    :10
-                ],
-            }
-            for (kind, name), found in self._grouped().items()
-        ]
+        rows = []
+        for (kind, name), group in self._grouped().items():
+            missing = [(code, count) for code, found, count in group if found.row < 0]
+            mapped = [(found, count) for _, found, count in group if found.row >= 0]
+            own = [(self.kinds[found.row], count) for found, count in mapped if not found.of_parent]
+            rows.append(
+                {
+                    "kind": kind,
+                    "name": name,
+                    "events": sum(count for _, _, count in group),
+                    "mapped": sum(count for _, count in mapped),
+                    **{f"to_{of}": sum(count for kept, count in own if kept == of) for of in KINDS[1:]},
+                    "to_parent": sum(count for found, count in mapped if found.of_parent),
+                    "unmapped": sum(count for _, count in missing) if kind == "code" else 0,
+                    "codes": len(group),
+                    "codes_unmapped": len(missing) if kind == "code" else 0,
+                    "most_frequent_unmapped": [{"code": code, "events": count} for code, count in missing[:10]],
+                }
+            )
         listed = pl.List(pl.Struct({"code": pl.String, "events": pl.Int64}))
-        numbers = ("events", "mapped", "to_category", "to_retired", "unmapped", "codes", "codes_unmapped")
+        numbers = ("events", "mapped", "to_category", "to_retired", "to_parent", "unmapped", "codes", "codes_unmapped")
         schema = {"kind": pl.String, "name": pl.String, **dict.fromkeys(numbers, pl.Int64)}
         return pl.DataFrame(rows, schema=schema | {"most_frequent_unmapped": listed})
 
@@ -130,20 +161,25 @@ class CodeMapper:
         not mapped to that ancestor.
         """
         systems, others = [], []
-        for (kind, name), found in self._grouped().items():
-            totals = {"name": name, "events": sum(event[3] for event in found), "codes": len(found)}
+        for (kind, name), group in self._grouped().items():
+            totals = {"name": name, "events": sum(count for _, _, count in group), "codes": len(group)}
             if kind == "other":
-                most = [{"code": code, "events": count} for code, _, _, count in found[:LISTED_OTHERS]]
+                most = [{"code": code, "events": count} for code, _, count in group[:LISTED_OTHERS]]
                 others.append({**totals, "most_frequent": most})
                 continue
             missing = [
-                {"code": code, "events": count, "reason": reason, **self._above(code)}
-                for code, row, reason, count in found
-                if row < 0
+                {"code": code, "events": count, "reason": found.reason, **self._above(code)}
+                for code, found, count in group
+                if found.row < 0
             ]
             unmapped = sum(code["events"] for code in missing)
             mapped = {"mapped": totals["events"] - unmapped, "unmapped": unmapped, "codes_unmapped": len(missing)}
-            systems.append({**totals, **mapped, "unmapped_codes": missing})
+            parents = [
+                {"code": code, "events": count, "parent": self.keys[found.row]}
+                for code, found, count in group
+                if found.of_parent
+            ]
+            systems.append({**totals, **mapped, "unmapped_codes": missing, "codes_of_parents": parents})
         report = {"unmapped": self.unmapped, "systems": systems, "other_events": others}
         write_json(path, report, ensure_ascii=False)
 
@@ -153,7 +189,11 @@ class CodeMapper:
         for row in self.report().filter(pl.col("kind") == "code").iter_rows(named=True):
             most = row["most_frequent_unmapped"]
             example = f", most often {most[0]['code']} ({most[0]['events']:,} events)" if most else ""
-            kinds = {"categories": row["to_category"], "codes of earlier editions": row["to_retired"]}
+            kinds = {
+                "categories": row["to_category"],
+                "codes of earlier editions": row["to_retired"],
+                "their parent codes": row["to_parent"],
+            }
             told = "".join(f", {count:,} of them to {kind}" for kind, count in kinds.items() if count)
             share = (
                 f"{row['mapped']:,} of {row['events']:,} events are mapped ({row['mapped'] / row['events']:.1%}){told}"
@@ -170,33 +210,38 @@ class CodeMapper:
         joined = series.to_frame("code").join(table, on="code", how="left", maintain_order="left")
         return joined["value"].fill_null(default).to_numpy()
 
-    def _resolve(self, unique: "pl.Series") -> list[tuple[int, str, str]]:
-        """Return the result of `_resolve_one` for each distinct code, cached from one call to the next."""
+    def _resolve(self, unique: "pl.Series") -> list[_Resolved]:
+        """Return what each distinct code is, cached from one call to the next."""
         for code in unique:
             if code not in self._known:
-                self._known[code] = self._resolve_one(code)
+                self._known[code] = self._with_parents(code, self._resolve_one(code))
         return [self._known[code] for code in unique]
 
-    def _resolve_one(self, text: str) -> tuple[int, str, str]:
-        """Return the row of a code (-1 for none), its system or kind of event, and the reason for having no row.
+    def _with_parents(self, text: str, found: _Resolved) -> _Resolved:
+        """Return for a code without a row the row of the first of its parents that has one."""
+        if found.row == MISSING:
+            for parent in self._parents.get(text) or ():
+                row = self._resolve_one(parent).row
+                if row != MISSING:
+                    return found._replace(row=row, of_parent=True)
+        return found
 
-        The reason is empty for codes with a row and for events outside of all code systems.
-        """
+    def _resolve_one(self, text: str) -> _Resolved:
         row = self._rows_of_keys.get(text)
         if row is not None:
-            return row, text.partition("/")[0], ""
+            return _Resolved(row, text.partition("/")[0], "")
         named, code = self._names.split(_unfolded(text))
         if named is None:
-            return MISSING, _kind(text), ""
+            return _Resolved(MISSING, _kind(text), "")
         system = "/".join(named)
         shaped = [name for name in named if codes.is_wellformed(name, code)]
         try:
             row = self._index.find(f"{named[0]}/{code}" if len(named) == 1 else text)
         except AmbiguousCodeError:
-            return MISSING, system, _AMBIGUOUS
+            return _Resolved(MISSING, system, _AMBIGUOUS)
         except UnknownCodeError:
-            return MISSING, shaped[0] if len(shaped) == 1 else system, _ABSENT if shaped else _MALFORMED
-        return row, self.keys[row].partition("/")[0], ""
+            return _Resolved(MISSING, shaped[0] if len(shaped) == 1 else system, _ABSENT if shaped else _MALFORMED)
+        return _Resolved(row, self.keys[row].partition("/")[0], "")
 
     def _above(self, text: str) -> dict[str, str]:
         try:
@@ -205,16 +250,15 @@ class CodeMapper:
             return {}
         return {"nearest_above": self.keys[row]}
 
-    def _grouped(self) -> dict[tuple[str, str], list[tuple[str, int, str, int]]]:
-        """Group codes by (kind, name) into lists of (code, row, reason, events): code systems and frequent codes first.
+    def _grouped(self) -> dict[tuple[str, str], list[tuple[str, _Resolved, int]]]:
+        """Group codes by (kind, name) into lists of (code, what it is, events), the most frequent codes first.
 
         Code systems are in the order of `codes.SYSTEMS`, other kinds of events follow in alphabetical order.
         """
-        groups: dict[tuple[str, str], list[tuple[str, int, str, int]]] = {}
+        groups: dict[tuple[str, str], list[tuple[str, _Resolved, int]]] = {}
         for code, count in sorted(self._seen.items(), key=lambda item: (-item[1], item[0])):
-            row, name, reason = self._known[code]
-            kind = "code" if reason or row >= 0 else "other"
-            groups.setdefault((kind, name), []).append((code, row, reason, count))
+            found = self._known[code]
+            groups.setdefault(("code" if found.is_medical else "other", found.name), []).append((code, found, count))
         rank = {name: number for number, name in enumerate(codes.SYSTEMS)}
         return dict(sorted(groups.items(), key=lambda item: (item[0][0], rank.get(item[0][1], len(rank)), item[0][1])))
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from medtok_jax.tokenize import readers, writers
 from medtok_jax.tokenize.kept import KeptColumn, choose_columns
-from medtok_jax.tokenize.ndc_map import NdcMap
 from medtok_jax.tokenize.outcomes import REASONS, REJECTED, SUSPECT, RowTokens
 from medtok_jax.tokenize.rows import checked
 from medtok_jax.tokenize.survey import survey
@@ -15,6 +14,7 @@ from medtok_jax.tokenize.writers import HEADER, Written
 from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing.common.atomic import whole_file
 from preprocessing.common.errors import InputError
+from preprocessing.linking.ndc_map import NdcMap
 
 
 def tokenize_file(

@@ -7,7 +7,6 @@ from medtok_jax.lookup.code_index import AmbiguousCodeError, UnknownCodeError
 from medtok_jax.lookup.code_names import shown
 from medtok_jax.lookup.code_tokens import CodeTokens
 from medtok_jax.tokenize.evidence import Scope, systems_knowing
-from medtok_jax.tokenize.ndc_map import NdcMap
 from medtok_jax.tokenize.numbers import is_digits, is_short, lacks_ndc_zeros
 from medtok_jax.tokenize.rows import NO_CODE, CodeRow
 from medtok_jax.tokenize.survey import Survey
@@ -15,6 +14,7 @@ from medtok_jax.tokenize.systems import ContradictionError, named_systems
 from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing.codes import ICD9CM, ICD9PROC, NDC
 from preprocessing.common.errors import InputError
+from preprocessing.linking.ndc_map import NdcMap
 
 REJECTED, MODEL = "rejected", "model"
 # Number of distinct codes whose outcome is cached; the cache is cleared when there are more.

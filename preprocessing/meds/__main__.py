@@ -36,7 +36,12 @@ def main(argv: list[str]) -> None:
     if not given.input or not given.output:
         raise InputError(f"--input or --output is missing; run: {example}")
     request = MedsRequest(
-        Path(given.input), Path(given.output), given.version, tuple(given.also), given.subjects_per_shard
+        Path(given.input),
+        Path(given.output),
+        given.version,
+        tuple(given.also),
+        given.subjects_per_shard,
+        ndc_map=Path(given.ndc_map).expanduser() if given.ndc_map else None,
     )
     show(convert(request), Console())
 
@@ -46,5 +51,10 @@ if __name__ == "__main__":
     flags.DEFINE_string("output", None, "directory of the MEDS data set")
     flags.DEFINE_enum("version", None, VERSIONS, "MIMIC-III or MIMIC-IV (default: detected from the files)")
     flags.DEFINE_list("also", [], "large tables to read in addition: chartevents, emar")
+    flags.DEFINE_string(
+        "ndc_map",
+        None,
+        "CSV with the columns ndc and rxnorm, atc or key: codes that stand for NDCs become their parent_codes",
+    )
     flags.DEFINE_integer("subjects_per_shard", PER_SHARD, "patients per file; fewer take less memory", lower_bound=1)
     command_line.run(main)

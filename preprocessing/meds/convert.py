@@ -16,6 +16,7 @@ from preprocessing.common.errors import InputError
 from preprocessing.common.extras import load
 from preprocessing.common.rejects import Rejects
 from preprocessing.download.manifest import Manifest
+from preprocessing.linking.ndc_map import NdcMap
 from preprocessing.meds import metadata as meds_metadata
 from preprocessing.meds.layout import METADATA
 from preprocessing.meds.mimic_codes import MimicCodes
@@ -46,6 +47,7 @@ class MedsRequest:
         also: tables that are read only if they are asked for, such as `chartevents`.
         subjects_per_shard: number of patients per file.
         progress: whether to show progress bars.
+        ndc_map: file of codes of other systems that stand for NDCs, see `NdcMap`, or None.
     """
 
     input: Path
@@ -54,6 +56,7 @@ class MedsRequest:
     also: Sequence[str] = ()
     subjects_per_shard: int = PER_SHARD
     progress: bool = True
+    ndc_map: Path | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +84,12 @@ def convert(request: MedsRequest) -> Conversion:
     files = MimicFiles.find(request.input, request.version)
     tables = _chosen(files, request.also)
     options = {"also": sorted(request.also), "subjects_per_shard": request.subjects_per_shard}
-    stamp = {"format": _FORMAT, "version": files.version, "options": options, "inputs": _inputs(files, tables)}
+    inputs = _inputs(files, tables)
+    ndc_map = None
+    if request.ndc_map is not None:
+        ndc_map = NdcMap(request.ndc_map)
+        inputs[str(request.ndc_map)] = _size_and_time(request.ndc_map)
+    stamp = {"format": _FORMAT, "version": files.version, "options": options, "inputs": inputs}
     _check_output(request.output, files.root)
     if (about := _finished(request.output)) is not None and {name: about.get(name) for name in stamp} == stamp:
         return Conversion(request.output, True, about)
@@ -91,7 +99,7 @@ def convert(request: MedsRequest) -> Conversion:
         metadata.mkdir()
         scratch.mkdir()
         with Rejects(metadata / REJECTS, root=files.root) as rejects:
-            about = stamp | _Conversion(request, files, rejects, folder, scratch).run(tables)
+            about = stamp | _Conversion(request, files, rejects, folder, scratch, ndc_map).run(tables)
         scratch.rmdir()
         about["outputs"] = {
             path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(folder.rglob("*.parquet"))
@@ -103,8 +111,17 @@ def convert(request: MedsRequest) -> Conversion:
 class _Conversion:
     """Convert the tables in one pass; see `convert`."""
 
-    def __init__(self, request: MedsRequest, files: MimicFiles, rejects: Rejects, folder: Path, scratch: Path):
+    def __init__(
+        self,
+        request: MedsRequest,
+        files: MimicFiles,
+        rejects: Rejects,
+        folder: Path,
+        scratch: Path,
+        ndc_map: NdcMap | None,
+    ):
         self.request = request
+        self.ndc_map = ndc_map
         self.files = files
         self.rejects = rejects
         self.folder = folder
@@ -132,7 +149,7 @@ class _Conversion:
             tally = shards.finish(_is_described_by_text, meds.DataSchema.validate, self.request.progress)
         described = meds_metadata.descriptions(self.files, self.rejects)
         metadata = self.folder / METADATA
-        meds_metadata.write_codes(metadata, tally.events, tally.texts, described)
+        meds_metadata.write_codes(metadata, tally.events, tally.texts, described, self.ndc_map)
         meds_metadata.write_splits(metadata, subjects, shards.split)
         meds_metadata.write_dataset(
             metadata,
@@ -276,8 +293,12 @@ def _inputs(files: MimicFiles, tables: Sequence[MimicTable]) -> dict[str, list[i
     """Return the size (bytes) and modification time (ns) of every file that is read, by name."""
     read = {files.paths[table.name] for table in tables}
     read |= {path for name, path in files.paths.items() if name.startswith("d_")}
-    found = {path.relative_to(files.root).as_posix(): path.stat() for path in sorted(read)}
-    return {name: [status.st_size, status.st_mtime_ns] for name, status in found.items()}
+    return {path.relative_to(files.root).as_posix(): _size_and_time(path) for path in sorted(read)}
+
+
+def _size_and_time(path: Path) -> list[int]:
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
 
 
 def _release(root: Path) -> str | None:

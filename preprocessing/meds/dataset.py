@@ -130,6 +130,19 @@ class MedsDataset:
         with _reading(path):
             return pl.read_parquet(path)
 
+    def parent_codes(self) -> dict[str, list[str]]:
+        """Return the parents of every code that has some, nearest first, by code.
+
+        Raises:
+            InputError: the file of codes is absent, cannot be read, or names no parents.
+        """
+        table = self.codes()
+        path = self.root / METADATA / CODES
+        if not path.is_file() or table.schema.get("parent_codes") != pl.List(pl.String):
+            raise InputError(f"{path} has no column parent_codes of lists of codes; go on without parent codes.")
+        table = table.drop_nulls(["code", "parent_codes"])
+        return dict(zip(table["code"], table["parent_codes"].to_list(), strict=True))
+
 
 def is_meds(root: Path) -> bool:
     """Return whether a directory has the layout of a MEDS data set."""

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from preprocessing import codes
 from preprocessing.common.extras import load
 from preprocessing.common.rejects import Rejects
+from preprocessing.linking.ndc_map import NdcMap
 from preprocessing.meds import splits
 from preprocessing.meds.layout import CODES, DATASET, SPLITS_FILE
 from preprocessing.meds.mimic_codes import MimicCodes
@@ -69,7 +70,11 @@ def _pairs(keys: "pl.Series", values: "pl.Series") -> dict[str, str]:
 
 
 def write_codes(
-    folder: Path, events: Mapping[str, int], texts: Mapping[str, str], known: tuple[dict[str, str], dict[str, str]]
+    folder: Path,
+    events: Mapping[str, int],
+    texts: Mapping[str, str],
+    known: tuple[dict[str, str], dict[str, str]],
+    ndc_map: NdcMap | None = None,
 ) -> None:
     """Write `codes.parquet` into `folder`: code, description, parent_codes and events, sorted by code.
 
@@ -78,6 +83,7 @@ def write_codes(
         events: code -> number of its events.
         texts: code -> text of its events, which describes it if no dictionary does.
         known: the result of `descriptions`.
+        ndc_map: codes of other systems that stand for NDCs, or None.
     """
     described, loinc = known
     rows: dict[str, list] = {"code": [], "description": [], "parent_codes": [], "events": []}
@@ -86,21 +92,21 @@ def write_codes(
         description = described.get(code) or described.get(item) or _KNOWN.get(code) or texts.get(code)
         rows["code"].append(code)
         rows["description"].append(description)
-        rows["parent_codes"].append([loinc[item]] if item in loinc else _parents(code))
+        rows["parent_codes"].append([loinc[item]] if item in loinc else _parents(code, ndc_map))
         rows["events"].append(events[code])
     kinds = (pa.string(), pa.string(), pa.list_(pa.string()), pa.int64())
     pq.write_table(pa.table(rows, schema=pa.schema(list(zip(rows, kinds, strict=True)))), folder / CODES)
 
 
-def _parents(code: str) -> list[str] | None:
-    """Return the code above an ICD code, one character shorter, or the product of an NDC; None if it is not known."""
+def _parents(code: str, ndc_map: NdcMap | None) -> list[str] | None:
+    """Return the code above an ICD code, one character shorter; what stands for an NDC, and its product; else None."""
     system, slash, bare = code.partition("/")
     if slash and system in codes.ICD_SYSTEMS and codes.is_wellformed(system, bare):
         compact = codes.compact_code(bare)
         if len(compact) > (codes.stem_length(system, compact) or len(compact)):
             return [f"{system}/{codes.display_code(system, compact[:-1])}"]
     if system == codes.NDC and len(bare) == 11:
-        return [f"{system}/{bare[:9]}"]
+        return [*(ndc_map.codes_of(bare) if ndc_map else ()), f"{system}/{bare[:9]}"]
     return None
 
 

@@ -1,5 +1,7 @@
 """Check the pages of the documentation: links, named files, the generated page, the citation."""
 
+import ast
+import importlib
 import re
 
 import pytest
@@ -38,6 +40,15 @@ def test_overrides_name_fields(page):
     fields = configuration_page.flat(configuration_page.default.get_config())
     named = re.findall(r"--config\.([a-z_]+(?:\.\w+)*)(?:=|`| )", page.read_text(encoding="utf-8"))
     assert [name for name in named if name not in fields] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_examples_import_what_is_there(page):
+    for block in re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and node.module.partition(".")[0] in FLOORS:
+                module = importlib.import_module(node.module)
+                assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == [], node.module
 
 
 def test_the_index_lists_every_page():

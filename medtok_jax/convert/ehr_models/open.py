@@ -42,8 +42,9 @@ def open_records(request: Request) -> Records:
     if request.events is None:
         raise InputError("--events is missing; give a MEDS data set, or a MIMIC-III or MIMIC-IV directory.")
     tokenizer = MedTokTokenizer.from_pretrained(request.tokenizer)
-    mapper = CodeMapper.of(tokenizer.directory, request.unmapped)
     dataset = open_events(request.events, meds_directory(request))
+    parents = dataset.parent_codes() if request.parent_codes else None
+    mapper = CodeMapper.of(tokenizer.directory, request.unmapped, parents)
     return Records(tokenizer, dataset, mapper, read_visits(dataset, mapper))
 
 

@@ -29,6 +29,7 @@ from medtok_jax.records.event_codes import CodeMapper
 from preprocessing.common import extras
 from preprocessing.common.atomic import whole_folder
 from preprocessing.common.errors import InputError
+from preprocessing.meds.dataset import MedsDataset
 from preprocessing.meds.open import open_events
 
 METADATA = "medtok.json"
@@ -93,11 +94,16 @@ def _write_vocabulary(folder: Path, codebook_size: int) -> None:
 
 
 def _write_data(request: Request, directory: TokenizerDirectory, folder: Path, size: ModelSize) -> EthosData:
-    mapper = CodeMapper.of(directory, request.unmapped)
     if rewrite.is_tokenized(request.events):
+        if request.parent_codes:
+            raise InputError(f"{request.events} is tokenized and names no parents of codes; leave out --parent_codes.")
+        mapper = CodeMapper.of(directory, request.unmapped)
         data = _rewrite(request.events, directory, mapper, folder, size)
     else:
-        data = _from_meds(request.events, directory, mapper, folder, size)
+        dataset = open_events(request.events, folder / "meds")
+        parents = dataset.parent_codes() if request.parent_codes else None
+        mapper = CodeMapper.of(directory, request.unmapped, parents)
+        data = _from_meds(dataset, directory, mapper, folder, size)
     mapper.write(folder / UNMAPPED)
     train = data.parts["train"]
     # ETHOS validates on the end of the data; at least one timeline must remain before it to train on.
@@ -113,9 +119,8 @@ def _write_data(request: Request, directory: TokenizerDirectory, folder: Path, s
 
 
 def _from_meds(
-    events: Path, directory: TokenizerDirectory, mapper: CodeMapper, folder: Path, size: ModelSize
+    dataset: MedsDataset, directory: TokenizerDirectory, mapper: CodeMapper, folder: Path, size: ModelSize
 ) -> EthosData:
-    dataset = open_events(events, folder / "meds")
     n = directory.config.codebook_size
     written = meds.write(dataset, meds.Speller(mapper, directory.ids), n, folder)
     parts = {name: check.check_ethos(folder / name, n, n_positions=size.n_positions) for name in written.tokens}

@@ -142,7 +142,7 @@ def test_everything_is_counted(mapper, tmp_path):
     codes_row, labs = mapper.report().to_dicts()
     assert codes_row == {
         **{"kind": "code", "name": "ICD10CM", "events": 6, "mapped": 2, "unmapped": 4, "codes": 4, "codes_unmapped": 2},
-        **{"to_category": 0, "to_retired": 0},
+        **{"to_category": 0, "to_retired": 0, "to_parent": 0},
         "most_frequent_unmapped": [{"code": "ICD10CM/Z99.9", "events": 3}, {"code": "ICD10CM/E11.651", "events": 1}],
     }
     assert (labs["kind"], labs["name"], labs["events"], labs["unmapped"]) == ("other", "LAB", 3, 0)
@@ -165,6 +165,33 @@ def test_categories_and_codes_of_earlier_editions_are_told_apart(tmp_path):
     assert "4 of 5 events are mapped (80.0%), 2 of them to categories, 1 of them to codes of earlier editions" in (
         mapper.summary()
     )
+
+
+def test_parents_stand_for_codes_without_a_row_alone(tmp_path):
+    parents = {
+        "ICD10CM/E11.9": ["ICD10CM/E11.65"],
+        "NDC/00002143381": ["RxNorm/1", "RxNorm/860975", "ATC/A10BA02"],
+        "MEDICATION//START//Metformin": ["RXNORM//860975"],
+        "LAB//50912//mg/dL": ["LOINC/2160-0"],
+        "ICD9/0010": ["ICD9Proc/00.10"],
+        "NDC/00002143382": None,
+    }
+    mapper = CodeMapper(KEYS, parents=parents)
+    given_codes = ["ICD10CM/E11.9", *list(parents)[1:]]
+    assert mapped(mapper, *given_codes) == [
+        *("ICD10CM/E11.9", "RxNorm/860975", "RxNorm/860975", None, "ICD9Proc/00.10", None)
+    ]
+    assert mapper.is_medical(pl.Series(given_codes)).tolist() == [True, True, True, False, True, True]
+    report = {row["name"]: row for row in mapper.report().to_dicts()}
+    assert (report["NDC"]["mapped"], report["NDC"]["to_parent"], report["NDC"]["unmapped"]) == (1, 1, 1)
+    assert (report["ICD10CM"]["mapped"], report["ICD10CM"]["to_parent"]) == (1, 0)
+    assert (report["MEDICATION"]["kind"], report["MEDICATION"]["to_parent"]) == ("code", 1)
+    assert "NDC: 1 of 2 events are mapped (50.0%), 1 of them to their parent codes" in mapper.summary()
+    mapper.write(tmp_path / "report.json")
+    systems = {system["name"]: system for system in json.loads((tmp_path / "report.json").read_text())["systems"]}
+    assert systems["NDC"]["codes_of_parents"] == [{"code": "NDC/00002143381", "events": 1, "parent": "RxNorm/860975"}]
+    # No one is asked for: nothing is mapped to another code.
+    assert mapped(CodeMapper(KEYS), *given_codes[1:]) == [None] * 5
 
 
 def test_asking_whether_counts_nothing(mapper):

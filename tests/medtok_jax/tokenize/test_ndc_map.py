@@ -7,17 +7,13 @@ import pytest
 
 from medtok_jax import MedTokTokenizer
 from medtok_jax.tokenize import files
-from medtok_jax.tokenize.ndc_map import NdcMap
-from preprocessing.common.errors import InputError
+from tests.helpers.ndc_map import MAP
 from tests.helpers.small_tokenizer import write
 
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory) -> MedTokTokenizer:
     return MedTokTokenizer.from_pretrained(write(tmp_path_factory.mktemp("tokenizer") / "tok"))
-
-
-MAP = "ndc,rxcui,atc\n0002-1434-80,860975,\n000021435,,A10BA02\n00002143699,1,\nnonsense,860975,\n00002143799,,\n"
 
 
 @pytest.fixture
@@ -44,20 +40,3 @@ def test_rows_by_source(tokenizer, ndc_map, tmp_path):
         reasons = {row["code"]: row["reason"] for row in csv.DictReader(file)}
     assert "tried: the table, its parent codes" in reasons["00002143699"]
     assert set(reasons) == {"00002143699", "00002143799", "00009999999"}
-
-
-def test_what_a_map_holds(ndc_map, tmp_path):
-    found = NdcMap(ndc_map)
-    assert (len(found), found.rejected) == (3, 2)
-    assert found.codes_of("NDC/0002-1434-80") == ("RxNorm/860975",)
-    assert found.codes_of("000021435") == found.codes_of("00002143511") == ("ATC/A10BA02",)
-    assert found.codes_of("E11.9") == found.codes_of("00009999999") == ()
-    (tmp_path / "keys.tsv").write_text("key\tNDC11\nRxNorm/1\t00002143480\nATC/A10BA02\t00002143480\n")
-    assert NdcMap(tmp_path / "keys.tsv").codes_of("00002143480") == ("RxNorm/1", "ATC/A10BA02")
-
-
-@pytest.mark.parametrize("text", ["ndc,drug\n00002143480,aspirin\n", "rxnorm,atc\n1,A10\n", "ndc,rxnorm\nx,1\n"])
-def test_a_map_of_nothing_is_refused(tmp_path, text):
-    (tmp_path / "map.csv").write_text(text)
-    with pytest.raises(InputError, match=r"map\.csv"):
-        NdcMap(tmp_path / "map.csv")

@@ -183,6 +183,23 @@ def test_codes_are_described_by_the_dictionaries(converted):
     assert fourth["HCPCS/G0378"]["description"] == "Invented text, per hour"
 
 
+def test_codes_that_stand_for_an_ndc_are_its_parents(copies, tmp_path):
+    path = tmp_path / "map.csv"
+    path.write_text("ndc,rxnorm,atc\n0002-1433-80,860975,A10BA02\n00009999999,1,\n")
+    output = tmp_path / "meds"
+    dataset = MedsDataset.open(run(copies["mimic3"], output, ndc_map=path).output)
+    parents = dataset.parent_codes()
+    assert parents["NDC/00002143380"] == ["RxNorm/860975", "ATC/A10BA02", "NDC/000021433"]
+    assert "GENDER//F" not in parents
+    assert run(copies["mimic3"], output, ndc_map=path).done_already
+    path.write_text("ndc,rxnorm\n0002-1433-80,860976\n")
+    assert not run(copies["mimic3"], output, ndc_map=path).done_already
+    assert MedsDataset.open(output).parent_codes()["NDC/00002143380"][0] == "RxNorm/860976"
+    (output / "metadata" / "codes.parquet").unlink()
+    with pytest.raises(InputError, match=r"codes\.parquet has no column parent_codes"):
+        dataset.parent_codes()
+
+
 def test_codes_of_a_wrong_shape_are_kept_counted_and_listed(converted):
     with (converted["mimic3"].output / "metadata" / "malformed_codes.csv").open() as file:
         assert list(csv.reader(file))[1:] == [

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -15,6 +16,7 @@ from medtok_jax.convert.ethos import vocabulary as ethos_vocabulary
 from medtok_jax.convert.ethos.files import events
 from medtok_jax.convert.request import make_request
 from medtok_jax.lookup.directory import TokenizerDirectory
+from medtok_jax.records.event_codes import CodeMapper
 from preprocessing.common.errors import InputError
 from tests.helpers import small_tokenizer
 from tests.helpers.small_ethos import at, frame, patient, write_meds
@@ -185,6 +187,23 @@ def test_what_ethos_tokenized_gets_a_checkpoint(world, tmp_path):
     convert.convert(request)
     assert _spelled(tmp_path / "out" / "train")[1][0] == _spelled(world / "keep" / "train")[1][0]
     assert (tmp_path / "out" / "models" / "medtok" / "recent_model.pt").is_file()
+
+
+def test_parent_codes_stand_for_codes_without_tokens(world, tmp_path):
+    root = shutil.copytree(world / "meds", tmp_path / "meds")
+    (root / "metadata").mkdir(exist_ok=True)
+    events = pl.concat(map(pl.read_parquet, (root / "data").rglob("*.parquet")), how="diagonal")
+    mapper = CodeMapper(small_tokenizer.KEYS)
+    kept = events.filter(pl.Series(mapper.is_medical(events["code"]) & (mapper.rows(events["code"]) < 0)))
+    (lacked, count) = kept["code"].value_counts(sort=True).row(0)
+    parents = pl.DataFrame({"code": [lacked], "parent_codes": [["ICD10CM/E11.9"]]})
+    parents.write_parquet(root / "metadata" / "codes.parquet")
+    _convert(world, tmp_path / "out", events=root, parent_codes=True)
+    systems = json.loads((tmp_path / "out" / convert.UNMAPPED).read_text())["systems"]
+    listed = [code for system in systems for code in system["codes_of_parents"]]
+    assert listed == [{"code": lacked, "events": count, "parent": "ICD10CM/E11.9"}]
+    with pytest.raises(InputError, match="tokenized and names no parents"):
+        _convert(world, tmp_path / "again", events=world / "keep", parent_codes=True)
 
 
 def test_tokens_of_another_tokenizer_are_refused(world, tmp_path):
