@@ -26,9 +26,7 @@ def opened(tokenizer, events, tmp_path, **options):
     return open_records(make_request(output=tmp_path / "out", tokenizer=tokenizer, events=events, **options))
 
 
-def test_an_event_gets_the_tokens_of_its_first_parent_with_some(
-    small_tokenizer_dir, with_parents, tmp_path, capsys
-):
+def test_an_event_gets_the_tokens_of_its_first_parent_with_some(small_tokenizer_dir, with_parents, tmp_path, capsys):
     records = opened(small_tokenizer_dir, with_parents, tmp_path, parent_codes=True)
     assert LACKED not in records.visits.key
     keys = [records.visits.key[records.visits.codes_of(v)].tolist() for v in range(len(records.visits))]
