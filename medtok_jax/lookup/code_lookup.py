@@ -24,7 +24,7 @@ from preprocessing.common.errors import InputError
 ERRORS = ("raise", "unk", "skip")
 # Unknown codes that a warning names.
 NAMED_UNKNOWN = 5
-# Row of a text that is an added token.
+# Row of a text that is a special or added token.
 ADDED = -10
 
 
@@ -37,7 +37,7 @@ class CodeLookup:
 
     Attributes:
         config, table, index, similarity: what the files of the directory hold.
-        added: id of each added token, which stands for itself.
+        added: id of each special or added token, which stands for itself.
     """
 
     config: TokenizerConfig
@@ -238,7 +238,7 @@ class CodeLookup:
     def _rows(
         self, codes: list, system: object, errors: str, fallback: str | None, *, with_added: bool = False
     ) -> np.ndarray:
-        """Return the row of each code, `UNKNOWN` where it has none and, `with_added`, `ADDED` for added tokens.
+        """Return the row of each code, `UNKNOWN` where it has none; `with_added`, `ADDED` for a special or added token.
 
         Raises:
             UnknownCodeError, AmbiguousCodeError, InputError: see `__call__`.
@@ -250,8 +250,8 @@ class CodeLookup:
         _check_fallback(fallback)
         system = as_list(system) if is_list(system) else system
         added = self.added if with_added else {}
-        if added:
-            is_added = np.array([isinstance(code, str) and code in added for code in codes], bool)
+        is_added = np.array([isinstance(code, str) and code in added for code in codes], bool)
+        if is_added.any():
             rows = self.index.find_many([None if a else c for a, c in zip(is_added, codes, strict=True)], system)
             rows[is_added] = ADDED
         else:

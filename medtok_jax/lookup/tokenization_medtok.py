@@ -110,8 +110,8 @@ class MedTokTokenizer(CodeLookup, PreTrainedTokenizer):
 
     @property
     def added(self) -> dict[str, int]:
-        """Return the ids of added tokens that are not special, such as `[TIME]`, each of which stands for itself."""
-        return {token: number for token, number in self.added_tokens_encoder.items() if number >= self.vocab_size}
+        """Return the ids of tokens that stand for themselves: the special ones, and added ones such as `[TIME]`."""
+        return self.added_tokens_encoder
 
     def get_vocab(self) -> dict[str, int]:
         """Return the id of every token."""
@@ -183,8 +183,8 @@ class MedTokTokenizer(CodeLookup, PreTrainedTokenizer):
 
         Args:
             text: a code; a list of codes, each a sequence of its own; or a list of sequences, each a list of codes. A
-                column of pandas or polars is such a list. None stands for a missing code. A token that was added by
-                `add_tokens` becomes one id.
+                column of pandas or polars is such a list. None stands for a missing code. A special token such as
+                `[SEP]`, or one that was added by `add_tokens`, becomes one id.
             text_pair: not supported.
             system: code system of all codes, or a list with one for each code, nested as `text` is.
             errors: `raise` to raise an error for an unknown code, `unk` to encode it as T times `[UNK]`, which warns
@@ -325,14 +325,14 @@ class MedTokTokenizer(CodeLookup, PreTrainedTokenizer):
         return torch.from_numpy(np.ascontiguousarray(array if array.dtype == np.float32 else array.astype(np.int64)))
 
     def _run_of(self, rows: np.ndarray, codes: list, *, skip: bool) -> CodeTokenRun:
-        """Return the tokens of rows one after the other; an added token is one id."""
+        """Return the tokens of rows one after the other; a special or added token is one id."""
         width = self.tokens_per_code
         ids, weights = self._tokens_of(np.maximum(rows, UNKNOWN))
-        added = rows == ADDED
+        added, standing = rows == ADDED, self.added
         if not added.any() and not skip:
             return CodeTokenRun(ids.reshape(-1), weights.reshape(-1), np.full(len(rows), width))
         for position in np.flatnonzero(added):
-            ids[position, 0] = self.added[codes[position]]
+            ids[position, 0] = standing[codes[position]]
             weights[position, 0] = 1.0
         widths = np.where(added, 1, np.where(rows == UNKNOWN, 0, width) if skip else width)
         kept = np.arange(width) < widths[:, None]

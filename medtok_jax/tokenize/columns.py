@@ -90,7 +90,7 @@ def is_prefixed_code(text: str) -> bool:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:_MOST_NAMED])
+    return ", ".join(names[:_MOST_NAMED]) or "no columns"
 
 
 _NAMES = CodeNames([])

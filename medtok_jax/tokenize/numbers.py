@@ -3,7 +3,7 @@
 A number has lost its leading zeros and the zeros behind a dot, so digits are taken from it only where nothing else can
 be meant. `401.0` alone is a code of ICD-9-CM with its dot (and so is the float 401.0, once pandas read it); only if
 another number of the column has four digits or more before the dot, which no code with a dot has, were all of them
-whole numbers.
+whole numbers. Among texts, a number of so many digits is still 4280.
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ from medtok_jax.lookup import code_names
 _MISSING = {"", "NAN", "NONE", "NULL", "NA", "N/A", "<NA>", "NAT", "?"}
 _ZERO = re.compile(r"0(?:\.0*)?")
 _WHOLE = re.compile(r"([0-9]+)\.0+")
+_LARGE_WHOLE = re.compile(r"[1-9][0-9]{3,}\.0+")
 _DIGITS = re.compile(r"[0-9]+")
 # From here on a float does not hold every whole number.
 _EXACT = 2**53
@@ -59,6 +60,11 @@ def digits_of(value: object) -> str | None:
     if isinstance(value, float) and (value >= _EXACT or value != int(value)):
         return None
     return str(int(value))
+
+
+def is_large_number(value: object) -> bool:
+    """Return whether a text such as `4280.0` has four digits or more before `.0`, as no code with a dot has."""
+    return isinstance(value, str) and _LARGE_WHOLE.fullmatch(value.strip()) is not None
 
 
 @dataclasses.dataclass(slots=True)

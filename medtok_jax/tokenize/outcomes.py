@@ -1,5 +1,6 @@
 """Look up or make the tokens of one row of a file of codes after another, or say why it is rejected."""
 
+import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -19,12 +20,15 @@ from preprocessing.linking.ndc_map import NdcMap
 REJECTED, MODEL = "rejected", "model"
 # Number of distinct codes whose outcome is cached; the cache is cleared when there are more.
 CACHED = 100_000
+# What stands between codes that share a cell.
+_SEPARATORS = re.compile(r"[,;|/\s]+")
 # Kinds of rejected rows, as the summary names them.
 REASONS = {
     "no code": "no code (0, NaN, null or empty)",
     "unreadable": "a row or cell that cannot be read",
     "contradiction": "system, edition and code contradict one another",
     "several systems": "a code of several systems",
+    "several codes": "several codes in one cell",
     "unknown": "a code that this tokenizer does not know",
     "lost zeros": "a code that probably lost leading zeros",
     "unusable": "a name of no code system, or inputs that the model cannot use",
@@ -93,7 +97,8 @@ class RowTokens:
     def _outcome(self, row: CodeRow) -> Outcome:
         if row.problem:
             return rejected(row.problem, "no code" if row.problem == NO_CODE else "unreadable")
-        name = (row.code, row.system, row.edition, row.header, row.description is None and row.graph is None)
+        is_new = row.description is not None or row.graph is not None
+        name = (row.code, row.was_number, row.system, row.edition, row.header, is_new)
         outcome = self._outcomes.get(name)
         if outcome is None:
             outcome = self._outcomes[name] = self._look_up(row)
@@ -127,12 +132,16 @@ class RowTokens:
             return _without_zeros(row.code)
         if found == ICD9PROC and systems != {ICD9PROC} and is_short(row.code):
             return _short_number(row.code)
-        remark = SUSPECT if self._survey.numbers.may_lack_zeros and self._may_lack_zeros(row.code, found) else ""
+        was_number = row.was_number or self._survey.numbers.may_lack_zeros
+        remark = SUSPECT if was_number and self._may_lack_zeros(row.code, found) else ""
         return Outcome(self._prepare(tokens), tokens.source.split()[0], remark)
 
     def _unknown(self, row: CodeRow, systems: Scope, error: UnknownCodeError) -> Outcome:
         """Return the rejection of an unknown code, which may be known to systems that the row excludes."""
         bare = self._tokenizer.index.names.split(row.code)[1]
+        parts = [part for part in _SEPARATORS.split(bare) if part]
+        if len(parts) > 1 and all(systems_knowing(self._tokenizer, part) for part in parts):
+            return rejected(f"{shown(bare)} is {len(parts)} codes in one cell; give each a row", "several codes")
         elsewhere = systems_knowing(self._tokenizer, bare) if systems is not None else frozenset()
         if not elsewhere or elsewhere & systems:
             return rejected(str(error), "unknown")

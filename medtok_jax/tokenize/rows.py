@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from medtok_jax.lookup.code_names import shown
-from medtok_jax.tokenize.numbers import digits_of, edition_of, is_absent
+from medtok_jax.tokenize.numbers import digits_of, edition_of, is_absent, is_large_number
 
 NO_CODE = "it has no code"
 
@@ -43,6 +43,7 @@ class CodeRow:
         edition: name of the edition of ICD, `ICD9` or `ICD10`, that a column beside the code says; or None.
         header: name of the column of the code; None where it has none.
         others: all other columns by name, if they were asked for.
+        was_number: whether the code was written as a number among texts, so that it may have lost leading zeros.
     """
 
     number: int
@@ -54,6 +55,7 @@ class CodeRow:
     edition: str | None = None
     header: str | None = None
     others: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    was_number: bool = False
 
 
 def checked(raw: RawRow, *, whole_numbers: bool = False) -> CodeRow:
@@ -71,7 +73,9 @@ def checked(raw: RawRow, *, whole_numbers: bool = False) -> CodeRow:
     if row.problem is None and "description" in raw.cells:
         row.description, row.problem = _text("description", raw.cells["description"])
     if row.problem is None:
-        row.code, row.problem = _code(raw.cells.get("code"), whole_numbers)
+        cell = raw.cells.get("code")
+        row.was_number = not whole_numbers and is_large_number(cell)
+        row.code, row.problem = _code(cell, whole_numbers or row.was_number)
     if row.problem is None and "edition" in raw.cells:
         row.edition, row.problem = _edition(raw.cells["edition"])
     if row.problem is None and raw.graph is not None:

@@ -193,6 +193,18 @@ def test_a_system_for_each_row_may_be_an_edition(tokenizer):
             tokenizer.encode_patient(visits, system=nested)
 
 
+def test_special_tokens_pass_through_as_one_id(tokenizer):
+    sequence = ["[CLS]", "E11.9", "[SEP]", "E10.9", "[MASK]", "[PAD]"]
+    ids = [tokenizer.convert_tokens_to_ids(token) for token in sequence]
+    wanted = [ids[0], *tokenizer.encode("E11.9"), ids[2], *tokenizer.encode("E10.9"), *ids[4:]]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UnknownCodeWarning)
+        assert tokenizer([sequence]).input_ids == [wanted]
+    assert tokenizer.encode("[SEP]") == [tokenizer.sep_token_id]
+    with pytest.raises(UnknownCodeError, match=r"'\[SEP\]' is not among"):
+        tokenizer.encode_many(["[SEP]"])
+
+
 def test_added_tokens_pass_through_as_one_id(tmp_path):
     tokenizer = MedTokTokenizer.from_pretrained(write(tmp_path / "tok"))
     before = len(tokenizer)

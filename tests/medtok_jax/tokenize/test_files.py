@@ -165,6 +165,15 @@ def test_a_list_of_bare_codes(tokenizer, tmp_path):
         assert read_rows(tmp_path / f"t.{kind}") == []
 
 
+def test_several_codes_in_one_cell_are_told(tokenizer, tmp_path):
+    cells = ["E11.9", "E11.9, E10.9", "E119;001.0", "E11.9|E10.9", "ICD10CM/E11.9 E10.9", "E11.9, diabetes"]
+    lines = "".join(f'"{cell}"\n' for cell in cells)
+    (tmp_path / "codes.csv").write_text(f"code\n{lines}")
+    assert run(tokenizer, tmp_path / "codes.csv", tmp_path / "t.json") == {"table": 1, "rejected": 5}
+    reasons = [reason for *_, reason in rejects(tmp_path / "t.json")]
+    assert ["is 2 codes in one cell; give each a row" in reason for reason in reasons] == [True] * 4 + [False]
+
+
 def test_columns(tokenizer, tmp_path):
     source = tmp_path / "codes.csv"
     source.write_text("a,b,Vocabulary_ID\n0010,x,ICD9Proc\n0010,y,\n")
@@ -188,7 +197,7 @@ def test_columns(tokenizer, tmp_path):
     [
         ("absent.csv", None, "absent.csv does not exist"),
         ("codes.xlsx", b"E11", "codes.xlsx ends in none of .csv, .json, .jsonl, .parquet"),
-        ("codes.csv", b"", "has no column 'code'"),
+        ("codes.csv", b"", r"has no column 'code' \(it has no columns\)"),
         ("codes.json", b"", "is not a list of codes"),
         ("codes.json", b'["E11.9", ', "is broken JSON"),
         ("codes.json", b'["E11.9" "E11"]', "is broken JSON"),

@@ -79,6 +79,24 @@ def test_three_digits_before_the_dot_may_be_a_code_with_its_dot(tokenizer, tmp_p
         assert "its code is 401.0, not text" in reasons[1]
 
 
+@pytest.mark.parametrize("kind", ["csv", "json", "jsonl", "parquet"])
+def test_a_large_number_among_texts_is_its_digits(tokenizer, tmp_path, kind):
+    path = write_values(tmp_path / f"codes.{kind}", ["E11.9", "4280.0", "401.0", "3400.0", "428.1", "4280"])
+    keys, reasons, told = tokenize(tokenizer, path)
+    assert keys == {1: "ICD10CM/E11.9", 2: "ICD9CM/428.0", 3: "ICD9CM/401.0", 5: "ICD9CM/428.1", 6: "ICD9CM/428.0"}
+    assert "'3400' is not among" in reasons[4]
+    assert not any("written as numbers" in sentence for sentence in told)
+
+
+def test_a_large_number_among_texts_may_have_lost_its_zeros(tmp_path):
+    tokens = make_tokens(("ICD9CM/038.49", "ICD9CM/384.9", "ICD10CM/E11.9"))
+    tokenizer = MedTokTokenizer.from_pretrained(write(tmp_path / "tok", tokens))
+    for text, sentences in (("3849.0", 1), ("3849", 0), ("384.9", 0)):
+        keys, _, told = tokenize(tokenizer, write_values(tmp_path / "codes.csv", ["E11.9", text]))
+        assert keys[2] == "ICD9CM/384.9"
+        assert sum("may have lost leading zeros" in sentence for sentence in told) == sentences
+
+
 @pytest.mark.parametrize("texts", [["34.0"], ["34.0", "4280.0"], ["34.0", "E11.9"], ["34.0", "428.1"]])
 def test_strep_throat_never_becomes_multiple_sclerosis(tokenizer, tmp_path, texts):
     keys, reasons, _ = tokenize(tokenizer, write_values(tmp_path / "codes.csv", texts))
