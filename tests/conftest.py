@@ -5,6 +5,7 @@ import functools
 import gc
 import os
 import pickle
+import platform
 import resource
 import shutil
 import sys
@@ -23,13 +24,17 @@ from tests.helpers.small_run import DATA_SET, small_config
 # The folder of one run of pytest: processes of pytest-xdist and those that tests start find it here.
 SHARED = "MEDTOK_TESTS_SHARED"
 
-# JAX reads these when it is imported, which tests and other `conftest.py` files do. All processes share what they
-# compile, and compilation, where most of the time went, optimizes little; set JAX_DISABLE_MOST_OPTIMIZATIONS=0 and
-# XLA_FLAGS= to test with all optimizations.
+# Programs that this machine compiled serve all processes and later runs, until they take too many gigabytes.
+COMPILED = Path(__file__).parents[1] / ".pytest_cache" / f"xla-{platform.node()}"
+MOST_COMPILED = 1.0
+# JAX reads these when it is imported, which tests and other `conftest.py` files do. Compilation, where most of the time
+# went, optimizes little; set JAX_DISABLE_MOST_OPTIMIZATIONS=0 and XLA_FLAGS= to test with all optimizations.
 MADE_HERE = SHARED not in os.environ
 if MADE_HERE:
     os.environ[SHARED] = tempfile.mkdtemp(prefix="medtok-tests-")
-os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(os.environ[SHARED]) / "xla")
+    if sum(path.stat().st_size for path in COMPILED.glob("*")) > MOST_COMPILED * 2**30:
+        shutil.rmtree(COMPILED, ignore_errors=True)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(COMPILED)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=8")
