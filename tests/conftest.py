@@ -35,7 +35,7 @@ if MADE_HERE:
     if sum(path.stat().st_size for path in COMPILED.glob("*")) > MOST_COMPILED * 2**30:
         shutil.rmtree(COMPILED, ignore_errors=True)
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(COMPILED)
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.02"
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=8")
 
