@@ -41,7 +41,8 @@ def from_next_visits(visits: Visits, task: str) -> Samples:
     `readmission`, 1 if the last visit begins 15 days or less after the one before it.
 
     Raises:
-        InputError: no patient has two visits.
+        InputError: no patient has two visits, or the task needs the time between visits and the records give only
+            their order.
     """
     last = visits.patient_offsets[1:] - 1
     first = visits.patient_offsets[:-1]
@@ -53,7 +54,12 @@ def from_next_visits(visits: Visits, task: str) -> Samples:
 
 
 def is_readmission(visits: Visits) -> np.ndarray:
-    """Return a `[visits]` bool mask of the visits that begin at most 15 days after the patient's previous visit."""
+    """Return a `[visits]` bool mask of the visits that begin at most 15 days after the patient's previous visit.
+
+    Raises:
+        InputError: the records give only the order of visits.
+    """
+    visits.check_intervals("Readmission")
     gap = np.zeros(len(visits), "timedelta64[us]")
     gap[1:] = visits.start[1:] - visits.end[:-1]
     return ~visits.is_first & (gap <= np.timedelta64(READMISSION_DAYS, "D"))

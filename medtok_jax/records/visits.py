@@ -37,6 +37,8 @@ _DIED = r"^HOSPITAL_DISCHARGE//.*(?:DIED|DEAD|EXPIRED)"
 _SHIFTED_AGE = 150
 _MEDIAN_AGE = 91
 DAYS_A_YEAR = 365.2425
+# Column of a discharge with the days of the stay, which data sets without dates have.
+STAY_DAYS = "stay_days"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +58,8 @@ class Visits:
         row: `[keys]` int64, row of the tokenizer's table, -1 for a code that it does not hold.
         kind: `[keys]` int8, index into `KINDS`.
         without_codes: number of visits with a `hadm_id` that are left out because they have no medical code.
+        stay_days: `[visits]` int64, the days of the stay as the data set states them, -1 where it does not.
+        time_is_order: True if the data set states that times only order events, so that no interval has a meaning.
     """
 
     subject: np.ndarray
@@ -71,6 +75,8 @@ class Visits:
     row: np.ndarray
     kind: np.ndarray
     without_codes: int
+    stay_days: np.ndarray
+    time_is_order: bool
 
     def __len__(self) -> int:
         return len(self.subject)
@@ -91,8 +97,23 @@ class Visits:
 
     @property
     def days(self) -> np.ndarray:
-        """Return the full days from start to end of each visit, `[visits]` int64."""
-        return (self.end - self.start) // np.timedelta64(1, "D")
+        """Return the full days of each visit, as stated, else from its start to its end, `[visits]` int64."""
+        return np.where(self.stay_days >= 0, self.stay_days, (self.end - self.start) // np.timedelta64(1, "D"))
+
+    def check_intervals(self, what: str) -> None:
+        """Refuse what needs the time between visits, if the data set gives only their order.
+
+        Args:
+            what: a subject that starts the sentence, such as `Readmission`.
+
+        Raises:
+            InputError: `time_is_order` is True.
+        """
+        if self.time_is_order:
+            raise InputError(
+                f"{what} needs the time between visits, but the records give only their order (time_is_order in their"
+                " metadata/dataset.json); give the --labels of the data set, or choose another task."
+            )
 
     @property
     def age_days(self) -> np.ndarray:
@@ -147,11 +168,11 @@ def read_visits(dataset: MedsDataset, mapper: CodeMapper, *, progress: bool = Tr
     shifts = np.cumsum([0, *(len(visits) for visits, _ in parts[:-1])])
     visit = np.concatenate([p["visit"].to_numpy() + shift for (_, p), shift in zip(parts, shifts, strict=True)])
     code = np.concatenate([pairs["name"].to_numpy() for _, pairs in parts])
-    return _assemble(visits, visit.astype(np.int64), code.astype(np.int32), vocabulary)
+    return _assemble(visits, visit.astype(np.int64), code.astype(np.int32), vocabulary, dataset.time_is_order)
 
 
 def _frames(dataset: MedsDataset, progress: bool) -> Iterator["pl.DataFrame"]:
-    columns = ["hadm_id"]
+    columns = ["hadm_id", *(name for name in (STAY_DAYS,) if name in dataset.further)]
     bar = tqdm(total=len(dataset.shards), desc="Reading visits", unit=" files", disable=not progress)
     with bar:
         for frame in dataset.frames(columns=columns):
@@ -194,6 +215,8 @@ class _Codes:
 
 def _of_shard(frame: "pl.DataFrame", vocabulary: _Codes) -> tuple["pl.DataFrame", "pl.DataFrame"]:
     """Return the visits of one file and its (visit, code) pairs: each code once a visit, in the order of events."""
+    if STAY_DAYS not in frame.columns:
+        frame = frame.with_columns(pl.lit(None, pl.Int64).alias(STAY_DAYS))
     births, deaths = (_times(frame, code) for code in (BIRTH, DEATH))
     events = frame.filter(pl.col("time").is_not_null() & ~pl.col("code").is_in([BIRTH, DEATH]))
     events = events.with_columns(
@@ -211,6 +234,7 @@ def _of_shard(frame: "pl.DataFrame", vocabulary: _Codes) -> tuple["pl.DataFrame"
             end=time.filter(pl.col("discharge")).max().fill_null(time.max()),
             admission_type=pl.col("type").drop_nulls().first().fill_null(""),
             died=pl.col("died").any(),
+            stay_days=pl.col(STAY_DAYS).max().fill_null(-1),
         )
         .join(births.rename({"time": "birth"}), on="subject_id", how="left", maintain_order="left")
         .join(deaths.rename({"time": "death"}), on="subject_id", how="left", maintain_order="left")
@@ -247,7 +271,9 @@ def _meaning(events: "pl.Series", vocabulary: _Codes) -> "pl.DataFrame":
     )
 
 
-def _assemble(visits: "pl.DataFrame", visit: np.ndarray, code: np.ndarray, vocabulary: _Codes) -> Visits:
+def _assemble(
+    visits: "pl.DataFrame", visit: np.ndarray, code: np.ndarray, vocabulary: _Codes, time_is_order: bool
+) -> Visits:
     """Sort visits and keys, and leave out visits without codes."""
     key = np.array(list(vocabulary.number), dtype=object)
     by_key = np.argsort(key.astype(str), kind="stable")
@@ -273,4 +299,6 @@ def _assemble(visits: "pl.DataFrame", visit: np.ndarray, code: np.ndarray, vocab
         row=np.array(vocabulary.row, np.int64)[by_key],
         kind=np.array(vocabulary.kind, np.int8)[by_key],
         without_codes=len(left_out),
+        stay_days=kept[STAY_DAYS].cast(pl.Int64).to_numpy(),
+        time_is_order=time_is_order,
     )

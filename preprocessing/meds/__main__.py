@@ -1,11 +1,13 @@
-"""Convert MIMIC-III or MIMIC-IV to a MEDS 0.4 data set (Medical Event Data Standard).
+"""Convert MIMIC, eICU-CRD, Diabetes-130 or EHRSHOT to a MEDS 0.4 data set (Medical Event Data Standard).
 
     python -m preprocessing.meds --input=DIR/mimic3 --output=DIR/mimic3_meds
     python -m preprocessing.meds --input=DIR/mimic4 --output=DIR/mimic4_meds --also=chartevents
+    python -m preprocessing.meds --input=DIR/eicu_demo --output=DIR/eicu_meds
 
-`--input` is a directory with the CSV files as PhysioNet publishes them, plain or gzipped; its table of patients
-determines the version. `--output` receives `data/<split>/<number>.parquet`, one row per event (see `mimic_events`), and
-`metadata/`: codes with descriptions, splits by patient, and
+`--input` is a directory with the CSV files as they are published, plain or gzipped; their names and columns determine
+the source, unless `--source` gives it. `--output` receives `data/<split>/<number>.parquet`, one row per event (see
+`mimic_events` and the modules in `sources/`), `labels/` where the source publishes labels, and `metadata/`: codes with
+descriptions, splits by patient, and
 
     conversion.json       numbers of rows read, events written and rows rejected, by table
     rejects.csv           rows that could not be used, with file and line
@@ -24,8 +26,10 @@ from preprocessing.common import command_line
 from preprocessing.common.errors import InputError
 
 with command_line.importing(__name__):
-    from preprocessing.meds.convert import PER_SHARD, MedsRequest, convert, show
+    from preprocessing.meds.convert import PER_SHARD, MedsRequest, show
     from preprocessing.meds.mimic_tables import VERSIONS
+    from preprocessing.meds.open import SOURCES, convert
+    from preprocessing.meds.sources.writer import show_counted
 
 
 def main(argv: list[str]) -> None:
@@ -43,12 +47,15 @@ def main(argv: list[str]) -> None:
         given.subjects_per_shard,
         ndc_map=Path(given.ndc_map).expanduser() if given.ndc_map else None,
     )
-    show(convert(request), Console())
+    conversion = convert(request, given.source)
+    show(conversion, Console())
+    show_counted(conversion, Console())
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("input", None, "directory with the CSV files of MIMIC-III or MIMIC-IV")
+    flags.DEFINE_string("input", None, "directory with the CSV files of the source")
     flags.DEFINE_string("output", None, "directory of the MEDS data set")
+    flags.DEFINE_enum("source", None, SOURCES, "source of the records (default: detected from the files)")
     flags.DEFINE_enum("version", None, VERSIONS, "MIMIC-III or MIMIC-IV (default: detected from the files)")
     flags.DEFINE_list("also", [], "large tables to read in addition: chartevents, emar")
     flags.DEFINE_string(

@@ -88,12 +88,12 @@ def convert(request: MedsRequest) -> Conversion:
     ndc_map = None
     if request.ndc_map is not None:
         ndc_map = NdcMap(request.ndc_map)
-        inputs[str(request.ndc_map)] = _size_and_time(request.ndc_map)
+        inputs[str(request.ndc_map)] = size_and_time(request.ndc_map)
     stamp = {"format": _FORMAT, "version": files.version, "options": options, "inputs": inputs}
-    _check_output(request.output, files.root)
-    if (about := _finished(request.output)) is not None and {name: about.get(name) for name in stamp} == stamp:
+    check_output(request.output, files.root)
+    if (about := finished(request.output)) is not None and {name: about.get(name) for name in stamp} == stamp:
         return Conversion(request.output, True, about)
-    with _writing(request.output), whole_folder(request.output) as folder:
+    with writing(request.output), whole_folder(request.output) as folder:
         metadata = folder / METADATA
         scratch = folder / ".unsorted"
         metadata.mkdir()
@@ -154,7 +154,7 @@ class _Conversion:
         meds_metadata.write_dataset(
             metadata,
             self.files.version,
-            _release(self.files.root),
+            release_of(self.files.root),
             [name for name in EVENT if name not in _CORE],
             meds.__version__,
         )
@@ -293,15 +293,15 @@ def _inputs(files: MimicFiles, tables: Sequence[MimicTable]) -> dict[str, list[i
     """Return the size (bytes) and modification time (ns) of every file that is read, by name."""
     read = {files.paths[table.name] for table in tables}
     read |= {path for name, path in files.paths.items() if name.startswith("d_")}
-    return {path.relative_to(files.root).as_posix(): _size_and_time(path) for path in sorted(read)}
+    return {path.relative_to(files.root).as_posix(): size_and_time(path) for path in sorted(read)}
 
 
-def _size_and_time(path: Path) -> list[int]:
+def size_and_time(path: Path) -> list[int]:
     status = path.stat()
     return [status.st_size, status.st_mtime_ns]
 
 
-def _release(root: Path) -> str | None:
+def release_of(root: Path) -> str | None:
     """Return the version of MIMIC that `preprocessing.mimic` downloaded; None if the files came another way."""
     try:
         versions = {entry["version"] for entry in Manifest.read(root).files.values()}
@@ -310,7 +310,7 @@ def _release(root: Path) -> str | None:
     return versions.pop() if len(versions) == 1 else None
 
 
-def _check_output(output: Path, root: Path) -> None:
+def check_output(output: Path, root: Path) -> None:
     if root.resolve().is_relative_to(output.resolve()):
         raise InputError(f"--output={output} would replace the input; choose another directory.")
     if output.exists() and not output.is_dir():
@@ -319,7 +319,7 @@ def _check_output(output: Path, root: Path) -> None:
 
 
 @contextlib.contextmanager
-def _writing(output: Path) -> Iterator[None]:
+def writing(output: Path) -> Iterator[None]:
     """Turn errors of writing into an `InputError` that names the output; readers report their own errors."""
     try:
         yield
@@ -327,7 +327,7 @@ def _writing(output: Path) -> Iterator[None]:
         raise InputError(f"{output} cannot be written ({error.strerror or error}); choose another --output.") from error
 
 
-def _finished(output: Path) -> dict | None:
+def finished(output: Path) -> dict | None:
     """Return the contents of `conversion.json` of a complete data set; None if there is none or a file is missing."""
     try:
         about = json.loads((output / METADATA / CONVERSION).read_text(encoding="utf-8"))

@@ -19,7 +19,7 @@ from preprocessing.common.errors import InputError
 from preprocessing.common.extras import load
 from preprocessing.common.hashing import hash_strings
 from preprocessing.meds import splits as subject_splits
-from preprocessing.meds.layout import BIRTH, CODES, COLUMNS, DATA, DATASET, DEATH, METADATA, SPLITS_FILE
+from preprocessing.meds.layout import CODES, COLUMNS, DATA, DATASET, METADATA, OLD_CODES, SPLITS_FILE, TIME_IS_ORDER
 
 pl = load("polars")
 
@@ -27,8 +27,6 @@ pl = load("polars")
 # ETL for OMOP number visits.
 _REQUIRED = ("subject_id", "time", "code")
 _OTHER_NAMES = {"subject_id": ("patient_id",), "hadm_id": ("visit_id", "visit_occurrence_id")}
-# Codes of birth and death before MEDS 0.3.
-_OLD_CODES = {"SNOMED/184099003": BIRTH, "SNOMED/419620001": DEATH}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +39,7 @@ class MedsDataset:
         shards: paths of the files of events, sorted.
         splits: subject_id -> `train`, `tuning` or `held_out`; None if the data set has no splits.
         further: type of each column of any file that is not in `COLUMNS`.
+        time_is_order: True if its metadata state that times only order events, so that no interval has a meaning.
     """
 
     root: Path
@@ -48,6 +47,7 @@ class MedsDataset:
     shards: list[Path]
     splits: dict[int, str] | None
     further: dict[str, "pl.DataType"]
+    time_is_order: bool = False
 
     @classmethod
     def open(cls, root: Path) -> "MedsDataset":
@@ -59,7 +59,7 @@ class MedsDataset:
         root = Path(root)
         if not is_meds(root):
             raise InputError(
-                f"{root} is not a MEDS data set: it has no {DATA}/**/*.parquet; convert MIMIC with"
+                f"{root} is not a MEDS data set: it has no {DATA}/**/*.parquet; convert other records with"
                 " `python -m preprocessing.meds --input=DIR --output=MEDS`."
             )
         shards = _shards(root)
@@ -68,7 +68,9 @@ class MedsDataset:
             schema = _schema(path)
             known = _column_names(path, schema).values()
             further |= {name: kind for name, kind in schema.items() if name not in known and name not in further}
-        return cls(root, _version(root), shards, _read_splits(root), further)
+        about = _about(root)
+        version = str(about.get("meds_version") or "")
+        return cls(root, version, shards, _read_splits(root), further, about.get(TIME_IS_ORDER) is True)
 
     def split_of(self, subject_ids: np.ndarray) -> np.ndarray:
         """Return the split of each subject, int64 [n] -> str [n]; a hash decides if the data set gives no split."""
@@ -156,15 +158,16 @@ def _shards(root: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*.parquet") if not path.name.startswith(hidden))
 
 
-def _version(root: Path) -> str:
+def _about(root: Path) -> dict:
+    """Return the contents of `dataset.json`; empty if it is absent."""
     path = root / METADATA / DATASET
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return ""
+        return {}
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read ({error}); fetch the data set again.") from error
-    return str(about.get("meds_version") or "") if isinstance(about, dict) else ""
+    return about if isinstance(about, dict) else {}
 
 
 def _read_splits(root: Path) -> dict[int, str] | None:
@@ -215,7 +218,7 @@ def _read(path: Path, names: Sequence[str], further: Mapping[str, "pl.DataType"]
             raise InputError(
                 f"{path} has {frame[name].null_count():,} events without a {name}; remove or correct them."
             )
-    return _sorted(frame.with_columns(pl.col("code").replace(_OLD_CODES)).select(*names, *further))
+    return _sorted(frame.with_columns(pl.col("code").replace(OLD_CODES)).select(*names, *further))
 
 
 def _typed(path: Path, frame: "pl.DataFrame", name: str) -> "pl.Series":

@@ -22,7 +22,10 @@ from preprocessing.meds.mimic_tables import MIMIC3, table_of
 
 pl = load("polars")
 
-_NAMES = {"mimic3": "MIMIC-III", "mimic4": "MIMIC-IV"}
+_NAMES = {
+    **{"mimic3": "MIMIC-III", "mimic4": "MIMIC-IV"},
+    **{"eicu": "eICU-CRD", "diabetes130": "Diabetes 130-US hospitals", "ehrshot": "EHRSHOT"},
+}
 # Columns of ids that the source gives, and columns that modify a code.
 _ID_COLUMNS = ["hadm_id", "icustay_id"]
 _MODIFIERS = ["unit"]
@@ -122,15 +125,23 @@ def write_splits(folder: Path, subjects: np.ndarray, split: np.ndarray) -> None:
     pq.write_table(pa.table({"subject_id": pa.array(subjects, pa.int64()), "split": names}), folder / SPLITS_FILE)
 
 
-def write_dataset(folder: Path, version: str, release: str | None, columns: list[str], meds_version: str) -> None:
+def write_dataset(
+    folder: Path,
+    version: str,
+    release: str | None,
+    columns: list[str],
+    meds_version: str,
+    further: Mapping[str, object] | None = None,
+) -> None:
     """Write `dataset.json`.
 
     Args:
         folder: folder `metadata` of the data set.
-        version: `mimic3` or `mimic4`.
-        release: release of MIMIC, such as `3.1`, or None.
+        version: name of the source: `mimic3`, `mimic4`, `eicu`, `diabetes130` or `ehrshot`.
+        release: release of the source, such as `3.1`, or None.
         columns: names of the columns that MEDS does not define.
         meds_version: version of the package `meds`.
+        further: further entries of the file, such as `time_is_order`.
     """
     others = [name for name in columns if name not in _ID_COLUMNS and name not in _MODIFIERS]
     about = {
@@ -140,9 +151,10 @@ def write_dataset(folder: Path, version: str, release: str | None, columns: list
         "etl_version": "1",
         "meds_version": meds_version,
         "created_at": datetime.datetime.now(datetime.UTC).replace(microsecond=0, tzinfo=None).isoformat(),
-        "raw_source_id_columns": _ID_COLUMNS,
-        "code_modifier_columns": _MODIFIERS,
+        "raw_source_id_columns": [name for name in _ID_COLUMNS if name in columns],
+        "code_modifier_columns": [name for name in _MODIFIERS if name in columns],
         "other_extension_columns": others,
+        **(further or {}),
     }
     about = {name: value for name, value in about.items() if value is not None}
     (folder / DATASET).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")

@@ -52,19 +52,26 @@ class Shards:
         subjects: ids of all patients, int64 [n], sorted and distinct.
         per_shard: number of patients per file.
         columns: columns of the files, with their types. Events also have `rank`, the order of simultaneous events.
+        split: position in `splits.SUBJECT_SPLITS` of each patient, int8 [n]; None splits by a hash of the id.
 
     Raises:
         InputError: there would be more than about `MOST` files.
     """
 
     def __init__(
-        self, folder: Path, scratch: Path, subjects: np.ndarray, per_shard: int, columns: Mapping[str, "pl.DataType"]
+        self,
+        folder: Path,
+        scratch: Path,
+        subjects: np.ndarray,
+        per_shard: int,
+        columns: Mapping[str, "pl.DataType"],
+        split: np.ndarray | None = None,
     ):
         self.folder = folder
         self.scratch = scratch
         self.subjects = subjects
         self.columns = columns
-        self.split = splits.split_of(subjects)
+        self.split = splits.split_of(subjects) if split is None else split
         self.names: list[str] = []
         if len(subjects) > MOST * per_shard:
             raise InputError(

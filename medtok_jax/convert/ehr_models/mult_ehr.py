@@ -126,7 +126,12 @@ def features(
 
 
 def task_labels(visits: Visits) -> dict:
-    """Return the contents of `NAME_labels.pkl`, which the head of this file defines."""
+    """Return the contents of `NAME_labels.pkl`, which the head of this file defines.
+
+    Raises:
+        InputError: the records give only the order of visits.
+    """
+    visits.check_intervals("MulT-EHR's task of readmission")
     present = np.zeros((len(visits), len(KINDS)), bool)
     present[np.repeat(np.arange(len(visits)), np.diff(visits.offsets)), visits.kind[visits.code]] = True
     has_all_kinds = present.all(1)

@@ -101,6 +101,11 @@ def _write_data(request: Request, directory: TokenizerDirectory, folder: Path, s
         data = _rewrite(request.events, directory, mapper, folder, size)
     else:
         dataset = open_events(request.events, folder / "meds")
+        if dataset.time_is_order:
+            raise InputError(
+                f"ETHOS learns the time between events, but {request.events} gives only their order (time_is_order in"
+                " metadata/dataset.json); choose another --to or other records."
+            )
         parents = dataset.parent_codes() if request.parent_codes else None
         mapper = CodeMapper.of(directory, request.unmapped, parents)
         data = _from_meds(dataset, directory, mapper, folder, size)

@@ -1,0 +1,170 @@
+"""Write the events of a source other than MIMIC as a MEDS data set, and count what became of its rows."""
+
+import collections
+import dataclasses
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from preprocessing.common.atomic import whole_folder
+from preprocessing.common.errors import InputError
+from preprocessing.common.extras import load
+from preprocessing.common.rejects import Rejects
+from preprocessing.meds import metadata as meds_metadata
+from preprocessing.meds.convert import (
+    CONVERSION,
+    MALFORMED,
+    REJECTS,
+    Conversion,
+    MedsRequest,
+    check_output,
+    finished,
+    release_of,
+    size_and_time,
+    writing,
+)
+from preprocessing.meds.layout import LABELS, METADATA
+from preprocessing.meds.shards import Shards
+from preprocessing.meds.sources.tables import Source, Tables
+
+pl = load("polars")
+
+# Number to increase when the same files give another result.
+_FORMAT = 1
+# File of the persons behind subjects, where a source has several subjects of one person.
+PERSONS = "persons.parquet"
+_CORE = ("subject_id", "time", "code", "numeric_value", "text_value")
+# Beginnings of codes that the text of their events describes.
+_DESCRIBED_BY_TEXT = ("MEDICATION//HICL//",)
+
+
+@dataclasses.dataclass
+class Timelines:
+    """Hold the subjects of a source and its events.
+
+    Attributes:
+        subjects: sorted ids, int64 [n].
+        split: position in `splits.SUBJECT_SPLITS` of each subject, int8 [n]; None splits by a hash of the id.
+        events: yields the name of a table, a block of its rows with `line`, and the events of the block (see
+            `Tables.event`).
+        labels: name of a task -> its labels, with the columns of `meds.LabelSchema`.
+        described: code -> description.
+        persons: the person of each subject (`subject_id`, `person`), or None where subjects are persons.
+    """
+
+    subjects: np.ndarray
+    split: np.ndarray | None
+    events: Iterator[tuple[str, "pl.DataFrame", "pl.DataFrame"]]
+    labels: Mapping[str, "pl.DataFrame"] = dataclasses.field(default_factory=dict)
+    described: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    persons: "pl.DataFrame | None" = None
+
+
+def write(
+    request: MedsRequest, source: Source, paths: Mapping[str, Path], read: Callable[[Tables], Timelines]
+) -> Conversion:
+    """Convert a source to MEDS, unless the output was made of the same files; it appears once it is complete.
+
+    Args:
+        request: input, output and options.
+        source: the source.
+        paths: name of a table -> its file.
+        read: reads the tables.
+
+    Raises:
+        InputError: the tables cannot be read, an option is one of MIMIC alone, or the output cannot be written.
+    """
+    meds = load("meds")  # Fails before any work.
+    for option in ("version", "also", "ndc_map"):
+        if getattr(request, option):
+            raise InputError(f"--{option} is an option of MIMIC; leave it out to convert {source.name}.")
+    options = {"subjects_per_shard": request.subjects_per_shard}
+    inputs = {path.relative_to(request.input).as_posix(): size_and_time(path) for path in paths.values()}
+    stamp = {"format": _FORMAT, "version": source.name, "options": options, "inputs": dict(sorted(inputs.items()))}
+    check_output(request.output, request.input)
+    if (about := finished(request.output)) is not None and {name: about.get(name) for name in stamp} == stamp:
+        return Conversion(request.output, True, about)
+    with writing(request.output), whole_folder(request.output) as folder:
+        metadata = folder / METADATA
+        metadata.mkdir()
+        with Rejects(metadata / REJECTS, root=request.input) as rejects:
+            tables = Tables(source, request.input, paths, rejects, request.progress)
+            about = stamp | _write_all(request, tables, read(tables), folder, meds)
+        about["outputs"] = {
+            path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(folder.rglob("*.parquet"))
+        }
+        (metadata / CONVERSION).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    return Conversion(request.output, False, about)
+
+
+def _write_all(request: MedsRequest, tables: Tables, timelines: Timelines, folder: Path, meds) -> dict:
+    """Write data, metadata and labels, and return the numbers for `conversion.json`."""
+    source, metadata, scratch = tables.source, folder / METADATA, folder / ".unsorted"
+    scratch.mkdir()
+    subjects = timelines.subjects
+    with Shards(folder, scratch, subjects, request.subjects_per_shard, source.event, timelines.split) as shards:
+        for table, frame, events in timelines.events:
+            shards.add(_timed(tables, table, frame, events))
+        tally = shards.finish(_is_described_by_text, meds.DataSchema.validate, request.progress)
+    scratch.rmdir()
+    meds_metadata.write_codes(metadata, tally.events, tally.texts, (dict(timelines.described), {}))
+    meds_metadata.write_splits(metadata, subjects, shards.split)
+    meds_metadata.write_dataset(
+        metadata,
+        source.name,
+        release_of(request.input),
+        [name for name in source.event if name not in _CORE],
+        meds.__version__,
+        source.further,
+    )
+    meds_metadata.write_malformed(metadata / MALFORMED, tables.codes.malformed)
+    if timelines.persons is not None:
+        timelines.persons.sort("subject_id").write_parquet(metadata / PERSONS)
+    for task, labels in timelines.labels.items():
+        path = folder / LABELS / task / "labels.parquet"
+        path.parent.mkdir(parents=True)
+        labels = labels.sort("subject_id", "prediction_time", maintain_order=True)
+        table = labels.to_arrow(compat_level=pl.CompatLevel.oldest())
+        load("pyarrow.parquet").write_table(meds.LabelSchema.align(table), path)
+    malformed = collections.Counter()
+    for (system, _, _), count in tables.codes.malformed.items():
+        malformed[system] += count
+    return {
+        "patients": len(subjects),
+        "events": sum(tally.rows.values()),
+        "tables": tables.summary(),
+        "tables_not_read": [name for name in source.tables if not tables.has(name)],
+        "events_with_malformed_codes": dict(sorted(malformed.items())),
+        "rejected": sum(tables.rejects.counts.values()),
+        "labels": {task: len(labels) for task, labels in sorted(timelines.labels.items())},
+        "counted": dict(tables.counted),
+    }
+
+
+def _timed(tables: Tables, table: str, frame: "pl.DataFrame", events: "pl.DataFrame") -> "pl.DataFrame":
+    """Return the events with a time, and reject the rows whose only events have none; sex has no time."""
+    timeless = events["time"].is_null() & ~events["code"].str.starts_with("GENDER//")
+    kept = events.filter(~timeless)
+    lost = frame["line"].is_in(events["line"].filter(timeless).unique().implode()) & ~frame["line"].is_in(
+        kept["line"].unique().implode()
+    )
+    tables.reject(table, frame, lost, "no time", "the row has no time")
+    tables.with_events[table] += kept["line"].n_unique()
+    tables.events[table] += len(kept)
+    return kept
+
+
+def _is_described_by_text(code: str) -> bool:
+    return code.startswith(_DESCRIBED_BY_TEXT)
+
+
+def show_counted(conversion: Conversion, console: Console) -> None:
+    """Print what was counted beside rows and events, one line each, and the labels."""
+    about = conversion.about
+    for what, number in about.get("counted", {}).items():
+        console.print(f"{number:,} {what}.", highlight=False)
+    for task, number in about.get("labels", {}).items():
+        console.print(f"{number:,} labels of {task}: {conversion.output / LABELS / task}.", highlight=False)
