@@ -52,6 +52,7 @@ def convert(request: Request) -> None:
     width = int(request.options.get("width", WIDTH))
     check_width(request, width)
     records = open_records(request)
+    records.visits.check_intervals("MulT-EHR's task of readmission")
     visits = records.visits
     missing = [kind for number, kind in enumerate(KINDS) if number not in visits.kind]
     if missing:
@@ -126,12 +127,7 @@ def features(
 
 
 def task_labels(visits: Visits) -> dict:
-    """Return the contents of `NAME_labels.pkl`, which the head of this file defines.
-
-    Raises:
-        InputError: the records give only the order of visits.
-    """
-    visits.check_intervals("MulT-EHR's task of readmission")
+    """Return the contents of `NAME_labels.pkl`, which the head of this file defines."""
     present = np.zeros((len(visits), len(KINDS)), bool)
     present[np.repeat(np.arange(len(visits)), np.diff(visits.offsets)), visits.kind[visits.code]] = True
     has_all_kinds = present.all(1)
