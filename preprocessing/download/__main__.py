@@ -1,14 +1,16 @@
-"""Download the files that the pipeline reads, unless they are present and unchanged.
+"""Download the files that the pipeline and `preprocessing.meds` read, unless they are present and unchanged.
 
     python -m preprocessing.download list
     python -m preprocessing.download codes --output=DIR/medical_codes
     python -m preprocessing.download primekg --output=DIR/primekg
     python -m preprocessing.download crossreferences --output=DIR/crossreferences
     python -m preprocessing.download release --output=DIR/release
+    python -m preprocessing.download eicu_demo --output=DIR/eicu_demo
+    python -m preprocessing.download diabetes130 --output=DIR/diabetes130
 
-Each source gets its own folder below the output, except for `primekg` and `release`, which are one source each;
-`manifest.json` records the origin of every file. Files that were fetched by hand are taken from `--from_dir`, unpacked
-or in their original archives. Files that need a license are fetched with the user's own key (UMLS_API_KEY in
+Each source gets its own folder below the output, except for groups that are one source each; `manifest.json` records
+the origin of every file. Files that were fetched by hand are taken from `--from_dir`, unpacked or
+in their original archives. Files that need a license are fetched with the user's own key (UMLS_API_KEY in
 the environment) or not at all. To get a newer release of a source, delete its folder.
 
 The exit status is 1 if a source that needs no license could not be fetched.

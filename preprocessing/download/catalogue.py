@@ -337,7 +337,42 @@ _RELEASE = (
     ),
 )
 
-SOURCES = (*_CODES, *_PRIMEKG, *_CROSSREFERENCES, *_RELEASE)
+_EICU = "https://physionet.org/files/eicu-crd-demo/2.0.1"
+_EICU_TABLES = (
+    *("patient", "hospital", "diagnosis", "medication", "treatment", "pastHistory", "admissionDx"),
+    "apachePatientResult",
+)
+_RECORDS = (
+    DownloadSource(
+        name="eICU_demo",
+        group="eicu_demo",
+        folder="",
+        version="2.0.1",
+        license="Open Data Commons Open Database License 1.0",
+        stage="meds",
+        required=tuple(rf"{table}\.csv(\.gz)?" for table in _EICU_TABLES),
+        downloads=tuple(Download(f"{table}.csv.gz", f"{_EICU}/{table}.csv.gz") for table in _EICU_TABLES),
+        checksums=f"{_EICU}/SHA256SUMS.txt",
+    ),
+    DownloadSource(
+        name="Diabetes130",
+        group="diabetes130",
+        folder="",
+        version="doi:10.24432/C5230J",
+        license="CC BY 4.0 (Clore, Cios, DeShazo, Strack 2014)",
+        stage="meds",
+        required=(r"diabetic_data\.csv(\.gz)?", r"IDS_mapping\.csv"),
+        downloads=(
+            Download(
+                "diabetes130.zip",
+                "https://archive.ics.uci.edu/static/public/296/diabetes+130-us+hospitals+for+years+1999-2008.zip",
+            ),
+        ),
+        archives=(r"diabetes.?130.*\.zip", r"dataset_diabetes\.zip"),
+    ),
+)
+
+SOURCES = (*_CODES, *_PRIMEKG, *_CROSSREFERENCES, *_RELEASE, *_RECORDS)
 
 
 def select(

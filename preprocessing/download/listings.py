@@ -6,6 +6,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from preprocessing.download.fetch import Access, Expected, RetryPolicy, read
 from preprocessing.download.http_session import FetchError, is_loopback
+from preprocessing.download.physionet import parse_checksums
 from preprocessing.download.source import Download, DownloadSource
 
 KEY_VARIABLE = "UMLS_API_KEY"
@@ -33,11 +34,14 @@ def locate(source: DownloadSource, downloads: list[Download], key: str | None, r
 
     Raises:
         FetchError: the listing cannot be fetched, or does not hold a wanted file.
+        InputError: the list of checksums is not in the format of `sha256sum`.
     """
     if source.access == "umls":
         return [_current_release(source, download, key, retry) for download in downloads]
     if source.listing:
         return _of_dataset(source, downloads, retry)
+    if source.checksums:
+        return _of_checksums(source, downloads, retry)
     return [Located(download, download.url, source.version, Expected(sha256=download.sha256)) for download in downloads]
 
 
@@ -91,6 +95,18 @@ def _of_dataset(source: DownloadSource, downloads: list[Download], retry: RetryP
             expected = Expected(size=file.get("filesize"), md5=file.get("md5"))
         located.append(Located(download, url, version, expected))
     return located
+
+
+def _of_checksums(source: DownloadSource, downloads: list[Download], retry: RetryPolicy) -> list[Located]:
+    """Return the downloads with the checksums that the publisher lists."""
+    published = parse_checksums(read(source.checksums, retry=retry).decode("utf-8", "replace"), source.checksums)
+    missing = [download.name for download in downloads if download.name not in published]
+    if missing:
+        raise FetchError(f"{source.checksums} does not list {missing[0]}; is it the list of {source.version}?")
+    return [
+        Located(download, download.url, source.version, Expected(sha256=published[download.name]))
+        for download in downloads
+    ]
 
 
 def _json(url: str, retry: RetryPolicy):

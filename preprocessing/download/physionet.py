@@ -172,17 +172,30 @@ def read_checksums(path: Path) -> dict[str, str]:
     Raises:
         InputError: the file is not in that format, or names a file outside its folder.
     """
+    return parse_checksums(path.read_text(encoding="utf-8", errors="replace"), str(path))
+
+
+def parse_checksums(text: str, where: str) -> dict[str, str]:
+    """Return the SHA-256 (lower-case hex) of each file by name from a list in the format of `sha256sum`.
+
+    Args:
+        text: the list.
+        where: the path or address of the list, for messages.
+
+    Raises:
+        InputError: the text is not in that format, or names a file outside its folder.
+    """
     checksums = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+    for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
         match = _CHECKSUM_LINE.fullmatch(line.rstrip())
         name = PurePosixPath(match[2]) if match else PurePosixPath("/")
         if name.is_absolute() or ".." in name.parts:
-            raise InputError(f"{path}, line {number} is not a checksum and the name of a file; get the file again.")
+            raise InputError(f"{where}, line {number} is not a checksum and the name of a file; get the file again.")
         checksums[str(name)] = match[1].lower()
     if not checksums:
-        raise InputError(f"{path} is empty; get the file again.")
+        raise InputError(f"{where} is empty; get the file again.")
     return checksums
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import re
 from typing import Literal
 
-GROUPS = ("codes", "primekg", "crossreferences", "release")
+GROUPS = ("codes", "primekg", "crossreferences", "release", "eicu_demo", "diabetes130")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +42,7 @@ class DownloadSource:
         required: patterns (regular expressions for complete file names, ignoring case) that must all be found.
         optional: patterns of files that are kept if they are found.
         downloads: files to fetch; empty if only the user can fetch them.
+        checksums: URL of the publisher's list of SHA-256 in the format of `sha256sum`, for downloads without one.
         listing: URL at the UMLS Terminology Services or a Dataverse that gives the addresses of downloads without URL.
         archives: patterns of the names of archives that users fetch by hand.
         access: `open`, `umls` (fetching needs the user's UMLS key) or `hand` (only the user can fetch).
@@ -59,6 +60,7 @@ class DownloadSource:
     required: tuple[str, ...]
     optional: tuple[str, ...] = ()
     downloads: tuple[Download, ...] = ()
+    checksums: str = ""
     listing: str = ""
     archives: tuple[str, ...] = ()
     access: Literal["open", "umls", "hand"] = "open"
