@@ -144,7 +144,9 @@ def define_flags() -> None:
     flags.DEFINE_string("input", None, "With --from: the directory to read.")
     flags.DEFINE_string("workdir", None, "Work directory of a finished training run.")
     flags.DEFINE_string("tokenizer", None, "Tokenizer directory, if not the one in the work directory.")
-    flags.DEFINE_string("events", None, "Patient records: a MEDS data set, or a MIMIC-III or MIMIC-IV directory.")
+    flags.DEFINE_string(
+        "events", None, "Patient records: a MEDS data set, or a directory of MIMIC, eICU-CRD, Diabetes-130, EHRSHOT."
+    )
     flags.DEFINE_string("output", None, "Directory to write; it must be absent or empty.")
     flags.DEFINE_bool("overwrite", False, "Replace an --output that is not empty, with all files in it.")
     flags.DEFINE_enum(

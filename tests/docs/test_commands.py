@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from tests.helpers import mimic_copies, official_files, small_ethos, small_visits
+from tests.helpers import mimic_copies, official_files, small_ethos, small_visits, source_copies
 from tests.helpers.command_stops import (
     stop_before_data,
     stop_before_measuring,
@@ -101,6 +101,11 @@ class World:
             files = sorted(path for path in root.rglob("*") if path.is_file())
             lines = [f"{hashlib.sha256(f.read_bytes()).hexdigest()} {f.relative_to(root).as_posix()}\n" for f in files]
             (root / "SHA256SUMS.txt").write_text("".join(lines))
+        source_copies.eicu(self.given / "physionet.org" / "files" / "eicu-crd-demo" / "2.0.1")
+        source_copies.diabetes130(self.given / "diabetes130")
+        source_copies.eicu(self.stage / "eicu_demo")
+        source_copies.diabetes130(self.stage / "diabetes130")
+        source_copies.ehrshot(self.stage / "EHRSHOT_ASSETS")
         splits = {1: "train", 2: "tuning", 3: "train", 4: "held_out", 5: "train"}
         small_visits.write(self.stage / "mimic4_meds", files=2, splits=splits)
         (self.stage / "M").symlink_to("mimic4_meds")

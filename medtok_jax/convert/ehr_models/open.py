@@ -40,7 +40,7 @@ def open_records(request: Request) -> Records:
         InputError: one of them is missing or cannot be used.
     """
     if request.events is None:
-        raise InputError("--events is missing; give a MEDS data set, or a MIMIC-III or MIMIC-IV directory.")
+        raise InputError("--events is missing; give a MEDS data set, or a directory of MIMIC or another source.")
     tokenizer = MedTokTokenizer.from_pretrained(request.tokenizer)
     dataset = open_events(request.events, meds_directory(request))
     parents = dataset.parent_codes() if request.parent_codes else None
@@ -58,5 +58,5 @@ def check_width(request: Request, width: int) -> None:
 
 
 def meds_directory(request: Request) -> Path:
-    """Return the folder for MIMIC in MEDS: beside the output, so that further conversions to that folder find it."""
+    """Return the folder of records converted to MEDS: beside the output, where further conversions to it find it."""
     return request.output.parent / f"{request.events.resolve().name}-meds"

@@ -9,7 +9,7 @@
     OUT/medtok.json                  identity of the tokenizer, and settings of the conversion
     OUT/meds                         the records as MEDS, if --events is a MIMIC directory
 
---events is a MEDS data set, a MIMIC-III or MIMIC-IV directory, or a data set that ETHOS has tokenized.
+--events is a MEDS data set, a directory of another source, or a data set that ETHOS has tokenized.
 """
 
 import dataclasses

@@ -11,6 +11,7 @@ the published labels `labels/<task>`: `boolean` ones with `boolean_value`, all o
 `integer_value`, as in the MEDS release. That release needs no conversion.
 """
 
+import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
@@ -42,6 +43,8 @@ SOURCE = Source(
     further={"license": "EHRSHOT Data Set License 1.0 (Stanford)"},
 )
 _SPLITS = {"train": splits.TRAIN, "val": splits.TUNING, "test": splits.HELD_OUT}
+# Patients per file at most: 6,739 patients have 41.6 million events.
+_PER_SHARD = 250
 # Folders of the splits and of the labels, in the order in which they are looked for.
 _SPLIT_FOLDERS = ("splits", "splits_ehrshot")
 _LABEL_FOLDERS = ("benchmark", "benchmark_ehrshot")
@@ -65,7 +68,8 @@ def convert(request: MedsRequest) -> Conversion:
         for task in sorted((base / folder).iterdir() if (base / folder).is_dir() else ()):
             if task.name not in paths and LABELED in (found := tables_in(task)):
                 paths[task.name] = found[LABELED]
-    return write(request, SOURCE, paths, read)
+    per_shard = min(request.subjects_per_shard, _PER_SHARD)
+    return write(dataclasses.replace(request, subjects_per_shard=per_shard), SOURCE, paths, read)
 
 
 def read(tables: Tables) -> Timelines:
