@@ -269,4 +269,38 @@ def test_the_demo_by_its_command(tmp_path):
     assert distinct == {"ICD9CM": 425, "ICD9Proc": 1, "ICD10CM": 409}
     offsets = [int(row["diagnosisoffset"]) for row in rows("diagnosis")]
     assert round(sum(offset <= 1440 for offset in offsets) / len(offsets), 2) == 0.51
-    assert json.loads((root / "metadata" / "conversion.json").read_text())["rejected"] == 0
+    about = json.loads((root / "metadata" / "conversion.json").read_text())
+    assert about["rejected"] == 0
+    names = {name.lower(): name for name in source_copies.EICU_COLUMNS}
+    assert {table: counts["rows"] for table, counts in about["tables"].items()} == {
+        table: len(rows(name)) for table, name in names.items()
+    }
+
+
+@needs_demo
+@pytest.mark.integration
+def test_no_event_of_the_demo_is_earlier_or_later_than_its_row(tmp_path):
+    """Minutes after the admission to the unit, by the largest offset that says when a row was known."""
+    made = convert(MedsRequest(DEMO, tmp_path / "meds", progress=False))
+    frame = events_of(made.output)
+    entered = dict(
+        frame.filter(pl.col("code").str.starts_with("ICU_ADMISSION")).select("icustay_id", "time").iter_rows()
+    )
+    known = {
+        "medication": ("MEDICATION//", ("drugorderoffset", "drugstartoffset")),
+        "treatment": ("TREATMENT//", ("treatmentoffset",)),
+        "pastHistory": ("PAST_HISTORY//", ("pasthistoryoffset", "pasthistoryenteredoffset")),
+        "admissionDx": ("ADMISSION_DIAGNOSIS//", ("admitdxenteredoffset",)),
+    }
+    for table, (prefix, columns) in known.items():
+        with gzip.open(DEMO / f"{table}.csv.gz", "rt", newline="") as file:
+            expected = collections.Counter(
+                (int(row["patientunitstayid"]), max(int(row[column]) for column in columns))
+                for row in csv.DictReader(file)
+                if row.get("drugordercancelled") != "Yes"
+            )
+        events = frame.filter(pl.col("code").str.starts_with(prefix)).select("icustay_id", "time")
+        found = collections.Counter(
+            (stay, (time - entered[stay]).total_seconds() / 60) for stay, time in events.iter_rows()
+        )
+        assert found == expected, table
