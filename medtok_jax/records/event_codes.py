@@ -187,7 +187,8 @@ class CodeMapper:
         """Return one line for each code system: events, share mapped, and the most frequent unmapped code."""
         lines = []
         for row in self.report().filter(pl.col("kind") == "code").iter_rows(named=True):
-            most = row["most_frequent_unmapped"]
+            # A text without the shape of a code may be anything, where columns are mixed up; it is not printed.
+            most = [one for one in row["most_frequent_unmapped"] if self._known[one["code"]].reason != _MALFORMED]
             example = f", most often {most[0]['code']} ({most[0]['events']:,} events)" if most else ""
             kinds = {
                 "categories": row["to_category"],

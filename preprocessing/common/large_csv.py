@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import csv as arrow_csv
 
-from preprocessing.common.errors import InputError
+from preprocessing.common.errors import InputError, lacks_column
 from preprocessing.common.rejects import Rejects
 from preprocessing.common.text_files import BOM, opened
 
@@ -92,7 +92,7 @@ def _header(path: Path, line: bytes, columns: Sequence[str], fold_case: bool) ->
         raise InputError(f"{path} has no header that can be read ({error}); fetch it again.") from error
     missing = [name for name in columns if name not in header]
     if missing:
-        raise InputError(f"{path} has no column {missing[0]!r}; its header is: {text[:200]}")
+        raise lacks_column(path, repr(missing[0]), [name for name in columns if name in header], len(header))
     return header
 
 

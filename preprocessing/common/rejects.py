@@ -2,7 +2,8 @@
 
 A reader hands every such row to `Rejects.add` and goes on with the next one. What could be repaired without losing
 anything (a byte order mark, Windows line ends) goes to `Rejects.note`. Both end up in one CSV file with the columns
-`file,line,kind,reason,row`; a repair stands there once a file, at the line where it was first needed.
+`file,line,kind,reason,row`; a repair stands there once a file, at the line where it was first needed. Rejects of
+patient records have no column `row`: file and line are enough to find it, and its values are not for a report.
 """
 
 import contextlib
@@ -38,12 +39,13 @@ class Rejects:
         notes: `(file name, kind)` -> rows repaired.
     """
 
-    def __init__(self, path: Path | None, root: Path | None = None):
+    def __init__(self, path: Path | None, root: Path | None = None, *, with_rows: bool = True):
         """Open `path` under a provisional name; None only counts.
 
         Args:
             path: where the file is to appear.
             root: files below it are named relative to it, all others by their bare name.
+            with_rows: False leaves out the text of the rows, which in patient records are values of patients.
 
         Raises:
             InputError: `path` cannot be written.
@@ -52,13 +54,14 @@ class Rejects:
         self.counts: Counter[tuple[str, str]] = Counter()
         self.notes: Counter[tuple[str, str]] = Counter()
         self._root = None if root is None else Path(root)
+        self._columns = COLUMNS if with_rows else COLUMNS[:-1]
         self._file: IO[str] | None = None
         if self.path is not None:
             self._whole = contextlib.ExitStack()
             partial = self._whole.enter_context(whole_file(self.path))
             self._file = self._whole.enter_context(partial.open("w", encoding="utf-8", newline=""))
             self._writer = csv.writer(self._file, lineterminator="\n")
-            self._writer.writerow(COLUMNS)
+            self._writer.writerow(self._columns)
 
     def __enter__(self) -> Self:
         return self
@@ -139,7 +142,8 @@ class Rejects:
 
     def _write(self, name: str, line: int, kind: str, reason: str, row: str | bytes) -> None:
         if self._file is not None:
-            self._writer.writerow((_printable(name), line, kind, _printable(reason), _printable(row)))
+            cells = (_printable(name), line, kind, _printable(reason), _printable(row))
+            self._writer.writerow(cells[: len(self._columns)])
 
 
 def _printable(text: str | bytes) -> str:

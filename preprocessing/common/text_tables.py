@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from preprocessing.common.errors import InputError
+from preprocessing.common.errors import InputError, lacks_column
 from preprocessing.common.rejects import Rejects
 from preprocessing.common.text_files import BOM, GZIP, NO_TEXT, opened
 
@@ -193,7 +193,7 @@ class _Header(NamedTuple):
 def _find_header(
     path: Path, source: Iterator[Line], columns: Mapping[str, Sequence[str]], separators: str, quoted: bool
 ) -> _Header:
-    best, fewest = None, None
+    nearest: tuple[int, int, list[str]] | None = None
     for _, (number, text) in zip(range(_LONGEST_PREAMBLE), source, strict=False):
         for separator in separators:
             try:
@@ -203,13 +203,15 @@ def _find_header(
             missing = [name for name, others in columns.items() if _place(names, name, others) is None]
             if not missing:
                 return _Header(number, names, separator)
-            if fewest is None or len(missing) < len(fewest):
-                best, fewest = text, missing
-    if fewest is None:
+            if nearest is None or len(missing) < len(nearest[2]):
+                nearest = number, len(names), missing
+    if nearest is None:
         raise InputError(f"{path} has no header; its first line must name the columns {', '.join(columns)}.")
-    others = columns[fewest[0]]
+    number, cells, missing = nearest
+    others = columns[missing[0]]
     known = f" (or {', '.join(others)})" if others else ""
-    raise InputError(f"{path} has no column {fewest[0]!r}{known}; its header is: {' '.join(best[:200].split())}")
+    found = [name for name in columns if name not in missing]
+    raise lacks_column(path, f"{missing[0]!r}{known}", found, cells, line=number)
 
 
 def split_values(text: str, separator: str, quoted: bool) -> list[str]:

@@ -98,7 +98,7 @@ def convert(request: MedsRequest) -> Conversion:
         scratch = folder / ".unsorted"
         metadata.mkdir()
         scratch.mkdir()
-        with Rejects(metadata / REJECTS, root=files.root) as rejects:
+        with Rejects(metadata / REJECTS, root=files.root, with_rows=False) as rejects:
             about = stamp | _Conversion(request, files, rejects, folder, scratch, ndc_map).run(tables)
         scratch.rmdir()
         about["outputs"] = {

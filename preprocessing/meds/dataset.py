@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from preprocessing.common.atomic import recover
-from preprocessing.common.errors import InputError
+from preprocessing.common.errors import InputError, fault_of
 from preprocessing.common.extras import load
 from preprocessing.common.hashing import hash_strings
 from preprocessing.meds import splits as subject_splits
@@ -95,18 +95,19 @@ class MedsDataset:
         """
         unknown = [column for column in columns or () if column not in COLUMNS and column not in self.further]
         if unknown:
-            known = ", ".join([*COLUMNS, *self.further])
-            raise InputError(f"{self.root} has no column {unknown[0]!r}; it has {known}.")
+            raise InputError(
+                f"{self.root} has no column {unknown[0]!r}; it has {', '.join(COLUMNS)} and {len(self.further)} others."
+            )
         names = [name for name in COLUMNS if columns is None or name in _REQUIRED or name in columns]
         further = {name: kind for name, kind in self.further.items() if columns is None or name in columns}
         seen = np.empty(0, np.int64)
         for path in self.shards:
             frame = _read(path, names, further)
             ids = frame["subject_id"].unique(maintain_order=True).to_numpy()
-            if np.isin(ids, seen).any():
-                twice = ids[np.isin(ids, seen)][0]
+            if repeated := int(np.isin(ids, seen).sum()):
                 raise InputError(
-                    f"{path} repeats subject {twice}, whose events are in another file of {self.root} too."
+                    f"{path} repeats {repeated:,} of its {len(ids):,} subjects: their events are in another file of"
+                    f" {self.root} too; put all events of a subject into one file."
                 )
             seen = np.union1d(seen, ids)
             if split is not None:
@@ -166,7 +167,7 @@ def _about(root: Path) -> dict:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}); fetch the data set again.") from error
+        raise InputError(f"{path} cannot be read ({fault_of(error)}); fetch the data set again.") from error
     return about if isinstance(about, dict) else {}
 
 
@@ -178,8 +179,9 @@ def _read_splits(root: Path) -> dict[int, str] | None:
         frame = pl.read_parquet(path)
     ids = "subject_id" if "subject_id" in frame.columns else "patient_id"
     if ids not in frame.columns or "split" not in frame.columns:
-        raise InputError(f"{path} must have the columns subject_id and split; it has {', '.join(frame.columns)}.")
-    return dict(zip(frame[ids].cast(pl.Int64).to_list(), frame["split"].cast(pl.String).to_list(), strict=True))
+        raise InputError(f"{path} must have the columns subject_id and split; write it again.")
+    subjects, names = cast(path, frame[ids], pl.Int64), cast(path, frame["split"], pl.String)
+    return dict(zip(subjects.to_list(), names.to_list(), strict=True))
 
 
 def _schema(path: Path) -> dict[str, "pl.DataType"]:
@@ -196,10 +198,13 @@ def _column_names(path: Path, schema: Mapping[str, "pl.DataType"]) -> dict[str, 
             stored[name] = found[0]
         elif name in _REQUIRED:
             advice = "; it nests events like MEDS before 0.3: convert it again" if "events" in schema else ""
-            raise InputError(f"{path} has no column {name!r}{advice}; it has {', '.join(schema)}.")
+            # Other names are not listed: a table made of a file without a header has its first row as names.
+            raise InputError(f"{path} has no column {name!r} among its {len(schema)}{advice}; rename or add it.")
     kind = schema[stored["time"]]
     if not isinstance(kind, (pl.Datetime, pl.Date)):
-        raise InputError(f"the column time of {path} has the type {kind}, not a date and time; convert it again.")
+        raise InputError(
+            f"the column time of {path} has the type {kind.base_type()}, not a date and time; convert it again."
+        )
     return stored
 
 
@@ -228,12 +233,7 @@ def _typed(path: Path, frame: "pl.DataFrame", name: str) -> "pl.Series":
     series = frame[name]
     if name == "hadm_id" and series.dtype in (pl.String, pl.Categorical):
         return _numbered(series.cast(pl.String))
-    try:
-        return series.cast(COLUMNS[name])
-    except pl.exceptions.PolarsError as error:
-        raise InputError(
-            f"the column {name} of {path} has the type {series.dtype}, which cannot become {COLUMNS[name]}."
-        ) from error
+    return cast(path, series, COLUMNS[name])
 
 
 def _numbered(names: "pl.Series") -> "pl.Series":
@@ -254,11 +254,24 @@ def _sorted(frame: "pl.DataFrame") -> "pl.DataFrame":
     return frame.sort("subject_id", "time", nulls_last=False, maintain_order=True)
 
 
+def cast(path: Path, series: "pl.Series", kind: "pl.DataType") -> "pl.Series":
+    """Return a column of the file `path` with another type.
+
+    Raises:
+        InputError: a value cannot be converted; it is not quoted, as polars does.
+    """
+    try:
+        return series.cast(kind)
+    except pl.exceptions.PolarsError:
+        raise InputError(
+            f"the column {series.name} of {path} has the type {series.dtype.base_type()}, which cannot become {kind}."
+        ) from None
+
+
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[None]:
     """Turn errors of reading a file into an `InputError` that names it."""
     try:
         yield
     except (pl.exceptions.PolarsError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path} cannot be read as parquet ({reason}); fetch it again.") from error
+        raise InputError(f"{path} cannot be read as parquet ({fault_of(error)}); fetch it again.") from None

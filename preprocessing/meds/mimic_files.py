@@ -24,8 +24,6 @@ _MARKS = {MIMIC3: "dob", MIMIC4: "anchor_age"}
 _ENDINGS = (".csv.gz", ".csv")
 _DEEPEST = 6
 _BLOCK_BYTES = 32 << 20
-# Columns that a row receives from its stay, and that rejected rows are reported without.
-ADDED = ("subject_of_stay", "admitted", "discharged", "rank")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,9 +175,9 @@ def reject_rows(
     kind: str,
     reason: str,
     rejects: Rejects,
-    shown: "pl.DataFrame | None" = None,
+    beside: "pl.DataFrame | None" = None,
 ) -> tuple["pl.DataFrame", "pl.DataFrame"]:
-    """Reject the rows in the mask `bad`, and return the other rows of `frame` and of `shown`.
+    """Reject the rows in the mask `bad` by their lines, and return the other rows of `frame` and of `beside`.
 
     Args:
         path: file of the rows.
@@ -188,16 +186,14 @@ def reject_rows(
         kind: kind of the fault.
         reason: description of the fault.
         rejects: receives the rejected rows.
-        shown: the same rows as text, for the report; None reports those of `frame`.
+        beside: the same rows in another form; None for `frame`.
     """
-    shown = frame if shown is None else shown
+    beside = frame if beside is None else beside
     if not bad.any():
-        return frame, shown
-    for row in shown.filter(bad).iter_rows(named=True):
-        line = row.pop("line")
-        text = ", ".join(f"{name}={value}" for name, value in row.items() if value is not None and name not in ADDED)
-        rejects.add(path, line, kind, reason, text)
-    return frame.filter(~bad), shown.filter(~bad)
+        return frame, beside
+    for line in frame["line"].filter(bad):
+        rejects.add(path, line, kind, reason)
+    return frame.filter(~bad), beside.filter(~bad)
 
 
 def known(values: "pl.Series", among: np.ndarray) -> "pl.Series":

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from preprocessing.common.errors import InputError
+from preprocessing.common.errors import InputError, lacks_column
 from preprocessing.common.rejects import Rejects
 from preprocessing.common.text_tables import Line, lines
 
@@ -81,7 +81,9 @@ def read_sssom(path: Path, rejects: Rejects) -> Iterator[Reference]:
         if header is None:
             header = cells
             if missing := [name for name in _NEEDED if name not in header]:
-                raise InputError(f"{path} has no column {missing[0]!r}; its header is: {text[:200]}")
+                raise lacks_column(
+                    path, repr(missing[0]), [name for name in _NEEDED if name in header], len(header), line=line
+                )
             needed = [header.index(name) for name in _NEEDED]
             continue
         if len(cells) != len(header):

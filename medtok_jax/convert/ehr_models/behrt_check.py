@@ -66,9 +66,9 @@ def _check_table(path: Path, column: str, max_len: int, tokens: dict[str, int], 
         where = f"{path}, row {row}"
         _check_history(where, history[column], history["age"], max_len, tokens, known_ages)
         if "label" in history:
-            unknown = [label for label in history["label"] if label not in labels]
+            unknown = sum(label not in labels for label in history["label"])
             if unknown or not history["label"]:
-                raise InputError(f"{where}: label must be codes of the label vocabulary; {unknown[:3]} are not.")
+                raise InputError(f"{where}: label must be codes of the label vocabulary, but {unknown} codes are not.")
     return len(table)
 
 
@@ -88,12 +88,12 @@ def _check_history(
         raise InputError(f"{where} must begin with a code and end with SEP.")
     if any(one == SEP == other for one, other in itertools.pairwise(codes)):
         raise InputError(f"{where} has a visit without codes.")
-    strange = [code for code in codes if code not in tokens or code in (PAD, CLS, MASK)]
+    strange = [place for place, code in enumerate(codes) if code not in tokens or code in (PAD, CLS, MASK)]
     if strange:
-        raise InputError(f"{where}: {strange[0]!r} is not in the vocabulary, or is a token that data must not contain.")
-    strange = [age for age in ages if age not in known_ages]
+        raise InputError(f"{where}: token {strange[0]} is not in the vocabulary, or is one that data must not contain.")
+    strange = [place for place, age in enumerate(ages) if age not in known_ages]
     if strange:
-        raise InputError(f"{where}: age {strange[0]!r} is not a month from 0 to {MAX_MONTHS - 1}.")
+        raise InputError(f"{where}: age {strange[0]} is not a month from 0 to {MAX_MONTHS - 1}.")
     changes = [position for position in range(1, len(ages)) if ages[position] != ages[position - 1]]
     if any(codes[position - 1] != SEP for position in changes):
         raise InputError(f"{where}: the age changes within a visit.")

@@ -4,7 +4,6 @@ import dataclasses
 import importlib
 import io
 import json
-import pickle
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +102,7 @@ def _tensor_storage(data: bytes) -> object:
         return torch.load(io.BytesIO(data), weights_only=True)
     except Exception as error:
         # The message of torch is not shown: it advises to load the file with `weights_only=False`.
-        raise pickle.UnpicklingError("a tensor in it cannot be loaded") from error
+        raise unpickling.RefusedError("a tensor in it cannot be loaded") from error
 
 
 def _check_patient(patient: object, where: str, vocab_size: int, checked: set[int]) -> None:
@@ -116,7 +115,7 @@ def _check_patient(patient: object, where: str, vocab_size: int, checked: set[in
             checked.add(id(visit))
     shown = [visit["mask_v"] for visit in patient]
     if shown != sorted(shown, reverse=True) or not shown[0]:
-        raise InputError(f"{where}: visits must come first and padding after them; mask_v is {shown}.")
+        raise InputError(f"{where}: visits must come first and padding after them, as mask_v tells.")
     if len({id(visit) for visit in patient}) != NUM_VISITS:
         raise InputError(f"{where} has the same object twice; the notebook writes a number into each visit.")
 
@@ -126,16 +125,16 @@ def _check_visit(visit: object, where: str, vocab_size: int) -> None:
         raise InputError(f"{where} is not a graph with the fields {', '.join(sorted(_KEYS))}.")
     for name, limit in LIMITS.items():
         if not isinstance(visit[name], int) or not 0 <= visit[name] < limit:
-            raise InputError(f"{where}: {name} is {visit[name]}; it must be from 0 to {limit - 1}.")
+            raise InputError(f"{where}: {name} must be a whole number from 0 to {limit - 1}.")
     if bool(visit["adm_type"]) != bool(visit["mask_v"]):
-        raise InputError(f"{where}: adm_type is {visit['adm_type']}; it must be 0 in padding and only there.")
+        raise InputError(f"{where}: adm_type must be 0 in padding and only there.")
     x, index, attr = (np.asarray(visit[name]) for name in ("x", "edge_index", "edge_attr"))
     if any(array.dtype != np.int64 for array in (x, index, attr)) or x.ndim != 1:
         raise InputError(f"{where}: x [nodes], edge_index and edge_attr must be int64.")
     if (x == 0).sum() != 1:
         raise InputError(f"{where} has {(x == 0).sum()} readout nodes (id 0); it must have exactly one.")
     if not _within(x, vocab_size):
-        raise InputError(f"{where}: node ids go from {x.min()} to {x.max()}; there are {vocab_size} nodes.")
+        raise InputError(f"{where}: node ids must be from 0 to {vocab_size - 1}.")
     if index.shape != (2, len(attr)) or attr.ndim != 1:
         raise InputError(
             f"{where}: edge_index has the shape {index.shape} and edge_attr {attr.shape}; they must be [2, edges] and"

@@ -43,9 +43,7 @@ def check_mult_ehr(folder: Path) -> dict[str, int]:
 def _check_graph(folder: Path, arrays: np.lib.npyio.NpzFile, sizes: dict[str, int]) -> None:
     where = f"{folder}/graph.npz"
     if set(arrays) != {*RELATIONS, *(f"{array}_{kind}" for kind in TYPES for array in ("num", "feat"))}:
-        raise InputError(
-            f"{where} must hold the edges of four relations and five types of nodes; it has {set(arrays)}."
-        )
+        raise InputError(f"{where} must hold the edges of four relations and five types of nodes, and nothing else.")
     for relation, ends in RELATIONS.items():
         index = arrays[relation]
         if index.dtype != np.int64 or index.ndim != 2 or len(index) != 2 or not index.shape[1]:

@@ -60,13 +60,13 @@ def _check_part(folder: Path, known: set[str], seen: set[str]) -> tuple[int, int
     values = unpickling.load_each(folder / "value.pickle")
     dates = unpickling.load_each(folder / "dates.pickle")
     number = 0
-    for key, visits, days in itertools.zip_longest(keys, values, dates):
+    for patient, (key, visits, days) in enumerate(itertools.zip_longest(keys, values, dates)):
         if key is None or visits is None or days is None:
             raise InputError(f"{folder}: key.txt, value.pickle and dates.pickle must hold equally many patients.")
         if key in seen or not key.isascii() or key != key.strip() or not key:
-            raise InputError(f"{folder}/key.txt: {key!r} is empty, repeated, or not plain ASCII.")
+            raise InputError(f"{folder}/key.txt: line {patient + 1} is empty, repeated, or not plain ASCII.")
         seen.add(key)
-        _check_patient(f"{folder}, patient {key}", visits, days, known)
+        _check_patient(f"{folder}, patient number {patient}", visits, days, known)
         number += len(visits)
     return len(keys), number
 
@@ -74,15 +74,16 @@ def _check_part(folder: Path, known: set[str], seen: set[str]) -> tuple[int, int
 def _check_patient(where: str, visits: list, days: list, known: set[str]) -> None:
     if not isinstance(visits, list) or not visits or len(visits) != len(days):
         raise InputError(f"{where}: there must be as many visits as dates, and at least one.")
-    for visit in visits:
+    for place, visit in enumerate(visits):
         if not isinstance(visit, tuple) or len(visit) != 3 or visit[1:] != ([], []) or not visit[0]:
             raise InputError(f"{where}: a visit must be a tuple of tokens and two empty lists.")
-        strange = [token for token in visit[0] if token not in known or (token in SPECIAL and token != UNKNOWN)]
-        if strange:
-            raise InputError(f"{where}: {strange[0]!r} is not in dict.txt, or is a token that data must not contain.")
+        if any(token not in known or (token in SPECIAL and token != UNKNOWN) for token in visit[0]):
+            raise InputError(
+                f"{where}: visit {place} has a token that is not in dict.txt, or one that data must not contain."
+            )
     try:
         parsed = [datetime.datetime.strptime(day, "%Y-%m-%d") for day in days]
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{where}: {error}; dates are written 2156-01-11.") from error
+    except (TypeError, ValueError):
+        raise InputError(f"{where}: a date is not written as YYYY-MM-DD.") from None
     if any(one >= other for one, other in itertools.pairwise(parsed)):
-        raise InputError(f"{where}: dates must be ascending, but are {', '.join(days)}.")
+        raise InputError(f"{where}: dates must be ascending.")

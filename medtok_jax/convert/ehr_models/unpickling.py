@@ -16,8 +16,8 @@ from preprocessing.common.errors import InputError
 NOTHING: Mapping[str, object] = {}
 
 
-class _ForbiddenError(pickle.UnpicklingError):
-    """Report a name in a pickle that is not in the allow list."""
+class RefusedError(pickle.UnpicklingError):
+    """Report, in words that a user may read, what a pickle asks for and must not have."""
 
 
 class AllowListUnpickler(pickle.Unpickler):
@@ -36,10 +36,10 @@ class AllowListUnpickler(pickle.Unpickler):
         try:
             return self._allowed[f"{module}.{name}"]
         except KeyError:
-            raise _ForbiddenError(f"it names {module}.{name}, which is not part of this format") from None
+            raise RefusedError(f"it names {module}.{name}, which is not part of this format") from None
 
     def persistent_load(self, pid: object) -> NoReturn:
-        raise _ForbiddenError("it refers to an object outside of the file")
+        raise RefusedError("it refers to an object outside of the file")
 
 
 def load(path: Path, allowed: Mapping[str, object] = NOTHING) -> object:
@@ -72,4 +72,6 @@ def load_each(path: Path, allowed: Mapping[str, object] = NOTHING) -> Iterator[o
         *(pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError, KeyError, TypeError, ValueError),
         *(MemoryError, OverflowError, RecursionError, RuntimeError, struct.error),
     ) as error:
-        raise InputError(f"{path} cannot be unpickled ({error or type(error).__name__}).") from error
+        # Other errors may quote what the pickle holds.
+        reason = str(error) if isinstance(error, RefusedError) else type(error).__name__
+        raise InputError(f"{path} cannot be unpickled ({reason}); write it again.") from None

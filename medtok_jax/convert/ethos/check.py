@@ -71,7 +71,7 @@ def check_ethos(folder: Path, codebook_size: int, *, n_positions: int = 2048) ->
         shard = directory.read_shard(path)
         _check_shard(path, shard, len(vocabulary), end)
         repeated = np.intersect1d(seen, shard.patient_ids)
-        _need(not len(repeated), lambda path=path, ids=repeated: f"{path}: patient {ids[0]} is in another file too.")
+        _need(not len(repeated), f"{path}: {len(repeated):,} of its patients are in another file too.")
         seen = np.concatenate([seen, shard.patient_ids])
         _need(stays in (None, set(shard.stays)), f"{path} and the files before it differ in {', '.join(STAYS)}.")
         stays = set(shard.stays)
@@ -115,15 +115,18 @@ def _check_shard(path: Path, shard: Timelines, vocabulary_size: int, end: int) -
 
 def _check_static(folder: Path, static: dict, patients: np.ndarray, known: set[str]) -> None:
     path = folder / directory.STATIC
-    missing = [patient for patient in patients.tolist() if patient not in static]
-    _need(not missing, lambda: f"{path} lacks patient {missing[0]}.")
+    missing = sum(patient not in static for patient in patients.tolist())
+    _need(not missing, f"{path} lacks {missing:,} of the {len(patients):,} patients that have timelines.")
     prefixes = None
-    for patient in patients.tolist():
+    for number, patient in enumerate(patients.tolist()):
         fields = static[patient]
-        where = f"{path}: patient {patient}"
+        # Patients are named by their place, from 0, in the order of the timelines: an id is not for a message.
+        where = f"{path}: patient number {number} of the timelines"
         _need(isinstance(fields, dict) and events.BIRTH in fields, f"{where} has no {events.BIRTH}.")
         prefixes = prefixes or list(fields)
-        _need(list(fields) == prefixes, f"{where} has {list(fields)}, others {prefixes}; ETHOS needs the same for all.")
+        _need(
+            list(fields) == prefixes, f"{where} has other kinds of data than the first; ETHOS needs the same for all."
+        )
         for prefix, field in fields.items():
             codes = field.get("code")
             times = field.get("time")
@@ -136,8 +139,8 @@ def _check_static(folder: Path, static: dict, patients: np.ndarray, known: set[s
                 _need(timed and codes[0] == events.BIRTH, f"{where}: {prefix} must have its time in microseconds.")
                 continue
             _need(len(codes) == 1 or (timed and times == sorted(times)), f"{where}: {prefix} needs ascending times.")
-            for code in (*codes, f"{prefix}//UNKNOWN"):
-                _need(code in known, f"{where}: {code!r} is not in the vocabulary.")
+            _need(f"{prefix}//UNKNOWN" in known, f"{path}: {prefix}//UNKNOWN is not in the vocabulary.")
+            _need(known.issuperset(codes), f"{where}: a code of {prefix} is not in the vocabulary.")
 
 
 def _check_json(folder: Path, known: set[str]) -> None:
@@ -150,7 +153,7 @@ def _check_json(folder: Path, known: set[str]) -> None:
         for token, value in values.items():
             _need(token in known, f"{path}: the interval {token!r} is not in the vocabulary.")
             valid = isinstance(value, (int, float)) and math.isfinite(value) and value >= 0
-            _need(valid, f"{path}: {statistic} of {token!r} is {value!r}, not a number of microseconds.")
+            _need(valid, f"{path}: {statistic} of {token!r} must be a number of microseconds from 0.")
     path = folder / QUANTILES
     for name, breaks in directory.read_json(path).items():
         valid = isinstance(breaks, list) and all(isinstance(b, (int, float)) for b in breaks)

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from medtok_jax.convert.ehr_models import unpickling
-from preprocessing.common.errors import InputError
+from preprocessing.common.errors import InputError, fault_of
 
 STATIC = "static_data.pickle"
 INTERVALS = "interval_estimates.json"
@@ -113,7 +113,7 @@ def read_shard(path: Path) -> Timelines:
     try:
         arrays = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{path} is not a safetensors file ({error}).") from error
+        raise InputError(f"{path} is not a safetensors file ({fault_of(error)}).") from None
     for name in ARRAYS:
         if name not in arrays or arrays[name].dtype != np.int64 or arrays[name].ndim != 1:
             problem = f"is {arrays[name].dtype} of shape {arrays[name].shape}" if name in arrays else "is missing"
@@ -157,7 +157,7 @@ def read_json(path: Path) -> dict:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not a readable JSON file ({error}).") from error
+        raise InputError(f"{path} is not a readable JSON file ({fault_of(error)}).") from None
     if not isinstance(content, dict):
         raise InputError(f"{path} holds a {type(content).__name__}, not an object.")
     return content

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from medtok_jax.convert.ethos.files import events
-from preprocessing.common.errors import InputError
+from preprocessing.common.errors import InputError, fault_of
 from preprocessing.common.extras import load
 
 pl = load("polars")
@@ -67,16 +67,21 @@ def check_tokens(tokens: Sequence[str]) -> None:
         InputError: a token is repeated, ETHOS would not read it as a token, or quantiles are not Q1 to Qn.
     """
     if len(set(tokens)) != len(tokens):
-        repeated = next(token for number, token in enumerate(tokens) if token in tokens[:number])
-        raise InputError(f"The vocabulary holds the token {repeated!r} twice; each line must be another token.")
-    for token in tokens:
+        seen: set[str] = set()
+        line = next(line for line, token in enumerate(tokens, 1) if token in seen or seen.add(token))
+        raise InputError(f"The vocabulary holds the token of line {line:,} twice; each line must be another token.")
+    for line, token in enumerate(tokens, 1):
+        # The token is not quoted: codes of records may be anything, such as ids.
         if not isinstance(token, str) or not token or "\n" in token or "\r" in token or _NUMERIC.fullmatch(token):
-            raise InputError(f"The vocabulary holds {token!r}, which ETHOS does not read back as a token.")
+            raise InputError(
+                f"The token of line {line:,} of the vocabulary is a number, is empty or has several lines, which"
+                " ETHOS does not read back as a token; rename that code in the events."
+            )
     quantiles = sorted(int(token[1:]) for token in quantile_tokens(tokens))
     if quantiles != list(range(1, len(quantiles) + 1)) or not quantiles:
         raise InputError(
-            f"The quantile tokens of the vocabulary are {quantiles[:20]}, but ETHOS reads any token Q<number> as a"
-            " quantile and needs Q1 to Qn."
+            f"The vocabulary has {len(quantiles):,} tokens Q<number>, which ETHOS reads as quantiles, but they are not"
+            " Q1 to Qn; rename codes of that form."
         )
 
 
@@ -116,7 +121,7 @@ def read(folder: Path) -> list[str]:
         # This is how ETHOS reads it, so a token that the reader changes is found here.
         tokens = pl.read_csv(path, has_header=False).to_series(0).to_list()
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise InputError(f"{path} is not a vocabulary ({str(error).splitlines()[0]}).") from error
+        raise InputError(f"{path} is not a vocabulary ({fault_of(error)}).") from None
     try:
         check_tokens(tokens)
     except InputError as error:

@@ -33,7 +33,7 @@ def test_compressed_files_read_alike(path, block_bytes):
 
 
 def test_case_matters_unless_it_is_folded(path):
-    with pytest.raises(InputError, match=r"has no column 'name'; its header is: ID,Name,Extra"):
+    with pytest.raises(InputError, match=r"has no column 'name' in its header, .*none of its 3 cells"):
         next(read_blocks(path, ["name"], Rejects(None)))
 
 

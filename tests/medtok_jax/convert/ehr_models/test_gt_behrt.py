@@ -208,14 +208,16 @@ NODES = torch.tensor([0, 5, 6, 7, 8, 9, 10, 11, 12])
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        *((damage(name, limit), f"{name} is {limit}") for name, limit in [("age", 103), ("time", 367), ("delta", 144)]),
-        *((damage(name, limit), f"{name} is {limit}") for name, limit in [("adm_type", 11), ("los", 1192)]),
-        (damage("age", -1), "age is -1"),
-        (damage("label", 2), "label is 2"),
-        (damage("adm_type", 0), "adm_type is 0"),
+        *(
+            (damage(name, limit), f"patient 0, visit 0: {name} must be a whole number from 0 to {limit - 1}")
+            for name, limit in [("age", 103), ("time", 367), ("delta", 144), ("adm_type", 11), ("los", 1192)]
+        ),
+        (damage("age", -1), "age must be a whole number from 0"),
+        (damage("label", 2), "label must be a whole number from 0 to 1"),
+        (damage("adm_type", 0), "adm_type must be 0 in padding and only there"),
         (damage("x", NODES[1:]), "0 readout nodes"),
         (damage("x", torch.zeros(9, dtype=torch.int64)), "9 readout nodes"),
-        (damage("x", NODES * 1000), "node ids go from 0 to 12000"),
+        (damage("x", NODES * 1000), "node ids must be from 0 to 39"),
         (damage("x", NODES[:5]), "edges must join nodes 0 to 4"),
         (damage("x", NODES.int()), "must be int64"),
         (damage("edge_attr", torch.zeros(3, dtype=torch.int64)), "edge_index has the shape"),

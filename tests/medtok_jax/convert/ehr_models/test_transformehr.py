@@ -117,10 +117,13 @@ def rewrite(path, change):
     [
         (change_patient(lambda visits: [(visits[0][0], [])]), "tuple of tokens and two empty lists"),
         (change_patient(lambda visits: [([], [], [])]), "tuple of tokens and two empty lists"),
-        (change_patient(lambda visits: [(["E11.9"], [], [])]), r"'E11\.9' is not in dict.txt"),
-        (change_patient(lambda visits: [(["[MASK]"], [], [])]), "'.MASK.' is not in dict.txt"),
+        (
+            change_patient(lambda visits: [(["E11.9"], [], [])]),
+            "patient number 0: visit 0 has a token that is not in dict.txt",
+        ),
+        (change_patient(lambda visits: [(["[MASK]"], [], [])]), "visit 0 has a token that is not in dict.txt"),
         (change_patient(lambda visits: visits * 2), "as many visits as dates"),
-        (rewrite("test/dates.pickle", lambda old: pickle.dumps(["2100-1-x"])), "dates are written"),
+        (rewrite("test/dates.pickle", lambda old: pickle.dumps(["2100-1-x"])), "not written as YYYY-MM-DD"),
         (rewrite("train/dates.pickle", lambda old: pickle.dumps(["2020-03-01"] * 3) + old), "must be ascending"),
         (rewrite("train/key.txt", lambda old: b"1\n1\n"), "is empty, repeated"),
         (rewrite("train/key.txt", lambda old: b"1\n"), "must hold equally many patients"),

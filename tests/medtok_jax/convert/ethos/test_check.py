@@ -121,11 +121,14 @@ DAMAGES = {
         lambda folder: (folder / directory.STATIC).write_bytes(pickle.dumps({1: _Hostile()})),
         r"names .*\.system",
     ),
-    "a patient without static data": (_static(lambda static: static.pop(2)), "patient 2"),
+    "a patient without static data": (_static(lambda static: static.pop(2)), "lacks 1 of the 2 patients"),
     "no birth": (_static(lambda static: static[2].pop("MEDS_BIRTH")), "has no MEDS_BIRTH"),
     "a birth without time": (_static(lambda static: static[1]["MEDS_BIRTH"].update(time=None)), "its time"),
     "another static context": (_static(lambda static: static[2].pop("RACE")), "the same"),
-    "an unknown static token": (_static(lambda static: static[1]["RACE"].update(code=["RACE//NO"])), "RACE//NO"),
+    "an unknown static token": (
+        _static(lambda static: static[1]["RACE"].update(code=["RACE//NO"])),
+        "number 0 of the timelines: a code of RACE",
+    ),
     "changing static data without times": (
         _static(lambda static: static[1]["RACE"].update(code=["RACE//WHITE"] * 2)),
         "ascending times",
