@@ -10,6 +10,7 @@ Give --tokenizer=TOK in place of --workdir if you have only a tokenizer director
 from the converted files to each model.
 """
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from absl import flags
 from medtok_jax.convert import request
 from medtok_jax.records.event_codes import UNMAPPED
 from preprocessing.common import command_line
-from preprocessing.common.errors import InputError
+from preprocessing.common.errors import InputError, without_values
 
 
 # Each conversion is imported when it is asked for, so that one does not need the packages of another.
@@ -111,7 +112,8 @@ def main(arguments: list[str]) -> None:
             overwrite=flags.FLAGS.overwrite,
             options=_options(),
         )
-        CONVERTERS[flags.FLAGS.to](conversion)
+        with without_values() if conversion.events else contextlib.nullcontext():
+            CONVERTERS[flags.FLAGS.to](conversion)
         return
     if not flags.FLAGS.input:
         raise InputError(f"--input is missing; give the directory that --from={flags.FLAGS['from'].value} reads.")

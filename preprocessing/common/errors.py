@@ -4,7 +4,9 @@ A sentence about patient records names file, line, column and the kind of fault,
 behind it may quote values, as those of polars and Arrow do, it is raised `from None`, so that no traceback shows them.
 """
 
-from collections.abc import Sequence
+import contextlib
+import traceback
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 
@@ -23,6 +25,26 @@ class InputError(UserError):
 def fault_of(error: BaseException) -> str:
     """Return what went wrong without a value of the data: the reason of the system, or the kind of the error."""
     return getattr(error, "strerror", None) or type(error).__name__
+
+
+@contextlib.contextmanager
+def without_values() -> Iterator[None]:
+    """Replace an unforeseen error by its kind and place: its message may quote values of patients.
+
+    Raises:
+        UserError: the body raised another error than those for users and those of imports.
+    """
+    try:
+        yield
+    except (UserError, ImportError):
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        places = " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in reversed(frames[-6:]))
+        raise UserError(
+            f"the records could not be processed: {type(error).__name__} in {places}; its message is not shown, as it"
+            " may quote values of patients. Report this line."
+        ) from None
 
 
 def lacks_column(path: Path, name: str, found: Sequence[str], cells: int, *, line: int = 1) -> InputError:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from preprocessing.common.atomic import check_replaceable, whole_folder
-from preprocessing.common.errors import InputError
+from preprocessing.common.errors import InputError, without_values
 from preprocessing.common.extras import load
 from preprocessing.common.rejects import Rejects
 from preprocessing.download.manifest import Manifest
@@ -74,6 +74,7 @@ class Conversion:
     about: dict
 
 
+@without_values()
 def convert(request: MedsRequest) -> Conversion:
     """Convert MIMIC to MEDS, unless the output was made of the same files; the output appears once it is complete.
 

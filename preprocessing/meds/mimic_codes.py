@@ -19,6 +19,8 @@ ICD = {
     ("PROCEDURE", "9"): codes.ICD9PROC,
     ("PROCEDURE", "10"): codes.ICD10PCS,
 }
+# Stands for a system where a code of ICD is of neither edition.
+UNKNOWN_EDITION = "ICD of an unknown edition"
 
 
 class MimicCodes:
@@ -45,7 +47,8 @@ class MimicCodes:
             system = ICD.get((role, edition or ""))
             if system is not None and codes.is_wellformed(system, code):
                 return f"{system}/{codes.display_code(system, code)}", None
-            return f"{role}//ICD//{edition or 'UNK'}//{code}", system or f"ICD {edition or 'UNK'}"
+            # The edition is not part of the name, which is printed: in a damaged row it may be anything.
+            return f"{role}//ICD//{edition or 'UNK'}//{code}", system or UNKNOWN_EDITION
 
         return self._each(role, normal, raw, version)
 
