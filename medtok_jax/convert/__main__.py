@@ -112,14 +112,23 @@ def main(arguments: list[str]) -> None:
             overwrite=flags.FLAGS.overwrite,
             options=_options(),
         )
-        with without_values() if conversion.events else contextlib.nullcontext():
-            CONVERTERS[flags.FLAGS.to](conversion)
+        convert(flags.FLAGS.to, conversion)
         return
     if not flags.FLAGS.input:
         raise InputError(f"--input is missing; give the directory that --from={flags.FLAGS['from'].value} reads.")
     source = request.existing(flags.FLAGS.input, "directory")
     output = request.check_output(flags.FLAGS.output, flags.FLAGS.overwrite, [source])
     RESTORERS[flags.FLAGS["from"].value](source, output)
+
+
+def convert(target: str, conversion: request.Request) -> None:
+    """Convert to a target, a key of `CONVERTERS`; no error shows a value of the records.
+
+    Raises:
+        UserError: the conversion fails.
+    """
+    with without_values() if conversion.events else contextlib.nullcontext():
+        CONVERTERS[target](conversion)
 
 
 def _options() -> dict:

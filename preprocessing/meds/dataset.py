@@ -261,7 +261,9 @@ def cast(path: Path, series: "pl.Series", kind: "pl.DataType") -> "pl.Series":
         InputError: a value cannot be converted; it is not quoted, as polars does.
     """
     try:
-        return series.cast(kind)
+        # Of a categorical column polars would convert the numbers of its categories, not their texts.
+        texts = isinstance(series.dtype, (pl.Categorical, pl.Enum))
+        return (series.cast(pl.String) if texts else series).cast(kind)
     except pl.exceptions.PolarsError:
         raise InputError(
             f"the column {series.name} of {path} has the type {series.dtype.base_type()}, which cannot become {kind}."

@@ -138,3 +138,9 @@ def test_damaged_and_absent_files(tmp_path):
     (tmp_path / "data" / "0.parquet").write_bytes(b"PAR1 nothing")
     with pytest.raises(InputError, match="cannot be read as parquet"):
         MedsDataset.open(tmp_path)
+
+
+def test_ids_among_few_texts_are_read_as_their_numbers(tmp_path):
+    texts = pl.Series(["12", "7", "12"], dtype=pl.Enum(["7", "12"]))
+    root = write(tmp_path, {"0": frame(subject_id=texts, time=[NOON] * 3, code=["A", "B", "C"])})
+    assert MedsDataset.open(root).subjects().tolist() == [7, 12]
