@@ -18,6 +18,7 @@ from absl import flags
 
 from medtok_jax.convert import request
 from medtok_jax.records.event_codes import UNMAPPED
+from medtok_jax.records.samples import INPUTS, TASKS
 from preprocessing.common import command_line
 from preprocessing.common.errors import InputError, without_values
 
@@ -85,8 +86,8 @@ CONVERTERS: dict[str, Callable[[request.Request], None]] = {
 RESTORERS: dict[str, Callable[[Path, Path], None]] = {"pytorch": _from_pytorch}
 # Flags that only some targets take; other targets refuse them.
 OPTIONS: dict[str, tuple[str, ...]] = {
-    "gt_behrt": ("nodes", "tokens_per_code", "width", "task", "labels"),
-    "behrt": ("tokens_per_code", "width", "max_len"),
+    "gt_behrt": ("nodes", "tokens_per_code", "width", "task", "labels", "inputs"),
+    "behrt": ("tokens_per_code", "width", "max_len", "task", "labels", "inputs"),
     "transformehr": ("tokens_per_code", "width"),
     "mult_ehr": ("width",),
     "ethos": ("width", "n_layer", "n_head", "n_positions", "paper_vocabulary"),
@@ -175,8 +176,19 @@ def define_flags() -> None:
     flags.DEFINE_enum("nodes", None, ["tokens", "codes"], "Nodes of a visit graph; tokens by default.")
     flags.DEFINE_integer("tokens_per_code", None, "Number of tokens of a code at most; 0 for all.", lower_bound=0)
     flags.DEFINE_integer("width", None, "Hidden size of the model; by default the published one.", lower_bound=1)
-    flags.DEFINE_enum("task", None, ["mortality", "readmission"], "Label of a history, taken from the next visit.")
-    flags.DEFINE_string("labels", None, "Labels of histories in place of --task: a parquet file in MEDS form.")
+    flags.DEFINE_enum(
+        "task", None, list(TASKS), "Label of each visit that another one follows, taken from the next visit."
+    )
+    flags.DEFINE_string(
+        "labels", None, "Labels in place of --task: a parquet file, or a folder of them, in the form of MEDS."
+    )
+    flags.DEFINE_enum(
+        "inputs",
+        None,
+        list(INPUTS),
+        "coded: diagnoses and procedures at a discharge are seen at the time of that discharge, the default without"
+        " --labels; bedside: only later, the default with --labels.",
+    )
     flags.DEFINE_integer("n_layer", None, "ETHOS: number of layers; 6 by default.", lower_bound=1)
     flags.DEFINE_integer("n_head", None, "ETHOS: number of attention heads; 12 by default.", lower_bound=1)
     flags.DEFINE_integer("n_positions", None, "ETHOS: tokens of a timeline; 2048 by default.", lower_bound=8)

@@ -1,110 +1,267 @@
-"""Make the samples of a prediction task, patient histories with a label each, from next visits or from MEDS labels."""
+"""Make the samples of a prediction task: what is known of a patient at a time, with a label. No JAX here.
+
+A label is a patient, a prediction time and a value, from a file in the form of MEDS (`read_labels`) or from the next
+visit (`task_labels`). `make_samples` gives each label its history, in one way for every export and benchmark:
+
+- An event is seen if its time is at or before the prediction time: of a stay that goes on, all that has happened.
+- Diagnoses and procedures that stand at the discharge are coded after it. If the prediction time is the discharge, they
+  are seen only where the caller asks for them (`coded`); at any later time they are.
+- The beginning, the end and the type of a visit are those that can be told by then.
+
+What a sample sees is the same whatever follows its prediction time.
+"""
 
 import dataclasses
 from pathlib import Path
 
 import numpy as np
 
-from medtok_jax.records.visits import Visits
-from preprocessing.common.errors import InputError
+from medtok_jax.records.visits import Visits, VisitTable
+from preprocessing.common.errors import InputError, fault_of
 from preprocessing.common.extras import load
+from preprocessing.common.ragged import offsets_of
+from preprocessing.meds.dataset import cast
 
 pl = load("polars")
 
-MORTALITY = "mortality"
+TASKS = MORTALITY, READMISSION = ("mortality", "readmission")
 READMISSION_DAYS = 15
+# Names of the two rules of what is seen at a discharge, see `make_samples`.
+INPUTS = BEDSIDE, CODED = ("bedside", "coded")
+# Columns of values in MEDS label files -> type of the values.
+VALUES = {
+    "boolean_value": pl.Boolean,
+    "integer_value": pl.Int64,
+    "float_value": pl.Float64,
+    "categorical_value": pl.String,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Labels:
+    """Hold labels of one task.
+
+    Attributes:
+        subject: `[labels]` int64, the `subject_id`.
+        time: `[labels]` datetime64[us], the `prediction_time`.
+        value: `[labels]` bool, int64, float64 or str.
+    """
+
+    subject: np.ndarray
+    time: np.ndarray
+    value: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.subject)
 
 
 @dataclasses.dataclass(frozen=True)
 class Samples:
-    """Hold labeled histories: sample s is the visits `first[s]` to `stop[s]` (exclusive) of one patient and `label[s]`.
+    """Hold labeled histories: the visits of sample s are `row[offsets[s]:offsets[s + 1]]`, in the order of their start.
 
     Attributes:
-        first, stop: `[samples]` int64, rows of `Visits`.
-        label: `[samples]` int64, 0 or 1.
-        left_out: number of labels that make no sample, as no visit precedes them.
+        visits: the visits as they are seen; samples share those that they see alike.
+        offsets: `[samples + 1]` int64.
+        row: `[...]` int64, rows of `visits`.
+        labels: the label of each sample.
+        left_out: number of labels that make no sample, as no code is seen at their time.
     """
 
-    first: np.ndarray
-    stop: np.ndarray
-    label: np.ndarray
+    visits: VisitTable
+    offsets: np.ndarray
+    row: np.ndarray
+    labels: Labels
     left_out: int = 0
 
     def __len__(self) -> int:
-        return len(self.first)
+        return len(self.labels)
+
+    def rows_of(self, sample: int) -> np.ndarray:
+        """Return the visits of a sample, `[visits]` int64 rows of `visits`."""
+        return self.row[self.offsets[sample] : self.offsets[sample + 1]]
+
+    @property
+    def days_since_previous(self) -> np.ndarray:
+        """Return the full days since the end of the visit before, int64 for each of `row`; 0 for the first."""
+        gap = np.zeros(len(self.row), np.int64)
+        gap[1:] = (self.visits.start[self.row[1:]] - self.visits.end[self.row[:-1]]) // np.timedelta64(1, "D")
+        gap[self.offsets[:-1]] = 0
+        return np.maximum(gap, 0)
 
 
-def from_next_visits(visits: Visits, task: str) -> Samples:
-    """Return a sample for each patient with two visits or more: all visits but the last, labeled by the last.
+def next_visits(visits: Visits) -> tuple[np.ndarray, np.ndarray]:
+    """Return all visits that another one follows: visits that overlap count as one, which ends when all of them have.
 
-    Labels are those of the paper's evaluation: for `mortality`, 1 if the patient dies in the last visit; for
-    `readmission`, 1 if the last visit begins 15 days or less after the one before it.
+    A patient who has died has no next visit, even where the records go on.
+
+    Returns:
+        The `[n]` int64 row of the last visit before the gap (by its start), after which the next row follows, and the
+        `[n]` datetime64[us] time at which the gap begins.
+    """
+    table = pl.DataFrame({"subject": visits.subject, "end": visits.end, "died": visits.died})
+    seen = table.select(pl.col("end", "died").cum_max().over("subject"))
+    over = seen["end"].to_numpy().astype("datetime64[us]")
+    followed = np.append(~visits.is_first[1:], False)
+    followed[:-1] &= visits.start[1:] >= over[:-1]
+    row = np.flatnonzero(followed & ~seen["died"].to_numpy())
+    return row, over[row]
+
+
+def task_labels(visits: Visits, task: str) -> Labels:
+    """Return a label for each visit that another one follows, at the time at which it ends; see `next_visits`.
+
+    Labels are those of the paper's evaluation: for `mortality` True if the patient dies in the next visit; for
+    `readmission` True if the next visit begins at most 15 days after the end of this one, be it on the same day.
 
     Raises:
-        InputError: no patient has two visits, or the task needs the time between visits and the records give only
-            their order.
+        InputError: no visit is followed by another, or the task needs the time between visits and the records give
+            only their order.
     """
-    last = visits.patient_offsets[1:] - 1
-    first = visits.patient_offsets[:-1]
-    first, last = first[last > first], last[last > first]
-    if not len(last):
+    if task != MORTALITY:
+        visits.check_intervals("Readmission")
+    row, time = next_visits(visits)
+    if not len(row):
         raise InputError("No patient has two visits, so there is no next visit to predict; give --labels.")
-    label = visits.died[last] if task == MORTALITY else is_readmission(visits)[last]
-    return Samples(first, last, label.astype(np.int64))
+    soon = visits.start[row + 1] - time <= np.timedelta64(READMISSION_DAYS, "D")
+    return Labels(visits.subject[row], time, visits.died[row + 1] if task == MORTALITY else soon)
 
 
-def is_readmission(visits: Visits) -> np.ndarray:
-    """Return a `[visits]` bool mask of the visits that begin at most 15 days after the patient's previous visit.
+def read_labels(path: Path) -> Labels:
+    """Read labels in the form of MEDS: `subject_id`, `prediction_time`, and one of the columns `VALUES` with values.
+
+    Args:
+        path: a parquet file, or a folder of such files.
 
     Raises:
-        InputError: the records give only the order of visits.
+        InputError: there are no labels, a column is missing or has another type, a value is missing, or several of the
+            columns have values.
     """
-    visits.check_intervals("Readmission")
-    gap = np.zeros(len(visits), "timedelta64[us]")
-    gap[1:] = visits.start[1:] - visits.end[:-1]
-    return ~visits.is_first & (gap <= np.timedelta64(READMISSION_DAYS, "D"))
+    path = Path(path)
+    files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+    frames = [_read_file(file) for file in files]
+    labels = pl.concat(frames) if frames else pl.DataFrame()
+    if not len(labels):
+        raise InputError(f"{path} holds no labels; give a parquet file in MEDS form, or a folder of such files.")
+    given = [name for name in VALUES if labels[name].null_count() < len(labels)]
+    if len(given) != 1:
+        found = f"{' and '.join(given)} have values" if given else "none has values"
+        raise InputError(f"{path} must have values in one of {', '.join(VALUES)}, but {found}; keep one task a file.")
+    for name in ("subject_id", "prediction_time", given[0]):
+        if missing := labels[name].null_count():
+            raise InputError(f"{path} has {missing:,} labels without {name}; remove those rows.")
+    value = labels[given[0]].to_numpy()
+    return Labels(
+        labels["subject_id"].to_numpy(),
+        labels["prediction_time"].to_numpy().astype("datetime64[us]"),
+        value.astype(str) if given[0] == "categorical_value" else value,
+    )
 
 
-def from_labels(visits: Visits, path: Path) -> Samples:
-    """Return a sample for each MEDS label of a file: the visits that ended by the label's prediction time.
+def _read_file(path: Path) -> "pl.DataFrame":
+    try:
+        frame = pl.read_parquet(path)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise InputError(f"{path} holds no MEDS labels ({fault_of(error)}); give a parquet file.") from None
+    missing = [name for name in ("subject_id", "prediction_time") if name not in frame.columns]
+    if missing or not any(name in frame.columns for name in VALUES):
+        lacking = missing[0] if missing else f"of values ({', '.join(VALUES)})"
+        raise InputError(f"{path} holds no MEDS labels: it has no column {lacking}; write it again.")
+    if not isinstance(frame.schema["prediction_time"], (pl.Datetime, pl.Date)):
+        raise InputError(f"the column prediction_time of {path} is no date and time; write it with that type.")
+    kinds = {"subject_id": pl.Int64, "prediction_time": pl.Datetime("us"), **VALUES}
+    absent = {name: pl.Series(name, [None] * len(frame), kind) for name, kind in kinds.items()}
+    return pl.DataFrame(
+        [cast(path, frame[name], kind) if name in frame.columns else absent[name] for name, kind in kinds.items()]
+    )
+
+
+def make_samples(visits: Visits, labels: Labels, *, coded: bool) -> Samples:
+    """Return a sample for each label of a patient of whom a code is seen at its time, in the order of the labels.
 
     Args:
         visits: all visits of the data set.
-        path: parquet of `subject_id`, `prediction_time`, `boolean_value`, or a directory of such files (MEDS 0.4).
+        labels: the labels.
+        coded: whether diagnoses and procedures at the discharge are seen where the prediction time is that discharge.
 
     Raises:
-        InputError: the file holds no MEDS labels, or no label has a visit before it.
+        InputError: no label has a code before it.
     """
-    labels = _read_labels(path).with_row_index("label")
-    numbered = pl.DataFrame({"subject_id": visits.subject, "end": visits.end, "visit": np.arange(len(visits))})
-    # Where stays overlap, one counts as ended only when all that began before it have, so that a history has no gaps.
-    over = numbered.with_columns(pl.col("end").cum_max().over("subject_id"))
-    over = over.group_by("subject_id", "end").agg(pl.col("visit").max()).sort("end")
-    by_time = labels.sort("prediction_time", maintain_order=True)
-    found = by_time.join_asof(
-        over, left_on="prediction_time", right_on="end", by="subject_id", strategy="backward", check_sortedness=False
-    ).sort("label")
-    kept = found["visit"].is_not_null()
-    if not kept.any():
-        raise InputError(f"No label in {path} has a visit that ended before its prediction_time.")
-    stop = found["visit"].filter(kept).to_numpy() + 1
-    first = visits.patient_offsets[np.searchsorted(visits.patient_offsets, stop - 1, side="right") - 1]
-    label = labels["boolean_value"].filter(kept).to_numpy().astype(np.int64)
-    return Samples(first, stop, label, int((~kept).sum()))
+    label, visit = _pairs(visits, labels.subject)
+    time = labels.time[label]
+    begun = visits.first[visit] <= time
+    label, visit, time = label[begun], visit[begun], time[begun]
+    # Most visits are over, and seen by all samples alike; of each other one a row of its own is made.
+    partial = ~(visits.complete[visit] <= time)
+    if not coded:
+        partial |= visits.has_coded[visit] & (visits.discharge[visit] == time)
+    row = visit.copy()
+    kept = ~partial
+    where = np.flatnonzero(partial)
+    rows, has_codes = _as_seen(visits, visit[where], time[where], coded)
+    kept[where] = has_codes
+    row[where[has_codes]] = len(visits) + np.arange(len(rows))
+    seen = VisitTable.concatenated(visits, rows)
+    label, row, visit = label[kept], row[kept], visit[kept]
+    order = np.lexsort((visits.name[visit], visits.first[visit], seen.start[row], label))
+    counts = np.bincount(label, minlength=len(labels))
+    found = counts > 0
+    if not found.any():
+        raise InputError("No label has a medical code of its patient at or before its prediction_time; check both.")
+    return Samples(
+        visits=seen,
+        offsets=offsets_of(counts[found]),
+        row=row[order],
+        labels=Labels(labels.subject[found], labels.time[found], labels.value[found]),
+        left_out=int((~found).sum()),
+    )
 
 
-def _read_labels(path: Path) -> "pl.DataFrame":
-    """Read `subject_id` int64, `prediction_time` datetime[us] and `boolean_value` bool from a file or a directory."""
-    files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
-    columns = {"subject_id": pl.Int64, "prediction_time": pl.Datetime("us"), "boolean_value": pl.Boolean}
-    try:
-        frames = [pl.read_parquet(file, columns=list(columns)).cast(columns) for file in files]
-        labels = pl.concat(frames).select(*columns) if frames else pl.DataFrame(schema=columns)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"{path} holds no MEDS labels ({reason}); give parquet with the columns {', '.join(columns)}."
-        ) from error
-    if not len(labels) or any(labels[name].null_count() for name in columns):
-        raise InputError(f"{path} holds no labels, or has nulls in {', '.join(columns)}; remove those rows.")
-    return labels
+def _pairs(visits: Visits, subjects: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return every pair of a label and a visit of its patient, `[pairs]` int64 each, label after label."""
+    start = np.searchsorted(visits.subject, subjects, side="left")
+    counts = np.searchsorted(visits.subject, subjects, side="right") - start
+    return _ranges(start, counts)
+
+
+def _ranges(start: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return for ranges of numbers the place of the range of each number, and the numbers, `[sum of counts]` int64."""
+    place = np.repeat(np.arange(len(counts)), counts)
+    inside = np.arange(len(place)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return place, start[place] + inside
+
+
+def _as_seen(visits: Visits, visit: np.ndarray, time: np.ndarray, coded: bool) -> tuple[VisitTable, np.ndarray]:
+    """Return visits as they are seen at a time each, those of which a code is seen, and a `[n]` bool mask of these."""
+    place, code = _ranges(visits.offsets[visit], np.diff(visits.offsets)[visit])
+    is_seen = visits.code_time[code] <= time[place]
+    if not coded:
+        left = visits.discharge[visit]
+        is_seen &= ~(visits.is_coded[code] & (left == time)[place])
+    place, code = place[is_seen], code[is_seen]
+    counts = np.bincount(place, minlength=len(visit))
+    kept = counts > 0
+    visit, time, counts = visit[kept], time[kept], counts[kept]
+    # Codes of a visit are in the order of their times, so the last one is the latest.
+    last = visits.code_time[code[np.cumsum(counts) - 1]]
+    start = _by_then(visits.admission[visit], time, visits.first[visit])
+    table = VisitTable(
+        subject=visits.subject[visit],
+        name=visits.name[visit],
+        start=start,
+        end=np.maximum(start, _by_then(visits.discharge[visit], time, last)),
+        birth=_by_then(visits.birth[visit], time, np.datetime64("NaT", "us")),
+        died=np.zeros(len(visit), bool),
+        admission_type=np.where(visits.typed[visit] <= time, visits.admission_type[visit], ""),
+        offsets=offsets_of(counts),
+        code=visits.code[code],
+        key=visits.key,
+        row=visits.row,
+        kind=visits.kind,
+        stay_days=np.where(visits.discharge[visit] <= time, visits.stay_days[visit], -1),
+    )
+    return table, kept
+
+
+def _by_then(moment: np.ndarray, time: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
+    """Return each moment that is known and not after `time`, else `otherwise`."""
+    return np.where(moment <= time, moment, otherwise)

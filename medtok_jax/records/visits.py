@@ -1,11 +1,12 @@
 """Group MEDS events into visits, for every export and benchmark that reads codes visit by visit. No JAX here.
 
 Events with the same `hadm_id` are one visit; events without one make a visit for each patient and day. A visit begins
-and ends with its admission and discharge events, or else with its first and last event. Only medical codes are kept,
-each once a visit, in the order of their first event; visits without any are left out.
+with its admission, or else with its first event. It ends with its discharge, or else when its last code first appears.
+Only medical codes are kept, each once a visit, in the order of their first event; visits without any are left out.
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 
 import numpy as np
@@ -42,24 +43,23 @@ STAY_DAYS = "stay_days"
 
 
 @dataclasses.dataclass(frozen=True)
-class Visits:
-    """Hold all visits of a data set, sorted by subject and start.
+class VisitTable:
+    """Hold visits, in any order.
 
     Attributes:
         subject: `[visits]` int64, the `subject_id`.
         name: `[visits]` str, the `hadm_id`, or subject and day of a visit without one.
         start, end: `[visits]` datetime64[us].
         birth: `[visits]` datetime64[us], of the patient; NaT where it is unknown.
-        died: `[visits]` bool, True if the patient died before the visit ended, or on the day of its end.
+        died: `[visits]` bool, True if the patient died before the visit ended, or on the day of its end; no sample may
+            see it.
         admission_type: `[visits]` str, as the data set spells it; empty where unknown.
         offsets: `[visits + 1]` int64, the codes of visit v are `code[offsets[v]:offsets[v + 1]]`.
         code: `[codes]` int32, indices into `key`.
         key: `[keys]` str, distinct codes `SYSTEM/code`, sorted; spelled as in the tokenizer where it holds them.
         row: `[keys]` int64, row of the tokenizer's table, -1 for a code that it does not hold.
         kind: `[keys]` int8, index into `KINDS`.
-        without_codes: number of visits with a `hadm_id` that are left out because they have no medical code.
         stay_days: `[visits]` int64, the days of the stay as the data set states them, -1 where it does not.
-        time_is_order: True if the data set states that times only order events, so that no interval has a meaning.
     """
 
     subject: np.ndarray
@@ -74,9 +74,7 @@ class Visits:
     key: np.ndarray
     row: np.ndarray
     kind: np.ndarray
-    without_codes: int
     stay_days: np.ndarray
-    time_is_order: bool
 
     def __len__(self) -> int:
         return len(self.subject)
@@ -85,20 +83,51 @@ class Visits:
         """Return the codes of a visit, `[codes]` int32 indices into `key`."""
         return self.code[self.offsets[visit] : self.offsets[visit + 1]]
 
-    @property
-    def is_first(self) -> np.ndarray:
-        """Return a `[visits]` bool mask of each patient's first visit."""
-        return np.concatenate([[True], self.subject[1:] != self.subject[:-1]])[: len(self)]
-
-    @property
-    def patient_offsets(self) -> np.ndarray:
-        """Return `[patients + 1]` int64 offsets: the visits of patient p are `offsets[p]` to `offsets[p + 1]`."""
-        return np.append(np.flatnonzero(self.is_first), len(self))
+    @classmethod
+    def concatenated(cls, one: "VisitTable", other: "VisitTable") -> "VisitTable":
+        """Return the visits of both; they share `key`, `row` and `kind`."""
+        of_visits = ("subject", "name", "start", "end", "birth", "died", "admission_type", "stay_days", "code")
+        joined = {name: np.concatenate([getattr(one, name), getattr(other, name)]) for name in of_visits}
+        offsets = np.concatenate([one.offsets, one.offsets[-1] + other.offsets[1:]])
+        return VisitTable(**joined, offsets=offsets, key=one.key, row=one.row, kind=one.kind)
 
     @property
     def days(self) -> np.ndarray:
         """Return the full days of each visit, as stated, else from its start to its end, `[visits]` int64."""
         return np.where(self.stay_days >= 0, self.stay_days, (self.end - self.start) // np.timedelta64(1, "D"))
+
+    @property
+    def age_days(self) -> np.ndarray:
+        """Return the age in days at the start of each visit, `[visits]` float64, NaN where it is unknown.
+
+        Ages over 89, which MIMIC-III replaces by about 300 years, become 91 years.
+        """
+        days = (self.start - self.birth) / np.timedelta64(1, "D")
+        days[days < 0] = 0
+        days[days > _SHIFTED_AGE * DAYS_A_YEAR] = _MEDIAN_AGE * DAYS_A_YEAR
+        return days
+
+
+@dataclasses.dataclass(frozen=True)
+class Visits(VisitTable):
+    """Hold all visits of a data set, sorted by subject and start, with the times at which they became known.
+
+    Attributes:
+        first: `[visits]` datetime64[us], the first event.
+        admission, discharge: `[visits]` datetime64[us], the first event of each kind; NaT where there is none.
+        typed: `[visits]` datetime64[us], the event that gives `admission_type`; NaT where there is none.
+        code_time: `[codes]` datetime64[us], the first event of each of `code`.
+        without_codes: number of visits with a `hadm_id` that are left out because they have no medical code.
+        time_is_order: True if the data set states that times only order events, so that no interval has a meaning.
+    """
+
+    first: np.ndarray
+    admission: np.ndarray
+    discharge: np.ndarray
+    typed: np.ndarray
+    code_time: np.ndarray
+    without_codes: int
+    time_is_order: bool
 
     def check_intervals(self, what: str) -> None:
         """Refuse what needs the time between visits, if the data set gives only their order.
@@ -115,23 +144,32 @@ class Visits:
                 " metadata/dataset.json); give the --labels of the data set, or choose another task."
             )
 
-    @property
-    def age_days(self) -> np.ndarray:
-        """Return the age in days at the start of each visit, `[visits]` float64, NaN where it is unknown.
+    @functools.cached_property
+    def complete(self) -> np.ndarray:
+        """Return the time from which on nothing of each visit changes any more, `[visits]` datetime64[us]."""
+        parts = (self.admission, self.discharge, self.typed, self.birth, self.code_time[self.offsets[1:] - 1])
+        return functools.reduce(np.fmax, parts)
 
-        Ages over 89, which MIMIC-III replaces by about 300 years, become 91 years.
-        """
-        days = (self.start - self.birth) / np.timedelta64(1, "D")
-        days[days < 0] = 0
-        days[days > _SHIFTED_AGE * DAYS_A_YEAR] = _MEDIAN_AGE * DAYS_A_YEAR
-        return days
+    @functools.cached_property
+    def is_coded(self) -> np.ndarray:
+        """Return a `[codes]` bool mask of diagnoses and procedures at the discharge; they are coded after it."""
+        left = np.repeat(self.discharge, np.diff(self.offsets))
+        return (self.kind[self.code] != KINDS.index(PRESCRIPTION)) & (self.code_time == left)
+
+    @functools.cached_property
+    def has_coded(self) -> np.ndarray:
+        """Return a `[visits]` bool mask of the visits with a code of `is_coded`."""
+        return np.logical_or.reduceat(self.is_coded, self.offsets[:-1])
 
     @property
-    def days_since_previous(self) -> np.ndarray:
-        """Return the full days since the end of the patient's previous visit, `[visits]` int64; 0 for the first."""
-        gap = np.zeros(len(self), np.int64)
-        gap[1:] = (self.start[1:] - self.end[:-1]) // np.timedelta64(1, "D")
-        return np.where(self.is_first, 0, np.maximum(gap, 0))
+    def is_first(self) -> np.ndarray:
+        """Return a `[visits]` bool mask of each patient's first visit."""
+        return np.concatenate([[True], self.subject[1:] != self.subject[:-1]])[: len(self)]
+
+    @property
+    def patient_offsets(self) -> np.ndarray:
+        """Return `[patients + 1]` int64 offsets: the visits of patient p are `offsets[p]` to `offsets[p + 1]`."""
+        return np.append(np.flatnonzero(self.is_first), len(self))
 
     def admission_types(self) -> tuple[list[str], np.ndarray]:
         """Return the types of admission and the index of each visit's type among them, `[visits]` int64.
@@ -167,8 +205,8 @@ def read_visits(dataset: MedsDataset, mapper: CodeMapper, *, progress: bool = Tr
     # Each file numbers its visits from 0; they are shifted by the visits of the files before.
     shifts = np.cumsum([0, *(len(visits) for visits, _ in parts[:-1])])
     visit = np.concatenate([p["visit"].to_numpy() + shift for (_, p), shift in zip(parts, shifts, strict=True)])
-    code = np.concatenate([pairs["name"].to_numpy() for _, pairs in parts])
-    return _assemble(visits, visit.astype(np.int64), code.astype(np.int32), vocabulary, dataset.time_is_order)
+    pairs = pl.concat([pairs.select("name", "time") for _, pairs in parts]).with_columns(pl.Series("visit", visit))
+    return _assemble(visits, pairs, vocabulary, time_is_order=dataset.time_is_order)
 
 
 def _frames(dataset: MedsDataset, progress: bool) -> Iterator["pl.DataFrame"]:
@@ -227,27 +265,33 @@ def _of_shard(frame: "pl.DataFrame", vocabulary: _Codes) -> tuple["pl.DataFrame"
         pl.col("hadm_id").is_not_null() | pl.col("name").is_not_null() | pl.col("type").is_not_null()
     )
     time = pl.col("time")
+    pairs = events.filter(pl.col("name").is_not_null()).select(*_VISIT, "name", "time")
+    pairs = pairs.unique([*_VISIT, "name"], keep="first", maintain_order=True)
+    last_code = pairs.group_by(_VISIT).agg(last_code=time.max())
     visits = (
         events.group_by(_VISIT, maintain_order=True)
         .agg(
-            start=time.filter(pl.col("admission")).min().fill_null(time.min()),
-            end=time.filter(pl.col("discharge")).max().fill_null(time.max()),
+            first=time.min(),
+            admission=time.filter(pl.col("admission")).min(),
+            discharge=time.filter(pl.col("discharge")).min(),
+            typed=time.filter(pl.col("type").is_not_null()).first(),
             admission_type=pl.col("type").drop_nulls().first().fill_null(""),
             died=pl.col("died").any(),
             stay_days=pl.col(STAY_DAYS).max().fill_null(-1),
         )
+        .join(last_code, on=_VISIT, how="left", nulls_equal=True, maintain_order="left")
         .join(births.rename({"time": "birth"}), on="subject_id", how="left", maintain_order="left")
         .join(deaths.rename({"time": "death"}), on="subject_id", how="left", maintain_order="left")
-        .with_columns(end=pl.max_horizontal("start", "end"))
+        .with_columns(start=pl.coalesce("admission", "first"))
+        .with_columns(end=pl.max_horizontal("start", pl.coalesce("discharge", "last_code")))
         .with_columns(
             died=pl.col("died")
             | pl.col("death").dt.date().is_between(pl.col("start").dt.date(), pl.col("end").dt.date()).fill_null(False)
         )
         .with_row_index("visit")
     )
-    pairs = events.filter(pl.col("name").is_not_null()).select(*_VISIT, "name").unique(maintain_order=True)
     pairs = pairs.join(visits.select(*_VISIT, "visit"), on=_VISIT, how="left", nulls_equal=True, maintain_order="left")
-    return visits.drop("visit", "death"), pairs.select("visit", "name")
+    return visits.drop("visit", "death", "last_code"), pairs.select("visit", "name", "time")
 
 
 def _times(frame: "pl.DataFrame", code: str) -> "pl.DataFrame":
@@ -271,26 +315,35 @@ def _meaning(events: "pl.Series", vocabulary: _Codes) -> "pl.DataFrame":
     )
 
 
-def _assemble(
-    visits: "pl.DataFrame", visit: np.ndarray, code: np.ndarray, vocabulary: _Codes, time_is_order: bool
-) -> Visits:
-    """Sort visits and keys, and leave out visits without codes."""
+def _assemble(visits: "pl.DataFrame", pairs: "pl.DataFrame", vocabulary: _Codes, *, time_is_order: bool) -> Visits:
+    """Sort visits and keys, and leave out visits without codes; `pairs` are the `visit`, `name` and `time` of codes."""
+    visit = pairs["visit"].to_numpy().astype(np.int64)
+    code = pairs["name"].to_numpy().astype(np.int32)
     key = np.array(list(vocabulary.number), dtype=object)
     by_key = np.argsort(key.astype(str), kind="stable")
     new_index = np.empty(len(key), np.int32)
     new_index[by_key] = np.arange(len(key))
     counts = np.bincount(visit, minlength=len(visits))
-    table = visits.with_columns(pl.Series("count", counts), pl.int_range(pl.len()).alias("number"))
-    kept = table.filter(pl.col("count") > 0).sort("subject_id", "start", "end", "number")
+    days = pl.col("subject_id").cast(pl.String) + "-" + pl.col("day").dt.to_string("%Y%m%d")
+    table = visits.with_columns(
+        pl.Series("count", counts),
+        pl.int_range(pl.len()).alias("number"),
+        pl.col("hadm_id").cast(pl.String).fill_null(days).alias("visit_name"),
+    )
+    # Not by what is known only later, such as the end.
+    kept = table.filter(pl.col("count") > 0).sort("subject_id", "start", "first", "visit_name")
     rank = np.full(len(visits), -1, np.int64)
     rank[kept["number"].to_numpy()] = np.arange(len(kept))
     order = np.argsort(rank[visit], kind="stable")
-    days = kept["subject_id"].cast(pl.String) + "-" + kept["day"].dt.to_string("%Y%m%d")
     left_out = table.filter((pl.col("count") == 0) & pl.col("hadm_id").is_not_null())
     return Visits(
         subject=kept["subject_id"].to_numpy(),
-        name=kept["hadm_id"].cast(pl.String).fill_null(days).to_numpy().astype(str),
-        **{name: kept[name].to_numpy().astype("datetime64[us]") for name in ("start", "end", "birth")},
+        name=kept["visit_name"].to_numpy().astype(str),
+        **{
+            name: kept[name].to_numpy().astype("datetime64[us]")
+            for name in ("start", "end", "birth", "first", "admission", "discharge", "typed")
+        },
+        code_time=pairs["time"].to_numpy().astype("datetime64[us]")[order],
         died=kept["died"].to_numpy(),
         admission_type=kept["admission_type"].to_numpy().astype(str),
         offsets=offsets_of(kept["count"].to_numpy()),

@@ -5,10 +5,10 @@ for each patient, where `SEP` ends every visit. The files are:
 
     vocabulary.pkl          {"token2idx", "idx2token"}: PAD, UNK, SEP, CLS, MASK, then MedTok tokens (`MEDTOK//<id>`)
     mlm.parquet             patid, caliber_id (the tokens), age: training patients with all visits, for task/MLM.ipynb
-    train.parquet           patid, code (the tokens), age, label (diagnoses of the next visit): a row for each visit
-    tuning.parquet          that another one follows, for task/NextXVisit.ipynb
-    test.parquet
-    label_vocabulary.pkl    {"token2idx", "idx2token"} of the labels, which are codes: UNK, then all diagnoses
+    train.parquet           patid, code (the tokens), age, label: a row for each sample, for task/NextXVisit.ipynb; the
+    tuning.parquet          labels are the diagnoses of the next visit, for each visit that another one follows, or
+    test.parquet            else the value of the task or of the file of labels
+    label_vocabulary.pkl    {"token2idx", "idx2token"} of the labels: UNK, then all diagnoses or values
     word_embeddings.npy     [tokens, width] float32, for `bert.embeddings.word_embeddings`
     model_config.json       sizes to set in the notebooks
     unmapped_codes.json     codes that the tokenizer does not hold
@@ -20,7 +20,6 @@ alone is too long, its last codes; no code is cut in two.
 import dataclasses
 import json
 import pickle
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,10 +29,18 @@ from tqdm import tqdm
 
 from medtok_jax.convert.ehr_models import behrt_check, spelling
 from medtok_jax.convert.ehr_models.behrt_check import MAX_MONTHS, SEP, SPECIAL, UNKNOWN
-from medtok_jax.convert.ehr_models.open import Records, check_width, open_records
+from medtok_jax.convert.ehr_models.open import (
+    Records,
+    check_width,
+    chosen_labels,
+    open_records,
+    samples_of,
+    told_left_out,
+)
 from medtok_jax.convert.ehr_models.spelling import Spelling
 from medtok_jax.convert.request import Request
-from medtok_jax.records.visits import DAYS_A_YEAR, DIAGNOSIS, KINDS, Visits
+from medtok_jax.records.samples import MORTALITY, Labels, Samples, next_visits
+from medtok_jax.records.visits import DAYS_A_YEAR, DIAGNOSIS, KINDS, Visits, VisitTable
 from preprocessing.common.atomic import whole_folder
 from preprocessing.common.errors import InputError
 from preprocessing.common.ragged import offsets_of
@@ -52,7 +59,8 @@ def convert(request: Request) -> None:
     """Write all files into `request.output` and print the steps to train BEHRT on them.
 
     Options: `width` (288 by default), `tokens_per_code` (0, the default: all), `max_len` (by default the multiple of 64
-    that holds 95 % of histories, at most 512).
+    that holds 95 % of histories, at most 512), `task` (`mortality` or `readmission`) or `labels` (MEDS label file) in
+    place of the diagnoses of the next visit, `inputs` (see `samples_of`).
 
     Raises:
         InputError: an argument cannot be used.
@@ -71,13 +79,13 @@ def convert(request: Request) -> None:
         per_code=request.options.get("tokens_per_code", 0),
     )
     matrix = spelled.initial_matrix(width, std=STD)
-    sentences = Sentences.of(visits, spelled)
-    max_len = request.options.get("max_len") or sentences.usual_length()
+    chosen, values, classes = labeled(request, visits)
+    sentences = Sentences.of(chosen.visits, spelled)
+    max_len = request.options.get("max_len") or sentences.usual_length(visits.patient_offsets)
     with whole_folder(request.output) as folder:
         _write_vocabulary(folder / "vocabulary.pkl", spelled.tokens)
-        labels = label_codes(visits, request.unmapped)
-        _write_vocabulary(folder / "label_vocabulary.pkl", [UNKNOWN, *labels])
-        counts = write(folder, records, sentences, max_len, request.unmapped)
+        _write_vocabulary(folder / "label_vocabulary.pkl", [UNKNOWN, *classes])
+        counts = write(folder, records, sentences, max_len, chosen, values)
         np.save(folder / "word_embeddings.npy", matrix)
         sizes = {"vocab_size": len(spelled.tokens), "hidden_size": width, "max_len_seq": max_len}
         (folder / "model_config.json").write_text(json.dumps(sizes, indent=1) + "\n")
@@ -85,6 +93,8 @@ def convert(request: Request) -> None:
         behrt_check.check_behrt(folder)
     for name, (rows, cut) in counts.items():
         print(f"{name}.parquet: {rows:,} histories, {cut:,} of them cut to {max_len:,} tokens.")
+    if chosen.left_out:
+        print(told_left_out(chosen))
     print(next_steps(request.output, max_len))
 
 
@@ -104,10 +114,10 @@ class Sentences:
     offsets: np.ndarray
     code_ends: np.ndarray
     age: np.ndarray
-    visits: Visits
+    visits: VisitTable
 
     @classmethod
-    def of(cls, visits: Visits, spelled: Spelling) -> "Sentences":
+    def of(cls, visits: VisitTable, spelled: Spelling) -> "Sentences":
         counts = np.diff(spelled.offsets)[visits.code]
         ends = np.cumsum(counts)
         inside = np.arange(counts.sum()) - np.repeat(ends - counts, counts)
@@ -123,27 +133,31 @@ class Sentences:
             visits=visits,
         )
 
-    def usual_length(self) -> int:
-        """Return the multiple of 64 that holds most histories, including `CLS` and `SEP`, but at most `LONGEST`."""
+    def usual_length(self, patient_offsets: np.ndarray) -> int:
+        """Return the multiple of 64 that holds most histories, including `CLS` and `SEP`, but at most `LONGEST`.
+
+        Args:
+            patient_offsets: `[patients + 1]` int64, the visits of each patient.
+        """
         with_sep = self.offsets + np.arange(len(self.offsets))
-        lengths = np.diff(with_sep[self.visits.patient_offsets])
+        lengths = np.diff(with_sep[patient_offsets])
         return min(LONGEST, 64 * int(np.ceil((np.quantile(lengths, SHARE) + 1) / 64)))
 
-    def history(self, first: int, stop: int, max_len: int) -> tuple[np.ndarray, np.ndarray, bool]:
-        """Return tokens and ages of the visits `first` to `stop`, each ended by `SEP`, and whether they were cut."""
+    def history(self, rows: np.ndarray, max_len: int) -> tuple[np.ndarray, np.ndarray, bool]:
+        """Return tokens and ages of the visits `rows`, each ended by `SEP`, and whether they were cut."""
         room = max_len - 2  # without the `CLS` that the loader adds, and the last `SEP`
-        lengths = np.diff(self.offsets[first : stop + 1])
+        lengths = self.offsets[rows + 1] - self.offsets[rows]
         # Number of tokens from each visit to the end, with a `SEP` after each visit but the last.
         remaining = np.cumsum((lengths + 1)[::-1])[::-1] - 1
         fitting = np.flatnonzero(remaining <= room)
-        begin = first + int(fitting[0]) if len(fitting) else stop - 1
+        begin = int(fitting[0]) if len(fitting) else len(rows) - 1
         tokens, ages = [], []
-        for visit in range(begin, stop):
+        for visit in rows[begin:]:
             start = self.offsets[visit]
             end = start + self._length(visit, room)
             tokens += [self.tokens[start:end], [SEP]]
             ages.append(np.repeat(self.age[visit], end - start + 1))
-        return np.concatenate(tokens), np.concatenate(ages), begin > first or not len(fitting)
+        return np.concatenate(tokens), np.concatenate(ages), begin > 0 or not len(fitting)
 
     def _length(self, visit: int, room: int) -> int:
         """Return the number of tokens of a visit's first codes that fit into `room`; a first code too long is cut."""
@@ -155,44 +169,69 @@ class Sentences:
         return int(fitting[-1]) if len(fitting) else room
 
 
-def label_codes(visits: Visits, unmapped: str) -> list[str]:
-    """Return the diagnoses that are labels: all, or those of the tokenizer if the others are replaced by `UNK`."""
-    kept = visits.kind == KINDS.index(DIAGNOSIS)
-    return visits.key[kept & ((visits.row >= 0) | (unmapped != "unk"))].tolist()
+def labeled(request: Request, visits: Visits) -> tuple[Samples, list[list[str]], list[str]]:
+    """Return the samples, the labels of each, and the vocabulary of labels.
+
+    Raises:
+        InputError: the labels cannot be used, or are numbers that are no classes.
+    """
+    if not request.options.get("labels") and not request.options.get("task"):
+        return _next_diagnoses(request, visits)
+    labels = chosen_labels(request, visits, MORTALITY)
+    if labels.value.dtype == np.float64:
+        raise InputError(f"{request.options['labels']} has labels in float_value; BEHRT predicts classes, not numbers.")
+    classes = np.unique(labels.value).astype(str).tolist()
+    chosen = samples_of(request, visits, labels)
+    return chosen, [[value] for value in chosen.labels.value.astype(str).tolist()], classes
+
+
+def _next_diagnoses(request: Request, visits: Visits) -> tuple[Samples, list[list[str]], list[str]]:
+    """Return what `labeled` does, with the diagnoses of the next visit as labels; a visit without any is no label."""
+    is_diagnosis = visits.kind == KINDS.index(DIAGNOSIS)
+    row, time = next_visits(visits)
+    diagnoses = np.diff(offsets_of(is_diagnosis[visits.code])[visits.offsets])
+    kept = diagnoses[row + 1] > 0
+    labels = Labels(visits.subject[row[kept]], time[kept], row[kept] + 1)
+    if not len(labels):
+        raise InputError("No patient has a next visit with a diagnosis to predict; give --labels.")
+    chosen = samples_of(request, visits, labels)
+    is_unknown = (visits.row < 0) & (request.unmapped == "unk")
+    key = np.where(is_unknown, UNKNOWN, visits.key)
+    following = map(visits.codes_of, chosen.labels.value)
+    values = [list(dict.fromkeys(key[code[is_diagnosis[code]]].tolist())) for code in following]
+    return chosen, values, visits.key[is_diagnosis & ~is_unknown].tolist()
 
 
 def write(
-    folder: Path, records: Records, sentences: Sentences, max_len: int, unmapped: str
+    folder: Path, records: Records, sentences: Sentences, max_len: int, chosen: Samples, values: list[list[str]]
 ) -> dict[str, tuple[int, int]]:
-    """Write the four tables; return for each the number of histories, and the number of those that were cut."""
-    visits = records.visits
-    split = records.dataset.split_of(visits.subject)
-    patients = visits.patient_offsets
-    histories = np.stack([patients[:-1], patients[1:]], 1)[split[patients[:-1]] == TRAIN]
+    """Write the four tables; return for each the number of histories, and the number of those that were cut.
+
+    Args:
+        folder: where they are written.
+        records: the records.
+        sentences: the visits of `chosen`, of which those of the records are the first.
+        max_len: number of tokens of a history at most.
+        chosen: the samples.
+        values: the labels of each sample.
+    """
+    bounds = records.visits.patient_offsets
+    of_patient = records.dataset.split_of(records.visits.subject[bounds[:-1]])
+    histories = [np.arange(*bounds[patient : patient + 2]) for patient in np.flatnonzero(of_patient == TRAIN)]
     counts = {"mlm": _write_table(folder / "mlm.parquet", sentences, histories, max_len, None)}
-    label = np.where(visits.row >= 0, visits.key, UNKNOWN) if unmapped == "unk" else visits.key
-    is_diagnosis = visits.kind == KINDS.index(DIAGNOSIS)
-    following = np.append(~visits.is_first[1:], False)
-    # If the next visit has no diagnosis, its row would have no label.
-    diagnoses = np.diff(offsets_of(is_diagnosis[visits.code])[visits.offsets])
-    following &= np.append(diagnoses[1:], 0) > 0
-    first = np.repeat(patients[:-1], np.diff(patients))
+    split = records.dataset.split_of(chosen.labels.subject)
     for name in SUBJECT_SPLITS:
-        rows = np.flatnonzero(following & (split == name))
-        bounds = np.stack([first[rows], rows + 1], 1)
-        labels = (_distinct(label[code[is_diagnosis[code]]]) for code in map(visits.codes_of, rows + 1))
-        counts[FILES[name]] = _write_table(folder / f"{FILES[name]}.parquet", sentences, bounds, max_len, labels)
+        numbers = np.flatnonzero(split == name)
+        histories = [chosen.rows_of(sample) for sample in numbers]
+        path = folder / f"{FILES[name]}.parquet"
+        counts[FILES[name]] = _write_table(path, sentences, histories, max_len, [values[n] for n in numbers])
     return counts
 
 
-def _distinct(texts: np.ndarray) -> list[str]:
-    return list(dict.fromkeys(texts.tolist()))
-
-
 def _write_table(
-    path: Path, sentences: Sentences, bounds: np.ndarray, max_len: int, labels: Iterator[list[str]] | None
+    path: Path, sentences: Sentences, histories: list[np.ndarray], max_len: int, labels: list[list[str]] | None
 ) -> tuple[int, int]:
-    """Write a row for each pair of visits in `bounds` `[rows, 2]`; return the numbers of rows and of rows cut."""
+    """Write a row for each history, the rows of its visits; return the numbers of histories and of those cut."""
     texts = pa.list_(pa.string())
     name = "caliber_id" if labels is None else "code"
     schema = pa.schema([("patid", pa.int64()), (name, texts), ("age", texts)])
@@ -200,18 +239,18 @@ def _write_table(
     cut_rows = 0
     chunk = 1024
     with pq.ParquetWriter(path, schema) as writer:
-        for start in tqdm(range(0, len(bounds), chunk), path.name, disable=len(bounds) < chunk):
-            part = bounds[start : start + chunk]
-            found = [sentences.history(first, stop, max_len) for first, stop in part]
+        for start in tqdm(range(0, len(histories), chunk), path.name, disable=len(histories) < chunk):
+            part = histories[start : start + chunk]
+            found = [sentences.history(rows, max_len) for rows in part]
             cut_rows += sum(cut for _, _, cut in found)
             columns = {
-                "patid": sentences.visits.subject[part[:, 0]],
+                "patid": sentences.visits.subject[[rows[0] for rows in part]],
                 name: [tokens for tokens, _, _ in found],
                 "age": [ages for _, ages, _ in found],
             }
-            columns |= {} if labels is None else {"label": [next(labels) for _ in part]}
+            columns |= {} if labels is None else {"label": labels[start : start + chunk]}
             writer.write_table(pa.table(columns, schema=schema))
-    return len(bounds), cut_rows
+    return len(histories), cut_rows
 
 
 def _write_vocabulary(path: Path, tokens: list[str]) -> None:

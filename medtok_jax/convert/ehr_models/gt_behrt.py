@@ -6,7 +6,7 @@ Its notebook reads one pickle: a list of patients, each a list of exactly 50 PyT
     node_vocabulary.txt     name of node id i in line i + 1; id 0 is the readout node
     initial_nodes.npy       [nodes, hidden_size // 5] float32, for `embeddings.word_embeddings.embed`
     model_config.json       sizes to set in the notebook's `model_config`
-    samples.json            subject_id and split of each patient in the list
+    samples.json            subject_id, prediction_time and split of each sample in the list
     meanings.json           meanings of the numbers in `adm_type` and `edge_attr`
     unmapped_codes.json     codes that the tokenizer does not hold
 
@@ -27,12 +27,12 @@ from tqdm import tqdm
 
 from medtok_jax.convert.ehr_models import gt_behrt_check, spelling
 from medtok_jax.convert.ehr_models.gt_behrt_check import LIMITS, NUM_VISITS, READOUT_EDGE
-from medtok_jax.convert.ehr_models.open import Records, open_records
+from medtok_jax.convert.ehr_models.open import Records, chosen_labels, open_records, samples_of, told_left_out
 from medtok_jax.convert.ehr_models.spelling import Spelling
 from medtok_jax.convert.request import Request
 from medtok_jax.lookup.directory_check import read_config
-from medtok_jax.records import samples
-from medtok_jax.records.visits import DAYS_A_YEAR, KINDS, Visits
+from medtok_jax.records.samples import MORTALITY, Samples
+from medtok_jax.records.visits import DAYS_A_YEAR, KINDS, VisitTable
 from preprocessing.common import extras
 from preprocessing.common.atomic import whole_folder
 from preprocessing.common.errors import InputError
@@ -50,7 +50,7 @@ def convert(request: Request) -> None:
     """Write all files into `request.output` and print the steps to train GT-BEHRT on them.
 
     Options: `nodes` (`tokens` or `codes`), `tokens_per_code` (by default those of one embedding), `width` (hidden size,
-    540 by default), `task` (`mortality` or `readmission`) or `labels` (MEDS label file).
+    540 by default), `task` (`mortality` or `readmission`) or `labels` (MEDS label file), `inputs` (see `samples_of`).
 
     Raises:
         InputError: an argument cannot be used, or PyTorch Geometric is missing.
@@ -69,10 +69,12 @@ def convert(request: Request) -> None:
     records = open_records(request)
     spelled = spell(records, options.get("nodes", "tokens"), request.unmapped, options.get("tokens_per_code"))
     matrix = spelled.initial_matrix(hidden_size // 5, std=STD)
-    if options.get("labels"):
-        chosen = samples.from_labels(records.visits, Path(options["labels"]))
-    else:
-        chosen = samples.from_next_visits(records.visits, options.get("task", samples.MORTALITY))
+    labels = chosen_labels(request, records.visits, MORTALITY)
+    if labels.value.dtype != bool:
+        raise InputError(
+            f"{options['labels']} has labels of type {labels.value.dtype}; GT-BEHRT takes those in boolean_value."
+        )
+    chosen = samples_of(request, records.visits, labels)
     with whole_folder(request.output) as folder:
         write(folder, records, spelled, chosen, geometric)
         np.save(folder / "initial_nodes.npy", matrix)
@@ -83,11 +85,11 @@ def convert(request: Request) -> None:
         records.write_report(folder)
         contents = gt_behrt_check.check_gt_behrt(folder)
     print(
-        f"Wrote {contents.patients:,} patients with {contents.visits:,} visits and {contents.positive:,} positive"
+        f"Wrote {contents.patients:,} samples with {contents.visits:,} visits and {contents.positive:,} positive"
         f" labels; a visit has at most {contents.most_nodes:,} nodes and {contents.most_edges:,} edges."
     )
     if chosen.left_out:
-        print(f"{chosen.left_out:,} labels are left out, as no visit ended before them.")
+        print(told_left_out(chosen))
     print(next_steps(request.output))
 
 
@@ -102,65 +104,71 @@ def spell(records: Records, nodes: str, unmapped: str, tokens_per_code: int | No
     return spelling.by_tokens(records.tokenizer, records.visits, special=special, unknown=unknown, per_code=per_code)
 
 
-def write(folder: Path, records: Records, spelled: Spelling, chosen: samples.Samples, geometric: ModuleType) -> None:
+def write(folder: Path, records: Records, spelled: Spelling, chosen: Samples, geometric: ModuleType) -> None:
     """Write `data.pickle`, `samples.json` and `meanings.json`."""
-    visits = records.visits
-    types, fields = visit_fields(visits)
-    graphs = VisitGraphs(visits, spelled)
+    types, fields = visit_fields(chosen, records.visits.admission_types()[0])
+    graphs = VisitGraphs(chosen.visits, spelled)
     padding = [
         geometric.Data(**graphs.padding(), **dict.fromkeys((*fields, "label"), 0), mask=0) for _ in range(NUM_VISITS)
     ]
     patients = []
-    for first, stop, label in tqdm(
-        zip(chosen.first, chosen.stop, chosen.label, strict=True), "Drawing graphs", len(chosen), unit=" patients"
-    ):
-        kept = range(max(first, stop - NUM_VISITS), stop)
+    for sample in tqdm(range(len(chosen)), "Drawing graphs", unit=" samples"):
+        stop = chosen.offsets[sample + 1]
         patient = [
             geometric.Data(
-                **graphs.of(visit),
-                **{name: int(values[visit]) for name, values in fields.items()},
-                label=int(label),
+                **graphs.of(int(chosen.row[place])),
+                **{name: int(values[place]) for name, values in fields.items()},
+                label=int(chosen.labels.value[sample]),
                 mask=1,
             )
-            for visit in kept
+            for place in range(max(chosen.offsets[sample], stop - NUM_VISITS), stop)
         ]
         # All patients share the objects of padding, so the pickle holds them once.
         patients.append(patient + padding[len(patient) :])
     with open(folder / "data.pickle", "wb") as file:
         pickle.dump(patients, file, protocol=4)
-    subjects = visits.subject[chosen.first]
-    patient_table = {"subject_id": subjects.tolist(), "split": records.dataset.split_of(subjects).tolist()}
-    (folder / "samples.json").write_text(json.dumps(patient_table) + "\n")
+    subjects = chosen.labels.subject
+    table = {
+        "subject_id": subjects.tolist(),
+        "prediction_time": chosen.labels.time.astype(str).tolist(),
+        "split": records.dataset.split_of(subjects).tolist(),
+    }
+    (folder / "samples.json").write_text(json.dumps(table) + "\n")
     meanings = {"adm_type": types, "edge_attr": dict(enumerate(edge_kinds()))}
     (folder / "meanings.json").write_text(json.dumps(meanings, indent=1) + "\n")
 
 
-def visit_fields(visits: Visits) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+def visit_fields(chosen: Samples, names: list[str]) -> tuple[dict[str, str], dict[str, np.ndarray]]:
     """Return the fields of visits that the model reads besides the graphs, clipped to the ranges of `LIMITS`.
 
+    Args:
+        chosen: the samples.
+        names: types of admission, the most frequent first.
+
     Returns:
-        The meaning of each `adm_type`, and the fields, `[visits]` int64 each.
+        The meaning of each `adm_type`, and the fields, int64 for each visit in `Samples.row`.
     """
-    names, index = visits.admission_types()
+    visits, row = chosen.visits, chosen.row
     last = LIMITS["adm_type"] - 1
     # 0 is padding; the last number stands for rare and unknown types.
-    adm_type = np.where((index < 0) | (index >= last - 1), last, index + 1)
+    number = {name: place + 1 for place, name in enumerate(names[: last - 1])}
+    adm_type = np.array([number.get(name, last) for name in visits.admission_type.tolist()], np.int64)
     day = (visits.start - visits.start.astype("datetime64[Y]")) // np.timedelta64(1, "D") + 1
     raw = {
-        "age": np.nan_to_num(visits.age_days / DAYS_A_YEAR),
-        "time": day,
-        "delta": visits.days_since_previous / (DAYS_A_YEAR / 12),
-        "los": visits.days,
+        "age": np.nan_to_num(visits.age_days / DAYS_A_YEAR)[row],
+        "time": day[row],
+        "delta": chosen.days_since_previous / (DAYS_A_YEAR / 12),
+        "los": visits.days[row],
     }
     fields = {name: np.minimum(values.astype(np.int64), LIMITS[name] - 1) for name, values in raw.items()}
     types = {"0": "padding"} | {str(i + 1): name for i, name in enumerate(names[: last - 1])} | {str(last): "any other"}
-    return types, fields | {"adm_type": adm_type, "mask_v": np.ones(len(visits), np.int64)}
+    return types, fields | {"adm_type": adm_type[row], "mask_v": np.ones(len(row), np.int64)}
 
 
 class VisitGraphs:
     """Make the graphs of visits; visits with the same kinds and numbers of nodes share their edges."""
 
-    def __init__(self, visits: Visits, spelled: Spelling):
+    def __init__(self, visits: VisitTable, spelled: Spelling):
         import torch
 
         self._tensor = torch.from_numpy

@@ -14,9 +14,9 @@ written as arrays, and a script beside them makes the pickles with the DGL that 
 
 MulT-EHR draws random features, unless its configuration names a graph with pretrained ones: that is NAME_ptr.pkl, in
 which codes have their MedTok embeddings and all other nodes normal numbers of the same standard deviation, 1. Labels
-are defined as in the repository, which takes them from PyHealth. They are given to visits with at least one code of
-each kind: death in the next visit; a next visit that starts less than 15 days after this one's start; days of the stay
-in ten classes; drugs by the first four characters of their code.
+are given to visits with at least one code of each kind: death in the next visit and a next visit within 15 days, as in
+`records.samples`; days of the stay in ten classes and drugs by the first four characters of their code, as in the
+repository, which takes them from PyHealth. The graph holds all visits, so no label keeps to a prediction time.
 """
 
 import importlib.resources
@@ -30,7 +30,7 @@ from medtok_jax.convert.ehr_models.mult_ehr_check import NAME, RELATIONS
 from medtok_jax.convert.ehr_models.open import check_width, open_records
 from medtok_jax.convert.ehr_models.spelling import Spelling
 from medtok_jax.convert.request import Request
-from medtok_jax.records.samples import READMISSION_DAYS
+from medtok_jax.records.samples import MORTALITY, READMISSION, TASKS, next_visits, task_labels
 from medtok_jax.records.visits import KINDS, PRESCRIPTION, Visits
 from preprocessing.codes import ATC, NDC
 from preprocessing.common.atomic import whole_folder
@@ -61,7 +61,7 @@ def convert(request: Request) -> None:
     spelled = spelling.by_codes(records.tokenizer, visits, special=[UNKNOWN], unknown=unknown)
     matrix = spelled.initial_matrix(width, std=1.0)
     mapping, node = entities(visits, spelled)
-    labels = task_labels(visits)
+    labels = visit_labels(visits)
     with whole_folder(request.output) as folder:
         _dump(folder / f"{NAME}_entity_mapping.pkl", mapping)
         _dump(folder / f"{NAME}_labels.pkl", labels)
@@ -126,14 +126,20 @@ def features(
     return arrays
 
 
-def task_labels(visits: Visits) -> dict:
+def visit_labels(visits: Visits) -> dict:
     """Return the contents of `NAME_labels.pkl`, which the head of this file defines."""
     present = np.zeros((len(visits), len(KINDS)), bool)
     present[np.repeat(np.arange(len(visits)), np.diff(visits.offsets)), visits.kind[visits.code]] = True
     has_all_kinds = present.all(1)
-    has_next = np.append(~visits.is_first[1:], False)
-    gap = np.append((visits.start[1:] - visits.start[:-1]) // np.timedelta64(1, "D"), 0)
-    next_dies = np.append(visits.died[1:], False)
+    row, _ = next_visits(visits)
+    following = {
+        task: {
+            int(v): int(value)
+            for v, value in zip(row, task_labels(visits, task).value, strict=True)
+            if has_all_kinds[v]
+        }
+        for task in (TASKS if len(row) else ())
+    }
     days = visits.days
     los = np.select([days <= 7, days <= 14], [days, 8], 9)
     cut = [
@@ -148,11 +154,11 @@ def task_labels(visits: Visits) -> dict:
         for v in np.flatnonzero(has_all_kinds & often)
     }
     return {
-        "mort_pred": {int(v): int(next_dies[v]) for v in np.flatnonzero(has_all_kinds & has_next)},
+        "mort_pred": following.get(MORTALITY, {}),
         "drug_rec": drug_rec,
         "all_drugs": sorted({drug for drugs in drug_rec.values() for drug in drugs}),
         "los": {int(v): int(los[v]) for v in np.flatnonzero(has_all_kinds)},
-        "readm": {int(v): int(gap[v] < READMISSION_DAYS) for v in np.flatnonzero(has_all_kinds & has_next)},
+        "readm": following.get(READMISSION, {}),
     }
 
 

@@ -7,6 +7,7 @@ from medtok_jax.convert.ehr_models.projection import projection
 from medtok_jax.convert.request import Request
 from medtok_jax.lookup.directory_check import read_config
 from medtok_jax.records.event_codes import CodeMapper
+from medtok_jax.records.samples import BEDSIDE, CODED, Labels, Samples, make_samples, read_labels, task_labels
 from medtok_jax.records.visits import Visits, read_visits
 from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing.common.errors import InputError
@@ -46,6 +47,43 @@ def open_records(request: Request) -> Records:
     parents = dataset.parent_codes() if request.parent_codes else None
     mapper = CodeMapper.of(tokenizer.directory, request.unmapped, parents)
     return Records(tokenizer, dataset, mapper, read_visits(dataset, mapper))
+
+
+def samples_of(request: Request, visits: Visits, labels: Labels) -> Samples:
+    """Return the samples of labels, by the option `inputs` of a request: `bedside` or `coded`.
+
+    By default labels of a file see what was known at the bedside, and labels of the next visit, as in the paper, what
+    was coded after the discharge too.
+
+    Raises:
+        InputError: no label has a code before it.
+    """
+    inputs = request.options.get("inputs", BEDSIDE if request.options.get("labels") else CODED)
+    return make_samples(visits, labels, coded=inputs == CODED)
+
+
+def chosen_labels(request: Request, visits: Visits, task: str) -> Labels:
+    """Return the labels that the options of a request name: those of the file `labels`, or of `task`.
+
+    Args:
+        request: the request.
+        visits: all visits.
+        task: the task where the request names none.
+
+    Raises:
+        InputError: both are given, or the labels cannot be used.
+    """
+    given = request.options
+    if given.get("labels") and given.get("task"):
+        raise InputError("--labels and --task are both given; give one of them.")
+    if given.get("labels"):
+        return read_labels(Path(given["labels"]).expanduser())
+    return task_labels(visits, given.get("task", task))
+
+
+def told_left_out(samples: Samples) -> str:
+    """Return a line on the labels that make no sample; empty if all do."""
+    return f"{samples.left_out:,} labels are left out, as no code is seen at their time." if samples.left_out else ""
 
 
 def check_width(request: Request, width: int) -> None:

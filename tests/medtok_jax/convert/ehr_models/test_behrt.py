@@ -5,6 +5,7 @@ import pickle
 import shutil
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -36,9 +37,13 @@ def tokenizer(small_tokenizer_dir):
 
 
 @pytest.fixture(scope="module")
-def whole(small_tokenizer_dir, small_meds, tmp_path_factory):
-    output = tmp_path_factory.mktemp("whole") / "out"
-    return convert(make_request(output=output, tokenizer=small_tokenizer_dir, events=small_meds))
+def whole(small_tokenizer_dir, tmp_path_factory):
+    """The export of the small patients, of whom the fourth, held out, comes back after two stays that overlap."""
+    folder = tmp_path_factory.mktemp("whole")
+    splits = {1: "train", 2: "tuning", 3: "train", 4: "held_out", 5: "train"}
+    events = [*small_visits.EVENTS, *small_visits.stay(4, 43, "2100-02-01", "2100-02-03", "ICD10CM/E10.9")]
+    events = small_visits.write(folder / "meds", events, splits=splits)
+    return convert(make_request(output=folder / "out", tokenizer=small_tokenizer_dir, events=events))
 
 
 def sentence(tokenizer, *codes, per_code=None):
@@ -79,7 +84,12 @@ def test_the_next_visit_labels_each_visit_before_it(whole, tokenizer):
     (tuning,) = rows(whole, "tuning")
     assert tuning["code"] == sentence(tokenizer, "ICD10CM/E11.9", "ICD9CM/999.99")
     assert tuning["label"] == ["ICD9CM/001.0"]
-    assert len(rows(whole, "test")) == 1
+    (test,) = rows(whole, "test")
+    stays = [
+        sentence(tokenizer, *kinds) for kinds in (small_visits.ALL_KINDS, (*small_visits.ALL_KINDS, "ICD10CM/E11"))
+    ]
+    assert test["code"] == stays[0] + stays[1]
+    assert test["label"] == ["ICD10CM/E10.9"]
     labels = vocabulary(whole, "label_vocabulary")
     assert next(iter(labels)) == "UNK"
     assert {"ICD9CM/999.99", "SNOMED/44054006"} < set(labels)
@@ -180,3 +190,49 @@ def test_histories_that_are_too_long_are_told(whole, tmp_path):
 def test_widths_that_do_not_fit_are_refused(ask):
     with pytest.raises(InputError, match="multiple of 12"):
         behrt.convert(ask(width=100))
+
+
+def label_file(path, **values):
+    """Labels of patient 1 in the second stay and at its end, of patient 2 years later, and of one who is not there."""
+    times = [small_visits.at("2020-03-10"), small_visits.at("2020-03-21", 16), small_visits.at("2030-01-01")]
+    rows = {"subject_id": [1, 1, 2, 99], "prediction_time": [*times, times[0]], **values}
+    pl.DataFrame(rows).write_parquet(path)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("values", "classes"),
+    [
+        ({"boolean_value": [True, False, True, True]}, ["False", "True"]),
+        ({"integer_value": [3, 0, 3, 7]}, ["0", "3", "7"]),
+        ({"categorical_value": ["late", "early", "late", "late"]}, ["early", "late"]),
+    ],
+)
+def test_labels_of_a_file_are_classes(ask, tokenizer, tmp_path, capsys, values, classes):
+    folder = convert(ask(labels=label_file(tmp_path / "labels.parquet", **values)))
+    first, second = rows(folder, "train")
+    given = [str(value) for value in next(iter(values.values()))]
+    assert (first["label"], second["label"]) == ([given[0]], [given[1]])
+    assert list(vocabulary(folder, "label_vocabulary")) == ["UNK", *classes]
+    stay = sentence(tokenizer, *small_visits.ALL_KINDS, "ICD9CM/250.00")
+    assert first["code"] == stay
+    # Of the second stay, drugs alone are seen at the discharge, before its diagnoses are coded.
+    assert second["code"] == [*stay, *sentence(tokenizer, "NDC/00002143380")]
+    assert [row["patid"] for row in rows(folder, "tuning")] == [2]
+    assert "1 labels are left out" in capsys.readouterr().out
+    again = convert(ask(inputs="coded", labels=label_file(tmp_path / "labels.parquet", **values)))
+    coded = sentence(tokenizer, *small_visits.ALL_KINDS, "ICD10CM/E10.9")
+    assert [row["code"] for row in rows(again, "train")] == [stay, [*stay, *coded]]
+
+
+def test_tasks_are_classes_and_numbers_are_refused(ask, tmp_path):
+    folder = convert(ask(task="mortality"))
+    assert [(row["patid"], row["label"]) for row in rows(folder, "train")] == [
+        (1, ["False"]),
+        (1, ["True"]),
+        (3, ["False"]),
+    ]
+    with pytest.raises(InputError, match="BEHRT predicts classes, not numbers"):
+        behrt.convert(ask(labels=label_file(tmp_path / "labels.parquet", float_value=[0.5] * 4)))
+    with pytest.raises(InputError, match="both given"):
+        behrt.convert(ask(task="mortality", labels=label_file(tmp_path / "labels.parquet", float_value=[0.5] * 4)))

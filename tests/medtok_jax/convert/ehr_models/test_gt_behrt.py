@@ -64,9 +64,14 @@ def test_edges_against_a_plain_loop(counts):
 def test_each_visit_is_a_graph_of_its_tokens(ask, small_tokenizer_dir):
     patients, names, about = read(convert(ask(width=60)))
     tokenizer = MedTokTokenizer.from_pretrained(small_tokenizer_dir)
-    assert about == {"subject_id": [1, 2, 3, 4], "split": ["train", "tuning", "train", "held_out"]}
-    assert [patient[0].label for patient in patients] == [1, 0, 0, 0]
+    # A sample for each visit that another one follows; the stays of patient 4 overlap.
+    assert about["subject_id"] == [1, 1, 2, 3]
+    assert about["split"] == ["train", "train", "tuning", "train"]
+    assert about["prediction_time"][:2] == ["2020-01-05T16:00:00.000000", "2020-03-21T16:00:00.000000"]
+    assert [patient[0].label for patient in patients] == [0, 1, 0, 0]
+    assert [sum(visit.mask_v for visit in patient) for patient in patients] == [1, 2, 1, 1]
     first = patients[0][0]
+    assert first.x.equal(patients[1][0].x)
     found = [names[i] for i in first.x.tolist()]
     # In the order of kinds: diagnoses, procedures, prescriptions; K = 2 tokens each.
     keys = ["ICD10CM/E11.9", "ICD9CM/250.00", "ICD10PCS/0016070", "NDC/00002143380"]
@@ -74,17 +79,17 @@ def test_each_visit_is_a_graph_of_its_tokens(ask, small_tokenizer_dir):
     assert found == ["[READOUT]", *(f"MEDTOK//{number}" for number in text_and_graph)]
     fields = {name: first[name] for name in ("age", "time", "delta", "los", "adm_type", "mask_v", "mask")}
     assert fields == {"age": 69, "time": 1, "delta": 0, "los": 4, "adm_type": 1, "mask_v": 1, "mask": 1}
-    second = patients[0][1]
+    second = patients[1][1]
     assert (second.time, second.delta, second.los, second.adm_type) == (61, 1, 20, 2)
-    assert [visit.mask_v for visit in patients[0]] == [1, 1] + [0] * 48
+    assert [visit.mask_v for visit in patients[1]] == [1, 1] + [0] * 48
     # Patient 3: no stay, so no admission type; age unknown.
-    assert (patients[2][0].adm_type, patients[2][0].age) == (10, 0)
+    assert (patients[3][0].adm_type, patients[3][0].age) == (10, 0)
 
 
 def test_one_node_a_code_begins_as_its_embedding(ask, small_tokenizer_dir):
     folder = convert(ask(nodes="codes", width=60))
     patients, names, _ = read(folder)
-    assert [names[i] for i in patients[1][0].x.tolist()] == ["[READOUT]", "ICD10CM/E11.9", "ICD9CM/999.99"]
+    assert [names[i] for i in patients[2][0].x.tolist()] == ["[READOUT]", "ICD10CM/E11.9", "ICD9CM/999.99"]
     matrix = np.load(folder / "initial_nodes.npy")
     tokenizer = MedTokTokenizer.from_pretrained(small_tokenizer_dir)
     held = [name for name in names if name in tokenizer]
@@ -97,7 +102,7 @@ def test_one_node_a_code_begins_as_its_embedding(ask, small_tokenizer_dir):
 @pytest.mark.parametrize(("unmapped", "nodes"), [("keep", 3), ("unk", 3), ("drop", 2)])
 def test_unmapped_codes_become_what_was_asked(ask, unmapped, nodes):
     patients, names, _ = read(convert(ask(unmapped, nodes="codes", width=60)))
-    found = [names[i] for i in patients[1][0].x.tolist()]
+    found = [names[i] for i in patients[2][0].x.tolist()]
     assert len(found) == nodes
     assert found[2:] == {"keep": ["ICD9CM/999.99"], "unk": ["[UNK]"], "drop": []}[unmapped]
     assert ("ICD9CM/999.99" in names) == (unmapped == "keep")
@@ -136,7 +141,8 @@ def test_a_long_history_keeps_its_last_fifty_visits(ask, tmp_path):
     codes = ("ICD10CM/E11", "ICD10CM/E11.9", "ICD10CM/E10.9")
     events = [(7, small_visits.at(str(day)), codes[n % 3], None) for n, day in enumerate(days)]
     patients, names, _ = read(convert(ask(events=small_visits.write(tmp_path / "long", events), nodes="codes")))
-    (patient,) = patients
+    assert len(patients) == 64
+    patient = patients[-1]
     # The last of 65 days is the label's; the 50 before it are left.
     assert [visit.time for visit in patient] == list(range(15, 65))
     assert names[patient[0].x[1]] == codes[14 % 3]
@@ -151,6 +157,27 @@ def test_labels_of_a_file_replace_the_next_visit(ask, tmp_path):
     assert about["subject_id"] == [1, 1]
     assert [sum(visit.mask_v for visit in patient) for patient in patients] == [1, 3]
     assert [patient[0].label for patient in patients] == [1, 0]
+    rows["integer_value"] = rows.pop("boolean_value")
+    pl.DataFrame(rows | {"integer_value": [1, 2]}).write_parquet(tmp_path / "labels.parquet")
+    with pytest.raises(InputError, match="GT-BEHRT takes those in boolean_value"):
+        gt_behrt.convert(ask(labels=str(tmp_path / "labels.parquet")))
+
+
+def test_of_a_stay_that_goes_on_only_what_has_happened_is_seen(ask, tmp_path):
+    events = [
+        *small_visits.stay(1, 1, "2020-01-01", "2020-01-20", "ICD10CM/E11.9", "ICD10PCS/0016070"),
+        (1, small_visits.at("2020-01-03"), "NDC/00002143380", 1),
+        (1, small_visits.at("2020-01-10"), "ATC/A10BA02", 1),
+    ]
+    events = small_visits.write(tmp_path / "meds", events)
+    times = [small_visits.at("2020-01-05"), small_visits.at("2020-01-20", 16), small_visits.at("2020-01-21")]
+    pl.DataFrame({"subject_id": 1, "prediction_time": times, "boolean_value": True}).write_parquet(tmp_path / "labels")
+    patients, names, _ = read(convert(ask(events=events, nodes="codes", labels=str(tmp_path / "labels"))))
+    seen = [[names[i] for i in patient[0].x.tolist()[1:]] for patient in patients]
+    drugs = ["NDC/00002143380", "ATC/A10BA02"]
+    assert seen == [drugs[:1], drugs, ["ICD10CM/E11.9", "ICD10PCS/0016070", *drugs]]
+    # The days of the stay up to its last code, and all of them from the discharge on.
+    assert [patient[0].los for patient in patients] == [1, 19, 19]
 
 
 def test_widths_that_do_not_fit_are_refused(ask, tmp_path):

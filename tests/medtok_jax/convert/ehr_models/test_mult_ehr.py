@@ -63,9 +63,9 @@ def test_labels_by_hand(whole):
         if task != "all_drugs"
     }
     # Only 11, 12, 13, 23, 41 and 42 have codes of all three kinds.
-    assert named["mort_pred"] == {"11": 0, "12": 1, "41": 0}
-    # The start of 13 is 30 days after that of 12.
-    assert named["readm"] == {"11": 0, "12": 0, "41": 1}
+    assert named["mort_pred"] == {"11": 0, "12": 1}
+    # 13 begins 9 days after the end of 12; 41 and 42 overlap.
+    assert named["readm"] == {"11": 0, "12": 1}
     assert named["los"] == {"11": 4, "12": 9, "13": 2, "23": 1, "41": 2, "42": 0}
     # Patient 2 has only one such visit.
     assert named["drug_rec"] == {name: ["0000"] for name in ("11", "12", "13", "41", "42")}

@@ -121,11 +121,12 @@ def test_tasks_that_need_gaps_are_refused(converted, tmp_path):
     assert visits.days.tolist() == [3, 3, 14, 3]
     assert visits.died.tolist() == [False, False, True, False]
     with pytest.raises(InputError, match="Readmission needs the time between visits, but the records give only their"):
-        samples.from_next_visits(visits, "readmission")
-    assert samples.from_next_visits(visits, samples.MORTALITY).label.tolist() == [1]
-    labeled = samples.from_labels(visits, converted.output / "labels" / "readmitted")
-    assert labeled.label.tolist() == [1, 0]
-    assert (labeled.stop - labeled.first).tolist() == [1, 2]
+        samples.task_labels(visits, "readmission")
+    assert samples.task_labels(visits, samples.MORTALITY).value.tolist() == [False, True]
+    labels = samples.read_labels(converted.output / "labels" / "readmitted")
+    labeled = samples.make_samples(visits, labels, coded=True)
+    assert labeled.labels.value.tolist() == [True, False]
+    assert np.diff(labeled.offsets).tolist() == [1, 2]
 
 
 def test_a_second_death_and_wrong_rows(tmp_path):

@@ -92,7 +92,8 @@ def test_labels_of_a_task_make_samples(converted):
     visits = read_visits(dataset, CodeMapper(["SNOMED/44054006", "RxNorm/860975"]), progress=False)
     assert visits.name.tolist() == ["77", "78"]
     assert visits.admission_type.tolist() == ["IP", ""]
-    labeled = samples.from_labels(visits, converted.output / "labels" / "guo_los")
+    labels = samples.read_labels(converted.output / "labels" / "guo_los")
+    labeled = samples.make_samples(visits, labels, coded=False)
     assert len(labeled) + labeled.left_out == 2
 
 
@@ -149,4 +150,5 @@ def test_the_meds_release_needs_no_conversion(tmp_path):
     assert frame["code"].is_in(["MEDS_BIRTH"]).sum() == 4
     assert frame["code"].is_in(["MEDS_DEATH"]).sum() == 1
     visits = read_visits(dataset, CodeMapper(["SNOMED/44054006", "RxNorm/860975"]), progress=False)
-    assert samples.from_labels(visits, root / "labels" / "guo_los").label.tolist() == [1]
+    labeled = samples.make_samples(visits, samples.read_labels(root / "labels" / "guo_los"), coded=False)
+    assert labeled.labels.value.tolist() == [True]
