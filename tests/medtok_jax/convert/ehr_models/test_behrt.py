@@ -236,3 +236,16 @@ def test_tasks_are_classes_and_numbers_are_refused(ask, tmp_path):
         behrt.convert(ask(labels=label_file(tmp_path / "labels.parquet", float_value=[0.5] * 4)))
     with pytest.raises(InputError, match="both given"):
         behrt.convert(ask(task="mortality", labels=label_file(tmp_path / "labels.parquet", float_value=[0.5] * 4)))
+
+
+def test_events_after_the_prediction_time_leave_the_histories_equal(ask, tmp_path):
+    labels = label_file(tmp_path / "labels.parquet", boolean_value=[True, False, True, True])
+    times = {1: small_visits.at("2020-03-21", 16), 2: small_visits.at("2030-01-01")}
+    whole = rows(convert(ask(labels=labels)), "train")
+    known = [event for event in small_visits.EVENTS if not event[1] or event[1] <= times.get(event[0], event[1])]
+    assert len(known) < len(small_visits.EVENTS)
+    later = small_visits.stay(1, 13, "2020-03-25", "2020-03-30", "ICD10CM/S72.001A", "NDC/99999999999", kind="NEWBORN")
+    splits = dict(zip(range(1, 6), ["train", "tuning", "train", "held_out", "train"], strict=True))
+    for name, changed in (("deleted", known), ("replaced", known + later)):
+        events = small_visits.write(tmp_path / name, changed, splits=splits)
+        assert rows(convert(ask(events=events, labels=labels)), "train") == whole
