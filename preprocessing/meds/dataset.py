@@ -261,6 +261,8 @@ def cast(path: Path, series: "pl.Series", kind: "pl.DataType") -> "pl.Series":
         InputError: a value cannot be converted; it is not quoted, as polars does.
     """
     try:
+        if series.dtype.is_float() and kind == pl.Int64 and (series != series.round()).any():
+            raise pl.exceptions.InvalidOperationError
         # Of a categorical column polars would convert the numbers of its categories, not their texts.
         texts = isinstance(series.dtype, (pl.Categorical, pl.Enum))
         return (series.cast(pl.String) if texts else series).cast(kind)

@@ -15,8 +15,8 @@ at the last second of its day. The days of a stay are the column `stay_days` of 
     HOSPITAL_DISCHARGE//<disposition>          MEDS_DEATH precedes it where the patient expired
     ICD9CM/250.83                              diag_1 to diag_3 in seq_num; mostly categories of three characters
 
-The labels `labels/readmitted` have `boolean_value` for a readmission within 30 days and `categorical_value` as the
-source writes it (`<30`, `>30`, `NO`), at the discharge of every encounter but those that end in death or hospice.
+The labels `labels/readmission_30` have `boolean_value` for a readmission within 30 days, and `labels/readmitted`
+`categorical_value` as the source writes it (`<30`, `>30`, `NO`), at the discharge of every encounter but those that end in death or hospice.
 """
 
 import csv
@@ -66,7 +66,7 @@ SOURCE = Source(
     },
     further={"license": "Creative Commons Attribution 4.0", TIME_IS_ORDER: True},
 )
-READMITTED = "readmitted"
+READMITTED, READMISSION_30 = "readmitted", "readmission_30"
 _FIRST_DAY = pl.datetime(2000, 1, 1, time_unit="us")
 # Dispositions of patients who expired, and of hospices; none of these can be readmitted.
 _EXPIRED = ("11", "19", "20", "21")
@@ -126,7 +126,7 @@ def read(tables: Tables, names: dict[str, dict[str, str]]) -> Timelines:
             pl.col(column).replace_strict(names[column], default=None, return_dtype=pl.String).alias(f"{column}_name")
         )
     subjects = frame["subject_id"].unique().sort().to_numpy()
-    return Timelines(subjects, None, _events(tables, frame), {READMITTED: _labels(tables, frame)})
+    return Timelines(subjects, None, _events(tables, frame), _labels(tables, frame))
 
 
 def _ordered(tables: Tables, frame: "pl.DataFrame") -> "pl.DataFrame":
@@ -208,17 +208,16 @@ def _at_discharge(tables: Tables, frame: "pl.DataFrame") -> Iterator["pl.DataFra
         yield tables.event(frame, "CODED", code, time, seq_num=pl.lit(number))
 
 
-def _labels(tables: Tables, frame: "pl.DataFrame") -> "pl.DataFrame":
-    """Return a label at the discharge of each encounter after which the patient could be readmitted."""
+def _labels(tables: Tables, frame: "pl.DataFrame") -> dict[str, "pl.DataFrame"]:
+    """Return for both tasks a label at the discharge of each encounter after which the patient could be readmitted."""
     outcome = pl.col("readmitted")
     final = pl.col("discharge_disposition_id").is_in((*_EXPIRED, *_HOSPICE)).fill_null(False)
     kept = frame.filter(outcome.is_in(_OUTCOMES) & ~final)
     tables.count(
         "encounters that end in death or hospice have no label of readmission", frame.select(final).sum().item()
     )
-    return kept.select(
-        "subject_id",
-        prediction_time="discharged",
-        boolean_value=outcome == "<30",
-        categorical_value=outcome,
-    )
+    labels = kept.select("subject_id", "readmitted", prediction_time="discharged")
+    return {
+        READMISSION_30: labels.select("subject_id", "prediction_time", boolean_value=outcome == "<30"),
+        READMITTED: labels.select("subject_id", "prediction_time", categorical_value=outcome),
+    }

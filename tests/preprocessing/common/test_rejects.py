@@ -85,3 +85,14 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"rejects\.csv"):
         Rejects(tmp_path / "file" / "rejects.csv")
+
+
+def test_rejects_of_records_hold_no_rows(tmp_path):
+    with Rejects(tmp_path / "rejects.csv", with_rows=False) as rejects:
+        rejects.add("a.txt", 3, "wrong column count", "2 columns, not 5", "4711,x")
+        rejects.note("a.txt", 1, "byte order mark")
+    assert rows_of(tmp_path / "rejects.csv") == [
+        ["file", "line", "kind", "reason"],
+        ["a.txt", "3", "wrong column count", "2 columns, not 5"],
+        ["a.txt", "1", "byte order mark", "repaired"],
+    ]

@@ -144,3 +144,11 @@ def test_ids_among_few_texts_are_read_as_their_numbers(tmp_path):
     texts = pl.Series(["12", "7", "12"], dtype=pl.Enum(["7", "12"]))
     root = write(tmp_path, {"0": frame(subject_id=texts, time=[NOON] * 3, code=["A", "B", "C"])})
     assert MedsDataset.open(root).subjects().tolist() == [7, 12]
+
+
+def test_ids_between_whole_numbers_are_refused(tmp_path):
+    root = write(tmp_path, {"0": frame(subject_id=[1.0, 2.0], time=[NOON] * 2, code=["A", "B"])})
+    assert MedsDataset.open(root).subjects().tolist() == [1, 2]
+    frame(subject_id=[1.0, 2.5], time=[NOON] * 2, code=["A", "B"]).write_parquet(root / "data" / "0.parquet")
+    with pytest.raises(InputError, match="has the type Float64, which cannot become Int64"):
+        MedsDataset.open(root).subjects()

@@ -90,15 +90,18 @@ def test_what_is_unknown_is_not_an_event(frame):
 
 
 def test_labels_are_meds_and_leave_out_death_and_hospice(converted):
-    table = pq.read_table(converted.output / "labels" / "readmitted" / "labels.parquet")
-    standard.LabelSchema.validate(table)
-    assert [(row["subject_id"], str(row["prediction_time"])) for row in table.to_pylist()] == [
-        (7, "2000-01-01 23:59:59"),
-        (7, "2000-01-02 23:59:59"),
-    ]
-    assert table["boolean_value"].to_pylist() == [True, False]
-    assert table["categorical_value"].to_pylist() == ["<30", ">30"]
-    assert converted.about["labels"] == {"readmitted": 2}
+    for task, column, values in (
+        ("readmission_30", "boolean_value", [True, False]),
+        ("readmitted", "categorical_value", ["<30", ">30"]),
+    ):
+        table = pq.read_table(converted.output / "labels" / task / "labels.parquet")
+        standard.LabelSchema.validate(table)
+        assert [(row["subject_id"], str(row["prediction_time"])) for row in table.to_pylist()] == [
+            (7, "2000-01-01 23:59:59"),
+            (7, "2000-01-02 23:59:59"),
+        ]
+        assert table[column].to_pylist() == values
+    assert converted.about["labels"] == {"readmission_30": 2, "readmitted": 2}
 
 
 def test_metadata_says_that_time_is_order(converted):
@@ -123,7 +126,7 @@ def test_tasks_that_need_gaps_are_refused(converted, tmp_path):
     with pytest.raises(InputError, match="Readmission needs the time between visits, but the records give only their"):
         samples.task_labels(visits, "readmission")
     assert samples.task_labels(visits, samples.MORTALITY).value.tolist() == [False, True]
-    labels = samples.read_labels(converted.output / "labels" / "readmitted")
+    labels = samples.read_labels(converted.output / "labels" / "readmission_30")
     labeled = samples.make_samples(visits, labels, coded=True)
     assert labeled.labels.value.tolist() == [True, False]
     assert np.diff(labeled.offsets).tolist() == [1, 2]
@@ -193,6 +196,7 @@ def test_the_real_file_by_its_command(tmp_path):
     kept = [row for row in rows if row["discharge_disposition_id"] not in final]
     labels = pl.read_parquet(root / "labels" / "readmitted" / "labels.parquet")
     assert labels["categorical_value"].to_list() == [row["readmitted"] for row in kept]
+    labels = pl.read_parquet(root / "labels" / "readmission_30" / "labels.parquet")
     assert labels["boolean_value"].mean() == pytest.approx(np.mean([row["readmitted"] == "<30" for row in kept]))
     assert len(read_mapping(DATA / "IDs_mapping.csv")["discharge_disposition_id"]) == 27
     # Splits hold about 80, 10 and 10 of 100 patients.
