@@ -16,7 +16,8 @@ at the last second of its day. The days of a stay are the column `stay_days` of 
     ICD9CM/250.83                              diag_1 to diag_3 in seq_num; mostly categories of three characters
 
 The labels `labels/readmission_30` have `boolean_value` for a readmission within 30 days, and `labels/readmitted`
-`categorical_value` as the source writes it (`<30`, `>30`, `NO`), at the discharge of every encounter but those that end in death or hospice.
+`categorical_value` as the source writes it (`<30`, `>30`, `NO`), at the discharge of every encounter but those that end
+in death or hospice.
 """
 
 import csv
