@@ -29,11 +29,13 @@ class Block(NamedTuple):
         columns: name -> dictionary array (int32 -> string) of n rows.
         lines: int64 [n], line of the file that each row stands on; the header is line 1.
         size: bytes of the file that were read for the block.
+        rows: lines that were read for the block, without blank ones but with those that were set aside.
     """
 
     columns: dict[str, pa.DictionaryArray]
     lines: np.ndarray
     size: int
+    rows: int
 
 
 def read_blocks(
@@ -99,7 +101,7 @@ def _header(path: Path, line: bytes, columns: Sequence[str], fold_case: bool) ->
 def _block(
     path: Path, raw: bytes, line: int, header: list[str], columns: Sequence[str], rejects: Rejects, size: int
 ) -> Block:
-    raw, lines = _screen(path, raw, line, len(header), rejects)
+    raw, lines, rows = _screen(path, raw, line, len(header), rejects)
     slipped: list[int] = []
 
     def skip(row) -> str:
@@ -129,13 +131,14 @@ def _block(
     for name in columns:
         column = None if table is None else table[str(header.index(name))].combine_chunks()
         arrays[name] = pa.array([], pa.string()).dictionary_encode() if column is None else column
-    return Block(arrays, np.delete(lines, slipped), size)
+    return Block(arrays, np.delete(lines, slipped), size, rows)
 
 
-def _screen(path: Path, raw: bytes, line: int, width: int, rejects: Rejects) -> tuple[bytes, np.ndarray]:
-    """Return the lines of `raw`, of which the first is `line`, that have `width` columns, and their numbers."""
+def _screen(path: Path, raw: bytes, line: int, width: int, rejects: Rejects) -> tuple[bytes, np.ndarray, int]:
+    """Return the lines of `raw` that have `width` columns, their numbers from `line` on, and the number of all rows."""
     lines = line + np.arange(raw.count(b"\n"))
     raw, lines = _drop(path, raw, lines, _blank(raw), None, rejects)
+    rows = len(lines)
     if b"\0" in raw:
         nul = _counts(raw, np.frombuffer(raw, np.uint8) == 0) > 0
         raw, lines = _drop(path, raw, lines, nul, ("NUL byte", "the line holds a NUL byte"), rejects)
@@ -150,7 +153,7 @@ def _screen(path: Path, raw: bytes, line: int, width: int, rejects: Rejects) -> 
         separators &= np.cumsum(np.frombuffer(raw, np.uint8) == _QUOTE, dtype=np.uint8) % 2 == 0
     wrong = _counts(raw, separators) + 1 != width
     raw, lines = _drop(path, raw, lines, wrong, ("wrong column count", f"the header has {width} columns"), rejects)
-    return _as_utf8(path, raw, lines, rejects), lines
+    return _as_utf8(path, raw, lines, rejects), lines, rows
 
 
 def _as_utf8(path: Path, raw: bytes, lines: np.ndarray, rejects: Rejects) -> bytes:

@@ -17,19 +17,22 @@ from preprocessing.common.extras import load
 from preprocessing.common.rejects import Rejects
 from preprocessing.download.manifest import Manifest
 from preprocessing.linking.ndc_map import NdcMap
+from preprocessing.meds import contradictions
 from preprocessing.meds import metadata as meds_metadata
 from preprocessing.meds.layout import METADATA
 from preprocessing.meds.mimic_codes import MimicCodes
-from preprocessing.meds.mimic_events import EVENT, EVENTS, patients_of
-from preprocessing.meds.mimic_files import MimicFiles, known, reject_rows
-from preprocessing.meds.mimic_tables import LARGE, MimicTable, event_tables
+from preprocessing.meds.mimic_events import EVENT, LAB_TIMES, event_makers, with_births
+from preprocessing.meds.mimic_files import MimicFiles, known, reject_rows, size_and_time
+from preprocessing.meds.mimic_tables import MimicTable, event_tables
 from preprocessing.meds.shards import Shards
 
 pl = load("polars")
 
 CONVERSION, REJECTS, MALFORMED = "conversion.json", "rejects.csv", "malformed_codes.csv"
 # Number to increase when the same files give another result.
-_FORMAT = 1
+_FORMAT = 2
+# Kinds of entries in the list of rejects whose row is in the data set nevertheless.
+_KEPT = ("bad encoding", "no time of an event")
 # Patients per file: about a million events of MIMIC-IV.
 PER_SHARD = 2000
 # Codes whose description is the text of their events if no dictionary has one.
@@ -48,6 +51,9 @@ class MedsRequest:
         subjects_per_shard: number of patients per file.
         progress: whether to show progress bars.
         ndc_map: file of codes of other systems that stand for NDCs, see `NdcMap`, or None.
+        lab_time: time of laboratory values: `store`, when they were known, or `chart`, when the specimen was taken.
+        verify: whether to compare the files with the SHA256SUMS.txt that lies beside them.
+        strict: whether to refuse rejected rows, unresolved contradictions and files that are not as published.
     """
 
     input: Path
@@ -57,6 +63,9 @@ class MedsRequest:
     subjects_per_shard: int = PER_SHARD
     progress: bool = True
     ndc_map: Path | None = None
+    lab_time: str = "store"
+    verify: bool = True
+    strict: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,13 +88,17 @@ def convert(request: MedsRequest) -> Conversion:
     """Convert MIMIC to MEDS, unless the output was made of the same files; the output appears once it is complete.
 
     Raises:
-        InputError: the input is not MIMIC, lacks a table or a column, or the output cannot be written.
+        InputError: the input is not MIMIC, lacks a table or a column, the output cannot be written, or `strict` forbids
+            a fault of the records.
     """
     load("meds")  # Fails before any work.
     files = MimicFiles.find(request.input, request.version)
-    tables = _chosen(files, request.also)
+    tables = files.chosen(request.also)
+    if request.lab_time not in LAB_TIMES:
+        raise InputError(f"--lab_time={request.lab_time} is not known; give one of: {', '.join(LAB_TIMES)}.")
     options = {"also": sorted(request.also), "subjects_per_shard": request.subjects_per_shard}
-    inputs = _inputs(files, tables)
+    options |= {"lab_time": request.lab_time, "verify": request.verify}
+    inputs = {files.relative(path): size_and_time(path) for path in files.read_with(tables)}
     ndc_map = None
     if request.ndc_map is not None:
         ndc_map = NdcMap(request.ndc_map)
@@ -93,6 +106,8 @@ def convert(request: MedsRequest) -> Conversion:
     stamp = {"format": _FORMAT, "version": files.version, "options": options, "inputs": inputs}
     check_output(request.output, files.root)
     if (about := finished(request.output)) is not None and {name: about.get(name) for name in stamp} == stamp:
+        if request.strict:
+            contradictions.refuse_faults(about)
         return Conversion(request.output, True, about)
     with writing(request.output), whole_folder(request.output) as folder:
         metadata = folder / METADATA
@@ -101,6 +116,9 @@ def convert(request: MedsRequest) -> Conversion:
         scratch.mkdir()
         with Rejects(metadata / REJECTS, root=files.root, with_rows=False) as rejects:
             about = stamp | _Conversion(request, files, rejects, folder, scratch, ndc_map).run(tables)
+            about["checksums"] = files.verify(files.read_with(tables), request.progress) if request.verify else None
+            if request.strict:
+                contradictions.refuse_faults(about)
         scratch.rmdir()
         about["outputs"] = {
             path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(folder.rglob("*.parquet"))
@@ -128,17 +146,24 @@ class _Conversion:
         self.folder = folder
         self.scratch = scratch
         self.codes = MimicCodes()
+        self.found = contradictions.Contradictions()
+        self.makers = event_makers(files.version, request.lab_time)
+        # Of each table: all rows, those with events, those that need none, events, and doses without a number.
         self.rows: collections.Counter[str] = collections.Counter()
+        self.bearing: collections.Counter[str] = collections.Counter()
+        self.absorbed: collections.Counter[str] = collections.Counter()
         self.events: collections.Counter[str] = collections.Counter()
+        self.doses: collections.Counter[str] = collections.Counter()
         self.stays = pl.DataFrame()
+        self.people = pl.DataFrame()
 
     def run(self, tables: Sequence[MimicTable]) -> dict:
         """Write data and metadata, and return the numbers for `conversion.json`."""
         meds = load("meds")
         admissions, patients, *others = tables
-        stays = self._read_stays(admissions)
-        people, shifted = self._read_patients(patients, stays)
-        subjects = np.sort(people["subject_id"].to_numpy())
+        stays, lost = self._read_stays(admissions, others)
+        people, shifted = self._read_patients(patients, stays, lost)
+        subjects = people["subject_id"].to_numpy()
         per_shard = self.request.subjects_per_shard
         with Shards(self.folder, self.scratch, subjects, per_shard, EVENT) as shards:
             self._add(shards, patients, people)
@@ -163,9 +188,8 @@ class _Conversion:
         return self._summary(tables, len(subjects), shifted, tally.rows)
 
     def _read(self, table: MimicTable):
-        for frame in self.files.read(table.name, table.columns, table.optional, self.rejects, self.request.progress):
-            self.rows[table.name] += len(frame)
-            yield frame
+        source = (table.name, table.columns, table.optional)
+        yield from self.files.read(*source, self.rejects, self.request.progress, self.rows)
 
     def _read_all(self, table: MimicTable) -> "pl.DataFrame":
         """Return all rows of a small table.
@@ -178,32 +202,55 @@ class _Conversion:
             raise InputError(f"{self.files.path(table.name)} has no rows; fetch it again.")
         return pl.concat(frames)
 
-    def _read_stays(self, table: MimicTable) -> "pl.DataFrame":
-        """Read the table of admissions, each stay once, and keep the times of all stays."""
+    def _read_stays(self, table: MimicTable, others: Sequence[MimicTable]) -> tuple["pl.DataFrame", "pl.DataFrame"]:
+        """Read the table of admissions, each stay once with its end, and the rows without a stay; keep all times."""
         frame = self._read_all(table)
         path = self.files.path(table.name)
-        frame, _ = reject_rows(
-            path, frame, frame["hadm_id"].is_null(), "no hadm_id", "the row names no stay", self.rejects
-        )
+        nameless = frame["hadm_id"].is_null()
+        lost = frame.filter(nameless)
+        frame, _ = reject_rows(path, frame, nameless, "no hadm_id", "the row names no stay", self.rejects)
         frame, _ = reject_rows(
             path, frame, ~frame["hadm_id"].is_first_distinct(), "repeated", "a stay twice", self.rejects
         )
-        discharged = pl.coalesce("dischtime", "deathtime", "admittime")
+        last_events = self._last_events(contradictions.without_end(frame), others)
+        frame = contradictions.end_stays(frame, last_events, self.found)
         self.stays = frame.select(
             "hadm_id",
             pl.col("subject_id").alias("subject_of_stay"),
             pl.col("admittime").alias("admitted"),
-            discharged=discharged,
+            "discharged",
         )
-        return frame
+        return frame, lost
 
-    def _read_patients(self, table: MimicTable, stays: "pl.DataFrame") -> tuple["pl.DataFrame", int]:
+    def _last_events(self, stays: "pl.DataFrame", tables: Sequence[MimicTable]) -> "pl.DataFrame":
+        """Return `hadm_id` and `last`, the time of the last event, of stays, for which all tables are read again."""
+        stays = stays.select("subject_id", "hadm_id")
+        times = [pl.DataFrame(schema={"hadm_id": pl.Int64, "last": pl.Datetime("us")})]
+        nothing = pl.lit(None, pl.Datetime("us"))
+        for table in tables if len(stays) else ():
+            if "hadm_id" not in table.columns:
+                continue
+            source = (table.name, table.columns, table.optional)
+            for frame in self.files.read(*source, Rejects(None), self.request.progress):
+                frame = frame.join(stays, on=["subject_id", "hadm_id"], how="semi", maintain_order="left")
+                frame = frame.with_columns(admitted=nothing, discharged=nothing)
+                events = pl.concat(self.makers[table.name](frame, MimicCodes()))
+                times.append(events.select("hadm_id", last="time").drop_nulls())
+        return pl.concat(times).group_by("hadm_id").agg(pl.col("last").max())
+
+    def _read_patients(
+        self, table: MimicTable, stays: "pl.DataFrame", lost: "pl.DataFrame"
+    ) -> tuple["pl.DataFrame", int]:
+        """Read the table of patients with the times of birth and death; keep those of death, sorted by patient."""
         frame = self._read_all(table)
         repeated = ~frame["subject_id"].is_first_distinct()
         path = self.files.path(table.name)
         frame, _ = reject_rows(path, frame, repeated, "repeated", "a patient twice", self.rejects)
-        ends = stays.select("subject_id", admitted="admittime", died_there="deathtime")
-        return patients_of(self.files.version, frame, ends)
+        frame = contradictions.with_deaths(frame, stays, lost, self.found)
+        frame, shifted = with_births(self.files.version, frame)
+        contradictions.count_patients(frame, self.found)
+        self.people = frame.select("subject_id", "died").sort("subject_id")
+        return frame, shifted
 
     def _of_patients(self, table: MimicTable, frame: "pl.DataFrame", subjects: np.ndarray) -> "pl.DataFrame":
         unknown = ~known(frame["subject_id"], subjects)
@@ -217,7 +264,7 @@ class _Conversion:
         path = self.files.path(table.name)
         frame = frame.join(self.stays, on="hadm_id", how="left", maintain_order="left")
         if table.of_stay:
-            lost = frame["discharged"].is_null()
+            lost = frame["subject_of_stay"].is_null()
             frame, _ = reject_rows(
                 path, frame, lost, "no such stay", "its hadm_id is not in the table of admissions", self.rejects
             )
@@ -228,27 +275,44 @@ class _Conversion:
         return frame
 
     def _add(self, shards: Shards, table: MimicTable, frame: "pl.DataFrame") -> None:
-        events = pl.concat(EVENTS[self.files.version][table.name](frame, self.codes))
-        path = self.files.path(table.name)
-        first = frame["line"].min() or 0
-        has_event = np.zeros((frame["line"].max() or 0) - first + 1, bool)
-        has_event[events["line"].to_numpy() - first] = True
-        without_event = pl.Series(~has_event[frame["line"].to_numpy() - first], dtype=pl.Boolean)
-        reject_rows(path, frame, without_event, "no code", "the row has no code", self.rejects)
+        name, path = table.name, self.files.path(table.name)
+        events = pl.concat(self.makers[name](frame, self.codes))
         timeless = events["time"].is_null() & ~events["code"].str.starts_with("GENDER//")
-        events, _ = reject_rows(path, events, timeless, "no time", "the row has no time", self.rejects)
-        self.events[table.name] += len(events)
-        shards.add(events)
+        kept = events.filter(~timeless)
+        coded = _has_line(frame["line"], events["line"])
+        bearing = _has_line(frame["line"], kept["line"])
+        if name == "patients":  # A patient without a known sex, birth or death has the events of other tables.
+            self.absorbed[name] += int((~coded).sum())
+        else:
+            reject_rows(path, frame, ~coded, "no code", "the row has no code", self.rejects)
+        reject_rows(path, frame, coded & ~bearing, "no time", "the row has no time", self.rejects)
+        partly = timeless & _has_line(events["line"], kept["line"])
+        reject_rows(path, events, partly, "no time of an event", "one event of the row has no time", self.rejects)
+        self.bearing[name] += int(bearing.sum())
+        self.events[name] += len(kept)
+        if "dose_val_rx" in frame.columns:
+            self.doses["given"] += frame["dose_val_rx"].count()
+            self.doses["not_read"] += frame["dose_val_rx"].count() - events["numeric_value"].count()
+        self._count_contradictions(name, frame, kept)
+        shards.add(kept)
+
+    def _count_contradictions(self, name: str, frame: "pl.DataFrame", events: "pl.DataFrame") -> None:
+        row = self.people["subject_id"].search_sorted(events["subject_id"])
+        contradictions.count_events(name, frame, events, self.people["died"].gather(row).to_numpy(), self.found)
 
     def _summary(self, tables: Sequence[MimicTable], patients: int, shifted: int, outputs: dict[str, int]) -> dict:
         rejected = collections.Counter()
-        for (file, _), count in self.rejects.counts.items():
-            rejected[file] += count
-        listed = {}
+        for (file, kind), count in self.rejects.counts.items():
+            rejected[file] += 0 if kind in _KEPT else count
+        listed, columns_absent = {}, {}
         for table in tables:
-            name = self.files.path(table.name).relative_to(self.files.root).as_posix()
-            counts = {"rows": self.rows[table.name], "events": self.events[table.name], "rejected": rejected[name]}
-            listed[table.name] = {"file": name, **counts}
+            name, path = table.name, self.files.relative(self.files.path(table.name))
+            counts = {"rows": self.rows[name], "with_events": self.bearing[name], "rejected": rejected[path]}
+            counts["absorbed"] = self.absorbed[name]
+            counts["unaccounted"] = 2 * counts["rows"] - sum(counts.values())
+            listed[name] = {"file": path, **counts, "events": self.events[name]}
+            if missing := self.files.absent(table):
+                columns_absent[path] = missing
         absent = [table.name for table in event_tables(self.files.version) if table not in tables]
         malformed = collections.Counter()
         for (system, _, _), count in self.codes.malformed.items():
@@ -259,6 +323,10 @@ class _Conversion:
             "births_moved_from_300_years_ago": shifted,
             "tables": listed,
             "tables_not_read": absent,
+            "columns_not_found": columns_absent,
+            "files_not_known": self.files.unknown(self.request.output),
+            "doses": dict(self.doses),
+            "contradictions": self.found.summary(),
             "events_with_malformed_codes": dict(sorted(malformed.items())),
             "rejected": sum(self.rejects.counts.values()),
         }
@@ -267,39 +335,18 @@ class _Conversion:
 _CORE = ("subject_id", "time", "code", "numeric_value", "text_value")
 
 
+def _has_line(lines: "pl.Series", among: "pl.Series") -> "pl.Series":
+    """Return the mask of the numbers `lines` that are in `among`, of the same block, bool [len(lines)]."""
+    if not len(lines):
+        return pl.Series([], dtype=pl.Boolean)
+    first = lines.min()
+    there = np.zeros(lines.max() - first + 1, bool)
+    there[among.to_numpy() - first] = True
+    return pl.Series(there[lines.to_numpy() - first], dtype=pl.Boolean)
+
+
 def _is_described_by_text(code: str) -> bool:
     return code.startswith(_DESCRIBED_BY_TEXT)
-
-
-def _chosen(files: MimicFiles, also: Sequence[str]) -> list[MimicTable]:
-    """Return the tables to read, among those that exist.
-
-    Raises:
-        InputError: a table that is needed or asked for does not exist.
-    """
-    names = [table.name for table in event_tables(files.version) if table.scope is LARGE]
-    unknown = [name for name in also if name not in names]
-    if unknown:
-        raise InputError(f"--also={unknown[0]} is not known; for {files.version} give one of: {', '.join(names)}.")
-    chosen = []
-    for table in event_tables(files.version):
-        if table.needed or table.name in also:
-            files.path(table.name)
-        if table.name in files.paths and (table.scope is not LARGE or table.name in also):
-            chosen.append(table)
-    return chosen
-
-
-def _inputs(files: MimicFiles, tables: Sequence[MimicTable]) -> dict[str, list[int]]:
-    """Return the size (bytes) and modification time (ns) of every file that is read, by name."""
-    read = {files.paths[table.name] for table in tables}
-    read |= {path for name, path in files.paths.items() if name.startswith("d_")}
-    return {path.relative_to(files.root).as_posix(): size_and_time(path) for path in sorted(read)}
-
-
-def size_and_time(path: Path) -> list[int]:
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns]
 
 
 def release_of(root: Path) -> str | None:
@@ -339,17 +386,21 @@ def finished(output: Path) -> dict | None:
 
 
 def show(conversion: Conversion, console: Console) -> None:
-    """Print the numbers of rows read, events written and rows rejected."""
+    """Print the rows of each table and what became of them, the contradictions, and what is missing."""
     about = conversion.about
     listing = Table(title=f"{conversion.output}", title_justify="left", title_style="bold")
     listing.add_column("table")
-    for header in ("rows", "events", "rejected"):
+    columns = {"rows": "rows", "with events": "with_events", "rejected": "rejected", "absorbed": "absorbed"}
+    columns["events"] = "events"
+    for header in columns:
         listing.add_column(header, justify="right")
     for name, counts in about["tables"].items():
-        listing.add_row(name, *(f"{counts[header]:,}" for header in ("rows", "events", "rejected")))
+        listing.add_row(name, *(f"{counts[column]:,}" for column in columns.values()))
     console.print(listing)
-    if about["tables_not_read"]:
-        console.print(f"Tables not found or not asked for: {', '.join(about['tables_not_read'])}.", highlight=False)
+    if about["contradictions"]:
+        console.print(contradictions.listing(about["contradictions"]))
+    for line in (*contradictions.remarks(about), *contradictions.faults(about)):
+        console.print(line, highlight=False, soft_wrap=True)
     if about["events_with_malformed_codes"]:
         counts = ", ".join(f"{name} {count:,}" for name, count in about["events_with_malformed_codes"].items())
         console.print(

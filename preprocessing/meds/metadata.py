@@ -102,15 +102,23 @@ def write_codes(
 
 
 def _parents(code: str, ndc_map: NdcMap | None) -> list[str] | None:
-    """Return the code above an ICD code, one character shorter; what stands for an NDC, and its product; else None."""
+    """Return the category above an ICD code; what stands for an NDC, and its product; None for other codes.
+
+    A prefix that ends in the placeholder X is no category: ICD-10-CM/T81.4XXA is below T81.4. The categories of
+    ICD-10-PCS are its tables, of three characters.
+    """
     system, slash, bare = code.partition("/")
-    if slash and system in codes.ICD_SYSTEMS and codes.is_wellformed(system, bare):
-        compact = codes.compact_code(bare)
-        if len(compact) > (codes.stem_length(system, compact) or len(compact)):
-            return [f"{system}/{codes.display_code(system, compact[:-1])}"]
-    if system == codes.NDC and len(bare) == 11:
-        return [*(ndc_map.codes_of(bare) if ndc_map else ()), f"{system}/{bare[:9]}"]
-    return None
+    if not slash or not codes.is_wellformed(system, bare):
+        return None
+    above = list(codes.ancestors(system, bare))
+    if system == codes.ICD10PCS:
+        above = above[-1:]
+    elif system == codes.ICD10CM:
+        above = [category for category in above if not category.endswith("X")]
+    if not above:
+        return None
+    others = ndc_map.codes_of(bare) if ndc_map and system == codes.NDC else ()
+    return [*others, f"{system}/{above[0]}"]
 
 
 def write_splits(folder: Path, subjects: np.ndarray, split: np.ndarray) -> None:

@@ -5,15 +5,17 @@ Codes of a code system become `SYSTEM/code`: `ICD9CM/250.00`, `ICD10PCS/0016070`
 
     GENDER//F                                without time            MEDS_BIRTH, MEDS_DEATH
     HOSPITAL_ADMISSION//<type>//<location>   insurance, language, marital_status and race in columns
-    HOSPITAL_DISCHARGE//<location>           hospital_expire_flag in a column
+    HOSPITAL_DISCHARGE//<location>           at the end of the stay; hospital_expire_flag in a column
     ED_REGISTRATION, ED_OUT                  TRANSFER_TO//<event>//<unit>
     ICU_ADMISSION//<unit>                    ICU_DISCHARGE//<unit>, icustay_id in a column
     DRG//<type>//<code>//<description>       LAB//<itemid>//<unit>, CHART//<itemid>//<unit>
-    MEDICATION//START//<drug>                a drug without an NDC; others have the name as text_value
+    MEDICATION//START//<drug>                a drug without an NDC; others have the name as text_value; dose, unit,
+                                             stoptime, route and drug_type in columns
 
-Diagnoses, DRGs and the procedures of MIMIC-III have no time and get that of the discharge, when they were coded. An
-event with only a date gets the last second of that day, or the time of the discharge on that day, so that no event is
-earlier than it was known. Laboratory values have the time at which the specimen was taken.
+Diagnoses, DRGs and the procedures of MIMIC-III have no time and get that of the end of the stay, when they were coded;
+`contradictions` decides when a stay ends. An event with only a date gets the last second of that day, or the end of the
+stay on that day. All other events keep the time of their row, so that no event is earlier than it was known. Laboratory
+values have the time at which the result was stored, if it is known, or on demand that of the specimen.
 """
 
 from collections.abc import Callable
@@ -22,7 +24,7 @@ from typing import TypeAlias
 from preprocessing.common.extras import load
 from preprocessing.meds.layout import BIRTH, COLUMNS, DEATH
 from preprocessing.meds.mimic_codes import MimicCodes
-from preprocessing.meds.mimic_tables import MIMIC3, MIMIC4
+from preprocessing.meds.mimic_tables import END_OF_DAY, MIMIC3, MIMIC4
 
 pl = load("polars")
 
@@ -39,17 +41,26 @@ EVENT = {
     "hospital_expire_flag": pl.Int64,
     "drg_severity": pl.Int64,
     "drg_mortality": pl.Int64,
+    "stoptime": pl.Datetime("us"),
+    "route": pl.String,
+    "drug_type": pl.String,
+    "anchor_year_group": pl.String,
 }
-# Order of simultaneous events.
+# Order of simultaneous events. A death in hospital precedes the discharge, and what was coded after the stay.
 _ORDER = (
     *("GENDER", "BIRTH", "ED_REGISTRATION", "HOSPITAL_ADMISSION", "TRANSFER", "ICU_ADMISSION", "ED_OUT"),
     *("MEASUREMENT", "DRUG", "PROCEDURE", "SERVICE"),
-    *("ICU_DISCHARGE", "HOSPITAL_DISCHARGE", "DIAGNOSIS", "DRG", "DEATH"),
+    *("ICU_DISCHARGE", "DEATH", "HOSPITAL_DISCHARGE", "DIAGNOSIS", "DRG"),
 )
 RANK = {name: position for position, name in enumerate(_ORDER)}
 # MIMIC-III dates the birth of patients older than 89 exactly 300 years before their first admission; MIMIC-IV gives
 # them an age of 91, about their mean.
 _OLDEST, _SHIFTED, _AGE_OF_OLDEST = 150, 300, 91
+# A dose is a number, with or without commas between thousands, or a range of two of them.
+_AMOUNT = r"([0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]*)?|[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
+_DOSE = rf"^\s*{_AMOUNT}(?:\s*(?:-|to)\s*{_AMOUNT})?\s*$"
+# Time of a laboratory value by `--lab_time`: when it was stored and so known, or when the specimen was taken.
+LAB_TIMES = {"store": pl.max_horizontal("charttime", "storetime"), "chart": pl.coalesce("charttime", "storetime")}
 Frame: TypeAlias = "pl.DataFrame"
 Events: TypeAlias = Callable[["pl.DataFrame", MimicCodes], list["pl.DataFrame"]]
 
@@ -82,36 +93,44 @@ def _where(present: str, code: "pl.Expr") -> "pl.Expr":
 
 
 def _within_stay(column: str) -> "pl.Expr":
-    """Return the time of a column, or the discharge if that is earlier on the same day."""
+    """Return the time of a column of dates; of a date without time, the end of the stay if it is on that day.
+
+    Exact times, which some copies have in such a column, are returned unchanged.
+    """
     time, discharged = pl.col(column), pl.col("discharged")
-    return pl.when((time.dt.date() == discharged.dt.date()) & (time > discharged)).then(discharged).otherwise(time)
+    is_bare = time.dt.time() == END_OF_DAY
+    return pl.when(is_bare & (time.dt.date() == discharged.dt.date())).then(discharged).otherwise(time)
+
+
+def dose(column: str) -> "pl.Expr":
+    """Return the number in a column of doses: `1,325.5` -> 1325.5, the mean of a range: `0.5-1` -> 0.75, else null."""
+    low, high = (
+        pl.col(column).str.extract(_DOSE, group).str.replace_all(",", "").cast(pl.Float64, strict=False)
+        for group in (1, 2)
+    )
+    return (low + pl.coalesce(high, low)) / 2
 
 
 def patients(frame: Frame, _: MimicCodes) -> list[Frame]:
     """Make the events of rows with `born` and `died`: sex, birth and death; see `patients_of`."""
+    group = {"anchor_year_group": pl.col("anchor_year_group")} if "anchor_year_group" in frame.columns else {}
     return [
         event(frame, "GENDER", _where("gender", _named("GENDER", "gender")), pl.lit(None)),
-        event(frame, "BIRTH", _where("born", pl.lit(BIRTH)), pl.col("born")),
+        event(frame, "BIRTH", _where("born", pl.lit(BIRTH)), pl.col("born"), **group),
         event(frame, "DEATH", _where("died", pl.lit(DEATH)), pl.col("died")),
     ]
 
 
-def patients_of(version: str, frame: Frame, stays: Frame) -> tuple[Frame, int]:
-    """Add the times of birth and death to the rows of patients.
-
-    A death in hospital has the time of the stay, any other the last second of its day. MIMIC-IV gives birth by year.
+def with_births(version: str, frame: Frame) -> tuple[Frame, int]:
+    """Add the times of birth to the rows of patients; MIMIC-IV gives birth by year.
 
     Args:
         version: `mimic3` or `mimic4`.
-        frame: rows of the table of patients.
-        stays: `subject_id`, `admitted`, `died_there` of every stay.
+        frame: rows of the table of patients, with `admitted`, the first admission, and `died`.
 
     Returns:
-        The rows with `born` and `died`, and the number of patients whose birth was 300 years before admission.
+        The rows with `born`, and the number of patients whose birth was 300 years before admission.
     """
-    ends = stays.group_by("subject_id").agg(pl.col("admitted").min(), pl.col("died_there").min())
-    frame = frame.join(ends, on="subject_id", how="left", maintain_order="left")
-    frame = frame.with_columns(died=pl.coalesce("died_there", "dod"))
     if version == MIMIC4:
         year = pl.col("anchor_year") - pl.col("anchor_age")
         return frame.with_columns(born=pl.datetime(year, 1, 1, time_unit="us")), 0
@@ -129,18 +148,20 @@ def admissions(frame: Frame, _: MimicCodes) -> list[Frame]:
     about = {name: pl.col(name) for name in ("insurance", "language", "marital_status")}
     about["race"] = pl.coalesce("race", "ethnicity")
     arrival = _named("HOSPITAL_ADMISSION", "admission_type", "admission_location")
-    leaving = _where("dischtime", _named("HOSPITAL_DISCHARGE", "discharge_location"))
+    # Only an end that is recorded is a discharge, even if its time is not usable; others are estimates.
+    recorded = pl.any_horizontal(pl.col("dischtime", "deathtime").is_not_null(), pl.col("hospital_expire_flag") == 1)
+    leaving = pl.when(recorded).then(_named("HOSPITAL_DISCHARGE", "discharge_location"))
     flag = {"hospital_expire_flag": pl.col("hospital_expire_flag")}
     return [
         event(frame, "ED_REGISTRATION", _where("edregtime", pl.lit("ED_REGISTRATION")), pl.col("edregtime")),
         event(frame, "HOSPITAL_ADMISSION", arrival, pl.col("admittime"), **about),
         event(frame, "ED_OUT", _where("edouttime", pl.lit("ED_OUT")), pl.col("edouttime")),
-        event(frame, "HOSPITAL_DISCHARGE", leaving, pl.col("dischtime"), **flag),
+        event(frame, "HOSPITAL_DISCHARGE", leaving, pl.col("discharged"), **flag),
     ]
 
 
 def icd(role: str, time: str | None) -> Events:
-    """Return a function that makes events of coded diagnoses or procedures, at the discharge or the column `time`."""
+    """Return a function that makes events of coded diagnoses or procedures, at the dates `time` or the stay's end."""
 
     def events(frame: Frame, codes: MimicCodes) -> list[Frame]:
         column = "icd_code" if "icd_code" in frame.columns else "icd9_code"
@@ -154,15 +175,21 @@ def icd(role: str, time: str | None) -> Events:
     return events
 
 
-def drugs(started: str, stopped: str) -> Events:
-    """Return a function that makes events of prescriptions at their start; both columns of times may be null."""
+def drugs(started: str, stopped: str, *, dates: bool) -> Events:
+    """Return a function that makes events of prescriptions at their start, else at their end or the stay's.
+
+    Args:
+        started: column of the start, which may be null.
+        stopped: column of the end, which may be null.
+        dates: whether these columns are dates without time.
+    """
 
     def events(frame: Frame, codes: MimicCodes) -> list[Frame]:
         code = codes.drug(frame["ndc"], frame["drug"])
-        when = pl.coalesce(_within_stay(started), _within_stay(stopped), "discharged")
-        dose = pl.col("dose_val_rx").str.replace_all(",", "").cast(pl.Float32, strict=False)
-        values = {"text_value": pl.col("drug"), "numeric_value": dose, "unit": pl.col("dose_unit_rx")}
-        return [event(frame, "DRUG", code, when, **values)]
+        start, stop = (_within_stay(name) if dates else pl.col(name) for name in (started, stopped))
+        values = {"text_value": pl.col("drug"), "numeric_value": dose("dose_val_rx"), "unit": pl.col("dose_unit_rx")}
+        order = {"stoptime": stop, "route": pl.col("route"), "drug_type": pl.col("drug_type")}
+        return [event(frame, "DRUG", code, pl.coalesce(start, stop, "discharged"), **values, **order)]
 
     return events
 
@@ -207,20 +234,20 @@ def drg(frame: Frame, _: MimicCodes) -> list[Frame]:
     return [event(frame, "DRG", code, pl.col("discharged"), **levels)]
 
 
-def measurements(kind: str, stay: str | None = None) -> Events:
+def measurements(kind: str, stay: str | None = None, *, time: "pl.Expr" = LAB_TIMES["chart"]) -> Events:
     """Return a function that makes events of values with a unit.
 
     Args:
         kind: `LAB` or `CHART`.
         stay: column that numbers the ICU stay, or None.
+        time: time of each value, one of `LAB_TIMES`.
     """
 
     def events(frame: Frame, _: MimicCodes) -> list[Frame]:
         number = {"icustay_id": pl.col(stay)} if stay else {}
-        when = pl.coalesce("charttime", "storetime")
         code = _named(kind, "itemid", "valueuom")
         value = {"numeric_value": pl.col("valuenum"), "text_value": pl.col("value"), "unit": pl.col("valueuom")}
-        return [event(frame, "MEASUREMENT", code, when, **value, **number)]
+        return [event(frame, "MEASUREMENT", code, time, **value, **number)]
 
     return events
 
@@ -239,18 +266,17 @@ def emar(frame: Frame, _: MimicCodes) -> list[Frame]:
 
 # Version -> table -> the function that makes events of a block of its rows; to each row belong `admitted` and
 # `discharged` of its stay.
-EVENTS: dict[str, dict[str, Events]] = {
+_EVENTS: dict[str, dict[str, Events]] = {
     MIMIC3: {
         "admissions": admissions,
         "patients": patients,
         "diagnoses_icd": icd("DIAGNOSIS", None),
         "procedures_icd": icd("PROCEDURE", None),
-        "prescriptions": drugs("startdate", "enddate"),
+        "prescriptions": drugs("startdate", "enddate", dates=True),
         "icustays": icu("icustay_id"),
         "transfers": transfers("curr_careunit"),
         "drgcodes": drg,
         "cptevents": services("cpt_cd", "description"),
-        "labevents": measurements("LAB"),
         "chartevents": measurements("CHART", "icustay_id"),
     },
     MIMIC4: {
@@ -258,14 +284,23 @@ EVENTS: dict[str, dict[str, Events]] = {
         "patients": patients,
         "diagnoses_icd": icd("DIAGNOSIS", None),
         "procedures_icd": icd("PROCEDURE", "chartdate"),
-        "prescriptions": drugs("starttime", "stoptime"),
+        "prescriptions": drugs("starttime", "stoptime", dates=False),
         "icustays": icu("stay_id"),
         "transfers": transfers("careunit"),
         "drgcodes": drg,
         "hcpcsevents": services("hcpcs_cd", "short_description"),
         "omr": omr,
-        "labevents": measurements("LAB"),
         "chartevents": measurements("CHART", "stay_id"),
         "emar": emar,
     },
 }
+
+
+def event_makers(version: str, lab_time: str) -> dict[str, Events]:
+    """Return for each table of a version the function that makes events of a block of its rows.
+
+    Args:
+        version: `mimic3` or `mimic4`.
+        lab_time: time of laboratory values, one of `LAB_TIMES`.
+    """
+    return {**_EVENTS[version], "labevents": measurements("LAB", time=LAB_TIMES[lab_time])}

@@ -6,10 +6,13 @@ needs no optional package. Sources of the columns: https://mimic.mit.edu/docs, h
 """
 
 import dataclasses
+import datetime
 import enum
 from collections.abc import Mapping
 
 MIMIC3, MIMIC4 = VERSIONS = ("mimic3", "mimic4")
+# Time of day of an event on a DATE.
+END_OF_DAY = datetime.time(23, 59, 59)
 
 
 class Kind(enum.Enum):
@@ -85,7 +88,7 @@ _ADMISSION = {
 }
 _VALUES = {"itemid": _TEXT, "charttime": _MOMENT, "value": _TEXT, "valuenum": _NUMBER, "valueuom": _TEXT}
 _DRG_LEVELS = {"description": _TEXT, "drg_severity": _ID, "drg_mortality": _ID}
-_DOSE = {"dose_val_rx": _TEXT, "dose_unit_rx": _TEXT}
+_ORDER = {name: _TEXT for name in ("dose_val_rx", "dose_unit_rx", "route", "drug_type")}
 _VERSION = {"icd_version": _TEXT}
 _ITEM = {"itemid": _TEXT, "label": _TEXT}
 _ABOUT_LAB = {"fluid": _TEXT, "category": _TEXT, "loinc_code": _TEXT}
@@ -108,7 +111,7 @@ TABLES: dict[str, tuple[MimicTable, ...]] = {
         MimicTable(
             "PRESCRIPTIONS",
             {**_STAY, "startdate": _DATE, "drug": _TEXT, "ndc": _TEXT},
-            {"enddate": _DATE, **_DOSE},
+            {"enddate": _DATE, **_ORDER},
             scope=ALWAYS,
         ),
         MimicTable(
@@ -150,6 +153,7 @@ TABLES: dict[str, tuple[MimicTable, ...]] = {
         MimicTable(
             "hosp/patients",
             {"subject_id": _ID, "gender": _TEXT, "anchor_age": _ID, "anchor_year": _ID, "dod": _DATE},
+            {"anchor_year_group": _TEXT},
             scope=ALWAYS,
             needed=True,
         ),
@@ -170,7 +174,7 @@ TABLES: dict[str, tuple[MimicTable, ...]] = {
         MimicTable(
             "hosp/prescriptions",
             {**_STAY, "starttime": _MOMENT, "drug": _TEXT, "ndc": _TEXT},
-            {"stoptime": _MOMENT, **_DOSE},
+            {"stoptime": _MOMENT, **_ORDER},
             scope=ALWAYS,
         ),
         MimicTable(

@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from preprocessing.meds.mimic_tables import TABLES, DownloadScope
@@ -268,7 +269,14 @@ ROWS = {"mimic3": _ROWS3, "mimic4": _ROWS4}
 
 
 def write(
-    folder: Path, version: str, *, capitals: bool = True, gzipped: bool = False, without: tuple = (), only: tuple = ()
+    folder: Path,
+    version: str,
+    *,
+    capitals: bool = True,
+    gzipped: bool = False,
+    without: tuple = (),
+    only: tuple = (),
+    rows: Mapping[str, Sequence[Mapping[str, object]]] | None = None,
 ) -> Path:
     """Write a complete copy to a folder and return the folder.
 
@@ -279,6 +287,7 @@ def write(
         gzipped: whether files are compressed.
         without: tables to leave out.
         only: the only tables to write; empty for all.
+        rows: rows of each table instead of `ROWS`.
     """
     for table, columns in COLUMNS[version].items():
         if table in without or (only and table not in only):
@@ -290,7 +299,7 @@ def write(
         with (gzip.open if gzipped else open)(path, "wt", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(header.split(","))
-            for row in ROWS[version].get(table, ()):
+            for row in (ROWS[version] if rows is None else rows).get(table, ()):
                 writer.writerow([row.get(column, "") for column in columns.lower().split(",")])
     return folder
 

@@ -23,10 +23,10 @@ from preprocessing.meds.convert import (
     check_output,
     finished,
     release_of,
-    size_and_time,
     writing,
 )
 from preprocessing.meds.layout import LABELS, METADATA
+from preprocessing.meds.mimic_files import size_and_time
 from preprocessing.meds.shards import Shards
 from preprocessing.meds.sources.tables import Source, Tables
 

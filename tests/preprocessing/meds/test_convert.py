@@ -61,7 +61,7 @@ def story(converted, version, subject):
 
 
 def test_the_story_of_a_patient_of_mimic3(converted):
-    """Leading zeros and dots; days put at their end, or at the discharge; a death in hospital; order at one time."""
+    """Leading zeros and dots; days put at their end, or that of the stay; a death in hospital; order at one time."""
     assert story(converted, "mimic3", 11) == [
         ("", "GENDER//F"),
         ("2100-02-03 00:00:00", "MEDS_BIRTH"),
@@ -84,11 +84,11 @@ def test_the_story_of_a_patient_of_mimic3(converted):
         ("2160-05-03 01:00:00", "CHART//211//BPM"),
         ("2160-05-08 23:00:00", "ICU_DISCHARGE//SICU"),
         ("2160-05-09 03:20:00", "MEDICATION//NDC//2143380"),
+        ("2160-05-09 03:20:00", "MEDS_DEATH"),
         ("2160-05-09 03:20:00", "HOSPITAL_DISCHARGE//DEAD/EXPIRED"),
         ("2160-05-09 03:20:00", "ICD9CM/E849.0"),
         ("2160-05-09 03:20:00", "ICD9CM/V30.01"),
         ("2160-05-09 03:20:00", "DRG//APR//1334//RESPIRATORY FAILURE"),
-        ("2160-05-09 03:20:00", "MEDS_DEATH"),
     ]
 
 
@@ -109,7 +109,7 @@ def test_the_story_of_a_patient_of_mimic4(converted):
         ("2150-03-03 11:00:00", "ICD10CM/S72.001A"),
         ("2150-03-03 11:00:00", "DIAGNOSIS//ICD//10//NOCODE??"),
     ]
-    assert ("2180-05-06 22:30:00", "LAB//50912//mg/dL") in story(converted, "mimic4", 10000021)
+    assert ("2180-05-06 23:30:00", "LAB//50912//mg/dL") in story(converted, "mimic4", 10000021)
 
 
 def test_a_patient_older_than_89_is_not_born_300_years_ago(converted):
@@ -134,7 +134,7 @@ def test_what_stands_beside_the_code(converted):
     assert row("ICD9CM/001.0")["seq_num"] == 2
     drug = {"text_value": "Aspirin", "numeric_value": 1325.5, "unit": "mg", "hadm_id": 101}
     assert drug.items() <= row("NDC/00002143380").items()
-    assert "numeric_value" not in row("MEDICATION//START//Insulin")  # 2-4 units
+    assert row("MEDICATION//START//Insulin")["numeric_value"] == 3  # 2-4 units
     lab = row("LAB//50912//mg/dL", 12)
     assert (lab["numeric_value"], lab["text_value"], "hadm_id" in lab) == (pytest.approx(1.3), "1.3", False)
     assert row("ICU_DISCHARGE//SICU")["icustay_id"] == 201
@@ -274,6 +274,10 @@ def test_a_row_that_cannot_be_used_is_listed_with_its_line(table, line, kind, co
         listed = [(row["file"], int(row["line"]), row["kind"]) for row in csv.DictReader(file)]
     assert (f"{table}.csv", number, kind) in listed
     assert done.about["rejected"] == len(listed) == 2  # The other is a diagnosis without a code.
+    counts = done.about["tables"][table.lower()]
+    assert counts["rows"] == number - 1
+    assert counts["rejected"] == number - 1 - counts["with_events"] == (2 if table == "DIAGNOSES_ICD" else 1)
+    assert all(counts["unaccounted"] == counts["absorbed"] == 0 for counts in done.about["tables"].values())
     kept = events_of(converted["mimic3"].output).filter(~pl.col("code").str.starts_with("CHART//"))
     assert events_of(done.output).equals(kept)
 
@@ -392,7 +396,9 @@ def test_the_real_demo_loses_nothing(tmp_path):
     def dotted(code, stem):
         return code if len(code) <= stem else f"{code[:stem]}.{code[stem:]}"
 
-    left = {row["hadm_id"]: row["dischtime"] for row in rows("ADMISSIONS")}
+    # One stay is dated to end a day before the death in it; times are texts of one form.
+    left = {row["hadm_id"]: max(row["dischtime"], row["deathtime"]) for row in rows("ADMISSIONS")}
+    assert sum(left[row["hadm_id"]] != row["dischtime"] for row in rows("ADMISSIONS")) == 1
     expected = [
         (
             row["hadm_id"],
@@ -416,7 +422,16 @@ def test_the_real_demo_loses_nothing(tmp_path):
     found = frame.filter(pl.col("code").str.contains("^(NDC/|MEDICATION//)"))["code"]
     assert sorted(found.to_list()) == sorted(drugs)
     flags = frame.filter(pl.col("code").str.starts_with("HOSPITAL_DISCHARGE"))["hospital_expire_flag"]
-    assert flags.sum() == sum(int(row["hospital_expire_flag"]) for row in rows("ADMISSIONS"))
+    assert flags.sum() == sum(int(row["hospital_expire_flag"]) for row in rows("ADMISSIONS")) == 40
+    deaths = dict(frame.filter(pl.col("code") == "MEDS_DEATH").select("subject_id", "time").iter_rows())
+    flagged = frame.filter(pl.col("hospital_expire_flag") == 1).select("subject_id", "time")
+    assert all(deaths[subject] <= time for subject, time in flagged.iter_rows())
+    counts = {entry["kind"]: entry["count"] for entry in done.about["contradictions"]}
+    assert {kind: count for kind, count in counts.items() if not kind.startswith("events ")} == {
+        "deathtime after dischtime, up to 24 hours": 1
+    }
+    for table, counts in done.about["tables"].items():
+        assert counts["rows"] == counts["with_events"] == len(rows(table.upper())), table
 
 
 def command(*arguments, code="from runpy import run_module; run_module('preprocessing.meds', run_name='__main__')"):
