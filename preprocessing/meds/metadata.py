@@ -95,13 +95,13 @@ def write_codes(
         description = described.get(code) or described.get(item) or _KNOWN.get(code) or texts.get(code)
         rows["code"].append(code)
         rows["description"].append(description)
-        rows["parent_codes"].append([loinc[item]] if item in loinc else _parents(code, ndc_map))
+        rows["parent_codes"].append([loinc[item]] if item in loinc else parents(code, ndc_map))
         rows["events"].append(events[code])
     kinds = (pa.string(), pa.string(), pa.list_(pa.string()), pa.int64())
     pq.write_table(pa.table(rows, schema=pa.schema(list(zip(rows, kinds, strict=True)))), folder / CODES)
 
 
-def _parents(code: str, ndc_map: NdcMap | None) -> list[str] | None:
+def parents(code: str, ndc_map: NdcMap | None) -> list[str] | None:
     """Return the category above an ICD code; what stands for an NDC, and its product; None for other codes.
 
     A prefix that ends in the placeholder X is no category: ICD-10-CM/T81.4XXA is below T81.4. The categories of

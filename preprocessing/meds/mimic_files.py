@@ -28,7 +28,7 @@ _ENDINGS = (".csv.gz", ".csv")
 _DEEPEST = 6
 _BLOCK_BYTES = 32 << 20
 # Beginnings of names of files that accompany the tables.
-_COMPANIONS = ("license", "readme", "changelog", "sha256sums", "index.html", "robots.txt", "manifest.json", ".")
+_COMPANIONS = ("license", "readme", "changelog", "sha256sums", "index.html", "robots.txt", "manifest.json")
 # MIMIC-III and the first versions of MIMIC-IV call race ethnicity; one of these columns is enough.
 _SAME = ("race", "ethnicity")
 
@@ -125,7 +125,7 @@ class MimicFiles:
         return path.relative_to(self.root).as_posix()
 
     def unknown(self, output: Path) -> list[str]:
-        """Return the names of the files below `root` that are no table of this version, nor in `output`, sorted."""
+        """Return the sorted names of the files below `root` that are neither tables of this version nor in `output`."""
         known = {self.paths[table.name] for table in TABLES[self.version] if table.name in self.paths}
         output = output.resolve()
         return sorted(
@@ -134,6 +134,7 @@ class MimicFiles:
             if path.is_file()
             and path not in known
             and not path.name.lower().startswith(_COMPANIONS)
+            and not any(part.startswith(".") for part in path.relative_to(self.root).parts)
             and not path.resolve().is_relative_to(output)
         )
 

@@ -156,7 +156,10 @@ _ROWS3 = {
 }
 _ROWS4 = {
     "hosp/patients": [
-        {"subject_id": 10000021, "gender": "F", "anchor_age": 52, "anchor_year": 2180, "dod": "2181-02-11"},
+        {
+            **{"subject_id": 10000021, "gender": "F", "anchor_age": 52, "anchor_year": 2180, "dod": "2181-02-11"},
+            "anchor_year_group": "2014 - 2016",
+        },
         {"subject_id": 10000022, "gender": "M", "anchor_age": 91, "anchor_year": 2150},
         {"subject_id": 10000023, "gender": "M", "anchor_age": 30, "anchor_year": 2150},
     ],
@@ -193,9 +196,12 @@ _ROWS4 = {
     "hosp/prescriptions": [
         {
             **{"subject_id": 10000021, "hadm_id": 20000101, "starttime": "2180-05-07 01:00:00", "drug": "Heparin"},
-            **{"ndc": "63323026201", "dose_val_rx": "5000", "dose_unit_rx": "UNIT"},
+            **{"ndc": "63323026201", "dose_val_rx": "5000", "dose_unit_rx": "UNIT", "route": "SC"},
+            **{"stoptime": "2180-05-07 20:00:00", "drug_type": "MAIN"},
         },
         {"subject_id": 10000022, "hadm_id": 20000102, "starttime": "2150-03-01 11:00:00", "drug": "NS", "ndc": ""},
+        # Ordered on the day of the discharge, after it.
+        {"subject_id": 10000022, "hadm_id": 20000102, "starttime": "2150-03-03 18:30:00", "drug": "NS", "ndc": "0"},
     ],
     "hosp/hcpcsevents": [
         {
