@@ -20,7 +20,7 @@ from preprocessing.download.fetch import RetryPolicy
 from preprocessing.download.http_session import FetchError
 from preprocessing.download.manifest import FILE_NAME, Manifest
 from preprocessing.meds.dataset import MedsDataset
-from preprocessing.meds.mimic_events import EVENTS
+from preprocessing.meds.mimic_events import event_makers
 from preprocessing.meds.mimic_tables import TABLES as DECLARED
 from preprocessing.meds.mimic_tables import DownloadScope, event_tables
 from tests.helpers import mimic_copies
@@ -367,7 +367,7 @@ def test_the_download_follows_the_declaration_of_tables():
     names = ("transfers", "drgcodes", "hcpcsevents", "omr", "labevents", "d_labitems", "d_hcpcs")
     assert for_records == [f"hosp/{name}" for name in names]
     for version in DECLARED:
-        assert {table.name for table in event_tables(version)} == set(EVENTS[version])
+        assert {table.name for table in event_tables(version)} == set(event_makers(version, "store"))
 
 
 def test_the_download_needs_no_package_of_an_extra():
