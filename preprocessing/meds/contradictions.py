@@ -20,6 +20,8 @@ from preprocessing.common.extras import load
 pl = load("polars")
 
 Frame: TypeAlias = "pl.DataFrame"
+# Tables of the patient's whereabouts, which tell how long a stay lasted.
+_WHEREABOUTS = ("transfers", "icustays")
 # Number of lines of the input that are listed for each kind of contradiction.
 LISTED = 20
 # Number of names that a sentence lists.
@@ -55,9 +57,12 @@ RULES: dict[str, Rule] = {
     ),
     "dischtime before admittime": Rule("The dischtime is not used to date the stay's end; see the next rules."),
     "no dischtime": Rule("The stay ends at the deathtime, if there is one; otherwise see the next two rules."),
-    "end of the stay from its last event": Rule("The stay has no usable discharge and ends with its last event."),
+    "end of the stay from its last event": Rule(
+        "The stay has no usable discharge and ends with its last event; beside a dischtime before the admission, only"
+        " transfers, intensive care and the emergency department count."
+    ),
     "end of the stay from its day of admission": Rule(
-        "The stay has no usable discharge and no event, and ends with the last second of its first day."
+        "The stay has no usable discharge and no such event, and ends with the last second of its first day."
     ),
     "no end of the stay": Rule("The stay has no time at all; its events without times are rejected.", resolved=False),
     "no admittime": Rule("The row gives no admission.", resolved=False),
@@ -122,13 +127,16 @@ def listing(summary: list[dict]) -> Table:
     return table
 
 
-def without_end(stays: Frame) -> Frame:
-    """Return the stays whose end neither dischtime nor deathtime tells, since both are null or before the admission.
+def needing(table: str, stays: Frame) -> Frame:
+    """Return the stays whose end the last event in a table may tell, since no usable dischtime or deathtime does.
+
+    Only if no dischtime is recorded at all, which official files do not know, the large tables are asked, too.
 
     Args:
+        table: name of the table.
         stays: rows of the table of admissions, with `admittime`, `dischtime` and `deathtime`.
     """
-    return stays.filter(_recorded_end().is_null())
+    return stays.filter(_recorded_end().is_null() & (pl.col("dischtime").is_null() | pl.lit(table in _WHEREABOUTS)))
 
 
 def _recorded_end() -> "pl.Expr":
@@ -142,7 +150,7 @@ def end_stays(stays: Frame, last_events: Frame, found: Contradictions) -> Frame:
 
     Args:
         stays: rows of the table of admissions, each stay once.
-        last_events: `hadm_id` and `last`, the time of the last event, of stays in `without_end` that have events.
+        last_events: `hadm_id` and `last`, the time of the last event, of stays that `needing` returns, where known.
         found: receives the counts.
 
     Returns:

@@ -212,7 +212,7 @@ class _Conversion:
         frame, _ = reject_rows(
             path, frame, ~frame["hadm_id"].is_first_distinct(), "repeated", "a stay twice", self.rejects
         )
-        last_events = self._last_events(contradictions.without_end(frame), others)
+        last_events = self._last_events(frame, others)
         frame = contradictions.end_stays(frame, last_events, self.found)
         self.stays = frame.select(
             "hadm_id",
@@ -223,16 +223,16 @@ class _Conversion:
         return frame, lost
 
     def _last_events(self, stays: "pl.DataFrame", tables: Sequence[MimicTable]) -> "pl.DataFrame":
-        """Return `hadm_id` and `last`, the time of the last event, of stays, for which all tables are read again."""
-        stays = stays.select("subject_id", "hadm_id")
+        """Return `hadm_id` and `last`, the time of the last event, of stays whose end only that tells."""
         times = [pl.DataFrame(schema={"hadm_id": pl.Int64, "last": pl.Datetime("us")})]
         nothing = pl.lit(None, pl.Datetime("us"))
-        for table in tables if len(stays) else ():
-            if "hadm_id" not in table.columns:
+        for table in tables:
+            wanted = contradictions.needing(table.name, stays).select("subject_id", "hadm_id")
+            if "hadm_id" not in table.columns or not len(wanted):
                 continue
             source = (table.name, table.columns, table.optional)
             for frame in self.files.read(*source, Rejects(None), self.request.progress):
-                frame = frame.join(stays, on=["subject_id", "hadm_id"], how="semi", maintain_order="left")
+                frame = frame.join(wanted, on=["subject_id", "hadm_id"], how="semi", maintain_order="left")
                 frame = frame.with_columns(admitted=nothing, discharged=nothing)
                 events = pl.concat(self.makers[table.name](frame, MimicCodes()))
                 times.append(events.select("hadm_id", last="time").drop_nulls())
