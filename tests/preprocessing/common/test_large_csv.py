@@ -30,6 +30,15 @@ def test_compressed_files_read_alike(path, block_bytes):
     assert [int(line) for block in blocks for line in block.lines] == list(range(2, 1002))
     assert sum(block.size for block in blocks) == path.stat().st_size
     assert rejects.counts == {(path.name, "wrong column count"): 1}
+    assert sum(block.rows for block in blocks) == len(LINES) - 1
+
+
+@pytest.mark.parametrize("block_bytes", [10, 1 << 20])
+def test_all_rows_are_counted_but_blank_lines(tmp_path, block_bytes):
+    (tmp_path / "t.csv").write_bytes(b'a,b\n1,2\n\n3,"\nx\0,4\n\r\n5\n6,7')
+    blocks = list(read_blocks(tmp_path / "t.csv", ["a"], Rejects(None), block_bytes))
+    assert [value for block in blocks for value in block.columns["a"].to_pylist()] == ["1", "6"]
+    assert sum(block.rows for block in blocks) == 5
 
 
 def test_case_matters_unless_it_is_folded(path):

@@ -9,7 +9,7 @@ import pytest
 
 from preprocessing.common.errors import InputError
 from preprocessing.meds import convert as converter
-from preprocessing.meds.contradictions import LISTED, RULES, Contradictions
+from preprocessing.meds.contradictions import LISTED, RULES, Contradictions, faults, refuse_faults
 from preprocessing.meds.dataset import MedsDataset
 from tests.helpers import mimic_copies
 
@@ -190,6 +190,30 @@ def test_every_row_is_accounted_for(by_hand):
         "cptevents": [1, 1, 0, 0, 0],
         "labevents": [4, 4, 0, 0, 0],
     }
+
+
+def test_patients_of_mimic4_without_an_anchor_have_no_birth(tmp_path):
+    source = mimic_copies.write(tmp_path / "in", "mimic4")
+    path = source / "hosp" / "patients.csv"
+    path.write_text(path.read_text().replace(",52,2180,", ",,2180,").replace(",M,30,", ",,30,"))
+    done = run(source, tmp_path / "out")
+    found = {entry["kind"]: entry["lines"] for entry in done.about["contradictions"]}
+    assert (found["no birth"], found["no gender"]) == ([2], [4])
+    births = events_of(done).filter(pl.col("code") == "MEDS_BIRTH")["subject_id"]
+    assert births.to_list() == [10000022, 10000023]
+    assert done.about["patients"] == 3
+
+
+def test_faults_are_worded_one_by_one():
+    tables = {"labevents": {"file": "LABEVENTS.csv", "unaccounted": 3}, "omr": {"file": "OMR.csv", "unaccounted": 0}}
+    about = {"tables": tables, "rejected": 0, "contradictions": [], "checksums": None}
+    assert faults(about) == ["LABEVENTS.csv has 3 rows that were not accounted for."]
+    with pytest.raises(
+        InputError, match=r"^LABEVENTS\.csv has 3 rows that were not accounted for, and --strict does not"
+    ):
+        refuse_faults(about)
+    about["checksums"] = {"list": "SHA256SUMS.txt", "differ": [f"{number}.csv" for number in range(10)]}
+    assert faults(about)[1].endswith(": 0.csv, 1.csv, 2.csv, 3.csv, 4.csv, 5.csv, 6.csv, 7.csv and 2 more.")
 
 
 def test_lines_of_a_kind_are_listed_up_to_a_number():
