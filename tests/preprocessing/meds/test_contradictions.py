@@ -53,7 +53,7 @@ HAND = {
             patient(13, gender=""),
         ),
         *(patient(14, dob=""), patient(15, "03"), patient(16, "04"), patient(17), patient(18), patient(19, "06")),
-        *(patient(20, "05", dob="2150-01-20 00:00:00"), patient(21, gender="", dob="")),
+        *(patient(20, "05", dob="2150-01-20 00:00:00"), patient(21, gender="", dob=""), patient(22)),
     ],
     "ADMISSIONS": [
         stay(1, 100, "01 08:00", "05 00:00", "05 21:30", 1),
@@ -77,10 +77,11 @@ HAND = {
         stay(18, 1800, "", ""),
         stay(19, 1900, "01 08:00", "08 15:00", "05 15:00", 1),
         stay(20, 2000, "01 08:00", "05 15:00", "05 15:00", 1),
+        stay(22, 2200, "01 08:00", "", edouttime="2150-01-02 03:00:00"),
     ],
     "DIAGNOSES_ICD": [
         {"subject_id": hadm // 100, "hadm_id": hadm, "seq_num": 1, "icd9_code": "25000"}
-        for hadm in (100, 200, 300, 400, 500, 600, 700, 800, 900, 1000, 1001, 1200, 1700, 1800)
+        for hadm in (100, 200, 300, 400, 500, 600, 700, 800, 900, 1000, 1001, 1200, 1700, 1800, 2200)
     ],
     "ICUSTAYS": [
         {
@@ -119,9 +120,9 @@ def test_stays_end_and_patients_die_by_the_stated_rules(by_hand):
     }
     discharges = times(frame, "HOSPITAL_DISCHARGE", "hadm_id")
     assert {hadm: discharges[hadm] for hadm in ends} == ends
-    assert discharges.keys().isdisjoint({800, 900, 1800})  # No discharge is recorded.
+    assert discharges.keys().isdisjoint({800, 900, 1800, 2200})  # No discharge is recorded.
     assert discharges[1900] == "08 15:00:00"
-    assert times(frame, "ICD9CM/", "hadm_id") == ends | {800: "01 23:59:59", 900: "04 23:59:59"}
+    assert times(frame, "ICD9CM/", "hadm_id") == ends | {800: "01 23:59:59", 900: "04 23:59:59", 2200: "02 03:00:00"}
     assert times(frame, "MEDS_DEATH") == {
         **{1: "05 21:30:00", 2: "06 01:00:00", 3: "09 10:00:00", 4: "05 15:00:00", 5: "03 23:59:59", 6: "05 15:00:00"},
         **{10: "02 10:00:00", 11: "03 10:00:00", 12: "05 15:00:00", 15: "03 23:59:59", 16: "04 15:00:00"},
@@ -151,8 +152,8 @@ def test_contradictions_are_counted_with_their_lines_and_the_rule(by_hand):
         "deathtime without hospital_expire_flag": 1,
         "hospital_expire_flag without deathtime": 2,
         "dischtime before admittime": 1,
-        "no dischtime": 3,
-        "end of the stay from its last event": 2,
+        "no dischtime": 4,
+        "end of the stay from its last event": 3,
         "end of the stay from its day of admission": 1,
         "no end of the stay": 1,
         "no admittime": 2,
@@ -171,7 +172,7 @@ def test_contradictions_are_counted_with_their_lines_and_the_rule(by_hand):
     }
     assert found.keys() == RULES.keys()
     assert all(entry["rule"] == RULES[kind].done for kind, entry in found.items())
-    assert found["no dischtime"]["lines"] == [9, 10, 20]
+    assert found["no dischtime"]["lines"] == [9, 10, 20, 23]
     assert found["no gender"]["lines"] == [14, 22]
     # A laboratory value of patient 1, the admissions of the dead patients 10 and 16, and the birth of patient 20.
     assert found["events after death"]["tables"] == {"admissions": 2, "labevents": 1, "patients": 1}
@@ -183,9 +184,9 @@ def test_every_row_is_accounted_for(by_hand):
     rows = {name: counts for name, counts in by_hand.about["tables"].items() if counts["rows"]}
     names = ("rows", "with_events", "rejected", "absorbed", "unaccounted")
     assert {name: [counts[column] for column in names] for name, counts in rows.items()} == {
-        "admissions": [21, 19, 2, 0, 0],  # One names no stay, one has no time.
-        "patients": [21, 20, 0, 1, 0],  # Of one nothing is known.
-        "diagnoses_icd": [14, 13, 1, 0, 0],  # Its stay has no time.
+        "admissions": [22, 20, 2, 0, 0],  # One names no stay, one has no time.
+        "patients": [22, 21, 0, 1, 0],  # Of one nothing is known.
+        "diagnoses_icd": [15, 14, 1, 0, 0],  # Its stay has no time.
         "icustays": [1, 1, 0, 0, 0],
         "cptevents": [1, 1, 0, 0, 0],
         "labevents": [4, 4, 0, 0, 0],
@@ -330,6 +331,14 @@ def test_exact_times_in_a_column_of_dates_stay(tmp_path):
     frame = events_of(run(mimic_copies.write(tmp_path / "in", "mimic3", rows=rows), tmp_path / "out"))
     assert times(frame, "MEDICATION//START//exact") == {1: "05 18:00:00"}
     assert times(frame, "MEDICATION//START//day") == {1: "05 10:00:00"}
+
+
+def test_the_last_second_of_a_day_is_a_time_like_others_in_mimic4(tmp_path):
+    source = mimic_copies.write(tmp_path / "in", "mimic4")
+    path = source / "hosp" / "prescriptions.csv"
+    path.write_text(path.read_text().replace("2150-03-03 18:30:00", "2150-03-03 23:59:59"))
+    frame = events_of(run(source, tmp_path / "out")).filter(pl.col("code") == "MEDICATION//START//NS")
+    assert frame["time"].to_list() == [datetime(2150, 3, 1, 11), datetime(2150, 3, 3, 23, 59, 59)]
 
 
 def test_strict_writes_nothing_and_says_why(tmp_path):
