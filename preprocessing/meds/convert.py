@@ -163,7 +163,7 @@ class _Conversion:
         admissions, patients, *others = tables
         stays, lost = self._read_stays(admissions, others)
         people, shifted = self._read_patients(patients, stays, lost)
-        subjects = people["subject_id"].to_numpy()
+        subjects = self.people["subject_id"].to_numpy()
         per_shard = self.request.subjects_per_shard
         with Shards(self.folder, self.scratch, subjects, per_shard, EVENT) as shards:
             self._add(shards, patients, people)

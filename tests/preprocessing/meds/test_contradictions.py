@@ -341,6 +341,15 @@ def test_the_last_second_of_a_day_is_a_time_like_others_in_mimic4(tmp_path):
     assert frame["time"].to_list() == [datetime(2150, 3, 1, 11), datetime(2150, 3, 3, 23, 59, 59)]
 
 
+def test_the_order_of_rows_changes_nothing(by_hand, tmp_path):
+    backwards = {table: rows[::-1] for table, rows in HAND.items()}
+    done = run(mimic_copies.write(tmp_path / "in", "mimic3", rows=backwards), tmp_path / "out", subjects_per_shard=4)
+    order = ["subject_id", "time", "code", "hadm_id"]
+    assert events_of(done).sort(order).equals(events_of(by_hand).sort(order))
+    counts = [{entry["kind"]: entry["tables"] for entry in each.about["contradictions"]} for each in (done, by_hand)]
+    assert counts[0] == counts[1]
+
+
 def test_strict_writes_nothing_and_says_why(tmp_path):
     source = mimic_copies.write(tmp_path / "in", "mimic3", rows=HAND)
     with pytest.raises(InputError, match=r"^4 rows or values were rejected or repaired, and --strict does not allow"):
