@@ -279,7 +279,11 @@ def faults(about: dict) -> list[str]:
         if counts["unaccounted"]:
             found.append(f"{counts['file']} has {counts['unaccounted']:,} rows that were not accounted for.")
     if about["rejected"]:
-        found.append(f"{about['rejected']:,} rows or values were rejected or repaired.")
+        most = about["rejected_kinds"][0]
+        found.append(
+            f"{about['rejected']:,} rows or values were rejected or repaired, most of all {most['count']:,} of"
+            f" {most['file']} ({most['kind']})."
+        )
     if open_cases := [entry for entry in about["contradictions"] if not entry["resolved"]]:
         cases = ", ".join(f"{entry['kind']} ({entry['count']:,})" for entry in open_cases)
         found.append(f"Some contradictions in the records have no resolution: {cases}.")

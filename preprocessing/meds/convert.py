@@ -329,6 +329,10 @@ class _Conversion:
             "contradictions": self.found.summary(),
             "events_with_malformed_codes": dict(sorted(malformed.items())),
             "rejected": sum(self.rejects.counts.values()),
+            "rejected_kinds": [
+                {"file": file, "kind": kind, "count": count}
+                for (file, kind), count in sorted(self.rejects.counts.items(), key=lambda item: (-item[1], item[0]))
+            ],
         }
 
 

@@ -14,6 +14,11 @@ from preprocessing.meds.dataset import MedsDataset
 from tests.helpers import mimic_copies
 
 LAST = time(23, 59, 59)
+# Two rows of admissions, the diagnosis of a stay without any time, and an admission without time beside its discharge.
+STRICT = (
+    r"^4 rows or values were rejected or repaired, most of all 1 of ADMISSIONS\.csv \(no hadm_id\), and --strict"
+    r" does not allow that; convert without it to see all\.$"
+)
 
 
 def run(source, output, **options):
@@ -217,6 +222,17 @@ def test_faults_are_worded_one_by_one():
     assert faults(about)[1].endswith(": 0.csv, 1.csv, 2.csv, 3.csv, 4.csv, 5.csv, 6.csv, 7.csv and 2 more.")
 
 
+def test_a_table_whose_rows_are_all_rejected_is_accounted_for(tmp_path):
+    bad = {"LABEVENTS": [{"subject_id": 999, "hadm_id": 100, "itemid": 1, "charttime": "2150-01-01 00:00:00"}]}
+    bad["DIAGNOSES_ICD"] = [{"subject_id": 1, "hadm_id": 5555, "seq_num": 1, "icd9_code": "25000"}]
+    done = run(mimic_copies.write(tmp_path / "in", "mimic3", rows={**HAND, **bad}), tmp_path / "out")
+    for name in ("labevents", "diagnoses_icd"):
+        counts = done.about["tables"][name]
+        assert [counts[column] for column in ("rows", "with_events", "rejected", "unaccounted")] == [1, 0, 1, 0]
+    kinds = {(entry["file"], entry["kind"]) for entry in done.about["rejected_kinds"]}
+    assert {("LABEVENTS.csv", "no such patient"), ("DIAGNOSES_ICD.csv", "no such stay")} <= kinds
+
+
 def test_lines_of_a_kind_are_listed_up_to_a_number():
     found = Contradictions()
     for first in (2, 32):
@@ -352,7 +368,7 @@ def test_the_order_of_rows_changes_nothing(by_hand, tmp_path):
 
 def test_strict_writes_nothing_and_says_why(tmp_path):
     source = mimic_copies.write(tmp_path / "in", "mimic3", rows=HAND)
-    with pytest.raises(InputError, match=r"^4 rows or values were rejected or repaired, and --strict does not allow"):
+    with pytest.raises(InputError, match=STRICT):
         run(source, tmp_path / "out", strict=True)
     assert not (tmp_path / "out").exists()
     sound = {**HAND, "ADMISSIONS": [row for row in HAND["ADMISSIONS"] if row["hadm_id"] in (100, 200)]}
