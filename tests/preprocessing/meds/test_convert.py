@@ -2,8 +2,6 @@
 
 import csv
 import gzip
-import hashlib
-import io
 import json
 import os
 import re
@@ -16,11 +14,10 @@ import meds as standard
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
-from rich.console import Console
 
 from preprocessing.common.errors import InputError
 from preprocessing.meds import convert as converter
-from preprocessing.meds import metadata, mimic_events, mimic_files, shards
+from preprocessing.meds import mimic_files, shards
 from preprocessing.meds import splits as subject_splits
 from preprocessing.meds.dataset import MedsDataset
 from preprocessing.meds.open import open_events
@@ -143,134 +140,6 @@ def test_what_stands_beside_the_code(converted):
     assert (lab["numeric_value"], lab["text_value"], "hadm_id" in lab) == (pytest.approx(1.3), "1.3", False)
     assert row("ICU_DISCHARGE//SICU")["icustay_id"] == 201
     assert row("DRG//APR//1334//RESPIRATORY FAILURE")["drg_severity"] == 4
-
-
-def test_what_stands_beside_the_code_in_mimic4(converted):
-    frame = events_of(converted["mimic4"].output)
-    (drug,) = frame.filter(pl.col("code") == "NDC/63323026201").to_dicts()
-    order = {"numeric_value": 5000, "unit": "UNIT", "route": "SC", "drug_type": "MAIN"}
-    assert (order | {"stoptime": datetime(2180, 5, 7, 20)}).items() <= drug.items()
-    groups = frame.filter(pl.col("anchor_year_group").is_not_null()).select("subject_id", "code", "anchor_year_group")
-    assert groups.rows() == [(10000021, "MEDS_BIRTH", "2014 - 2016")]
-
-
-def test_the_end_of_a_prescription_in_mimic3_is_a_day(converted):
-    frame = events_of(converted["mimic3"].output).filter(pl.col("code") == "NDC/00904516561")
-    assert frame["stoptime"].to_list() == [datetime(2160, 5, 2, 23, 59, 59)]
-
-
-@pytest.mark.parametrize(
-    ("text", "number"),
-    [
-        *(("5", 5), ("0.5", 0.5), (".5", 0.5), ("5.", 5), (" 5 ", 5), ("1,325.5", 1325.5), ("1,000,000", 1e6)),
-        *(("1-2", 1.5), ("0.5-1", 0.75), ("325 - 650", 487.5), ("1 to 2", 1.5), ("1,000-2,000", 1500)),
-        *(("0,5", None), ("1-2mg", None), ("one", None), ("-1", None), ("1-2-3", None), ("nan", None), ("", None)),
-        *(("1e5", None), ("-", None), (".", None), (None, None)),
-    ],
-)
-def test_doses_are_numbers_or_ranges(text, number):
-    found = pl.DataFrame({"dose": [text]}, schema={"dose": pl.String}).select(mimic_events.dose("dose")).item()
-    assert found == (None if number is None else pytest.approx(number))
-
-
-def test_doses_that_are_not_read_are_counted(copies, tmp_path):
-    source = mimic_copies.write(tmp_path / "in", "mimic3")
-    assert run(source, tmp_path / "out").about["doses"] == {"given": 2, "not_read": 0}
-    path = source / "PRESCRIPTIONS.csv"
-    path.write_text(path.read_text().replace(",2-4,", ",2-4mg,"))
-    assert run(source, tmp_path / "out").about["doses"] == {"given": 2, "not_read": 1}
-
-
-def test_laboratory_values_stand_where_they_were_known_or_taken(copies, tmp_path):
-    labs = {}
-    for lab_time in ("store", "chart"):
-        frame = events_of(run(copies["mimic4"], tmp_path / "out", lab_time=lab_time).output)
-        labs[lab_time] = [str(time) for time in frame.filter(pl.col("code").str.starts_with("LAB//"))["time"]]
-    assert labs["store"] == ["2180-05-06 23:30:00", "2150-06-02 08:00:00"]
-    assert labs["chart"] == ["2180-05-06 22:30:00", "2150-06-02 08:00:00"]  # The second has no charttime.
-    with pytest.raises(InputError, match="--lab_time=now is not known; give one of: store, chart"):
-        run(copies["mimic4"], tmp_path / "out", lab_time="now")
-
-
-def test_what_the_input_lacks_and_what_is_not_known_is_named(converted, tmp_path):
-    assert converted["mimic4"].about["columns_not_found"] == {}
-    assert converted["mimic4"].about["files_not_known"] == []
-    # MIMIC-III does not tell when a laboratory value was stored.
-    assert converted["mimic3"].about["columns_not_found"] == {"LABEVENTS.csv": ["storetime"]}
-    source = mimic_copies.write(tmp_path / "in", "mimic4")
-    path = source / "hosp" / "prescriptions.csv"
-    path.write_text(path.read_text().replace("route", "way").replace("stoptime", "stopped"))
-    (source / "hosp" / "provider.csv").write_text("provider_id\n")
-    (source / "note").mkdir()
-    (source / "note" / "discharge.csv.gz").write_bytes(b"")
-    (source / "LICENSE.txt").write_text("")
-    (source / ".cache").mkdir()
-    (source / ".cache" / "old.csv").write_text("")
-    about = run(source, source / "meds").about
-    assert about["columns_not_found"] == {"hosp/prescriptions.csv": ["stoptime", "route"]}
-    assert about["files_not_known"] == ["hosp/provider.csv", "note/discharge.csv.gz"]
-    console = Console(record=True, width=100, file=io.StringIO())
-    converter.show(converter.Conversion(source / "meds", False, about), console)
-    printed = console.export_text()
-    assert "hosp/prescriptions.csv lacks optional columns, which are empty: stoptime, route." in printed
-    assert "Files that are not known and were not read: hosp/provider.csv, note/discharge.csv.gz." in printed
-
-
-def test_files_are_compared_with_the_published_checksums(tmp_path):
-    source = mimic_copies.write(tmp_path / "in", "mimic4", gzipped=True)
-    files = sorted(path.relative_to(source).as_posix() for path in source.rglob("*.csv.gz"))
-    files.remove("hosp/omr.csv.gz")
-    sums = "".join(f"{hashlib.sha256((source / name).read_bytes()).hexdigest()}  {name}\n" for name in files)
-    (source / "SHA256SUMS.txt").write_text(sums)
-    # The tables of chartevents and emar are not read.
-    assert run(source, tmp_path / "out").about["checksums"] == {
-        **{"list": "SHA256SUMS.txt", "as_published": len(files) - 2, "differ": []},
-        "not_listed": ["hosp/omr.csv.gz"],
-    }
-    assert run(source, tmp_path / "out", strict=True).done_already
-    path = source / "hosp" / "labevents.csv.gz"
-    path.write_bytes(path.read_bytes() + gzip.compress(b""))
-    assert run(source, tmp_path / "out").about["checksums"]["differ"] == ["hosp/labevents.csv.gz"]
-    with pytest.raises(
-        InputError, match=r"not as SHA256SUMS\.txt says they were published: hosp/labevents\.csv\.gz, and"
-    ):
-        run(source, tmp_path / "out", strict=True)
-    assert run(source, tmp_path / "out2", verify=False, strict=True).about["checksums"] is None
-    (source / "SHA256SUMS.txt").write_text("no list\n")
-    with pytest.raises(InputError, match=r"SHA256SUMS\.txt, line 1 is not a checksum"):
-        run(source, tmp_path / "out3")
-
-
-def test_parents_are_categories_that_exist():
-    """Every code and category of ICD-10-CM: the nearest ancestor in the published tree that does not end in X."""
-    icd10 = pytest.importorskip("simple_icd_10_cm")
-    nodes = [code for code in icd10.get_all_codes(with_dots=True) if icd10.is_category_or_subcategory(code)]
-    assert sum(map(icd10.is_leaf, nodes)) > 70_000
-    for code in nodes:
-        # A block of one category has its name.
-        above = [name for name in icd10.get_ancestors(code) if icd10.is_category_or_subcategory(name) and name != code]
-        above = [f"ICD10CM/{name}" for name in above if not name.endswith("X")]
-        assert metadata.parents(f"ICD10CM/{code}", None) == (above[:1] or None)
-
-
-@pytest.mark.parametrize(
-    ("code", "parents"),
-    [
-        ("ICD10CM/T81.4XXA", ["ICD10CM/T81.4"]),
-        ("ICD10CM/E11", None),
-        ("ICD10PCS/0016070", ["ICD10PCS/001"]),
-        ("ICD9CM/250.00", ["ICD9CM/250.0"]),
-        ("ICD9CM/E849.0", ["ICD9CM/E849"]),
-        ("ICD9Proc/00.10", ["ICD9Proc/00.1"]),
-        ("NDC/00002143380", ["NDC/000021433"]),
-        ("NDC/000021433", None),
-        ("CPT4/99213", None),
-        ("DIAGNOSIS//ICD//9//2500X", None),
-        ("GENDER//F", None),
-    ],
-)
-def test_parents_of_a_code(code, parents):
-    assert metadata.parents(code, None) == parents
 
 
 def test_files_have_the_published_schema(converted, version):

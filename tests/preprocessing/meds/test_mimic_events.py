@@ -1,0 +1,79 @@
+"""Times, doses and further columns of the events of MIMIC."""
+
+from datetime import datetime
+
+import polars as pl
+import pytest
+
+from preprocessing.common.errors import InputError
+from preprocessing.meds import convert as converter
+from preprocessing.meds import mimic_events
+from preprocessing.meds.dataset import MedsDataset
+from tests.helpers import mimic_copies
+
+
+def run(source, output, **options):
+    return converter.convert(converter.MedsRequest(source, output, progress=False, **options))
+
+
+def events_of(done):
+    return pl.concat(MedsDataset.open(done.output).frames()).sort("subject_id", maintain_order=True)
+
+
+@pytest.fixture(scope="module")
+def copies(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mimic")
+    return {name: mimic_copies.write(folder / name, name) for name in mimic_copies.ROWS}
+
+
+@pytest.fixture(scope="module")
+def converted(copies, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("meds")
+    return {name: run(source, folder / name) for name, source in copies.items()}
+
+
+def test_what_stands_beside_the_code_in_mimic4(converted):
+    frame = events_of(converted["mimic4"])
+    (drug,) = frame.filter(pl.col("code") == "NDC/63323026201").to_dicts()
+    order = {"numeric_value": 5000, "unit": "UNIT", "route": "SC", "drug_type": "MAIN"}
+    assert (order | {"stoptime": datetime(2180, 5, 7, 20)}).items() <= drug.items()
+    groups = frame.filter(pl.col("anchor_year_group").is_not_null()).select("subject_id", "code", "anchor_year_group")
+    assert groups.rows() == [(10000021, "MEDS_BIRTH", "2014 - 2016")]
+
+
+def test_the_end_of_a_prescription_in_mimic3_is_a_day(converted):
+    frame = events_of(converted["mimic3"]).filter(pl.col("code") == "NDC/00904516561")
+    assert frame["stoptime"].to_list() == [datetime(2160, 5, 2, 23, 59, 59)]
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        *(("5", 5), ("0.5", 0.5), (".5", 0.5), ("5.", 5), (" 5 ", 5), ("1,325.5", 1325.5), ("1,000,000", 1e6)),
+        *(("1-2", 1.5), ("0.5-1", 0.75), ("325 - 650", 487.5), ("1 to 2", 1.5), ("1,000-2,000", 1500)),
+        *(("0,5", None), ("1-2mg", None), ("one", None), ("-1", None), ("1-2-3", None), ("nan", None), ("", None)),
+        *(("1e5", None), ("-", None), (".", None), (None, None)),
+    ],
+)
+def test_doses_are_numbers_or_ranges(text, number):
+    found = pl.DataFrame({"dose": [text]}, schema={"dose": pl.String}).select(mimic_events.dose("dose")).item()
+    assert found == (None if number is None else pytest.approx(number))
+
+
+def test_doses_that_are_not_read_are_counted(tmp_path):
+    source = mimic_copies.write(tmp_path / "in", "mimic3")
+    assert run(source, tmp_path / "out").about["doses"] == {"given": 2, "not_read": 0}
+    path = source / "PRESCRIPTIONS.csv"
+    path.write_text(path.read_text().replace(",2-4,", ",2-4mg,"))
+    assert run(source, tmp_path / "out").about["doses"] == {"given": 2, "not_read": 1}
+
+
+def test_laboratory_values_stand_where_they_were_known_or_taken(copies, tmp_path):
+    labs = {}
+    for lab_time in ("store", "chart"):
+        frame = events_of(run(copies["mimic4"], tmp_path / "out", lab_time=lab_time))
+        labs[lab_time] = [str(time) for time in frame.filter(pl.col("code").str.starts_with("LAB//"))["time"]]
+    assert labs["store"] == ["2180-05-06 23:30:00", "2150-06-02 08:00:00"]
+    assert labs["chart"] == ["2180-05-06 22:30:00", "2150-06-02 08:00:00"]  # The second has no charttime.
+    with pytest.raises(InputError, match="--lab_time=now is not known; give one of: store, chart"):
+        run(copies["mimic4"], tmp_path / "out", lab_time="now")
