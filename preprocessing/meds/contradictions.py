@@ -284,10 +284,10 @@ def faults(about: dict) -> list[str]:
             f"{about['rejected']:,} rows or values were rejected or repaired, most of all {most['count']:,} of"
             f" {most['file']} ({most['kind']})."
         )
-    if open_cases := [entry for entry in about["contradictions"] if not entry["resolved"]]:
+    if open_cases := [entry for entry in about.get("contradictions", ()) if not entry["resolved"]]:
         cases = ", ".join(f"{entry['kind']} ({entry['count']:,})" for entry in open_cases)
         found.append(f"Some contradictions in the records have no resolution: {cases}.")
-    if (sums := about["checksums"]) and sums["differ"]:
+    if (sums := about.get("checksums")) and sums["differ"]:
         found.append(f"Some files are not as {sums['list']} says they were published: {_some(sums['differ'])}.")
     return found
 
@@ -315,14 +315,14 @@ def remarks(about: dict) -> list[str]:
     lines = []
     if about["tables_not_read"]:
         lines.append(f"Tables not found or not asked for: {', '.join(about['tables_not_read'])}.")
-    for file, columns in about["columns_not_found"].items():
+    for file, columns in about.get("columns_not_found", {}).items():
         lines.append(f"{file} lacks optional columns, which are empty: {', '.join(columns)}.")
-    if about["files_not_known"]:
+    if about.get("files_not_known"):
         lines.append(f"Files that are not known and were not read: {_some(about['files_not_known'])}.")
-    if about["doses"].get("not_read"):
+    if about.get("doses", {}).get("not_read"):
         given, lost = about["doses"]["given"], about["doses"]["not_read"]
         lines.append(f"{lost:,} of {given:,} doses are neither a number nor a range of two, and have no numeric_value.")
-    if sums := about["checksums"]:
+    if sums := about.get("checksums"):
         unlisted = f"; it does not list {_some(sums['not_listed'])}" if sums["not_listed"] else ""
         lines.append(f"{sums['as_published']} files are as {sums['list']} says{unlisted}.")
     return lines

@@ -329,11 +329,14 @@ class _Conversion:
             "contradictions": self.found.summary(),
             "events_with_malformed_codes": dict(sorted(malformed.items())),
             "rejected": sum(self.rejects.counts.values()),
-            "rejected_kinds": [
-                {"file": file, "kind": kind, "count": count}
-                for (file, kind), count in sorted(self.rejects.counts.items(), key=lambda item: (-item[1], item[0]))
-            ],
+            "rejected_kinds": rejected_kinds(self.rejects),
         }
+
+
+def rejected_kinds(rejects: Rejects) -> list[dict]:
+    """Return file, kind and number of the rows that were rejected, the most frequent first."""
+    most_first = sorted(rejects.counts.items(), key=lambda item: (-item[1], item[0]))
+    return [{"file": file, "kind": kind, "count": count} for (file, kind), count in most_first]
 
 
 _CORE = ("subject_id", "time", "code", "numeric_value", "text_value")
@@ -401,7 +404,7 @@ def show(conversion: Conversion, console: Console) -> None:
     for name, counts in about["tables"].items():
         listing.add_row(name, *(f"{counts[column]:,}" for column in columns.values()))
     console.print(listing)
-    if about["contradictions"]:
+    if about.get("contradictions"):
         console.print(contradictions.listing(about["contradictions"]))
     for line in (*contradictions.remarks(about), *contradictions.faults(about)):
         console.print(line, highlight=False, soft_wrap=True)

@@ -125,7 +125,7 @@ class Tables:
 
     def __init__(self, source: Source, root: Path, paths: Mapping[str, Path], rejects: Rejects, progress: bool):
         self.source = source
-        self.files = MimicFiles(root, source.name, paths)
+        self.files = MimicFiles(root, source.name, paths, home=root)
         self.rejects = rejects
         self.progress = progress
         self.codes = MimicCodes()
@@ -225,8 +225,10 @@ class Tables:
                 "file": name,
                 "rows": self.rows[table] - late + rejected[name],
                 "events": self.events[table],
+                "with_events": self.with_events[table],
                 "rejected": rejected[name],
                 "absorbed": self.rows[table] - late - self.with_events[table],
+                "unaccounted": 0,
             }
         return listed
 

@@ -14,6 +14,7 @@ from preprocessing.common.errors import InputError
 from preprocessing.common.extras import load
 from preprocessing.common.rejects import Rejects
 from preprocessing.meds import metadata as meds_metadata
+from preprocessing.meds.contradictions import refuse_faults
 from preprocessing.meds.convert import (
     CONVERSION,
     MALFORMED,
@@ -22,6 +23,7 @@ from preprocessing.meds.convert import (
     MedsRequest,
     check_output,
     finished,
+    rejected_kinds,
     release_of,
     writing,
 )
@@ -78,21 +80,26 @@ def write(
         InputError: the tables cannot be read, an option is one of MIMIC alone, or the output cannot be written.
     """
     meds = load("meds")  # Fails before any work.
-    for option in ("version", "also", "ndc_map"):
-        if getattr(request, option):
+    of_mimic = {"version": None, "also": (), "ndc_map": None, "lab_time": "store"}
+    for option, default in of_mimic.items():
+        if getattr(request, option) != default:
             raise InputError(f"--{option} is an option of MIMIC; leave it out to convert {source.name}.")
     options = {"subjects_per_shard": request.subjects_per_shard}
     inputs = {path.relative_to(request.input).as_posix(): size_and_time(path) for path in paths.values()}
     stamp = {"format": _FORMAT, "version": source.name, "options": options, "inputs": dict(sorted(inputs.items()))}
     check_output(request.output, request.input)
     if (about := finished(request.output)) is not None and {name: about.get(name) for name in stamp} == stamp:
+        if request.strict:
+            refuse_faults(about)
         return Conversion(request.output, True, about)
     with writing(request.output), whole_folder(request.output) as folder:
         metadata = folder / METADATA
         metadata.mkdir()
-        with Rejects(metadata / REJECTS, root=request.input) as rejects:
+        with Rejects(metadata / REJECTS, root=request.input, with_rows=False) as rejects:
             tables = Tables(source, request.input, paths, rejects, request.progress)
             about = stamp | _write_all(request, tables, read(tables), folder, meds)
+        if request.strict:
+            refuse_faults(about)
         about["outputs"] = {
             path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(folder.rglob("*.parquet"))
         }
@@ -139,6 +146,7 @@ def _write_all(request: MedsRequest, tables: Tables, timelines: Timelines, folde
         "tables_not_read": [name for name in source.tables if not tables.has(name)],
         "events_with_malformed_codes": dict(sorted(malformed.items())),
         "rejected": sum(tables.rejects.counts.values()),
+        "rejected_kinds": rejected_kinds(tables.rejects),
         "labels": {task: len(labels) for task, labels in sorted(timelines.labels.items())},
         "counted": dict(tables.counted),
     }
