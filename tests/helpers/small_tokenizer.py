@@ -19,7 +19,7 @@ KEYS = (
 )
 
 
-def make_tokens(keys=KEYS, *, seed: int = 0, kind: str = "top_k", embeddings: bool = False) -> Tokens:
+def make_tokens(keys=KEYS, *, seed: int = 0, kind: str = "top_k", embeddings: bool = False, dim: int = DIM) -> Tokens:
     """Draw random tokens for codes; the two cross embeddings of a code may share tokens."""
     rng = np.random.default_rng(seed)
     ids = np.concatenate(
@@ -42,8 +42,8 @@ def make_tokens(keys=KEYS, *, seed: int = 0, kind: str = "top_k", embeddings: bo
         weights=weights if kind == "top_k" else np.ones_like(weights),
         has_text=rng.random(len(keys)) < 0.8,
         has_graph=rng.random(len(keys)) < 0.8,
-        codebook=rng.normal(size=(REGIONS.size, DIM)).astype(np.float32),
-        embeddings=rng.normal(size=(len(keys), 4, DIM)).astype(np.float32) if embeddings else None,
+        codebook=rng.normal(size=(REGIONS.size, dim)).astype(np.float32),
+        embeddings=rng.normal(size=(len(keys), 4, dim)).astype(np.float32) if embeddings else None,
     )
 
 

@@ -31,12 +31,12 @@ from medtok_jax.convert.ehr_models import behrt_check, spelling
 from medtok_jax.convert.ehr_models.behrt_check import MAX_MONTHS, SEP, SPECIAL, UNKNOWN
 from medtok_jax.convert.ehr_models.open import (
     Records,
-    check_width,
     chosen_labels,
     open_records,
     samples_of,
     told_left_out,
 )
+from medtok_jax.convert.ehr_models.projection import kept_variance
 from medtok_jax.convert.ehr_models.spelling import Spelling
 from medtok_jax.convert.request import Request
 from medtok_jax.records.samples import MORTALITY, Labels, Samples, next_visits
@@ -68,7 +68,6 @@ def convert(request: Request) -> None:
     width = int(request.options.get("width", WIDTH))
     if width % HEADS:
         raise InputError(f"--width={width} must be a multiple of {HEADS}, the number of attention heads of BEHRT.")
-    check_width(request, width)
     records = open_records(request)
     visits = records.visits
     spelled = spelling.by_tokens(
@@ -78,7 +77,7 @@ def convert(request: Request) -> None:
         unknown=UNKNOWN if request.unmapped == "unk" else None,
         per_code=request.options.get("tokens_per_code", 0),
     )
-    matrix = spelled.initial_matrix(width, std=STD)
+    matrix, share = spelled.initial_matrix(width, std=STD)
     chosen, values, classes = labeled(request, visits)
     sentences = Sentences.of(chosen.visits, spelled)
     max_len = request.options.get("max_len") or sentences.usual_length(visits.patient_offsets)
@@ -91,6 +90,7 @@ def convert(request: Request) -> None:
         (folder / "model_config.json").write_text(json.dumps(sizes, indent=1) + "\n")
         records.write_report(folder)
         behrt_check.check_behrt(folder)
+    print(kept_variance(records.tokenizer.config.embedding_dim, width, share))
     for name, (rows, cut) in counts.items():
         print(f"{name}.parquet: {rows:,} histories, {cut:,} of them cut to {max_len:,} tokens.")
     if chosen.left_out:

@@ -28,9 +28,9 @@ from tqdm import tqdm
 from medtok_jax.convert.ehr_models import gt_behrt_check, spelling
 from medtok_jax.convert.ehr_models.gt_behrt_check import LIMITS, NUM_VISITS, READOUT_EDGE
 from medtok_jax.convert.ehr_models.open import Records, chosen_labels, open_records, samples_of, told_left_out
+from medtok_jax.convert.ehr_models.projection import kept_variance
 from medtok_jax.convert.ehr_models.spelling import Spelling
 from medtok_jax.convert.request import Request
-from medtok_jax.lookup.directory_check import read_config
 from medtok_jax.records.samples import MORTALITY, Samples
 from medtok_jax.records.visits import DAYS_A_YEAR, KINDS, VisitTable
 from preprocessing.common import extras
@@ -60,15 +60,9 @@ def convert(request: Request) -> None:
     hidden_size = int(options.get("width", HIDDEN_SIZE))
     if hidden_size % 60:
         raise InputError(f"--width={hidden_size} must be a multiple of 60: GT-BEHRT has 5 embeddings and 12 heads.")
-    dim = read_config(request.tokenizer).embedding_dim
-    if hidden_size // 5 < dim:
-        raise InputError(
-            f"--width={hidden_size} leaves {hidden_size // 5} numbers for a node, but the tokenizer's vectors have"
-            f" {dim} numbers; give --width={-(-dim // 12) * 60} or more."
-        )
     records = open_records(request)
     spelled = spell(records, options.get("nodes", "tokens"), request.unmapped, options.get("tokens_per_code"))
-    matrix = spelled.initial_matrix(hidden_size // 5, std=STD)
+    matrix, share = spelled.initial_matrix(hidden_size // 5, std=STD)
     labels = chosen_labels(request, records.visits, MORTALITY)
     if labels.value.dtype != bool:
         raise InputError(
@@ -84,6 +78,7 @@ def convert(request: Request) -> None:
         (folder / "model_config.json").write_text(json.dumps(sizes, indent=1) + "\n")
         records.write_report(folder)
         contents = gt_behrt_check.check_gt_behrt(folder)
+    print(kept_variance(records.tokenizer.config.embedding_dim, hidden_size // 5, share))
     print(
         f"Wrote {contents.patients:,} samples with {contents.visits:,} visits and {contents.positive:,} positive"
         f" labels; a visit has at most {contents.most_nodes:,} nodes and {contents.most_edges:,} edges."

@@ -27,7 +27,8 @@ import numpy as np
 
 from medtok_jax.convert.ehr_models import mult_ehr_check, spelling
 from medtok_jax.convert.ehr_models.mult_ehr_check import NAME, RELATIONS
-from medtok_jax.convert.ehr_models.open import check_width, open_records
+from medtok_jax.convert.ehr_models.open import open_records
+from medtok_jax.convert.ehr_models.projection import kept_variance
 from medtok_jax.convert.ehr_models.spelling import Spelling
 from medtok_jax.convert.request import Request
 from medtok_jax.records.samples import MORTALITY, READMISSION, TASKS, next_visits, task_labels
@@ -50,7 +51,6 @@ def convert(request: Request) -> None:
         InputError: an argument cannot be used.
     """
     width = int(request.options.get("width", WIDTH))
-    check_width(request, width)
     records = open_records(request)
     records.visits.check_intervals("MulT-EHR's task of readmission")
     visits = records.visits
@@ -59,7 +59,7 @@ def convert(request: Request) -> None:
         raise InputError(f"{request.events} has no {missing[0]} code; MulT-EHR's graph needs {', '.join(KINDS)} codes.")
     unknown = UNKNOWN if request.unmapped == "unk" else None
     spelled = spelling.by_codes(records.tokenizer, visits, special=[UNKNOWN], unknown=unknown)
-    matrix = spelled.initial_matrix(width, std=1.0)
+    matrix, share = spelled.initial_matrix(width, std=1.0)
     mapping, node = entities(visits, spelled)
     labels = visit_labels(visits)
     with whole_folder(request.output) as folder:
@@ -69,6 +69,7 @@ def convert(request: Request) -> None:
         _write_script_and_config(folder, request.output, width, len(labels["all_drugs"]))
         records.write_report(folder)
         counts = mult_ehr_check.check_mult_ehr(folder)
+    print(kept_variance(records.tokenizer.config.embedding_dim, width, share))
     print("Wrote nodes and labels: " + ", ".join(f"{count:,} of {name}" for name, count in counts.items()) + ".")
     print(next_steps(request.output))
 

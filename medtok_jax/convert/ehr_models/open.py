@@ -3,9 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from medtok_jax.convert.ehr_models.projection import projection
 from medtok_jax.convert.request import Request
-from medtok_jax.lookup.directory_check import read_config
 from medtok_jax.records.event_codes import CodeMapper
 from medtok_jax.records.samples import BEDSIDE, CODED, Labels, Samples, make_samples, read_labels, task_labels
 from medtok_jax.records.visits import Visits, read_visits
@@ -84,15 +82,6 @@ def chosen_labels(request: Request, visits: Visits, task: str) -> Labels:
 def told_left_out(samples: Samples) -> str:
     """Return a line on the labels that make no sample; empty if all do."""
     return f"{samples.left_out:,} labels are left out, as no code is seen at their time." if samples.left_out else ""
-
-
-def check_width(request: Request, width: int) -> None:
-    """Refuse, before events are read, a width that the codebook cannot be projected to.
-
-    Raises:
-        InputError: `width` is less than the width of the codebook.
-    """
-    projection(read_config(request.tokenizer).embedding_dim, width)
 
 
 def meds_directory(request: Request) -> Path:

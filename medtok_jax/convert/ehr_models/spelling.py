@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from medtok_jax.convert.ehr_models.projection import project
+from medtok_jax.convert.ehr_models.projection import Projected, project
 from medtok_jax.records.visits import Visits
 from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing.common.errors import InputError
@@ -46,8 +46,10 @@ class Spelling:
         """Return a `[tokens]` bool mask of the tokens whose vectors come from the tokenizer."""
         return ~np.isnan(self.vectors[:, 0])
 
-    def initial_matrix(self, width: int, *, std: float, seed: int = 0) -> np.ndarray:
+    def initial_matrix(self, width: int, *, std: float, seed: int = 0) -> Projected:
         """Return an initial embedding table, `[tokens, width]` float32: projected vectors, or else normal numbers.
+
+        Its share of variance is that of the projected vectors alone.
 
         Args:
             width: of the model.
@@ -55,12 +57,13 @@ class Spelling:
             seed: of the projection and of the normal numbers.
 
         Raises:
-            InputError: the vectors cannot be projected to `width`.
+            InputError: the vectors are all equal.
         """
         matrix = np.random.default_rng(seed).normal(0.0, std, (len(self.tokens), width)).astype(np.float32)
+        share = 1.0
         if self.has_vector.any():
-            matrix[self.has_vector] = project(self.vectors[self.has_vector], width, seed=seed, std=std)
-        return matrix
+            matrix[self.has_vector], share = project(self.vectors[self.has_vector], width, seed=seed, std=std)
+        return Projected(matrix, share)
 
 
 def by_tokens(

@@ -26,7 +26,8 @@ import numpy as np
 from tqdm import tqdm
 
 from medtok_jax.convert.ehr_models import spelling, transformehr_check
-from medtok_jax.convert.ehr_models.open import Records, check_width, open_records
+from medtok_jax.convert.ehr_models.open import Records, open_records
+from medtok_jax.convert.ehr_models.projection import kept_variance
 from medtok_jax.convert.ehr_models.spelling import Spelling
 from medtok_jax.convert.ehr_models.transformehr_check import PARTS, SPECIAL, UNKNOWN
 from medtok_jax.convert.request import Request
@@ -51,7 +52,6 @@ def convert(request: Request) -> None:
     width = int(request.options.get("width", WIDTH))
     if width % HEADS:
         raise InputError(f"--width={width} must be a multiple of {HEADS}, the number of attention heads of BART.")
-    check_width(request, width)
     records = open_records(request)
     spelled = spelling.by_tokens(
         records.tokenizer,
@@ -60,7 +60,7 @@ def convert(request: Request) -> None:
         unknown=UNKNOWN if request.unmapped == "unk" else None,
         per_code=request.options.get("tokens_per_code", 0),
     )
-    matrix = spelled.initial_matrix(width, std=STD)
+    matrix, share = spelled.initial_matrix(width, std=STD)
     matrix[0] = 0.0  # the row of `[PAD]`, as in every embedding with a padding index
     with whole_folder(request.output) as folder:
         write_patients(folder, records, spelled)
@@ -68,6 +68,7 @@ def convert(request: Request) -> None:
         np.save(folder / "embed_tokens.npy", matrix)
         records.write_report(folder)
         counts = transformehr_check.check_transformehr(folder)
+    print(kept_variance(records.tokenizer.config.embedding_dim, width, share))
     for part, (patients, visits) in counts.items():
         print(f"{part} holds {patients:,} patients with {visits:,} visits.")
     print(next_steps(request.output))

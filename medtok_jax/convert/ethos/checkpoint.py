@@ -88,10 +88,10 @@ def initial_weights(
         float32 arrays; `lm_head.weight` is the same array as `transformer.wte.weight`, to which ETHOS ties it.
 
     Raises:
-        InputError: the codebook cannot be projected to this width, or the sizes make no network.
+        InputError: the rows of the codebook are all equal, or the sizes make no network.
     """
     size.check()
-    rows = project(codebook, size.n_embd, seed=seed, std=STD)
+    rows = project(codebook, size.n_embd, seed=seed, std=STD).vectors
     rng = np.random.default_rng(seed)
     weights = {}
     for name, shape in shapes(size, len(vocabulary)).items():

@@ -16,7 +16,7 @@ import dataclasses
 import shlex
 from pathlib import Path
 
-from medtok_jax.convert.ehr_models.projection import projection
+from medtok_jax.convert.ehr_models.projection import kept_variance, project
 from medtok_jax.convert.ethos import check, checkpoint, codes, meds, rewrite
 from medtok_jax.convert.ethos import directory as ethos_directory
 from medtok_jax.convert.ethos import paper as ethos_paper
@@ -58,7 +58,8 @@ def convert(request: Request) -> None:
     """
     directory = TokenizerDirectory.read(request.tokenizer)
     size = ModelSize(**{_SIZES[name]: request.options[name] for name in _SIZES if name in request.options})
-    _check_early(directory, size)
+    size.check()
+    extras.load("torch")
     paper = request.options.get("paper_vocabulary")
     base = ethos_paper.read(Path(paper).expanduser()) if paper else None
     with whole_folder(request.output) as folder:
@@ -69,6 +70,8 @@ def convert(request: Request) -> None:
         if data:
             path = checkpoint.write(folder / MODEL, data.vocabulary, directory.codebook, size)
             check.check_checkpoint(path, data.vocabulary, size)
+            share = project(directory.codebook, size.n_embd).share
+            print(kept_variance(directory.config.embedding_dim, size.n_embd, share))
         else:
             _write_vocabulary(folder / "vocabulary", directory.config.codebook_size)
         metadata = {
@@ -78,13 +81,6 @@ def convert(request: Request) -> None:
         }
         ethos_directory.write_json(folder / METADATA, metadata)
     print(_summary(request.output, data, size))
-
-
-def _check_early(directory: TokenizerDirectory, size: ModelSize) -> None:
-    """Refuse sizes, and a missing package, that would make the last step fail, before any work is done."""
-    size.check()
-    projection(directory.config.embedding_dim, size.n_embd)
-    extras.load("torch")
 
 
 def _write_vocabulary(folder: Path, codebook_size: int) -> None:

@@ -172,11 +172,6 @@ def test_what_mult_ehr_could_not_use_is_told(whole, tmp_path, damage, words):
         check_mult_ehr(folder)
 
 
-def test_widths_that_do_not_fit_are_refused_before_anything_is_read(ask, tmp_path):
-    with pytest.raises(InputError, match="cannot be projected to width 3"):
-        convert(ask(width=3, events=tmp_path))
-
-
 def test_a_data_set_without_all_kinds_is_refused(ask, tmp_path):
     events = small_visits.stay(1, 1, "2020-01-01", "2020-01-02", "ICD10CM/E11.9")
     with pytest.raises(InputError, match="no procedure"):

@@ -73,7 +73,8 @@ def test_a_code_of_its_own_begins_as_the_mean_of_its_embeddings(tokenizer, visit
 
 def test_the_initial_matrix_keeps_angles_and_has_the_spread_of_the_model(tokenizer, visits):
     found = spelling.by_tokens(tokenizer, visits, special=SPECIAL, unknown=None, per_code=0)
-    matrix = found.initial_matrix(24, std=0.02)
+    matrix, share = found.initial_matrix(24, std=0.02)
+    assert share == 1.0
     assert matrix.shape == (len(found.tokens), 24)
     assert matrix.dtype == np.float32
     ours, theirs = matrix[found.has_vector], tokenizer.directory.codebook
@@ -84,9 +85,11 @@ def test_the_initial_matrix_keeps_angles_and_has_the_spread_of_the_model(tokeniz
     np.testing.assert_allclose(cosine(ours), cosine(theirs), atol=1e-5)
     assert ours.std() == pytest.approx(0.02, rel=1e-4)
     assert 0.01 < matrix[~found.has_vector].std() < 0.03
-    np.testing.assert_array_equal(matrix, found.initial_matrix(24, std=0.02))
-    with pytest.raises(InputError, match="cannot be projected"):
-        found.initial_matrix(small_tokenizer.DIM - 1, std=0.02)
+    np.testing.assert_array_equal(matrix, found.initial_matrix(24, std=0.02).vectors)
+    narrow, share = found.initial_matrix(small_tokenizer.DIM - 1, std=0.02)
+    assert narrow.shape == (len(found.tokens), small_tokenizer.DIM - 1)
+    variances = np.linalg.svd(theirs - theirs.mean(0), compute_uv=False) ** 2
+    assert share == pytest.approx(variances[:-1].sum() / variances.sum(), rel=1e-5)
 
 
 def test_a_code_that_is_called_like_a_special_token_is_refused(tokenizer, visits):

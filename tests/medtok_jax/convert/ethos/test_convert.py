@@ -219,7 +219,6 @@ def test_tokens_of_another_tokenizer_are_refused(world, tmp_path):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({**SMALL, "width": 2}, "cannot be projected"),
         ({**SMALL, "n_head": 3}, "multiple of n_head"),
         ({**SMALL, "n_positions": 4096}, "--n_positions="),
         ({**SMALL, "paper_vocabulary": "/nowhere.pkl"}, "cannot be read"),
