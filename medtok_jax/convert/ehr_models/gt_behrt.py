@@ -25,7 +25,7 @@ from types import ModuleType
 import numpy as np
 from tqdm import tqdm
 
-from medtok_jax.convert.ehr_models import gt_behrt_check, spelling
+from medtok_jax.convert.ehr_models import gt_behrt_check, gt_behrt_notebook, spelling
 from medtok_jax.convert.ehr_models.gt_behrt_check import LIMITS, NUM_VISITS, READOUT_EDGE
 from medtok_jax.convert.ehr_models.open import Records, chosen_labels, open_records, samples_of, told_left_out
 from medtok_jax.convert.ehr_models.projection import kept_variance
@@ -36,6 +36,7 @@ from medtok_jax.records.visits import DAYS_A_YEAR, KINDS, VisitTable
 from preprocessing.common import extras
 from preprocessing.common.atomic import whole_folder
 from preprocessing.common.errors import InputError
+from preprocessing.meds.splits import SUBJECT_SPLITS
 
 READOUT, UNKNOWN = SPECIAL = ("[READOUT]", "[UNK]")
 UNKNOWN_ID = SPECIAL.index(UNKNOWN)
@@ -85,7 +86,8 @@ def convert(request: Request) -> None:
     )
     if chosen.left_out:
         print(told_left_out(chosen))
-    print(next_steps(request.output))
+    print(split_counts(records.dataset.split_of(chosen.labels.subject)))
+    print(gt_behrt_notebook.steps(request.output))
 
 
 def spell(records: Records, nodes: str, unmapped: str, tokens_per_code: int | None) -> Spelling:
@@ -131,6 +133,22 @@ def write(folder: Path, records: Records, spelled: Spelling, chosen: Samples, ge
     (folder / "samples.json").write_text(json.dumps(table) + "\n")
     meanings = {"adm_type": types, "edge_attr": dict(enumerate(edge_kinds()))}
     (folder / "meanings.json").write_text(json.dumps(meanings, indent=1) + "\n")
+
+
+def split_counts(split: np.ndarray) -> str:
+    """Return the number of histories of each split, and a warning if the notebook would stop for want of some.
+
+    Args:
+        split: `[histories]` str.
+    """
+    counts = {name: int((split == name).sum()) for name in SUBJECT_SPLITS}
+    text = "Histories by split: " + ", ".join(f"{count:,} {name}" for name, count in counts.items()) + "."
+    missing = [name for name, count in counts.items() if not count]
+    if missing:
+        text += (
+            f"\nWarning: the notebook stops without histories in {' and '.join(missing)}; it needs some in each split."
+        )
+    return text
 
 
 def visit_fields(chosen: Samples, names: list[str]) -> tuple[dict[str, str], dict[str, np.ndarray]]:
@@ -231,19 +249,3 @@ def edge_kinds() -> list[str]:
     """Return the meanings of the numbers in `edge_attr`."""
     names = {int(PAIR_EDGE[i, j]): f"{KINDS[i]} and {KINDS[j]}" for i in range(3) for j in range(i, 3)}
     return [*(names[i] for i in range(READOUT_EDGE)), "readout node"]
-
-
-def next_steps(output: Path) -> str:
-    """Return the steps that remain, among them the changes to the notebook."""
-    return f"""Next, in GT-BEHRT_Notebook.ipynb (git clone https://github.com/healthylaife/GT-BEHRT; pip install torch
-torch_geometric pytorch_pretrained_bert einops scikit-learn pandas):
-  cell 4   with open('{output}/data.pickle', 'rb') as handle: dataset = pickle.load(handle)
-  cell 6   at its end: import json; model_config.update(json.load(open('{output}/model_config.json')))
-  cell 7   instead of it:
-           split = json.load(open('{output}/samples.json'))['split']
-           trainDSet, valDSet, testDSet = ([p for p, s in zip(dataset, split) if s == name]
-                                           for name in ('train', 'tuning', 'held_out'))
-  cell 8   after behrt = BertForMTR(conf):
-           behrt.bert.embeddings.word_embeddings.embed.weight.data.copy_(
-               torch.from_numpy(np.load('{output}/initial_nodes.npy')))
-  cell 11  leave it out: it loads weights that the authors pretrained."""
