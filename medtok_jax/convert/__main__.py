@@ -2,7 +2,7 @@
 
     python -m medtok_jax.convert --workdir=DIR --to=pytorch --output=OUT
     python -m medtok_jax.convert --workdir=DIR --to=huggingface --output=OUT
-    python -m medtok_jax.convert --workdir=DIR --to=ethos --events=MEDS --output=OUT [--unmapped=keep|drop|unk]
+    python -m medtok_jax.convert --workdir=DIR --to=ethos --events=MEDS --output=OUT [--unmapped=keep|drop|unk|nearest]
     python -m medtok_jax.convert --workdir=DIR --to=gt_behrt|behrt|transformehr|mult_ehr --events=MEDS --output=OUT
     python -m medtok_jax.convert --from=pytorch --input=DIR --output=WORKDIR
 
@@ -109,7 +109,6 @@ def main(arguments: list[str]) -> None:
             tokenizer=flags.FLAGS.tokenizer,
             events=flags.FLAGS.events,
             unmapped=flags.FLAGS.unmapped,
-            parent_codes=flags.FLAGS.parent_codes,
             overwrite=flags.FLAGS.overwrite,
             options=_options(),
         )
@@ -165,13 +164,8 @@ def define_flags() -> None:
         "unmapped",
         "keep",
         list(UNMAPPED),
-        "Treatment of codes in --events that the tokenizer does not hold.",
-    )
-    flags.DEFINE_bool(
-        "parent_codes",
-        False,
-        "Give codes in --events that the tokenizer does not hold the tokens of the first of their parent_codes"
-        " (metadata/codes.parquet of MEDS) that it holds.",
+        "Treatment of codes in --events that the tokenizer does not hold; nearest: the tokens of the nearest code"
+        " above, else of the first of the parent_codes in the records that has some, else keep.",
     )
     flags.DEFINE_enum("nodes", None, ["tokens", "codes"], "Nodes of a visit graph; tokens by default.")
     flags.DEFINE_integer("tokens_per_code", None, "Number of tokens of a code at most; 0 for all.", lower_bound=0)

@@ -19,8 +19,7 @@ class Request:
         events: MEDS data set or MIMIC directory, or None.
         output: directory to write: empty, absent, or to be replaced as a whole. Whoever converts writes it through
             `preprocessing.common.atomic.whole_folder`, so that it appears only when it is whole.
-        unmapped: `keep`, `drop` or `unk`, the treatment of codes that the tokenizer does not hold.
-        parent_codes: whether the `parent_codes` of MEDS stand for codes that the tokenizer does not hold.
+        unmapped: one of `UNMAPPED`, the treatment of codes that the tokenizer does not hold.
         options: values of the flags that only this target takes, by name, as far as they were given.
     """
 
@@ -29,7 +28,6 @@ class Request:
     events: Path | None
     output: Path
     unmapped: str = "keep"
-    parent_codes: bool = False
     options: dict = dataclasses.field(default_factory=dict)
 
 
@@ -40,7 +38,6 @@ def make_request(
     tokenizer: str | None = None,
     events: str | None = None,
     unmapped: str = "keep",
-    parent_codes: bool = False,
     overwrite: bool = False,
     options: dict | None = None,
 ) -> Request:
@@ -68,7 +65,7 @@ def make_request(
     records = existing(events, "directory of events") if events else None
     inputs = [path for path in (run, folder, records) if path]
     checked = check_output(output, overwrite, inputs)
-    return Request(run, folder, records, checked, unmapped, parent_codes, dict(options or {}))
+    return Request(run, folder, records, checked, unmapped, dict(options or {}))
 
 
 def existing(path: str | Path, kind: str) -> Path:

@@ -3,8 +3,8 @@
 Patient records write a code in several ways: `ICD10CM/E11.9`, `ICD10CM/E119`, `DIAGNOSIS//ICD//10//E119`,
 `PROCEDURE//ICD//9//0010`, `NDC/00002143380`, `MEDICATION//NDC//00002143380`, `SNOMED//44054006`. A code is mapped only
 if it names its system: the meaning of a bare `250.00` or `10021` in patient records would be a guess. A code that the
-tokenizer does not hold gets the tokens of another code only where the records name that one as its parent
-(`parent_codes` of MEDS) and the caller asks for it.
+tokenizer does not hold gets the tokens of another code only if the caller asks for `nearest`: those of the nearest code
+above it in its hierarchy or else of the first of its parents in the records (`parent_codes` of MEDS) that has some.
 """
 
 import collections
@@ -27,8 +27,10 @@ from preprocessing.common.extras import load
 
 pl = load("polars")
 
-# Ways to treat codes that the tokenizer does not hold.
-UNMAPPED = ("keep", "drop", "unk")
+# Ways to treat codes that the tokenizer does not hold. `nearest` keeps those that have no code above them either.
+UNMAPPED = ("keep", "drop", "unk", "nearest")
+# Below this share of mapped events, results say little about the tokenizer.
+FEW = 0.5
 MISSING = -1
 # The report lists at most this many events outside of all code systems, for each kind of event.
 LISTED_OTHERS = 20
@@ -37,6 +39,8 @@ _NDC_PART = re.compile(r"[0-9]{11}|[0-9]{4,5}-[0-9]{3,4}-[0-9]{1,2}")
 _ABSENT = "not in the vocabulary"
 _MALFORMED = "not the shape of a code of this system"
 _AMBIGUOUS = "a code of several systems"
+# Sources of the row of a code that has none of its own: the nearest code above it, or a parent in the records.
+_ANCESTOR, _PARENT = "ancestor", "parent"
 
 
 class _Resolved(NamedTuple):
@@ -46,13 +50,13 @@ class _Resolved(NamedTuple):
         row: row of the table, `MISSING` where it has none.
         name: its system, or the kind of another event.
         reason: why it has no row of its own; empty for codes with one and for events outside of all code systems.
-        of_parent: whether the row is that of one of its parents.
+        source: `ancestor` or `parent` if the row is that of another code, else empty.
     """
 
     row: int
     name: str
     reason: str
-    of_parent: bool = False
+    source: str = ""
 
     @property
     def is_medical(self) -> bool:
@@ -64,13 +68,14 @@ class CodeMapper:
 
     Args:
         keys: `SYSTEM/code` of every row of the table.
-        unmapped: `keep`, `drop` or `unk`: how the caller treats codes without a row; recorded in the report.
+        unmapped: `keep`, `drop` or `unk`: how the caller treats codes without a row; recorded in the report. `nearest`
+            gives them the row of another code, and keeps the rest.
         kinds: kind of every row, see `token_table.KINDS`; None where all are codes.
-        parents: codes above a code, nearest first, by the code as the events spell it; the first one with a row stands
-            for a code without a row.
+        parents: for `nearest`: codes above a code, nearest first, by the code as the events spell it; the first one
+            with a row stands for a code without a row of its own or of a code above it.
 
     Raises:
-        InputError: `unmapped` is none of these.
+        InputError: `unmapped` is none of these, or `parents` are given but not `nearest`.
     """
 
     def __init__(
@@ -82,6 +87,8 @@ class CodeMapper:
     ):
         if unmapped not in UNMAPPED:
             raise InputError(f"unmapped is {unmapped!r}; it must be one of {', '.join(UNMAPPED)}.")
+        if parents and unmapped != "nearest":
+            raise InputError(f"unmapped is {unmapped!r}, which uses no parent codes; choose nearest or leave them out.")
         self.unmapped = unmapped
         self.keys = [str(key) for key in (keys.to_pylist() if hasattr(keys, "to_pylist") else keys)]
         self.kinds = [KINDS[0]] * len(self.keys) if kinds is None else list(kinds)
@@ -102,6 +109,11 @@ class CodeMapper:
     ) -> "CodeMapper":
         """Return the mapper to the rows of a tokenizer directory."""
         return cls(directory.table["key"], unmapped, directory.table["kind"].to_pylist(), parents)
+
+    @property
+    def keeps(self) -> bool:
+        """Return whether codes that have no row stay in the records as they are."""
+        return self.unmapped in ("keep", "nearest")
 
     def rows(self, events: "pl.Series | np.ndarray") -> np.ndarray:
         """Return the row of each event's code, `[events]` int64, `MISSING` (-1) where it has none; count all events.
@@ -125,16 +137,16 @@ class CodeMapper:
         """Return the counts so far: a row for each code system, then one for each kind of other event.
 
         Columns: `kind` (`code` or `other`), `name` (the system, or the first part of another event's code), `events`,
-        `mapped`, and of these `to_category` and `to_retired` (to such rows of the table) and `to_parent` (to a row of
-        any kind that is a parent's), `unmapped` (0 for other events, which are never looked up), `codes` (distinct),
-        `codes_unmapped`, `most_frequent_unmapped` (a list of up to 10 structs of `code` and `events`; for other events
-        the most frequent ones).
+        `mapped`, and of these `to_category` and `to_retired` (to such rows of the table), `to_ancestor` and `to_parent`
+        (to a row of any kind that is that of the nearest code above or of a parent), `unmapped` (0 for other events,
+        which are never looked up), `codes` (distinct), `codes_unmapped`, `most_frequent_unmapped` (a list of up to 10
+        structs of `code` and `events`; for other events the most frequent ones).
         """
         rows = []
         for (kind, name), group in self._grouped().items():
             missing = [(code, count) for code, found, count in group if found.row < 0]
             mapped = [(found, count) for _, found, count in group if found.row >= 0]
-            own = [(self.kinds[found.row], count) for found, count in mapped if not found.of_parent]
+            own = [(self.kinds[found.row], count) for found, count in mapped if not found.source]
             rows.append(
                 {
                     "kind": kind,
@@ -142,7 +154,10 @@ class CodeMapper:
                     "events": sum(count for _, _, count in group),
                     "mapped": sum(count for _, count in mapped),
                     **{f"to_{of}": sum(count for kept, count in own if kept == of) for of in KINDS[1:]},
-                    "to_parent": sum(count for found, count in mapped if found.of_parent),
+                    **{
+                        f"to_{source}": sum(count for found, count in mapped if found.source == source)
+                        for source in (_ANCESTOR, _PARENT)
+                    },
                     "unmapped": sum(count for _, count in missing) if kind == "code" else 0,
                     "codes": len(group),
                     "codes_unmapped": len(missing) if kind == "code" else 0,
@@ -150,15 +165,15 @@ class CodeMapper:
                 }
             )
         listed = pl.List(pl.Struct({"code": pl.String, "events": pl.Int64}))
-        numbers = ("events", "mapped", "to_category", "to_retired", "to_parent", "unmapped", "codes", "codes_unmapped")
-        schema = {"kind": pl.String, "name": pl.String, **dict.fromkeys(numbers, pl.Int64)}
+        numbers = ("events", "mapped", "to_category", "to_retired", "to_ancestor", "to_parent", "unmapped", "codes")
+        schema = {"kind": pl.String, "name": pl.String, **dict.fromkeys((*numbers, "codes_unmapped"), pl.Int64)}
         return pl.DataFrame(rows, schema=schema | {"most_frequent_unmapped": listed})
 
     def write(self, path: Path) -> None:
         """Write the report as JSON, with every code of a code system that has no row, the most frequent first.
 
-        Each such code is listed with the reason and with the nearest ancestor that the tokenizer holds, if any; it is
-        not mapped to that ancestor.
+        Each such code is listed with the reason and with the nearest ancestor that the tokenizer holds, if any. Codes
+        that got the row of another code are listed with that code and its source, `ancestor` or `parent`.
         """
         systems, others = [], []
         for (kind, name), group in self._grouped().items():
@@ -174,12 +189,12 @@ class CodeMapper:
             ]
             unmapped = sum(code["events"] for code in missing)
             mapped = {"mapped": totals["events"] - unmapped, "unmapped": unmapped, "codes_unmapped": len(missing)}
-            parents = [
-                {"code": code, "events": count, "parent": self.keys[found.row]}
+            replaced = [
+                {"code": code, "events": count, "nearest": self.keys[found.row], "source": found.source}
                 for code, found, count in group
-                if found.of_parent
+                if found.source
             ]
-            systems.append({**totals, **mapped, "unmapped_codes": missing, "codes_of_parents": parents})
+            systems.append({**totals, **mapped, "unmapped_codes": missing, "replaced_codes": replaced})
         report = {"unmapped": self.unmapped, "systems": systems, "other_events": others}
         write_json(path, report, ensure_ascii=False)
 
@@ -193,6 +208,7 @@ class CodeMapper:
             kinds = {
                 "categories": row["to_category"],
                 "codes of earlier editions": row["to_retired"],
+                "the nearest code above": row["to_ancestor"],
                 "their parent codes": row["to_parent"],
             }
             told = "".join(f", {count:,} of them to {kind}" for kind, count in kinds.items() if count)
@@ -202,6 +218,18 @@ class CodeMapper:
             missing = f"{row['codes_unmapped']:,} of {row['codes']:,} codes are not{example}"
             lines.append(f"{row['name']}: {share}, {missing}")
         return "\n".join(lines)
+
+    def warning(self) -> str:
+        """Return a sentence if fewer than half of the events with a code have a row so far, else an empty string."""
+        table = self.report().filter(pl.col("kind") == "code")
+        events, mapped = int(table["events"].sum()), int(table["mapped"].sum())
+        if mapped >= FEW * events:
+            return ""
+        remedy = "" if self.unmapped == "nearest" else ", or give --unmapped=nearest"
+        return (
+            f"Warning: only {mapped:,} of {events:,} events with a code are mapped ({mapped / events:.1%}), so that the"
+            f" tokenizer hardly takes part; take one with the code systems above{remedy}."
+        )
 
     def _look_up(self, series: "pl.Series", values: list, unique: "pl.Series", default: int | bool) -> np.ndarray:
         """Return for each event in `series` the value of its code: `values` holds one for each of `unique`."""
@@ -215,16 +243,21 @@ class CodeMapper:
         """Return what each distinct code is, cached from one call to the next."""
         for code in unique:
             if code not in self._known:
-                self._known[code] = self._with_parents(code, self._resolve_one(code))
+                found = self._resolve_one(code)
+                if found.row == MISSING and self.unmapped == "nearest":
+                    found = self._nearest(code, found)
+                self._known[code] = found
         return [self._known[code] for code in unique]
 
-    def _with_parents(self, text: str, found: _Resolved) -> _Resolved:
-        """Return for a code without a row the row of the first of its parents that has one."""
-        if found.row == MISSING:
-            for parent in self._parents.get(text) or ():
-                row = self._resolve_one(parent).row
-                if row != MISSING:
-                    return found._replace(row=row, of_parent=True)
+    def _nearest(self, text: str, found: _Resolved) -> _Resolved:
+        """Return for a code without a row that of the nearest code above it, else of its first parent that has one."""
+        above = self._ancestor(text) if found.is_medical else MISSING
+        if above != MISSING:
+            return found._replace(row=above, source=_ANCESTOR)
+        for parent in self._parents.get(text) or ():
+            row = self._resolve_one(parent).row
+            if row != MISSING:
+                return found._replace(row=row, source=_PARENT)
         return found
 
     def _resolve_one(self, text: str) -> _Resolved:
@@ -244,12 +277,16 @@ class CodeMapper:
             return _Resolved(MISSING, shaped[0] if len(shaped) == 1 else system, _ABSENT if shaped else _MALFORMED)
         return _Resolved(row, self.keys[row].partition("/")[0], "")
 
-    def _above(self, text: str) -> dict[str, str]:
+    def _ancestor(self, text: str) -> int:
+        """Return the row of the nearest code above a code, `MISSING` if there is none."""
         try:
-            _, row = self._index.find_ancestor(_unfolded(text))
+            return self._index.find_ancestor(_unfolded(text))[1]
         except InputError:
-            return {}
-        return {"nearest_above": self.keys[row]}
+            return MISSING
+
+    def _above(self, text: str) -> dict[str, str]:
+        row = self._ancestor(text)
+        return {} if row == MISSING else {"nearest_above": self.keys[row]}
 
     def _grouped(self) -> dict[tuple[str, str], list[tuple[str, _Resolved, int]]]:
         """Group codes by (kind, name) into lists of (code, what it is, events), the most frequent codes first.

@@ -134,15 +134,18 @@ class MedsDataset:
             return pl.read_parquet(path)
 
     def parent_codes(self) -> dict[str, list[str]]:
-        """Return the parents of every code that has some, nearest first, by code.
+        """Return the parents of every code that has some, nearest first, by code; empty if the data set names none.
 
         Raises:
-            InputError: the file of codes is absent, cannot be read, or names no parents.
+            InputError: the file of codes cannot be read, or its column `parent_codes` holds no lists of codes.
         """
         table = self.codes()
-        path = self.root / METADATA / CODES
-        if not path.is_file() or table.schema.get("parent_codes") != pl.List(pl.String):
-            raise InputError(f"{path} has no column parent_codes of lists of codes; go on without parent codes.")
+        kind = table.schema.get("parent_codes")
+        if kind is None:
+            return {}
+        if kind != pl.List(pl.String):
+            path = self.root / METADATA / CODES
+            raise InputError(f"The column parent_codes of {path} is {kind}; write lists of codes, or leave it out.")
         table = table.drop_nulls(["code", "parent_codes"])
         return dict(zip(table["code"], table["parent_codes"].to_list(), strict=True))
 

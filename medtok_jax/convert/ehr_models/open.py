@@ -25,9 +25,11 @@ class Records:
     visits: Visits
 
     def write_report(self, folder: Path) -> None:
-        """Write the unmapped codes with reasons into `folder`, and print a line for each code system."""
+        """Write the unmapped codes with reasons into `folder`, and print a line for each code system and warnings."""
         self.mapper.write(folder / UNMAPPED_FILE)
         print(self.mapper.summary())
+        if warning := self.mapper.warning():
+            print(warning)
         if self.visits.without_codes:
             print(f"{self.visits.without_codes:,} stays are left out, as they have no medical code.")
 
@@ -42,7 +44,7 @@ def open_records(request: Request) -> Records:
         raise InputError("--events is missing; give a MEDS data set, or a directory of MIMIC or another source.")
     tokenizer = MedTokTokenizer.from_pretrained(request.tokenizer)
     dataset = open_events(request.events, meds_directory(request))
-    parents = dataset.parent_codes() if request.parent_codes else None
+    parents = dataset.parent_codes() if request.unmapped == "nearest" else None
     mapper = CodeMapper.of(tokenizer.directory, request.unmapped, parents)
     return Records(tokenizer, dataset, mapper, read_visits(dataset, mapper))
 

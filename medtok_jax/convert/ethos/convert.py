@@ -91,8 +91,6 @@ def _write_vocabulary(folder: Path, codebook_size: int) -> None:
 
 def _write_data(request: Request, directory: TokenizerDirectory, folder: Path, size: ModelSize) -> EthosData:
     if rewrite.is_tokenized(request.events):
-        if request.parent_codes:
-            raise InputError(f"{request.events} is tokenized and names no parents of codes; leave out --parent_codes.")
         mapper = CodeMapper.of(directory, request.unmapped)
         data = _rewrite(request.events, directory, mapper, folder, size)
     else:
@@ -102,7 +100,7 @@ def _write_data(request: Request, directory: TokenizerDirectory, folder: Path, s
                 f"ETHOS learns the time between events, but {request.events} gives only their order (time_is_order in"
                 " metadata/dataset.json); choose another --to or other records."
             )
-        parents = dataset.parent_codes() if request.parent_codes else None
+        parents = dataset.parent_codes() if request.unmapped == "nearest" else None
         mapper = CodeMapper.of(directory, request.unmapped, parents)
         data = _from_meds(dataset, directory, mapper, folder, size)
     mapper.write(folder / UNMAPPED)
@@ -115,8 +113,8 @@ def _write_data(request: Request, directory: TokenizerDirectory, folder: Path, s
             f"{train.tokens:,} training tokens are too few for timelines of {size.n_positions:,} tokens; give"
             f" --n_positions={fits} or less."
         )
-    summary = mapper.summary()
-    return dataclasses.replace(data, notes=[*summary.splitlines(), *data.notes])
+    warning = [mapper.warning()] if mapper.warning() else []
+    return dataclasses.replace(data, notes=[*mapper.summary().splitlines(), *warning, *data.notes])
 
 
 def _from_meds(

@@ -28,7 +28,7 @@ class Rewriter:
     Args:
         vocabulary: tokens by id, of the data set before it is rewritten.
         mapper: maps codes to rows of the tokenizer's table; its `unmapped` is the treatment of codes without a row:
-            `keep` their tokens, `drop` them, or write one `unk`.
+            keep their tokens, `drop` them, or write one `unk`.
         ids: `[codes, T]` int32 tokens of each row of the tokenizer's table.
         titles: see `codes.category_titles`.
         codebook_size: N.
@@ -41,9 +41,7 @@ class Rewriter:
         self._mapper = mapper
         self._titles = titles
         self._kinds = codes.kinds(vocabulary)
-        kept = [
-            t for t, kind in zip(vocabulary, self._kinds, strict=True) if mapper.unmapped == "keep" or kind == OTHER
-        ]
+        kept = [t for t, kind in zip(vocabulary, self._kinds, strict=True) if mapper.keeps or kind == OTHER]
         # The vocabulary is the same for training and test data, whatever occurs in either.
         self.vocabulary = ethos_vocabulary.complete(kept, codebook_size)
         new = {token: number for number, token in enumerate(self.vocabulary)}
@@ -65,7 +63,7 @@ class Rewriter:
         width = np.ones(count, np.int64)
         width[is_code & (row >= 0)] = 0
         width[head & (row >= 0)] = self._ids.shape[1]
-        if self._mapper.unmapped != "keep":
+        if not self._mapper.keeps:
             width[is_code & (row < 0)] = 0
             width[head & (row < 0)] = int(self._mapper.unmapped == "unk")
         source = np.repeat(np.arange(count), width)

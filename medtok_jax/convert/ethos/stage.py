@@ -30,7 +30,8 @@ def write(folder: Path, directory: TokenizerDirectory, unmapped: str, final: Pat
     Args:
         folder: directory to write into.
         directory: the tokenizer.
-        unmapped: `keep`, `drop` or `unk`, the treatment of codes that the tokenizer does not hold.
+        unmapped: the treatment of codes that the tokenizer does not hold; the stages know no codes above others, so
+            they keep codes where the conversion takes the `nearest`.
         final: path that `folder` will be renamed to; the configurations name it.
     """
     stage = folder / FOLDER
@@ -43,7 +44,7 @@ def write(folder: Path, directory: TokenizerDirectory, unmapped: str, final: Pat
     names = {
         "@CODES@": _quoted(final / FOLDER / CODES),
         "@TOKENS@": _quoted(final / FOLDER / TOKENS),
-        "@UNMAPPED@": unmapped,
+        "@UNMAPPED@": "keep" if unmapped == "nearest" else unmapped,
     }
     for name in CONFIGS:
         text = (_FILES / f"{name}.yaml").read_text(encoding="utf-8")

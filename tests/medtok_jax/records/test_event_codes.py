@@ -142,7 +142,7 @@ def test_everything_is_counted(mapper, tmp_path):
     codes_row, labs = mapper.report().to_dicts()
     assert codes_row == {
         **{"kind": "code", "name": "ICD10CM", "events": 6, "mapped": 2, "unmapped": 4, "codes": 4, "codes_unmapped": 2},
-        **{"to_category": 0, "to_retired": 0, "to_parent": 0},
+        **{"to_category": 0, "to_retired": 0, "to_ancestor": 0, "to_parent": 0},
         "most_frequent_unmapped": [{"code": "ICD10CM/Z99.9", "events": 3}, {"code": "ICD10CM/E11.651", "events": 1}],
     }
     assert (labs["kind"], labs["name"], labs["events"], labs["unmapped"]) == ("other", "LAB", 3, 0)
@@ -167,6 +167,56 @@ def test_categories_and_codes_of_earlier_editions_are_told_apart(tmp_path):
     )
 
 
+def test_the_nearest_code_above_comes_before_parents_and_codes_of_their_own_before_both(tmp_path):
+    events = [
+        "ICD10CM/E11.9",
+        "DIAGNOSIS//ICD//10//E11651",
+        "ICD10CM/E11.651",
+        "ICD10CM/Z99.9",
+        "LAB//1",
+        "ICD10CM/I10",
+    ]
+    parents = {"ICD10CM/E11.651": ["ICD10CM/E11.9"], "ICD10CM/Z99.9": ["SNOMED/0", "ICD10CM/E11.9"]}
+    assert mapped(CodeMapper(KEYS), *events) == ["ICD10CM/E11.9", *[None] * 5]
+    mapper = CodeMapper(KEYS, "nearest", parents=parents)
+    assert mapped(mapper, *events) == [
+        *("ICD10CM/E11.9", "ICD10CM/E11.65", "ICD10CM/E11.65", "ICD10CM/E11.9", None, None)
+    ]
+    assert mapper.keeps
+    row = mapper.report().to_dicts()[0]
+    numbers = [row[name] for name in ("events", "mapped", "to_ancestor", "to_parent", "unmapped", "codes_unmapped")]
+    assert numbers == [5, 4, 2, 1, 1, 1]
+    assert mapper.summary() == (
+        "ICD10CM: 4 of 5 events are mapped (80.0%), 2 of them to the nearest code above, 1 of them to their parent"
+        " codes, 1 of 5 codes are not, most often ICD10CM/I10 (1 events)"
+    )
+    mapper.write(tmp_path / "report.json")
+    (system,) = json.loads((tmp_path / "report.json").read_text())["systems"]
+    assert [(code["code"], code["nearest"], code["source"]) for code in system["replaced_codes"]] == [
+        ("DIAGNOSIS//ICD//10//E11651", "ICD10CM/E11.65", "ancestor"),
+        ("ICD10CM/E11.651", "ICD10CM/E11.65", "ancestor"),
+        ("ICD10CM/Z99.9", "ICD10CM/E11.9", "parent"),
+    ]
+
+
+def test_a_warning_below_half(mapper):
+    mapper.rows(pl.Series(["ICD10CM/E11.9", "ICD10CM/Z99.9", *["LAB//1"] * 5]))
+    assert mapper.warning() == "", "exactly half, and events without a code do not count"
+    mapper.rows(pl.Series(["ICD10CM/Z99.9"]))
+    assert "only 1 of 3 events with a code are mapped (33.3%)" in mapper.warning()
+    assert "--unmapped=nearest" in mapper.warning()
+    nearest = CodeMapper(KEYS, "nearest")
+    nearest.rows(pl.Series(["ICD10CM/Z99.9"]))
+    assert "only 0 of 1" in nearest.warning()
+    assert "--unmapped" not in nearest.warning()
+    assert CodeMapper(KEYS).warning() == ""
+
+
+def test_parents_are_refused_where_they_would_not_be_used():
+    with pytest.raises(InputError, match="uses no parent codes"):
+        CodeMapper(KEYS, "unk", parents={"A": ["B"]})
+
+
 def test_parents_stand_for_codes_without_a_row_alone(tmp_path):
     parents = {
         "ICD10CM/E11.9": ["ICD10CM/E11.65"],
@@ -176,7 +226,7 @@ def test_parents_stand_for_codes_without_a_row_alone(tmp_path):
         "ICD9/0010": ["ICD9Proc/00.10"],
         "NDC/00002143382": None,
     }
-    mapper = CodeMapper(KEYS, parents=parents)
+    mapper = CodeMapper(KEYS, "nearest", parents=parents)
     given_codes = ["ICD10CM/E11.9", *list(parents)[1:]]
     assert mapped(mapper, *given_codes) == [
         *("ICD10CM/E11.9", "RxNorm/860975", "RxNorm/860975", None, "ICD9Proc/00.10", None)
@@ -189,7 +239,9 @@ def test_parents_stand_for_codes_without_a_row_alone(tmp_path):
     assert "NDC: 1 of 2 events are mapped (50.0%), 1 of them to their parent codes" in mapper.summary()
     mapper.write(tmp_path / "report.json")
     systems = {system["name"]: system for system in json.loads((tmp_path / "report.json").read_text())["systems"]}
-    assert systems["NDC"]["codes_of_parents"] == [{"code": "NDC/00002143381", "events": 1, "parent": "RxNorm/860975"}]
+    assert systems["NDC"]["replaced_codes"] == [
+        {"code": "NDC/00002143381", "events": 1, "nearest": "RxNorm/860975", "source": "parent"}
+    ]
     # No one is asked for: nothing is mapped to another code.
     assert mapped(CodeMapper(KEYS), *given_codes[1:]) == [None] * 5
 
@@ -200,7 +252,7 @@ def test_asking_whether_counts_nothing(mapper):
 
 
 def test_an_unknown_way_with_unmapped_codes_is_refused():
-    with pytest.raises(InputError, match="must be one of keep, drop, unk"):
+    with pytest.raises(InputError, match="must be one of keep, drop, unk, nearest"):
         CodeMapper(KEYS, unmapped="guess")
 
 

@@ -197,7 +197,9 @@ def test_codes_that_stand_for_an_ndc_are_its_parents(copies, tmp_path):
     assert not run(copies["mimic3"], output, ndc_map=path).done_already
     assert MedsDataset.open(output).parent_codes()["NDC/00002143380"][0] == "RxNorm/860976"
     (output / "metadata" / "codes.parquet").unlink()
-    with pytest.raises(InputError, match=r"codes\.parquet has no column parent_codes"):
+    assert dataset.parent_codes() == {}
+    pl.DataFrame({"code": ["A"], "parent_codes": ["B"]}).write_parquet(output / "metadata" / "codes.parquet")
+    with pytest.raises(InputError, match=r"parent_codes of .*codes\.parquet is String; write lists"):
         dataset.parent_codes()
 
 

@@ -198,12 +198,12 @@ def test_parent_codes_stand_for_codes_without_tokens(world, tmp_path):
     (lacked, count) = kept["code"].value_counts(sort=True).row(0)
     parents = pl.DataFrame({"code": [lacked], "parent_codes": [["ICD10CM/E11.9"]]})
     parents.write_parquet(root / "metadata" / "codes.parquet")
-    _convert(world, tmp_path / "out", events=root, parent_codes=True)
+    _convert(world, tmp_path / "out", events=root, unmapped="nearest")
     systems = json.loads((tmp_path / "out" / convert.UNMAPPED).read_text())["systems"]
-    listed = [code for system in systems for code in system["codes_of_parents"]]
-    assert listed == [{"code": lacked, "events": count, "parent": "ICD10CM/E11.9"}]
-    with pytest.raises(InputError, match="tokenized and names no parents"):
-        _convert(world, tmp_path / "again", events=world / "keep", parent_codes=True)
+    listed = [code for system in systems for code in system["replaced_codes"]]
+    assert listed == [{"code": lacked, "events": count, "nearest": "ICD10CM/E11.9", "source": "parent"}]
+    text = (tmp_path / "out" / "ethos_stage" / "configs" / "dataset" / "medtok_meds.yaml").read_text()
+    assert "unmapped: keep" in text, "the stage knows no codes above others"
 
 
 def test_tokens_of_another_tokenizer_are_refused(world, tmp_path):
