@@ -264,7 +264,7 @@ class CodeMapper:
         row = self._rows_of_keys.get(text)
         if row is not None:
             return _Resolved(row, text.partition("/")[0], "")
-        named, code = self._names.split(_unfolded(text))
+        named, code = self._names.split(unfolded(text))
         if named is None:
             return _Resolved(MISSING, _kind(text), "")
         system = "/".join(named)
@@ -280,7 +280,7 @@ class CodeMapper:
     def _ancestor(self, text: str) -> int:
         """Return the row of the nearest code above a code, `MISSING` if there is none."""
         try:
-            return self._index.find_ancestor(_unfolded(text))[1]
+            return self._index.find_ancestor(unfolded(text))[1]
         except InputError:
             return MISSING
 
@@ -306,10 +306,10 @@ def _as_series(events: "pl.Series | np.ndarray") -> "pl.Series":
     return series.cast(pl.String).alias("code")
 
 
-def _unfolded(text: str) -> str:
+def unfolded(text: str) -> str:
     """Return `NDC/00002143380` for `MEDICATION//00002143380//Administered`, and every other text as it is."""
     kind, *parts = text.split("//")
-    if kind.strip().upper() == "MEDICATION" and "NDC" not in (part.strip().upper() for part in parts):
+    if kind.strip().upper() == "MEDICATION":
         ndc = [part.strip() for part in parts if _NDC_PART.fullmatch(part.strip())]
         if ndc:
             return f"NDC/{ndc[0]}"

@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from medtok_jax.lookup.code_names import CodeNames
-from medtok_jax.records.event_codes import MISSING, CodeMapper
+from medtok_jax.records.event_codes import MISSING, CodeMapper, unfolded
 from preprocessing import codes
 from preprocessing.common.errors import InputError
 from preprocessing.common.extras import load
@@ -245,9 +245,7 @@ class _Codes:
         return self.number[key]
 
     def _unmapped_key(self, text: str) -> str:
-        if text.upper().startswith("MEDICATION//"):
-            return f"{codes.NDC}/{text.partition('//')[2]}"
-        named, code = self._names.split(text)
+        named, code = self._names.split(unfolded(text))
         return f"{named[0]}/{code}" if named else text
 
 

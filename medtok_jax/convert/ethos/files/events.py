@@ -45,16 +45,18 @@ INTERVALS = {
 }
 # ETHOS's own extraction of MIMIC-IV has names after `HCPCS//`, not codes.
 _SYSTEM = re.compile(
-    r"(ICD10CM|ICD10PCS|ICD9CM|ICD9Proc|SNOMED|RxNorm|NDC|ATC|CPT4|HCPCS(?=//?[A-Z][0-9]{4}$))//?(.+)", re.IGNORECASE
+    r"(ICD10CM|ICD10PCS|ICD9CM|ICD9Proc|SNOMED|RxNorm|NDC|ATC|CPT4|CPT|HCPCS(?=//?[A-Z][0-9]{4}$))//?(.+)",
+    re.IGNORECASE,
 )
-_ICD = re.compile(r"(DIAGNOSIS|PROCEDURE)//ICD//(9|10)//(.+)")
+_ICD = re.compile(r"(DIAGNOSIS|PROCEDURE)//ICD//(9|10)//(.+)", re.IGNORECASE)
 _ICD_SYSTEMS = {
     ("DIAGNOSIS", "9"): "ICD9CM",
     ("DIAGNOSIS", "10"): "ICD10CM",
     ("PROCEDURE", "9"): "ICD9PROC",
     ("PROCEDURE", "10"): "ICD10PCS",
 }
-_NDC = re.compile(r"MEDICATION//(?:[^/]+//)*([0-9]{11})(?://.*)?")
+# A part of the code of a drug; the others may be its name, with any characters, and what was done with it.
+_NDC = re.compile(r"[0-9]{11}|[0-9]{4,5}-[0-9]{3,4}-[0-9]{1,2}")
 _DRUG = re.compile(r"MEDICATION//(.+)//Administered")
 
 
@@ -87,18 +89,35 @@ def read_codes(path: str | Path) -> dict[str, list[str]]:
 
 def key_of(code: str) -> str | None:
     """Return `SYSTEM/code` in capitals without dots for a code in any spelling of patient records, None otherwise."""
+    code = _of_drug(code)
     if found := _ICD.fullmatch(code):
-        system = _ICD_SYSTEMS[found[1], found[2]]
+        system = _ICD_SYSTEMS[found[1].upper(), found[2]]
         bare = found[3]
     elif found := _SYSTEM.fullmatch(code):
-        system = found[1].upper()
-        bare = found[2]
-    elif found := _NDC.fullmatch(code):
-        system = "NDC"
-        bare = found[1]
+        system = "CPT4" if found[1].upper() == "CPT" else found[1].upper()
+        bare = _eleven_digits(found[2].strip()) if system == "NDC" else found[2]
     else:
         return None
     return f"{system}/{bare.strip().upper().replace('.', '')}"
+
+
+def _of_drug(code: str) -> str:
+    """Return `NDC/00002143380` for `MEDICATION//A/B//00002143380//Administered`, the code of another event as it is.
+
+    If no part is an NDC, `MEDICATION//` alone is taken away.
+    """
+    kind, *parts = (text.strip() for text in code.split("//"))
+    if kind.upper() != "MEDICATION":
+        return code
+    ndc = [text for text in parts if _NDC.fullmatch(text)]
+    return f"NDC/{ndc[0]}" if ndc else "//".join(parts)
+
+
+def _eleven_digits(ndc: str) -> str:
+    """Return an NDC with hyphens as 5, 4 and 2 digits, and every other text as it is."""
+    if not _NDC.fullmatch(ndc) or "-" not in ndc:
+        return ndc
+    return "".join(text.zfill(digits) for text, digits in zip(ndc.split("-"), (5, 4, 2), strict=True))
 
 
 def look_up(

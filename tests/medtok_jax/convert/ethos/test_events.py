@@ -148,6 +148,34 @@ def _expected_intervals(gap: int) -> list[str]:
     return [found[-1]] * (int(gap / (180 * 24 * HOUR) + 0.5) if found[-1] == "=6mt" else 1)
 
 
+# Names of drugs in MIMIC that hold one slash or two, blanks, dots and digits.
+_NAMES = ("Amox/Clav", "Sulfameth/Trimethoprim DS", "A // B", "0.9% Sodium Chloride", "1/2", "ICD10CM/E11.9", "NDC")
+_SPELLINGS = [
+    *("NDC/00002143380", "NDC/0002-1433-80", "NDC//00002-1433-80", "NDC/99999999999", "NDC/99999-9999-99"),
+    *("MEDICATION//00002143380", "MEDICATION//NDC//00002143380", "MEDICATION//NDC//00002143380//Administered"),
+    *("medication//x// 00002143380 //y", "MEDICATION//RxNorm//860975", "MEDICATION//NDC//unreadable"),
+    *(f"MEDICATION//{name}//{end}" for name in _NAMES for end in ("00002143380", "0002-1433-80//Held", "99999999999")),
+    *(f"MEDICATION//START//{name}//00002143380" for name in _NAMES),
+    *("diagnosis//icd//10//e119", "DIAGNOSIS//ICD//10//E11.9", "DIAGNOSIS//ICD//9//25000", "PROCEDURE//ICD//9//0010"),
+    *("icd10cm//E119", "ICD10CM/E11.9 ", "ICD9Proc/0010", "RXNORM//860975", "ATC/a10ba02", "CPT/99213", "HCPCS//J1815"),
+    *("SNOMED//44054006", "LOINC/1-1", "LAB//1", "ICD10CM/Z99.9", "PROCEDURE//ICD//10//0016070"),
+]
+
+
+@pytest.mark.parametrize("code", _SPELLINGS)
+def test_the_stage_and_the_conversion_map_the_same_records_alike(code):
+    """The stage runs in ETHOS without the index of the tokenizer, so it reads spellings by rules of its own."""
+    keys = small_tokenizer.KEYS
+    tokens = {events.key_of(key): [key] for key in keys}
+    mapper = CodeMapper(keys)
+    row = mapper.rows(pl.Series([code]))[0]
+    (found,) = events.look_up(pl.Series([code]), tokens).iter_rows(named=True)
+    assert found["tokens"] == (None if row < 0 else [keys[row]])
+    assert found["medical"] == mapper.is_medical(pl.Series([code]))[0]
+    if "00002143380" in code or "1433-80" in code:
+        assert keys[row] == "NDC/00002143380"
+
+
 def test_intervals():
     rng = np.random.default_rng(0)
     gaps = np.exp(rng.uniform(np.log(MINUTE), np.log(2000 * 24 * HOUR), 300)).astype(np.int64)
