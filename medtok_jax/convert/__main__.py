@@ -90,7 +90,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "behrt": ("tokens_per_code", "width", "max_len", "task", "labels", "inputs"),
     "transformehr": ("tokens_per_code", "width"),
     "mult_ehr": ("width",),
-    "ethos": ("width", "n_layer", "n_head", "n_positions", "paper_vocabulary"),
+    "ethos": ("tokens_per_code", "width", "n_layer", "n_head", "n_positions", "paper_vocabulary"),
 }
 
 

@@ -47,6 +47,11 @@ def make_tokens(keys=KEYS, *, seed: int = 0, kind: str = "top_k", embeddings: bo
     )
 
 
+def ranked(row: np.ndarray) -> list[int]:
+    """Return the distinct tokens of a code (K = 2) in the order of exports: first those of rank 1, then of rank 2."""
+    return list(dict.fromkeys(row[[0, 2, 4, 6, 1, 3, 5, 7]].tolist()))
+
+
 # The number of tokens and the region of each embedding of `write_uneven`.
 UNEVEN = {"text_specific": ("text", 1), "shared_first": ("shared", 3), "graph_specific": ("graph", 2)}
 

@@ -39,6 +39,7 @@ from medtok_jax.convert.ehr_models.open import (
 from medtok_jax.convert.ehr_models.projection import kept_variance
 from medtok_jax.convert.ehr_models.spelling import Spelling
 from medtok_jax.convert.request import Request
+from medtok_jax.convert.timelines import describe_lengths
 from medtok_jax.records.samples import MORTALITY, Labels, Samples, next_visits
 from medtok_jax.records.visits import DAYS_A_YEAR, DIAGNOSIS, KINDS, Visits, VisitTable
 from preprocessing.common.atomic import whole_folder
@@ -81,6 +82,9 @@ def convert(request: Request) -> None:
     chosen, values, classes = labeled(request, visits)
     sentences = Sentences.of(chosen.visits, spelled)
     max_len = request.options.get("max_len") or sentences.usual_length(visits.patient_offsets)
+    remedy = "a smaller --tokens_per_code shortens them, and --max_len makes room"
+    lengths = sentences.lengths(visits.patient_offsets)
+    print(describe_lengths(lengths, max_len, "Histories of all visits", remedy))
     with whole_folder(request.output) as folder:
         _write_vocabulary(folder / "vocabulary.pkl", spelled.tokens)
         _write_vocabulary(folder / "label_vocabulary.pkl", [UNKNOWN, *classes])
@@ -133,15 +137,18 @@ class Sentences:
             visits=visits,
         )
 
-    def usual_length(self, patient_offsets: np.ndarray) -> int:
-        """Return the multiple of 64 that holds most histories, including `CLS` and `SEP`, but at most `LONGEST`.
+    def lengths(self, patient_offsets: np.ndarray) -> np.ndarray:
+        """Return the tokens of each patient's whole history, with `CLS` and each `SEP`, `[patients]` int64.
 
         Args:
             patient_offsets: `[patients + 1]` int64, the visits of each patient.
         """
         with_sep = self.offsets + np.arange(len(self.offsets))
-        lengths = np.diff(with_sep[patient_offsets])
-        return min(LONGEST, 64 * int(np.ceil((np.quantile(lengths, SHARE) + 1) / 64)))
+        return np.diff(with_sep[patient_offsets]) + 1
+
+    def usual_length(self, patient_offsets: np.ndarray) -> int:
+        """Return the multiple of 64 that holds most histories, but at most `LONGEST`; see `lengths`."""
+        return min(LONGEST, 64 * int(np.ceil(np.quantile(self.lengths(patient_offsets), SHARE) / 64)))
 
     def history(self, rows: np.ndarray, max_len: int) -> tuple[np.ndarray, np.ndarray, bool]:
         """Return tokens and ages of the visits `rows`, each ended by `SEP`, and whether they were cut."""

@@ -7,10 +7,12 @@ tokens are thus the most important ones of every embedding.
 
 import dataclasses
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from medtok_jax.convert.ehr_models.projection import Projected, project
+from medtok_jax.lookup.directory import TokenizerDirectory
 from medtok_jax.records.visits import Visits
 from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing.common.errors import InputError
@@ -64,6 +66,19 @@ class Spelling:
         if self.has_vector.any():
             matrix[self.has_vector], share = project(self.vectors[self.has_vector], width, seed=seed, std=std)
         return Projected(matrix, share)
+
+
+class TokenLists(NamedTuple):
+    """Hold the tokens of each row of a table: those of row r are `ids[offsets[r]:offsets[r + 1]]`, both int64."""
+
+    ids: np.ndarray
+    offsets: np.ndarray
+
+    @classmethod
+    def of(cls, directory: TokenizerDirectory, per_code: int) -> "TokenLists":
+        """Return the tokens of all rows of a directory, `per_code` at most or all if it is 0; see `ordered_tokens`."""
+        ids, counts = ordered_tokens(directory.ids, per_code, directory.config.levels)
+        return cls(ids.astype(np.int64), offsets_of(counts))
 
 
 def by_tokens(

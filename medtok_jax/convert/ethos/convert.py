@@ -16,7 +16,10 @@ import dataclasses
 import shlex
 from pathlib import Path
 
+import numpy as np
+
 from medtok_jax.convert.ehr_models.projection import kept_variance, project
+from medtok_jax.convert.ehr_models.spelling import TokenLists
 from medtok_jax.convert.ethos import check, checkpoint, codes, meds, rewrite
 from medtok_jax.convert.ethos import directory as ethos_directory
 from medtok_jax.convert.ethos import paper as ethos_paper
@@ -24,6 +27,7 @@ from medtok_jax.convert.ethos import stage as ethos_stage
 from medtok_jax.convert.ethos import vocabulary as ethos_vocabulary
 from medtok_jax.convert.ethos.checkpoint import ModelSize
 from medtok_jax.convert.request import Request
+from medtok_jax.convert.timelines import describe_lengths
 from medtok_jax.lookup.directory import TokenizerDirectory
 from medtok_jax.records.event_codes import CodeMapper
 from preprocessing.common import extras
@@ -62,11 +66,12 @@ def convert(request: Request) -> None:
     extras.load("torch")
     paper = request.options.get("paper_vocabulary")
     base = ethos_paper.read(Path(paper).expanduser()) if paper else None
+    tokens = TokenLists.of(directory, request.options.get("tokens_per_code", 0))
     with whole_folder(request.output) as folder:
-        ethos_stage.write(folder, directory, request.unmapped, request.output)
+        ethos_stage.write(folder, directory, tokens, request.unmapped, request.output)
         written = ethos_paper.write(folder, ethos_paper.vocabulary(directory.config.codebook_size, base))
         ethos_paper.read(written)
-        data = _write_data(request, directory, folder, size) if request.events else None
+        data = _write_data(request, directory, tokens, folder, size) if request.events else None
         if data:
             path = checkpoint.write(folder / MODEL, data.vocabulary, directory.codebook, size)
             check.check_checkpoint(path, data.vocabulary, size)
@@ -89,10 +94,12 @@ def _write_vocabulary(folder: Path, codebook_size: int) -> None:
     ethos_vocabulary.read(folder)
 
 
-def _write_data(request: Request, directory: TokenizerDirectory, folder: Path, size: ModelSize) -> EthosData:
+def _write_data(
+    request: Request, directory: TokenizerDirectory, tokens: TokenLists, folder: Path, size: ModelSize
+) -> EthosData:
     if rewrite.is_tokenized(request.events):
         mapper = CodeMapper.of(directory, request.unmapped)
-        data = _rewrite(request.events, directory, mapper, folder, size)
+        data = _rewrite(request.events, directory, mapper, tokens, folder, size)
     else:
         dataset = open_events(request.events, folder / "meds")
         if dataset.time_is_order:
@@ -102,7 +109,7 @@ def _write_data(request: Request, directory: TokenizerDirectory, folder: Path, s
             )
         parents = dataset.parent_codes() if request.unmapped == "nearest" else None
         mapper = CodeMapper.of(directory, request.unmapped, parents)
-        data = _from_meds(dataset, directory, mapper, folder, size)
+        data = _from_meds(dataset, directory, meds.Speller(mapper, tokens), folder, size)
     mapper.write(folder / UNMAPPED)
     train = data.parts["train"]
     # ETHOS validates on the end of the data; at least one timeline must remain before it to train on.
@@ -118,10 +125,13 @@ def _write_data(request: Request, directory: TokenizerDirectory, folder: Path, s
 
 
 def _from_meds(
-    dataset: MedsDataset, directory: TokenizerDirectory, mapper: CodeMapper, folder: Path, size: ModelSize
+    dataset: MedsDataset, directory: TokenizerDirectory, speller: meds.Speller, folder: Path, size: ModelSize
 ) -> EthosData:
     n = directory.config.codebook_size
-    written = meds.write(dataset, meds.Speller(mapper, directory.ids), n, folder)
+    spelled = meds.spell(dataset, speller, folder / "spelled")
+    for name, lengths in meds.timeline_lengths(spelled, n).items():
+        _print_lengths(name, lengths, size)
+    written = meds.write(spelled, n, folder)
     parts = {name: check.check_ethos(folder / name, n, n_positions=size.n_positions) for name in written.tokens}
     train = written.tokens["train"]
     share = train.get("tuning", 0) / sum(train.values())
@@ -130,8 +140,19 @@ def _from_meds(
     return EthosData(parts, written.vocabulary, round(share, 4) if 0 < share < 0.5 else VALIDATION, notes)
 
 
+def _print_lengths(name: str, lengths: np.ndarray, size: ModelSize) -> None:
+    """Print the lengths of timelines before any is written; ETHOS reads the longer ones in windows."""
+    remedy = "a smaller --tokens_per_code shortens them"
+    print(describe_lengths(lengths, size.n_positions, f"{name}: timelines", remedy))
+
+
 def _rewrite(
-    events: Path, directory: TokenizerDirectory, mapper: CodeMapper, folder: Path, size: ModelSize
+    events: Path,
+    directory: TokenizerDirectory,
+    mapper: CodeMapper,
+    tokens: TokenLists,
+    folder: Path,
+    size: ModelSize,
 ) -> EthosData:
     sources = rewrite.find_parts(events)
     vocabulary = ethos_vocabulary.read(sources["train"])
@@ -139,7 +160,10 @@ def _rewrite(
     has_titles = (codes.kinds(vocabulary) == codes.CM_TITLE).any()
     titles = codes.category_titles() if has_titles else {}
     n = directory.config.codebook_size
-    rewriter = rewrite.Rewriter(vocabulary, mapper, directory.ids, titles, n)
+    counting = rewrite.Rewriter(vocabulary, CodeMapper.of(directory, mapper.unmapped), tokens, titles, n)
+    for name, source in sources.items():
+        _print_lengths(name, rewrite.timeline_lengths(source, counting), size)
+    rewriter = rewrite.Rewriter(vocabulary, mapper, tokens, titles, n)
     parts = {}
     for name, source in sources.items():
         rewrite.rewrite(source, folder / name, rewriter)

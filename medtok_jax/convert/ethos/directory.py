@@ -51,6 +51,11 @@ class Timelines:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    @property
+    def lengths(self) -> np.ndarray:
+        """Return the number of tokens of each patient, `[patients]` int64."""
+        return np.diff(self.patient_offsets, append=len(self))
+
 
 def concatenate(parts: list[Timelines]) -> Timelines:
     """Concatenate timelines of different patients."""

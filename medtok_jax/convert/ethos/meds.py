@@ -1,22 +1,25 @@
 """Convert patient records in MEDS to a tokenized ETHOS data set, with MedTok tokens for medical codes.
 
-The first pass spells the events, and collects vocabulary and quantiles from the training patients; the second pass
-writes the timelines. Only one file of records is in memory at a time.
+The first pass (`spell`) spells the events, and collects vocabulary and quantiles from the training patients; the second
+(`write`) writes the timelines, whose lengths are known before (`timeline_lengths`). Only one file of records is in
+memory at a time.
 """
 
 import collections
 import dataclasses
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+from medtok_jax.convert.ehr_models.spelling import TokenLists
 from medtok_jax.convert.ethos import directory
 from medtok_jax.convert.ethos import vocabulary as ethos_vocabulary
 from medtok_jax.convert.ethos.directory import ShardWriter, Timelines
 from medtok_jax.convert.ethos.files import events
-from medtok_jax.convert.ethos.intervals import IntervalEstimates, with_intervals
+from medtok_jax.convert.ethos.intervals import IntervalEstimates, interval_counts, with_intervals
 from medtok_jax.records.event_codes import CodeMapper
 from preprocessing.common.errors import InputError
 from preprocessing.common.extras import load
@@ -90,12 +93,12 @@ class Speller:
 
     Args:
         mapper: maps codes to rows of the tokenizer's table.
-        ids: `[codes, T]` int32 tokens of each row of the table.
+        tokens: of each row of the table.
     """
 
-    def __init__(self, mapper: CodeMapper, ids: np.ndarray):
+    def __init__(self, mapper: CodeMapper, tokens: TokenLists):
         self._mapper = mapper
-        self._ids = ids
+        self._ids, self._offsets = tokens
 
     def __call__(self, frame: "pl.DataFrame") -> tuple["pl.DataFrame", dict[int, dict]]:
         """Return the sorted events (columns of `_COLUMNS`, and `measured`), and the static data of patients."""
@@ -121,13 +124,15 @@ class Speller:
         table = pl.DataFrame({"code": codes, "row": rows, "medical": self._mapper.is_medical(codes)})
         table = table.unique("code", maintain_order=True)
         tokens = [
-            [ethos_vocabulary.medtok_token(number) for number in self._ids[row]] if row >= 0 else None
+            [ethos_vocabulary.medtok_token(n) for n in self._ids[self._offsets[row] : self._offsets[row + 1]]]
+            if row >= 0
+            else None
             for row in table["row"]
         ]
         return table.select("code", "medical", tokens=pl.Series(tokens, dtype=pl.List(pl.String)))
 
 
-class _Spelled:
+class Spelled:
     """Store the spelled events of all files on disk, and collect static data, counts and values of measurements."""
 
     def __init__(self, folder: Path):
@@ -138,6 +143,11 @@ class _Spelled:
         self._static_codes: set[str] = set()
         self.counts: collections.Counter[str] = collections.Counter()
         self.values = MeasuredValues()
+        self.left_out = LeftOut()
+
+    def remove(self) -> None:
+        """Remove the stored events."""
+        shutil.rmtree(self._folder)
 
     def add(self, frame: "pl.DataFrame", static: dict[int, dict], split: str) -> None:
         """Add the events of one file and split, and the static data of its patients."""
@@ -154,10 +164,10 @@ class _Spelled:
             counts = frame.filter(~pl.col("measured"))["code"].value_counts(name="events")
             self.counts.update(dict(counts.iter_rows()))
 
-    def frames(self, split: str):
-        """Yield the events that were added for a split, in the same order."""
+    def frames(self, split: str, columns: list[str] | None = None) -> Iterator["pl.DataFrame"]:
+        """Yield the events that were added for a split, in the same order, with some columns or all."""
         for path in self._paths[split]:
-            yield pl.read_parquet(path)
+            yield pl.read_parquet(path, columns=columns)
 
     def vocabulary(self, codebook_size: int) -> list[str]:
         """Return the tokens by id: static data, events by frequency, measurements, and then the required ones."""
@@ -166,21 +176,35 @@ class _Spelled:
         return ethos_vocabulary.complete(tokens, codebook_size)
 
 
-def write(
-    dataset: MedsDataset, speller: Speller, codebook_size: int, folder: Path, *, progress: bool = True
-) -> Written:
-    """Write `folder/train` and, if there are test patients, `folder/test`.
+def timeline_lengths(spelled: Spelled, codebook_size: int) -> dict[str, np.ndarray]:
+    """Return the tokens of each timeline that `write` would write, `[patients]` int64, by directory."""
+    known = spelled.vocabulary(codebook_size)
+    breaks = list(spelled.values.breaks())
+    lengths = {}
+    for name, splits in ETHOS_SPLITS.items():
+        parts = []
+        for split in splits:
+            for frame in spelled.frames(split, ["subject_id", "time", "code", "measured"]):
+                code = pl.col("code")
+                frame = frame.filter(pl.when("measured").then(code.is_in(breaks)).otherwise(code.is_in(known)))
+                if not len(frame):
+                    continue
+                subjects = frame["subject_id"].to_numpy()
+                starts = np.diff(subjects, prepend=subjects[0] - 1) != 0
+                _, intervals = interval_counts(frame["time"].cast(pl.Int64).to_numpy(), starts)
+                # A measurement is followed by its quantile, a timeline by its end.
+                words = 1 + frame["measured"].to_numpy().astype(np.int64) + intervals
+                parts.append(np.add.reduceat(words, np.flatnonzero(starts)) + 1)
+        if parts:
+            lengths[name] = np.concatenate(parts)
+    return lengths
 
-    Raises:
-        InputError: there is no training patient with a birth and an event.
-    """
-    left_out = LeftOut()
-    spelled = _spell(dataset, speller, folder / "spelled", left_out, progress)
-    if not spelled.counts:
-        raise InputError(f"{dataset.root} has no patient with a birth and an event to train on.")
+
+def write(spelled: Spelled, codebook_size: int, folder: Path) -> Written:
+    """Write `folder/train` and, if there are test patients, `folder/test`, and remove the spelled events."""
     vocabulary = spelled.vocabulary(codebook_size)
     breaks = spelled.values.breaks()
-    encoder = _Encoder(vocabulary, breaks, left_out)
+    encoder = _Encoder(vocabulary, breaks, spelled.left_out)
     tokens = {}
     for name, splits in ETHOS_SPLITS.items():
         counts = _write_timelines(folder / name, splits, spelled, encoder)
@@ -192,12 +216,18 @@ def write(
         directory.write_json(folder / name / directory.INTERVALS, encoder.estimates.statistics())
         named = {f"Q//{code}": values.tolist() for code, values in breaks.items()}
         directory.write_json(folder / name / directory.QUANTILES, named)
-    shutil.rmtree(folder / "spelled")
-    return Written(vocabulary, tokens, left_out)
+    spelled.remove()
+    return Written(vocabulary, tokens, spelled.left_out)
 
 
-def _spell(dataset: MedsDataset, speller: Speller, folder: Path, left_out: LeftOut, progress: bool) -> _Spelled:
-    spelled = _Spelled(folder)
+def spell(dataset: MedsDataset, speller: Speller, folder: Path, *, progress: bool = True) -> Spelled:
+    """Spell all events and store them in `folder`, which is created.
+
+    Raises:
+        InputError: there is no training patient with a birth and an event.
+    """
+    spelled = Spelled(folder)
+    left_out = spelled.left_out
     columns = [name for name in _FURTHER if name in dataset.further]
     needed = ("numeric_value", "text_value", "hadm_id", *columns)
     for frame in tqdm(
@@ -216,6 +246,8 @@ def _spell(dataset: MedsDataset, speller: Speller, folder: Path, left_out: LeftO
             members = subjects[born & (split == name)].tolist()
             rows = words.filter(pl.col("subject_id").is_in(members))
             spelled.add(rows, {subject: static[subject] for subject in members}, str(name))
+    if not spelled.counts:
+        raise InputError(f"{dataset.root} has no patient with a birth and an event to train on.")
     return spelled
 
 
@@ -265,7 +297,7 @@ class _Encoder:
         return frame.with_columns(words.alias("code")).explode("code")
 
 
-def _write_timelines(folder: Path, splits: tuple[str, ...], spelled: _Spelled, encoder: _Encoder) -> dict[str, int]:
+def _write_timelines(folder: Path, splits: tuple[str, ...], spelled: Spelled, encoder: _Encoder) -> dict[str, int]:
     """Write the timelines of some splits, and return the number of tokens of each; without any, remove the folder."""
     folder.mkdir()
     writer = ShardWriter(folder)

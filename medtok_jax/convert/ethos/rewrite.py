@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from medtok_jax.convert.ehr_models.spelling import TokenLists
 from medtok_jax.convert.ethos import codes, directory
 from medtok_jax.convert.ethos import vocabulary as ethos_vocabulary
 from medtok_jax.convert.ethos.codes import OTHER
@@ -18,6 +19,7 @@ from medtok_jax.convert.ethos.directory import ShardWriter, Timelines
 from medtok_jax.records.event_codes import CodeMapper
 from preprocessing.common.errors import InputError
 from preprocessing.common.extras import load
+from preprocessing.common.ragged import take
 
 pl = load("polars")
 
@@ -29,13 +31,18 @@ class Rewriter:
         vocabulary: tokens by id, of the data set before it is rewritten.
         mapper: maps codes to rows of the tokenizer's table; its `unmapped` is the treatment of codes without a row:
             keep their tokens, `drop` them, or write one `unk`.
-        ids: `[codes, T]` int32 tokens of each row of the tokenizer's table.
+        tokens: of each row of the tokenizer's table.
         titles: see `codes.category_titles`.
         codebook_size: N.
     """
 
     def __init__(
-        self, vocabulary: Sequence[str], mapper: CodeMapper, ids: np.ndarray, titles: dict[str, str], codebook_size: int
+        self,
+        vocabulary: Sequence[str],
+        mapper: CodeMapper,
+        tokens: TokenLists,
+        titles: dict[str, str],
+        codebook_size: int,
     ):
         self._old = list(vocabulary)
         self._mapper = mapper
@@ -47,7 +54,8 @@ class Rewriter:
         new = {token: number for number, token in enumerate(self.vocabulary)}
         self._new_id = np.array([new.get(token, -1) for token in vocabulary], np.int64)
         medtok_ids = np.array([new[ethos_vocabulary.medtok_token(number)] for number in range(codebook_size)], np.int64)
-        self._ids = medtok_ids[ids]
+        self._ids = medtok_ids[tokens.ids]
+        self._offsets = tokens.offsets
         self._unk = new[ethos_vocabulary.UNK]
 
     def __call__(self, timelines: Timelines) -> Timelines:
@@ -62,7 +70,8 @@ class Rewriter:
         # Number of new tokens of each old one; all tokens of a mapped code replace its first.
         width = np.ones(count, np.int64)
         width[is_code & (row >= 0)] = 0
-        width[head & (row >= 0)] = self._ids.shape[1]
+        found = row[head & (row >= 0)]
+        width[head & (row >= 0)] = self._offsets[found + 1] - self._offsets[found]
         if not self._mapper.keeps:
             width[is_code & (row < 0)] = 0
             width[head & (row < 0)] = int(self._mapper.unmapped == "unk")
@@ -71,7 +80,7 @@ class Rewriter:
         if self._mapper.unmapped == "unk":
             tokens[(is_code & (row < 0))[source]] = self._unk
         replaced = row[source] >= 0
-        tokens[replaced] = self._ids[row[starts[mapped >= 0]]].reshape(-1)
+        tokens[replaced], _ = take(self._ids, self._offsets, row[starts[mapped >= 0]])
         return Timelines(
             tokens=tokens,
             times=timelines.times[source],
@@ -113,6 +122,15 @@ def is_tokenized(folder: Path) -> bool:
     """Return True if the folder is a tokenized data set, or holds one."""
     inside = (path for path in folder.iterdir() if path.is_dir())
     return directory.is_tokenized(folder) or any(map(directory.is_tokenized, inside))
+
+
+def timeline_lengths(source: Path, rewriter: Rewriter) -> np.ndarray:
+    """Return the tokens that each timeline of a data set has after rewriting, `[patients]` int64; nothing is written.
+
+    Its mapper counts the codes of the data set, so the rewriter must not be the one that writes.
+    """
+    lengths = [rewriter(directory.read_shard(path)).lengths for path in directory.shard_paths(source)]
+    return np.concatenate(lengths or [np.zeros(0, np.int64)])
 
 
 def rewrite(source: Path, target: Path, rewriter: Rewriter, *, progress: bool = True) -> int:

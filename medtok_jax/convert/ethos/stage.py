@@ -14,6 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from medtok_jax.convert.ehr_models.spelling import TokenLists
 from medtok_jax.convert.ethos import vocabulary
 from medtok_jax.lookup.directory import TokenizerDirectory
 
@@ -24,12 +25,13 @@ CONFIGS = ("medtok_mimic", "medtok_meds")
 _FILES = Path(__file__).with_name("files")
 
 
-def write(folder: Path, directory: TokenizerDirectory, unmapped: str, final: Path) -> None:
+def write(folder: Path, directory: TokenizerDirectory, tokens: TokenLists, unmapped: str, final: Path) -> None:
     """Write `folder/ethos_stage`.
 
     Args:
         folder: directory to write into.
         directory: the tokenizer.
+        tokens: of each row of its table.
         unmapped: the treatment of codes that the tokenizer does not hold; the stages know no codes above others, so
             they keep codes where the conversion takes the `nearest`.
         final: path that `folder` will be renamed to; the configurations name it.
@@ -51,9 +53,8 @@ def write(folder: Path, directory: TokenizerDirectory, unmapped: str, final: Pat
         for mark, value in names.items():
             text = text.replace(mark, value)
         (configs / f"{name}.yaml").write_text(text, encoding="utf-8")
-    width = directory.ids.shape[1]
-    tokens = pa.FixedSizeListArray.from_arrays(pa.array(directory.ids.reshape(-1)), width).cast(pa.list_(pa.int32()))
-    pq.write_table(pa.table({"code": directory.table["key"], "tokens": tokens}), stage / CODES, compression="zstd")
+    lists = pa.ListArray.from_arrays(pa.array(tokens.offsets, pa.int32()), pa.array(tokens.ids, pa.int32()))
+    pq.write_table(pa.table({"code": directory.table["key"], "tokens": lists}), stage / CODES, compression="zstd")
     required = vocabulary.required(directory.config.codebook_size)
     (stage / TOKENS).write_text("".join(f"{token}\n" for token in required), encoding="utf-8")
 

@@ -58,6 +58,25 @@ def sentence(tokenizer, *codes, per_code=None):
     return [*tokens, "SEP"]
 
 
+def test_lengths_of_whole_histories_are_printed(small_tokenizer_dir, small_meds, tmp_path, capsys):
+    """Those that nothing cuts, and the `CLS` that the loader adds."""
+    request = make_request(
+        output=tmp_path / "out", tokenizer=small_tokenizer_dir, events=small_meds, options={"max_len": 50}
+    )
+    convert(request)
+    line = capsys.readouterr().out.splitlines()[0]
+    whole = small_visits.write(tmp_path / "all", splits=dict.fromkeys(range(1, 6), "train"))
+    options = {"max_len": 4096}
+    convert(make_request(output=tmp_path / "long", tokenizer=small_tokenizer_dir, events=whole, options=options))
+    lengths = [len(row["caliber_id"]) + 1 for row in rows(tmp_path / "long", "mlm")]
+    median, high = np.quantile(lengths, [0.5, 0.95], method="nearest")
+    over = np.mean(np.array(lengths) > 50)
+    assert 0 < over < 1
+    assert line.startswith(
+        f"Histories of all visits have {median} tokens in the median and {high} at the 95th percentile; {over:.1%} are"
+    )
+
+
 def test_the_training_patients_for_masked_tokens(whole, tokenizer):
     kinds = small_visits.ALL_KINDS
     first, second = rows(whole, "mlm")

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from medtok_jax.convert.ehr_models.spelling import TokenLists
 from medtok_jax.convert.ethos import check, convert, meds, paper
 from medtok_jax.convert.ethos import directory as ethos_directory
 from medtok_jax.convert.ethos import vocabulary as ethos_vocabulary
@@ -71,7 +72,7 @@ def _expected(root, subject, unmapped, breaks):
 
     def of(key):
         if key in keys:
-            return [f"MEDTOK//{number}" for number in directory.ids[keys.index(key)]]
+            return [f"MEDTOK//{number}" for number in small_tokenizer.ranked(directory.ids[keys.index(key)])]
         return {"keep": [key.replace(".", "").upper()], "drop": [], "unk": ["MEDTOK//UNK"]}[unmapped]
 
     quantile = 1 + sum(value < subject for value in breaks)
@@ -153,7 +154,7 @@ def test_stage_is_whole(world):
     directory = TokenizerDirectory.read(world / "tok")
     assert len(codes) == len(directory.ids)
     row = directory.table["key"].to_pylist().index("ICD10CM/E11.9")
-    assert codes["ICD10CM/E119"] == [f"MEDTOK//{number}" for number in directory.ids[row]]
+    assert codes["ICD10CM/E119"] == [f"MEDTOK//{number}" for number in small_tokenizer.ranked(directory.ids[row])]
     for name in ("medtok_mimic", "medtok_meds"):
         text = (stage / "configs" / "dataset" / f"{name}.yaml").read_text()
         assert f"'{stage}/medtok_codes.parquet'" in text
@@ -172,6 +173,38 @@ def test_without_records(world, tmp_path, capsys):
     assert vocabulary[: small_tokenizer.REGIONS.size] == [f"MEDTOK//{n}" for n in range(small_tokenizer.REGIONS.size)]
     assert "dataset=medtok_mimic" in capsys.readouterr().out
     assert paper.read(next((tmp_path / "out").glob("*.pkl")))["stoi"]["_DEATH"] == 14
+
+
+@pytest.mark.parametrize("per_code", [1, 3])
+def test_codes_of_fewer_tokens_make_shorter_timelines(world, tmp_path, capsys, per_code):
+    out = tmp_path / "out"
+    _convert(world, out, options=SMALL | {"tokens_per_code": per_code, "n_positions": 27})
+    told = capsys.readouterr().out
+    whole, short = _spelled(world / "keep" / "train"), _spelled(out / "train")
+    directory = TokenizerDirectory.read(world / "tok")
+    keys = directory.table["key"].to_pylist()
+    for subject, (tokens, _, _) in short.items():
+        codes = ["NDC/00002143380", *(["ICD9CM/250.00", "ICD10CM/E11.9"] if subject % 2 else ["ICD10CM/E11.65"])]
+        of_codes = [small_tokenizer.ranked(directory.ids[keys.index(code)]) for code in codes]
+        kept = [f"MEDTOK//{number}" for ids in of_codes for number in ids[:per_code]]
+        assert [token for token in tokens if token.startswith("MEDTOK//")] == kept
+        assert len(tokens) == len(whole[subject][0]) - sum(len(ids) - per_code for ids in of_codes)
+    lengths = np.array([len(tokens) for tokens, _, _ in short.values()])
+    median, high = np.quantile(lengths, [0.5, 0.95], method="nearest")
+    line = next(line for line in told.splitlines() if line.startswith("train: timelines have"))
+    over = (lengths > 27).mean()
+    assert line.startswith(
+        f"train: timelines have {median} tokens in the median and {high} at the 95th percentile; {over:.1%} are longer"
+    )
+    assert ("a smaller --tokens_per_code" in line) == (over > 0)
+    codes = events.read_codes(out / "ethos_stage" / "medtok_codes.parquet")
+    assert {len(tokens) for tokens in codes.values()} == {per_code}
+
+
+def test_lengths_of_tokenized_data_are_printed_too(world, tmp_path, capsys):
+    _convert(world, tmp_path / "out", events="keep")
+    lengths = [len(tokens) for tokens, _, _ in _spelled(tmp_path / "out" / "train").values()]
+    assert f"train: timelines have {int(np.quantile(lengths, 0.5, method='nearest'))} tokens" in capsys.readouterr().out
 
 
 def test_what_ethos_tokenized_gets_a_checkpoint(world, tmp_path):
@@ -243,11 +276,15 @@ def test_patients_that_cannot_be_told(tmp_path):
     directory = TokenizerDirectory.read(tmp_path / "tok")
     from preprocessing.meds.dataset import MedsDataset
 
-    speller = meds.Speller(convert.CodeMapper(directory.table["key"]), directory.ids)
+    speller = meds.Speller(convert.CodeMapper(directory.table["key"]), TokenLists.of(directory, 0))
     (tmp_path / "out").mkdir()
-    written = meds.write(
-        MedsDataset.open(root), speller, small_tokenizer.REGIONS.size, tmp_path / "out", progress=False
-    )
+    spelled = meds.spell(MedsDataset.open(root), speller, tmp_path / "out" / "spelled", progress=False)
+    lengths = meds.timeline_lengths(spelled, small_tokenizer.REGIONS.size)
+    written = meds.write(spelled, small_tokenizer.REGIONS.size, tmp_path / "out")
+    assert {name: found.tolist() for name, found in lengths.items()} == {
+        name: [len(tokens) for tokens, _, _ in _spelled(tmp_path / "out" / name).values()] for name in ("train", "test")
+    }
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["test", "train"]
     left_out = written.left_out
     assert left_out.subjects_without_birth == 1
     assert left_out.events_before_1970 == 1

@@ -5,11 +5,13 @@ import importlib.util
 import numpy as np
 import pytest
 
+from medtok_jax.convert.ehr_models.spelling import TokenLists
 from medtok_jax.convert.ethos import check, codes, directory, rewrite
 from medtok_jax.convert.ethos import vocabulary as ethos_vocabulary
 from medtok_jax.convert.ethos.rewrite import Rewriter
 from medtok_jax.records.event_codes import CodeMapper
 from preprocessing.common.errors import InputError
+from preprocessing.common.ragged import offsets_of
 from tests.helpers import small_tokenizer
 from tests.helpers.small_ethos import DAY, timelines, write_tokenized
 
@@ -42,11 +44,16 @@ def tokenizer():
     return tokens.strings["key"].tolist(), tokens.ids
 
 
+def _lists(ids):
+    ranked = [small_tokenizer.ranked(row) for row in ids]
+    return TokenLists(np.concatenate(ranked), offsets_of(np.array([len(row) for row in ranked])))
+
+
 def _rewritten(tokenizer, unmapped, patients=(FIRST, SECOND)):
     keys, ids = tokenizer
     vocabulary = list(dict.fromkeys([t for rows in patients for t, _ in rows] + [f"Q{i}" for i in range(1, 11)]))
     mapper = CodeMapper(keys, unmapped)
-    rewriter = Rewriter(vocabulary, mapper, ids, TITLES, N)
+    rewriter = Rewriter(vocabulary, mapper, _lists(ids), TITLES, N)
     before = timelines(list(patients), vocabulary)
     return rewriter, before, rewriter(before), mapper
 
@@ -56,7 +63,7 @@ def _expected(tokenizer, unmapped):
     keys, ids = tokenizer
 
     def of(key):
-        return [f"MEDTOK//{number}" for number in ids[keys.index(key)]]
+        return [f"MEDTOK//{number}" for number in small_tokenizer.ranked(ids[keys.index(key)])]
 
     def missing(*tokens):
         return {"keep": list(tokens), "drop": [], "unk": [ethos_vocabulary.UNK]}[unmapped]
@@ -112,7 +119,7 @@ def test_losses_are_counted(tokenizer):
 
 def test_twice_is_once(tokenizer):
     rewriter, _, after, mapper = _rewritten(tokenizer, "drop")
-    again = Rewriter(rewriter.vocabulary, mapper, tokenizer[1], TITLES, N)
+    again = Rewriter(rewriter.vocabulary, mapper, _lists(tokenizer[1]), TITLES, N)
     assert again.vocabulary == rewriter.vocabulary
     assert again(after).tokens.tolist() == after.tokens.tolist()
 
@@ -126,7 +133,7 @@ def test_no_code_reaches_into_the_next_patient(tokenizer):
     cut = ([("ICD//CM//TYPE_2_DIABETES_MELLITUS", 0)], [("ICD//CM//3-6//9", 0), ("TIMELINE_END", 0)])
     rewriter, _, after, _ = _rewritten(tokenizer, "drop", cut)
     keys, ids = tokenizer
-    of_category = [f"MEDTOK//{number}" for number in ids[keys.index("ICD10CM/E11")]]
+    of_category = [f"MEDTOK//{number}" for number in small_tokenizer.ranked(ids[keys.index("ICD10CM/E11")])]
     assert [rewriter.vocabulary[number] for number in after.tokens] == [*of_category, "TIMELINE_END"]
     assert after.patient_offsets.tolist() == [0, len(of_category)]
 
@@ -146,7 +153,7 @@ def test_a_directory_is_rewritten(tokenizer, tmp_path):
         vocabulary = write_tokenized(tmp_path / "old" / name, [FIRST, SECOND], ["RACE//UNKNOWN"])
     parts = rewrite.find_parts(tmp_path / "old")
     assert sorted(parts) == ["test", "train"]
-    rewriter = Rewriter(vocabulary, CodeMapper(keys), ids, TITLES, N)
+    rewriter = Rewriter(vocabulary, CodeMapper(keys), _lists(ids), TITLES, N)
     count = rewrite.rewrite(parts["train"], tmp_path / "new", rewriter, progress=False)
     summary = check.check_ethos(tmp_path / "new", N)
     assert (summary.patients, summary.tokens) == (2, count)
