@@ -2,6 +2,7 @@
 
     python -m medtok_jax.convert --workdir=DIR --to=pytorch --output=OUT
     python -m medtok_jax.convert --workdir=DIR --to=huggingface --output=OUT
+    python -m medtok_jax.convert --workdir=DIR --to=medtok --output=OUT
     python -m medtok_jax.convert --workdir=DIR --to=ethos --events=MEDS --output=OUT [--unmapped=keep|drop|unk|nearest]
     python -m medtok_jax.convert --workdir=DIR --to=gt_behrt|behrt|transformehr|mult_ehr --events=MEDS --output=OUT
     python -m medtok_jax.convert --from=pytorch --input=DIR --output=WORKDIR
@@ -32,6 +33,12 @@ def _pytorch(conversion: request.Request) -> None:
 
 def _huggingface(conversion: request.Request) -> None:
     from medtok_jax.convert.huggingface.convert import convert
+
+    convert(conversion)
+
+
+def _medtok(conversion: request.Request) -> None:
+    from medtok_jax.convert.medtok_json import convert
 
     convert(conversion)
 
@@ -76,6 +83,7 @@ def _from_pytorch(source: Path, output: Path) -> None:
 CONVERTERS: dict[str, Callable[[request.Request], None]] = {
     "pytorch": _pytorch,
     "huggingface": _huggingface,
+    "medtok": _medtok,
     "ethos": _ethos,
     "gt_behrt": _gt_behrt,
     "behrt": _behrt,
