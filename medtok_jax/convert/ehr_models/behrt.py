@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from medtok_jax.convert.ehr_models import behrt_check, spelling
+from medtok_jax.convert.ehr_models import behrt_check, behrt_notebooks, spelling
 from medtok_jax.convert.ehr_models.behrt_check import MAX_MONTHS, SEP, SPECIAL, UNKNOWN
 from medtok_jax.convert.ehr_models.open import (
     Records,
@@ -99,7 +99,7 @@ def convert(request: Request) -> None:
         print(f"{name}.parquet: {rows:,} histories, {cut:,} of them cut to {max_len:,} tokens.")
     if chosen.left_out:
         print(told_left_out(chosen))
-    print(next_steps(request.output, max_len))
+    print(behrt_notebooks.steps(request.output, max_len, width))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -264,19 +264,3 @@ def _write_vocabulary(path: Path, tokens: list[str]) -> None:
     token2idx = {token: number for number, token in enumerate(tokens)}
     with open(path, "wb") as file:
         pickle.dump({"token2idx": token2idx, "idx2token": dict(enumerate(tokens))}, file, protocol=4)
-
-
-def next_steps(output: Path, max_len: int) -> str:
-    """Return the steps that remain, among them the values to set in the notebooks."""
-    return f"""Next (git clone https://github.com/deepmedicine/BEHRT; pip install torch pytorch_pretrained_bert pandas
-pyarrow scikit-learn h5py), in task/MLM.ipynb:
-  file_config     'vocab': '{output}/vocabulary', 'data': '{output}/mlm.parquet'
-  global_params   'max_seq_len': {max_len}, and 'min_visit': as many visits as a patient must have (5 leaves out most)
-  after model = BertForMaskedLM(conf), with numpy as np:
-                  model.bert.embeddings.word_embeddings.weight.data.copy_(
-                      torch.from_numpy(np.load('{output}/word_embeddings.npy')))
-In task/NextXVisit.ipynb:
-  file_config     'vocab': '{output}/vocabulary',
-                  'train': '{output}/train.parquet', 'test': '{output}/test.parquet'
-  global_params   'max_len_seq': {max_len}
-  labelVocab      labelVocab = load_obj('{output}/label_vocabulary')['token2idx']   # codes, not their tokens"""

@@ -1,32 +1,11 @@
-"""List the changes to GT-BEHRT's notebook with which it trains on converted records, and print them as steps.
+"""List the changes to GT-BEHRT's notebook with which it trains on converted records."""
 
-Cells are numbered from 0, as in the notebook's file.
-"""
-
-from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-INSTEAD, END, AFTER, OMIT, NEW = "instead of it", "at its end", "after the line", "leave it out", "a new cell"
+from medtok_jax.convert.ehr_models import notebook
+from medtok_jax.convert.ehr_models.notebook import AFTER, END, INSTEAD, NEW, OMIT, Change
+
 PACKAGES = "torch torch_geometric pytorch_pretrained_bert sparse transformers einops scikit-learn pandas"
-
-
-class Change(NamedTuple):
-    """Describe the change of one cell.
-
-    Attributes:
-        cell: number of the cell; `NEW` ones follow the last.
-        how: `INSTEAD` of the cell, at its `END`, `AFTER` the line `line`, `OMIT` the cell, or a `NEW` one.
-        code: lines of Python; empty for `OMIT`.
-        line: see `how`.
-        why: the reason, if it is not obvious.
-    """
-
-    cell: int
-    how: str
-    code: str = ""
-    line: str = ""
-    why: str = ""
 
 
 def changes(output: Path) -> list[Change]:
@@ -78,35 +57,8 @@ def changes(output: Path) -> list[Change]:
     ]
 
 
-def changed(cells: Sequence[str], output: Path) -> list[str]:
-    """Return the code of all cells of the notebook with the changes made; cells that are left out are empty.
-
-    Raises:
-        ValueError: a line that a change follows is not in its cell exactly once.
-    """
-    result = list(cells)
-    for change in changes(output):
-        if change.how == NEW:
-            result.append(change.code)
-        elif change.how == END:
-            result[change.cell] += "\n" + change.code
-        elif change.how == AFTER:
-            if result[change.cell].count(change.line) != 1:
-                raise ValueError(f"Cell {change.cell} does not hold the line {change.line!r} once.")
-            result[change.cell] = result[change.cell].replace(change.line, f"{change.line}\n{change.code}")
-        else:
-            result[change.cell] = change.code
-    return result
-
-
 def steps(output: Path) -> str:
     """Return the changes as steps for a reader."""
-    lines = [
-        "Next (git clone https://github.com/healthylaife/GT-BEHRT; pip install",
-        f"{PACKAGES}), in GT-BEHRT_Notebook.ipynb:",
-    ]
-    for change in changes(output):
-        how = f"{change.how} {change.line}" if change.line else change.how
-        lines.append(f"  cell {change.cell:<3} {how}" + (f" ({change.why})" if change.why else ""))
-        lines += [f"           {line}" for line in change.code.splitlines()]
-    return "\n".join(lines)
+    return f"""Next (git clone https://github.com/healthylaife/GT-BEHRT; pip install
+{PACKAGES}), in GT-BEHRT_Notebook.ipynb:
+{notebook.steps(changes(output))}"""

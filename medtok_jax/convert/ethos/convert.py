@@ -199,12 +199,14 @@ def _summary(output: Path, data: EthosData | None, size: ModelSize) -> str:
         install,
         "export WANDB_MODE=offline    # ethos_infer reads only models of logged runs",
         # ETHOS's evaluation needs torchrun, as only the distributed model knows its device.
+        "# Set nproc_per_node to the number of GPUs, which must divide gradient_accumulation_steps.",
         "torchrun --no_python --standalone --nproc_per_node=1"
         f" ethos_train {train_arguments(output, data.validation, size)}",
     ]
     if "test" in data.parts:
         model = f"task=readmission model_fp={out}/{MODEL}/best_model.pt"
-        train.append(f"ethos_infer {model} input_dir={out}/test output_dir={out}/results")
+        train.append(f"ethos_infer {model} input_dir={out}/test output_dir={out}/results rep_num=20")
+        train.append(f"# It writes to {out}/results_RUN, where RUN is the id of the training run in Weights & Biases.")
     return _lines("\n".join(lines), "To train and predict:", train)
 
 

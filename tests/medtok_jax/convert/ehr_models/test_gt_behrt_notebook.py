@@ -11,6 +11,7 @@ pytest.importorskip("torch_geometric.data")
 metrics = pytest.importorskip("sklearn.metrics")
 
 from medtok_jax.convert.ehr_models import gt_behrt, gt_behrt_notebook  # noqa: E402
+from medtok_jax.convert.ehr_models.notebook import changed  # noqa: E402
 
 # What the cells of the notebook define, as far as the changes need it; all other lines would fail without its packages.
 CELLS = {
@@ -63,7 +64,7 @@ def test_the_changed_cells_load_train_save_and_score(output, capsys):
     # Patient 1 dies, and the others do not.
     samples["split"] = ["held_out", "held_out", "train", "tuning"]
     (output / "samples.json").write_text(json.dumps(samples))
-    cells = gt_behrt_notebook.changed([CELLS.get(number, "") for number in range(13)], output)
+    cells = changed([CELLS.get(number, "") for number in range(13)], gt_behrt_notebook.changes(output))
     assert len(cells) == 14
     space = {
         **{"torch": torch, "np": np, "skm": metrics, "BertForMTR": Model, "GDSet": list},
@@ -103,7 +104,7 @@ def test_the_steps_print_every_line_and_package(output):
 
 def test_a_notebook_without_the_line_is_refused(output):
     with pytest.raises(ValueError, match="Cell 8 does not hold the line"):
-        gt_behrt_notebook.changed([""] * 13, output)
+        changed([""] * 13, gt_behrt_notebook.changes(output))
 
 
 def test_splits_without_histories_are_told():
