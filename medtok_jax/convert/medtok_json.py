@@ -22,7 +22,7 @@ from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing.common.atomic import whole_folder, write_json
 from preprocessing.common.errors import InputError
 
-TOKENS, EMBEDDINGS, LEFT_OUT = "code2tokens.json", "code2embeddings.json", "left_out.json"
+TOKENS_FILE, EMBEDDINGS_FILE, LEFT_OUT_FILE = "code2tokens.json", "code2embeddings.json", "left_out.json"
 # Embeddings are computed for this many codes at once.
 CHUNK = 4096
 # Enough digits to tell neighboring float32 numbers apart in most cases; the files are half as long as with all.
@@ -45,15 +45,15 @@ def convert(request: Request) -> None:
     print(f"Writing {len(rows):,} codes with {numbers:,} numbers each, about {size / 1e9:.1f} GB.")
     order = np.array(list(rows.values()), np.int64)
     with whole_folder(request.output) as folder:
-        _write_entries(folder / TOKENS, rows, (json.dumps(table.ids[row].tolist()) for row in order))
-        _write_entries(folder / EMBEDDINGS, rows, _embeddings(tokenizer, order))
-        write_json(folder / LEFT_OUT, left_out)
+        _write_entries(folder / TOKENS_FILE, rows, (json.dumps(table.ids[row].tolist()) for row in order))
+        _write_entries(folder / EMBEDDINGS_FILE, rows, _embeddings(tokenizer, order))
+        write_json(folder / LEFT_OUT_FILE, left_out)
         check(folder, list(rows), table.ids[order], numbers)
-    print(f"Wrote {len(rows):,} codes to {request.output / TOKENS} and {request.output / EMBEDDINGS}.")
+    print(f"Wrote {len(rows):,} codes to {request.output / TOKENS_FILE} and {request.output / EMBEDDINGS_FILE}.")
     if left_out:
         count = sum(map(len, left_out.values()))
-        print(f"{count:,} codes are in {LEFT_OUT}, as an earlier system of {', '.join(PAPER_ORDER)} has them too.")
-    print(f'  import json; json.load(open("{request.output / EMBEDDINGS}"))["{next(iter(rows))}"]')
+        print(f"{count:,} codes are in {LEFT_OUT_FILE}, as an earlier system of {', '.join(PAPER_ORDER)} has them too.")
+    print(f'  import json; json.load(open("{request.output / EMBEDDINGS_FILE}"))["{next(iter(rows))}"]')
 
 
 def bare_codes(keys: list[str]) -> tuple[dict[str, int], dict[str, list[str]]]:
@@ -115,11 +115,11 @@ def check(folder: Path, codes: list[str], ids: np.ndarray, numbers: int) -> None
     Raises:
         InputError: they differ.
     """
-    for name in (TOKENS, EMBEDDINGS):
+    for name in (TOKENS_FILE, EMBEDDINGS_FILE):
         found = 0
         for code, value in entries(folder / name):
             known = found < len(codes) and code == codes[found]
-            right = known and (value == ids[found].tolist() if name == TOKENS else len(value) == numbers)
+            right = known and (value == ids[found].tolist() if name == TOKENS_FILE else len(value) == numbers)
             if not right or not np.isfinite(value).all():
                 raise InputError(f"Entry {found + 1} of {folder / name} differs from the tokenizer; convert again.")
             found += 1

@@ -96,6 +96,25 @@ def test_codes_are_replaced(tokenizer, unmapped):
     )
 
 
+def test_the_nearest_code_above_stands_for_a_code_and_the_rest_is_kept(tokenizer):
+    below = [("ICD//CM//TYPE_2_DIABETES_MELLITUS", 0), ("ICD//CM//3-6//8", 0), ("TIMELINE_END", 0)]
+    rewriter, _, after, mapper = _rewritten(tokenizer, "nearest", (FIRST, SECOND, below))
+    first, second = _expected(tokenizer, "keep")
+    keys, ids = tokenizer
+    of_category = [f"MEDTOK//{number}" for number in small_tokenizer.ranked(ids[keys.index("ICD10CM/E11")])]
+    tokens = [rewriter.vocabulary[number] for number in after.tokens]
+    assert tokens == [*first, *second, *of_category, "TIMELINE_END"]
+    (row,) = [row for row in mapper.report().iter_rows(named=True) if row["name"] == "ICD10CM"]
+    assert (row["to_ancestor"], row["to_parent"]) == (1, 0)
+
+
+def test_lengths_are_those_of_what_is_written(tokenizer, tmp_path):
+    keys, ids = tokenizer
+    vocabulary = write_tokenized(tmp_path / "old", [FIRST, SECOND], ["RACE//UNKNOWN"])
+    found = rewrite.timeline_lengths(tmp_path / "old", Rewriter(vocabulary, CodeMapper(keys), _lists(ids), TITLES, N))
+    assert found.tolist() == [len(part) for part in _expected(tokenizer, "keep")]
+
+
 def test_kept_ids_stay(tokenizer):
     rewriter, before, _, _ = _rewritten(tokenizer, "keep")
     old = [rewriter.vocabulary[number] for number in before.tokens]
