@@ -220,9 +220,14 @@ class CodeMapper:
         return "\n".join(lines)
 
     def warning(self) -> str:
-        """Return a sentence if fewer than half of the events with a code have a row so far, else an empty string."""
+        """Return a sentence if no event has a code, or fewer than half of those with one have a row; else an empty one."""
         table = self.report().filter(pl.col("kind") == "code")
         events, mapped = int(table["events"].sum()), int(table["mapped"].sum())
+        if self._seen and not events:
+            return (
+                "Warning: no event names a code with its system, like ICD10CM/E11.9, so that no events are mapped and"
+                " the tokenizer takes no part."
+            )
         if mapped >= FEW * events:
             return ""
         remedy = "" if self.unmapped == "nearest" else ", or give --unmapped=nearest"

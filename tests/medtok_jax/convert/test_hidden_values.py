@@ -121,7 +121,7 @@ def test_no_message_of_a_conversion_holds_a_value(damage, small_tokenizer_dir, t
             output=tmp_path / target,
             tokenizer=small_tokenizer_dir,
             events=root,
-            parent_codes="parents" in damage,
+            unmapped="nearest" if "parents" in damage else "keep",
             options=options,
         )
         with hidden_values.heard(capfd, caplog) as said:

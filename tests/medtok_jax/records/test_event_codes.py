@@ -209,7 +209,10 @@ def test_a_warning_below_half(mapper):
     nearest.rows(pl.Series(["ICD10CM/Z99.9"]))
     assert "only 0 of 1" in nearest.warning()
     assert "--unmapped" not in nearest.warning()
-    assert CodeMapper(KEYS).warning() == ""
+    other = CodeMapper(KEYS)
+    assert other.warning() == ""
+    other.rows(pl.Series(["LAB//1", "250.00"]))
+    assert "no event names a code with its system" in other.warning()
 
 
 def test_parents_are_refused_where_they_would_not_be_used():

@@ -61,7 +61,7 @@ def output(small_tokenizer_dir, small_meds, tmp_path_factory):
 
 def test_the_changed_cells_load_train_save_and_score(output, capsys):
     samples = json.loads((output / "samples.json").read_text())
-    # Patient 1 dies, and the others do not.
+    # Patient 1 dies in the stay after the second history, and the others do not.
     samples["split"] = ["held_out", "held_out", "train", "tuning"]
     (output / "samples.json").write_text(json.dumps(samples))
     cells = changed([CELLS.get(number, "") for number in range(13)], gt_behrt_notebook.changes(output))
@@ -85,7 +85,7 @@ def test_the_changed_cells_load_train_save_and_score(output, capsys):
     assert (output / "v_behrt.pt").is_file()
     # Two histories in batches of one: the score needs both.
     labels = [patient[0].label for patient in space["testDSet"]]
-    assert labels == [1, 0]
+    assert labels == [0, 1]
     scores = [space["behrt"](patient[0].x).item() for patient in space["testDSet"]]
     capsys.readouterr()
     exec(compile(cells[13], "cell 13", "exec"), space)
