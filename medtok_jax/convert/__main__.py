@@ -18,8 +18,7 @@ from pathlib import Path
 from absl import flags
 
 from medtok_jax.convert import request
-from medtok_jax.records.event_codes import UNMAPPED
-from medtok_jax.records.samples import INPUTS, TASKS
+from medtok_jax.records.choices import INPUTS, TASKS, UNMAPPED
 from preprocessing.common import command_line
 from preprocessing.common.errors import InputError, without_values
 

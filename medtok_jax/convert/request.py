@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from medtok_jax.lookup.config import CONFIG
-from medtok_jax.records.event_codes import UNMAPPED
+from medtok_jax.records.choices import UNMAPPED
 from preprocessing.common.errors import InputError
 
 

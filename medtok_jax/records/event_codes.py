@@ -20,6 +20,7 @@ from medtok_jax.lookup.code_index import AmbiguousCodeError, CodeIndex, UnknownC
 from medtok_jax.lookup.code_names import CodeNames
 from medtok_jax.lookup.directory import TokenizerDirectory
 from medtok_jax.lookup.token_table import KINDS
+from medtok_jax.records.choices import UNMAPPED
 from preprocessing import codes
 from preprocessing.common.atomic import write_json
 from preprocessing.common.errors import InputError
@@ -27,8 +28,6 @@ from preprocessing.common.extras import load
 
 pl = load("polars")
 
-# Ways to treat codes that the tokenizer does not hold. `nearest` keeps those that have no code above them either.
-UNMAPPED = ("keep", "drop", "unk", "nearest")
 # Below this share of mapped events, results say little about the tokenizer.
 FEW = 0.5
 MISSING = -1
@@ -220,7 +219,7 @@ class CodeMapper:
         return "\n".join(lines)
 
     def warning(self) -> str:
-        """Return a sentence if no event has a code, or fewer than half of those with one have a row; else an empty one."""
+        """Return a sentence if no event has a code, or fewer than half of those with one have a row; else ""."""
         table = self.report().filter(pl.col("kind") == "code")
         events, mapped = int(table["events"].sum()), int(table["mapped"].sum())
         if self._seen and not events:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from medtok_jax.records.choices import MORTALITY
 from medtok_jax.records.visits import Visits, VisitTable
 from preprocessing.common.errors import InputError, fault_of
 from preprocessing.common.extras import load
@@ -24,10 +25,7 @@ from preprocessing.meds.dataset import cast
 
 pl = load("polars")
 
-TASKS = MORTALITY, READMISSION = ("mortality", "readmission")
 READMISSION_DAYS = 15
-# Names of the two rules of what is seen at a discharge, see `make_samples`.
-INPUTS = BEDSIDE, CODED = ("bedside", "coded")
 # Columns of values in MEDS label files -> type of the values.
 VALUES = {
     "boolean_value": pl.Boolean,

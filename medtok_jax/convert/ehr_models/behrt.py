@@ -40,7 +40,8 @@ from medtok_jax.convert.ehr_models.projection import kept_variance
 from medtok_jax.convert.ehr_models.spelling import Spelling
 from medtok_jax.convert.request import Request
 from medtok_jax.convert.timelines import describe_lengths
-from medtok_jax.records.samples import MORTALITY, Labels, Samples, next_visits
+from medtok_jax.records.choices import MORTALITY
+from medtok_jax.records.samples import Labels, Samples, next_visits
 from medtok_jax.records.visits import DAYS_A_YEAR, DIAGNOSIS, KINDS, Visits, VisitTable
 from preprocessing.common.atomic import whole_folder
 from preprocessing.common.errors import InputError

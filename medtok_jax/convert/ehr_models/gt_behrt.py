@@ -31,7 +31,8 @@ from medtok_jax.convert.ehr_models.open import Records, chosen_labels, open_reco
 from medtok_jax.convert.ehr_models.projection import kept_variance
 from medtok_jax.convert.ehr_models.spelling import Spelling
 from medtok_jax.convert.request import Request
-from medtok_jax.records.samples import MORTALITY, Samples
+from medtok_jax.records.choices import MORTALITY
+from medtok_jax.records.samples import Samples
 from medtok_jax.records.visits import DAYS_A_YEAR, KINDS, VisitTable
 from preprocessing.common import extras
 from preprocessing.common.atomic import whole_folder

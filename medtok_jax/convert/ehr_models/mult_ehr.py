@@ -31,7 +31,8 @@ from medtok_jax.convert.ehr_models.open import open_records
 from medtok_jax.convert.ehr_models.projection import kept_variance
 from medtok_jax.convert.ehr_models.spelling import Spelling
 from medtok_jax.convert.request import Request
-from medtok_jax.records.samples import MORTALITY, READMISSION, TASKS, next_visits, task_labels
+from medtok_jax.records.choices import MORTALITY, READMISSION, TASKS
+from medtok_jax.records.samples import next_visits, task_labels
 from medtok_jax.records.visits import KINDS, PRESCRIPTION, Visits
 from preprocessing.codes import ATC, NDC
 from preprocessing.common.atomic import whole_folder

@@ -4,8 +4,9 @@ import dataclasses
 from pathlib import Path
 
 from medtok_jax.convert.request import Request
+from medtok_jax.records.choices import BEDSIDE, CODED
 from medtok_jax.records.event_codes import CodeMapper
-from medtok_jax.records.samples import BEDSIDE, CODED, Labels, Samples, make_samples, read_labels, task_labels
+from medtok_jax.records.samples import Labels, Samples, make_samples, read_labels, task_labels
 from medtok_jax.records.visits import Visits, read_visits
 from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing.common.errors import InputError

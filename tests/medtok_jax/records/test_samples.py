@@ -7,7 +7,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-from medtok_jax.records import samples
 from medtok_jax.records.event_codes import CodeMapper
 from medtok_jax.records.samples import Labels, make_samples, read_labels, task_labels
 from medtok_jax.records.visits import read_visits
@@ -312,5 +311,5 @@ def test_files_that_cannot_be_read_are_refused(tmp_path, visits):
 def test_patients_of_one_visit_have_no_next(tmp_path):
     visits = read(small_visits.write(tmp_path / "meds", stay(1, 1, "2020-01-01", "2020-01-02", CODE)))
     with pytest.raises(InputError, match="No patient has two visits"):
-        task_labels(visits, samples.MORTALITY)
+        task_labels(visits, "mortality")
     assert len(make_samples(visits, labels_of((1, at("2020-01-03"), True)), coded=False)) == 1

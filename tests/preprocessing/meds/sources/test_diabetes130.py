@@ -125,7 +125,7 @@ def test_tasks_that_need_gaps_are_refused(converted, tmp_path):
     assert visits.died.tolist() == [False, False, True, False]
     with pytest.raises(InputError, match="Readmission needs the time between visits, but the records give only their"):
         samples.task_labels(visits, "readmission")
-    assert samples.task_labels(visits, samples.MORTALITY).value.tolist() == [False, True]
+    assert samples.task_labels(visits, "mortality").value.tolist() == [False, True]
     labels = samples.read_labels(converted.output / "labels" / "readmission_30")
     labeled = samples.make_samples(visits, labels, coded=True)
     assert labeled.labels.value.tolist() == [True, False]
