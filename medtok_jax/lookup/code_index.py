@@ -14,7 +14,7 @@ import numpy as np
 
 from medtok_jax.lookup.code_names import CodeNames, shown
 from medtok_jax.lookup.token_table import KINDS, Strings, capitals, index_arrays
-from preprocessing.codes import ancestors, display_code, is_wellformed
+from preprocessing.codes import CPT4, HCPCS, ancestors, display_code, is_wellformed
 from preprocessing.common.errors import InputError
 
 UNKNOWN, AMBIGUOUS = -1, -2
@@ -118,18 +118,19 @@ class CodeIndex:
             entry = self._choose(known, text)
             named = [(self.system_of(entry), self.key_at(entry).split("/", 1)[1])]
         else:
+            self._check_shape(text, system)
             named = self.wellformed(text, system)
-        keys = {}
+        # Which system the code is of is decided by all codes above it, with tokens or without.
+        nearest: dict[int, tuple[str, list[int]]] = {}
         for name, code in named:
-            for above in ancestors(name, code):
-                found = [entry for entry in self._spelled(capitals(above), (name,)) if entry < self.rows]
-                if found:
-                    keys[found[0]] = f"{name}/{code}"
-                    break
-        if not keys:
+            spelled = (self._spelled(capitals(above), (name,)) for above in ancestors(name, code))
+            entries = [entry for found in spelled for entry in found[:1]]
+            if entries:
+                nearest[entries[0]] = f"{name}/{code}", [entry for entry in entries if entry < self.rows]
+        key, rows = nearest[self._choose(list(nearest), text)] if nearest else ("", [])
+        if not rows:
             raise UnknownCodeError(f"{shown(text)} is not in this tokenizer, and neither is a code above it.")
-        row = self._choose(list(keys), text)
-        return keys[row], row
+        return key, rows[0]
 
     def infer_system(self, text: str, system: object = None) -> tuple[str, str]:
         """Return the code system and the code of a text that has no row.
@@ -147,6 +148,7 @@ class CodeIndex:
         if known:
             key = self.key_at(self._choose(known, text))
             return tuple(key.split("/", 1))
+        self._check_shape(text, system)
         found = self.wellformed(text, system)
         if len(found) == 1:
             return found[0]
@@ -155,6 +157,20 @@ class CodeIndex:
                 f"{shown(text)} does not name its code system; give one of {', '.join(self.names.systems)}."
             )
         return named[0], code
+
+    def _check_shape(self, text: str, system: object) -> None:
+        """Refuse an unknown bare code that may be one of a billing system: J1815 is HCPCS, and no kind of pneumonia.
+
+        Raises:
+            UnknownCodeError: it has no dot, names no system, and has the shape of a code of CPT4 or HCPCS.
+        """
+        named, code = self._read(text, system)
+        fitting = [name for name in (CPT4, HCPCS) if is_wellformed(name, code)]
+        if named is None and fitting:
+            raise UnknownCodeError(
+                f"{shown(text)} does not name its code system, and may be a code of {' or '.join(fitting)}; name its"
+                " system, as in ICD10CM/E11.99."
+            )
 
     def wellformed(self, text: str, system: object = None) -> list[tuple[str, str]]:
         """Return each code system whose codes have the shape of a text, with the text in that system's normal form."""

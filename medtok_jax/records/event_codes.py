@@ -42,6 +42,10 @@ _AMBIGUOUS = "a code of several systems"
 _ANCESTOR, _PARENT = "ancestor", "parent"
 
 
+_NAMES = CodeNames(list(codes.SYSTEMS))
+_OTHER_SYSTEMS = {system.upper() for system in codes.SYSTEMS} - {codes.NDC}
+
+
 class _Resolved(NamedTuple):
     """Hold what a code was found to be.
 
@@ -72,6 +76,8 @@ class CodeMapper:
         kinds: kind of every row, see `token_table.KINDS`; None where all are codes.
         parents: for `nearest`: codes above a code, nearest first, by the code as the events spell it; the first one
             with a row stands for a code without a row of its own or of a code above it.
+        index: resolves codes, and knows those without a row too, with which a code may be ambiguous; None for an index
+            of `keys` alone.
 
     Raises:
         InputError: `unmapped` is none of these, or `parents` are given but not `nearest`.
@@ -83,6 +89,7 @@ class CodeMapper:
         unmapped: str = "keep",
         kinds: Sequence[str] | None = None,
         parents: Mapping[str, Sequence[str]] | None = None,
+        index: CodeIndex | None = None,
     ):
         if unmapped not in UNMAPPED:
             raise InputError(f"unmapped is {unmapped!r}; it must be one of {', '.join(UNMAPPED)}.")
@@ -91,9 +98,9 @@ class CodeMapper:
         self.unmapped = unmapped
         self.keys = [str(key) for key in (keys.to_pylist() if hasattr(keys, "to_pylist") else keys)]
         self.kinds = [KINDS[0]] * len(self.keys) if kinds is None else list(kinds)
-        self._index = CodeIndex.of_keys(self.keys)
+        self._index = CodeIndex.of_keys(self.keys) if index is None else index
         # All code systems are recognized, even those that the table has no codes of.
-        self._names = CodeNames(list(codes.SYSTEMS))
+        self._names = _NAMES
         self._rows_of_keys = {key: row for row, key in enumerate(self.keys)}
         self._parents = parents or {}
         self._known: dict[str, _Resolved] = {}
@@ -107,7 +114,9 @@ class CodeMapper:
         parents: Mapping[str, Sequence[str]] | None = None,
     ) -> "CodeMapper":
         """Return the mapper to the rows of a tokenizer directory."""
-        return cls(directory.table["key"], unmapped, directory.table["kind"].to_pylist(), parents)
+        tokens = directory.tokens
+        index = CodeIndex(tokens.arrays, tokens.metadata["systems"], len(tokens))
+        return cls(directory.table["key"], unmapped, directory.table["kind"].to_pylist(), parents, index)
 
     @property
     def keeps(self) -> bool:
@@ -311,9 +320,16 @@ def _as_series(events: "pl.Series | np.ndarray") -> "pl.Series":
 
 
 def unfolded(text: str) -> str:
-    """Return `NDC/00002143380` for `MEDICATION//00002143380//Administered`, and every other text as it is."""
+    """Return `NDC/00002143380` for `MEDICATION//00002143380//Administered`, and every other text as it is.
+
+    A drug that names another system keeps it: `MEDICATION//RxNorm//860975` is `RxNorm//860975`.
+    """
     kind, *parts = text.split("//")
     if kind.strip().upper() == "MEDICATION":
+        for place, part in enumerate(parts[:-1]):
+            # A name of a drug may hold slashes and look like a code, so only the name of a system alone counts.
+            if "/" not in part and part.strip().upper() in _OTHER_SYSTEMS:
+                return "//".join(parts[place:])
         ndc = [part.strip() for part in parts if _NDC_PART.fullmatch(part.strip())]
         if ndc:
             return f"NDC/{ndc[0]}"

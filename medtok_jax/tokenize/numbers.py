@@ -16,6 +16,7 @@ _MISSING = {"", "NAN", "NONE", "NULL", "NA", "N/A", "<NA>", "NAT", "?"}
 _ZERO = re.compile(r"0(?:\.0*)?")
 _WHOLE = re.compile(r"([0-9]+)\.0+")
 _LARGE_WHOLE = re.compile(r"[1-9][0-9]{3,}\.0+")
+_SMALL_WHOLE = re.compile(r"[1-9][0-9]{2}\.0")
 _DIGITS = re.compile(r"[0-9]+")
 # From here on a float does not hold every whole number.
 _EXACT = 2**53
@@ -67,6 +68,11 @@ def is_large_number(value: object) -> bool:
     return isinstance(value, str) and _LARGE_WHOLE.fullmatch(value.strip()) is not None
 
 
+def is_small_number(code: str) -> bool:
+    """Return whether a code such as `401.0` may be the number 401, as well as the code with its dot."""
+    return _SMALL_WHOLE.fullmatch(code.strip()) is not None
+
+
 @dataclasses.dataclass(slots=True)
 class WrittenNumbers:
     """Count how the codes of a column are written, to tell whether they are numbers.
@@ -76,6 +82,7 @@ class WrittenNumbers:
         floats: number of whole numbers of a float type, or written as such.
         digits: number of texts of digits.
         others: number of all other values that are not missing.
+        dotted: number of texts with a dot among them.
         is_large: whether a float has four digits or more before its dot.
         has_zeros: whether a text of digits begins with 0.
     """
@@ -84,6 +91,7 @@ class WrittenNumbers:
     floats: int = 0
     digits: int = 0
     others: int = 0
+    dotted: int = 0
     is_large: bool = False
     has_zeros: bool = False
 
@@ -98,6 +106,7 @@ class WrittenNumbers:
         digits = digits_of(value)
         if digits is None:
             self.others += 1
+            self.dotted += isinstance(value, str) and "." in value
         elif isinstance(value, int):
             self.integers += 1
         else:
@@ -116,8 +125,12 @@ class WrittenNumbers:
 
     @property
     def may_lack_zeros(self) -> bool:
-        """Return whether all codes were numbers at some time, which costs leading zeros."""
-        as_text = self.digits and not (self.others or self.floats or self.integers or self.has_zeros)
+        """Return whether codes of digits were numbers at some time, which costs leading zeros.
+
+        A spreadsheet makes 414 of 0414 and leaves V3001 beside it. Where codes have dots, one that lost its zero is
+        malformed instead.
+        """
+        as_text = self.digits and not (self.dotted or self.floats or self.integers or self.has_zeros)
         return bool(as_text) or (self.are_whole and bool(self.integers or self.floats))
 
 

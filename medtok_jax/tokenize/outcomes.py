@@ -8,7 +8,7 @@ from medtok_jax.lookup.code_index import AmbiguousCodeError, UnknownCodeError
 from medtok_jax.lookup.code_names import shown
 from medtok_jax.lookup.code_tokens import CodeTokens
 from medtok_jax.tokenize.evidence import Scope, systems_knowing
-from medtok_jax.tokenize.numbers import is_digits, is_short, lacks_ndc_zeros
+from medtok_jax.tokenize.numbers import is_digits, is_short, is_small_number, lacks_ndc_zeros
 from medtok_jax.tokenize.rows import NO_CODE, CodeRow
 from medtok_jax.tokenize.survey import Survey
 from medtok_jax.tokenize.systems import ContradictionError, named_systems
@@ -132,8 +132,7 @@ class RowTokens:
             return _without_zeros(row.code)
         if found == ICD9PROC and systems != {ICD9PROC} and is_short(row.code):
             return _short_number(row.code)
-        was_number = row.was_number or self._survey.numbers.may_lack_zeros
-        remark = SUSPECT if was_number and self._may_lack_zeros(row.code, found) else ""
+        remark = SUSPECT if self._is_suspect(row, found, systems) else ""
         return Outcome(self._prepare(tokens), tokens.source.split()[0], remark)
 
     def _unknown(self, row: CodeRow, systems: Scope, error: UnknownCodeError) -> Outcome:
@@ -152,6 +151,17 @@ class RowTokens:
             f" {' or '.join(sorted(systems))}",
             "contradiction",
         )
+
+    def _is_suspect(self, row: CodeRow, found: str, systems: Scope) -> bool:
+        """Return whether a code of the system `found` may be another code that lost its leading zeros."""
+        numbers = self._survey.numbers
+        if (row.was_number or numbers.may_lack_zeros) and self._may_lack_zeros(row.code, found):
+            return True
+        # Beside 4280.0, 401.0 may be the number 401; and 04.0 the diagnosis 004.0, where procedures are not asked for.
+        if numbers.is_large and found == ICD9CM and is_small_number(row.code):
+            return True
+        may_be_diagnosis = found == ICD9PROC and systems != {ICD9PROC} and "." in row.code and "/" not in row.code
+        return may_be_diagnosis and ICD9CM in systems_knowing(self._tokenizer, f"0{row.code.strip()}")
 
     def _may_lack_zeros(self, code: str, system: str) -> bool:
         """Return whether one or two zeros in front of a code of digits make another code of its system."""

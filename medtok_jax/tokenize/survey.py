@@ -8,13 +8,14 @@ from pathlib import Path
 import pyarrow as pa
 
 from medtok_jax.tokenize import evidence, readers
-from medtok_jax.tokenize.columns import other_code_columns
+from medtok_jax.tokenize.columns import other_code_columns, systems_of_header
 from medtok_jax.tokenize.evidence import Decision, Scope
 from medtok_jax.tokenize.kept import JsonTypes
-from medtok_jax.tokenize.numbers import WrittenNumbers, is_digits, is_short
+from medtok_jax.tokenize.numbers import WrittenNumbers, is_digits, is_short, lacks_ndc_zeros
 from medtok_jax.tokenize.rows import RawRow, checked
 from medtok_jax.tokenize.systems import named_systems
 from medtok_jax.tokenizer import MedTokTokenizer
+from preprocessing.codes import NDC
 from preprocessing.common.errors import InputError
 
 # Number of distinct rows that are remembered as counted.
@@ -159,7 +160,7 @@ class _Counts:
         if (scope is not None and len(scope) == 1) or code in self._counted[scope]:
             return
         # A code that may have lost its zeros says nothing of the others.
-        if is_short(code):
+        if is_short(code) or (NDC in (systems_of_header(raw.header) or ()) and lacks_ndc_zeros(code, products=False)):
             return
         knowing = evidence.systems_knowing(self._tokenizer, code)
         knowing = knowing if scope is None else knowing & scope

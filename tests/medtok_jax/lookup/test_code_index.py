@@ -263,7 +263,7 @@ def test_missing_codes_among_many(index):
         ("ICD9Proc/25.01", None, "ICD9Proc/25.01", "ICD9Proc/25.0"),
         ("E12.9", None, None, None),
         ("NDC/00002143399", None, None, None),
-        ("99214", None, None, None),
+        ("99214", "ICD9CM", None, None),
         ("E1.18", None, None, None),
         ("nonsense", None, None, None),
     ],
@@ -274,6 +274,11 @@ def test_ancestors(index, text, system, key, found):
             index.find_ancestor(text, system)
     else:
         assert index.find_ancestor(text, system) == (key, SORTED.index(found))
+
+
+def test_a_code_of_five_digits_may_be_one_of_a_billing_system(index):
+    with pytest.raises(UnknownCodeError, match="'99214' does not name its code system, and may be a code of CPT4"):
+        index.find_ancestor("99214")
 
 
 @pytest.mark.parametrize(

@@ -221,3 +221,48 @@ def test_an_unknown_code_says_what_the_tokenizer_holds(sampled, known):
         sampled.look_up("QQQ", fallback="ancestors", parents=["ZZZ"])
     found = sampled.look_up("ICD9CM/600.9", parents=["ICD9CM/600"])
     assert (found.key, found.source) == ("ICD9CM/600.9", "parent ICD9CM/600")
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory) -> MedTokTokenizer:
+    """Hold some codes of a vocabulary that knows more."""
+    rows = [
+        ("ICD9Proc/26", "category"),
+        ("ICD9Proc/78.06", "code"),
+        ("ICD10CM/J18", "category"),
+        ("ICD9CM/133", "category"),
+    ]
+    rows += [("ICD10CM/V05", "category"), ("ICD9CM/250.0", "category"), ("ICD10CM/E06.0", "code")]
+    others = [
+        KnownCode(key, kind)
+        for key, kind in (
+            ("ICD9CM/267", "category"),
+            ("ICD9CM/780.6", "retired"),
+            ("ICD9Proc/13.3", "category"),
+            ("ICD9CM/V05", "category"),
+            ("ICD10CM/V05.5", "retired"),
+        )
+    ]
+    return MedTokTokenizer.from_pretrained(write_tokens(tmp_path_factory.mktemp("few") / "tok", rows, others))
+
+
+def test_a_code_above_is_chosen_by_all_that_is_known(few):
+    for text in ("2678", "1334"):
+        with pytest.raises(AmbiguousCodeError, match=f"'{text}' is a code of several systems"):
+            few.look_up(text, fallback="ancestors")
+    assert few.look_up("2678", "ICD9Proc", fallback="ancestors").source == "ancestor ICD9Proc/26"
+    assert few.look_up("250.09", fallback="ancestors").source == "ancestor ICD9CM/250.0"
+    with pytest.raises(UnknownCodeError):
+        few.look_up("2678", "ICD9CM", fallback="ancestors")
+
+
+@pytest.mark.parametrize(("text", "system"), [("J1815", "HCPCS"), ("99213", "CPT4"), ("E0601", "HCPCS")])
+def test_a_billing_code_is_no_diagnosis(few, text, system):
+    with pytest.raises(UnknownCodeError):
+        few.look_up(text, fallback="ancestors")
+    for call in (few.index.find_ancestor, few.index.infer_system):
+        with pytest.raises(UnknownCodeError, match=f"does not name its code system, and may be a code of {system}"):
+            call(text)
+    assert few.encode_many([text], errors="skip", fallback="ancestors").shape[0] == 0
+    assert few.look_up("J18.15", fallback="ancestors").source == "ancestor ICD10CM/J18"
+    assert few.look_up("J1815", "ICD10CM", fallback="ancestors").source == "ancestor ICD10CM/J18"

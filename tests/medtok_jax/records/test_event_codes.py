@@ -1,5 +1,6 @@
 """Codes of events onto a tokenizer's table: every spelling of a source, nothing by guess, everything counted."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medtok_jax.lookup.directory import KnownCode, TokenizerDirectory
 from medtok_jax.records.event_codes import MISSING, CodeMapper
 from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing import codes
@@ -247,6 +249,35 @@ def test_parents_stand_for_codes_without_a_row_alone(tmp_path):
     ]
     # No one is asked for: nothing is mapped to another code.
     assert mapped(CodeMapper(KEYS), *given_codes[1:]) == [None] * 5
+
+
+def test_what_is_known_without_a_row_makes_a_code_ambiguous(tmp_path):
+    tokens = small_tokenizer.make_tokens(["ICD9Proc/78.06", "ICD9CM/250.00"])
+    tokens = dataclasses.replace(tokens, others=(KnownCode("ICD9CM/780.6", "retired"),))
+    directory = TokenizerDirectory.read(small_tokenizer.write(tmp_path / "tok", tokens))
+    mapper = CodeMapper.of(directory)
+    events = ["ICD9//7806", "CONDITION//ICD//9//7806", "PROCEDURE//ICD//9//7806", "ICD9//25000"]
+    rows = mapper.rows(pl.Series(events)).tolist()
+    assert rows[:2] == [MISSING, MISSING]
+    assert [mapper.keys[row] for row in rows[2:]] == ["ICD9Proc/78.06", "ICD9CM/250.00"]
+    mapper.write(tmp_path / "report.json")
+    listed = json.loads((tmp_path / "report.json").read_text())["systems"]
+    reasons = {code["code"]: code["reason"] for system in listed for code in system["unmapped_codes"]}
+    assert reasons == dict.fromkeys(events[:2], "a code of several systems")
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("MEDICATION//SNOMED//44054006", "SNOMED/44054006"),
+        ("MEDICATION//RxNorm//860975", "RxNorm/860975"),
+        ("MEDICATION//RxNorm//00002143380//x", None),
+        ("MEDICATION//NDC//00002143380//x", "NDC/00002143380"),
+        ("MEDICATION//START//00002143380", "NDC/00002143380"),
+    ],
+)
+def test_a_drug_keeps_the_system_that_it_names(mapper, text, key):
+    assert mapped(mapper, text) == [key]
 
 
 def test_asking_whether_counts_nothing(mapper):

@@ -97,6 +97,47 @@ def test_a_large_number_among_texts_may_have_lost_its_zeros(tmp_path):
         assert sum("may have lost leading zeros" in sentence for sentence in told) == sentences
 
 
+def suspects(told: list[str]) -> int:
+    return sum(int(text.rsplit(": ", 1)[1].split(";")[0]) for text in told if "may have lost leading zeros" in text)
+
+
+def test_zeros_that_a_spreadsheet_took_beside_letters(tmp_path):
+    tokens = make_tokens(("ICD9CM/041.4", "ICD9CM/414", "ICD9CM/V30.01", "ICD9CM/428.0", "ICD9CM/401.0"))
+    tokenizer = MedTokTokenizer.from_pretrained(write(tmp_path / "tok", tokens))
+    keys, _, told = tokenize(tokenizer, write_values(tmp_path / "codes.csv", ["414", "V3001", "4280"]))
+    assert keys[1] == "ICD9CM/414"
+    assert suspects(told) == 1
+    # With zeros, nothing was lost; with dots, a lost zero makes a code malformed.
+    for texts in (["0414", "414", "V3001"], ["414", "V30.01", "428.0"]):
+        assert suspects(tokenize(tokenizer, write_values(tmp_path / "codes.csv", texts))[2]) == 0
+
+
+def test_beside_a_float_a_dot_may_be_that_of_a_float(tokenizer, tmp_path):
+    keys, _, told = tokenize(tokenizer, write_values(tmp_path / "codes.csv", ["4280.0", "E11.9", "401.0", "250.00"]))
+    assert keys[3] == "ICD9CM/401.0"
+    assert suspects(told) == 1
+    assert suspects(tokenize(tokenizer, write_values(tmp_path / "codes.csv", ["428.0", "E11.9", "401.0"]))[2]) == 0
+
+
+def test_a_procedure_may_be_a_diagnosis_that_lost_its_zero(tmp_path):
+    tokens = make_tokens(("ICD9CM/004.0", "ICD9Proc/04.0", "ICD9Proc/34.01", "ICD9CM/250.00"))
+    tokenizer = MedTokTokenizer.from_pretrained(write(tmp_path / "tok", tokens))
+    texts = ["250.00", "04.0", "34.01"]
+    keys, _, told = tokenize(tokenizer, write_values(tmp_path / "codes.csv", texts))
+    assert keys[2] == "ICD9Proc/04.0"
+    assert suspects(told) == 1
+    assert suspects(tokenize(tokenizer, write_values(tmp_path / "codes.csv", ["04.0"], "ICD9Proc"))[2]) == 0
+
+
+def test_ndcs_that_lost_zeros_are_no_rxnorm(tmp_path):
+    keys = ("NDC/00002143380", "RxNorm/2143380", "RxNorm/6809")
+    tokenizer = MedTokTokenizer.from_pretrained(write(tmp_path / "tok", make_tokens(keys)))
+    (tmp_path / "drugs.csv").write_text("ndc\n00002143380\n2143380\n6494300\n536338101\n6809\n")
+    found, reasons, _ = tokenize(tokenizer, tmp_path / "drugs.csv")
+    assert found == {1: "NDC/00002143380"}
+    assert all("lost leading zeros" in reason for reason in reasons.values())
+
+
 @pytest.mark.parametrize("texts", [["34.0"], ["34.0", "4280.0"], ["34.0", "E11.9"], ["34.0", "428.1"]])
 def test_strep_throat_never_becomes_multiple_sclerosis(tokenizer, tmp_path, texts):
     keys, reasons, _ = tokenize(tokenizer, write_values(tmp_path / "codes.csv", texts))

@@ -113,7 +113,7 @@ def test_diabetes130_is_fetched_and_unpacked_from_its_archive(server, settings, 
     }
     assert len(server.requests(address)) == 1
     made = convert(MedsRequest(settings.output, tmp_path / "meds", progress=False))
-    assert made.about["labels"] == {"readmitted": 2}
+    assert made.about["labels"] == {"readmission_30": 2, "readmitted": 2}
 
 
 def test_an_archive_from_a_browser_is_taken(server, settings, tmp_path):

@@ -56,6 +56,7 @@ _ICD_SYSTEMS = {
     ("PROCEDURE", "10"): "ICD10PCS",
 }
 # A part of the code of a drug; the others may be its name, with any characters, and what was done with it.
+_OTHER_SYSTEMS = {"ICD10CM", "ICD10PCS", "ICD9CM", "ICD9PROC", "SNOMED", "RXNORM", "ATC", "CPT4", "HCPCS"}
 _NDC = re.compile(r"[0-9]{11}|[0-9]{4,5}-[0-9]{3,4}-[0-9]{1,2}")
 _DRUG = re.compile(r"MEDICATION//(.+)//Administered")
 
@@ -104,11 +105,14 @@ def key_of(code: str) -> str | None:
 def _of_drug(code: str) -> str:
     """Return `NDC/00002143380` for `MEDICATION//A/B//00002143380//Administered`, the code of another event as it is.
 
-    If no part is an NDC, `MEDICATION//` alone is taken away.
+    A drug that names another system keeps it. If no part is an NDC, `MEDICATION//` alone is taken away.
     """
     kind, *parts = (text.strip() for text in code.split("//"))
     if kind.upper() != "MEDICATION":
         return code
+    for place, part in enumerate(parts[:-1]):
+        if part.upper() in _OTHER_SYSTEMS:
+            return "//".join(parts[place:])
     ndc = [text for text in parts if _NDC.fullmatch(text)]
     return f"NDC/{ndc[0]}" if ndc else "//".join(parts)
 

@@ -153,6 +153,7 @@ _NAMES = ("Amox/Clav", "Sulfameth/Trimethoprim DS", "A // B", "0.9% Sodium Chlor
 _SPELLINGS = [
     *("NDC/00002143380", "NDC/0002-1433-80", "NDC//00002-1433-80", "NDC/99999999999", "NDC/99999-9999-99"),
     *("MEDICATION//00002143380", "MEDICATION//NDC//00002143380", "MEDICATION//NDC//00002143380//Administered"),
+    *("MEDICATION//SNOMED//44054006", "MEDICATION//SNOMED//12345678901", "MEDICATION//rxnorm//12345678901"),
     *("medication//x// 00002143380 //y", "MEDICATION//RxNorm//860975", "MEDICATION//NDC//unreadable"),
     *(f"MEDICATION//{name}//{end}" for name in _NAMES for end in ("00002143380", "0002-1433-80//Held", "99999999999")),
     *(f"MEDICATION//START//{name}//00002143380" for name in _NAMES),
