@@ -1,12 +1,14 @@
 """Write visit graphs for GT-BEHRT (Poulain and Beheshti, ICLR 2024), https://github.com/healthylaife/GT-BEHRT.
 
-Its notebook reads one pickle: a list of patients, each a list of exactly 50 PyTorch Geometric graphs. The files are:
+Its notebook reads a list of histories, each a list of exactly 50 PyTorch Geometric graphs. As a pickle they would take
+tens of GB for MIMIC-IV, so they are written in a compact form with a module that makes them. The files are:
 
-    data.pickle             the patients
+    graphs/                 the histories, see `visit_graphs`
+    visit_graphs.py         the module that opens them
     node_vocabulary.txt     name of node id i in line i + 1; id 0 is the readout node
     initial_nodes.npy       [nodes, hidden_size // 5] float32, for `embeddings.word_embeddings.embed`
     model_config.json       sizes to set in the notebook's `model_config`
-    samples.json            subject_id, prediction_time and split of each sample in the list
+    samples.json            subject_id, prediction_time and split of each history
     meanings.json           meanings of the numbers in `adm_type` and `edge_attr`
     unmapped_codes.json     codes that the tokenizer does not hold
 
@@ -16,24 +18,21 @@ procedure and prescription, and one between the readout node and all others. The
 `time` and `delta`: here `time` is the day of the year, and `delta` the months since the previous visit.
 """
 
-import functools
 import json
-import pickle
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
-from tqdm import tqdm
 
-from medtok_jax.convert.ehr_models import gt_behrt_check, gt_behrt_notebook, spelling
-from medtok_jax.convert.ehr_models.gt_behrt_check import LIMITS, NUM_VISITS, READOUT_EDGE
+from medtok_jax.convert.ehr_models import graph_files, gt_behrt_check, gt_behrt_notebook, spelling
+from medtok_jax.convert.ehr_models.gt_behrt_check import LIMITS
 from medtok_jax.convert.ehr_models.open import Records, chosen_labels, open_records, samples_of, told_left_out
 from medtok_jax.convert.ehr_models.projection import kept_variance
 from medtok_jax.convert.ehr_models.spelling import Spelling
+from medtok_jax.convert.ehr_models.visit_graphs import NUM_VISITS, PAIR_EDGE, READOUT_EDGE
 from medtok_jax.convert.request import Request
 from medtok_jax.records.choices import MORTALITY
 from medtok_jax.records.samples import Samples
-from medtok_jax.records.visits import DAYS_A_YEAR, KINDS, VisitTable
+from medtok_jax.records.visits import DAYS_A_YEAR, KINDS
 from preprocessing.common import extras
 from preprocessing.common.atomic import whole_folder
 from preprocessing.common.errors import InputError
@@ -44,8 +43,6 @@ UNKNOWN_ID = SPECIAL.index(UNKNOWN)
 HIDDEN_SIZE = 540
 # The notebook initializes embeddings by normal numbers of this standard deviation (`initializer_range`).
 STD = 0.02
-# Kind of the edge, 0 to 5, between nodes of two kinds.
-PAIR_EDGE = np.array([[0, 1, 2], [1, 3, 4], [2, 4, 5]])
 
 
 def convert(request: Request) -> None:
@@ -57,7 +54,7 @@ def convert(request: Request) -> None:
     Raises:
         InputError: an argument cannot be used, or PyTorch Geometric is missing.
     """
-    geometric = extras.load("torch_geometric.data")
+    extras.load("torch_geometric.data")  # Fails before any work; the check at the end makes graphs.
     options = request.options
     hidden_size = int(options.get("width", HIDDEN_SIZE))
     if hidden_size % 60:
@@ -72,7 +69,7 @@ def convert(request: Request) -> None:
         )
     chosen = samples_of(request, records.visits, labels)
     with whole_folder(request.output) as folder:
-        write(folder, records, spelled, chosen, geometric)
+        write(folder, records, spelled, chosen)
         np.save(folder / "initial_nodes.npy", matrix)
         (folder / "node_vocabulary.txt").write_text("".join(f"{token}\n" for token in spelled.tokens), encoding="utf-8")
         sizes = {"vocab_size": len(spelled.tokens), "hidden_size": hidden_size, "max_position_embedding": NUM_VISITS}
@@ -102,29 +99,13 @@ def spell(records: Records, nodes: str, unmapped: str, tokens_per_code: int | No
     return spelling.by_tokens(records.tokenizer, records.visits, special=special, unknown=unknown, per_code=per_code)
 
 
-def write(folder: Path, records: Records, spelled: Spelling, chosen: Samples, geometric: ModuleType) -> None:
-    """Write `data.pickle`, `samples.json` and `meanings.json`."""
+def write(folder: Path, records: Records, spelled: Spelling, chosen: Samples) -> None:
+    """Write the graphs, `samples.json` and `meanings.json`, after printing the size of the graphs."""
     types, fields = visit_fields(chosen, records.visits.admission_types()[0])
-    graphs = VisitGraphs(chosen.visits, spelled)
-    padding = [
-        geometric.Data(**graphs.padding(), **dict.fromkeys((*fields, "label"), 0), mask=0) for _ in range(NUM_VISITS)
-    ]
-    patients = []
-    for sample in tqdm(range(len(chosen)), "Drawing graphs", unit=" samples"):
-        stop = chosen.offsets[sample + 1]
-        patient = [
-            geometric.Data(
-                **graphs.of(int(chosen.row[place])),
-                **{name: int(values[place]) for name, values in fields.items()},
-                label=int(chosen.labels.value[sample]),
-                mask=1,
-            )
-            for place in range(max(chosen.offsets[sample], stop - NUM_VISITS), stop)
-        ]
-        # All patients share the objects of padding, so the pickle holds them once.
-        patients.append(patient + padding[len(patient) :])
-    with open(folder / "data.pickle", "wb") as file:
-        pickle.dump(patients, file, protocol=4)
+    arrays = graph_files.graph_arrays(chosen, spelled, fields, UNKNOWN_ID)
+    size = sum(array.nbytes for array in arrays.values()) / 1e6
+    print(f"{len(chosen):,} histories over {len(arrays['code_offsets']) - 1:,} visits take {size:,.1f} MB.")
+    graph_files.write_graphs(folder, arrays)
     subjects = chosen.labels.subject
     table = {
         "subject_id": subjects.tolist(),
@@ -176,74 +157,7 @@ def visit_fields(chosen: Samples, names: list[str]) -> tuple[dict[str, str], dic
     }
     fields = {name: np.minimum(values.astype(np.int64), LIMITS[name] - 1) for name, values in raw.items()}
     types = {"0": "padding"} | {str(i + 1): name for i, name in enumerate(names[: last - 1])} | {str(last): "any other"}
-    return types, fields | {"adm_type": adm_type[row], "mask_v": np.ones(len(row), np.int64)}
-
-
-class VisitGraphs:
-    """Make the graphs of visits; visits with the same kinds and numbers of nodes share their edges."""
-
-    def __init__(self, visits: VisitTable, spelled: Spelling):
-        import torch
-
-        self._tensor = torch.from_numpy
-        self.visits = visits
-        self.spelled = spelled
-        self.of = functools.lru_cache(maxsize=10_000)(self._of)
-        self._edges_of = functools.cache(self._edges)
-
-    def padding(self) -> dict:
-        """Return the graph that stands for a missing visit: the readout node alone."""
-        empty = np.zeros(0, np.int64)
-        nodes = {"x": np.zeros(1, np.int64), "edge_index": np.zeros((2, 0), np.int64), "edge_attr": empty}
-        return {name: self._tensor(array) for name, array in nodes.items()}
-
-    def _of(self, visit: int) -> dict:
-        codes = self.visits.codes_of(visit)
-        # Sorted by kind, so that more visits share their edges.
-        codes = codes[np.argsort(self.visits.kind[codes], kind="stable")]
-        codes = self._with_one_unknown(codes)
-        parts = [self.spelled.of(code) for code in codes]
-        x = np.concatenate([[0], *parts]).astype(np.int64)
-        counts = np.array([len(part) for part in parts], np.int32)
-        edge_index, edge_attr = self._edges_of(self.visits.kind[codes].tobytes(), counts.tobytes())
-        return {"x": self._tensor(x), "edge_index": edge_index, "edge_attr": edge_attr}
-
-    def _with_one_unknown(self, codes: np.ndarray) -> np.ndarray:
-        """Return the codes with only one unknown code of each kind, as they all have the same node."""
-        unknown = self.spelled.ids[self.spelled.offsets[codes]] == UNKNOWN_ID
-        _, first = np.unique(self.visits.kind[codes[unknown]], return_index=True)
-        return codes[np.sort(np.concatenate([np.flatnonzero(~unknown), np.flatnonzero(unknown)[first]]))]
-
-    def _edges(self, kinds: bytes, counts: bytes) -> tuple:
-        edges = visit_edges(np.frombuffer(kinds, np.int8), np.frombuffer(counts, np.int32))
-        return tuple(self._tensor(array) for array in edges)
-
-
-def visit_edges(kinds: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the edges of a visit, in both directions.
-
-    Edges join the readout node with all others, the nodes of a code with one another, and the first, second, ... nodes
-    of any two codes, so that codes of one node each are all joined.
-
-    Args:
-        kinds: `[codes]` int8, kind of each code.
-        counts: `[codes]` int32, number of nodes of each code.
-
-    Returns:
-        `edge_index` `[2, edges]` and `edge_attr` `[edges]`, int64; node 0 is the readout, those of the codes follow.
-    """
-    code = np.repeat(np.arange(len(counts)), counts)
-    rank = np.arange(len(code)) - np.repeat(np.cumsum(counts) - counts, counts)
-    joined = (code[:, None] == code) | (rank[:, None] == rank)
-    np.fill_diagonal(joined, False)
-    source, target = np.nonzero(joined)
-    attr = PAIR_EDGE[kinds[code[source]], kinds[code[target]]]
-    nodes = np.arange(1, len(code) + 1)
-    readout = np.zeros(len(code), np.int64)
-    index = np.stack(
-        [np.concatenate([source + 1, nodes, readout]), np.concatenate([target + 1, readout, nodes])]
-    ).astype(np.int64)
-    return index, np.concatenate([attr, np.full(2 * len(code), READOUT_EDGE)]).astype(np.int64)
+    return types, fields | {"adm_type": adm_type[row]}
 
 
 def edge_kinds() -> list[str]:

@@ -1,21 +1,18 @@
 """Check visit graphs for GT-BEHRT against everything that its model assumes."""
 
 import dataclasses
-import importlib
-import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from medtok_jax.convert.ehr_models import unpickling
-from preprocessing.common import extras
+from medtok_jax.convert.ehr_models.visit_graphs import FIELDS, NUM_VISITS, PAIR_EDGE, READOUT_EDGE, VisitGraphs
 from preprocessing.common.errors import InputError
+from preprocessing.common.ragged import offsets_of
 
-NUM_VISITS = 50
 # Sizes of the model's embedding tables; values must be below them.
 LIMITS = {"age": 103, "time": 367, "delta": 144, "adm_type": 11, "los": 1192, "mask_v": 2, "label": 2, "mask": 2}
-READOUT_EDGE = 6
 _KEYS = {"x", "edge_index", "edge_attr", *LIMITS}
 
 
@@ -24,7 +21,7 @@ class Contents:
     """Count the contents of a directory.
 
     Attributes:
-        patients: number of patients.
+        patients: number of histories.
         visits: number of their visits, without padding.
         positive: number of labels that are 1.
         most_nodes, most_edges: of any visit.
@@ -41,10 +38,9 @@ def check_gt_behrt(folder: Path) -> Contents:
     """Read the files that `gt_behrt` wrote, and return counts of their contents.
 
     Raises:
-        InputError: names the first value that the model cannot use, with its patient and visit.
+        InputError: names the first value that the model cannot use, with its history or entry, see `visit_graphs`.
     """
     folder = Path(folder)
-    patients = unpickling.load(folder / "data.pickle", _allowed())
     names = (folder / "node_vocabulary.txt").read_text(encoding="utf-8").splitlines()
     config = json.loads((folder / "model_config.json").read_text())
     matrix = np.load(folder / "initial_nodes.npy")
@@ -54,70 +50,79 @@ def check_gt_behrt(folder: Path) -> Contents:
         raise InputError(
             f"{folder}/initial_nodes.npy has the shape {matrix.shape} or is not finite; it needs a row for each node."
         )
-    if not isinstance(patients, list) or not patients:
-        raise InputError(f"{folder}/data.pickle does not hold a list of patients.")
+    try:
+        graphs = VisitGraphs(folder)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder}/graphs does not hold the arrays of visit graphs; convert again.") from error
+    _check_arrays(graphs.arrays, f"{folder}/graphs")
+    histories = np.asarray(graphs.arrays["histories"])
     columns = json.loads((folder / "samples.json").read_text())
-    if any(len(column) != len(patients) for column in columns.values()):
-        raise InputError(f"{folder}/samples.json does not describe the {len(patients)} patients in data.pickle.")
-    checked: set[int] = set()
-    for number, patient in enumerate(patients):
-        _check_patient(patient, f"{folder}/data.pickle, patient {number}", len(names), checked)
-    return _contents(patients)
-
-
-def _contents(patients: list[list]) -> Contents:
-    real = [visit for patient in patients for visit in patient if visit["mask_v"]]
+    if any(len(column) != len(histories) for column in columns.values()):
+        raise InputError(f"{folder}/samples.json does not describe the {len(histories)} histories in graphs.")
+    _check_visit(graphs.padding(), f"{folder}/graphs, padding", len(names))
+    most_nodes = most_edges = 0
+    # Fields are checked for all entries above, and each graph in the first of its entries.
+    for entry in np.unique(graphs.arrays["entry_graph"], return_index=True)[1].tolist():
+        visit = graphs.visit(entry, 0)
+        _check_visit(visit, f"{folder}/graphs, entry {entry}", len(names))
+        most_nodes, most_edges = max(most_nodes, len(visit["x"])), max(most_edges, len(visit["edge_attr"]))
     return Contents(
-        patients=len(patients),
-        visits=len(real),
-        positive=sum(patient[0]["label"] for patient in patients),
-        most_nodes=max(len(visit["x"]) for visit in real),
-        most_edges=max(len(visit["edge_attr"]) for visit in real),
+        patients=len(histories),
+        visits=int((histories[:, 1] - histories[:, 0]).sum()),
+        positive=int(histories[:, 2].sum()),
+        most_nodes=most_nodes,
+        most_edges=most_edges,
     )
 
 
-def _allowed() -> dict[str, object]:
-    """Return the names that a pickle of graphs may use; torch loads the tensors in it as weights only."""
-    import collections
+def _check_arrays(arrays: Mapping[str, np.ndarray], where: str) -> None:
+    """Check that offsets, entries and histories lead to elements that are there, and that fields are in their ranges.
 
-    import torch
-
-    data = extras.load("torch_geometric.data")
-    storage = importlib.import_module("torch_geometric.data.storage")
-    inner = importlib.import_module("torch_geometric.data.data")
-    own = {f"torch_geometric.data.data.{name}": getattr(inner, name) for name in ("DataEdgeAttr", "DataTensorAttr")}
-    return own | {
-        "torch_geometric.data.data.Data": data.Data,
-        "torch_geometric.data.storage.GlobalStorage": storage.GlobalStorage,
-        "torch._utils._rebuild_tensor_v2": torch._utils._rebuild_tensor_v2,
-        "torch.storage._load_from_bytes": _tensor_storage,
-        "collections.OrderedDict": collections.OrderedDict,
-    }
-
-
-def _tensor_storage(data: bytes) -> object:
-    import torch
-
-    try:
-        return torch.load(io.BytesIO(data), weights_only=True)
-    except Exception as error:
-        # The message of torch is not shown: it advises to load the file with `weights_only=False`.
-        raise unpickling.RefusedError("a tensor in it cannot be loaded") from error
+    Raises:
+        InputError: one does not, or is not.
+    """
+    graphs = len(arrays["code_offsets"]) - 1
+    if len(arrays["code_kind"]) != len(arrays["code_nodes"]):
+        raise InputError(f"{where}: code_kind must have a value for each of code_nodes.")
+    for offsets, flat in (("node_offsets", "nodes"), ("code_offsets", "code_kind")):
+        found = np.asarray(arrays[offsets])
+        if len(found) != graphs + 1 or found[0] or found[-1] != len(arrays[flat]) or (np.diff(found) < 0).any():
+            raise InputError(f"{where}: {offsets} must rise from 0 to the {len(arrays[flat])} elements of {flat}.")
+    nodes = offsets_of(arrays["code_nodes"])[np.asarray(arrays["code_offsets"])]
+    if not np.array_equal(nodes, arrays["node_offsets"]):
+        raise InputError(f"{where}: code_nodes does not add up to the nodes of each graph.")
+    kinds = np.asarray(arrays["code_kind"])
+    if len(kinds) and not _within(kinds, len(PAIR_EDGE)):
+        raise InputError(f"{where}: code_kind must be 0, 1 or 2.")
+    if not np.array_equal(np.unique(arrays["entry_graph"]), np.arange(graphs)):
+        raise InputError(f"{where}: entry_graph must name each of the {graphs} graphs, and no other.")
+    _check_fields(np.asarray(arrays["fields"]), len(arrays["entry_graph"]), where)
+    _check_histories(np.asarray(arrays["histories"]), len(arrays["entry_graph"]), where)
 
 
-def _check_patient(patient: object, where: str, vocab_size: int, checked: set[int]) -> None:
-    if not isinstance(patient, list) or len(patient) != NUM_VISITS:
-        raise InputError(f"{where} has {len(patient)} visits; the notebook cuts batches into {NUM_VISITS} each.")
-    for number, visit in enumerate(patient):
-        # Only the padding is shared between patients, and need not be checked twice.
-        if id(visit) not in checked:
-            _check_visit(visit, f"{where}, visit {number}", vocab_size)
-            checked.add(id(visit))
-    shown = [visit["mask_v"] for visit in patient]
-    if shown != sorted(shown, reverse=True) or not shown[0]:
-        raise InputError(f"{where}: visits must come first and padding after them, as mask_v tells.")
-    if len({id(visit) for visit in patient}) != NUM_VISITS:
-        raise InputError(f"{where} has the same object twice; the notebook writes a number into each visit.")
+def _check_fields(fields: np.ndarray, entries: int, where: str) -> None:
+    if fields.shape != (entries, len(FIELDS)) or not np.issubdtype(fields.dtype, np.integer):
+        raise InputError(f"{where}: fields must hold {len(FIELDS)} whole numbers for each of the {entries} entries.")
+    for name, values in zip(FIELDS, fields.T, strict=True):
+        lowest = 1 if name == "adm_type" else 0  # which is 0 in padding and only there
+        bad = np.flatnonzero((values < lowest) | (values >= LIMITS[name]))
+        if len(bad):
+            raise InputError(f"{where}, entry {bad[0]}: {name} must be from {lowest} to {LIMITS[name] - 1}.")
+
+
+def _check_histories(histories: np.ndarray, entries: int, where: str) -> None:
+    if histories.ndim != 2 or histories.shape[1:] != (3,) or not len(histories):
+        raise InputError(f"{where}: histories must have a row of start, stop and label for each history.")
+    start, stop, label = histories.T
+    lengths = stop - start
+    bad = (start < 0) | (lengths < 1) | (lengths > NUM_VISITS) | (stop > entries)
+    if bad.any():
+        raise InputError(
+            f"{where}: history {np.flatnonzero(bad)[0]} must have 1 to {NUM_VISITS} of the {entries} entries."
+        )
+    bad = (label < 0) | (label >= LIMITS["label"])
+    if bad.any():
+        raise InputError(f"{where}: history {np.flatnonzero(bad)[0]} must have the label 0 or 1.")
 
 
 def _check_visit(visit: object, where: str, vocab_size: int) -> None:

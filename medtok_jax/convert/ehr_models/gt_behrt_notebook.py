@@ -10,22 +10,24 @@ PACKAGES = "torch torch_geometric pytorch_pretrained_bert sparse transformers ei
 
 def changes(output: Path) -> list[Change]:
     """Return the changes for the files in `output`, in the order of cells."""
-    data = repr(str(output / "data.pickle"))
+    folder = repr(str(output))
     sizes = repr(str(output / "model_config.json"))
-    samples = repr(str(output / "samples.json"))
     vectors = repr(str(output / "initial_nodes.npy"))
     model = repr(str(output / "v_behrt.pt"))
     return [
         Change(0, OMIT, why="it installs packages in Colab"),
         Change(1, OMIT, why="it installs packages in Colab"),
-        Change(4, INSTEAD, f"import pickle\nwith open({data}, 'rb') as handle:\n    dataset = pickle.load(handle)"),
+        Change(
+            4,
+            INSTEAD,
+            f"import sys\nsys.path.insert(0, {folder})\n"
+            f"from visit_graphs import VisitGraphs\ndataset = VisitGraphs({folder})",
+        ),
         Change(6, END, f"import json\nmodel_config.update(json.load(open({sizes})))"),
         Change(
             7,
             INSTEAD,
-            f"split = json.load(open({samples}))['split']\n"
-            "trainDSet, valDSet, testDSet = ([p for p, s in zip(dataset, split) if s == name]\n"
-            "                                for name in ('train', 'tuning', 'held_out'))",
+            "trainDSet, valDSet, testDSet = (dataset.of(name) for name in ('train', 'tuning', 'held_out'))",
             why="its own split separates histories of one patient, and it trains on 5 % of them",
         ),
         Change(

@@ -1,10 +1,10 @@
 """Visit graphs: batched as GT-BEHRT's notebook does, against plain loops, and every rule of the reader broken."""
 
-import copy
 import itertools
 import json
-import pickle
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import polars as pl
@@ -17,6 +17,7 @@ geometric = pytest.importorskip("torch_geometric.data")
 
 from medtok_jax.convert.ehr_models import gt_behrt  # noqa: E402
 from medtok_jax.convert.ehr_models.gt_behrt_check import check_gt_behrt  # noqa: E402
+from medtok_jax.convert.ehr_models.visit_graphs import VisitGraphs, visit_edges  # noqa: E402
 from medtok_jax.tokenizer import MedTokTokenizer  # noqa: E402
 from preprocessing.common.errors import InputError  # noqa: E402
 
@@ -27,7 +28,7 @@ def convert(request):
 
 
 def read(folder):
-    patients = pickle.loads((folder / "data.pickle").read_bytes())
+    patients = list(VisitGraphs(folder))
     names = (folder / "node_vocabulary.txt").read_text().splitlines()
     return patients, names, json.loads((folder / "samples.json").read_text())
 
@@ -45,7 +46,7 @@ def joined(counts):
 @pytest.mark.parametrize("counts", [[1], [1, 1, 1], [4, 4], [3, 1, 2], [2] * 7])
 def test_edges_against_a_plain_loop(counts):
     kinds = np.random.default_rng(0).integers(0, 3, len(counts)).astype(np.int8)
-    index, attr = gt_behrt.visit_edges(kinds, np.array(counts))
+    index, attr = visit_edges(kinds, np.array(counts))
     pairs = list(map(tuple, index.T.tolist()))
     assert len(set(pairs)) == len(pairs)
     assert set(pairs) == joined(counts)
@@ -193,70 +194,179 @@ def whole(small_tokenizer_dir, small_meds, tmp_path_factory):
     return convert(make_request(output=output, tokenizer=small_tokenizer_dir, events=small_meds))
 
 
-def damage(name, value):
-    def change(patients):
-        patients[0][0][name] = value
+def damage(name, where, value):
+    """Write `value` into an array of the graphs."""
+
+    def change(folder):
+        path = folder / "graphs" / f"{name}.npy"
+        array = np.load(path)
+        array[where] = value
+        np.save(path, array)
 
     return change
 
 
-def shorten(patients):
-    patients[1].pop()
+def cut(name, count=1):
+    """Take the last elements of an array away."""
+
+    def change(folder):
+        path = folder / "graphs" / f"{name}.npy"
+        np.save(path, np.load(path)[:-count])
+
+    return change
 
 
-def repeat(patients):
-    patients[1][3] = patients[1][4]
+def empty_graph(folder):
+    """Give the first graph no code, and its nodes to nobody."""
+    graphs = folder / "graphs"
+    arrays = {name: np.load(graphs / f"{name}.npy") for name in ("nodes", "code_kind", "code_nodes")}
+    offsets = {name: np.load(graphs / f"{name}.npy") for name in ("node_offsets", "code_offsets")}
+    nodes, codes = offsets["node_offsets"][1], offsets["code_offsets"][1]
+    np.save(graphs / "nodes.npy", arrays["nodes"][nodes:])
+    for name in ("code_kind", "code_nodes"):
+        np.save(graphs / f"{name}.npy", arrays[name][codes:])
+    for name, gone in (("node_offsets", nodes), ("code_offsets", codes)):
+        np.save(graphs / f"{name}.npy", np.maximum(offsets[name] - gone, 0))
 
 
-def misplace(patients):
-    patients[1][0], patients[1][5] = patients[1][5], patients[1][0]
+def append(name):
+    """Repeat the last element of an array."""
+
+    def change(folder):
+        path = folder / "graphs" / f"{name}.npy"
+        array = np.load(path)
+        np.save(path, np.concatenate([array, array[-1:]]))
+
+    return change
 
 
-def cut_readout(patients):
-    visit = patients[0][0]
-    kept = visit.edge_attr != 6
-    visit.edge_index, visit.edge_attr = visit.edge_index[:, kept], visit.edge_attr[kept]
+def as_floats(folder):
+    path = folder / "graphs" / "fields.npy"
+    np.save(path, np.load(path).astype(np.float32))
 
 
-def drop_field(patients):
-    del patients[0][0]["los"]
+def lengthen(folder):
+    """Give the third history 51 entries."""
+    graphs = folder / "graphs"
+    for name in ("entry_graph", "fields"):
+        array = np.load(graphs / f"{name}.npy")
+        np.save(graphs / f"{name}.npy", np.concatenate([array, np.repeat(array[-1:], 51 - len(array), 0)]))
+    damage("histories", (2, slice(2)), [0, 51])(folder)
 
 
-NODES = torch.tensor([0, 5, 6, 7, 8, 9, 10, 11, 12])
+def put_pickle(folder):
+    np.save(folder / "graphs" / "nodes.npy", np.array([print], dtype=object), allow_pickle=True)
+
+
+FIELD = {name: (0, place) for place, name in enumerate(("age", "time", "delta", "los", "adm_type"))}
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         *(
-            (damage(name, limit), f"patient 0, visit 0: {name} must be a whole number from 0 to {limit - 1}")
-            for name, limit in [("age", 103), ("time", 367), ("delta", 144), ("adm_type", 11), ("los", 1192)]
+            (damage("fields", FIELD[name], limit), f"entry 0: {name} must be from {lowest} to {limit - 1}")
+            for name, lowest, limit in [
+                *(("age", 0, 103), ("time", 0, 367), ("delta", 0, 144), ("los", 0, 1192), ("adm_type", 1, 11))
+            ]
         ),
-        (damage("age", -1), "age must be a whole number from 0"),
-        (damage("label", 2), "label must be a whole number from 0 to 1"),
-        (damage("adm_type", 0), "adm_type must be 0 in padding and only there"),
-        (damage("x", NODES[1:]), "0 readout nodes"),
-        (damage("x", torch.zeros(9, dtype=torch.int64)), "9 readout nodes"),
-        (damage("x", NODES * 1000), "node ids must be from 0 to 39"),
-        (damage("x", NODES[:5]), "edges must join nodes 0 to 4"),
-        (damage("x", NODES.int()), "must be int64"),
-        (damage("edge_attr", torch.zeros(3, dtype=torch.int64)), "edge_index has the shape"),
-        (damage("edge_index", torch.zeros((2, 0), dtype=torch.int64)), "edge_index has the shape"),
-        (cut_readout, "must have nodes besides the readout node, each with an edge to it"),
-        (drop_field, "is not a graph with the fields"),
-        (shorten, "patient 1 has 49 visits"),
-        (repeat, "the same object twice"),
-        (misplace, "visits must come first"),
+        (damage("fields", (3, 0), -1), "entry 3: age must be from 0"),
+        (damage("fields", FIELD["adm_type"], 0), "adm_type must be from 1"),
+        (cut("fields"), "fields must hold 5 whole numbers for each of the 5 entries"),
+        (as_floats, "fields must hold 5 whole numbers"),
+        (cut("entry_graph"), "entry_graph must name each of the 4 graphs"),
+        (append("entry_graph"), "for each of the 6 entries"),
+        (damage("entry_graph", 0, 4), "entry_graph must name each of the 4 graphs, and no other"),
+        (damage("entry_graph", 0, -1), "entry_graph must name each of the 4 graphs, and no other"),
+        (damage("nodes", 0, 0), "entry 0 has 2 readout nodes"),
+        (damage("nodes", 0, 12000), "node ids must be from 0 to 39"),
+        (damage("nodes", 0, -1), "node ids must be from 0 to 39"),
+        (cut("nodes"), "node_offsets must rise from 0 to the"),
+        (damage("node_offsets", 1, -1), "node_offsets must rise"),
+        (damage("code_offsets", 1, 1), "code_nodes does not add up"),
+        (damage("code_nodes", 0, 7), "code_nodes does not add up"),
+        (damage("code_kind", 0, 3), "code_kind must be 0, 1 or 2"),
+        (cut("code_kind"), "code_kind must have a value for each of code_nodes"),
+        (empty_graph, "entry 0 must have nodes besides the readout node, each with an edge to it"),
+        (damage("histories", (1, 1), 99), "history 1 must have 1 to 50 of the 5 entries"),
+        (damage("histories", (1, 0), -1), "history 1 must have 1 to 50"),
+        (damage("histories", (1, 1), 1), "history 1 must have 1 to 50"),
+        (lengthen, "history 2 must have 1 to 50 of the 51 entries"),
+        (damage("histories", (0, 2), 2), "history 0 must have the label 0 or 1"),
+        (cut("histories"), "does not describe the 3 histories"),
+        (put_pickle, "does not hold the arrays"),
     ],
 )
 def test_what_the_model_could_not_use_is_told(whole, tmp_path, change, words):
     folder = shutil.copytree(whole, tmp_path / "copy")
     assert check_gt_behrt(folder).patients == 4
-    patients = copy.deepcopy(read(folder)[0])
-    change(patients)
-    (folder / "data.pickle").write_bytes(pickle.dumps(patients))
+    change(folder)
     with pytest.raises(InputError, match=words):
         check_gt_behrt(folder)
+
+
+def test_histories_share_graphs_and_have_their_own_fields(ask, tmp_path):
+    """A stay that goes on is seen in another state, a stay that is over by all histories alike; none has its fields."""
+    events = [
+        *small_visits.stay(1, 1, "2020-01-01", "2020-01-05", "ICD10CM/E11.9"),
+        *small_visits.stay(1, 2, "2020-03-07", "2020-03-20", "ICD10CM/E10.9"),
+        (1, small_visits.at("2020-03-08"), "NDC/00002143380", 2),
+        *small_visits.stay(1, 3, "2020-06-01", "2020-06-05", "ICD10CM/E11.9"),
+    ]
+    times = [small_visits.at(day) for day in ("2020-02-01", "2020-03-09", "2020-04-01", "2020-05-01")]
+    rows = {"subject_id": 1, "prediction_time": times, "boolean_value": [True, False, True, False]}
+    pl.DataFrame(rows).write_parquet(tmp_path / "labels")
+    events = small_visits.write(tmp_path / "meds", events)
+    folder = convert(ask(events=events, nodes="codes", labels=str(tmp_path / "labels")))
+    arrays = VisitGraphs(folder).arrays
+    # The first stay, the second, and the second as it is seen on its third day; no label sees the last stay.
+    assert arrays["entry_graph"].tolist() == [0, 0, 2, 0, 1, 0, 1]
+    assert np.diff(arrays["code_offsets"]).tolist() == [1, 2, 1]
+    assert arrays["histories"].tolist() == [[0, 1, 1], [1, 3, 0], [3, 5, 1], [5, 7, 0]]
+    shown = [[(visit.los, visit.delta, visit.label) for visit in patient if visit.mask] for patient in read(folder)[0]]
+    assert shown == [[(4, 0, 1)], [(4, 0, 0), (0, 2, 0)], [(4, 0, 1), (13, 2, 1)], [(4, 0, 0), (13, 2, 0)]]
+
+
+def test_the_folder_opens_without_this_project(whole):
+    """The notebook imports the module from the folder; splits are those of samples.json, and loaders batch them."""
+    script = f"""
+import sys
+sys.path.insert(0, {str(whole)!r})
+from visit_graphs import VisitGraphs
+from torch_geometric.loader import DataListLoader
+dataset = VisitGraphs({str(whole)!r})
+parts = [dataset.of(name) for name in ("train", "tuning", "held_out")]
+assert not any(name.startswith(("medtok_jax", "preprocessing")) for name in sys.modules)
+for batch in DataListLoader(parts[0], batch_size=2):
+    print([len(history) for history in batch])
+print(len(dataset), [len(part) for part in parts])
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=whole.parent, capture_output=True, text=True, timeout=300)
+    assert done.stdout.splitlines() == ["[50, 50]", "[50]", "4 [3, 1, 0]"], done.stderr
+
+
+def test_a_split_holds_its_own_histories(whole):
+    """Each history of a split is the one that stands in its place in the whole."""
+    dataset, about = VisitGraphs(whole), json.loads((whole / "samples.json").read_text())
+    assert set(about["split"]) == {"train", "tuning"}
+    for name in ("train", "tuning", "held_out"):
+        rows = [row for row, split in enumerate(about["split"]) if split == name]
+        part = dataset.of(name)
+        assert len(part) == len(rows)
+        for mine, row in zip(part, rows, strict=True):
+            assert [visit.x.tolist() for visit in mine] == [visit.x.tolist() for visit in dataset[row]]
+
+
+def test_the_size_grows_with_codes_and_not_with_their_pairs(ask, tmp_path):
+    """60 codes a visit have 7,000 edges; the graphs take less than 12 bytes a code and 120 a visit."""
+    drugs = [f"NDC/000000{number:05d}" for number in range(60)]
+    events = []
+    for stay in range(1, 31):
+        events += small_visits.stay(1, stay, f"2020-01-{stay:02d}", f"2020-01-{stay:02d}", *drugs)
+    folder = convert(ask(events=small_visits.write(tmp_path / "meds", events), nodes="codes"))
+    assert len(VisitGraphs(folder)[0][0].edge_attr) == 60 * 59 + 2 * 60
+    size = sum(path.stat().st_size for path in (folder / "graphs").iterdir())
+    assert size < 30 * (60 * 12 + 120) + 7 * 128
 
 
 def test_files_that_do_not_belong_together_are_told(whole, tmp_path):
@@ -267,30 +377,4 @@ def test_files_that_do_not_belong_together_are_told(whole, tmp_path):
     with open(folder / "node_vocabulary.txt", "a") as file:
         file.write("more\n")
     with pytest.raises(InputError, match="repeats a name"):
-        check_gt_behrt(folder)
-
-
-class Trap:
-    """Evaluates 1 / 0 in whatever unpickles it without a list."""
-
-    def __reduce__(self):
-        return eval, ("1 / 0",)
-
-
-class TrapInTensor:
-    """The same in the pickle that a tensor is within the pickle."""
-
-    def __reduce__(self):
-        return torch.storage._load_from_bytes, (pickle.dumps(Trap(), protocol=2),)
-
-
-@pytest.mark.parametrize(
-    ("trap", "words"), [(Trap, r"names builtins\.eval"), (TrapInTensor, "a tensor in it cannot be loaded")]
-)
-def test_a_pickle_that_would_run_something_is_refused(whole, tmp_path, trap, words):
-    folder = shutil.copytree(whole, tmp_path / "copy")
-    (folder / "data.pickle").write_bytes(pickle.dumps([trap()]))
-    with pytest.raises(ZeroDivisionError):
-        read(folder)
-    with pytest.raises(InputError, match=words):
         check_gt_behrt(folder)

@@ -2,6 +2,8 @@
 
 import ast
 import json
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -59,6 +61,16 @@ def output(small_tokenizer_dir, small_meds, tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def imports(monkeypatch):
+    """Leave no trace of what a notebook imports from the folder of its data."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    assert "visit_graphs" not in sys.modules
+    yield
+    sys.modules.pop("visit_graphs", None)
+
+
+@pytest.mark.usefixtures("imports")
 def test_the_changed_cells_load_train_save_and_score(output, capsys):
     samples = json.loads((output / "samples.json").read_text())
     # Patient 1 dies in the stay after the second history, and the others do not.
@@ -80,6 +92,7 @@ def test_the_changed_cells_load_train_save_and_score(output, capsys):
     assert space["model_config"] == {"hidden_act": "gelu", **sizes}
     split_up = [len(space[name]) for name in ("trainDSet", "valDSet", "testDSet")]
     assert split_up == [1, 1, 2]
+    assert Path(sys.modules["visit_graphs"].__file__) == output / "visit_graphs.py"
     table = space["behrt"].bert.embeddings.word_embeddings.embed.weight.detach().numpy()
     np.testing.assert_array_equal(table, np.load(output / "initial_nodes.npy"))
     assert (output / "v_behrt.pt").is_file()
@@ -116,6 +129,4 @@ def test_splits_without_histories_are_told():
 
 def test_names_are_quoted_in_python(output):
     code = gt_behrt_notebook.changes(output)[2].code
-    assert str(output / "data.pickle") in {
-        node.value for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Constant)
-    }
+    assert str(output) in {node.value for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Constant)}
