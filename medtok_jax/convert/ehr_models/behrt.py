@@ -45,7 +45,7 @@ from medtok_jax.records.samples import Labels, Samples, next_visits
 from medtok_jax.records.visits import DAYS_A_YEAR, DIAGNOSIS, KINDS, Visits, VisitTable
 from preprocessing.common.atomic import whole_folder
 from preprocessing.common.errors import InputError
-from preprocessing.common.ragged import offsets_of
+from preprocessing.common.ragged import offsets_of, take
 from preprocessing.meds.splits import HELD_OUT, SUBJECT_SPLITS, TRAIN, TUNING
 
 WIDTH = 288
@@ -105,17 +105,19 @@ def convert(request: Request) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Sentences:
-    """Hold visits as tokens: `tokens[offsets[v]:offsets[v + 1]]` are those of visit v, without its `SEP`.
+    """Spell visits as tokens, one at a time, since those of all visits are many times as many as their codes.
 
     Attributes:
-        tokens: `[...]` str.
-        offsets: `[visits + 1]` int64.
-        code_ends: `[codes]` int64, the end in `tokens` of each code of `Visits.code`.
+        spelled: tokens of each code.
+        vocabulary: `[tokens]` str, the token of each id.
+        offsets: `[visits + 1]` int64, sums of the numbers of tokens of the visits, without their `SEP`.
+        code_ends: `[codes]` int64, sums of the numbers of tokens of each code of `VisitTable.code`.
         age: `[visits]` str, months.
         visits: the visits.
     """
 
-    tokens: np.ndarray
+    spelled: Spelling
+    vocabulary: np.ndarray
     offsets: np.ndarray
     code_ends: np.ndarray
     age: np.ndarray
@@ -125,13 +127,12 @@ class Sentences:
     def of(cls, visits: VisitTable, spelled: Spelling) -> "Sentences":
         counts = np.diff(spelled.offsets)[visits.code]
         ends = np.cumsum(counts)
-        inside = np.arange(counts.sum()) - np.repeat(ends - counts, counts)
-        ids = spelled.ids[np.repeat(spelled.offsets[visits.code], counts) + inside]
         months = visits.age_days / (DAYS_A_YEAR / 12)
         age = np.minimum(np.nan_to_num(months), MAX_MONTHS - 1).astype(np.int64).astype(str).astype(object)
         age[np.isnan(months)] = UNKNOWN
         return cls(
-            tokens=np.array(spelled.tokens, dtype=object)[ids],
+            spelled=spelled,
+            vocabulary=np.array(spelled.tokens, dtype=object),
             offsets=np.concatenate([[0], ends])[visits.offsets],
             code_ends=ends,
             age=age,
@@ -161,10 +162,10 @@ class Sentences:
         begin = int(fitting[0]) if len(fitting) else len(rows) - 1
         tokens, ages = [], []
         for visit in rows[begin:]:
-            start = self.offsets[visit]
-            end = start + self._length(visit, room)
-            tokens += [self.tokens[start:end], [SEP]]
-            ages.append(np.repeat(self.age[visit], end - start + 1))
+            length = self._length(visit, room)
+            ids, _ = take(self.spelled.ids, self.spelled.offsets, self.visits.codes_of(visit))
+            tokens += [self.vocabulary[ids[:length]], [SEP]]
+            ages.append(np.repeat(self.age[visit], length + 1))
         return np.concatenate(tokens), np.concatenate(ages), begin > 0 or not len(fitting)
 
     def _length(self, visit: int, room: int) -> int:

@@ -246,7 +246,7 @@ def as_floats(folder):
 
 
 def lengthen(folder):
-    """Give the third history 51 entries."""
+    """Give all histories the entries of one, which has 51."""
     graphs = folder / "graphs"
     for name in ("entry_graph", "fields"):
         array = np.load(graphs / f"{name}.npy")
