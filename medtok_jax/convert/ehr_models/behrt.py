@@ -33,6 +33,7 @@ from medtok_jax.convert.ehr_models.open import (
     Records,
     chosen_labels,
     open_records,
+    print_size,
     samples_of,
     told_left_out,
 )
@@ -54,6 +55,8 @@ HEADS = 12
 SHARE = 0.95
 LONGEST = 512
 STD = 0.02
+# Bytes of a token in the parquet files, as measured.
+_BYTES_PER_TOKEN = 0.8
 FILES = {TRAIN: "train", TUNING: "tuning", HELD_OUT: "test"}
 
 
@@ -86,6 +89,8 @@ def convert(request: Request) -> None:
     remedy = "a smaller --tokens_per_code shortens them, and --max_len makes room"
     lengths = sentences.lengths(visits.patient_offsets)
     print(describe_lengths(lengths, max_len, "Histories of all visits", remedy))
+    tokens = sentences.written(chosen, max_len) + int(np.minimum(lengths, max_len).sum())
+    print_size(visits, _BYTES_PER_TOKEN * tokens + matrix.nbytes)
     with whole_folder(request.output) as folder:
         _write_vocabulary(folder / "vocabulary.pkl", spelled.tokens)
         _write_vocabulary(folder / "label_vocabulary.pkl", [UNKNOWN, *classes])
@@ -151,6 +156,11 @@ class Sentences:
     def usual_length(self, patient_offsets: np.ndarray) -> int:
         """Return the multiple of 64 that holds most histories, but at most `LONGEST`; see `lengths`."""
         return min(LONGEST, 64 * int(np.ceil(np.quantile(self.lengths(patient_offsets), SHARE) / 64)))
+
+    def written(self, chosen: Samples, max_len: int) -> int:
+        """Return the number of tokens of all samples, with each `SEP`, if each has `max_len` at most."""
+        ends = offsets_of(np.diff(self.offsets)[chosen.row] + 1)
+        return int(np.minimum(np.diff(ends[chosen.offsets]), max_len).sum())
 
     def history(self, rows: np.ndarray, max_len: int) -> tuple[np.ndarray, np.ndarray, bool]:
         """Return tokens and ages of the visits `rows`, each ended by `SEP`, and whether they were cut."""

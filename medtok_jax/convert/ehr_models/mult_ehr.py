@@ -27,7 +27,7 @@ import numpy as np
 
 from medtok_jax.convert.ehr_models import mult_ehr_check, spelling
 from medtok_jax.convert.ehr_models.mult_ehr_check import NAME, RELATIONS
-from medtok_jax.convert.ehr_models.open import open_records
+from medtok_jax.convert.ehr_models.open import open_records, print_size
 from medtok_jax.convert.ehr_models.projection import kept_variance
 from medtok_jax.convert.ehr_models.spelling import Spelling
 from medtok_jax.convert.request import Request
@@ -63,6 +63,9 @@ def convert(request: Request) -> None:
     matrix, share = spelled.initial_matrix(width, std=1.0)
     mapping, node = entities(visits, spelled)
     labels = visit_labels(visits)
+    nodes = sum(len(names) for names in mapping.values())
+    # Features are float32, an edge is two int64, and the pickles have some 100 bytes a visit.
+    print_size(visits, 4 * width * nodes + 16 * (len(visits.code) + len(visits)) + 100 * len(visits))
     with whole_folder(request.output) as folder:
         _dump(folder / f"{NAME}_entity_mapping.pkl", mapping)
         _dump(folder / f"{NAME}_labels.pkl", labels)

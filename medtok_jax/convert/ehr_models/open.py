@@ -16,6 +16,11 @@ from preprocessing.meds.open import open_events
 UNMAPPED_FILE = "unmapped_codes.json"
 
 
+def print_size(visits: Visits, size: float) -> None:
+    """Print, before anything is written, about how many bytes the files of all visits will have."""
+    print(f"{len(visits):,} visits with {len(visits.code):,} codes; the files will have about {size / 1e6:,.1f} MB.")
+
+
 @dataclasses.dataclass(frozen=True)
 class Records:
     """Hold the inputs of a conversion: the tokenizer, the events, the mapper of their codes, and the visits."""

@@ -43,6 +43,10 @@ class Spelling:
         """Return the token ids that spell the code with index `key` in `Visits.key`."""
         return self.ids[self.offsets[key] : self.offsets[key + 1]]
 
+    def count(self, codes: np.ndarray) -> int:
+        """Return the number of tokens that spell all codes with these indices in `Visits.key`."""
+        return int(np.diff(self.offsets)[codes].sum())
+
     @property
     def has_vector(self) -> np.ndarray:
         """Return a `[tokens]` bool mask of the tokens whose vectors come from the tokenizer."""

@@ -26,7 +26,7 @@ import numpy as np
 from tqdm import tqdm
 
 from medtok_jax.convert.ehr_models import spelling, transformehr_check
-from medtok_jax.convert.ehr_models.open import Records, open_records
+from medtok_jax.convert.ehr_models.open import Records, open_records, print_size
 from medtok_jax.convert.ehr_models.projection import kept_variance
 from medtok_jax.convert.ehr_models.spelling import Spelling
 from medtok_jax.convert.ehr_models.transformehr_check import PARTS, SPECIAL, UNKNOWN
@@ -39,6 +39,8 @@ WIDTH = 768
 HEADS = 12
 MAX_POSITIONS = 1024
 STD = 0.02
+# Bytes of a token in `value.pickle`, as measured.
+_BYTES_PER_TOKEN = 2.6
 
 
 def convert(request: Request) -> None:
@@ -61,6 +63,7 @@ def convert(request: Request) -> None:
         per_code=request.options.get("tokens_per_code", 0),
     )
     matrix, share = spelled.initial_matrix(width, std=STD)
+    print_size(records.visits, _BYTES_PER_TOKEN * spelled.count(records.visits.code) + matrix.nbytes)
     matrix[0] = 0.0  # the row of `[PAD]`, as in every embedding with a padding index
     with whole_folder(request.output) as folder:
         write_patients(folder, records, spelled)
