@@ -1,0 +1,54 @@
+"""The size that is printed before files are written, against the files, on generated records."""
+
+import re
+
+import pytest
+
+from medtok_jax.convert.ehr_models import behrt, mult_ehr, transformehr
+from medtok_jax.convert.request import make_request
+from preprocessing import codes
+from preprocessing.meds import convert
+from preprocessing.meds.generated.vocabularies import CODE, read_vocabularies
+from preprocessing.meds.generated.write import GenerateRequest, generate
+from tests.helpers import small_tokenizer
+
+pytest.importorskip("torch")
+geometric = pytest.importorskip("torch_geometric.data")
+
+from medtok_jax.convert.ehr_models import gt_behrt  # noqa: E402
+
+TARGETS = {"behrt": behrt, "mult_ehr": mult_ehr, "transformehr": transformehr, "gt_behrt": gt_behrt}
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """Records of 600 generated patients, and a tokenizer of all codes that they can have."""
+    folder = tmp_path_factory.mktemp("sizes")
+    generate(GenerateRequest(folder / "mimic4", 600, progress=False))
+    convert.convert(convert.MedsRequest(folder / "mimic4", folder / "meds", progress=False))
+    known = read_vocabularies()
+    systems = {
+        **{codes.ICD9CM: known.diagnoses[9], codes.ICD10CM: known.diagnoses[10], codes.NDC: known.drugs},
+        **{codes.ICD9PROC: known.procedures[9], codes.ICD10PCS: known.procedures[10]},
+    }
+    keys = [
+        f"{system}/{codes.display_code(system, code)}"
+        for system, ranked in systems.items()
+        for code in ranked.code[ranked.kind == CODE]
+    ]
+    tokens = small_tokenizer.make_tokens([key for key in keys if key != f"{codes.NDC}/0"])
+    return small_tokenizer.write(folder / "tokenizer", tokens), folder / "meds"
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_size_is_printed_before_it_is_written(inputs, tmp_path, capsys, target):
+    """Within a quarter of the truth, the lists of unmapped codes and of the vocabulary aside."""
+    tokenizer, meds = inputs
+    TARGETS[target].convert(make_request(output=tmp_path / "out", tokenizer=tokenizer, events=meds))
+    told = re.search(r"(?:take|about) ([\d,.]+) MB", capsys.readouterr().out)
+    megabytes = float(told[1].replace(",", ""))
+    names = ("label_vocabulary.pkl", "unmapped_codes.json", "vocab.txt", "dict.txt", "initial_nodes.npy")
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file() and path.name not in names]
+    size = sum(path.stat().st_size for path in files) / 1e6
+    assert megabytes == pytest.approx(size, rel=0.25, abs=0.2)
