@@ -5,6 +5,7 @@ lengths; the next run cuts longer files to these and goes on. Each gzipped block
 so the files of a run that was killed are the same, byte by byte, as those of one that was not.
 """
 
+import contextlib
 import dataclasses
 import gzip
 import json
@@ -138,14 +139,15 @@ class _Writer:
 
     def _state(self) -> dict:
         """Return the progress of an earlier run, after cutting its files to what was recorded; else a new one."""
-        try:
+        # Progress that cannot be read, or files shorter than it says, mean that everything is written again.
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             state = json.loads((self.folder / PROGRESS).read_text(encoding="utf-8"))
-            if state["request"] == self.request.stamp:
-                for name, size in state["sizes"].items():
+            sizes = state["sizes"]
+            is_whole = all(self._path(name).stat().st_size >= size for name, size in sizes.items())
+            if state["request"] == self.request.stamp and is_whole:
+                for name, size in sizes.items():
                     os.truncate(self._path(name), size)
                 return state
-        except (OSError, ValueError, KeyError, TypeError):
-            pass  # There is no progress that can be used, so everything is written again.
         shutil.rmtree(self.folder, ignore_errors=True)
         for name in ("hosp", "icu"):
             (self.folder / name).mkdir(parents=True)
