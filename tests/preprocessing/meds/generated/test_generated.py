@@ -229,6 +229,7 @@ def test_every_rejected_row_is_explained(faulty, tmp_path):
     assert code.str.starts_with("LAB//").sum() == rows["hosp/labevents"]
 
 
+@pytest.mark.thorough
 @pytest.mark.integration
 def test_a_killed_run_goes_on_and_writes_the_same_bytes(tmp_path):
     """The command is killed three times, each time later; what stands in the end is what one run writes."""
