@@ -280,10 +280,12 @@ def main(argv: list[str]) -> None:
 
 def prepare(request: MimicRequest) -> None:
     """Convert the downloaded tables to patient records; see `preprocessing.meds`."""
-    from preprocessing.meds import convert  # Its packages are an extra.
+    # Their packages are an extra.
+    from preprocessing.meds.conversion import MedsRequest, show
+    from preprocessing.meds.convert import convert
 
-    asked = convert.MedsRequest(request.output, request.output / MEDS, request.version, progress=request.progress)
-    convert.show(convert.convert(asked), Console())
+    asked = MedsRequest(request.output, request.output / MEDS, request.version, progress=request.progress)
+    show(convert(asked), Console())
 
 
 if __name__ == "__main__":

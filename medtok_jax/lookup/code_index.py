@@ -87,9 +87,10 @@ class CodeIndex:
         """
         entries = self.candidates(text, system)
         if not entries:
+            of_system = f" as a code of {_listed(system)}" if system else ""
             raise UnknownCodeError(
-                f"{shown(text)} is not among the {self.rows:,} codes of this tokenizer"
-                f"{f' as a code of {_listed(system)}' if system else ''}; keys look like {self.key_at(0)}."
+                f"{shown(text)} is not among the {self.rows:,} codes of this tokenizer{of_system}"
+                f"{self._other_shapes(text, system)}; keys look like {self.key_at(0)}."
             )
         entry = self._choose(entries, text)
         if entry >= self.rows:
@@ -158,19 +159,23 @@ class CodeIndex:
             )
         return named[0], code
 
-    def _check_shape(self, text: str, system: object) -> None:
-        """Refuse an unknown bare code that may be one of a billing system: J1815 is HCPCS, and no kind of pneumonia.
+    def _other_shapes(self, text: str, system: object) -> str:
+        """Return in words the billing systems that an unknown bare code may be of: J1815 is HCPCS, and no pneumonia.
 
-        Raises:
-            UnknownCodeError: it has no dot, names no system, and has the shape of a code of CPT4 or HCPCS.
+        Codes of CPT4 and HCPCS have no dot. A text that names a system is of none of them.
         """
         named, code = self._read(text, system)
-        fitting = [name for name in (CPT4, HCPCS) if is_wellformed(name, code)]
-        if named is None and fitting:
-            raise UnknownCodeError(
-                f"{shown(text)} does not name its code system, and may be a code of {' or '.join(fitting)}; name its"
-                " system, as in ICD10CM/E11.99."
-            )
+        fitting = [name for name in (CPT4, HCPCS) if named is None and is_wellformed(name, code)]
+        return f"; it may be a code of {' or '.join(fitting)}, so name its system" if fitting else ""
+
+    def _check_shape(self, text: str, system: object) -> None:
+        """Refuse to take an unknown bare code of such a shape for one of another system.
+
+        Raises:
+            UnknownCodeError: see `_other_shapes`.
+        """
+        if other := self._other_shapes(text, system):
+            raise UnknownCodeError(f"{shown(text)} does not name its code system{other}.")
 
     def wellformed(self, text: str, system: object = None) -> list[tuple[str, str]]:
         """Return each code system whose codes have the shape of a text, with the text in that system's normal form."""

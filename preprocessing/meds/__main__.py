@@ -29,7 +29,7 @@ from preprocessing.common import command_line
 from preprocessing.common.errors import InputError
 
 with command_line.importing(__name__):
-    from preprocessing.meds.convert import PER_SHARD, MedsRequest, show
+    from preprocessing.meds.conversion import PER_SHARD, MedsRequest, show
     from preprocessing.meds.mimic_events import LAB_TIMES
     from preprocessing.meds.mimic_tables import VERSIONS
     from preprocessing.meds.open import SOURCES, convert

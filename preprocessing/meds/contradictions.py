@@ -2,19 +2,17 @@
 
 MIMIC often dates a discharge at midnight of the day of an evening death, or before the admission, and its death flag,
 death time and date of death do not always agree. This module decides when each stay ends and each patient died, and
-counts the cases. `RULES` says in words what is done about each; `conversion.json` repeats it beside the counts. What a
-user must know about the input, and what `--strict` forbids, is worded here, too.
+counts the cases. `RULES` says in words what is done about each; `conversion.json` repeats it beside the counts.
 """
 
 import collections
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TypeAlias
 
 import numpy as np
 from rich.table import Table
 
-from preprocessing.common.errors import InputError
 from preprocessing.common.extras import load
 
 pl = load("polars")
@@ -24,8 +22,6 @@ Frame: TypeAlias = "pl.DataFrame"
 _WHEREABOUTS = ("transfers", "icustays")
 # Number of lines of the input that are listed for each kind of contradiction.
 LISTED = 20
-# Number of names that a sentence lists.
-_SHOWN = 8
 _DAY = "24h"
 
 
@@ -270,59 +266,3 @@ def count_events(table: str, frame: Frame, events: Frame, deaths: np.ndarray, fo
             found.add("events before their stay", table, int((time < frame["admitted"].gather(row).to_numpy()).sum()))
             found.add("events after their stay", table, int((time > discharged).sum()))
     found.add("events after death", table, int(after_death.sum()))
-
-
-def faults(about: dict) -> list[str]:
-    """Return a sentence about each kind of fault that `--strict` forbids, of the contents of `conversion.json`."""
-    found = []
-    for counts in about["tables"].values():
-        if counts["unaccounted"]:
-            found.append(f"{counts['file']} has {counts['unaccounted']:,} rows that were not accounted for.")
-    if about["rejected"]:
-        most = about["rejected_kinds"][0]
-        found.append(
-            f"{about['rejected']:,} rows or values were rejected or repaired, most of all {most['count']:,} of"
-            f" {most['file']} ({most['kind']})."
-        )
-    if open_cases := [entry for entry in about.get("contradictions", ()) if not entry["resolved"]]:
-        cases = ", ".join(f"{entry['kind']} ({entry['count']:,})" for entry in open_cases)
-        found.append(f"Some contradictions in the records have no resolution: {cases}.")
-    if (sums := about.get("checksums")) and sums["differ"]:
-        found.append(f"Some files are not as {sums['list']} says they were published: {_some(sums['differ'])}.")
-    return found
-
-
-def refuse_faults(about: dict) -> None:
-    """Refuse the faults of a conversion.
-
-    Raises:
-        InputError: there is a fault, which `faults` lists.
-    """
-    if found := faults(about):
-        raise InputError(
-            f"{found[0].removesuffix('.')}, and --strict does not allow that; convert without it to see all."
-        )
-
-
-def _some(names: Sequence[str]) -> str:
-    """Return up to 8 names, and the number of the others."""
-    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
-
-
-def remarks(about: dict) -> list[str]:
-    """Return sentences about what was not in the input, was not read, or was not verified."""
-    lines = []
-    if about["tables_not_read"]:
-        lines.append(f"Tables not found or not asked for: {', '.join(about['tables_not_read'])}.")
-    for file, columns in about.get("columns_not_found", {}).items():
-        lines.append(f"{file} lacks optional columns, which are empty: {', '.join(columns)}.")
-    if about.get("files_not_known"):
-        lines.append(f"Files that are not known and were not read: {_some(about['files_not_known'])}.")
-    if about.get("doses", {}).get("not_read"):
-        given, lost = about["doses"]["given"], about["doses"]["not_read"]
-        lines.append(f"{lost:,} of {given:,} doses are neither a number nor a range of two, and have no numeric_value.")
-    if sums := about.get("checksums"):
-        unlisted = f"; it does not list {_some(sums['not_listed'])}" if sums["not_listed"] else ""
-        lines.append(f"{sums['as_published']} files are as {sums['list']} says{unlisted}.")
-    return lines

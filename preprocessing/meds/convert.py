@@ -1,24 +1,26 @@
 """Convert MIMIC-III or MIMIC-IV to a MEDS 0.4 data set (Medical Event Data Standard)."""
 
 import collections
-import contextlib
-import dataclasses
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
-from preprocessing.common.atomic import check_replaceable, whole_folder
 from preprocessing.common.errors import InputError, without_values
 from preprocessing.common.extras import load
 from preprocessing.common.rejects import Rejects
-from preprocessing.download.manifest import Manifest
 from preprocessing.linking.ndc_map import NdcMap
 from preprocessing.meds import contradictions
 from preprocessing.meds import metadata as meds_metadata
+from preprocessing.meds.conversion import (
+    CORE,
+    MALFORMED,
+    Conversion,
+    MedsRequest,
+    convert_once,
+    events_with_malformed_codes,
+    release_of,
+)
 from preprocessing.meds.layout import METADATA
 from preprocessing.meds.mimic_codes import MimicCodes
 from preprocessing.meds.mimic_events import EVENT, LAB_TIMES, event_makers, with_births
@@ -28,59 +30,12 @@ from preprocessing.meds.shards import Shards
 
 pl = load("polars")
 
-CONVERSION, REJECTS, MALFORMED = "conversion.json", "rejects.csv", "malformed_codes.csv"
 # Number to increase when the same files give another result.
 _FORMAT = 2
 # Kinds of entries in the list of rejects whose row is in the data set nevertheless.
 _KEPT = ("bad encoding", "no time of an event")
-# Patients per file: about a million events of MIMIC-IV.
-PER_SHARD = 2000
 # Codes whose description is the text of their events if no dictionary has one.
 _DESCRIBED_BY_TEXT = ("NDC/", "MEDICATION//NDC//", "CPT4/", "HCPCS/", "HCPCS//")
-
-
-@dataclasses.dataclass(frozen=True)
-class MedsRequest:
-    """Hold the input, the output and the options of a conversion.
-
-    Attributes:
-        input: directory of MIMIC.
-        output: directory of the data set, which must be absent, empty, or one that this module made.
-        version: `mimic3` or `mimic4`; None to detect it from the files.
-        also: tables that are read only if they are asked for, such as `chartevents`.
-        subjects_per_shard: number of patients per file.
-        progress: whether to show progress bars.
-        ndc_map: file of codes of other systems that stand for NDCs, see `NdcMap`, or None.
-        lab_time: time of laboratory values: `store`, when they were known, or `chart`, when the specimen was taken.
-        verify: whether to compare the files with the SHA256SUMS.txt that lies beside them.
-        strict: whether to refuse rejected rows, unresolved contradictions and files that are not as published.
-    """
-
-    input: Path
-    output: Path
-    version: str | None = None
-    also: Sequence[str] = ()
-    subjects_per_shard: int = PER_SHARD
-    progress: bool = True
-    ndc_map: Path | None = None
-    lab_time: str = "store"
-    verify: bool = True
-    strict: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class Conversion:
-    """Hold the result of a conversion.
-
-    Attributes:
-        output: directory of the data set.
-        done_already: whether it existed before.
-        about: contents of `conversion.json`.
-    """
-
-    output: Path
-    done_already: bool
-    about: dict
 
 
 @without_values()
@@ -104,27 +59,13 @@ def convert(request: MedsRequest) -> Conversion:
         ndc_map = NdcMap(request.ndc_map)
         inputs[str(request.ndc_map)] = size_and_time(request.ndc_map)
     stamp = {"format": _FORMAT, "version": files.version, "options": options, "inputs": inputs}
-    check_output(request.output, files.root)
-    if (about := finished(request.output)) is not None and {name: about.get(name) for name in stamp} == stamp:
-        if request.strict:
-            contradictions.refuse_faults(about)
-        return Conversion(request.output, True, about)
-    with writing(request.output), whole_folder(request.output) as folder:
-        metadata = folder / METADATA
-        scratch = folder / ".unsorted"
-        metadata.mkdir()
-        scratch.mkdir()
-        with Rejects(metadata / REJECTS, root=files.root, with_rows=False) as rejects:
-            about = stamp | _Conversion(request, files, rejects, folder, scratch, ndc_map).run(tables)
-            about["checksums"] = files.verify(files.read_with(tables), request.progress) if request.verify else None
-            if request.strict:
-                contradictions.refuse_faults(about)
-        scratch.rmdir()
-        about["outputs"] = {
-            path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(folder.rglob("*.parquet"))
-        }
-        (metadata / CONVERSION).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-    return Conversion(request.output, False, about)
+
+    def make(folder: Path, rejects: Rejects) -> dict:
+        about = _Conversion(request, files, rejects, folder, ndc_map).run(tables)
+        about["checksums"] = files.verify(files.read_with(tables), request.progress) if request.verify else None
+        return about
+
+    return convert_once(request, files.root, stamp, make)
 
 
 class _Conversion:
@@ -136,7 +77,6 @@ class _Conversion:
         files: MimicFiles,
         rejects: Rejects,
         folder: Path,
-        scratch: Path,
         ndc_map: NdcMap | None,
     ):
         self.request = request
@@ -144,7 +84,6 @@ class _Conversion:
         self.files = files
         self.rejects = rejects
         self.folder = folder
-        self.scratch = scratch
         self.codes = MimicCodes()
         self.found = contradictions.Contradictions()
         self.makers = event_makers(files.version, request.lab_time)
@@ -165,7 +104,7 @@ class _Conversion:
         people, shifted = self._read_patients(patients, stays, lost)
         subjects = self.people["subject_id"].to_numpy()
         per_shard = self.request.subjects_per_shard
-        with Shards(self.folder, self.scratch, subjects, per_shard, EVENT) as shards:
+        with Shards(self.folder, subjects, per_shard, EVENT) as shards:
             self._add(shards, patients, people)
             self._add(shards, admissions, self._of_patients(admissions, stays, subjects))
             for table in others:
@@ -181,7 +120,7 @@ class _Conversion:
             metadata,
             self.files.version,
             release_of(self.files.root),
-            [name for name in EVENT if name not in _CORE],
+            [name for name in EVENT if name not in CORE],
             meds.__version__,
         )
         meds_metadata.write_malformed(metadata / MALFORMED, self.codes.malformed)
@@ -314,9 +253,6 @@ class _Conversion:
             if missing := self.files.absent(table):
                 columns_absent[path] = missing
         absent = [table.name for table in event_tables(self.files.version) if table not in tables]
-        malformed = collections.Counter()
-        for (system, _, _), count in self.codes.malformed.items():
-            malformed[system] += count
         return {
             "patients": patients,
             "events": sum(outputs.values()),
@@ -327,19 +263,8 @@ class _Conversion:
             "files_not_known": self.files.unknown(self.request.output),
             "doses": dict(self.doses),
             "contradictions": self.found.summary(),
-            "events_with_malformed_codes": dict(sorted(malformed.items())),
-            "rejected": sum(self.rejects.counts.values()),
-            "rejected_kinds": rejected_kinds(self.rejects),
+            "events_with_malformed_codes": events_with_malformed_codes(self.codes),
         }
-
-
-def rejected_kinds(rejects: Rejects) -> list[dict]:
-    """Return file, kind and number of the rows that were rejected, the most frequent first."""
-    most_first = sorted(rejects.counts.items(), key=lambda item: (-item[1], item[0]))
-    return [{"file": file, "kind": kind, "count": count} for (file, kind), count in most_first]
-
-
-_CORE = ("subject_id", "time", "code", "numeric_value", "text_value")
 
 
 def _has_line(lines: "pl.Series", among: "pl.Series") -> "pl.Series":
@@ -354,70 +279,3 @@ def _has_line(lines: "pl.Series", among: "pl.Series") -> "pl.Series":
 
 def _is_described_by_text(code: str) -> bool:
     return code.startswith(_DESCRIBED_BY_TEXT)
-
-
-def release_of(root: Path) -> str | None:
-    """Return the version of MIMIC that `preprocessing.mimic` downloaded; None if the files came another way."""
-    try:
-        versions = {entry["version"] for entry in Manifest.read(root).files.values()}
-    except InputError:  # The manifest.json is of another program.
-        return None
-    return versions.pop() if len(versions) == 1 else None
-
-
-def check_output(output: Path, root: Path) -> None:
-    if root.resolve().is_relative_to(output.resolve()):
-        raise InputError(f"--output={output} would replace the input; choose another directory.")
-    if output.exists() and not output.is_dir():
-        raise InputError(f"{output} is a file; choose another --output.")
-    check_replaceable(output, f"{METADATA}/{CONVERSION}")
-
-
-@contextlib.contextmanager
-def writing(output: Path) -> Iterator[None]:
-    """Turn errors of writing into an `InputError` that names the output; readers report their own errors."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"{output} cannot be written ({error.strerror or error}); choose another --output.") from error
-
-
-def finished(output: Path) -> dict | None:
-    """Return the contents of `conversion.json` of a complete data set; None if there is none or a file is missing."""
-    try:
-        about = json.loads((output / METADATA / CONVERSION).read_text(encoding="utf-8"))
-        there = {name: (output / name).stat().st_size for name in about["outputs"]}
-        return about if there == about["outputs"] else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def show(conversion: Conversion, console: Console) -> None:
-    """Print the rows of each table and what became of them, the contradictions, and what is missing."""
-    about = conversion.about
-    listing = Table(title=f"{conversion.output}", title_justify="left", title_style="bold")
-    listing.add_column("table")
-    columns = {"rows": "rows", "with events": "with_events", "rejected": "rejected", "absorbed": "absorbed"}
-    columns["events"] = "events"
-    for header in columns:
-        listing.add_column(header, justify="right")
-    for name, counts in about["tables"].items():
-        listing.add_row(name, *(f"{counts[column]:,}" for column in columns.values()))
-    console.print(listing)
-    if about.get("contradictions"):
-        console.print(contradictions.listing(about["contradictions"]))
-    for line in (*contradictions.remarks(about), *contradictions.faults(about)):
-        console.print(line, highlight=False, soft_wrap=True)
-    if about["events_with_malformed_codes"]:
-        counts = ", ".join(f"{name} {count:,}" for name, count in about["events_with_malformed_codes"].items())
-        console.print(
-            f"Some events have a code that does not have the shape of its system and was kept: {counts}; see"
-            f" {conversion.output / METADATA / MALFORMED}.",
-            highlight=False,
-        )
-    if about["rejected"]:
-        console.print(f"Rejected rows are listed in {conversion.output / METADATA / REJECTS}.", highlight=False)
-    done = "existed already" if conversion.done_already else "was written"
-    console.print(
-        f"{about['events']:,} events of {about['patients']:,} patients: {conversion.output} {done}.", highlight=False
-    )

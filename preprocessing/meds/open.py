@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from preprocessing.common.errors import InputError
-from preprocessing.meds.convert import Conversion, MedsRequest
+from preprocessing.meds.conversion import Conversion, MedsRequest
 from preprocessing.meds.convert import convert as convert_mimic
 from preprocessing.meds.dataset import MedsDataset, is_meds
 from preprocessing.meds.sources import diabetes130, ehrshot, eicu

@@ -48,7 +48,6 @@ class Shards:
 
     Args:
         folder: directory of the data set.
-        scratch: an empty folder for unsorted events.
         subjects: ids of all patients, int64 [n], sorted and distinct.
         per_shard: number of patients per file.
         columns: columns of the files, with their types. Events also have `rank`, the order of simultaneous events.
@@ -61,14 +60,12 @@ class Shards:
     def __init__(
         self,
         folder: Path,
-        scratch: Path,
         subjects: np.ndarray,
         per_shard: int,
         columns: Mapping[str, "pl.DataType"],
         split: np.ndarray | None = None,
     ):
         self.folder = folder
-        self.scratch = scratch
         self.subjects = subjects
         self.columns = columns
         self.split = splits.split_of(subjects) if split is None else split
@@ -88,6 +85,8 @@ class Shards:
         fields = [*columns.items(), ("rank", pl.Int8)]
         self._unsorted = pa.schema([(name, _ARROW.get(kind, pa.int8())) for name, kind in fields])
         self._writers: dict[int, pa.ipc.RecordBatchStreamWriter] = {}
+        self._scratch = folder / ".unsorted"
+        self._scratch.mkdir()
 
     def __enter__(self) -> "Shards":
         return self
@@ -132,13 +131,14 @@ class Shards:
             unsorted.unlink(missing_ok=True)
             tally.rows[name] = len(frame)
             _count(frame, tally, wanted)
+        self._scratch.rmdir()
         return tally
 
     def _empty(self) -> "pl.DataFrame":
         return pl.from_arrow(self._unsorted.empty_table())
 
     def _path(self, number: int) -> Path:
-        return self.scratch / f"{number}.arrows"
+        return self._scratch / f"{number}.arrows"
 
     def _writer(self, number: int) -> pa.ipc.RecordBatchStreamWriter:
         if number not in self._writers:

@@ -120,8 +120,8 @@ def _write_data(
             f"{train.tokens:,} training tokens are too few for timelines of {size.n_positions:,} tokens; give"
             f" --n_positions={fits} or less."
         )
-    warning = [mapper.warning()] if mapper.warning() else []
-    return dataclasses.replace(data, notes=[*mapper.summary().splitlines(), *warning, *data.notes])
+    warnings = [warning] if (warning := mapper.warning()) else []
+    return dataclasses.replace(data, notes=[*mapper.summary().splitlines(), *warnings, *data.notes])
 
 
 def _from_meds(

@@ -28,7 +28,7 @@ from pathlib import Path
 from preprocessing.common.errors import InputError
 from preprocessing.common.extras import load
 from preprocessing.common.text_files import opened
-from preprocessing.meds.convert import Conversion, MedsRequest
+from preprocessing.meds.conversion import Conversion, MedsRequest
 from preprocessing.meds.layout import BIRTH, DEATH, TIME_IS_ORDER
 from preprocessing.meds.mimic_tables import Kind
 from preprocessing.meds.sources.tables import Source, Tables, named, named_where, only_home, tables_in

@@ -20,7 +20,7 @@ from preprocessing.common.errors import InputError
 from preprocessing.common.extras import load
 from preprocessing.common.rejects import Rejects
 from preprocessing.meds import splits
-from preprocessing.meds.convert import Conversion, MedsRequest
+from preprocessing.meds.conversion import Conversion, MedsRequest
 from preprocessing.meds.layout import BIRTH, OLD_CODES
 from preprocessing.meds.mimic_files import known
 from preprocessing.meds.mimic_tables import Kind

@@ -30,7 +30,7 @@ import numpy as np
 from preprocessing.common.extras import load
 from preprocessing.common.hashing import hash_strings
 from preprocessing.meds import splits
-from preprocessing.meds.convert import Conversion, MedsRequest
+from preprocessing.meds.conversion import Conversion, MedsRequest
 from preprocessing.meds.layout import BIRTH, DEATH
 from preprocessing.meds.mimic_tables import Kind
 from preprocessing.meds.sources.tables import Source, Tables, named, named_where, only_home, tables_in

@@ -228,7 +228,6 @@ class Tables:
                 "with_events": self.with_events[table],
                 "rejected": rejected[name],
                 "absorbed": self.rows[table] - late - self.with_events[table],
-                "unaccounted": 0,
             }
         return listed
 

@@ -1,31 +1,24 @@
 """Write the events of a source other than MIMIC as a MEDS data set, and count what became of its rows."""
 
-import collections
 import dataclasses
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 
-from preprocessing.common.atomic import whole_folder
 from preprocessing.common.errors import InputError
 from preprocessing.common.extras import load
 from preprocessing.common.rejects import Rejects
 from preprocessing.meds import metadata as meds_metadata
-from preprocessing.meds.contradictions import refuse_faults
-from preprocessing.meds.convert import (
-    CONVERSION,
+from preprocessing.meds.conversion import (
+    CORE,
     MALFORMED,
-    REJECTS,
     Conversion,
     MedsRequest,
-    check_output,
-    finished,
-    rejected_kinds,
+    convert_once,
+    events_with_malformed_codes,
     release_of,
-    writing,
 )
 from preprocessing.meds.layout import LABELS, METADATA
 from preprocessing.meds.mimic_files import size_and_time
@@ -38,7 +31,6 @@ pl = load("polars")
 _FORMAT = 1
 # File of the persons behind subjects, where a source has several subjects of one person.
 PERSONS = "persons.parquet"
-_CORE = ("subject_id", "time", "code", "numeric_value", "text_value")
 # Beginnings of codes that the text of their events describes.
 _DESCRIBED_BY_TEXT = ("MEDICATION//HICL//",)
 
@@ -87,43 +79,29 @@ def write(
     options = {"subjects_per_shard": request.subjects_per_shard}
     inputs = {path.relative_to(request.input).as_posix(): size_and_time(path) for path in paths.values()}
     stamp = {"format": _FORMAT, "version": source.name, "options": options, "inputs": dict(sorted(inputs.items()))}
-    check_output(request.output, request.input)
-    if (about := finished(request.output)) is not None and {name: about.get(name) for name in stamp} == stamp:
-        if request.strict:
-            refuse_faults(about)
-        return Conversion(request.output, True, about)
-    with writing(request.output), whole_folder(request.output) as folder:
-        metadata = folder / METADATA
-        metadata.mkdir()
-        with Rejects(metadata / REJECTS, root=request.input, with_rows=False) as rejects:
-            tables = Tables(source, request.input, paths, rejects, request.progress)
-            about = stamp | _write_all(request, tables, read(tables), folder, meds)
-        if request.strict:
-            refuse_faults(about)
-        about["outputs"] = {
-            path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(folder.rglob("*.parquet"))
-        }
-        (metadata / CONVERSION).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-    return Conversion(request.output, False, about)
+
+    def make(folder: Path, rejects: Rejects) -> dict:
+        tables = Tables(source, request.input, paths, rejects, request.progress)
+        return _write_all(request, tables, read(tables), folder, meds)
+
+    return convert_once(request, request.input, stamp, make)
 
 
 def _write_all(request: MedsRequest, tables: Tables, timelines: Timelines, folder: Path, meds) -> dict:
     """Write data, metadata and labels, and return the numbers for `conversion.json`."""
-    source, metadata, scratch = tables.source, folder / METADATA, folder / ".unsorted"
-    scratch.mkdir()
+    source, metadata = tables.source, folder / METADATA
     subjects = timelines.subjects
-    with Shards(folder, scratch, subjects, request.subjects_per_shard, source.event, timelines.split) as shards:
+    with Shards(folder, subjects, request.subjects_per_shard, source.event, timelines.split) as shards:
         for table, frame, events in timelines.events:
             shards.add(_timed(tables, table, frame, events))
         tally = shards.finish(_is_described_by_text, meds.DataSchema.validate, request.progress)
-    scratch.rmdir()
     meds_metadata.write_codes(metadata, tally.events, tally.texts, (dict(timelines.described), {}))
     meds_metadata.write_splits(metadata, subjects, shards.split)
     meds_metadata.write_dataset(
         metadata,
         source.name,
         release_of(request.input),
-        [name for name in source.event if name not in _CORE],
+        [name for name in source.event if name not in CORE],
         meds.__version__,
         source.further,
     )
@@ -136,17 +114,12 @@ def _write_all(request: MedsRequest, tables: Tables, timelines: Timelines, folde
         labels = labels.sort("subject_id", "prediction_time", maintain_order=True)
         table = labels.to_arrow(compat_level=pl.CompatLevel.oldest())
         load("pyarrow.parquet").write_table(meds.LabelSchema.align(table), path)
-    malformed = collections.Counter()
-    for (system, _, _), count in tables.codes.malformed.items():
-        malformed[system] += count
     return {
         "patients": len(subjects),
         "events": sum(tally.rows.values()),
         "tables": tables.summary(),
         "tables_not_read": [name for name in source.tables if not tables.has(name)],
-        "events_with_malformed_codes": dict(sorted(malformed.items())),
-        "rejected": sum(tables.rejects.counts.values()),
-        "rejected_kinds": rejected_kinds(tables.rejects),
+        "events_with_malformed_codes": events_with_malformed_codes(tables.codes),
         "labels": {task: len(labels) for task, labels in sorted(timelines.labels.items())},
         "counted": dict(tables.counted),
     }

@@ -277,7 +277,7 @@ def test_ancestors(index, text, system, key, found):
 
 
 def test_a_code_of_five_digits_may_be_one_of_a_billing_system(index):
-    with pytest.raises(UnknownCodeError, match="'99214' does not name its code system, and may be a code of CPT4"):
+    with pytest.raises(UnknownCodeError, match="'99214' does not name its code system; it may be a code of CPT4"):
         index.find_ancestor("99214")
 
 

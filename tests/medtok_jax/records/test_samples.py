@@ -146,7 +146,7 @@ def random_labels(draw, events, count=300):
 
 
 def plain_story(events, subject, time, coded):
-    """What is seen of a patient, by a plain loop: stay -> its codes."""
+    """Return what is seen of a patient, by a plain loop: stay -> its codes."""
     mine = [event for event in events if event[0] == subject and event[1] <= time]
     left = {}
     for _, when, code, number in mine:

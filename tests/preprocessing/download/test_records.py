@@ -11,7 +11,7 @@ from preprocessing.download import catalogue, groups
 from preprocessing.download.collect import Settings
 from preprocessing.download.fetch import RetryPolicy
 from preprocessing.download.manifest import Manifest
-from preprocessing.meds.convert import MedsRequest
+from preprocessing.meds.conversion import MedsRequest
 from preprocessing.meds.open import convert
 from tests.helpers import source_copies
 from tests.helpers.file_server import FileServer, Served

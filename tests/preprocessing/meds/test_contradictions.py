@@ -9,9 +9,10 @@ import pytest
 
 from preprocessing.common.errors import InputError
 from preprocessing.meds import convert as converter
-from preprocessing.meds.contradictions import LISTED, RULES, Contradictions, faults, refuse_faults
-from preprocessing.meds.dataset import MedsDataset
+from preprocessing.meds.contradictions import LISTED, RULES, Contradictions
+from preprocessing.meds.conversion import faults, refuse_faults
 from tests.helpers import mimic_copies
+from tests.helpers.meds_events import events_of
 
 LAST = time(23, 59, 59)
 # Two rows of admissions, the diagnosis of a stay without any time, and an admission without time beside its discharge.
@@ -23,10 +24,6 @@ STRICT = (
 
 def run(source, output, **options):
     return converter.convert(converter.MedsRequest(source, output, progress=False, **options))
-
-
-def events_of(done):
-    return pl.concat(MedsDataset.open(done.output).frames()).sort("subject_id", maintain_order=True)
 
 
 def stay(subject, hadm, admitted, left, died="", flag=0, **others):
@@ -117,7 +114,7 @@ def times(frame, code, key="subject_id"):
 
 
 def test_stays_end_and_patients_die_by_the_stated_rules(by_hand):
-    frame = events_of(by_hand)
+    frame = events_of(by_hand.output)
     ends = {
         **{100: "05 21:30:00", 200: "06 01:00:00", 300: "09 10:00:00", 400: "05 15:00:00", 500: "05 15:00:00"},
         **{600: "05 15:00:00", 700: "06 10:00:00", 1000: "02 10:00:00", 1001: "03 12:00:00", 1200: "05 15:00:00"},
@@ -138,7 +135,7 @@ def test_stays_end_and_patients_die_by_the_stated_rules(by_hand):
 
 
 def test_nobody_who_died_in_hospital_is_discharged_before(by_hand):
-    frame = events_of(by_hand)
+    frame = events_of(by_hand.output)
     deaths = frame.filter(pl.col("code") == "MEDS_DEATH").select("subject_id", died="time")
     flagged = frame.with_row_index().filter(pl.col("hospital_expire_flag") == 1).join(deaths, on="subject_id")
     assert len(flagged) == 12
@@ -205,7 +202,7 @@ def test_patients_of_mimic4_without_an_anchor_have_no_birth(tmp_path):
     done = run(source, tmp_path / "out")
     found = {entry["kind"]: entry["lines"] for entry in done.about["contradictions"]}
     assert (found["no birth"], found["no gender"]) == ([2], [4])
-    births = events_of(done).filter(pl.col("code") == "MEDS_BIRTH")["subject_id"]
+    births = events_of(done.output).filter(pl.col("code") == "MEDS_BIRTH")["subject_id"]
     assert births.to_list() == [10000022, 10000023]
     assert done.about["patients"] == 3
 
@@ -248,7 +245,7 @@ def test_no_event_is_earlier_than_the_time_of_its_row(version, lab_time, tmp_pat
     random_rows = _RandomRows(version, random.Random(version + lab_time))
     source = mimic_copies.write(tmp_path / "in", version, rows=random_rows.tables)
     done = run(source, tmp_path / "out", lab_time=lab_time)
-    frame = events_of(done)
+    frame = events_of(done.output)
     ends, events = {}, {}
     for hadm, code, moment in frame.select("hadm_id", "code", "time").iter_rows():
         events.setdefault(hadm, []).append((code, moment))
@@ -344,7 +341,7 @@ def test_exact_times_in_a_column_of_dates_stay(tmp_path):
             {"subject_id": 1, "hadm_id": 100, "startdate": "2150-01-05 00:00:00", "drug": "day"},
         ],
     }
-    frame = events_of(run(mimic_copies.write(tmp_path / "in", "mimic3", rows=rows), tmp_path / "out"))
+    frame = events_of(run(mimic_copies.write(tmp_path / "in", "mimic3", rows=rows), tmp_path / "out").output)
     assert times(frame, "MEDICATION//START//exact") == {1: "05 18:00:00"}
     assert times(frame, "MEDICATION//START//day") == {1: "05 10:00:00"}
 
@@ -353,7 +350,7 @@ def test_the_last_second_of_a_day_is_a_time_like_others_in_mimic4(tmp_path):
     source = mimic_copies.write(tmp_path / "in", "mimic4")
     path = source / "hosp" / "prescriptions.csv"
     path.write_text(path.read_text().replace("2150-03-03 18:30:00", "2150-03-03 23:59:59"))
-    frame = events_of(run(source, tmp_path / "out")).filter(pl.col("code") == "MEDICATION//START//NS")
+    frame = events_of(run(source, tmp_path / "out").output).filter(pl.col("code") == "MEDICATION//START//NS")
     assert frame["time"].to_list() == [datetime(2150, 3, 1, 11), datetime(2150, 3, 3, 23, 59, 59)]
 
 
@@ -361,7 +358,7 @@ def test_the_order_of_rows_changes_nothing(by_hand, tmp_path):
     backwards = {table: rows[::-1] for table, rows in HAND.items()}
     done = run(mimic_copies.write(tmp_path / "in", "mimic3", rows=backwards), tmp_path / "out", subjects_per_shard=4)
     order = ["subject_id", "time", "code", "hadm_id"]
-    assert events_of(done).sort(order).equals(events_of(by_hand).sort(order))
+    assert events_of(done.output).sort(order).equals(events_of(by_hand.output).sort(order))
     counts = [{entry["kind"]: entry["tables"] for entry in each.about["contradictions"]} for each in (done, by_hand)]
     assert counts[0] == counts[1]
 

@@ -23,6 +23,7 @@ from preprocessing.meds.dataset import MedsDataset
 from preprocessing.meds.open import open_events
 from tests.helpers import mimic_copies
 from tests.helpers.forked import run_module
+from tests.helpers.meds_events import events_of, story
 from tests.helpers.paths import SHARED
 
 DEMO = SHARED / "data" / "mimic3demo"
@@ -30,11 +31,6 @@ DEMO = SHARED / "data" / "mimic3demo"
 
 def run(source, output, **options):
     return converter.convert(converter.MedsRequest(source, output, progress=False, **options))
-
-
-def events_of(root):
-    """All events, sorted by patient; those of a patient as they stand."""
-    return pl.concat(MedsDataset.open(root).frames()).sort("subject_id", maintain_order=True)
 
 
 @pytest.fixture(scope="module", params=["mimic3", "mimic4"])
@@ -54,15 +50,9 @@ def converted(copies, tmp_path_factory):
     return {name: run(source, folder / name, also=("chartevents",)) for name, source in copies.items()}
 
 
-def story(converted, version, subject):
-    """Time and code of all events of a patient."""
-    frame = events_of(converted[version].output).filter(pl.col("subject_id") == subject)
-    return [(str(time) if time else "", code) for time, code in frame.select("time", "code").iter_rows()]
-
-
 def test_the_story_of_a_patient_of_mimic3(converted):
     """Leading zeros and dots; days put at their end, or that of the stay; a death in hospital; order at one time."""
-    assert story(converted, "mimic3", 11) == [
+    assert story(events_of(converted["mimic3"].output), 11) == [
         ("", "GENDER//F"),
         ("2100-02-03 00:00:00", "MEDS_BIRTH"),
         ("2160-01-10 15:00:00", "ED_REGISTRATION"),
@@ -93,7 +83,7 @@ def test_the_story_of_a_patient_of_mimic3(converted):
 
 
 def test_the_story_of_a_patient_of_mimic4(converted):
-    assert story(converted, "mimic4", 10000022) == [
+    assert story(events_of(converted["mimic4"].output), 10000022) == [
         ("", "GENDER//M"),
         ("2059-01-01 00:00:00", "MEDS_BIRTH"),
         ("2150-03-01 10:00:00", "HOSPITAL_ADMISSION//EW EMER.//UNK"),
@@ -110,11 +100,11 @@ def test_the_story_of_a_patient_of_mimic4(converted):
         ("2150-03-03 11:00:00", "DIAGNOSIS//ICD//10//NOCODE??"),
         ("2150-03-03 18:30:00", "MEDICATION//START//NS"),
     ]
-    assert ("2180-05-06 23:30:00", "LAB//50912//mg/dL") in story(converted, "mimic4", 10000021)
+    assert ("2180-05-06 23:30:00", "LAB//50912//mg/dL") in story(events_of(converted["mimic4"].output), 10000021)
 
 
 def test_a_patient_older_than_89_is_not_born_300_years_ago(converted):
-    births = dict(story(converted, "mimic3", 12))
+    births = dict(story(events_of(converted["mimic3"].output), 12))
     assert births["2059-07-01 00:00:00"] == "MEDS_BIRTH"
     assert converted["mimic3"].about["births_moved_from_300_years_ago"] == 1
     assert births["2151-01-01 23:59:59"] == "MEDS_DEATH"

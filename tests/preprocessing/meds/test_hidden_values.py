@@ -8,6 +8,7 @@ import re
 import pytest
 from rich.console import Console
 
+from preprocessing.meds import conversion
 from preprocessing.meds import convert as converter
 from preprocessing.meds.mimic_tables import table_of
 from tests.helpers import hidden_values, mimic_copies
@@ -177,7 +178,7 @@ def test_no_message_of_a_conversion_holds_a_value(version, tables, damage, tmp_p
             output = tmp_path / f"out{tried}"
             with hidden_values.heard(capfd, caplog) as said:
                 done = converter.convert(converter.MedsRequest(folder, output))
-                converter.show(done, Console(width=200))
+                conversion.show(done, Console(width=200))
             text = said()
             if (output / "metadata").is_dir():
                 text += "".join((output / "metadata" / name).read_text() for name in ("rejects.csv", "dataset.json"))

@@ -8,16 +8,12 @@ import pytest
 from preprocessing.common.errors import InputError
 from preprocessing.meds import convert as converter
 from preprocessing.meds import mimic_events
-from preprocessing.meds.dataset import MedsDataset
 from tests.helpers import mimic_copies
+from tests.helpers.meds_events import events_of
 
 
 def run(source, output, **options):
     return converter.convert(converter.MedsRequest(source, output, progress=False, **options))
-
-
-def events_of(done):
-    return pl.concat(MedsDataset.open(done.output).frames()).sort("subject_id", maintain_order=True)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +29,7 @@ def converted(copies, tmp_path_factory):
 
 
 def test_what_stands_beside_the_code_in_mimic4(converted):
-    frame = events_of(converted["mimic4"])
+    frame = events_of(converted["mimic4"].output)
     (drug,) = frame.filter(pl.col("code") == "NDC/63323026201").to_dicts()
     order = {"numeric_value": 5000, "unit": "UNIT", "route": "SC", "drug_type": "MAIN"}
     assert (order | {"stoptime": datetime(2180, 5, 7, 20)}).items() <= drug.items()
@@ -42,7 +38,7 @@ def test_what_stands_beside_the_code_in_mimic4(converted):
 
 
 def test_the_end_of_a_prescription_in_mimic3_is_a_day(converted):
-    frame = events_of(converted["mimic3"]).filter(pl.col("code") == "NDC/00904516561")
+    frame = events_of(converted["mimic3"].output).filter(pl.col("code") == "NDC/00904516561")
     assert frame["stoptime"].to_list() == [datetime(2160, 5, 2, 23, 59, 59)]
 
 
@@ -71,7 +67,7 @@ def test_doses_that_are_not_read_are_counted(tmp_path):
 def test_laboratory_values_stand_where_they_were_known_or_taken(copies, tmp_path):
     labs = {}
     for lab_time in ("store", "chart"):
-        frame = events_of(run(copies["mimic4"], tmp_path / "out", lab_time=lab_time))
+        frame = events_of(run(copies["mimic4"], tmp_path / "out", lab_time=lab_time).output)
         labs[lab_time] = [str(time) for time in frame.filter(pl.col("code").str.starts_with("LAB//"))["time"]]
     assert labs["store"] == ["2180-05-06 23:30:00", "2150-06-02 08:00:00"]
     assert labs["chart"] == ["2180-05-06 22:30:00", "2150-06-02 08:00:00"]  # The second has no charttime.

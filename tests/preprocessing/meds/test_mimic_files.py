@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from preprocessing.common.errors import InputError
+from preprocessing.meds import conversion
 from preprocessing.meds import convert as converter
 from tests.helpers import mimic_copies
 
@@ -38,7 +39,7 @@ def test_what_the_input_lacks_and_what_is_not_known_is_named(tmp_path):
     assert about["columns_not_found"] == {"hosp/prescriptions.csv": ["stoptime", "route"]}
     assert about["files_not_known"] == ["hosp/provider.csv", "note/discharge.csv.gz"]
     console = Console(record=True, width=100, file=io.StringIO())
-    converter.show(converter.Conversion(source / "meds", False, about), console)
+    conversion.show(conversion.Conversion(source / "meds", False, about), console)
     printed = console.export_text()
     assert "hosp/prescriptions.csv lacks optional columns, which are empty: stoptime, route." in printed
     assert "Files that are not known and were not read: hosp/provider.csv, note/discharge.csv.gz." in printed

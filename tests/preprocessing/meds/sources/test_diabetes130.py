@@ -16,25 +16,17 @@ from medtok_jax.records import samples
 from medtok_jax.records.event_codes import CodeMapper
 from medtok_jax.records.visits import read_visits
 from preprocessing.common.errors import InputError
-from preprocessing.meds.convert import MedsRequest
+from preprocessing.meds.conversion import MedsRequest
 from preprocessing.meds.dataset import MedsDataset
 from preprocessing.meds.open import convert, detect
 from preprocessing.meds.sources.diabetes130 import read_mapping
 from tests.helpers import source_copies
 from tests.helpers.forked import run_module
+from tests.helpers.meds_events import events_of, story
 from tests.helpers.paths import SHARED
 
 DATA = SHARED / "data" / "diabetes130"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="Diabetes-130 is not there")
-
-
-def events_of(root):
-    return pl.concat(MedsDataset.open(root).frames()).sort("subject_id", maintain_order=True)
-
-
-def story(frame, subject):
-    rows = frame.filter(pl.col("subject_id") == subject).select("time", "code")
-    return [(str(time) if time else "", code) for time, code in rows.iter_rows()]
 
 
 @pytest.fixture(scope="module")

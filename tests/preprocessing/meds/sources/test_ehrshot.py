@@ -13,7 +13,7 @@ from medtok_jax.records import samples
 from medtok_jax.records.event_codes import CodeMapper
 from medtok_jax.records.visits import read_visits
 from preprocessing.common.errors import InputError
-from preprocessing.meds.convert import MedsRequest
+from preprocessing.meds.conversion import MedsRequest
 from preprocessing.meds.dataset import MedsDataset
 from preprocessing.meds.open import convert, detect, open_events
 from tests.helpers import source_copies

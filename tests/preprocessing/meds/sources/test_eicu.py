@@ -12,24 +12,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from preprocessing.common.errors import InputError
-from preprocessing.meds.convert import MedsRequest
+from preprocessing.meds.conversion import MedsRequest
 from preprocessing.meds.dataset import MedsDataset
 from preprocessing.meds.open import convert, detect, open_events
 from tests.helpers import source_copies
 from tests.helpers.forked import run_module
+from tests.helpers.meds_events import events_of, story
 from tests.helpers.paths import SHARED
 
 DEMO = SHARED / "data" / "eicu_demo"
 needs_demo = pytest.mark.skipif(not DEMO.is_dir(), reason="the demo of eICU-CRD is not there")
-
-
-def events_of(root):
-    return pl.concat(MedsDataset.open(root).frames()).sort("subject_id", maintain_order=True)
-
-
-def story(frame, subject):
-    rows = frame.filter(pl.col("subject_id") == subject).select("time", "code")
-    return [(str(time) if time else "", code) for time, code in rows.iter_rows()]
 
 
 @pytest.fixture(scope="module")
