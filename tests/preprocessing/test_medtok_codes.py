@@ -135,6 +135,7 @@ def test_holdout_and_sizes(tmp_path, small):
         assert all(len(example["nodes"]) <= 8 for example in builder.as_data_source(split))
 
 
+@pytest.mark.thorough
 @pytest.mark.integration
 def test_several_holdouts_at_once(tmp_path):
     """Each leaves out what it would leave out alone, and the file tells of all."""
@@ -152,6 +153,7 @@ def test_several_holdouts_at_once(tmp_path):
         assert count == min(counts[gem][relation], counts[note][relation])
 
 
+@pytest.mark.thorough
 @pytest.mark.integration
 def test_an_interrupted_build_leaves_nothing_and_can_be_repeated(tmp_path, monkeypatch):
     name = "medtok_codes/icd-sample_30"

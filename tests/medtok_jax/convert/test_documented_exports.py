@@ -49,6 +49,7 @@ def test_the_guide_names_every_target():
     assert {target_of(text) for text in COMMANDS} >= {*OPTIONS}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("text", COMMANDS, ids=lambda text: "-".join(shlex.split(text)[4:6]))
 def test_documented_commands_run_for_every_default_tokenizer(text, world, tmp_path):
     folder, dim = world

@@ -134,6 +134,8 @@ def test_only_what_is_near_a_link_is_kept(facts, edges):
     assert len(kept) < len(everything.terms) + len(everything.diseases) + len(everything.genes)
 
 
+@pytest.mark.thorough
+@pytest.mark.integration
 def test_groups_only_by_option(facts):
     assert "in_group" not in facts.facts
     assert not any(row[0] == "code_group" for row in facts.rows)

@@ -145,15 +145,9 @@ DAMAGES = {
 }
 
 
-# Each of these converts once for every column.
-LONG = {"a column is missing", "two columns are mixed up", "text in each column", "a number in each column"}
-LONG |= {"nothing in each column"}
-
-
+@pytest.mark.thorough
 @pytest.mark.integration
-@pytest.mark.parametrize(
-    "damage", [pytest.param(name, marks=pytest.mark.thorough) if name in LONG else name for name in DAMAGES]
-)
+@pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize(
     ("version", "tables"),
     [

@@ -40,6 +40,7 @@ def inputs(tmp_path_factory):
     return small_tokenizer.write(folder / "tokenizer", tokens), folder / "meds"
 
 
+@pytest.mark.thorough
 @pytest.mark.integration
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_size_is_printed_before_it_is_written(inputs, tmp_path, capsys, target):
