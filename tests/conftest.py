@@ -122,7 +122,7 @@ def release_memory() -> Iterator[None]:
         give_back()
     if gigabytes() > TOO_MUCH_MEMORY:
         for kept in [kept for kept in gc.get_objects() if isinstance(kept, functools._lru_cache_wrapper)]:
-            if (kept.__module__ or "").startswith(("preprocessing.", "tests.")):
+            if (kept.__module__ or "").startswith("preprocessing."):
                 kept.cache_clear()
         give_back()
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from medtok_jax.lookup.code_names import CodeNames, shown
 from medtok_jax.lookup.token_table import KINDS, Strings, capitals, index_arrays
-from preprocessing.codes import CPT4, HCPCS, ancestors, display_code, is_wellformed
+from preprocessing.codes import ATC, CPT4, HCPCS, ancestors, display_code, is_wellformed
 from preprocessing.common.errors import InputError
 
 UNKNOWN, AMBIGUOUS = -1, -2
@@ -160,12 +160,12 @@ class CodeIndex:
         return named[0], code
 
     def _other_shapes(self, text: str, system: object) -> str:
-        """Return in words the billing systems that an unknown bare code may be of: J1815 is HCPCS, and no pneumonia.
+        """Return in words what an unknown bare code may be beside ICD: J1815 is HCPCS and no pneumonia, J01CA04 a drug.
 
-        Codes of CPT4 and HCPCS have no dot. A text that names a system is of none of them.
+        Codes of these systems have no dot, as a compact code of ICD has none. A text that names a system is of that one.
         """
         named, code = self._read(text, system)
-        fitting = [name for name in (CPT4, HCPCS) if named is None and is_wellformed(name, code)]
+        fitting = [name for name in (CPT4, HCPCS, ATC) if named is None and is_wellformed(name, code)]
         return f"; it may be a code of {' or '.join(fitting)}, so name its system" if fitting else ""
 
     def _check_shape(self, text: str, system: object) -> None:

@@ -113,6 +113,17 @@ class MedTokTokenizer(CodeLookup, PreTrainedTokenizer):
         """Return the ids of tokens that stand for themselves: the special ones, and added ones such as `[TIME]`."""
         return self.added_tokens_encoder
 
+    def _add_tokens(self, new_tokens, special_tokens: bool = False) -> int:
+        """Add tokens, none of which may be a code, because it would take the place of the code's tokens.
+
+        Raises:
+            InputError: one is a code that the tokenizer knows.
+        """
+        for token in new_tokens if hasattr(self, "index") else ():
+            if self.index.candidates(str(token)):
+                raise InputError(f"{str(token)!r} is a code; give the added token another name, such as '[{token}]'.")
+        return super()._add_tokens(new_tokens, special_tokens)
+
     def get_vocab(self) -> dict[str, int]:
         """Return the id of every token."""
         return self._ids | getattr(self, "_added_tokens_encoder", {})

@@ -43,7 +43,6 @@ _ANCESTOR, _PARENT = "ancestor", "parent"
 
 
 _NAMES = CodeNames(list(codes.SYSTEMS))
-_OTHER_SYSTEMS = {system.upper() for system in codes.SYSTEMS} - {codes.NDC}
 
 
 class _Resolved(NamedTuple):
@@ -322,14 +321,15 @@ def _as_series(events: "pl.Series | np.ndarray") -> "pl.Series":
 def unfolded(text: str) -> str:
     """Return `NDC/00002143380` for `MEDICATION//00002143380//Administered`, and every other text as it is.
 
-    A drug that names another system keeps it: `MEDICATION//RxNorm//860975` is `RxNorm//860975`.
+    A drug that names another system keeps it: `MEDICATION//RxNorm//860975//Held` is `RxNorm//860975`.
     """
     kind, *parts = text.split("//")
     if kind.strip().upper() == "MEDICATION":
         for place, part in enumerate(parts[:-1]):
             # A name of a drug may hold slashes and look like a code, so only the name of a system alone counts.
-            if "/" not in part and part.strip().upper() in _OTHER_SYSTEMS:
-                return "//".join(parts[place:])
+            named = None if "/" in part else _NAMES.split(f"{part}/0")[0]
+            if named is not None and codes.NDC not in named:
+                return f"{part}//{parts[place + 1]}"
         ndc = [part.strip() for part in parts if _NDC_PART.fullmatch(part.strip())]
         if ndc:
             return f"NDC/{ndc[0]}"

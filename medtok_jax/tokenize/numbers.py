@@ -16,7 +16,8 @@ _MISSING = {"", "NAN", "NONE", "NULL", "NA", "N/A", "<NA>", "NAT", "?"}
 _ZERO = re.compile(r"0(?:\.0*)?")
 _WHOLE = re.compile(r"([0-9]+)\.0+")
 _LARGE_WHOLE = re.compile(r"[1-9][0-9]{3,}\.0+")
-_SMALL_WHOLE = re.compile(r"[1-9][0-9]{2}\.0")
+_SMALL_WHOLE = re.compile(r"[1-9][0-9]{1,2}\.0")
+_FRACTION = re.compile(r"[0-9]+\.[0-9]+")
 _DIGITS = re.compile(r"[0-9]+")
 # From here on a float does not hold every whole number.
 _EXACT = 2**53
@@ -82,7 +83,7 @@ class WrittenNumbers:
         floats: number of whole numbers of a float type, or written as such.
         digits: number of texts of digits.
         others: number of all other values that are not missing.
-        dotted: number of texts with a dot among them.
+        fractions: number of texts of digits with a dot among them, such as `250.13`.
         is_large: whether a float has four digits or more before its dot.
         has_zeros: whether a text of digits begins with 0.
     """
@@ -91,7 +92,7 @@ class WrittenNumbers:
     floats: int = 0
     digits: int = 0
     others: int = 0
-    dotted: int = 0
+    fractions: int = 0
     is_large: bool = False
     has_zeros: bool = False
 
@@ -106,7 +107,7 @@ class WrittenNumbers:
         digits = digits_of(value)
         if digits is None:
             self.others += 1
-            self.dotted += isinstance(value, str) and "." in value
+            self.fractions += isinstance(value, str) and _FRACTION.fullmatch(value.strip()) is not None
         elif isinstance(value, int):
             self.integers += 1
         else:
@@ -127,10 +128,10 @@ class WrittenNumbers:
     def may_lack_zeros(self) -> bool:
         """Return whether codes of digits were numbers at some time, which costs leading zeros.
 
-        A spreadsheet makes 414 of 0414 and leaves V3001 beside it. Where codes have dots, one that lost its zero is
-        malformed instead.
+        A spreadsheet makes 414 of 0414 and leaves V3001 beside it. Where codes of digits have dots, one that lost its
+        zero is malformed instead.
         """
-        as_text = self.digits and not (self.dotted or self.floats or self.integers or self.has_zeros)
+        as_text = self.digits and not (self.fractions or self.floats or self.integers or self.has_zeros)
         return bool(as_text) or (self.are_whole and bool(self.integers or self.floats))
 
 

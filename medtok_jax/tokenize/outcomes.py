@@ -155,19 +155,20 @@ class RowTokens:
     def _is_suspect(self, row: CodeRow, found: str, systems: Scope) -> bool:
         """Return whether a code of the system `found` may be another code that lost its leading zeros."""
         numbers = self._survey.numbers
-        if (row.was_number or numbers.may_lack_zeros) and self._may_lack_zeros(row.code, found):
+        if (row.was_number or numbers.may_lack_zeros) and self._may_lack_zeros(row.code, found, systems):
             return True
         # Beside 4280.0, 401.0 may be the number 401; and 04.0 the diagnosis 004.0, where procedures are not asked for.
-        if numbers.is_large and found == ICD9CM and is_small_number(row.code):
+        if numbers.is_large and found in (ICD9CM, ICD9PROC) and is_small_number(row.code):
             return True
         may_be_diagnosis = found == ICD9PROC and systems != {ICD9PROC} and "." in row.code and "/" not in row.code
         return may_be_diagnosis and ICD9CM in systems_knowing(self._tokenizer, f"0{row.code.strip()}")
 
-    def _may_lack_zeros(self, code: str, system: str) -> bool:
-        """Return whether one or two zeros in front of a code of digits make another code of its system."""
-        if system not in (ICD9CM, ICD9PROC) or not is_digits(code):
+    def _may_lack_zeros(self, code: str, found: str, systems: Scope) -> bool:
+        """Return whether one or two zeros in front of digits make another code of ICD-9 that the row may mean."""
+        if found not in (ICD9CM, ICD9PROC) or not is_digits(code):
             return False
-        return any(system in systems_knowing(self._tokenizer, f"{zeros}{code}") for zeros in ("0", "00"))
+        meant = {found} if systems == {found} else {ICD9CM, ICD9PROC}
+        return any(meant & systems_knowing(self._tokenizer, f"{zeros}{code}") for zeros in ("0", "00"))
 
     def _encode(self, rows: Sequence[tuple[CodeRow, Scope]]) -> list[Outcome]:
         """Encode new codes at once, or one by one if that fails, to find the codes that cannot be encoded."""

@@ -256,7 +256,9 @@ def test_a_code_above_is_chosen_by_all_that_is_known(few):
         few.look_up("2678", "ICD9CM", fallback="ancestors")
 
 
-@pytest.mark.parametrize(("text", "system"), [("J1815", "HCPCS"), ("99213", "CPT4"), ("E0601", "HCPCS")])
+@pytest.mark.parametrize(
+    ("text", "system"), [("J1815", "HCPCS"), ("99213", "CPT4"), ("E0601", "HCPCS"), ("J18AB04", "ATC"), ("J18A", "ATC")]
+)
 def test_a_billing_code_is_no_diagnosis(few, text, system):
     with pytest.raises(UnknownCodeError, match=f"it may be a code of {system}, so name its system"):
         few.look_up(text, fallback="ancestors")

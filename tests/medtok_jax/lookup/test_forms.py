@@ -205,6 +205,15 @@ def test_special_tokens_pass_through_as_one_id(tokenizer):
         tokenizer.encode_many(["[SEP]"])
 
 
+def test_a_code_is_no_added_token(tmp_path):
+    tokenizer = MedTokTokenizer.from_pretrained(write(tmp_path / "tok"))
+    before = tokenizer.encode("E11.9")
+    for code in ("E11.9", "e119", "ICD10CM/E11.9"):
+        with pytest.raises(InputError, match=f"'{code}' is a code; give the added token another name"):
+            tokenizer.add_tokens(["[TIME]", code])
+    assert tokenizer(["E11.9"]).input_ids == [before]
+
+
 def test_added_tokens_pass_through_as_one_id(tmp_path):
     tokenizer = MedTokTokenizer.from_pretrained(write(tmp_path / "tok"))
     before = len(tokenizer)

@@ -271,7 +271,9 @@ def test_what_is_known_without_a_row_makes_a_code_ambiguous(tmp_path):
     [
         ("MEDICATION//SNOMED//44054006", "SNOMED/44054006"),
         ("MEDICATION//RxNorm//860975", "RxNorm/860975"),
+        ("MEDICATION//RxNorm//860975//Administered", "RxNorm/860975"),
         ("MEDICATION//RxNorm//00002143380//x", None),
+        *((f"MEDICATION//{name}//00002143380", None) for name in ("SNOMEDCT", "SCT", "RXCUI", "ATC")),
         ("MEDICATION//NDC//00002143380//x", "NDC/00002143380"),
         ("MEDICATION//START//00002143380", "NDC/00002143380"),
     ],

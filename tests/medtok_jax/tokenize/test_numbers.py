@@ -91,7 +91,7 @@ def test_a_large_number_among_texts_is_its_digits(tokenizer, tmp_path, kind):
 def test_a_large_number_among_texts_may_have_lost_its_zeros(tmp_path):
     tokens = make_tokens(("ICD9CM/038.49", "ICD9CM/384.9", "ICD10CM/E11.9"))
     tokenizer = MedTokTokenizer.from_pretrained(write(tmp_path / "tok", tokens))
-    for text, sentences in (("3849.0", 1), ("3849", 0), ("384.9", 0)):
+    for text, sentences in (("3849.0", 1), ("3849", 1), ("384.9", 0)):
         keys, _, told = tokenize(tokenizer, write_values(tmp_path / "codes.csv", ["E11.9", text]))
         assert keys[2] == "ICD9CM/384.9"
         assert sum("may have lost leading zeros" in sentence for sentence in told) == sentences
@@ -112,11 +112,31 @@ def test_zeros_that_a_spreadsheet_took_beside_letters(tmp_path):
         assert suspects(tokenize(tokenizer, write_values(tmp_path / "codes.csv", texts))[2]) == 0
 
 
+@pytest.mark.parametrize(
+    "texts", [["3843", "V3001"], ["3843", "4280", "E11.9"], ["3843.0", "V3001"], ["3843.0", "4280.0"]]
+)
+def test_a_procedure_of_digits_may_be_a_diagnosis_that_lost_its_zero(tmp_path, texts):
+    tokens = make_tokens(("ICD9CM/038.43", "ICD9Proc/38.43", "ICD9CM/V30.01", "ICD9CM/428.0", "ICD10CM/E11.9"))
+    tokenizer = MedTokTokenizer.from_pretrained(write(tmp_path / "tok", tokens))
+    keys, _, told = tokenize(tokenizer, write_values(tmp_path / "codes.csv", texts))
+    assert keys[1] == "ICD9Proc/38.43"
+    assert suspects(told) == 1
+    assert suspects(tokenize(tokenizer, write_values(tmp_path / "codes.csv", texts[:1], "ICD9Proc"))[2]) == 0
+
+
 def test_beside_a_float_a_dot_may_be_that_of_a_float(tokenizer, tmp_path):
     keys, _, told = tokenize(tokenizer, write_values(tmp_path / "codes.csv", ["4280.0", "E11.9", "401.0", "250.00"]))
     assert keys[3] == "ICD9CM/401.0"
     assert suspects(told) == 1
     assert suspects(tokenize(tokenizer, write_values(tmp_path / "codes.csv", ["428.0", "E11.9", "401.0"]))[2]) == 0
+
+
+def test_beside_a_float_two_digits_may_be_a_number_too(tmp_path):
+    keys = ("ICD9Proc/00.66", "ICD9Proc/66.0", "ICD9Proc/38.93")
+    tokenizer = MedTokTokenizer.from_pretrained(write(tmp_path / "tok", make_tokens(keys)))
+    found, _, told = tokenize(tokenizer, write_values(tmp_path / "codes.csv", ["3893.0", "66.0", "x99"], "ICD9Proc"))
+    assert found == {1: "ICD9Proc/38.93", 2: "ICD9Proc/66.0"}
+    assert suspects(told) == 1
 
 
 def test_a_procedure_may_be_a_diagnosis_that_lost_its_zero(tmp_path):

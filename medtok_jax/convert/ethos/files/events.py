@@ -56,7 +56,8 @@ _ICD_SYSTEMS = {
     ("PROCEDURE", "10"): "ICD10PCS",
 }
 # A part of the code of a drug; the others may be its name, with any characters, and what was done with it.
-_OTHER_SYSTEMS = {"ICD10CM", "ICD10PCS", "ICD9CM", "ICD9PROC", "SNOMED", "RXNORM", "ATC", "CPT4", "HCPCS"}
+_OTHER_SYSTEMS = {"ICD10CM", "ICD10PCS", "ICD9CM", "ICD9PROC", "SNOMED", "RXNORM", "ATC", "CPT4", "CPT", "HCPCS"}
+_OTHER_SYSTEMS |= {"SNOMEDCT", "SCT", "RXCUI"}
 _NDC = re.compile(r"[0-9]{11}|[0-9]{4,5}-[0-9]{3,4}-[0-9]{1,2}")
 _DRUG = re.compile(r"MEDICATION//(.+)//Administered")
 
@@ -112,7 +113,7 @@ def _of_drug(code: str) -> str:
         return code
     for place, part in enumerate(parts[:-1]):
         if part.upper() in _OTHER_SYSTEMS:
-            return "//".join(parts[place:])
+            return f"{part}//{parts[place + 1]}"
     ndc = [text for text in parts if _NDC.fullmatch(text)]
     return f"NDC/{ndc[0]}" if ndc else "//".join(parts)
 
