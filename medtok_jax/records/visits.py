@@ -32,7 +32,7 @@ _KIND_OF_SYSTEM = {
 _VISIT = ["subject_id", "hadm_id", "day"]
 # MIMIC in MEDS writes `HOSPITAL_ADMISSION//EW EMER.//EMERGENCY ROOM`, OMOP in MEDS `Visit/IP`.
 _ADMISSION = r"^(?:HOSPITAL_ADMISSION//|Visit/)([^/]+)"
-_DISCHARGE = r"^HOSPITAL_DISCHARGE(?://|$)"
+DISCHARGE = r"^HOSPITAL_DISCHARGE(?://|$)"
 _DIED = r"^HOSPITAL_DISCHARGE//.*(?:DIED|DEAD|EXPIRED)"
 # MIMIC-III shifts ages over 89 to about 300 years; the median of the true ages is 91.4 (its documentation).
 _SHIFTED_AGE = 150
@@ -40,6 +40,28 @@ _MEDIAN_AGE = 91
 DAYS_A_YEAR = 365.2425
 # Column of a discharge with the days of the stay, which data sets without dates have.
 STAY_DAYS = "stay_days"
+_NAMES = CodeNames(list(codes.SYSTEMS))
+
+
+def kind_of(code: str) -> str | None:
+    """Return which of `KINDS` a code is by its system, as events spell it; None where it names no code system."""
+    named, _ = _NAMES.split(unfolded(code))
+    return _KIND_OF_SYSTEM.get(named[0], DIAGNOSIS) if named else None
+
+
+def age_days(birth: np.ndarray, time: np.ndarray) -> np.ndarray:
+    """Return the age in days at each time, float64, NaN where it is unknown.
+
+    Ages over 89, which MIMIC-III replaces by about 300 years, become 91 years.
+
+    Args:
+        birth: `[n]` datetime64[us].
+        time: `[n]` datetime64[us].
+    """
+    days = (time - birth) / np.timedelta64(1, "D")
+    days[days < 0] = 0
+    days[days > _SHIFTED_AGE * DAYS_A_YEAR] = _MEDIAN_AGE * DAYS_A_YEAR
+    return days
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,14 +120,8 @@ class VisitTable:
 
     @property
     def age_days(self) -> np.ndarray:
-        """Return the age in days at the start of each visit, `[visits]` float64, NaN where it is unknown.
-
-        Ages over 89, which MIMIC-III replaces by about 300 years, become 91 years.
-        """
-        days = (self.start - self.birth) / np.timedelta64(1, "D")
-        days[days < 0] = 0
-        days[days > _SHIFTED_AGE * DAYS_A_YEAR] = _MEDIAN_AGE * DAYS_A_YEAR
-        return days
+        """Return the age in days at the start of each visit, `[visits]` float64, NaN where it is unknown."""
+        return age_days(self.birth, self.start)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -308,7 +324,7 @@ def _meaning(events: "pl.Series", vocabulary: _Codes) -> "pl.DataFrame":
         pl.Series("name", vocabulary.numbers(rows["code"], rows["row"].to_numpy()), pl.Int32),
         code.str.extract(_ADMISSION, 1).alias("type"),
         code.str.contains(r"^HOSPITAL_ADMISSION(?://|$)").alias("admission"),
-        code.str.contains(_DISCHARGE).alias("discharge"),
+        code.str.contains(DISCHARGE).alias("discharge"),
         code.str.contains(_DIED).alias("died"),
     )
 
