@@ -11,6 +11,7 @@ TORCH = ["torch>=2.4"]
 BEAM = ["apache-beam>=2.77"]
 PYG = [*TORCH, "torch-geometric>=2.6"]
 EHR = ["meds>=0.4,<0.5", "polars>=1.35,<2"]
+BENCHMARK = [*EHR, "es-aces>=0.7.3,<0.8", "lightgbm>=4.5", "scikit-learn>=1.5", "scipy>=1.13"]
 REPORT = ["openTSNE>=1.0.2", "plotly>=6.0", "scikit-learn>=1.5"]
 
 setup(
@@ -24,6 +25,7 @@ setup(
     packages=find_packages(include=["medtok_jax*", "preprocessing*", "eval*", "configs*"]),
     package_data={
         "preprocessing": ["dataset/held_codes.json"],
+        "eval": ["ehr/tasks/*.yaml", "ehr/tasks/predicates/*.yaml", "ehr/report/assets/*"],
         "medtok_jax": ["report/assets/*", "convert/ethos/files/*.yaml", "convert/ehr_models/mult_ehr_files/*"],
     },
     install_requires=[
@@ -42,6 +44,7 @@ setup(
         "optax>=0.2.5",
         "orbax-checkpoint>=0.11.25",
         "pyarrow>=17",
+        "pyyaml>=6.0",
         "requests>=2.32",
         "rich>=13.7",
         "safetensors>=0.5",
@@ -61,6 +64,7 @@ setup(
         "pytorch": TORCH,
         "pyg": PYG,
         "ehr": EHR,
+        "benchmark": BENCHMARK,
         "report": [*REPORT, "umap-learn>=0.5.7"],
         "eval": ["scikit-learn>=1.5", "scipy>=1.13", "tensorboard>=2.18"],
         "test": DATA
@@ -68,10 +72,11 @@ setup(
         + TEXT_ENCODER
         + PYG
         + BEAM
-        + EHR
+        + BENCHMARK
         + REPORT
         + [
             "hypothesis>=6.100",
+            "meds-evaluation>=0.0.6",
             "networkx>=3.3",
             "playwright>=1.49",
             "pytest>=8.3",

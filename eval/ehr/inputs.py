@@ -8,6 +8,7 @@ Each sample sees the beginning of its patient's events, up to its prediction tim
 """
 
 import dataclasses
+import weakref
 
 import numpy as np
 
@@ -23,11 +24,13 @@ INPUT_RULES = CODED, BEDSIDE, BEFORE = (CODED, BEDSIDE, "before")
 # Number of events that are read at once.
 _CHUNK = 1 << 22
 _DAY = np.timedelta64(1, "D")
+# Samples -> days of a window -> counts of codes.
+_BAGS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Inputs:
-    """Hold samples as slices of the events of their patients.
+    """Hold samples as slices of the events of their patients; the same samples are the same object.
 
     Attributes:
         histories: all events.
@@ -100,12 +103,21 @@ def make_inputs(histories: Histories, labels: Labels, rule: str, *, hide_drugs_o
 
 
 def bags(inputs: Inputs, days: float | None = None) -> "sparse.csr_matrix":
-    """Return how often each sample sees each code, `[n, codes]` float32.
+    """Return how often each sample sees each code, `[n, codes]` float32, which must not be changed.
+
+    Every tokenizer and model reads the same counts, so they are kept for as long as the samples are.
 
     Args:
         inputs: the samples.
         days: only of the last days before the prediction time; None for all.
     """
+    kept = _BAGS.setdefault(inputs, {})
+    if days not in kept:
+        kept[days] = _count(inputs, days)
+    return kept[days]
+
+
+def _count(inputs: Inputs, days: float | None) -> "sparse.csr_matrix":
     parts = []
     width = len(inputs.histories.codes)
     for samples in _chunks(inputs):

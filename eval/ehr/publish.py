@@ -1,0 +1,81 @@
+"""Declare the primary comparisons of a benchmark before it runs, and write its report behind it."""
+
+import platform
+from importlib import metadata
+from pathlib import Path
+
+from rich.console import Console
+
+from eval.ehr.regimes import CROSS_VOCABULARY, FULL
+from eval.ehr.report.build import PAGE, REPORT, write
+from eval.ehr.report.description import RunDescription
+from eval.ehr.report.family import PrimaryFamily
+from eval.ehr.report.study import Setup
+from eval.ehr.run import Benchmark
+
+# Opponents of the primary comparisons: the code itself, and the words of its description.
+OPPONENTS = ("codes", "words")
+# Setting of the primary comparison of a regime.
+_SETTINGS = {FULL: "", CROSS_VOCABULARY: "icd9->icd10"}
+_PACKAGES = ("medtok_jax", "jax", "flax", "scikit-learn", "lightgbm", "es-aces", "polars")
+
+
+def publish(benchmark: Benchmark) -> Path:
+    """Write the report of a benchmark, print where it lies and its findings, and return the Markdown file."""
+    settings = benchmark.settings
+    write(benchmark.results, describe(benchmark), settings.output, progress=True)
+    console = Console()
+    for name, reason in benchmark.skipped.items():
+        console.print(f"not run: {name}: {reason}", highlight=False, soft_wrap=True)
+    print(f"wrote {settings.output / REPORT} and {settings.output / PAGE}")
+    print(f"Next: open {settings.output / PAGE} in a browser.")
+    return settings.output / REPORT
+
+
+def describe(benchmark: Benchmark) -> RunDescription:
+    """Return the description of a run for its report."""
+    settings = benchmark.settings
+    facts = {
+        "Records": f"{settings.dataset}, {len(benchmark.records.dataset.shards)} files in MEDS form",
+        "Models": ", ".join(settings.models),
+        "Seeds": str(settings.seeds),
+        "Settings tried": f"{settings.trials} for each model and tokenizer, chosen on tuning samples",
+        "Codes with tokens": ", ".join(f"{name} {share:.1%}" for name, share in benchmark.mapped.items()),
+        "Versions": ", ".join(f"{name} {_version(name)}" for name in _PACKAGES) + f", Python {platform.python_version()}",
+    }
+    if settings.smoke:
+        facts["Smoke run"] = "models were hardly fitted: the figures show that everything runs, and nothing else"
+    return RunDescription(
+        dataset=settings.dataset,
+        tasks=benchmark.tasks,
+        family=declared_family(benchmark),
+        facts=facts,
+        flows=benchmark.flows,
+        left_out=[f"{name}: {reason}" for name, reason in benchmark.skipped.items()],
+        show_small_counts=settings.show_small_counts,
+    )
+
+
+def declared_family(benchmark: Benchmark) -> PrimaryFamily:
+    """Return the comparisons that the conclusions rest on: the judged tokenizer with codes and words.
+
+    They are made on the headline input of each task that its file calls primary, by the first model, with all training
+    samples, and across vocabularies where that is asked for. Settings alone decide, and no result.
+    """
+    settings = benchmark.settings
+    setups = [
+        Setup(task.name, task.inputs[0], settings.models[0], regime, setting)
+        for task in benchmark.tasks.values()
+        if task.primary
+        for regime, setting in _SETTINGS.items()
+        if regime in settings.regimes
+    ]
+    others = tuple(name for name in OPPONENTS if name in settings.tokenizers and name != benchmark.judged)
+    return PrimaryFamily(benchmark.judged, others, tuple(setups))
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,78 @@
+"""Open the patient records that a benchmark names, and refuse those of another data set."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+from preprocessing.common.errors import InputError
+from preprocessing.meds.dataset import MedsDataset, is_meds
+from preprocessing.meds.layout import DATASET, METADATA
+from preprocessing.meds.open import open_events
+from preprocessing.meds.planted.write import PlantedRequest, write
+
+# Names of data sets -> the name that their records give themselves in `metadata/dataset.json`.
+OWN_NAMES = {
+    "mimic3": "MIMIC-III",
+    "mimic4": "MIMIC-IV",
+    "eicu_demo": "eICU-CRD",
+    "eicu": "eICU-CRD",
+    "diabetes130": "Diabetes 130-US hospitals",
+    "ehrshot": "EHRSHOT",
+    "planted": "Planted world",
+}
+MEDS = "MEDS"
+DATASETS = (*OWN_NAMES, MEDS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Records:
+    """Hold opened patient records.
+
+    Attributes:
+        name: one of `DATASETS`.
+        dataset: the events.
+    """
+
+    name: str
+    dataset: MedsDataset
+
+
+def open_records(name: str, path: Path | None, output: Path) -> Records:
+    """Open records, which are converted to MEDS in `output/meds` first unless they are in that form.
+
+    Args:
+        name: one of `DATASETS`.
+        path: the files of the data set or a MEDS data set of it; None makes the planted world with its defaults.
+        output: folder of the benchmark.
+
+    Raises:
+        InputError: `path` is missing, or holds another data set than `name`.
+    """
+    if path is None:
+        if name != "planted":
+            raise InputError(f"--dataset_dir is missing; give the folder with the files of {name}, or MEDS made of it.")
+        path = output / "meds"
+        write(PlantedRequest(path, "group"))
+    if not path.is_dir():
+        raise InputError(f"--dataset_dir={path} is no folder; give the folder with the files of {name}.")
+    dataset = open_events(path, output / "meds")
+    found = _own_name(dataset.root)
+    if name != MEDS and found != OWN_NAMES[name]:
+        told = f"holds {found}" if found else f"does not say which data set it is ({METADATA}/{DATASET})"
+        fitting = [other for other, own in OWN_NAMES.items() if own == found] or [MEDS]
+        raise InputError(f"{path} {told}, not {OWN_NAMES[name]}; give --dataset={fitting[0]}, or another folder.")
+    return Records(name, dataset)
+
+
+def is_raw(path: Path) -> bool:
+    """Return whether a folder must be converted to MEDS first."""
+    return not is_meds(path)
+
+
+def _own_name(root: Path) -> str:
+    """Return the name of a data set by its metadata; empty if they give none."""
+    try:
+        about = json.loads((root / METADATA / DATASET).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    return str(about.get("dataset_name") or "") if isinstance(about, dict) else ""

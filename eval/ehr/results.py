@@ -1,0 +1,65 @@
+"""Hold what a cell of the benchmark predicted: the seam between the runner and the report."""
+
+import dataclasses
+
+import numpy as np
+
+from preprocessing.common.errors import InputError
+
+BINARY, MULTICLASS, MULTILABEL = "binary", "multiclass", "multilabel"
+
+
+@dataclasses.dataclass(frozen=True)
+class CellResult:
+    """Hold the predictions of one task, tokenizer, model, regime and seed on the test samples.
+
+    Attributes:
+        task: name of the task.
+        tokenizer: name of the tokenizer; a name with `+` joins several.
+        model: name of the model.
+        regime: full, few_shot, rare, unseen or cross_vocabulary.
+        setting: setting of the regime, such as `k=8` or `icd9->icd10`; empty where it has none.
+        input: input rule of the task.
+        seed: seed of the training and of the training samples that the regime draws.
+        y: `[n]` bool (binary), `[n]` int (multiclass) or `[n, classes]` bool (multilabel).
+        p: `[n]` float (binary) or `[n, classes]` float probabilities.
+        person: `[n]` int, anonymous number of the person of each sample, the same in every cell of a data set.
+        p_threshold: probability from which on a sample counts as positive, chosen on tuning samples; NaN for none.
+        about: facts about the fit. The report prints `seconds` (of the cell), `positions` (of a patient in the model's
+            input, on average), `parameters` and `mapped` (share of the codes that have tokens) where they are given.
+    """
+
+    task: str
+    tokenizer: str
+    model: str
+    regime: str
+    setting: str
+    input: str
+    seed: int
+    y: np.ndarray
+    p: np.ndarray
+    person: np.ndarray
+    p_threshold: float
+    about: dict
+
+    def __post_init__(self) -> None:
+        """Refuse arrays that do not belong together.
+
+        Raises:
+            InputError: lengths or classes differ, or a value is no probability.
+        """
+        name = ", ".join(filter(None, (self.task, self.tokenizer, self.model, self.regime, self.setting)))
+        if not len(self.y) == len(self.p) == len(self.person):
+            raise InputError(f"The predictions of {name} have arrays of different lengths; run this cell again.")
+        if self.y.ndim == 2 and self.y.shape != self.p.shape:
+            raise InputError(f"The predictions of {name} have other classes than its labels; run this cell again.")
+        # Sums of float32 probabilities may pass 1 by their last digit.
+        if not (np.isfinite(self.p).all() and (self.p >= 0).all() and (self.p <= 1 + 1e-5).all()):
+            raise InputError(f"The predictions of {name} are not all between 0 and 1; give probabilities.")
+
+    @property
+    def kind(self) -> str:
+        """Return the kind of the task: `binary`, `multiclass` or `multilabel`."""
+        if self.p.ndim == 1:
+            return BINARY
+        return MULTILABEL if self.y.ndim == 2 else MULTICLASS

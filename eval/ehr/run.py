@@ -1,0 +1,311 @@
+"""Run a benchmark: fit every task, tokenizer, model, regime and seed as a cell of its own."""
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from eval.ehr import external
+from eval.ehr.arms import Arm, arms_of
+from eval.ehr.cells import Cell, Cells, Predicted
+from eval.ehr.cohorts import open_cohort
+from eval.ehr.external import ExternalModel
+from eval.ehr.history import Histories, open_histories
+from eval.ehr.inputs import bags
+from eval.ehr.metrics import best_threshold
+from eval.ehr.models.choice import choose
+from eval.ehr.models.model import Model
+from eval.ehr.records import Records, open_records
+from eval.ehr.regimes import FULL, Split
+from eval.ehr.results import BINARY, CellResult
+from eval.ehr.settings import Settings, claim
+from eval.ehr.tasks import definition
+from eval.ehr.tasks.cohort import Cohort
+from eval.ehr.tasks.definition import Task
+from eval.ehr.tokenizers.context import TokenizerContext
+from eval.ehr.tokenizers.make import NAMES, check_name, make
+from eval.ehr.tokenizers.matrix import CodeMatrix
+from preprocessing.common.errors import InputError
+from preprocessing.common.locks import exclusive
+from preprocessing.meds.dataset import MedsDataset
+
+# A tokenizer that reads the training samples, and is made anew for each fold.
+_OF_TRAINING = "cooccurrence"
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """Hold what a benchmark found.
+
+    Attributes:
+        settings: what was asked for.
+        records: the patient records.
+        tasks: name -> task.
+        flows: task -> the steps of its cohort.
+        judged: name of the tokenizer that is judged: the first that is no baseline, else the first.
+        results: the cells.
+        skipped: what was not run -> why.
+        mapped: tokenizer -> share of the data set's codes of code systems that it maps.
+    """
+
+    settings: Settings
+    records: Records
+    tasks: dict[str, Task]
+    flows: dict[str, list[tuple[str, int]]]
+    judged: str
+    results: list[CellResult]
+    skipped: dict[str, str]
+    mapped: dict[str, float]
+
+
+def run(settings: Settings, *, progress: bool = True) -> Benchmark:
+    """Fit all cells that are not there yet, and return the results of all.
+
+    Args:
+        settings: what to compare.
+        progress: whether to show progress bars.
+
+    Raises:
+        InputError: something given cannot be used, another run works in the output folder, or nothing can be fitted.
+    """
+    tasks = chosen_tasks(settings)
+    names = [_titled(given) for given in settings.tokenizers]
+    for _, path in names:
+        check_name(path)
+    fitted = choose(
+        settings.models, pretrain_steps=settings.pretrain_steps, smoke=settings.smoke, progress=progress
+    )
+    foreign = [external.parse(given) for given in settings.predictions]
+    for one in foreign:
+        if one.task not in tasks or tasks[one.task].kind != BINARY:
+            raise InputError(f"--predictions: {one.task} is no binary task of this run; name one of --tasks.")
+    with exclusive(settings.output, advice="give another --output"):
+        claim(settings)
+        records = open_records(settings.dataset, settings.dataset_dir, settings.output)
+        histories = open_histories(records.dataset, settings.output / "histories", progress=progress)
+        return _Runner(settings, records, tasks, dict(names), fitted, foreign, histories, progress).run()
+
+
+def chosen_tasks(settings: Settings) -> dict[str, Task]:
+    """Return the tasks by name: those asked for, else all of the protocol that fit the data set.
+
+    Raises:
+        InputError: a name is unknown, or no task fits.
+    """
+    found = definition.choose(settings.tasks, settings.dataset)
+    if not settings.tasks:
+        found = [task for task in found if task.protocol == settings.protocol]
+    if not found:
+        raise InputError(f"no task of the {settings.protocol} protocol fits {settings.dataset}; give --tasks.")
+    return {task.name: task for task in found}
+
+
+def judged_of(names: Sequence[str]) -> str:
+    """Return the tokenizer that is judged: the first that is no baseline by its name, else the first."""
+    return next((name for name in names if not _is_baseline(name)), names[0])
+
+
+def _is_baseline(name: str) -> bool:
+    return name.partition(":")[0] in NAMES or "+" in name
+
+
+def _titled(given: str) -> tuple[str, str]:
+    """Return the name of a tokenizer in tables and what it is made of, from `PATH` or `NAME=PATH`."""
+    name, separator, path = given.partition("=")
+    if separator and name and "/" not in name:
+        return name, path
+    return (given, given) if _is_baseline(given) else (Path(given).name or given, given)
+
+
+class _Runner:
+    """Fit the cells of a benchmark one after another."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        records: Records,
+        tasks: dict[str, Task],
+        tokenizers: dict[str, str],
+        fitted: Sequence[Model],
+        foreign: Sequence[ExternalModel],
+        histories: Histories,
+        progress: bool,
+    ):
+        self.settings = settings
+        self.records = records
+        self.tasks = tasks
+        self.tokenizers = tokenizers
+        self.models = fitted
+        self.foreign = foreign
+        self.histories = histories
+        self.progress = progress
+        self.cells = Cells(settings.output / "cells")
+        self.skipped: dict[str, str] = {}
+        self.judged = judged_of(list(tokenizers.values()))
+        self.judged = next(name for name, path in tokenizers.items() if path == self.judged)
+        self.context = TokenizerContext(
+            folder=settings.output / "baselines",
+            descriptions=_descriptions(records.dataset),
+            first="" if _is_baseline(tokenizers[self.judged]) else tokenizers[self.judged],
+            progress=progress,
+        )
+        self._matrices: dict[tuple[str, int], CodeMatrix] = {}
+        self._identities: dict[tuple[str, int], str] = {}
+
+    def run(self) -> Benchmark:
+        """Return the benchmark with all its cells."""
+        cohorts = {}
+        for task in self.tasks.values():
+            try:
+                cohorts[task.name] = open_cohort(
+                    task, self.records.dataset, self.settings.dataset, self.settings.output / "labels"
+                )
+            except InputError as error:
+                # A task that was named must fit; one of all may not.
+                if task.name in self.settings.tasks:
+                    raise
+                self.skipped[task.name] = str(error)
+        arms = self._arms(cohorts)
+        wanted = [(arm, name, model) for arm in arms for model in self.models for name in self.tokenizers]
+        if not wanted:
+            raise InputError(f"nothing can be fitted: {'; '.join(self.skipped.values())}")
+        results = []
+        person = dict(zip(self.histories.subject.tolist(), _anonymous(self.histories.person), strict=True))
+        bar = tqdm(total=len(wanted), desc="Fitting", unit=" cells", disable=None if self.progress else True)
+        with bar:
+            for arm, name, model in wanted:
+                cell = self._cell(arm, name, model)
+                if not self.settings.cells or any(text in cell.title for text in self.settings.cells):
+                    bar.set_postfix_str(cell.title)
+                    if self._ensure(cell, arm, name, model):
+                        results.append(self.cells.load(cell, person))
+                bar.update()
+        results += [result for one in self.foreign for result in self._external(one, arms, person)]
+        if not results:
+            raise InputError(f"no cell was fitted: {'; '.join(self.skipped.values()) or 'none contains --cells'}")
+        mapped = {name: self._matrix(name, 0).about["mapped_share"] for name in self.tokenizers if name != _OF_TRAINING}
+        flows = {name: cohort.flow for name, cohort in cohorts.items()}
+        return Benchmark(self.settings, self.records, self.tasks, flows, self.judged, results, self.skipped, mapped)
+
+    def _arms(self, cohorts: Mapping[str, Cohort]) -> list[Arm]:
+        judged = self._matrix(self.judged, 0) if self.context.first else None
+        arms: list[Arm] = []
+        for name, cohort in cohorts.items():
+            if cohort.problem:
+                self.skipped[name] = cohort.problem
+                continue
+            arms += arms_of(cohort, self.histories, self.records.dataset, self.settings, judged, self.skipped)
+        return arms
+
+    def _matrix(self, name: str, seed: int, part: Split | None = None) -> CodeMatrix:
+        """Return what a tokenizer says of each code; `part` is given to one that reads training samples."""
+        codes, path = self.histories.codes, self.tokenizers[name]
+        if _OF_TRAINING in path:
+            bag = None if part is None else bags(part.train)
+            made = make(path, codes, dataclasses.replace(self.context, seed=seed, train_bags=bag))
+        elif (name, seed) in self._matrices:
+            return self._matrices[name, seed]
+        else:
+            made = make(path, codes, dataclasses.replace(self.context, seed=seed))
+            self._matrices[name, seed] = made = dataclasses.replace(made, name=name)
+        return made
+
+    def _cell(self, arm: Arm, name: str, model: Model) -> Cell:
+        if _OF_TRAINING in self.tokenizers[name]:
+            identity = _OF_TRAINING
+        else:
+            key = (name, arm.seed)
+            if key not in self._identities:
+                self._identities[key] = self._matrix(*key).identity()
+            identity = self._identities[key]
+        settings = {key: getattr(self.settings, key) for key in ("trials", "smoke", "pretrain_steps", "length")}
+        return Cell(
+            task=arm.task.name,
+            tokenizer=name,
+            model=model.name,
+            regime=arm.regime,
+            setting=arm.setting,
+            input=arm.input,
+            seed=arm.seed,
+            kind=arm.task.kind,
+            depends_on={"samples": arm.digest, "tokenizer": identity} | settings,
+        )
+
+    def _ensure(self, cell: Cell, arm: Arm, name: str, model: Model) -> bool:
+        """Fit a cell unless it is there, and return whether it is."""
+        if cell in self.cells:
+            return True
+        try:
+            predicted = self._fit(arm, name, model)
+        except InputError as error:
+            self.skipped[cell.title] = str(error)
+            return False
+        self.cells.save(cell, predicted)
+        return True
+
+    def _fit(self, arm: Arm, name: str, model: Model) -> Predicted:
+        started = time.perf_counter()
+        probabilities, thresholds, facts = [], [], []
+        for part in arm.parts:
+            matrix = self._matrix(name, arm.seed, part)
+            fitted = model.fit_predict(
+                part.train,
+                part.y,
+                part.tuning,
+                part.y_tuning,
+                part.test,
+                matrix,
+                seed=arm.seed,
+                trials=self.settings.trials,
+                classes=len(arm.task.classes),
+                kind=arm.task.kind,
+            )
+            probabilities.append(fitted.probabilities)
+            thresholds.append(best_threshold(part.y_tuning, fitted.tuning, arm.task.kind))
+            facts.append(fitted.about)
+        about = facts[0] | {
+            "seconds": time.perf_counter() - started,
+            "mapped": matrix.about["mapped_share"],
+            "folds": len(arm.parts),
+        }
+        return Predicted(arm.labels, arm.in_order(probabilities), float(np.mean(thresholds)), about)
+
+    def _external(self, one: ExternalModel, arms: Sequence[Arm], person: dict[int, int]) -> list[CellResult]:
+        """Return predictions by another program as results beside those of the full training set."""
+        found = []
+        for arm in arms:
+            if arm.task.name == one.task and arm.regime == FULL and not arm.setting and arm.input == arm.task.inputs[0]:
+                labels = arm.labels
+                found.append(
+                    CellResult(
+                        task=one.task,
+                        tokenizer=one.name,
+                        model="its own",
+                        regime=FULL,
+                        setting="",
+                        input=arm.input,
+                        seed=arm.seed,
+                        y=labels.value,
+                        p=external.read(one, labels),
+                        person=np.array([person[subject] for subject in labels.subject.tolist()]),
+                        p_threshold=float("nan"),
+                        about={},
+                    )
+                )
+        return found
+
+
+def _descriptions(dataset: MedsDataset) -> dict[str, str]:
+    table = dataset.codes()
+    if "description" not in table.columns:
+        return {}
+    table = table.drop_nulls(["code", "description"])
+    return dict(zip(table["code"], table["description"], strict=True))
+
+
+def _anonymous(person: np.ndarray) -> list[int]:
+    """Return a number for each person that says nothing of who it is."""
+    return np.unique(person, return_inverse=True)[1].tolist()

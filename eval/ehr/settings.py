@@ -1,0 +1,113 @@
+"""Hold the settings of a benchmark, checked before any work, and keep runs of other settings out of its folder."""
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from eval.ehr.records import DATASETS
+from preprocessing.common.atomic import write_json
+from preprocessing.common.errors import InputError
+
+FILE = "settings.json"
+PROTOCOLS = CLINICAL, PAPER = ("clinical", "paper")
+REGIMES = FULL, FEW_SHOT, RARE, UNSEEN, CROSS = ("full", "few_shot", "rare", "unseen", "cross_vocabulary")
+# Settings that all runs in one folder share, because cells are compared with one another.
+SHARED = ("dataset", "protocol", "smoke", "trials", "folds", "pretrain_steps", "length")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Hold what a benchmark compares, on what, and how.
+
+    Attributes:
+        dataset: one of `records.DATASETS`.
+        dataset_dir: its files, or MEDS made of them; None for the planted world with its defaults.
+        output: folder of labels, cells and report.
+        tokenizers: names and paths of tokenizers, see `tokenizers.make`.
+        tasks: names of tasks or groups of them; empty for all that the data set has in the protocol.
+        models: names of models.
+        regimes: some of `REGIMES`.
+        protocol: `clinical`, or `paper` for the cohorts of the paper's evaluation, which select on the future.
+        seeds: number of seeds, from 0.
+        trials: number of settings that each model tries for every tokenizer.
+        folds: number of folds of cross-fitting by person; 0 for the splits of the data set.
+        pretrain_steps: number of steps of masked-code pretraining of `behrt`, before it is trained.
+        length: number of codes of a history that sequence models read, the latest.
+        mapped_only: whether to leave out codes that are not mapped by every tokenizer compared.
+        smoke: whether to fit as little as shows that everything runs.
+        show_small_counts: whether to print counts below 11, for open data.
+        predictions: task=NAME=PATH of predictions by other programs for the same samples.
+        cells: only cells whose title contains one of these texts; empty for all.
+    """
+
+    dataset: str
+    dataset_dir: Path | None
+    output: Path
+    tokenizers: tuple[str, ...]
+    tasks: tuple[str, ...] = ()
+    models: tuple[str, ...] = ("logistic",)
+    regimes: tuple[str, ...] = (FULL,)
+    protocol: str = CLINICAL
+    seeds: int = 1
+    trials: int = 6
+    folds: int = -1
+    pretrain_steps: int = 0
+    length: int = 256
+    mapped_only: bool = False
+    smoke: bool = False
+    show_small_counts: bool = False
+    predictions: tuple[str, ...] = ()
+    cells: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse unknown names.
+
+        Raises:
+            InputError: a name is unknown; the nearest one is told.
+        """
+        check_names("--dataset", [self.dataset], DATASETS)
+        check_names("--regime", self.regimes, REGIMES)
+        check_names("--protocol", [self.protocol], PROTOCOLS)
+        if not self.tokenizers:
+            raise InputError("--tokenizers is empty; name at least one, such as --tokenizers=codes,words.")
+        repeated = [name for name in self.tokenizers if self.tokenizers.count(name) > 1]
+        if repeated:
+            raise InputError(f"--tokenizers names {repeated[0]} twice; name each tokenizer once.")
+
+
+def check_names(flag: str, given: Iterable[str], known: Sequence[str]) -> None:
+    """Refuse a name that is not among those that are known.
+
+    Raises:
+        InputError: telling the nearest name, or all of them.
+    """
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            told = f"did you mean {near[0]}?" if near else f"choose from: {', '.join(known)}."
+            raise InputError(f"{flag}={name} is unknown; {told}")
+
+
+def claim(settings: Settings) -> None:
+    """Write the settings into the output folder, unless it belongs to a run of others.
+
+    Raises:
+        InputError: cells there were made with other settings of `SHARED`.
+    """
+    path = settings.output / FILE
+    mine = {name: getattr(settings, name) for name in SHARED}
+    try:
+        theirs = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        write_json(path, mine)
+        return
+    except (OSError, ValueError):
+        raise InputError(f"{path} cannot be read; delete it if the folder is of this benchmark.") from None
+    for name, value in mine.items():
+        if theirs.get(name) != value:
+            raise InputError(
+                f"{settings.output} holds a benchmark with --{name}={theirs.get(name)}, not {value}; give another"
+                " --output."
+            )
