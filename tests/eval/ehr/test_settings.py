@@ -1,0 +1,42 @@
+"""Settings are checked before any work, and a folder keeps to one benchmark."""
+
+import dataclasses
+
+import pytest
+
+from eval.ehr.settings import Settings, claim
+from preprocessing.common.errors import InputError
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return Settings(dataset="eicu_demo", dataset_dir=None, output=tmp_path, tokenizers=("codes", "words"))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"dataset": "eicu_dem"}, "--dataset=eicu_dem is unknown; did you mean eicu_demo"),
+        ({"dataset": "xyz"}, "choose from: mimic3, mimic4"),
+        ({"regimes": ("full", "few_shots")}, "--regime=few_shots is unknown; did you mean few_shot"),
+        ({"protocol": "clinic"}, "did you mean clinical"),
+        ({"tokenizers": ()}, "--tokenizers is empty"),
+        ({"tokenizers": ("codes", "words", "codes")}, "names codes twice"),
+    ],
+)
+def test_what_cannot_be_used_is_refused(settings, change, told):
+    with pytest.raises(InputError, match=told):
+        dataclasses.replace(settings, **change)
+
+
+def test_a_folder_keeps_to_one_benchmark(settings):
+    claim(settings)
+    more = dataclasses.replace(settings, tokenizers=("rollup",), regimes=("few_shot",), seeds=3, models=("behrt",))
+    claim(more)
+    with pytest.raises(InputError, match="holds a benchmark with --dataset=eicu_demo, not planted; give another"):
+        claim(dataclasses.replace(settings, dataset="planted"))
+    with pytest.raises(InputError, match="with --smoke=False, not True"):
+        claim(dataclasses.replace(settings, smoke=True))
+    (settings.output / "settings.json").write_text("{")
+    with pytest.raises(InputError, match=r"settings\.json cannot be read"):
+        claim(settings)
