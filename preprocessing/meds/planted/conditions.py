@@ -27,12 +27,15 @@ GROUPS = 60
 LARGEST, SMALLEST, SMALLEST_OF_TREE = 16, 8, 5
 # Exponent of the frequencies in a group, by the rank of a code.
 ZIPF = 0.8
+# A pair of codes for palliative care, which no patient has by chance: the events that give a label away have them.
+OUTCOME_PROXY = ("V66.7", "Z51.5")
 # Words that say nothing of a disease.
-_EMPTY = frozenset(
+_EMPTY_WORDS = (
     "a an and as at by due during following for from in into involving not of on or other secondary than the to type"
     " unspecified using via which while with without specified elsewhere classified nos nec disease diseases disorder"
-    " disorders condition conditions site sites initial encounter".split()
+    " disorders condition conditions site sites initial encounter"
 )
+_EMPTY = frozenset(_EMPTY_WORDS.split())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,10 +135,12 @@ def crosswalk() -> dict[str, Disease]:
         system: {record.code: record.description for record in icd.read_code_list(system).records}
         for system in (ICD9CM, ICD10CM)
     }
-    taken: set[str] = set()
+    taken = {OUTCOME_PROXY[1]}
     found = {}
     for icd9, icd10, _ in sorted(icd.read_gem().pairs, key=_exact_first):
-        if icd9 in found or icd10 in taken or icd9 not in titles[ICD9CM] or icd10 not in titles[ICD10CM]:
+        if icd9 in found or icd10 in taken or icd9 == OUTCOME_PROXY[0]:
+            continue
+        if icd9 not in titles[ICD9CM] or icd10 not in titles[ICD10CM]:
             continue
         taken.add(icd10)
         found[icd9] = Disease(icd9, icd10, titles[ICD9CM][icd9], titles[ICD10CM][icd10])

@@ -18,6 +18,7 @@ from preprocessing.meds.planted.conditions import Conditions
 UNIT = 1024
 DAY = 24 * 60
 DRUGS = 30
+STAYS_OF_A_PERSON = 100
 # Mean numbers beside the one that every patient has: of groups of a patient, diseases of a group, and stays.
 _GROUPS, _DISEASES, _STAYS = 5.0, 0.5, 1.5
 _MOST_STAYS = 6
@@ -32,11 +33,14 @@ _LONGEST_BEFORE, _LONGEST_GAP = 5 * DAY, 12 * DAY
 
 
 class Patients(NamedTuple):
-    """Hold drawn tables, each a dict of columns `[rows]` int64; `person` numbers the patients, `stay` the stays.
+    """Hold drawn tables, each a dict of columns `[rows]`, int64 unless stated.
 
-    people: `person`, `is_woman`, `age` in years at the last discharge, `stays` (their number), `born` in days;
-        `is_reversed`, whether the second disease of the ordered pair came first (worlds with an order).
-    stays: `person`, `stay`, `number` of the stay of its patient from 0, `start`, `end`.
+    `person` numbers the patients; `stay` is `person` x `STAYS_OF_A_PERSON` + the number of the stay of its patient.
+
+    people: `person`, `is_woman`, `age` in years at the last discharge, `stays` (their number), `born` in days,
+        `discharge` (the last); `is_reversed`, whether the second disease of the ordered pair came first (worlds with an
+        order); `luck` and `later_luck`, float64 in [0, 1), which decide on the label and on what follows it.
+    stays: `person`, `stay`, `number`, `start`, `end`.
     diagnoses: `person`, `stay`, `condition`, `time`; sorted by person and stay.
     drugs: `person`, `stay`, `drug`, `time`.
     """
@@ -47,7 +51,9 @@ class Patients(NamedTuple):
     drugs: dict[str, np.ndarray]
 
 
-def draw(seed: int, conditions: Conditions, first: int, stop: int, *, ordered: bool = False, stream: int = 0) -> Patients:
+def draw(
+    seed: int, conditions: Conditions, first: int, stop: int, *, ordered: bool = False, stream: int = 0
+) -> Patients:
     """Draw the patients with the numbers `first` to `stop` (exclusive).
 
     Args:
@@ -74,10 +80,11 @@ def _unit(seed: int, stream: int, conditions: Conditions, unit: int, ordered: bo
     tables = Patients(
         people, stays, _diagnoses(streams[2], conditions, people, stays, ordered), _drugs(streams[3], stays)
     )
+    numbers = stays["number"]
     for table in tables:
         table["person"] = table["person"] + unit * UNIT
         if "stay" in table:
-            table["stay"] = table["stay"] + unit * UNIT * _MOST_STAYS
+            table["stay"] = table["person"] * STAYS_OF_A_PERSON + numbers[table["stay"]]
     return tables
 
 
@@ -89,11 +96,13 @@ def _people(rng: np.random.Generator, ordered: bool) -> dict[str, np.ndarray]:
         "age": np.clip(rng.normal(62, 16, UNIT), 18, 95).astype(np.int64),
         "stays": np.minimum(fewest + rng.poisson(_STAYS, UNIT), _MOST_STAYS),
         "is_reversed": (rng.random(UNIT) < 0.5).astype(np.int64),
+        "luck": rng.random(UNIT),
+        "later_luck": rng.random(UNIT),
     }
 
 
 def _stays(rng: np.random.Generator, people: dict[str, np.ndarray], ordered: bool) -> dict[str, np.ndarray]:
-    """Draw the stays backward from the last discharge, and add `born` to the people."""
+    """Draw the stays backward from the last discharge, and add `discharge` and `born` to the people."""
     person = np.repeat(np.arange(UNIT), people["stays"])
     offsets = offsets_of(people["stays"])
     number = np.arange(len(person)) - offsets[person]
@@ -109,6 +118,7 @@ def _stays(rng: np.random.Generator, people: dict[str, np.ndarray], ordered: boo
     later -= later[offsets[1:] - 1][person]
     discharge = rng.integers(_LAST_DAYS[0] * DAY, _LAST_DAYS[1] * DAY, UNIT)
     end = discharge[person] - later
+    people["discharge"] = discharge
     people["born"] = discharge // DAY - (people["age"] * 365.2425).astype(np.int64) - rng.integers(1, 365, UNIT)
     return {"person": person, "stay": np.arange(len(person)), "number": number, "start": end - length, "end": end}
 

@@ -112,11 +112,20 @@ def presence(patients: Patients, risk_group: np.ndarray, groups: int) -> np.ndar
 
 def expected_auroc(risk: np.ndarray) -> float:
     """Return the AUROC to expect of a true risk, `[n]` float64: over all labels that may be drawn from it."""
-    order = np.argsort(risk, kind="stable")
-    _, inverse = np.unique(risk[order], return_inverse=True)
-    positive, negative = np.bincount(inverse, risk[order]), np.bincount(inverse, 1 - risk[order])
-    below = np.cumsum(negative) - negative / 2
-    return float(positive @ below / (positive.sum() * negative.sum()))
+    return _auroc(risk, risk, 1 - risk)
+
+
+def observed_auroc(risk: np.ndarray, label: np.ndarray) -> float:
+    """Return the AUROC of a risk, `[n]` float64, for labels, `[n]` bool; NaN if they are all the same."""
+    return _auroc(risk, label.astype(np.float64), 1.0 - label)
+
+
+def _auroc(score: np.ndarray, positive: np.ndarray, negative: np.ndarray) -> float:
+    """Return the AUROC of scores with the weights of each as a positive and as a negative; equal scores count half."""
+    _, place = np.unique(score, return_inverse=True)
+    positive, negative = np.bincount(place, positive), np.bincount(place, negative)
+    pairs = positive.sum() * negative.sum()
+    return float(positive @ (np.cumsum(negative) - negative / 2) / pairs) if pairs else float("nan")
 
 
 def _shuffled_alike(rng: np.random.Generator, conditions: Conditions) -> np.ndarray:

@@ -109,11 +109,7 @@ def _write_all(request: MedsRequest, tables: Tables, timelines: Timelines, folde
     if timelines.persons is not None:
         timelines.persons.sort("subject_id").write_parquet(metadata / PERSONS)
     for task, labels in timelines.labels.items():
-        path = folder / LABELS / task / "labels.parquet"
-        path.parent.mkdir(parents=True)
-        labels = labels.sort("subject_id", "prediction_time", maintain_order=True)
-        table = labels.to_arrow(compat_level=pl.CompatLevel.oldest())
-        load("pyarrow.parquet").write_table(meds.LabelSchema.align(table), path)
+        write_labels(folder, task, labels)
     return {
         "patients": len(subjects),
         "events": sum(tally.rows.values()),
@@ -123,6 +119,15 @@ def _write_all(request: MedsRequest, tables: Tables, timelines: Timelines, folde
         "labels": {task: len(labels) for task, labels in sorted(timelines.labels.items())},
         "counted": dict(tables.counted),
     }
+
+
+def write_labels(folder: Path, task: str, labels: "pl.DataFrame") -> None:
+    """Write the labels of a task, with the columns of `meds.LabelSchema`, into the folder of a data set."""
+    path = folder / LABELS / task / "labels.parquet"
+    path.parent.mkdir(parents=True)
+    labels = labels.sort("subject_id", "prediction_time", maintain_order=True)
+    table = labels.to_arrow(compat_level=pl.CompatLevel.oldest())
+    load("pyarrow.parquet").write_table(load("meds").LabelSchema.align(table), path)
 
 
 def _timed(tables: Tables, table: str, frame: "pl.DataFrame", events: "pl.DataFrame") -> "pl.DataFrame":
