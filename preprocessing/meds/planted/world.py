@@ -11,8 +11,8 @@
 | `leak` | as `group`; beside that, events tell the label | faulty benchmarks |
 
 The risk is a logistic function of the number of planted groups of which the patient has a code, each with a weight of
-its own, positive or negative. Weights are centered so that having more diseases does not raise the risk. Scale and
-intercept give `PREVALENCE`, and `ORACLE_AUROC` to whoever knows the true risk.
+its own, positive or negative. Weights are centered so that having more diseases does not raise the risk on average.
+Scale and intercept give `PREVALENCE`, and `ORACLE_AUROC` to whoever knows the true risk.
 """
 
 import dataclasses
@@ -30,7 +30,10 @@ GROUP, RANDOM, GRAPH_ONLY, TEXT_ONLY, NONE, ORDER, LEAK = SIGNALS = (
 PREVALENCE = 0.3
 ORACLE_AUROC = 0.778
 # Number of patients, not among those that are written, on which weights are centered and scaled; their stream.
-_REFERENCE, _REFERENCE_STREAM = 8192, 1
+_REFERENCE, _REFERENCE_STREAM = 32 * 1024, 1
+_CENTERINGS, _BISECTIONS, _NEWTON_STEPS = 3, 16, 6
+# Largest standard deviation of the logit that is tried to reach `ORACLE_AUROC`.
+_STRONGEST = 4.0
 _WORLD_STREAM = 2
 _MAKERS = {GRAPH_ONLY: tree_groups, TEXT_ONLY: word_groups}
 
@@ -67,7 +70,11 @@ class World:
 
     def risk(self, patients: Patients) -> np.ndarray:
         """Return the true probability of the label for each patient, `[patients]` float64."""
-        return _logistic(self.intercept + self.scale * self._score(patients))
+        return self.risk_of(self._score(patients))
+
+    def risk_of(self, score: np.ndarray) -> np.ndarray:
+        """Return the probability of the label for each sum of weights, `[patients]` float64."""
+        return _logistic(self.intercept + self.scale * score)
 
     def _score(self, patients: Patients) -> np.ndarray:
         if self.is_ordered:
@@ -92,14 +99,20 @@ def make_world(signal: str, seed: int) -> World:
     risk_group = _shuffled_alike(rng, conditions) if signal == RANDOM else conditions.group
     ordered = signal == ORDER
     reference = draw(seed, conditions, 0, _REFERENCE, ordered=ordered, stream=_REFERENCE_STREAM)
-    if weight.any():
-        present = presence(reference, risk_group, groups)
-        # The weight that is subtracted makes the score independent of the number of groups, to first order.
-        count = present.sum(1) - present.sum(1).mean()
-        weight = weight - (count @ (present @ weight)) / (count @ present.sum(1))
-    draft = World(signal, seed, conditions, risk_group, weight, 1.0, 0.0)
-    scale, intercept = _calibrated(draft._score(reference)) if signal != NONE else (0.0, _logit(PREVALENCE))
-    return dataclasses.replace(draft, scale=scale, intercept=intercept)
+    draft = World(signal, seed, conditions, risk_group, weight, 0.0, _logit(PREVALENCE))
+    if signal == NONE:
+        return draft
+    if ordered:
+        return _calibrated(draft, draft._score(reference))
+    present = presence(reference, risk_group, groups)
+    number = diseases_of(reference)
+    for _ in range(_CENTERINGS):
+        draft = _calibrated(draft, present @ draft.weight)
+        slope = _slope(number, draft.risk_of(present @ draft.weight))
+        # How fast the risk grows with the number of diseases if all weights grow alike.
+        unit = _slope(number, present.sum(1)) * draft.scale * PREVALENCE * (1 - PREVALENCE)
+        draft = dataclasses.replace(draft, weight=draft.weight - slope / unit)
+    return _calibrated(draft, present @ draft.weight)
 
 
 def presence(patients: Patients, risk_group: np.ndarray, groups: int) -> np.ndarray:
@@ -108,6 +121,14 @@ def presence(patients: Patients, risk_group: np.ndarray, groups: int) -> np.ndar
     row = np.searchsorted(patients.people["person"], patients.diagnoses["person"])
     found[row, risk_group[patients.diagnoses["condition"]]] = 1.0
     return found
+
+
+def diseases_of(patients: Patients) -> np.ndarray:
+    """Return the number of distinct diseases of each patient, `[patients]` int64."""
+    people, diagnoses = patients.people["person"], patients.diagnoses
+    most = int(diagnoses["condition"].max(initial=0)) + 1
+    pairs = np.unique(np.searchsorted(people, diagnoses["person"]) * most + diagnoses["condition"])
+    return np.bincount(pairs // most, minlength=len(people))
 
 
 def expected_auroc(risk: np.ndarray) -> float:
@@ -128,6 +149,11 @@ def _auroc(score: np.ndarray, positive: np.ndarray, negative: np.ndarray) -> flo
     return float(positive @ (np.cumsum(negative) - negative / 2) / pairs) if pairs else float("nan")
 
 
+def _slope(x: np.ndarray, y: np.ndarray) -> float:
+    centered = x - x.mean()
+    return float(centered @ y / (centered @ centered))
+
+
 def _shuffled_alike(rng: np.random.Generator, conditions: Conditions) -> np.ndarray:
     """Return a random set for each disease: the diseases of a rank in their groups exchange their groups."""
     starts, sets = conditions.starts, conditions.group.copy()
@@ -138,25 +164,24 @@ def _shuffled_alike(rng: np.random.Generator, conditions: Conditions) -> np.ndar
     return sets
 
 
-def _calibrated(score: np.ndarray) -> tuple[float, float]:
-    """Return scale and intercept that give `PREVALENCE` and `ORACLE_AUROC` to patients with these scores."""
-    low, high = 0.0, 64.0 / max(score.std(), 1e-9)
-    for _ in range(60):
+def _calibrated(world: World, score: np.ndarray) -> World:
+    """Return the world with the scale and intercept that give `PREVALENCE` and `ORACLE_AUROC` to these scores."""
+    low, high = 0.0, _STRONGEST / score.std()
+    for _ in range(_BISECTIONS):
         scale = (low + high) / 2
-        intercept = _intercept(scale * score)
-        if expected_auroc(_logistic(intercept + scale * score)) < ORACLE_AUROC:
-            low = scale
-        else:
-            high = scale
-    return scale, intercept
+        world = dataclasses.replace(world, scale=scale, intercept=_intercept(scale * score))
+        is_low = expected_auroc(world.risk_of(score)) < ORACLE_AUROC
+        low, high = (scale, high) if is_low else (low, scale)
+    return world
 
 
 def _intercept(logit: np.ndarray) -> float:
-    low, high = -100.0, 100.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _logistic(middle + logit).mean() < PREVALENCE else (low, middle)
-    return middle
+    """Return what to add to logits so that the mean probability is `PREVALENCE`, by Newton's method."""
+    intercept = _logit(PREVALENCE) - float(logit.mean())
+    for _ in range(_NEWTON_STEPS):
+        risk = _logistic(intercept + logit)
+        intercept -= float((risk.mean() - PREVALENCE) / (risk * (1 - risk)).mean())
+    return intercept
 
 
 def _logistic(logit: np.ndarray) -> np.ndarray:
