@@ -39,7 +39,7 @@ def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[Cell]], *, te
         texts: number of leading columns that are aligned left; the others are aligned right.
     """
     aligned = ["---" if column < texts else "---:" for column in range(len(headers))]
-    lines = [headers, aligned, *([_text(cell).replace("|", r"\|") for cell in row] for row in rows)]
+    lines = [headers, aligned, *([cell_text(cell).replace("|", r"\|") for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -49,11 +49,12 @@ def console_table(title: str, headers: Sequence[str], rows: Sequence[Sequence[Ce
     for column, header in enumerate(headers):
         table.add_column(escape(header), justify="left" if column < texts else "right")
     for row in rows:
-        table.add_row(*(escape(_text(cell)) for cell in row))
+        table.add_row(*(escape(cell_text(cell)) for cell in row))
     return table
 
 
-def _text(cell: Cell) -> str:
+def cell_text(cell: Cell) -> str:
+    """Return a cell as text; see `markdown_table`."""
     if cell is None:
         return ""
     if isinstance(cell, str):

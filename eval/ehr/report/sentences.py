@@ -1,0 +1,205 @@
+"""Say in sentences what a run found: the primary family first, then what is exploratory."""
+
+from collections.abc import Sequence
+
+from eval.ehr.report import names
+from eval.ehr.report.description import PAPER, RunDescription
+from eval.ehr.report.family import NOT_RUN, TOO_FEW, PrimaryComparison
+from eval.ehr.report.study import BETTER, NOISE, WORSE, SetupResult, verdict
+from eval.ehr.statistics import AUPRC, AUROC, FEWEST_PERSONS, FEWEST_POSITIVES, PairedDifference
+from eval.reports import writer
+
+CROSS_VOCABULARY = "cross_vocabulary"
+METRIC_TITLES = {AUPRC: "AUPRC", AUROC: "AUROC"}
+WORDS_OF = {BETTER: "better than", WORSE: "worse than", NOISE: "within noise of"}
+SMALL = (
+    f"This test set has fewer than {FEWEST_POSITIVES} positive samples or {FEWEST_PERSONS} persons: its values are"
+    " shown, but no tokenizer is ranked by them."
+)
+SELECTS = (
+    "This task follows the published protocol, which selects on the future: a sample exists only if another visit"
+    " follows. It is here to compare with published tables, not to say how a model would do in a hospital."
+)
+
+
+def signed(difference: PairedDifference) -> str:
+    """Return a difference with its sign and interval."""
+    low, high = (writer.number(bound) for bound in (difference.low, difference.high))
+    return f"{difference.value:+.3f} [{low}, {high}]" if difference.value == difference.value else "none"
+
+
+def enumerated(parts: Sequence[str]) -> str:
+    """Return parts joined by commas and a last `and`."""
+    return " and ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))
+
+
+def primary(comparisons: Sequence[PrimaryComparison], run: RunDescription) -> list[str]:
+    """Return a summary of the primary family, and a sentence for each of its comparisons."""
+    if not comparisons:
+        return ["No primary family was declared for this run: everything below is exploratory."]
+    medtok = names.title(run.family.tokenizer, run.family.tokenizer)
+    counts = [
+        f"{word} in {sum(one.verdict == key for one in comparisons)}"
+        for key, word in ((BETTER, "better"), (WORSE, "worse"), (NOISE, "within noise"))
+    ]
+    unjudged = sum(one.verdict in (TOO_FEW, NOT_RUN) for one in comparisons)
+    counts += [f"not judged in {unjudged}"] if unjudged else []
+    summary = (
+        f"Of the {len(comparisons)} comparisons by AUPRC that were declared before the run, {medtok} is"
+        f" {enumerated(counts)}, after Holm's correction of all of them at a level of 5 %."
+    )
+    return [summary, *(_primary_sentence(one, medtok, run) for one in comparisons)]
+
+
+def _primary_sentence(one: PrimaryComparison, medtok: str, run: RunDescription) -> str:
+    where = f"{run.task(one.setup.task).title} ({one.setup.title})"
+    if one.verdict == NOT_RUN:
+        return f"{where}: the comparison of {medtok} with {one.other} was not run, and counts as not significant."
+    difference = one.difference
+    if one.verdict == TOO_FEW:
+        return (
+            f"{where}: there are too few positive samples or persons to judge {medtok} against {one.other}"
+            f" ({signed(difference)})."
+        )
+    ending = f"; a true difference of {difference.detectable:.3f} could be detected" if one.verdict == NOISE else ""
+    if one.verdict == NOISE and not difference.is_noise:
+        ending = ": its interval does not include 0, but the correction leaves no significance"
+    return (
+        f"{where}: {medtok} is {WORDS_OF[one.verdict]} {one.other}, {signed(difference)}, p {difference.p:.3f},"
+        f" corrected {one.corrected:.3f}{ending}."
+    )
+
+
+def standing(result: SetupResult, metric: str, run: RunDescription) -> str | None:
+    """Return how the primary tokenizer stands against each other one in one setup, None if it or they are not there.
+
+    Joined tokenizers are left out, and only differences from `names.OPPONENTS` are given in numbers.
+    """
+    first = run.family.tokenizer
+    others = [name for name in result.tokenizers if name != first and not names.is_joined(name)]
+    if first not in result.tokenizers or not others:
+        return None
+    found: dict[str, list[str]] = {}
+    for name in others:
+        difference = result.difference(first, name, metric)
+        shown = f"{name} ({signed(difference)})" if names.is_opponent(name) else name
+        found.setdefault(verdict(difference, metric), []).append(shown)
+    parts = [f"{WORDS_OF[key]} {enumerated(found[key])}" for key in (BETTER, WORSE, NOISE) if key in found]
+    value = writer.number(result.tokenizers[first].draws[metric].interval().value)
+    small = ", on too few events to rank" if result.is_small else ""
+    return (
+        f"{run.task(result.setup.task).title} ({result.setup.title}), {METRIC_TITLES[metric]}:"
+        f" {names.title(first, first)} has {value}{small}; it is {'; '.join(parts)}."
+    )
+
+
+def exploratory(results: Sequence[SetupResult], run: RunDescription) -> list[str]:
+    """Return sentences about setups outside of the primary family, of which none is corrected for their number.
+
+    Those that count setups leave out small test sets.
+    """
+    found = []
+    for result in results:
+        if result.setup.regime == CROSS_VOCABULARY:
+            found += filter(None, (standing(result, metric, run) for metric in (AUPRC, AUROC)))
+    found += filter(None, (_few_shot(series, run) for series in few_shot_series(results)))
+    judged = [result for result in results if not result.is_small]
+    return [*found, *_tallies(judged, run), *_control(judged, run), *_joined(judged, run)]
+
+
+def few_shot_series(results: Sequence[SetupResult]) -> list[list[SetupResult]]:
+    """Return the few-shot results of each task, model and input rule, by the number of patients."""
+    series: dict[tuple, list[SetupResult]] = {}
+    for result in results:
+        if result.setup.regime == names.FEW_SHOT and names.shots(result.setup.setting) is not None:
+            series.setdefault(result.setup[:3], []).append(result)
+    return [sorted(one, key=lambda result: names.shots(result.setup.setting)) for one in series.values()]
+
+
+def _few_shot(series: Sequence[SetupResult], run: RunDescription) -> str | None:
+    first, setup = run.family.tokenizer, series[0].setup
+    parts = []
+    for name in series[0].tokenizers if first in series[0].tokenizers else ():
+        if name == first or not names.is_opponent(name):
+            continue
+        at: dict[str, list[str]] = {}
+        for result in series:
+            difference = result.difference(first, name, AUPRC)
+            if difference is not None:
+                at.setdefault(verdict(difference, AUPRC), []).append(str(names.shots(result.setup.setting)))
+        stated = [f"{key} at k = {enumerated(at[key])}" for key in (BETTER, WORSE) if key in at]
+        parts.append(f"{name}: {' and '.join(stated) or 'within noise at every k'}")
+    if not parts:
+        return None
+    small = " The test sets are too small to rank tokenizers." if any(result.is_small for result in series) else ""
+    return (
+        f"{run.task(setup.task).title} with few training patients ({setup.model}, {setup.input}),"
+        f" {names.title(first, first)} by AUPRC against {'; '.join(parts)}.{small}"
+    )
+
+
+def _tallies(results: Sequence[SetupResult], run: RunDescription) -> list[str]:
+    """Say how often the primary tokenizer differs from each opponent, over all setups."""
+    first = run.family.tokenizer
+    found = []
+    for name in names.OPPONENTS:
+        differences = [result.difference(first, name, AUPRC) for result in results]
+        words = [verdict(one, AUPRC) for one in differences if one is not None]
+        if words:
+            counted = f"better in {words.count(BETTER)}, worse in {words.count(WORSE)} and within noise in {words.count(NOISE)}"
+            found.append(
+                f"Over all {len(words)} setups with {name}, {names.title(first, first)} is {counted} by AUPRC."
+            )
+    return found
+
+
+def _control(results: Sequence[SetupResult], run: RunDescription) -> list[str]:
+    """Say where dealing the tokens to wrong codes changes nothing."""
+    first = run.family.tokenizer
+    controls = sorted({name for result in results for name in result.tokenizers if name.startswith("shuffled")})
+    found = []
+    for control in controls:
+        differences = [result.difference(first, control, AUPRC) for result in results]
+        there = [one for one in differences if one is not None]
+        noise = sum(one.is_noise for one in there)
+        if there:
+            found.append(
+                f"In {noise} of {len(there)} setups {names.title(first, first)} is within noise of {control}, its own"
+                " tokens dealt to the wrong codes, by AUPRC: there the meaning of tokens shows no effect."
+            )
+    return found
+
+
+def _joined(results: Sequence[SetupResult], run: RunDescription) -> list[str]:
+    first = run.family.tokenizer
+    found = []
+    for name in sorted({name for result in results for name in result.tokenizers if names.is_joined(name)}):
+        differences = [result.difference(name, first, AUPRC) for result in results]
+        there = [verdict(one, AUPRC) for one in differences if one is not None]
+        if there:
+            found.append(
+                f"{name} together, against {names.title(first, first)} alone by AUPRC: better in"
+                f" {there.count(BETTER)}, worse in {there.count(WORSE)} and within noise in {there.count(NOISE)} of"
+                f" {len(there)} setups."
+            )
+    return found
+
+
+def notes(run: RunDescription, results: Sequence[SetupResult]) -> list[str]:
+    """Return what a reader must know before any figure: small test sets, tasks that select on the future, gaps."""
+    found = []
+    small = sorted({run.task(result.setup.task).title for result in results if result.is_small})
+    if small:
+        found.append(
+            f"Too few events to rank tokenizers (fewer than {FEWEST_POSITIVES} positive samples or {FEWEST_PERSONS}"
+            f" persons in a test set): {', '.join(small)}."
+        )
+    paper = sorted({run.task(result.setup.task).title for result in results if is_paper(run, result.setup.task)})
+    if paper:
+        found.append(f"These tasks follow the published protocol, which selects on the future: {', '.join(paper)}.")
+    return [*found, *run.left_out]
+
+
+def is_paper(run: RunDescription, task: str) -> bool:
+    """Return True if a task follows the protocol of the paper, which selects on the future."""
+    return run.task(task).protocol == PAPER

@@ -1,0 +1,106 @@
+"""Give the report as values for JSON: every figure that its tables show, and nothing of single patients."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+from eval.ehr.licenses import license_of
+from eval.ehr.report import counts, names, sections, sentences
+from eval.ehr.report.description import RunDescription
+from eval.ehr.report.family import PrimaryComparison
+from eval.ehr.report.study import SetupResult, TokenizerResult, verdict
+from eval.ehr.results import CellResult
+from eval.ehr.statistics import METRICS, PairedDifference
+
+
+def values(
+    results: Sequence[SetupResult],
+    comparisons: Sequence[PrimaryComparison],
+    cells: Sequence[CellResult],
+    run: RunDescription,
+) -> dict:
+    """Return the report as values for JSON; None stands for figures that are not defined.
+
+    For the arguments see `sections.document`.
+    """
+    terms = license_of(run.dataset)
+    show = run.show_small_counts
+    flows = {
+        task: {
+            "steps": [reason for reason, _ in flow],
+            "numbers": counts.shown_together([number for _, number in flow], show_small=show),
+        }
+        for task, flow in run.flows.items()
+    }
+    return _finite(
+        {
+            "data_set": {"name": run.dataset} | dataclasses.asdict(terms),
+            "run": dict(run.facts),
+            "notes": sentences.notes(run, results),
+            "findings": sentences.primary(comparisons, run),
+            "exploratory": sentences.exploratory(results, run),
+            "primary": [_primary(one, run) for one in comparisons],
+            "setups": [_setup(result, run) for result in results],
+            "costs": sections.costs(cells, run.family.tokenizer),
+            "cohorts": flows,
+        }
+    )
+
+
+def _primary(one: PrimaryComparison, run: RunDescription) -> dict:
+    difference = {} if one.difference is None else one.difference._asdict()
+    named = {"first": run.family.tokenizer, "other": one.other}
+    return one.setup._asdict() | named | difference | {"corrected_p": one.corrected, "verdict": one.verdict}
+
+
+def _setup(result: SetupResult, run: RunDescription) -> dict:
+    show = run.show_small_counts
+    hidden = counts.hides_outcomes(result.positives, result.samples, show_small=show)
+    ranks = result.ranks()
+    first = run.family.tokenizer
+    differences = [
+        {"first": first, "other": name, "metric": metric} | _difference(result.difference(first, name, metric), metric)
+        for name in result.tokenizers
+        if name != first and first in result.tokenizers
+        for metric in METRICS
+    ]
+    return result.setup._asdict() | {
+        "selects_on_the_future": sentences.is_paper(run, result.setup.task),
+        "samples": counts.shown(result.samples, show_small=show),
+        "persons": counts.shown(result.persons, show_small=show),
+        "positives": counts.MASKED if hidden else counts.shown(result.positives, show_small=show),
+        "prevalence": None if hidden else result.prevalence,
+        "too_small_to_rank": result.is_small,
+        "tokenizers": [_tokenizer(one, ranks) for one in result.tokenizers.values()],
+        "differences": differences,
+    }
+
+
+def _difference(difference: PairedDifference, metric: str) -> dict:
+    return difference._asdict() | {"verdict": verdict(difference, metric)}
+
+
+def _tokenizer(found: TokenizerResult, ranks: dict[str, int]) -> dict:
+    intervals = {metric: draws.interval() for metric, draws in found.draws.items()}
+    return {
+        "tokenizer": found.tokenizer,
+        "joined": names.is_joined(found.tokenizer),
+        "seeds": list(found.draws[METRICS[0]].seeds),
+        "rank": ranks.get(found.tokenizer),
+        **{metric: {"value": one.value, "low": one.low, "high": one.high} for metric, one in intervals.items()},
+        "calibration_slope": found.scores.slope,
+        "calibration_intercept": found.scores.intercept,
+        "f1": found.scores.f1,
+        "calibration": [
+            {"samples": one.samples, "predicted": one.predicted, "observed": one.observed} for one in found.bins
+        ],
+    }
+
+
+def _finite(value: object) -> object:
+    """Return values with None in place of every number that is not finite, which JSON has no word for."""
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

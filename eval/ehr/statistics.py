@@ -1,0 +1,242 @@
+"""Compute 95 % intervals, paired differences and p-values by a bootstrap over persons, nested with seeds.
+
+A draw takes as many persons as there are, with replacement, and all samples of each as often as it was drawn. All
+predictions that are compared are scored on the same draws, which makes their differences paired. Where a tokenizer was
+trained with several seeds, its figure is the mean over seeds, and a draw also takes as many seeds as there are, with
+replacement. Two tokenizers are compared on the seeds that both have, and a draw takes the same seeds for both, as a
+seed stands for the training samples that it drew (few-shot) as much as for the initialization.
+
+Intervals are percentiles of the draws (Efron and Tibshirani 1993, chapter 13). AUPRC and AUROC of a draw are computed
+from sums of the persons' weights between one distinct score and the next, so that no draw sorts anything.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from eval.common.intervals import LEVEL, Interval
+from eval.ehr.metrics import outcomes
+from eval.ehr.results import CellResult
+from preprocessing.common.extras import load
+
+sparse = load("scipy.sparse")
+
+PERSON_DRAWS = 2000
+AUPRC, AUROC, BRIER = "auprc", "auroc", "brier"
+METRICS = (AUPRC, AUROC, BRIER)
+LOWER_IS_BETTER = (BRIER,)
+# A test set with fewer ranks no tokenizers.
+FEWEST_POSITIVES, FEWEST_PERSONS = 50, 200
+# A true difference of 2.8 standard errors is found in 80 % of studies at a two-sided level of 5 %.
+DETECTABLE = 2.8
+# Draws that are computed at once, which bounds the memory.
+_BLOCK = 500
+
+
+class PairedDifference(NamedTuple):
+    """Hold a paired difference with its interval; NaN where no draw has both outcomes.
+
+    Attributes:
+        value: the first figure less the second.
+        low, high: bounds of the 95 % interval.
+        p: two-sided p-value of the bootstrap, not corrected for other comparisons.
+        detectable: true difference that would be found with a power of 80 %.
+    """
+
+    value: float
+    low: float
+    high: float
+    p: float
+    detectable: float
+
+    @property
+    def is_noise(self) -> bool:
+        """Return True if the interval includes 0, or is not defined."""
+        return not (self.low > 0 or self.high < 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Draws:
+    """Hold one metric of one tokenizer, for each seed.
+
+    Attributes:
+        seeds: the seeds, sorted.
+        values: `[seeds]` figure on all test samples.
+        drawn: `[seeds, PERSON_DRAWS]` figure in each draw.
+    """
+
+    seeds: tuple[int, ...]
+    values: np.ndarray
+    drawn: np.ndarray
+
+    def interval(self) -> Interval:
+        """Return the mean over seeds with its interval, and the number of seeds."""
+        low, high = _percentiles(_nested(self.drawn))
+        return Interval(float(np.mean(self.values)), low, high, len(self.seeds))
+
+    def minus(self, other: "Draws") -> PairedDifference:
+        """Return the paired difference from another tokenizer, over the seeds that both have, or else over all."""
+        common = [seed for seed in self.seeds if seed in other.seeds]
+        if common:
+            mine = [self.seeds.index(seed) for seed in common]
+            theirs = [other.seeds.index(seed) for seed in common]
+            value = float(np.mean(self.values[mine] - other.values[theirs]))
+            drawn = _nested(self.drawn[mine] - other.drawn[theirs])
+        else:
+            value = float(np.mean(self.values) - np.mean(other.values))
+            drawn = _nested(self.drawn) - _nested(other.drawn, stream=1)
+        return _difference(value, drawn)
+
+
+def _difference(value: float, drawn: np.ndarray) -> PairedDifference:
+    drawn = drawn[np.isfinite(drawn)]
+    if len(drawn) < 2:
+        return PairedDifference(value, *[float("nan")] * 4)
+    low, high = _percentiles(drawn)
+    tail = min(np.count_nonzero(drawn <= 0), np.count_nonzero(drawn >= 0))
+    p = min(1.0, 2 * (1 + tail) / (1 + len(drawn)))
+    return PairedDifference(value, low, high, p, DETECTABLE * float(np.std(drawn, ddof=1)))
+
+
+def _nested(drawn: np.ndarray, *, stream: int = 0) -> np.ndarray:
+    """Return the mean over seeds that are drawn with replacement for each draw: `[PERSON_DRAWS]`."""
+    seeds, draws = drawn.shape
+    if seeds == 1:
+        return drawn[0]
+    taken = np.random.default_rng([seeds, stream]).integers(seeds, size=drawn.shape)
+    return np.mean(drawn[taken, np.arange(draws)], axis=0)
+
+
+def _percentiles(drawn: np.ndarray) -> tuple[float, float]:
+    finite = drawn[np.isfinite(drawn)]
+    if not len(finite):
+        return float("nan"), float("nan")
+    low, high = np.quantile(finite, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def bootstrap(cells: Sequence[CellResult], *, seed: int = 0) -> list[dict[str, tuple[float, np.ndarray]]]:
+    """Return the figures of predictions, on all of their samples and in the same draws of persons.
+
+    Several classes are averaged as `metrics.evaluate` does; a class does not count in draws that lack an outcome of it.
+
+    Args:
+        cells: predictions whose numbers of persons mean the same persons.
+        seed: seed of the draws.
+
+    Returns:
+        For each cell, metric -> its figure and the `[PERSON_DRAWS]` float64 figures of the draws.
+    """
+    persons = np.unique(np.concatenate([cell.person for cell in cells]))
+    ranked = [
+        [_rank(y, p, np.searchsorted(persons, cell.person), len(persons)) for y, p in _classes(cell)] for cell in cells
+    ]
+    drawn = np.full((len(cells), len(METRICS), PERSON_DRAWS), np.nan)
+    for start in range(0, PERSON_DRAWS, _BLOCK):
+        weights = _draw(len(persons), min(_BLOCK, PERSON_DRAWS - start), [seed, start])
+        for number, classes in enumerate(ranked):
+            drawn[number, :, start : start + _BLOCK] = _figures(classes, weights)
+    # In float64, so that the figures themselves are exact.
+    everyone = np.ones((len(persons), 1))
+    whole = [_figures(classes, everyone)[:, 0] for classes in ranked]
+    return [
+        {metric: (float(whole[number][row]), drawn[number, row]) for row, metric in enumerate(METRICS)}
+        for number in range(len(cells))
+    ]
+
+
+def _classes(cell: CellResult) -> list[tuple[np.ndarray, np.ndarray]]:
+    return outcomes(cell.y, cell.p, cell.kind)
+
+
+def _draw(persons: int, draws: int, seed: list[int]) -> np.ndarray:
+    """Return how often each person is drawn: float32 `[persons, draws]`."""
+    taken = np.random.default_rng(seed).integers(persons, size=(draws, persons))
+    flat = taken + np.arange(draws)[:, None] * persons
+    counts = np.bincount(flat.reshape(-1), minlength=draws * persons).reshape(draws, persons)
+    return np.ascontiguousarray(counts.T, np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Ranked:
+    """Hold the samples of one class by score, from the highest, as matrices that sum the weights of persons.
+
+    A step is a distinct score that a positive has.
+
+    Attributes:
+        passed: `[steps, persons]` number of samples with this score, or above it but below that of the step before.
+        positive: `[steps, persons]` number of positives with this score.
+        tied: `[steps, persons]` number of negatives with this score.
+        totals: `[2, persons]` number of samples, and sum of squared errors.
+    """
+
+    passed: "sparse.csr_matrix"
+    positive: "sparse.csr_matrix"
+    tied: "sparse.csr_matrix"
+    totals: "sparse.csr_matrix"
+
+
+def _rank(y: np.ndarray, p: np.ndarray, person: np.ndarray, persons: int) -> _Ranked:
+    steps = np.unique(p[y])[::-1]
+    # The step at which a sample has been passed: the first whose score is not above its own.
+    step = np.searchsorted(-steps, -p, side="left")
+    reached = step < len(steps)
+    tied = np.zeros(len(y), bool)
+    tied[reached] = (p[reached] == steps[step[reached]]) & ~y[reached]
+    counts = [_sums(step[rows], person[rows], (len(steps), persons)) for rows in (reached, y, tied)]
+    totals = np.stack([np.bincount(person, weight, persons) for weight in (np.ones(len(y)), (p - y) ** 2)])
+    # As a sparse matrix like the others: a product of BLAS would start threads for these two rows.
+    return _Ranked(*counts, sparse.csr_matrix(totals.astype(np.float32)))
+
+
+def _sums(step: np.ndarray, person: np.ndarray, shape: tuple[int, int]) -> "sparse.csr_matrix":
+    return sparse.csr_matrix((np.ones(len(step), np.float32), (step, person)), shape=shape)
+
+
+def _figures(classes: list[_Ranked], weights: np.ndarray) -> np.ndarray:
+    """Return the mean over classes of `METRICS` under each draw's weights `[persons, draws]`: `[metrics, draws]`."""
+    if not classes:
+        return np.full((len(METRICS), weights.shape[1]), np.nan)
+    found = np.stack([_of_class(one, weights) for one in classes])
+    counts = np.isfinite(found).sum(axis=0)
+    return np.where(counts > 0, np.nansum(found, axis=0) / np.maximum(counts, 1), np.nan)
+
+
+def _of_class(ranked: _Ranked, weights: np.ndarray) -> np.ndarray:
+    positive = ranked.positive @ weights
+    true = np.cumsum(positive, axis=0)
+    passed = np.cumsum(ranked.passed @ weights, axis=0)
+    samples, errors = ranked.totals @ weights
+    positives = true[-1].astype(np.float64)
+    negatives = samples - positives
+    # A negative with the score of a positive counts as half below it.
+    below = negatives - (passed - true)
+    if ranked.tied.nnz:
+        below += 0.5 * (ranked.tied @ weights)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        precision = true / np.maximum(passed, 1)
+        auprc = np.einsum("sd,sd->d", positive, precision, dtype=np.float64) / positives
+        auroc = np.einsum("sd,sd->d", positive, below, dtype=np.float64) / (positives * negatives)
+        brier = errors / samples
+    return np.where((positives > 0) & (negatives > 0), np.stack([auprc, auroc, brier]), np.nan)
+
+
+def holm(p: Mapping[object, float]) -> dict[object, float]:
+    """Return p-values corrected for their number by the step-down method of Holm (1979).
+
+    Args:
+        p: comparison -> p-value; NaN counts as 1.
+    """
+    given = {name: 1.0 if np.isnan(value) else value for name, value in p.items()}
+    corrected, largest = {}, 0.0
+    for rank, name in enumerate(sorted(given, key=given.get)):
+        largest = max(largest, min(1.0, (len(given) - rank) * given[name]))
+        corrected[name] = largest
+    return {name: corrected[name] for name in p}
+
+
+def is_small(positives: int, persons: int) -> bool:
+    """Return True if a test set holds too little to rank tokenizers by it."""
+    return positives < FEWEST_POSITIVES or persons < FEWEST_PERSONS
