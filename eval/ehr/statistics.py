@@ -138,8 +138,7 @@ def bootstrap(cells: Sequence[CellResult], *, seed: int = 0) -> list[dict[str, t
         weights = _draw(len(persons), min(_BLOCK, PERSON_DRAWS - start), [seed, start])
         for number, classes in enumerate(ranked):
             drawn[number, :, start : start + _BLOCK] = _figures(classes, weights)
-    # In float64, so that the figures themselves are exact.
-    everyone = np.ones((len(persons), 1))
+    everyone = np.ones((len(persons), 1), np.float32)
     whole = [_figures(classes, everyone)[:, 0] for classes in ranked]
     return [
         {metric: (float(whole[number][row]), drawn[number, row]) for row, metric in enumerate(METRICS)}

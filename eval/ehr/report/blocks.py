@@ -146,7 +146,8 @@ def _html_table(headers: Sequence[str], rows: Sequence[Sequence[Cell]], texts: i
 
 
 def _html_cell(cell: Cell) -> str:
-    text = html.escape(writer.cell_text(cell))
+    # A line may end before the word that follows an interval, but not within the interval.
+    text = re.sub(r" \[(\S+), (\S+)\]", "\u00a0[\\1,\u00a0\\2]", html.escape(writer.cell_text(cell)))
     return f"<strong>{text}</strong>" if isinstance(cell, Strong) else text
 
 

@@ -77,7 +77,7 @@ def _legend(figure: Figure) -> None:
     """Draw one legend for all panels, below them."""
     found = (axes.get_legend_handles_labels() for axes in figure.axes)
     handles = {label: handle for pair in found for handle, label in zip(*pair, strict=True)}
-    figure.legend(handles.values(), handles, loc="outside lower center", ncols=5, fontsize="small", frameon=False)
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=6, fontsize="small", frameon=False)
 
 
 def _calibrated(result: SetupResult, primary: str) -> list[str]:

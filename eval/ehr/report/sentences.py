@@ -146,9 +146,10 @@ def _tallies(results: Sequence[SetupResult], run: RunDescription) -> list[str]:
         differences = [result.difference(first, name, AUPRC) for result in results]
         words = [verdict(one, AUPRC) for one in differences if one is not None]
         if words:
-            counted = f"better in {words.count(BETTER)}, worse in {words.count(WORSE)} and within noise in {words.count(NOISE)}"
+            better, worse, noise = (words.count(word) for word in (BETTER, WORSE, NOISE))
             found.append(
-                f"Over all {len(words)} setups with {name}, {names.title(first, first)} is {counted} by AUPRC."
+                f"Over all {len(words)} setups with {name}, {names.title(first, first)} is better in {better}, worse in"
+                f" {worse} and within noise in {noise} by AUPRC."
             )
     return found
 
