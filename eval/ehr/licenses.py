@@ -4,6 +4,15 @@ import dataclasses
 
 _PHYSIONET = "PhysioNet Credentialed Health Data License 1.5.0"
 _ODBL = "Open Data Commons Open Database License 1.0"
+# What PhysioNet asks to cite with each of its data sets.
+_GOLDBERGER = (
+    "Goldberger A.L. et al., PhysioBank, PhysioToolkit, and PhysioNet. Circulation 101 (23), e215-e220 (2000)."
+    " https://doi.org/10.1161/01.CIR.101.23.e215"
+)
+_POLLARD = (
+    "Pollard T.J. et al., The eICU Collaborative Research Database, a freely available multi-center database for"
+    " critical care research. Scientific Data 5, 180178 (2018). https://doi.org/10.1038/sdata.2018.178"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,14 +22,14 @@ class DataLicense:
     Attributes:
         title: name of the data set.
         license: its license, or who decides about it.
-        citation: what its publisher asks to cite.
+        citations: what its publisher asks to cite.
         is_open: whether small counts of it may be published.
         note: what else a reader must know; empty for nothing.
     """
 
     title: str
     license: str
-    citation: str
+    citations: tuple[str, ...]
     is_open: bool
     note: str = ""
 
@@ -29,52 +38,67 @@ DATA_LICENSES = {
     "mimic3": DataLicense(
         "MIMIC-III Clinical Database",
         f"{_PHYSIONET}; the demo of 100 patients: {_ODBL}",
-        "Johnson A.E.W. et al., MIMIC-III, a freely accessible critical care database. Scientific Data 3, 160035"
-        " (2016). https://doi.org/10.1038/sdata.2016.35",
+        (
+            "Johnson A.E.W. et al., MIMIC-III, a freely accessible critical care database. Scientific Data 3, 160035"
+            " (2016). https://doi.org/10.1038/sdata.2016.35",
+            _GOLDBERGER,
+        ),
         is_open=False,
         note="It shares patients of 2008 to 2012 with MIMIC-IV: never train on one and test on the other.",
     ),
     "mimic4": DataLicense(
         "MIMIC-IV",
         f"{_PHYSIONET}; the demo of 100 patients: {_ODBL}",
-        "Johnson A.E.W. et al., MIMIC-IV, a freely accessible electronic health record dataset. Scientific Data 10, 1"
-        " (2023). https://doi.org/10.1038/s41597-022-01899-x",
+        (
+            "Johnson A.E.W. et al., MIMIC-IV, a freely accessible electronic health record dataset. Scientific Data 10,"
+            " 1 (2023). https://doi.org/10.1038/s41597-022-01899-x",
+            _GOLDBERGER,
+        ),
         is_open=False,
         note="It shares patients of 2008 to 2012 with MIMIC-III: never train on one and test on the other.",
     ),
     "ehrshot": DataLicense(
         "EHRSHOT",
         "EHRSHOT Credentialed Health Data License (Stanford University)",
-        "Wornow M. et al., EHRSHOT: An EHR Benchmark for Few-Shot Evaluation of Foundation Models. NeurIPS Datasets and"
-        " Benchmarks (2023). https://arxiv.org/abs/2307.02028",
+        (
+            "Wornow M. et al., EHRSHOT: An EHR Benchmark for Few-Shot Evaluation of Foundation Models. NeurIPS Datasets"
+            " and Benchmarks (2023). https://arxiv.org/abs/2307.02028",
+        ),
         is_open=False,
     ),
     "eicu": DataLicense(
         "eICU Collaborative Research Database",
         _PHYSIONET,
-        "Pollard T.J. et al., The eICU Collaborative Research Database, a freely available multi-center database for"
-        " critical care research. Scientific Data 5, 180178 (2018). https://doi.org/10.1038/sdata.2018.178",
+        (_POLLARD, _GOLDBERGER),
         is_open=False,
     ),
     "eicu_demo": DataLicense(
         "eICU Collaborative Research Database Demo",
         _ODBL,
-        "Pollard T.J. et al., The eICU Collaborative Research Database, a freely available multi-center database for"
-        " critical care research. Scientific Data 5, 180178 (2018). https://doi.org/10.1038/sdata.2018.178",
+        (
+            "Johnson A. et al., eICU Collaborative Research Database Demo (version 2.0.1). PhysioNet (2021)."
+            " https://doi.org/10.13026/4mxk-na84",
+            _POLLARD,
+            _GOLDBERGER,
+        ),
         is_open=True,
     ),
     "diabetes130": DataLicense(
         "Diabetes 130-US Hospitals for Years 1999-2008",
         "Creative Commons Attribution 4.0 International (UCI Machine Learning Repository)",
-        "Strack B. et al., Impact of HbA1c Measurement on Hospital Readmission Rates. BioMed Research International,"
-        " 781670 (2014). https://doi.org/10.1155/2014/781670; data: https://doi.org/10.24432/C5230J",
+        (
+            "Strack B. et al., Impact of HbA1c Measurement on Hospital Readmission Rates. BioMed Research"
+            " International, 781670 (2014). https://doi.org/10.1155/2014/781670",
+            "Diabetes 130-US Hospitals for Years 1999-2008. UCI Machine Learning Repository."
+            " https://doi.org/10.24432/C5230J",
+        ),
         is_open=True,
         note="Stays have an order but no dates.",
     ),
     "planted": DataLicense(
         "Planted world, generated by this project",
         "none needed: no patient is real",
-        "none",
+        (),
         is_open=True,
         note="Its outcomes follow rules that were written for this benchmark.",
     ),
@@ -82,7 +106,7 @@ DATA_LICENSES = {
 _OTHER = DataLicense(
     "MEDS data set of the user",
     "as its provider states",
-    "as its provider asks",
+    ("as its provider asks",),
     is_open=False,
 )
 

@@ -9,7 +9,7 @@ from eval.ehr import statistics
 from eval.ehr.report.study import NOISE, Setup, SetupResult, verdict
 from eval.ehr.statistics import AUPRC, PairedDifference
 
-LEVEL = 0.05
+SIGNIFICANCE = 0.05
 TOO_FEW, NOT_RUN = "too few events to judge", "not run"
 
 
@@ -67,4 +67,4 @@ def _verdict(result: SetupResult | None, difference: PairedDifference | None, co
         return NOT_RUN
     if result.is_small:
         return TOO_FEW
-    return verdict(difference, AUPRC) if corrected < LEVEL else NOISE
+    return verdict(difference, AUPRC) if corrected < SIGNIFICANCE else NOISE

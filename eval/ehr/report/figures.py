@@ -21,12 +21,17 @@ OTHERS = {"color": "#9aa5b1", "linewidth": 0.8}
 _STABLE = {"svg.hashsalt": "medtok", "font.size": 10}
 
 
-def few_shot(series: Sequence[SetupResult], primary: str) -> bytes:
+def few_shot(series: Sequence[SetupResult], primary: str, *, chance: float | None) -> bytes:
     """Draw AUPRC and AUROC by the number of training patients of each class.
 
     Tokenizers that are neither the primary one nor `COLORED` are grey lines without a name.
+
+    Args:
+        series: results in the order of the number of patients.
+        primary: name of the primary tokenizer.
+        chance: AUPRC of chance; None where it must not be shown.
     """
-    shots = np.array([names.shots(result.setup.setting) for result in series])
+    shots = np.array([result.setup.shots for result in series])
     tokenizers = list(dict.fromkeys(name for result in series for name in result.tokenizers))
     figure, panels = _figure(1, 2, (10, 4.6))
     for axes, metric, title in zip(panels[0], (AUPRC, AUROC), ("AUPRC", "AUROC"), strict=True):
@@ -46,8 +51,8 @@ def few_shot(series: Sequence[SetupResult], primary: str) -> bytes:
         axes.set(xlabel="training patients of each class", ylabel=title, xticks=shots, xticklabels=shots)
         axes.minorticks_off()
         axes.grid(alpha=0.3)
-    chance = series[0].prevalence
-    panels[0][0].axhline(chance, color="grey", linewidth=1)
+    if chance is not None:
+        panels[0][0].axhline(chance, color="grey", linewidth=1)
     panels[0][1].axhline(0.5, color="grey", linewidth=1)
     _legend(figure)
     return _svg(figure)

@@ -56,9 +56,9 @@ def setting_order(setting: str) -> tuple:
     return tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", setting))
 
 
-def shots(setting: str) -> int | None:
-    """Return k of a setting `k=8`, None for any other."""
-    found = re.fullmatch(r"k=(\d+)", setting)
+def shots(regime: str, setting: str) -> int | None:
+    """Return k of a few-shot setting `k=8`, None for any other regime or setting."""
+    found = re.fullmatch(r"k=(\d+)", setting) if regime == FEW_SHOT else None
     return int(found[1]) if found else None
 
 

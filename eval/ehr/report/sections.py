@@ -211,7 +211,7 @@ def _published(run: RunDescription) -> list[Block]:
 
 def _license(run: RunDescription) -> list[Block]:
     terms = license_of(run.dataset)
-    items = [f"License: {terms.license}", f"Citation: {terms.citation}", *filter(None, [terms.note])]
+    items = [f"License: {terms.license}", *(f"Cite: {one}" for one in terms.citations), *filter(None, [terms.note])]
     return [Heading("Data set, license and citation"), Paragraph(f"{terms.title}."), Listing(items)]
 
 

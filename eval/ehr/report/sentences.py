@@ -111,9 +111,9 @@ def few_shot_series(results: Sequence[SetupResult]) -> list[list[SetupResult]]:
     """Return the few-shot results of each task, model and input rule, by the number of patients."""
     series: dict[tuple, list[SetupResult]] = {}
     for result in results:
-        if result.setup.regime == names.FEW_SHOT and names.shots(result.setup.setting) is not None:
+        if result.setup.shots is not None:
             series.setdefault(result.setup[:3], []).append(result)
-    return [sorted(one, key=lambda result: names.shots(result.setup.setting)) for one in series.values()]
+    return [sorted(one, key=lambda result: result.setup.shots) for one in series.values()]
 
 
 def _few_shot(series: Sequence[SetupResult], run: RunDescription) -> str | None:
@@ -126,7 +126,7 @@ def _few_shot(series: Sequence[SetupResult], run: RunDescription) -> str | None:
         for result in series:
             difference = result.difference(first, name, AUPRC)
             if difference is not None:
-                at.setdefault(verdict(difference, AUPRC), []).append(str(names.shots(result.setup.setting)))
+                at.setdefault(verdict(difference, AUPRC), []).append(str(result.setup.shots))
         stated = [f"{key} at k = {enumerated(at[key])}" for key in (BETTER, WORSE) if key in at]
         parts.append(f"{name}: {' and '.join(stated) or 'within noise at every k'}")
     if not parts:

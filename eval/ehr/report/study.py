@@ -31,6 +31,11 @@ class Setup(NamedTuple):
         """Return the name of the setup in tables and sentences, without its task."""
         return ", ".join(filter(None, (self.regime, self.setting, self.model, self.input)))
 
+    @property
+    def shots(self) -> int | None:
+        """Return the number of training patients of each class, None if it is not a few-shot setup."""
+        return names.shots(self.regime, self.setting)
+
 
 @dataclasses.dataclass(frozen=True)
 class TokenizerResult:

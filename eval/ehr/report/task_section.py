@@ -27,7 +27,7 @@ def task_section(task: str, results: Sequence[SetupResult], run: RunDescription)
         blocks.append(Paragraph(sentences.SELECTS, is_warning=True))
     facts = {"Cohort": described.cohort, "Prediction time": described.prediction_time, "Label": described.label}
     blocks.append(Listing([f"{name}: {text}" for name, text in (facts | {"Source": described.source}).items()]))
-    single = [result for result in results if result.setup.regime != names.FEW_SHOT]
+    single = [result for result in results if result.setup.shots is None]
     for regime in dict.fromkeys(result.setup.regime for result in single):
         mine = [result for result in single if result.setup.regime == regime]
         heading = names.REGIME_TITLES.get(regime, regime).capitalize()
@@ -80,17 +80,22 @@ def _setup(result: SetupResult, run: RunDescription) -> list[Block]:
 
 def _test_set(result: SetupResult, run: RunDescription) -> str:
     """Return the size of a test set as a sentence, without numbers that must not be shown."""
-    show = run.show_small_counts
     samples, persons = (_number(one, run) for one in (result.samples, result.persons))
-    if counts.hides_outcomes(result.positives, result.samples, show_small=show):
+    if (chance := _chance(result, run)) is None:
         return (
             f"{samples} test samples of {persons} persons; one of the outcomes is too rare for its number to be shown."
         )
     several = " in the rarest class" if result.has_classes else ""
     return (
         f"{samples} test samples of {persons} persons, {_number(result.positives, run)} positive samples{several}; the"
-        f" AUPRC of chance is {writer.number(result.prevalence)}."
+        f" AUPRC of chance is {writer.number(chance)}."
     )
+
+
+def _chance(result: SetupResult, run: RunDescription) -> float | None:
+    """Return the prevalence, which is the AUPRC of chance, None where it tells a number that must not be shown."""
+    hidden = counts.hides_outcomes(result.positives, result.samples, show_small=run.show_small_counts)
+    return None if hidden else result.prevalence
 
 
 def _number(number: int, run: RunDescription) -> str:
@@ -101,7 +106,7 @@ def _few_shot(series: Sequence[SetupResult], run: RunDescription) -> list[Block]
     first = run.family.tokenizer
     setup = series[0].setup
     tokenizers = sorted({name for one in series for name in one.tokenizers}, key=lambda name: names.order(name, first))
-    headers = [f"k = {names.shots(one.setup.setting)}" for one in series]
+    headers = [f"k = {one.setup.shots}" for one in series]
     values, differences = [], []
     for name in tokenizers:
         cells: list[Cell] = [names.title(name, first)]
@@ -111,7 +116,8 @@ def _few_shot(series: Sequence[SetupResult], run: RunDescription) -> list[Block]
         found = [one.difference(first, name, AUPRC) for one in series]
         if name != first and any(found):
             differences.append([name, *(None if one is None else signed(one) for one in found)])
-    picture = Picture(figures.few_shot(series, first), f"Curves of the tables for {setup.model}, and of AUROC.", 760)
+    drawn = figures.few_shot(series, first, chance=_chance(series[0], run))
+    picture = Picture(drawn, f"Curves of the tables for {setup.model}, and of AUROC.", 760)
     blocks: list[Block] = [Heading(f"{setup.model}, {setup.input}", 4), Paragraph(_test_set(series[0], run))]
     blocks += [Paragraph(sentences.SMALL, is_warning=True)] if any(one.is_small for one in series) else []
     blocks += [picture, Paragraph("AUPRC with k training patients of each class, mean over draws of them:")]

@@ -114,4 +114,5 @@ def test_a_difference_that_the_correction_takes_away_is_noise():
 def test_settings_are_ordered_by_their_number():
     assert sorted(["k=16", "k=2", "", "k=1"], key=names.setting_order) == ["", "k=1", "k=2", "k=16"]
     assert sorted(["rare", "own", "full", "few_shot"], key=names.regime_order) == ["full", "rare", "few_shot", "own"]
-    assert [names.shots(one) for one in ("k=128", "icd9->icd10", "")] == [128, None, None]
+    assert [names.shots("few_shot", one) for one in ("k=128", "icd9->icd10", "")] == [128, None, None]
+    assert names.shots("rare", "k=2") is None
