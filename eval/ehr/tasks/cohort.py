@@ -1,0 +1,213 @@
+"""Make the cohort of a task in a data set: its labels, and how many stays were left out for which reason."""
+
+import dataclasses
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from eval.ehr.tasks import aces
+from eval.ehr.tasks.definition import BINARY, MULTICLASS, MULTILABEL, SOURCES, Task
+from eval.ehr.tasks.functions import FUNCTIONS
+from eval.ehr.tasks.phenotypes import DIAGNOSIS
+from eval.ehr.tasks.shard import Shard, is_among
+from eval.ehr.tasks.spelling import Spelling, read_spelling
+from eval.ehr.tasks.stays import OPTIONAL, Exclusions, read_stays, usable, with_discharges
+from medtok_jax.records.samples import Labels, read_labels
+from preprocessing.common.atomic import whole_file
+from preprocessing.common.errors import InputError
+from preprocessing.common.extras import load
+from preprocessing.meds.dataset import MedsDataset
+from preprocessing.meds.layout import LABELS
+
+pl = load("polars")
+
+# Predicate from which the windows of a task count -> column of a stay with its time.
+_ANCHORS = {"admission": "start", "discharge": "end"}
+_COLUMNS = ("numeric_value", "text_value", "hadm_id")
+_ORDER_ONLY = (
+    "measures the time between events, but the records give only their order (time_is_order in their"
+    " metadata/dataset.json); choose another task"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cohort:
+    """Hold the labels of a task, and how they came about.
+
+    Attributes:
+        labels: the labels, sorted by subject and time; `value` is bool `[n]`, int64 `[n]`, or bool `[n, classes]`.
+        flow: what was counted, in order: stays, those left out by reason, samples, patients, and positive labels.
+        task: the task.
+    """
+
+    labels: Labels
+    flow: list[tuple[str, int]]
+    task: Task
+
+    @property
+    def problem(self) -> str:
+        """Return the sentence that says why nothing can be learned from the labels; empty if something can."""
+        if not len(self.labels):
+            most = max(
+                (row for row in self.flow if row[0].startswith("left out")), key=lambda row: row[1], default=None
+            )
+            reason = f"; most were {most[0]}" if most else ""
+            return f"The task {self.task.name} finds no sample in this data set{reason}."
+        if self.task.kind != MULTICLASS and not self.labels.value.any():
+            return f"The task {self.task.name} finds no positive label among {len(self.labels):,} in this data set."
+        if self.task.kind != MULTILABEL and len(np.unique(self.labels.value)) < 2:
+            return f"All {len(self.labels):,} labels that the task {self.task.name} finds in this data set are alike."
+        return ""
+
+
+def make_cohort(task: Task, dataset: MedsDataset, kind_of_source: str) -> Cohort:
+    """Return the labels of a task in a data set, published ones where the task names them and the data set has them.
+
+    Else the file of the task decides: ACES finds what fits its windows, and the label function counts what is left out
+    for which reason and gives each label. A file of the data set is in memory at a time.
+
+    Args:
+        task: the task.
+        dataset: the events.
+        kind_of_source: name of the data set in `definition.SOURCES`; any other is spelled as MEDS in general.
+
+    Raises:
+        InputError: the task needs what the data set lacks: published labels, or times that are more than an order; or
+            the package es-aces is not installed.
+    """
+    source = SOURCES.get(kind_of_source, kind_of_source)
+    published = task.published.get(source)
+    if published and (dataset.root / LABELS / published).is_dir():
+        return _published(task, dataset, published)
+    if not task.function:
+        raise InputError(
+            f"The task {task.name} has published labels only, and {dataset.root} has no"
+            f" {LABELS}/{published or task.name}; fetch them, or choose another task."
+        )
+    if task.needs_intervals and dataset.time_is_order:
+        raise InputError(f"The task {task.name} {_ORDER_ONLY}.")
+    spelling = read_spelling(source)
+    exclusions = Exclusions()
+    stays = 0
+    parts = []
+    for shard in shards(dataset, spelling):
+        stays += len(shard.stays)
+        parts.append(label_shard(task, shard, exclusions))
+    labels = _labels(task, parts)
+    flow = [("stays", stays), *((f"left out: {reason}", count) for reason, count in exclusions.counts.items())]
+    return Cohort(labels, [*flow, *_of_labels(task, labels), *exclusions.notes.items()], task)
+
+
+def shards(dataset: MedsDataset, spelling: Spelling) -> Iterator[Shard]:
+    """Yield the events and stays of the patients of each file."""
+    further = [name for name in (*OPTIONAL, spelling.discharge_from) if name in dataset.further]
+    about = dataset.codes()
+    described = about.drop_nulls("description") if "description" in about.columns else about.clear()
+    names = dict(zip(described["code"], described["description"], strict=True)) if len(described) else {}
+    parents = dataset.parent_codes()
+    for frame in dataset.frames(columns=[*_COLUMNS, *further]):
+        events = with_discharges(frame, spelling)
+        yield Shard(events, read_stays(events, spelling).with_row_index("stay"), spelling, names, parents)
+
+
+def label_shard(task: Task, shard: Shard, exclusions: Exclusions) -> "pl.DataFrame":
+    """Return the samples among the stays of some patients: `subject_id`, `prediction_time` and `value`.
+
+    Args:
+        task: a task with a function.
+        shard: the events and stays.
+        exclusions: counts the stays that are left out.
+
+    Raises:
+        InputError: the package es-aces is not installed.
+    """
+    samples = usable(shard.stays, shard.spelling, exclusions, adults=task.adults)
+    samples = FUNCTIONS[task.function](shard, samples, exclusions)
+    if shard.spelling.needs_diagnosis:
+        place = ["subject_id", "icustay_id"]
+        diagnoses = shard.events.filter(pl.col("code").str.contains(DIAGNOSIS)).select(*place, seen="time")
+        seen = samples.select("stay", *place, "prediction_time").join(diagnoses, on=place, how="inner")
+        seen = seen.filter(pl.col("seen") <= pl.col("prediction_time"))
+        samples = exclusions.leave_out(samples, "no diagnosis by the prediction time", ~is_among(seen))
+    configuration = aces.read_configuration(task.path, shard.spelling.path)
+    fitting = aces.extract(shard.events, configuration)
+    fitting = fitting.select("subject_id", pl.col("trigger").alias(_ANCHORS[configuration.trigger.predicate]))
+    outside = samples.join(fitting, on=fitting.columns, how="anti")
+    return exclusions.leave_out(samples, task.outside, is_among(outside)).select(
+        "subject_id", "prediction_time", "value"
+    )
+
+
+def write_labels(folder: Path, cohort: Cohort) -> list[Path]:
+    """Write labels in the form of MEDS: `subject_id`, `prediction_time`, and `boolean_value` or `integer_value`.
+
+    Args:
+        folder: folder of the task; several labels are written to a folder each, named by the class.
+        cohort: the labels.
+
+    Returns:
+        The files.
+    """
+    schema = load("meds").LabelSchema
+    labels, task = cohort.labels, cohort.task
+    if task.kind == MULTILABEL:
+        values = {Path(_slug(name)): labels.value[:, place] for place, name in enumerate(task.classes)}
+    else:
+        values = {Path(): labels.value}
+    column = "integer_value" if task.kind == MULTICLASS else "boolean_value"
+    paths = []
+    for name, value in values.items():
+        frame = pl.DataFrame({"subject_id": labels.subject, "prediction_time": labels.time, column: value})
+        paths.append(folder / name / "labels.parquet")
+        with whole_file(paths[-1]) as partial:
+            table = schema.align(frame.to_arrow(compat_level=pl.CompatLevel.oldest()))
+            load("pyarrow.parquet").write_table(table, partial)
+    return paths
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+
+
+def _published(task: Task, dataset: MedsDataset, folder: str) -> Cohort:
+    """Return the labels that a data set publishes, in its folder `labels`."""
+    path = dataset.root / LABELS / folder
+    labels = read_labels(path)
+    if lost := int((~np.isin(labels.subject, dataset.subjects())).sum()):
+        raise InputError(f"{path} has {lost:,} labels of subjects that {dataset.root} has no events of; give its own.")
+    wanted = {BINARY: np.bool_, MULTICLASS: np.integer}[task.kind]
+    if not np.issubdtype(labels.value.dtype, wanted):
+        column = "boolean_value" if task.kind == BINARY else "integer_value"
+        raise InputError(f"{path} must have the column {column} for the task {task.name}; choose the labels of it.")
+    order = np.lexsort((labels.time, labels.subject))
+    labels = Labels(labels.subject[order], labels.time[order], labels.value[order])
+    return Cohort(labels, [("published labels", len(labels)), *_of_labels(task, labels)], task)
+
+
+def _labels(task: Task, parts: Sequence["pl.DataFrame"]) -> Labels:
+    """Return the samples of all files as labels, sorted by subject and time."""
+    frame = pl.concat([part for part in parts if len(part)] or parts[:1]) if parts else pl.DataFrame()
+    if not len(frame):
+        shape = (0, len(task.classes)) if task.kind == MULTILABEL else 0
+        value = np.zeros(shape, np.int64 if task.kind == MULTICLASS else bool)
+        return Labels(np.empty(0, np.int64), np.empty(0, "datetime64[us]"), value)
+    frame = frame.sort("subject_id", "prediction_time", maintain_order=True)
+    if task.kind == MULTILABEL:
+        value = np.array(frame["value"].to_list(), bool)
+    else:
+        value = frame["value"].to_numpy().astype(np.int64 if task.kind == MULTICLASS else bool)
+    return Labels(frame["subject_id"].to_numpy(), frame["prediction_time"].to_numpy().astype("datetime64[us]"), value)
+
+
+def _of_labels(task: Task, labels: Labels) -> list[tuple[str, int]]:
+    """Return the numbers of samples, patients and positive labels, or of labels of each class."""
+    rows = [("samples", len(labels)), ("patients", len(np.unique(labels.subject)))]
+    if task.kind == BINARY:
+        return [*rows, ("positive", int(labels.value.sum()))]
+    if task.kind == MULTILABEL:
+        counts = labels.value.sum(0)
+    else:
+        counts = np.bincount(labels.value, minlength=len(task.classes))
+    return [*rows, *((f"of class {name}", int(count)) for name, count in zip(task.classes, counts, strict=True))]

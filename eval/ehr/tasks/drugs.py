@@ -1,0 +1,76 @@
+"""Find orders of the five drugs of the MedTok paper (Su et al. 2025) by ATC code, RxNorm ingredient, or name."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from preprocessing.codes import ATC, RXNORM
+from preprocessing.common.extras import load
+
+pl = load("polars")
+
+
+@dataclasses.dataclass(frozen=True)
+class Drug:
+    """Hold what identifies a drug.
+
+    Attributes:
+        atc: code of ATC.
+        rxnorm: code of the ingredient in RxNorm.
+        other_forms: regular expression of names, in lower case, of forms that have another code of ATC.
+        other_routes: regular expression of routes, in upper case, of such forms.
+    """
+
+    atc: str
+    rxnorm: str
+    other_forms: str = ""
+    other_routes: str = ""
+
+
+_EYES = {"other_forms": r"ophth|\beye\b|\botic\b", "other_routes": r"^(?:OU|OS|OD|AU|AS|AD|BOTH EYES|OPHTHALMIC)$"}
+# Vancomycin by mouth is A07AA09, levofloxacin in the eye S01AE05.
+DRUGS = {
+    "vancomycin": Drug(
+        "J01XA01",
+        "11124",
+        other_forms=r"\boral\b|enema|capsule|\bpo\b|\brectal\b",
+        other_routes=r"^(?:PO|NG|PO/NG|PR|ORAL|G TUBE|J TUBE|RECTAL|ENTERAL.*)$",
+    ),
+    "levofloxacin": Drug("J01MA12", "82122", **_EYES),
+    "heparin": Drug("B01AB01", "5224"),
+    "metoprolol": Drug("C07AB02", "6918"),
+    "atorvastatin": Drug("C10AA05", "83367"),
+}
+# Events that order or give a drug.
+ORDER = rf"^(?:{ATC}|{RXNORM}|NDC)/|^MEDICATION//"
+
+
+def orders(
+    events: "pl.DataFrame", names: Mapping[str, str] | None = None, parents: Mapping[str, Sequence[str]] | None = None
+) -> "pl.DataFrame":
+    """Return the orders of the five drugs among events, with the column `drug`, an int64 position in `DRUGS`.
+
+    Args:
+        events: columns `code`, `text_value` (the name of the drug, or null) and perhaps `route`.
+        names: description of each code, if there is one.
+        parents: codes above each code, of ATC or RxNorm.
+    """
+    events = events.filter(pl.col("code").str.contains(ORDER))
+    route = pl.col("route").str.to_uppercase() if "route" in events.columns else pl.lit(None, pl.String)
+    described = pl.col("code").replace_strict(dict(names or {}), default=None, return_dtype=pl.String)
+    # A code that holds a name, or has one in its event, needs no description, which is that of another event.
+    in_code = pl.when(pl.col("code").str.starts_with("MEDICATION//")).then("code")
+    is_number = pl.col("code").str.contains(rf"^(?:{ATC}|{RXNORM})/")
+    text = pl.when(is_number).then(described).otherwise(pl.coalesce("text_value", in_code, described))
+    text = text.str.to_lowercase()
+    found = []
+    for place, (name, drug) in enumerate(DRUGS.items()):
+        # Classes of ATC are not listed: a drug of a class may be another one.
+        wanted = {f"{ATC}/{drug.atc}", f"{RXNORM}/{drug.rxnorm}"}
+        coded = {code for code, above in (parents or {}).items() if wanted & set(above)} | wanted
+        by_name = text.str.contains(rf"\b{name}\b").fill_null(False)
+        if drug.other_forms:
+            by_name &= ~text.str.contains(drug.other_forms).fill_null(False)
+            by_name &= ~route.str.contains(drug.other_routes).fill_null(False)
+        is_drug = pl.col("code").is_in(sorted(coded)) | by_name
+        found.append(events.filter(is_drug).with_columns(drug=pl.lit(place, pl.Int64)))
+    return pl.concat(found)

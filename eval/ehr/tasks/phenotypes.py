@@ -1,0 +1,77 @@
+"""Group diagnoses into the 25 phenotypes of Harutyunyan et al. (2019, doi:10.1038/s41597-019-0103-9).
+
+Each phenotype is a group of the single-level Clinical Classifications Software (CCS) of AHRQ, which classifies codes of
+ICD-9-CM. A code of ICD-10-CM gets the groups of the codes of ICD-9-CM to which the General Equivalence Mappings map it:
+those of exact pairs where there are some, else of all pairs.
+"""
+
+import functools
+
+from preprocessing.codes import ICD9CM, ICD10CM
+from preprocessing.common.extras import load
+from preprocessing.sources import icd
+
+pl = load("polars")
+
+# Name -> number of the group in CCS; `hcup_ccs_2015_definitions.yaml` of github.com/YerevaNN/mimic3-benchmarks.
+PHENOTYPES = {
+    "acute and unspecified renal failure": 157,
+    "acute cerebrovascular disease": 109,
+    "acute myocardial infarction": 100,
+    "cardiac dysrhythmias": 106,
+    "chronic kidney disease": 158,
+    "chronic obstructive pulmonary disease and bronchiectasis": 127,
+    "complications of surgical procedures or medical care": 238,
+    "conduction disorders": 105,
+    "congestive heart failure; nonhypertensive": 108,
+    "coronary atherosclerosis and other heart disease": 101,
+    "diabetes mellitus with complications": 50,
+    "diabetes mellitus without complication": 49,
+    "disorders of lipid metabolism": 53,
+    "essential hypertension": 98,
+    "fluid and electrolyte disorders": 55,
+    "gastrointestinal hemorrhage": 153,
+    "hypertension with complications and secondary hypertension": 99,
+    "other liver diseases": 151,
+    "other lower respiratory disease": 133,
+    "other upper respiratory disease": 134,
+    "pleurisy; pneumothorax; pulmonary collapse": 130,
+    "pneumonia (except that caused by tuberculosis or sexually transmitted disease)": 122,
+    "respiratory failure; insufficiency; arrest (adult)": 131,
+    "septicemia (except in labor)": 2,
+    "shock": 249,
+}
+# Events that are diagnoses; those of no code system cannot be grouped.
+DIAGNOSIS = r"^(?:ICD9CM/|ICD10CM/|SNOMED/|DIAGNOSIS//)"
+
+
+@functools.cache
+def groups_of_codes() -> "pl.DataFrame":
+    """Return each code that CCS classifies, directly or by the mappings, with its `phenotypes`.
+
+    Returns:
+        Columns `code` (`ICD9CM/584.9`) and `phenotypes`, a list of int64 positions in `PHENOTYPES`, which is empty for
+        codes of all other groups.
+
+    Raises:
+        InputError: the package with the tables is not installed.
+    """
+    place = {str(number): index for index, number in enumerate(PHENOTYPES.values())}
+    of_icd9 = {code: {place[group]} if group in place else set() for code, group, _ in icd.read_ccs()}
+    of_icd10: dict[bool, dict[str, set[int]]] = {True: {}, False: {}}
+    for icd9, icd10, exact in icd.read_gem().pairs:
+        if icd9 in of_icd9:
+            of_icd10[exact].setdefault(icd10, set()).update(of_icd9[icd9])
+    found = {f"{ICD9CM}/{code}": groups for code, groups in of_icd9.items()}
+    found |= {f"{ICD10CM}/{code}": groups for code, groups in {**of_icd10[False], **of_icd10[True]}.items()}
+    lists = [sorted(groups) for groups in found.values()]
+    return pl.DataFrame(
+        {"code": list(found), "phenotypes": lists}, schema={"code": pl.String, "phenotypes": pl.List(pl.Int64)}
+    )
+
+
+def grouped(events: "pl.DataFrame") -> "pl.DataFrame":
+    """Return the diagnoses among events, with the column `phenotypes`, null where a code is in no group of CCS."""
+    return events.filter(pl.col("code").str.contains(DIAGNOSIS)).join(
+        groups_of_codes(), on="code", how="left", maintain_order="left"
+    )
