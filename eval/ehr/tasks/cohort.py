@@ -19,7 +19,8 @@ from preprocessing.common.atomic import whole_file
 from preprocessing.common.errors import InputError
 from preprocessing.common.extras import load
 from preprocessing.meds.dataset import MedsDataset
-from preprocessing.meds.layout import LABELS
+from preprocessing.meds.layout import LABELS, METADATA
+from preprocessing.meds.sources.writer import PERSONS
 
 pl = load("polars")
 
@@ -97,7 +98,8 @@ def make_cohort(task: Task, dataset: MedsDataset, kind_of_source: str) -> Cohort
         parts.append(label_shard(task, shard, exclusions))
     labels = _labels(task, parts)
     flow = [("stays", stays), *((f"left out: {reason}", count) for reason, count in exclusions.counts.items())]
-    return Cohort(labels, [*flow, *_of_labels(task, labels), *exclusions.notes.items()], task)
+    counts = _of_labels(task, labels, persons_of(dataset))
+    return Cohort(labels, [*flow, *counts, *exclusions.notes.items()], task)
 
 
 def shards(dataset: MedsDataset, spelling: Spelling) -> Iterator[Shard]:
@@ -183,7 +185,7 @@ def _published(task: Task, dataset: MedsDataset, folder: str) -> Cohort:
         raise InputError(f"{path} must have the column {column} for the task {task.name}; choose the labels of it.")
     order = np.lexsort((labels.time, labels.subject))
     labels = Labels(labels.subject[order], labels.time[order], labels.value[order])
-    return Cohort(labels, [("published labels", len(labels)), *_of_labels(task, labels)], task)
+    return Cohort(labels, [("published labels", len(labels)), *_of_labels(task, labels, persons_of(dataset))], task)
 
 
 def _labels(task: Task, parts: Sequence["pl.DataFrame"]) -> Labels:
@@ -201,9 +203,20 @@ def _labels(task: Task, parts: Sequence["pl.DataFrame"]) -> Labels:
     return Labels(frame["subject_id"].to_numpy(), frame["prediction_time"].to_numpy().astype("datetime64[us]"), value)
 
 
-def _of_labels(task: Task, labels: Labels) -> list[tuple[str, int]]:
+def persons_of(dataset: MedsDataset) -> "pl.DataFrame":
+    """Return the `person` of each `subject_id`, if the data set names persons who are several subjects; else no rows."""
+    path = dataset.root / METADATA / PERSONS
+    if path.is_file():
+        return pl.read_parquet(path).select("subject_id", "person")
+    return pl.DataFrame(schema={"subject_id": pl.Int64, "person": pl.String})
+
+
+def _of_labels(task: Task, labels: Labels, persons: "pl.DataFrame") -> list[tuple[str, int]]:
     """Return the numbers of samples, patients and positive labels, or of labels of each class."""
-    rows = [("samples", len(labels)), ("patients", len(np.unique(labels.subject)))]
+    subjects = pl.DataFrame({"subject_id": labels.subject}).unique()
+    known = subjects.join(persons, on="subject_id", how="inner")
+    patients = len(subjects) - len(known) + known["person"].n_unique()
+    rows = [("samples", len(labels)), ("patients", patients)]
     if task.kind == BINARY:
         return [*rows, ("positive", int(labels.value.sum()))]
     if task.kind == MULTILABEL:

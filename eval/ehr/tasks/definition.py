@@ -1,7 +1,8 @@
 """Define the prediction tasks: each is a YAML file beside this one, with sentences for people and windows for ACES.
 
-A file is an ACES task file (https://eventstreamaces.readthedocs.io) whose `metadata` state what ACES cannot say. It runs
-in ACES itself together with a file of `predicates/`, which spells the events of a data set; ACES ignores `metadata`.
+A file is an ACES task file (https://eventstreamaces.readthedocs.io) whose `metadata` state what ACES cannot say. It
+runs in ACES itself together with a file of `predicates/`, which spells the events of a data set; ACES ignores
+`metadata`.
 Tasks whose labels a data set publishes have no windows.
 """
 

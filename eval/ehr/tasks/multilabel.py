@@ -17,7 +17,7 @@ def phenotypes(shard: Shard, samples: "pl.DataFrame", exclusions: Exclusions) ->
 
 
 def new_phenotypes(shard: Shard, samples: "pl.DataFrame", exclusions: Exclusions) -> "pl.DataFrame":
-    """Label admissions with the phenotypes of the stay that begins and that the patient did not have; see `functions`."""
+    """Label admissions with those phenotypes of the coming stay that the patient did not have; see `functions`."""
     samples, diagnoses, here = _coming(shard, samples, exclusions)
     known = diagnoses.explode("phenotypes").drop_nulls("phenotypes").select("subject_id", "phenotypes", seen="time")
     known = known.join(samples.select("stay", "subject_id", "start"), on="subject_id", how="inner")

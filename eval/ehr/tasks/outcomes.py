@@ -1,4 +1,4 @@
-"""Label stays with what ACES cannot say, or not with the reasons for what is left out: death, length, return, transfer."""
+"""Label stays with death, length, readmission, or transfer, and count what is left out for which reason."""
 
 from eval.ehr.tasks.shard import DAY, Shard, is_among
 from eval.ehr.tasks.stays import Exclusions, of_stay

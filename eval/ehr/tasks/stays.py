@@ -45,8 +45,8 @@ def with_discharges(events: "pl.DataFrame", spelling: Spelling) -> "pl.DataFrame
         return events
     if column not in events.columns:
         raise InputError(
-            f"The visits of this data set have no column {column!r}, so that their ends are not known; choose tasks with"
-            " published labels."
+            f"The visits of this data set have no column {column!r}, so that their ends are not known; choose tasks"
+            " with published labels."
         )
     visits = events.filter(pl.col("code").str.contains(spelling.patterns["admission"]) & pl.col(column).is_not_null())
     added = visits.with_columns(time=pl.col(column).cast(pl.Datetime("us")), code=pl.lit(ADDED_DISCHARGE))
@@ -65,9 +65,10 @@ def read_stays(events: "pl.DataFrame", spelling: Spelling) -> "pl.DataFrame":
 
     Returns:
         Columns `subject_id`, `hadm_id`; `start`, where a task counts from (see `Spelling.stay`); `admitted` to the
-        hospital; `end`, the discharge, null if there is none; `destination`, its code; `survival_known`; `stay_days` as
-        stated, null if not; `icustay_id` of that admission, else null; `born`, `died`, null if unknown; and bool `repeated`, `overlaps`, and `later_unit` for an
-        admission to intensive care that is not the first one of its hospital stay.
+        hospital; `end`, the discharge, null if there is none; `destination`, its code; `survival_known`; `stay_days`
+        as stated, null if not; `icustay_id` of an admission to intensive care, else null; `born`, `died`, null if
+        unknown; and bool `repeated`, `overlaps`, and `later_unit` for an admission to intensive care that is not the
+        first one of its hospital stay.
     """
     for name, kind in OPTIONAL.items():
         if name not in events.columns:
@@ -82,7 +83,7 @@ def read_stays(events: "pl.DataFrame", spelling: Spelling) -> "pl.DataFrame":
         admitted="start", later_unit=pl.lit(False), icustay_id=pl.lit(None, pl.Int64)
     )
     stays = _from_units(stays, timed, spelling) if units else stays
-    for name, code, first in (("born", BIRTH, True), ("died", DEATH, True)):
+    for name, code in (("born", BIRTH), ("died", DEATH)):
         found = timed.filter(pl.col("code") == code).group_by("subject_id").agg(pl.col("time").min().alias(name))
         stays = stays.join(found, on="subject_id", how="left", maintain_order="left")
     return stays
@@ -95,8 +96,8 @@ def usable(stays: "pl.DataFrame", spelling: Spelling, exclusions: Exclusions, *,
         stays: the result of `read_stays`.
         spelling: how the data set spells stays.
         exclusions: counts those that are left out.
-        adults: whether to leave out stays of patients who are younger than 18 years at the admission, unless the data set
-            is to be read at any age.
+        adults: whether to leave out stays of patients who are younger than 18 years at the admission, unless the data
+            set is to be read at any age.
     """
     rules = []
     if spelling.stay == FIRST_ICU:
