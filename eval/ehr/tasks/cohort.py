@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.ehr.tasks import aces
+from eval.ehr.tasks import aces, phenotypes
 from eval.ehr.tasks.definition import BINARY, MULTICLASS, MULTILABEL, SOURCES, Task
 from eval.ehr.tasks.functions import FUNCTIONS
-from eval.ehr.tasks.phenotypes import DIAGNOSIS
 from eval.ehr.tasks.shard import Shard, is_among
 from eval.ehr.tasks.spelling import Spelling, read_spelling
 from eval.ehr.tasks.stays import OPTIONAL, Exclusions, read_stays, usable, with_discharges
@@ -129,7 +128,7 @@ def label_shard(task: Task, shard: Shard, exclusions: Exclusions) -> "pl.DataFra
     samples = FUNCTIONS[task.function](shard, samples, exclusions)
     if shard.spelling.needs_diagnosis:
         place = ["subject_id", "icustay_id"]
-        diagnoses = shard.events.filter(pl.col("code").str.contains(DIAGNOSIS)).select(*place, seen="time")
+        diagnoses = phenotypes.diagnoses(shard.events).select(*place, seen="time")
         seen = samples.select("stay", *place, "prediction_time").join(diagnoses, on=place, how="inner")
         seen = seen.filter(pl.col("seen") <= pl.col("prediction_time"))
         samples = exclusions.leave_out(samples, "no diagnosis by the prediction time", ~is_among(seen))
@@ -204,7 +203,7 @@ def _labels(task: Task, parts: Sequence["pl.DataFrame"]) -> Labels:
 
 
 def persons_of(dataset: MedsDataset) -> "pl.DataFrame":
-    """Return the `person` of each `subject_id`, if the data set names persons who are several subjects; else no rows."""
+    """Return the `person` of each `subject_id`; no rows if each subject is a person."""
     path = dataset.root / METADATA / PERSONS
     if path.is_file():
         return pl.read_parquet(path).select("subject_id", "person")

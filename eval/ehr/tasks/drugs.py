@@ -16,12 +16,14 @@ class Drug:
     Attributes:
         atc: code of ATC.
         rxnorm: code of the ingredient in RxNorm.
+        names: names of the drug, in lower case, its brands in the records of the USA included.
         other_forms: regular expression of names, in lower case, of forms that have another code of ATC.
         other_routes: regular expression of routes, in upper case, of such forms.
     """
 
     atc: str
     rxnorm: str
+    names: tuple[str, ...]
     other_forms: str = ""
     other_routes: str = ""
 
@@ -32,13 +34,14 @@ DRUGS = {
     "vancomycin": Drug(
         "J01XA01",
         "11124",
+        ("vancomycin", "vancocin"),
         other_forms=r"\boral\b|enema|capsule|\bpo\b|\brectal\b",
         other_routes=r"^(?:PO|NG|PO/NG|PR|ORAL|G TUBE|J TUBE|RECTAL|ENTERAL.*)$",
     ),
-    "levofloxacin": Drug("J01MA12", "82122", **_EYES),
-    "heparin": Drug("B01AB01", "5224"),
-    "metoprolol": Drug("C07AB02", "6918"),
-    "atorvastatin": Drug("C10AA05", "83367"),
+    "levofloxacin": Drug("J01MA12", "82122", ("levofloxacin", "levaquin"), **_EYES),
+    "heparin": Drug("B01AB01", "5224", ("heparin",)),
+    "metoprolol": Drug("C07AB02", "6918", ("metoprolol", "lopressor", "toprol")),
+    "atorvastatin": Drug("C10AA05", "83367", ("atorvastatin", "lipitor")),
 }
 # Events that order or give a drug.
 ORDER = rf"^(?:{ATC}|{RXNORM}|NDC)/|^MEDICATION//"
@@ -57,17 +60,18 @@ def orders(
     events = events.filter(pl.col("code").str.contains(ORDER))
     route = pl.col("route").str.to_uppercase() if "route" in events.columns else pl.lit(None, pl.String)
     described = pl.col("code").replace_strict(dict(names or {}), default=None, return_dtype=pl.String)
-    # A code that holds a name, or has one in its event, needs no description, which is that of another event.
+    # The description of a code is the name of one of its events, which may differ in form from that of another.
     in_code = pl.when(pl.col("code").str.starts_with("MEDICATION//")).then("code")
+    other = pl.concat_str([described, in_code], separator=" ", ignore_nulls=True)
     is_number = pl.col("code").str.contains(rf"^(?:{ATC}|{RXNORM})/")
-    text = pl.when(is_number).then(described).otherwise(pl.coalesce("text_value", in_code, described))
+    text = pl.when(is_number).then(described).otherwise(pl.coalesce("text_value", other))
     text = text.str.to_lowercase()
     found = []
-    for place, (name, drug) in enumerate(DRUGS.items()):
+    for place, drug in enumerate(DRUGS.values()):
         # Classes of ATC are not listed: a drug of a class may be another one.
         wanted = {f"{ATC}/{drug.atc}", f"{RXNORM}/{drug.rxnorm}"}
         coded = {code for code, above in (parents or {}).items() if wanted & set(above)} | wanted
-        by_name = text.str.contains(rf"\b{name}\b").fill_null(False)
+        by_name = text.str.contains(rf"\b(?:{'|'.join(drug.names)})\b").fill_null(False)
         if drug.other_forms:
             by_name &= ~text.str.contains(drug.other_forms).fill_null(False)
             by_name &= ~route.str.contains(drug.other_routes).fill_null(False)

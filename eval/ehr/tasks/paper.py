@@ -2,7 +2,7 @@
 
 from eval.ehr.tasks.drugs import DRUGS, ORDER, orders
 from eval.ehr.tasks.outcomes import class_of_days
-from eval.ehr.tasks.phenotypes import DIAGNOSIS, PHENOTYPES, grouped
+from eval.ehr.tasks.phenotypes import DIAGNOSIS, PHENOTYPES, count_ungrouped, diagnoses, with_phenotypes
 from eval.ehr.tasks.shard import Shard, flags, is_among
 from eval.ehr.tasks.stays import Exclusions, of_stay
 from preprocessing.common.extras import load
@@ -30,12 +30,12 @@ def next_visit_phenotypes(shard: Shard, samples: "pl.DataFrame", exclusions: Exc
     """Label visits with the phenotypes of the next one; see `functions`."""
     samples = _followed(shard, samples, exclusions)
     visits = shard.stays.filter(is_among(samples.select(stay="next_stay")))
-    own = of_stay(grouped(shard.events), visits)
+    own = of_stay(diagnoses(shard.events), visits)
     exclusions.note("diagnoses of the next visits", len(own))
-    exclusions.note("diagnoses in no group of CCS", own["phenotypes"].null_count())
-    here = own.select(next_stay="stay", phenotypes="phenotypes").explode("phenotypes").drop_nulls()
+    exclusions.note("diagnoses in no group of CCS", count_ungrouped(own))
+    here = with_phenotypes(own).select("phenotype", next_stay="stay").unique()
     here = here.join(samples.select("stay", "next_stay"), on="next_stay", how="inner")
-    return samples.with_columns(flags(samples, here, "phenotypes", len(PHENOTYPES)))
+    return samples.with_columns(flags(samples, here, "phenotype", len(PHENOTYPES)))
 
 
 def visit_classes(shard: Shard, samples: "pl.DataFrame", exclusions: Exclusions) -> "pl.DataFrame":

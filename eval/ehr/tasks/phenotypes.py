@@ -46,16 +46,8 @@ DIAGNOSIS = r"^(?:ICD9CM/|ICD10CM/|SNOMED/|DIAGNOSIS//)"
 
 
 @functools.cache
-def groups_of_codes() -> "pl.DataFrame":
-    """Return each code that CCS classifies, directly or by the mappings, with its `phenotypes`.
-
-    Returns:
-        Columns `code` (`ICD9CM/584.9`) and `phenotypes`, a list of int64 positions in `PHENOTYPES`, which is empty for
-        codes of all other groups.
-
-    Raises:
-        InputError: the package with the tables is not installed.
-    """
+def _groups() -> dict[str, list[int]]:
+    """Return for each code that CCS classifies, directly or by the mappings, its positions in `PHENOTYPES`."""
     place = {str(number): index for index, number in enumerate(PHENOTYPES.values())}
     of_icd9 = {code: {place[group]} if group in place else set() for code, group, _ in icd.read_ccs()}
     of_icd10: dict[bool, dict[str, set[int]]] = {True: {}, False: {}}
@@ -64,14 +56,25 @@ def groups_of_codes() -> "pl.DataFrame":
             of_icd10[exact].setdefault(icd10, set()).update(of_icd9[icd9])
     found = {f"{ICD9CM}/{code}": groups for code, groups in of_icd9.items()}
     found |= {f"{ICD10CM}/{code}": groups for code, groups in {**of_icd10[False], **of_icd10[True]}.items()}
-    lists = [sorted(groups) for groups in found.values()]
-    return pl.DataFrame(
-        {"code": list(found), "phenotypes": lists}, schema={"code": pl.String, "phenotypes": pl.List(pl.Int64)}
-    )
+    return {code: sorted(groups) for code, groups in found.items()}
 
 
-def grouped(events: "pl.DataFrame") -> "pl.DataFrame":
-    """Return the diagnoses among events, with the column `phenotypes`, null where a code is in no group of CCS."""
-    return events.filter(pl.col("code").str.contains(DIAGNOSIS)).join(
-        groups_of_codes(), on="code", how="left", maintain_order="left"
-    )
+def diagnoses(events: "pl.DataFrame") -> "pl.DataFrame":
+    """Return the diagnoses among events."""
+    return events.filter(pl.col("code").str.contains(DIAGNOSIS))
+
+
+def with_phenotypes(diagnoses: "pl.DataFrame") -> "pl.DataFrame":
+    """Return a row for each phenotype of a diagnosis, with the column `phenotype`, an int64 position in `PHENOTYPES`.
+
+    Raises:
+        InputError: the package with the tables is not installed.
+    """
+    pairs = [(code, place) for code, places in _groups().items() for place in places]
+    table = pl.DataFrame(pairs, schema={"code": pl.String, "phenotype": pl.Int64}, orient="row")
+    return diagnoses.join(table, on="code", how="inner", maintain_order="left")
+
+
+def count_ungrouped(diagnoses: "pl.DataFrame") -> int:
+    """Return the number of diagnoses whose code is in no group of CCS, so that they cannot be of a phenotype."""
+    return int((~diagnoses["code"].is_in(list(_groups()))).sum())
