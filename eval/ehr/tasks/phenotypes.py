@@ -1,10 +1,12 @@
 """Group diagnoses into the 25 phenotypes of Harutyunyan et al. (2019, doi:10.1038/s41597-019-0103-9).
 
 Each phenotype is a group of the single-level Clinical Classifications Software (CCS) of AHRQ, which classifies codes of
-ICD-9-CM. A code of ICD-10-CM gets the groups of the codes of ICD-9-CM to which the General Equivalence Mappings map it:
-those of exact pairs where there are some, else of all pairs.
+ICD-9-CM. A code of ICD-10-CM is mapped by the General Equivalence Mappings from ICD-10-CM to ICD-9-CM: it gets the
+groups of all codes that together stand for it, and of its alternatives those groups in which at least half of them are.
+So I10 (401.0, 401.1 or 401.9) is essential hypertension, although 401.0 alone is hypertension with complications.
 """
 
+import collections
 import functools
 
 from preprocessing.codes import ICD9CM, ICD10CM
@@ -50,12 +52,17 @@ def _groups() -> dict[str, list[int]]:
     """Return for each code that CCS classifies, directly or by the mappings, its positions in `PHENOTYPES`."""
     place = {str(number): index for index, number in enumerate(PHENOTYPES.values())}
     of_icd9 = {code: {place[group]} if group in place else set() for code, group, _ in icd.read_ccs()}
-    of_icd10: dict[bool, dict[str, set[int]]] = {True: {}, False: {}}
-    for icd9, icd10, exact in icd.read_gem().pairs:
-        if icd9 in of_icd9:
-            of_icd10[exact].setdefault(icd10, set()).update(of_icd9[icd9])
     found = {f"{ICD9CM}/{code}": groups for code, groups in of_icd9.items()}
-    found |= {f"{ICD10CM}/{code}": groups for code, groups in {**of_icd10[False], **of_icd10[True]}.items()}
+    mapped: dict[str, list[tuple[set[int], bool]]] = {}
+    for icd10, icd9, is_part in icd.read_icd10_to_icd9():
+        if icd9 in of_icd9:
+            mapped.setdefault(icd10, []).append((of_icd9[icd9], is_part))
+    for icd10, pairs in mapped.items():
+        parts = [groups for groups, is_part in pairs if is_part]
+        alternatives = [groups for groups, is_part in pairs if not is_part]
+        votes = collections.Counter(group for groups in alternatives for group in groups)
+        common = {group for group, count in votes.items() if 2 * count >= len(alternatives)}
+        found[f"{ICD10CM}/{icd10}"] = common.union(*parts)
     return {code: sorted(groups) for code, groups in found.items()}
 
 
