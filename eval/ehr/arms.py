@@ -70,7 +70,7 @@ def arms_of(
     histories: Histories,
     dataset: MedsDataset,
     settings: Settings,
-    judged: CodeMatrix | None,
+    judged: CodeMatrix,
     skipped: dict[str, str],
 ) -> Iterator[Arm]:
     """Yield all that is fitted and tested of a task.
@@ -80,7 +80,7 @@ def arms_of(
         histories: the events.
         dataset: the data set, for its splits.
         settings: what is asked for.
-        judged: what the tokenizer that is judged says of each code; None where there are only baselines.
+        judged: what the tokenizer that is judged says of each code.
         skipped: receives what cannot be drawn, and why.
     """
     task, labels = cohort.task, cohort.labels
@@ -109,7 +109,9 @@ def arms_of(
                     break
                 by_setting: dict[str, list[Split]] = {}
                 for about, part in drawn:
-                    by_setting.setdefault(about["setting"], []).append(part)
+                    # A smoke run takes the headline of a regime.
+                    if not (settings.smoke and "," in about["setting"]):
+                        by_setting.setdefault(about["setting"], []).append(part)
                 for setting, parts in by_setting.items():
                     yield _arm(task, rule, regime, setting, seed, parts)
                 if regime == regimes.FULL and rule == task.inputs[0] and seed == 0 and not settings.smoke:
@@ -136,11 +138,10 @@ def _folds(cohort: Cohort, split: np.ndarray, settings: Settings) -> int:
 
 
 def _variants(
-    task: Task, rule: str, parts: Sequence[Split], histories: Histories, judged: CodeMatrix | None
+    task: Task, rule: str, parts: Sequence[Split], histories: Histories, judged: CodeMatrix
 ) -> Iterator[Arm]:
     """Yield the headline anew with fewer codes, where that leaves some out that samples see."""
-    wanted = [variants.WITHOUT_PROXIES, *([variants.MAPPED] if judged is not None else [])]
-    for name in wanted:
+    for name in variants.VARIANTS:
         seen = variants.seen_codes(name, histories.codes, judged)
         if seen.all() or not seen.any():
             continue
@@ -162,4 +163,5 @@ def _arm(task: Task, rule: str, regime: str, setting: str, seed: int, parts: Seq
 
 
 def _arrays(inputs: Inputs) -> tuple[np.ndarray, ...]:
-    return inputs.start, inputs.stop, inputs.time.astype(np.int64), inputs.seen, inputs.hidden
+    told = np.array([inputs.codes_alone])
+    return inputs.start, inputs.stop, inputs.time.astype(np.int64), inputs.seen, inputs.hidden, told

@@ -39,6 +39,7 @@ class Inputs:
         time: `[n]` datetime64[us], the prediction times.
         seen: `[codes]` bool, the codes that these samples may see.
         hidden: `[n]` int32, number of a visit of which the sample does not see drugs; -1 for none.
+        codes_alone: whether models are told codes and nothing else: neither age and sex nor the number of codes.
     """
 
     histories: Histories
@@ -48,6 +49,7 @@ class Inputs:
     time: np.ndarray
     seen: np.ndarray
     hidden: np.ndarray
+    codes_alone: bool = False
 
     def __len__(self) -> int:
         return len(self.row)
@@ -137,8 +139,10 @@ def statics(inputs: Inputs) -> np.ndarray:
     """Return what every model is told beside codes, `[n, 4]` float32.
 
     The columns are the age in centuries (0 where unknown), whether the patient is female, whether male, and the
-    logarithm of one plus the number of distinct codes that are seen.
+    logarithm of one plus the number of distinct codes that are seen. All are 0 for samples with `codes_alone`.
     """
+    if inputs.codes_alone:
+        return np.zeros((len(inputs), 4), np.float32)
     age = np.nan_to_num(_age_years(inputs, inputs.row, inputs.time)) / 100
     sex = inputs.histories.sex[inputs.row]
     number = np.diff(bags(inputs).indptr)
@@ -152,7 +156,7 @@ class Sequences:
     Attributes:
         code: `[n, length]` int32, indices into `Histories.codes`; 0 where `mask` is False.
         mask: `[n, length]` bool, True for events; these stand at the beginning of each row.
-        age: `[n, length]` float32, years at the event, 0 where unknown.
+        age: `[n, length]` float32, years at the event, 0 where unknown or not told.
         days: `[n, length]` float32, days from the event to the prediction time.
         visit: `[n, length]` int32, number of the visit among those of the row, from 0.
     """
@@ -188,7 +192,8 @@ def sequences(inputs: Inputs, length: int = 256) -> Sequences:
         made.code[sample, place] = inputs.histories.code[event]
         made.mask[sample, place] = True
         time = inputs.histories.time[event]
-        made.age[sample, place] = np.nan_to_num(_age_years(inputs, inputs.row[sample], time))
+        if not inputs.codes_alone:
+            made.age[sample, place] = np.nan_to_num(_age_years(inputs, inputs.row[sample], time))
         made.days[sample, place] = (inputs.time[sample] - time) / _DAY
         visit = inputs.histories.visit[event]
         # Visits that overlap take turns; each keeps the number that it gets when it first appears in the row.

@@ -5,7 +5,8 @@
                       added to those of a smaller one; samples are never repeated, so a class with fewer ends the curve
     rare              fitted as full; tested on samples whose most informative code hardly any training patient has
     unseen            three in ten codes, chosen by a hash, are hidden from all training and tuning samples
-    cross_vocabulary  fitted on codes of ICD-9 alone and tested on those of ICD-10, and as a control on those of ICD-9
+    cross_vocabulary  fitted on codes of ICD-9 alone and tested on those of ICD-10, and as a control on those of ICD-9;
+                      once more without age, sex and number of codes, and once more with all other events
 
 The split of the data set decides on training, tuning and test; small data sets are instead cross-fitted, so that each
 sample is tested once, by a model that has seen no other sample of its person. Test samples are never drawn or weighted.
@@ -28,6 +29,8 @@ from preprocessing.meds.splits import HELD_OUT, TRAIN, TUNING
 sparse = load("scipy.sparse")
 
 REGIMES = FULL, FEW_SHOT, RARE, UNSEEN, CROSS_VOCABULARY = ("full", "few_shot", "rare", "unseen", "cross_vocabulary")
+# Settings of `cross_vocabulary` beside its headline.
+CODES_ALONE, ALL_EVENTS = "codes alone", "all events"
 # Numbers of samples a class of EHRSHOT's benchmark.
 SHOTS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 128)
 # A code is rare if fewer training patients have it; share of codes that `unseen` hides.
@@ -183,9 +186,10 @@ def _splitter() -> CodeNames:
 
 
 def _cross_vocabulary(inputs: Inputs, parts: Sequence[Split]) -> Iterator[tuple[dict, Split]]:
-    """Yield splits whose training samples see no code of ICD-10, and whose test samples see codes of one edition.
+    """Yield splits whose training samples see codes of ICD-9, and whose test samples see codes of one edition.
 
-    If the records state each diagnosis in both vocabularies, all samples are used. Otherwise a patient is coded in
+    Other events, such as drugs, are spelled alike in training and test and would carry a model across by themselves, so
+    that samples see them in one setting only. If the records state each diagnosis in both vocabularies, all samples are used. Otherwise a patient is coded in
     that of his time: samples without a code of the edition that is read are left out.
     """
     edition = editions(inputs.histories.codes)
@@ -198,9 +202,22 @@ def _cross_vocabulary(inputs: Inputs, parts: Sequence[Split]) -> Iterator[tuple[
     for tested in (10, 9):
         made = []
         for part in parts:
-            masked = _masked(part, edition != 10, edition != 19 - tested)
+            masked = _masked(part, edition == 9, edition == tested)
             made.append(masked if is_double else _coded_in(masked, edition, tested))
         yield from _named(f"icd9->icd{tested}", made)
+        if tested == 10:
+            yield from _named(f"icd9->icd10, {CODES_ALONE}", [_alone(part) for part in made])
+            wide = [_masked(part, edition != 10, edition != 9) for part in parts]
+            wide = wide if is_double else [_coded_in(part, edition, tested) for part in wide]
+            yield from _named(f"icd9->icd10, {ALL_EVENTS}", wide)
+
+
+def _alone(part: Split) -> Split:
+    """Return a split whose samples tell codes and nothing else."""
+    names = ("train", "tuning", "test")
+    return dataclasses.replace(
+        part, **{name: dataclasses.replace(getattr(part, name), codes_alone=True) for name in names}
+    )
 
 
 def _coded_in(part: Split, edition: np.ndarray, tested: int) -> Split:

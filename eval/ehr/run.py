@@ -191,7 +191,7 @@ class _Runner:
         return Benchmark(self.settings, self.records, self.tasks, flows, self.judged, results, self.skipped, mapped)
 
     def _arms(self, cohorts: Mapping[str, Cohort]) -> list[Arm]:
-        judged = self._matrix(self.judged, 0) if self.context.first else None
+        judged = self._matrix(self.judged, 0)
         arms: list[Arm] = []
         for name, cohort in cohorts.items():
             if cohort.problem:

@@ -7,9 +7,9 @@ no outcome proxies     without codes of palliative care and orders not to resusc
 import numpy as np
 
 from eval.ehr.tokenizers.matrix import CodeMatrix
-from eval.ehr.tokenizers.spelling import read_code
+from eval.ehr.tokenizers.spelling import EventCodes, read_code
 
-MAPPED, WITHOUT_PROXIES = "mapped codes only", "no outcome proxies"
+VARIANTS = MAPPED, WITHOUT_PROXIES = ("mapped codes only", "no outcome proxies")
 # Palliative care, do not resuscitate, brain death.
 PROXIES = (
     *("ICD10CM/Z51.5", "ICD10CM/Z66", "ICD10CM/G93.82"),
@@ -33,12 +33,14 @@ def _compact(key: str) -> str:
 _COMPACT = {_compact(key) for key in PROXIES}
 
 
-def seen_codes(variant: str, codes: np.ndarray, first: CodeMatrix) -> np.ndarray:
+def seen_codes(variant: str, codes: np.ndarray, judged: CodeMatrix) -> np.ndarray:
     """Return a `[codes]` bool mask of the codes that a variant shows to every tokenizer.
 
     Args:
         variant: `MAPPED` or `WITHOUT_PROXIES`.
         codes: `[codes]` str, codes as the data set spells them.
-        first: the tokenizer that is judged.
+        judged: what the tokenizer that is judged says of each code.
     """
-    return first.mapped if variant == MAPPED else is_no_proxy(codes)
+    if variant == WITHOUT_PROXIES:
+        return is_no_proxy(codes)
+    return judged.mapped & EventCodes.read(codes).medical

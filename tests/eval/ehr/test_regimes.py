@@ -8,7 +8,7 @@ import pytest
 
 from eval.ehr import regimes
 from eval.ehr.history import Histories
-from eval.ehr.inputs import Inputs, bags
+from eval.ehr.inputs import Inputs, bags, statics
 from eval.ehr.regimes import CROSS_VOCABULARY, FEW_SHOT, FULL, RARE, REGIMES, UNSEEN, splits
 from preprocessing.common.errors import InputError
 
@@ -200,13 +200,21 @@ def test_cross_vocabulary_hides_one_vocabulary_where_both_are_written():
         codes.append(np.concatenate([nine[some], ten[some], [len(CODES) - 1]]))
     inputs = samples_of(0, 120, each=1, codes=codes)
     found = listed(CROSS_VOCABULARY, inputs, outcomes_of(inputs))
-    assert [settings["setting"] for settings, _ in found] == ["icd9->icd10", "icd9->icd9"]
+    headline, alone, wide, control = (
+        *("icd9->icd10", "icd9->icd10, codes alone"),
+        *("icd9->icd10, all events", "icd9->icd9"),
+    )
+    assert [settings["setting"] for settings, _ in found] == [headline, alone, wide, control]
     edition = regimes.editions(CODES)
-    for (_, part), shown in zip(found, (10, 9), strict=True):
+    expected = {headline: ([9], [10]), alone: ([9], [10]), wide: ([0, 9], [0, 10]), control: ([9], [9])}
+    for settings, part in found:
         assert len(part.train) + len(part.tuning) + len(part.test) == len(inputs)
-        assert sorted(set(edition[bags(part.train).indices])) == [0, 9]
-        assert sorted(set(edition[bags(part.tuning).indices])) == [0, 9]
-        assert sorted(set(edition[bags(part.test).indices])) == [0, shown]
+        fitted, tested = expected[settings["setting"]]
+        assert sorted(set(edition[bags(part.train).indices])) == fitted
+        assert sorted(set(edition[bags(part.tuning).indices])) == fitted
+        assert sorted(set(edition[bags(part.test).indices])) == tested
+        told = [statics(samples).any() for samples in (part.train, part.tuning, part.test)]
+        assert told == [settings["setting"] != alone] * 3
 
 
 def test_cross_vocabulary_takes_patients_by_the_edition_of_their_time():
@@ -219,7 +227,7 @@ def test_cross_vocabulary_takes_patients_by_the_edition_of_their_time():
         some = [*([nine] if number < 4 else []), *([ten] if 3 <= number < 7 else [])]
         codes.append(np.array([rng.choice(edition) for edition in some], np.int64))
     inputs = samples_of(0, 300, each=1, codes=codes)
-    (_, across), (_, control) = listed(CROSS_VOCABULARY, inputs, outcomes_of(inputs))
+    (_, across), _, _, (_, control) = listed(CROSS_VOCABULARY, inputs, outcomes_of(inputs))
     roles = split_of(inputs)
     for name, samples, wanted in (
         ("train", across.train, kind < 4),
