@@ -15,11 +15,10 @@ from pathlib import Path
 
 from absl import flags
 
-from eval.baselines.make import KINDS
+from eval.baselines.make import BASELINES, make_once, sizes_like
 from preprocessing.common import command_line
 from preprocessing.common.errors import InputError
 
-BASELINES = {"bert": "wordpieces"} | {kind: kind for kind in KINDS if kind != "published"}
 EXAMPLE = "python -m eval.compare --tokenizers=runs/default --baseline=bert --output=DIR"
 
 
@@ -29,27 +28,6 @@ def open_named(given: str):
 
     name, separator, path = given.partition("=")
     return load(path, name) if separator and name and "/" not in name else load(given)
-
-
-def make_baseline(name: str, data_set: str, data_dir: str, folder: Path, sizes: dict[str, int]) -> Path:
-    """Return the folder of a baseline, which is made unless it exists.
-
-    Args:
-        name: name of the baseline, a key of `BASELINES`.
-        data_set: name of the data set of the codes.
-        data_dir: directory of the data sets; empty for the default.
-        folder: folder of the baselines.
-        sizes: `size` and `tokens` of the baseline, equal to those of the tokenizer; empty for the defaults.
-    """
-    from eval.baselines.data import Codes
-    from eval.baselines.make import make
-    from eval.common.representation import FILE, load
-
-    path = folder / "-".join([name, *map(str, sizes.values())])
-    if (path / FILE).is_file() and load(path).about.get("data_set", {}).get("name") == data_set:
-        return path
-    made = make(BASELINES[name], Codes.open(data_set, data_dir), **sizes)
-    return made.save(path)
 
 
 def main(argv: list[str]) -> None:
@@ -82,11 +60,11 @@ def run(given: flags.FlagValues, output: Path) -> None:
     if not data_set:
         raise InputError(f"{first.name} does not name its data set; give --codes=medtok_codes/icd-...")
     labels = open_labels(data_set, given.data_dir)
-    sizes = {} if first.tokens is None else {"size": first.num_ids, "tokens": first.tokens.shape[1]}
+    sizes = {name: sizes_like(name, first) for name in given.baseline}
     del first
     openers = [functools.partial(open_named, name) for name in given.tokenizers]
     for name in given.baseline:
-        path = make_baseline(name, data_set, given.data_dir or "", output / "baselines", sizes)
+        path = make_once(name, data_set, given.data_dir or "", output / "baselines", sizes[name])
         openers.append(functools.partial(load, path, name))
     measured = functools.partial(
         tokenization.measure,

@@ -6,6 +6,7 @@ The command writes a folder that `eval.tokenization` and `eval.compare` read lik
 
 - `raw_text`: the frozen text embedding, neither quantized nor tokenized: the reference for text alone.
 - `text_vq`: a VQ-VAE of the text embedding (`text_vq.py`).
+- `text_pursuit`: the quantizer of MedTok on the text embedding alone (`text_pursuit.py`).
 - `kmeans_text`: the nearest k-means centers of the text embedding; with `--residual` residual k-means.
 - `wordpieces`: the BERT wordpieces of the description, weighted by tf-idf.
 - `vqgraph`: graph-only vector quantization (`vqgraph.py`).
@@ -14,14 +15,15 @@ The command writes a folder that `eval.tokenization` and `eval.compare` read lik
 - `published`: MedTok with the settings of the published PyTorch code (`configs/published.py`).
 
 Rows are fitted to the training codes, texts are read from the text cache, and all codes of the data set are tokenized.
-Where the kind allows it, a code gets `--tokens` tokens, by default as many as with `configs/default.py`.
+Where the kind allows it, a code gets `--tokens` tokens, by default as many as with `configs/default.py`; with
+`text_pursuit` as many as one of its four embeddings.
 """
 
 from pathlib import Path
 
 from absl import flags
 
-from eval.baselines.make import DEFAULT_CODES, KINDS, SIZE, TOKENS, make, train_published
+from eval.baselines.make import DEFAULT_CODES, KINDS, SIZE, WIDTH, default_tokens, make, train_published
 from preprocessing.common import command_line
 from preprocessing.common.errors import InputError
 
@@ -30,8 +32,9 @@ def main(argv: list[str]) -> None:
     """Make the baseline that the flags name."""
     command_line.expect_arguments(argv, 0, "python -m eval.baselines --kind=raw_text --output=DIR")
     given = flags.FLAGS
-    if not 0 < given.tokens <= given.size:
-        raise InputError(f"--tokens is {given.tokens}; it must be 1 to --size={given.size}.")
+    tokens = default_tokens(given.kind) if given.tokens is None else given.tokens
+    if not 0 < tokens <= given.size:
+        raise InputError(f"--tokens is {tokens}; it must be 1 to --size={given.size}.")
     if given.residual and given.kind != "kmeans_text":
         raise InputError(f"--residual can only be given with --kind=kmeans_text, not with --kind={given.kind}.")
     from eval.common.representation import FILE
@@ -49,8 +52,8 @@ def main(argv: list[str]) -> None:
 
         names = {"text_encoder": given.text_encoder, "sample_size": given.sample_size}
         codes = Codes.open(given.codes, given.data_dir, **names)
-        options = {name: given[name].value for name in ("size", "tokens", "seed", "steps", "residual")}
-        representation = make(given.kind, codes, **options)
+        options = {name: given[name].value for name in ("size", "width", "seed", "steps", "residual")}
+        representation = make(given.kind, codes, tokens=tokens, **options)
     print(f"wrote {representation.save(given.output)}: {len(representation):,} codes")
 
 
@@ -66,7 +69,8 @@ if __name__ == "__main__":
     flags.DEFINE_string("text_encoder", "", "value of model.text_encoder_model; the packaged encoder if not given")
     flags.DEFINE_integer("sample_size", 0, "number of codes, drawn as by data.sample_size; 0 for all", lower_bound=0)
     flags.DEFINE_integer("size", SIZE, "rows of the codebook, for kinds that can choose it", lower_bound=1)
-    flags.DEFINE_integer("tokens", TOKENS, "tokens of each code, for kinds that can choose it")
+    flags.DEFINE_integer("tokens", None, "tokens of each code, for kinds that can choose it")
+    flags.DEFINE_integer("width", WIDTH, "text_pursuit: width of the rows; 0 for that of the encoder", lower_bound=0)
     flags.DEFINE_integer("seed", 0, "seed of all random draws", lower_bound=0)
     flags.DEFINE_integer("steps", 0, "training steps of text_vq, vqgraph, published; 0 for the default", lower_bound=0)
     flags.DEFINE_bool("residual", False, "kmeans_text: fit each token to the residual of the tokens before it")

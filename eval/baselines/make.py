@@ -8,26 +8,43 @@ from absl import flags
 from configs import ablation, default
 from medtok_jax.regions import positions_of
 
-KINDS = ("raw_text", "text_vq", "kmeans_text", "wordpieces", "vqgraph", "random", "one_token", "published")
+KINDS = (
+    *("raw_text", "text_vq", "text_pursuit", "kmeans_text", "wordpieces", "vqgraph", "random", "one_token"),
+    "published",
+)
+# Names of baselines that can be made for a data set: `bert` is the bag of wordpieces, the others are kinds.
+BASELINES = {"bert": "wordpieces"} | {kind: kind for kind in KINDS if kind != "published"}
+# Kinds with as many tokens as one embedding of MedTok has; others have those of a whole code.
+OF_ONE_EMBEDDING = ("text_pursuit",)
 DEFAULT_CODES = ablation.HELD_OUT
-SIZE, TOKENS = 12_000, len(positions_of(default.get_config().model.num_top_k_tokens))
+_MODEL = default.get_config().model
+SIZE, WIDTH = 12_000, _MODEL.embedding_dim
 
 
-def make(kind: str, codes, *, size: int = SIZE, tokens: int = TOKENS, seed: int = 0, steps: int = 0, **options):
+def default_tokens(kind: str) -> int:
+    """Return the number of tokens of a code by a kind of baseline if none is chosen: that of the default MedTok."""
+    return _MODEL.num_top_k_tokens if kind in OF_ONE_EMBEDDING else len(positions_of(_MODEL.num_top_k_tokens))
+
+
+def make(
+    kind: str, codes, *, size: int = SIZE, tokens: int = 0, width: int = WIDTH, seed: int = 0, steps: int = 0, **options
+):
     """Return the representation by one kind of baseline, except `published`, for which see `train_published`.
 
     Args:
         kind: one of `KINDS`.
         codes: `eval.baselines.data.Codes` of the data set.
         size: number of rows of the codebook.
-        tokens: number of tokens of each code.
+        tokens: number of tokens of each code; 0 for `default_tokens`.
+        width: width of the rows of `text_pursuit`.
         seed: seed of all random draws.
         steps: number of training steps; 0 for the default of the kind.
         options: `residual` (whether k-means is residual) and `progress` (whether to show progress bars).
     """
-    from eval.baselines import simple, text_vq, vqgraph
+    from eval.baselines import simple, text_pursuit, text_vq, vqgraph
     from eval.baselines.vqgraph_training import vqgraph as train_vqgraph
 
+    tokens = tokens or default_tokens(kind)
     progress = options.get("progress", True)
     residual = options.get("residual", False)
     trained = {"codebook_size": size} | ({"steps": steps} if steps else {})
@@ -40,11 +57,55 @@ def make(kind: str, codes, *, size: int = SIZE, tokens: int = TOKENS, seed: int 
         "text_vq": lambda: text_vq.text_vq(
             codes, text_vq.TextVQOptions(num_tokens=tokens, **trained), seed=seed, progress=progress
         ),
+        "text_pursuit": lambda: text_pursuit.text_pursuit(
+            codes, text_pursuit.TextPursuitOptions(size, tokens, width), seed=seed, progress=progress
+        ),
         "vqgraph": lambda: train_vqgraph(
             codes, vqgraph.VQGraphOptions(**trained), num_tokens=tokens, seed=seed, progress=progress
         ),
     }
     return kinds[kind]()
+
+
+def sizes_like(name: str, representation) -> dict[str, int]:
+    """Return `size`, `tokens` and `width` of a baseline that is as large as a representation; empty without tokens.
+
+    Args:
+        name: name of the baseline, a key of `BASELINES`.
+        representation: the `eval.common.representation.Representation` of a tokenizer.
+    """
+    if representation.tokens is None:
+        return {}
+    tokens = representation.tokens
+    if BASELINES[name] in OF_ONE_EMBEDDING and representation.embeddings:
+        tokens = representation.part("tokens", representation.embeddings[0])
+    sizes = {"size": representation.num_ids, "tokens": tokens.shape[1]}
+    if BASELINES[name] in OF_ONE_EMBEDDING and representation.codebook is not None:
+        sizes["width"] = representation.codebook.shape[1]
+    return sizes
+
+
+def make_once(
+    name: str, data_set: str, data_dir: str, folder: Path, sizes: dict[str, int], progress: bool = True
+) -> Path:
+    """Return the folder of a baseline, which is made unless it exists.
+
+    Args:
+        name: name of the baseline, a key of `BASELINES`.
+        data_set: name of the data set of the codes.
+        data_dir: directory of the data sets; empty for the default.
+        folder: folder of the baselines.
+        sizes: the result of `sizes_like`; empty for the defaults.
+        progress: whether to show progress bars.
+    """
+    from eval.baselines.data import Codes
+    from eval.common.representation import FILE, load
+
+    path = folder / "-".join([name, *map(str, sizes.values())])
+    if (path / FILE).is_file() and load(path).about.get("data_set", {}).get("name") == data_set:
+        return path
+    codes = Codes.open(data_set, data_dir, progress=progress)
+    return make(BASELINES[name], codes, progress=progress, **sizes).save(path)
 
 
 def train_published(given: flags.FlagValues):

@@ -32,6 +32,19 @@ def nearest_rows(
         regions, codebook.shape[1], num_tokens=num_tokens, weight_temperature=temperature, rngs=nnx.Rngs(0)
     )
     quantizer.set_codebook(jnp.asarray(codebook))
+    return quantize_points(quantizer, points)
+
+
+def quantize_points(quantizer: Quantizer, points: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the tokens of each point by a quantizer with one region, `text`.
+
+    Args:
+        quantizer: quantizer with its rows.
+        points: `[n, width]` float32, scaled to unit length for the search.
+
+    Returns:
+        The fields of a `Representation`, see `nearest_rows`.
+    """
     graphdef, state = nnx.split(quantizer)
 
     @jax.jit

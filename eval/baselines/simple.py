@@ -1,11 +1,11 @@
 """Make the baselines without training: raw text, wordpieces, k-means of texts, random tokens, a token for each code."""
 
 import numpy as np
-import scipy.sparse as sp
 
 from eval.baselines.data import Codes
 from eval.baselines.nearest_rows import fit_rows, nearest_rows, residual_rows
 from eval.common.representation import Representation
+from eval.common.tf_idf import tf_idf
 from medtok_jax.models.bert import load_bert
 from medtok_jax.text.encoder_files import resolve_text_encoder
 from preprocessing.common.ragged import positions
@@ -39,8 +39,7 @@ def one_token(codes: Codes) -> Representation:
 def wordpieces(codes: Codes) -> Representation:
     """Return the wordpieces of the description of each code as its tokens.
 
-    Each code is a bag of all wordpieces of its description except [CLS] and [SEP]. The weight of a wordpiece is
-    tf x idf, with idf = ln((1 + n) / (1 + df)) + 1 over the n codes, scaled to a sum of one; with equal
+    Each code is a bag of all wordpieces of its description except [CLS] and [SEP], weighted by `tf_idf`; with equal
     weights, `of` and `without` would make all codes similar. The vector is the mean of the input word embeddings of the
     text encoder by these weights, at unit length.
     """
@@ -52,19 +51,15 @@ def wordpieces(codes: Codes) -> Representation:
     inside[np.concatenate([ends - counts, ends - 1])] = False
     piece, owner = cache.token_ids[where][inside], np.repeat(np.arange(len(text)), counts)[inside]
     table = word_embeddings(codes)
-    # Each wordpiece of a code occurs once in these arrays, with its number of occurrences.
-    pair, times = np.unique(owner * np.int64(len(table)) + piece, return_counts=True)
-    owner, piece = pair // len(table), (pair % len(table)).astype(np.int32)
-    frequency = np.bincount(piece, minlength=len(table))
-    weight = times * (np.log((1 + len(text)) / (1 + frequency[piece])) + 1)
-    weight = (weight / np.bincount(owner, weight, minlength=len(text))[owner]).astype(np.float32)
-    distinct = np.bincount(owner, minlength=len(text))
+    bags = tf_idf(owner, piece, texts=len(text), terms=len(table))
+    distinct = np.diff(bags.indptr)
     tokens = np.full((len(text), max(int(distinct.max(initial=1)), 1)), -1, np.int32)
-    column = np.arange(len(owner)) - np.repeat(np.cumsum(distinct) - distinct, distinct)
-    tokens[owner, column] = piece
+    owner = np.repeat(np.arange(len(text)), distinct)
+    column = np.arange(bags.nnz) - np.repeat(bags.indptr[:-1], distinct)
+    tokens[owner, column] = bags.indices
     weights = np.zeros(tokens.shape, np.float32)
-    weights[owner, column] = weight
-    vectors = sp.csr_array((weight, (owner, piece)), shape=(len(text), len(table))) @ table
+    weights[owner, column] = bags.data
+    vectors = bags @ table
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     about = {"size": len(table), "num_tokens": "of the description", "weights": "tf-idf"}
     return codes.representation("wordpieces", about, tokens=tokens, weights=weights, vectors=vectors, codebook=table)

@@ -5,7 +5,7 @@ A representation is a tokenizer directory of MedTok, or a folder that `Represent
     table.parquet         key, description; one row for each code, sorted by key
     tokens.npy            [n, T] int32, optional; weights.npy [n, T] float32, optional
     vectors.npy           [n, D] float32, optional; unquantized.npy likewise
-    codebook.npy          [N, d] float32, optional
+    codebook.npy          [N, d] float32, optional; projection.npy [D', d] float32, optional
     representation.json   name, regions, names of the embeddings, and provenance
 """
 
@@ -28,7 +28,7 @@ from preprocessing.common.errors import InputError
 FILE = "representation.json"
 TABLE = "table.parquet"
 FORMAT_VERSION = 1
-ARRAYS = ("tokens", "weights", "vectors", "unquantized", "codebook")
+ARRAYS = ("tokens", "weights", "vectors", "unquantized", "codebook", "projection")
 _CHUNK = 8192
 
 
@@ -45,6 +45,7 @@ class Representation:
         vectors: `[n, D]` float32 input of a downstream model: the concatenated quantized embeddings, for MedTok.
         unquantized: `[n, D]` float32, the vectors before quantization; None where they are unknown.
         codebook: `[N, d]` float32, rows by global id.
+        projection: `[D', d]` float32, matrix that takes a frozen text vector to what was quantized; None for none.
         regions: name -> (first id, one past the last id) of each region of the codebook; empty for a single region.
         embeddings: names of the embeddings of a code, in the order of the columns of `tokens` and `vectors`, of which
             each has an equal share; empty for a single embedding.
@@ -62,6 +63,7 @@ class Representation:
     vectors: np.ndarray | None = None
     unquantized: np.ndarray | None = None
     codebook: np.ndarray | None = None
+    projection: np.ndarray | None = None
     regions: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
     embeddings: tuple[str, ...] = ()
     token_bounds: tuple[tuple[int, int], ...] = ()
@@ -175,12 +177,16 @@ def _name_of(path: Path) -> str:
     return path.parent.name if path.name == "tokenizer" else path.name
 
 
-def from_tokenizer(directory: TokenizerDirectory, name: str) -> Representation:
-    """Return the representation of the codes of a data set, with `unquantized` where the directory has embeddings.
+def from_tokenizer(directory: TokenizerDirectory, name: str, rows: np.ndarray | None = None) -> Representation:
+    """Return the representation of some rows of a tokenizer, with `unquantized` where the directory has embeddings.
 
-    Categories and codes of earlier editions, which were not in the data set, are left out.
+    Args:
+        directory: the tokenizer.
+        name: name of the representation.
+        rows: ascending rows of its table; None for the codes of its data set, which leaves out categories and codes of
+            earlier editions.
     """
-    config, rows = directory.config, directory.codes
+    config, rows = directory.config, directory.codes if rows is None else rows
     table = directory.table.take(rows)
     codebook, ids, weights = np.array(directory.codebook), directory.ids[rows], directory.weights[rows]
     vectors = np.empty((len(rows), len(config.embeddings) * config.embedding_dim), np.float32)

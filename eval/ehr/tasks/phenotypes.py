@@ -54,9 +54,9 @@ def _groups() -> dict[str, list[int]]:
     of_icd9 = {code: {place[group]} if group in place else set() for code, group, _ in icd.read_ccs()}
     found = {f"{ICD9CM}/{code}": groups for code, groups in of_icd9.items()}
     mapped: dict[str, list[tuple[set[int], bool]]] = {}
-    for icd10, icd9, is_part in icd.read_icd10_to_icd9():
-        if icd9 in of_icd9:
-            mapped.setdefault(icd10, []).append((of_icd9[icd9], is_part))
+    for pair in icd.read_backward_gem():
+        if pair.icd9 in of_icd9:
+            mapped.setdefault(pair.icd10, []).append((of_icd9[pair.icd9], pair.is_part))
     for icd10, pairs in mapped.items():
         parts = [groups for groups, is_part in pairs if is_part]
         alternatives = [groups for groups, is_part in pairs if not is_part]

@@ -8,13 +8,16 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from eval.baselines import text_vq
 from eval.baselines.data import Codes
-from eval.baselines.make import KINDS, make
+from eval.baselines.make import KINDS, make, sizes_like
 from eval.baselines.nearest_rows import fit_rows, nearest_rows, residual_rows
-from eval.common.representation import load
+from eval.baselines.text_pursuit import principal_axes, tokens_of_texts
+from eval.common.representation import from_tokenizer, load
 from eval.quality.label_building import open_labels
 from eval.tokenization import measure
 from medtok_jax.data.dataset import load_data
+from medtok_jax.lookup.directory import TokenizerDirectory
 from medtok_jax.text.encoder_files import TextTokenizer, resolve_text_encoder
+from tests.helpers import small_tokenizer
 from tests.helpers.forked import run_module
 from tests.helpers.small_run import DATA_SET, small_config
 
@@ -47,7 +50,7 @@ def test_all_are_valid_and_come_back(made, codes, tmp_path):
         by_key = dict(zip(codes.data.table.key, codes.data.table.description, strict=True))
         assert one.descriptions.tolist() == [by_key[key] for key in one.keys]
         again = load(one.save(tmp_path / name))
-        for array in ("tokens", "weights", "vectors", "unquantized", "codebook"):
+        for array in ("tokens", "weights", "vectors", "unquantized", "codebook", "projection"):
             before, after = getattr(one, array), getattr(again, array)
             assert (before is None) == (after is None)
             if before is not None:
@@ -71,7 +74,7 @@ def test_they_are_as_good_as_they_must_be(made, data_dir):
     for chancy in (("random", "tokens"), ("random", "vectors"), ("one_token", "tokens")):
         assert abs(score[chancy] - chance) < max(noise, 0.12), chancy
     assert score["raw_text", "vectors"] > score["random", "vectors"] + 0.3
-    for name in ("wordpieces", "kmeans_text", "kmeans_residual"):
+    for name in ("wordpieces", "text_pursuit", "kmeans_text", "kmeans_residual"):
         assert score[name, "vectors"] > score["random", "vectors"] + 0.3, name
         assert score[name, "tokens"] > score["random", "tokens"] + 0.3, name
 
@@ -140,6 +143,57 @@ def test_residual_tokens_add_up_and_refine(codes):
     assert errors[0] > errors[1] > errors[2]
     flat = fit_rows(points, SIZE, seed=0)
     assert flat.shape == (SIZE, points.shape[1])
+
+
+def test_pursuit_of_texts_by_loops(made, codes):
+    """The tokens of a code are those of the search by hand: the two nearest rows, mixed, and two that refine."""
+    one = made["text_pursuit"]
+    texts = codes.text_vectors(progress=False)
+    assert one.codebook.shape == (SIZE, 128)
+    np.testing.assert_allclose(one.projection.T @ one.projection, np.eye(128), atol=1e-5)
+    for row in (0, 100, 599):
+        point = texts[row].astype(np.float64) @ one.projection
+        point /= np.linalg.norm(point)
+        nearest = np.argsort(-(one.codebook[: SIZE // 2] @ point))[:2]
+        assert set(one.tokens[row, :2]) == set(nearest)
+        left = point - one.weights[row, :2] @ one.codebook[one.tokens[row, :2]]
+        for column in (2, 3):
+            product = one.codebook[SIZE // 2 :] @ left
+            product[one.tokens[row, 2:column] - SIZE // 2] = -np.inf
+            assert one.tokens[row, column] - SIZE // 2 == product.argmax()
+            np.testing.assert_allclose(one.weights[row, column], max(product.max(), 0), atol=1e-5)
+            left -= one.weights[row, column] * one.codebook[one.tokens[row, column]]
+    error = np.linalg.norm(one.unquantized - one.vectors, axis=1)
+    nearest = nearest_rows(one.unquantized, one.codebook[: SIZE // 2], 2)
+    assert error.mean() < np.linalg.norm(nearest["unquantized"] - nearest["vectors"], axis=1).mean()
+
+
+def test_pursuit_reads_further_texts_with_the_same_rows_and_follows_the_seed(made, codes):
+    one, texts = made["text_pursuit"], codes.text_vectors(progress=False)
+    found = tokens_of_texts(one, texts[[5, 300]])
+    np.testing.assert_array_equal(found["tokens"], one.tokens[[5, 300]])
+    np.testing.assert_allclose(found["weights"], one.weights[[5, 300]], atol=1e-5)
+    again, other = (make("text_pursuit", codes, size=SIZE, tokens=TOKENS, seed=seed, progress=False) for seed in (0, 1))
+    np.testing.assert_array_equal(again.tokens, one.tokens)
+    assert (other.tokens != one.tokens).any()
+
+
+def test_principal_axes_keep_most_of_the_length():
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(50, 6)) * [9, 1, 1, 7, 1, 1]
+    axes = principal_axes(points, 2)
+    np.testing.assert_allclose(axes.T @ axes, np.eye(2), atol=1e-6)
+    best = np.linalg.svd(points)[2][:2]
+    np.testing.assert_allclose(np.abs(best @ axes), np.eye(2), atol=1e-5)
+    for width in (0, 6, 9):
+        np.testing.assert_array_equal(principal_axes(points, width), np.eye(6))
+
+
+def test_a_baseline_is_as_large_as_a_tokenizer(made, tmp_path):
+    medtok = from_tokenizer(TokenizerDirectory.read(small_tokenizer.write(tmp_path / "medtok")), "medtok")
+    assert sizes_like("text_vq", medtok) == {"size": small_tokenizer.REGIONS.size, "tokens": 8}
+    assert sizes_like("text_pursuit", medtok) == {"size": small_tokenizer.REGIONS.size, "tokens": 2, "width": 4}
+    assert sizes_like("bert", made["raw_text"]) == {}
 
 
 def test_text_vq_learns(codes):
