@@ -70,6 +70,7 @@ class Codes:
         """
         table = self.data.table
         facts = {"data_set": {"name": self.config.data.name, "fingerprint": table.fingerprint}}
+        facts |= {"text_encoder": self.config.model.text_encoder_model}
         return Representation(
             name=name,
             keys=table.key[self.rows].astype(str),

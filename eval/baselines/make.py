@@ -86,9 +86,16 @@ def sizes_like(name: str, representation) -> dict[str, int]:
 
 
 def make_once(
-    name: str, data_set: str, data_dir: str, folder: Path, sizes: dict[str, int], progress: bool = True
+    name: str,
+    data_set: str,
+    data_dir: str,
+    folder: Path,
+    sizes: dict[str, int],
+    *,
+    text_encoder: str = _MODEL.text_encoder_model,
+    progress: bool = True,
 ) -> Path:
-    """Return the folder of a baseline, which is made unless it exists.
+    """Return the folder of a baseline, which is made unless it exists with this data set and text encoder.
 
     Args:
         name: name of the baseline, a key of `BASELINES`.
@@ -96,15 +103,18 @@ def make_once(
         data_dir: directory of the data sets; empty for the default.
         folder: folder of the baselines.
         sizes: the result of `sizes_like`; empty for the defaults.
+        text_encoder: value of `model.text_encoder_model`.
         progress: whether to show progress bars.
     """
     from eval.baselines.data import Codes
     from eval.common.representation import FILE, load
 
     path = folder / "-".join([name, *map(str, sizes.values())])
-    if (path / FILE).is_file() and load(path).about.get("data_set", {}).get("name") == data_set:
-        return path
-    codes = Codes.open(data_set, data_dir, progress=progress)
+    if (path / FILE).is_file():
+        about = load(path).about
+        if (about.get("data_set", {}).get("name"), about.get("text_encoder")) == (data_set, text_encoder):
+            return path
+    codes = Codes.open(data_set, data_dir, text_encoder=text_encoder, progress=progress)
     return make(BASELINES[name], codes, progress=progress, **sizes).save(path)
 
 

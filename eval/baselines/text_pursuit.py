@@ -66,7 +66,7 @@ def text_pursuit(codes: Codes, options: TextPursuitOptions, *, seed: int, progre
 
 
 def tokens_of_texts(representation: Representation, texts: np.ndarray) -> dict[str, np.ndarray]:
-    """Return `tokens` and `weights` `[n, K]` of further texts by the rows of a representation of this kind.
+    """Return `tokens`, `weights` `[n, K]` and `vectors` `[n, width]` of further texts by the rows of this baseline.
 
     Args:
         representation: what `text_pursuit` returned.
@@ -76,7 +76,7 @@ def tokens_of_texts(representation: Representation, texts: np.ndarray) -> dict[s
     quantizer = _quantizer(len(rows), rows.shape[1], representation.tokens.shape[1])
     quantizer.set_codebook(jnp.asarray(rows))
     found = quantize_points(quantizer, texts @ representation.projection)
-    return {name: found[name] for name in ("tokens", "weights")}
+    return {name: found[name] for name in ("tokens", "weights", "vectors")}
 
 
 def principal_axes(points: np.ndarray, width: int) -> np.ndarray:

@@ -168,10 +168,10 @@ def load(path: str | Path, name: str | None = None) -> Representation:
             f"{path} is neither a tokenizer directory ({CONFIG}) nor a saved representation ({FILE}); train with "
             "python -m medtok_jax.main, or make a baseline with python -m eval.baselines."
         )
-    return from_tokenizer(TokenizerDirectory.read(found), name or _name_of(found))
+    return from_tokenizer(TokenizerDirectory.read(found), name or name_of(found))
 
 
-def _name_of(path: Path) -> str:
+def name_of(path: Path) -> str:
     """Return the name of a tokenizer directory; one in a work directory is named after the work directory."""
     path = path.resolve()
     return path.parent.name if path.name == "tokenizer" else path.name

@@ -45,7 +45,7 @@ def resolve_tokenizer(name_or_path: str | Path, revision: str | None = None, **o
         raise InputError(f"A tokenizer must be a directory, a package or a hub name ({error}).") from error
     if is_there or not isinstance(name_or_path, str):
         return path
-    if package := _in_package(name_or_path):
+    if package := in_package(name_or_path):
         return package
     if "/" in name_or_path and is_hub_name(name_or_path):
         return download(name_or_path, PATTERNS, what="tokenizer", revision=revision, **options)
@@ -55,8 +55,8 @@ def resolve_tokenizer(name_or_path: str | Path, revision: str | None = None, **o
     )
 
 
-def _in_package(name: str) -> Path | None:
-    """Return the directory of the tokenizer in an installed package, which is not imported, or None."""
+def in_package(name: str) -> Path | None:
+    """Return the directory of the tokenizer in an installed package, which is not imported; None if there is none."""
     if not name.isidentifier():
         return None
     try:
