@@ -137,9 +137,7 @@ def _folds(cohort: Cohort, split: np.ndarray, settings: Settings) -> int:
     return 0 if positives >= FEWEST_POSITIVES else FOLDS
 
 
-def _variants(
-    task: Task, rule: str, parts: Sequence[Split], histories: Histories, judged: CodeMatrix
-) -> Iterator[Arm]:
+def _variants(task: Task, rule: str, parts: Sequence[Split], histories: Histories, judged: CodeMatrix) -> Iterator[Arm]:
     """Yield the headline anew with fewer codes, where that leaves some out that samples see."""
     for name in variants.VARIANTS:
         seen = variants.seen_codes(name, histories.codes, judged)

@@ -41,7 +41,9 @@ def describe(benchmark: Benchmark) -> RunDescription:
         "Seeds": str(settings.seeds),
         "Settings tried": f"{settings.trials} for each model and tokenizer, chosen on tuning samples",
         "Codes with tokens": ", ".join(f"{name} {share:.1%}" for name, share in benchmark.mapped.items()),
-        "Versions": ", ".join(f"{name} {_version(name)}" for name in _PACKAGES) + f", Python {platform.python_version()}",
+        "Versions": ", ".join(
+            [f"{name} {_version(name)}" for name in _PACKAGES] + [f"Python {platform.python_version()}"]
+        ),
     }
     if settings.smoke:
         facts["Smoke run"] = "models were hardly fitted: the figures show that everything runs, and nothing else"
@@ -75,7 +77,8 @@ def declared_family(benchmark: Benchmark) -> PrimaryFamily:
 
 
 def _version(package: str) -> str:
+    """Return the name of a package with its version."""
     try:
-        return metadata.version(package)
+        return f"{package} {metadata.version(package)}"
     except metadata.PackageNotFoundError:
-        return "not installed"
+        return f"{package} not installed"

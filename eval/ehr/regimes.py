@@ -189,8 +189,9 @@ def _cross_vocabulary(inputs: Inputs, parts: Sequence[Split]) -> Iterator[tuple[
     """Yield splits whose training samples see codes of ICD-9, and whose test samples see codes of one edition.
 
     Other events, such as drugs, are spelled alike in training and test and would carry a model across by themselves, so
-    that samples see them in one setting only. If the records state each diagnosis in both vocabularies, all samples are used. Otherwise a patient is coded in
-    that of his time: samples without a code of the edition that is read are left out.
+    that samples see them in one setting only. If the records state each diagnosis in both vocabularies, all samples are
+    used. Otherwise a patient is coded in that of his time: samples without a code of the edition that is read are left
+    out.
     """
     edition = editions(inputs.histories.codes)
     seen = bags(inputs)

@@ -75,9 +75,7 @@ def run(settings: Settings, *, progress: bool = True) -> Benchmark:
     names = [_titled(given) for given in settings.tokenizers]
     for _, path in names:
         check_name(path)
-    fitted = choose(
-        settings.models, pretrain_steps=settings.pretrain_steps, smoke=settings.smoke, progress=progress
-    )
+    fitted = choose(settings.models, pretrain_steps=settings.pretrain_steps, smoke=settings.smoke, progress=progress)
     foreign = [external.parse(given) for given in settings.predictions]
     for one in foreign:
         if one.task not in tasks or tasks[one.task].kind != BINARY:

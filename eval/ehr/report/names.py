@@ -64,4 +64,5 @@ def shots(regime: str, setting: str) -> int | None:
 
 def title(tokenizer: str, primary: str) -> str:
     """Return the name of a tokenizer in tables and sentences."""
-    return f"MedTok ({tokenizer})" if tokenizer == primary else tokenizer
+    is_trained = tokenizer.partition(":")[0] not in BASELINE_NAMES
+    return f"MedTok ({tokenizer})" if tokenizer == primary and is_trained else tokenizer

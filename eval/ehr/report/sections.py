@@ -4,12 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from eval.ehr import published
-from eval.ehr.licenses import license_of
-from eval.ehr.report import counts, names, sentences
+from eval.ehr.report import counts, names, published, sentences
 from eval.ehr.report.blocks import Block, DataTable, Heading, Listing, Paragraph, Strong
 from eval.ehr.report.description import RunDescription
 from eval.ehr.report.family import PrimaryComparison
+from eval.ehr.report.licenses import license_of
 from eval.ehr.report.sentences import signed
 from eval.ehr.report.study import BETTER, NOISE, WORSE, SetupResult, verdict
 from eval.ehr.report.task_section import task_section

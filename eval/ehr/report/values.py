@@ -4,10 +4,10 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from eval.ehr.licenses import license_of
 from eval.ehr.report import counts, names, sections, sentences
 from eval.ehr.report.description import RunDescription
 from eval.ehr.report.family import PrimaryComparison
+from eval.ehr.report.licenses import license_of
 from eval.ehr.report.study import SetupResult, TokenizerResult, verdict
 from eval.ehr.results import CellResult
 from eval.ehr.statistics import METRICS, PairedDifference

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from eval.ehr import metrics
-from eval.ehr.licenses import DATA_LICENSES
-from eval.ehr.published import PUBLISHED_RESULTS
 from eval.ehr.report import build, names
 from eval.ehr.report.family import PrimaryFamily
+from eval.ehr.report.licenses import DATA_LICENSES
+from eval.ehr.report.published import PUBLISHED_RESULTS
 from eval.reports import writer
 from preprocessing.common.errors import InputError
 from tests.helpers.ehr_cells import FAMILY, FIRST_PERSON, SKILLS, cell, run
