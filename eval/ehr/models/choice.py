@@ -1,0 +1,59 @@
+"""Name the models of the benchmark, and choose some of them."""
+
+import dataclasses
+import difflib
+from collections.abc import Sequence
+
+from eval.ehr.models.behrt import Behrt
+from eval.ehr.models.counts import LightGBM, Logistic
+from eval.ehr.models.gt_behrt import GtBehrt
+from eval.ehr.models.model import Model
+from eval.ehr.models.sequences import SequenceModel
+from eval.ehr.models.training import TrainingOptions
+from eval.ehr.models.transformer import Transformer
+from preprocessing.common.errors import InputError
+
+MODELS: dict[str, Model] = {
+    model.name: model
+    for model in (
+        Logistic(),
+        LightGBM(),
+        SequenceModel("transformer", Transformer),
+        SequenceModel("behrt", Behrt),
+        SequenceModel("gt_behrt", GtBehrt, graphs=True),
+    )
+}
+# Trials of every model and tokenizer, and those of a smoke run.
+TRIALS, SMOKE_TRIALS = 6, 1
+_SMOKE = TrainingOptions(epochs=1, least_steps=8, most_steps=8, evaluations=2)
+
+
+def choose(names: Sequence[str], *, pretrain_steps: int = 0, smoke: bool = False, progress: bool = True) -> list[Model]:
+    """Return models by name.
+
+    Args:
+        names: names of `MODELS`, each once.
+        pretrain_steps: steps of masked codes before sequence models are trained.
+        smoke: whether to train a few steps on the latest 64 codes of a sample, to see that all of it works.
+        progress: whether training shows a progress bar.
+
+    Raises:
+        InputError: a name is unknown.
+    """
+    found = []
+    for name in dict.fromkeys(names):
+        if name not in MODELS:
+            near = difflib.get_close_matches(name, MODELS, n=1, cutoff=0.0)[0]
+            raise InputError(
+                f"--models: there is no model {name!r}, did you mean {near}? The models are {', '.join(MODELS)}."
+            )
+        model = MODELS[name]
+        if isinstance(model, SequenceModel):
+            model = dataclasses.replace(model, pretrain_steps=pretrain_steps, progress=progress)
+            if smoke:
+                few = min(pretrain_steps, 4)
+                model = dataclasses.replace(model, options=_SMOKE, length=64, expanded_length=64, pretrain_steps=few)
+        elif smoke and isinstance(model, LightGBM):
+            model = dataclasses.replace(model, rounds=10)
+        found.append(model)
+    return found
