@@ -121,8 +121,8 @@ def _summary(results: Sequence[SetupResult], run: RunDescription) -> list[Block]
     headers = ["against", *(names.REGIME_TITLES.get(regime, regime) for regime in regimes)]
     text = (
         f"The number of setups (task, model, setting) in which {names.title(first, first)} is better / worse / within"
-        " noise by AUPRC, without small test sets. Not corrected: of comparisons without any difference, 5 % look like"
-        " one."
+        " noise by AUPRC, without small test sets. Not corrected: where there is no difference, 5 % of the comparisons"
+        " show one by chance."
     )
     return [Heading("How often it differs"), Paragraph(text), DataTable(headers, rows)]
 

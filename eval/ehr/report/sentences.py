@@ -148,8 +148,8 @@ def _tallies(results: Sequence[SetupResult], run: RunDescription) -> list[str]:
         if words:
             better, worse, noise = (words.count(word) for word in (BETTER, WORSE, NOISE))
             found.append(
-                f"Over all {len(words)} setups with {name}, {names.title(first, first)} is better in {better}, worse in"
-                f" {worse} and within noise in {noise} by AUPRC."
+                f"Over all setups with {name} ({len(words)}), {names.title(first, first)} is better in {better}, worse"
+                f" in {worse} and within noise in {noise} by AUPRC."
             )
     return found
 

@@ -222,3 +222,16 @@ def test_titles_and_names_cannot_break_the_page(tmp_path):
     assert names.title(evil, "default") == evil
     line = next(line for line in (tmp_path / "report.md").read_text().splitlines() if line.startswith("| <script>"))
     assert line.count(r"\|") == 1
+
+
+def test_a_hidden_prevalence_is_in_no_curve(tmp_path):
+    """The same curves with and without the right to show small counts differ by the line of chance."""
+    pictures = []
+    for show in (False, True):
+        cells = [cell(name, regime="few_shot", setting="k=1", samples=100, rate=0.06) for name in ("default", "codes")]
+        assert 0 < cells[0].y.sum() < 11
+        build.write(cells, run(show_small_counts=show), tmp_path)
+        (picture,) = re.findall(r"data:image/svg\+xml;base64,([^\"]+)", (tmp_path / "report.html").read_text())
+        pictures.append(base64.b64decode(picture).decode())
+    hidden, shown = (len(re.findall(r"stroke: #808080", picture)) for picture in pictures)
+    assert shown == hidden + 1
