@@ -54,11 +54,11 @@ class DataTable:
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """Hold an SVG figure, which only the HTML page shows, and the sentence that replaces it for those who cannot see.
+    """Hold an SVG figure, which only the HTML page shows, and its caption.
 
     Attributes:
         svg: the figure.
-        text: the sentence.
+        text: the caption, which also replaces the figure for those who cannot see it.
         width: width in pixels below which it is scrolled instead of shrunk.
     """
 
@@ -130,7 +130,8 @@ def _html(block: Block) -> str:
             image = (
                 f'<img src="data:image/svg+xml;base64,{source}" alt="{html.escape(text)}" style="min-width:{width}px">'
             )
-            return f'<figure><div class="scroll" tabindex="0">{image}</div></figure>'
+            caption = f"<figcaption>{html.escape(text)}</figcaption>"
+            return f'<figure><div class="scroll" tabindex="0">{image}</div>{caption}</figure>'
 
 
 def _html_table(headers: Sequence[str], rows: Sequence[Sequence[Cell]], texts: int) -> str:

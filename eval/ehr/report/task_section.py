@@ -34,8 +34,8 @@ def task_section(task: str, results: Sequence[SetupResult], run: RunDescription)
         blocks.append(Heading(heading, 3))
         if (drawn := figures.forest(mine, first)) is not None:
             text = (
-                f"Differences of {names.title(first, first)} from each other tokenizer, with intervals, as the tables"
-                f" below have them: {described.title}, {heading.lower()}."
+                f"{described.title}, {heading.lower()}: {names.title(first, first)} less each other tokenizer, as in"
+                " the tables below; right of the line it is better. Filled marks: the interval does not include 0."
             )
             blocks.append(Picture(drawn, text, 760))
         for result in mine:
@@ -46,7 +46,10 @@ def task_section(task: str, results: Sequence[SetupResult], run: RunDescription)
     for one in series:
         blocks += _few_shot(one, run)
     if (drawn := figures.calibration([one for one in single if one.setup.regime == "full"], first)) is not None:
-        text = f"Observed share of positives by predicted probability for {described.title}, in bins of equal size."
+        text = (
+            f"{described.title}: observed share of positives by predicted probability, in bins of equally many samples,"
+            " for the first seed."
+        )
         blocks += [Heading("Calibration", 3), Picture(drawn, text, 360)]
     return blocks
 
@@ -117,7 +120,11 @@ def _few_shot(series: Sequence[SetupResult], run: RunDescription) -> list[Block]
         if name != first and any(found):
             differences.append([name, *(None if one is None else signed(one) for one in found)])
     drawn = figures.few_shot(series, first, chance=_chance(series[0], run))
-    picture = Picture(drawn, f"Curves of the tables for {setup.model}, and of AUROC.", 760)
+    text = (
+        f"{run.task(setup.task).title}, {setup.model}, {setup.input}: by the number of training patients of each class."
+        f" The band is the 95 % interval of {names.title(first, first)}; the grey lines across are chance."
+    )
+    picture = Picture(drawn, text, 760)
     blocks: list[Block] = [Heading(f"{setup.model}, {setup.input}", 4), Paragraph(_test_set(series[0], run))]
     blocks += [Paragraph(sentences.SMALL, is_warning=True)] if any(one.is_small for one in series) else []
     blocks += [picture, Paragraph("AUPRC with k training patients of each class, mean over draws of them:")]

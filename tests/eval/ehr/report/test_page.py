@@ -38,6 +38,7 @@ def test_html():
     assert "<strong>0.5\u00a0[0.4,\u00a00.6]</strong>" in page
     assert '<td class="number">1,234</td>' in page
     assert 'src="data:image/svg+xml;base64,PHN2Zy8+" alt="A figure."' in page
+    assert "<figcaption>A figure.</figcaption>" in page
     assert "default-src &#x27;none&#x27;" in page
 
 
