@@ -4,6 +4,7 @@ ACES finds the stays that fit the windows of a task file, their prediction times
 false. Only the events that a predicate names are given to it, so that memory holds few of a file's events.
 """
 
+import copy
 import logging
 from pathlib import Path
 
@@ -35,6 +36,8 @@ def extract(events: "pl.DataFrame", configuration) -> "pl.DataFrame":
         Columns `subject_id`, `trigger` (the time of the event that the task counts from), `prediction_time`, null if
         the task file names none, and `value`, bool, null if it has no label. Sorted by patient and time.
     """
+    # ACES adds the offsets of windows to its configuration at each query (0.7.3), so that a second one would be wrong.
+    configuration = copy.deepcopy(configuration)
     predicates = _predicates(events, configuration)
     found = load("aces.query").query(configuration, predicates) if len(predicates) else pl.DataFrame()
     schema = {

@@ -78,15 +78,15 @@ def _drugs_of(
     other = pl.concat_str(["described", in_code], separator=" ", ignore_nulls=True)
     is_number = pl.col("code").str.contains(rf"^(?:{ATC}|{RXNORM})/")
     text = pl.when(is_number).then("described").otherwise(pl.coalesce("text_value", other)).str.to_lowercase()
+    of_code = {f"{ATC}/{drug.atc}": place for place, drug in enumerate(DRUGS.values())}
+    of_code |= {f"{RXNORM}/{drug.rxnorm}": place for place, drug in enumerate(DRUGS.values())}
+    coded = [{of_code[one] for one in (code, *(parents.get(code) or ())) if one in of_code} for code in codes]
     found = []
     for place, drug in enumerate(DRUGS.values()):
-        wanted = {f"{ATC}/{drug.atc}", f"{RXNORM}/{drug.rxnorm}"}
-        coded = pl.Series(
-            [code in wanted or bool(wanted & set(parents.get(code) or ())) for code in codes], dtype=pl.Boolean
-        )
         by_name = text.str.contains(rf"\b(?:{'|'.join(drug.names)})\b").fill_null(False)
         if drug.other_forms:
             by_name &= ~text.str.contains(drug.other_forms).fill_null(False)
             by_name &= ~pl.col("route").str.to_uppercase().str.contains(drug.other_routes).fill_null(False)
-        found.append(distinct.filter(coded | by_name).select(*_KEY, drug=pl.lit(place, pl.Int64)))
+        by_code = pl.Series([place in places for places in coded], dtype=pl.Boolean)
+        found.append(distinct.filter(by_code | by_name).select(*_KEY, drug=pl.lit(place, pl.Int64)))
     return pl.concat(found)
