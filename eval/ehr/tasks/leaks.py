@@ -15,7 +15,7 @@ import numpy as np
 from eval.ehr.history import open_histories
 from eval.ehr.inputs import bags, make_inputs, sequences, statics
 from eval.ehr.tasks.cohort import persons_of
-from eval.ehr.tasks.definition import BINARY, Task
+from eval.ehr.tasks.definition import BINARY, SOURCES, Task
 from eval.ehr.tasks.spelling import Spelling, read_spelling
 from eval.ehr.tasks.stays import FLAG, with_discharges
 from medtok_jax.records.samples import Labels
@@ -61,8 +61,10 @@ def check_leaks(
     """
     rng = np.random.default_rng(seed)
     found = [*_split_leaks(dataset), *_key_leaks(task, dataset, labels)]
-    frames, drawn = _drawn(dataset, labels, patients, rng, read_spelling(kind_of_source))
-    spelling = read_spelling(kind_of_source)
+    if not len(labels) or _foreign(dataset, labels):
+        return found
+    spelling = read_spelling(SOURCES.get(kind_of_source, kind_of_source))
+    frames, drawn = _drawn(dataset, labels, patients, rng, spelling)
     for rule in task.inputs:
         seen = inputs_of(frames, drawn, rule)
         found += [f"{one} (inputs: {rule})" for one in _time_leaks(seen, drawn)]
@@ -295,10 +297,14 @@ def _split_leaks(dataset: MedsDataset) -> Iterator[str]:
         yield f"{len(several):,} persons are in several splits; split by person."
 
 
+def _foreign(dataset: MedsDataset, labels: Labels) -> int:
+    return int((~np.isin(labels.subject, dataset.subjects())).sum())
+
+
 def _key_leaks(task: Task, dataset: MedsDataset, labels: Labels) -> Iterator[str]:
     """Yield a sentence if labels repeat a key, or are of patients whom the data set does not hold."""
     keys = pl.DataFrame({"subject": labels.subject, "time": labels.time})
     if again := len(keys) - keys.n_unique():
         yield f"{again:,} labels of {task.name} have the patient and time of another one."
-    if lost := int((~np.isin(labels.subject, dataset.subjects())).sum()):
+    if lost := _foreign(dataset, labels):
         yield f"{lost:,} labels of {task.name} are of patients without events."
