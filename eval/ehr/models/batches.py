@@ -135,7 +135,7 @@ class Patients:
         self.arrays = arrays
         self.num_edges = np.zeros(len(outcome), np.int64)
         if shape.visits:
-            keep, sizes = self._graph_codes(np.arange(len(outcome)))
+            _, sizes = self._graph_codes(np.arange(len(outcome)))
             self.num_edges = ((sizes + 1) ** 2 * (sizes > 0)).sum(axis=1)
 
     def __len__(self) -> int:

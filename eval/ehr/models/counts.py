@@ -4,6 +4,7 @@ Both read `windows.WindowFeatures`. A multilabel task has one model a class; a m
 """
 
 import dataclasses
+import functools
 import os
 import time
 import warnings
@@ -15,13 +16,29 @@ import numpy as np
 from eval.ehr.inputs import Inputs
 from eval.ehr.models import tuning as tune
 from eval.ehr.models.model import Fitted
-from eval.ehr.models.outcomes import BINARY, MULTICLASS, MULTILABEL, check, learnable, untaught, with_prevalence
+from eval.ehr.models.outcomes import (
+    BINARY,
+    MULTICLASS,
+    MULTILABEL,
+    check,
+    columns,
+    learnable,
+    untaught,
+    with_prevalence,
+)
 from eval.ehr.models.windows import WindowFeatures, fit_windows
 from eval.ehr.tokenizers.matrix import CodeMatrix
 from preprocessing.common.extras import load
 
-# Inverse penalties of logistic regression, the strongest penalty first: eight, as in EHRSHOT's grid.
-PENALTIES = tuple(10.0**power for power in range(-4, 4))
+softmax = load("scipy.special").softmax
+
+# Inverse penalties of logistic regression, the strongest penalty first: eight, as in EHRSHOT's grid. Rows of features
+# have a mean square length of 1 a window, which puts the best one in the middle.
+PENALTIES = (0.001, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+# A fit ends when no entry of the gradient exceeds this share of the largest one of a feature at the start.
+TOLERANCE = 0.005
+# Up to this many training samples with more features than samples are rotated to as many features as samples.
+MOST_ROTATED = 4096
 # Settings of LightGBM in the order in which they are tried: learning rate x depth (-1: no limit).
 BOOSTING = tuple(
     {"learning_rate": rate, "max_depth": depth, "num_leaves": leaves}
@@ -30,7 +47,10 @@ BOOSTING = tuple(
 )
 ROUNDS = 200
 PATIENCE = 20
-MOST_THREADS = 8
+# Trees are grown on the features that most training samples have, at most this many.
+MOST_FEATURES = 4096
+# Below this number of training samples threads wait for one another longer than they work.
+LEAST_THREADED, MOST_THREADS = 50_000, 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +82,8 @@ class Logistic:
         started = time.perf_counter()
         features = fit_windows(train, matrix)
         sets = [features(inputs) for inputs in (train, tuning, test)]
-        fits = _each_class(_logistic_path, sets, y, y_tuning, kind=kind, classes=classes)
+        path = functools.partial(_logistic_path, design=_rotated(sets[0]))
+        fits = _each_class(path, sets, y, y_tuning, kind=kind, classes=classes)
         return _chosen(fits, y, y_tuning, kind=kind, classes=classes, about=_about(features, sets[0], started))
 
 
@@ -96,10 +117,9 @@ class LightGBM:
         started = time.perf_counter()
         features = fit_windows(train, matrix)
         sets = [features(inputs) for inputs in (train, tuning, test)]
-
-        def path(*args: Any) -> Iterator["_Predictions"]:
-            return _boosting_path(*args, seed=seed, settings=BOOSTING[:trials], rounds=self.rounds)
-
+        common = np.argsort(-np.bincount(sets[0].indices, minlength=sets[0].shape[1]), kind="stable")[:MOST_FEATURES]
+        sets = [x[:, np.sort(common)].astype(np.float32) for x in sets]
+        path = functools.partial(_boosting_path, seed=seed, settings=BOOSTING[:trials], rounds=self.rounds)
         fits = _each_class(path, sets, y, y_tuning, kind=kind, classes=classes)
         return _chosen(fits, y, y_tuning, kind=kind, classes=classes, about=_about(features, sets[0], started))
 
@@ -123,7 +143,7 @@ def _each_class(
     kind: str,
     classes: int,
 ) -> list[list[_Predictions]]:
-    """Return the predictions of all settings, of one model or, if multilabel, of one for each class that can be learned.
+    """Return the predictions of all settings, of one model or, if multilabel, of one a class that can be learned.
 
     Args:
         path: fits settings one after another and yields their predictions.
@@ -183,21 +203,62 @@ def _about(features: WindowFeatures, made: Any, started: float) -> dict[str, Any
     return {"windows": days, "features": made.shape[1], "started": started}
 
 
+@dataclasses.dataclass(frozen=True)
+class _Design:
+    """Hold training features as they are fitted: `features = train @ back`, where `back` has orthonormal columns.
+
+    Attributes:
+        features: `[n, features]`, sparse, or `[n, rank]` dense.
+        back: None where the features are those of the samples, else `[n, rank]`: `back = train.T @ this`.
+    """
+
+    features: Any
+    back: np.ndarray | None
+
+    def coefficients(self, fitted: np.ndarray, train: Any) -> np.ndarray:
+        """Return coefficients of the features of the samples `[outputs, features]`, from those that were fitted."""
+        return fitted if self.back is None else (train.T @ (self.back @ fitted.T)).T
+
+
+def _rotated(train: Any) -> _Design:
+    """Return the features, rotated to the span of the samples where these are fewer than the features.
+
+    An L2 penalty does not change by a rotation, and the best coefficients lie in the span of the samples, so that the
+    fit is the same. Samples with many features are fitted faster in it; those with few stay sparse.
+    """
+    samples, features = train.shape
+    if samples >= features or samples > MOST_ROTATED or train.nnz < samples**2 // 4:
+        return _Design(train, None)
+    values, vectors = np.linalg.eigh((train @ train.T).toarray())
+    kept = values > 1e-10 * values[-1]
+    root = np.sqrt(values[kept])
+    return _Design(vectors[:, kept] * root, vectors[:, kept] / root)
+
+
 def _logistic_path(
-    sets: list[Any], y: np.ndarray, y_tuning: np.ndarray, kind: str, classes: int
+    sets: list[Any], y: np.ndarray, y_tuning: np.ndarray, kind: str, classes: int, *, design: _Design
 ) -> Iterator[_Predictions]:
     """Yield what each penalty predicts, from the strongest to the weakest, each fit starting from the one before."""
     train, tuning, test = sets
-    linear = load("sklearn.linear_model")
-    model = linear.LogisticRegression(solver="lbfgs", warm_start=True, max_iter=200, tol=1e-4)
+    model = load("sklearn.linear_model").LogisticRegression(solver="lbfgs", warm_start=True, max_iter=200)
+    centered = columns(y, kind, classes) - columns(y, kind, classes).mean(axis=0)
+    # The first four features are the statics, which may outweigh all others.
+    slope = np.abs((train.T @ centered)[4:]).max(initial=0) / len(y)
     for penalty in PENALTIES:
-        model.set_params(C=penalty)
+        model.set_params(C=penalty, tol=TOLERANCE * slope or 1e-6)
         with warnings.catch_warnings():
-            # The weakest penalties separate small samples and need not be followed to the end.
+            # The weakest penalties need not be followed to the end.
             warnings.filterwarnings("ignore", category=load("sklearn.exceptions").ConvergenceWarning)
-            model.fit(train, y)
-        tuned, tested = (_placed(model.predict_proba(x), model.classes_, kind, classes) for x in (tuning, test))
-        yield _Predictions({"C": penalty}, tuned, tested, model.coef_.size + model.intercept_.size)
+            model.fit(design.features, y)
+        coefficients = design.coefficients(model.coef_, train)
+        logits = [x @ coefficients.T + model.intercept_ for x in (tuning, test)]
+        tuned, tested = (_placed(_from_logits(z), model.classes_, kind, classes) for z in logits)
+        yield _Predictions({"C": penalty}, tuned, tested, coefficients.size + model.intercept_.size)
+
+
+def _from_logits(logits: np.ndarray) -> np.ndarray:
+    """Return probabilities `[n, classes]` from the logits of each class, or from the one of the second of two."""
+    return softmax(np.concatenate([np.zeros_like(logits), logits], axis=1) if logits.shape[1] == 1 else logits, axis=1)
 
 
 def _placed(probabilities: np.ndarray, found: np.ndarray, kind: str, classes: int) -> np.ndarray:
@@ -225,7 +286,7 @@ def _boosting_path(
     A few training samples are too few for leaves of 20, so the least leaf has at most a tenth of them. Boosting stops
     at the round with the lowest logarithmic loss on tuning, which exists for every outcome.
     """
-    train, tuning, test = (x.astype(np.float32) for x in sets)
+    train, tuning, test = sets
     lightgbm = load("lightgbm")
     found = np.unique(y)
     label = np.searchsorted(found, y)
@@ -238,10 +299,10 @@ def _boosting_path(
         "seed": seed,
         "deterministic": True,
         "force_row_wise": True,
-        "num_threads": min(os.cpu_count() or 1, MOST_THREADS),
+        "num_threads": 1 if len(y) < LEAST_THREADED else min(os.cpu_count() or 1, MOST_THREADS),
     }
     fitted = lightgbm.Dataset(train, label, params=data | {"seed": seed}, free_raw_data=False)
-    valid = lightgbm.Dataset(tuning[known], np.searchsorted(found, y_tuning[known]), reference=fitted)
+    valid = lightgbm.Dataset(tuning[known], np.searchsorted(found, y_tuning[known]), reference=fitted, params=data)
     stop = [lightgbm.early_stopping(PATIENCE, verbose=False)] if known.any() else []
     for setting in settings:
         valid_sets = [valid] if known.any() else []

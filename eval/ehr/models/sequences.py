@@ -30,6 +30,7 @@ from medtok_jax.training.steps import NonFiniteLoss
 
 # The settings that are tried, in this order.
 SETTINGS = tuple(Setting(rate, share) for share in (0.1, 0.4) for rate in (1e-3, 3e-4, 3e-3))
+OPTIONS = TrainingOptions()
 PRETRAINING = Setting(learning_rate=1e-3, dropout=0.1)
 # Test samples whose codes are in memory at once.
 _CHUNK = 1 << 15
@@ -64,7 +65,7 @@ class SequenceModel:
     length: int = 256
     expanded_length: int = 1024
     pretrain_steps: int = 0
-    options: TrainingOptions = TrainingOptions()
+    options: TrainingOptions = OPTIONS
     progress: bool = True
 
     def fit_predict(

@@ -6,8 +6,7 @@ them.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -56,7 +55,7 @@ class TrainingOptions:
     least_steps: int = 160
     most_steps: int = 2000
     evaluations: int = 16
-    patience: int = 4
+    patience: int = 8
     trial_share: float = 0.25
     most_tuning: int = 4096
 
