@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from preprocessing import primekg
-from preprocessing.codes import CodeRecord
+from preprocessing.codes import ICD9CM, CodeRecord
 from preprocessing.common.checksums import sha256_of
 from preprocessing.common.errors import InputError
 from preprocessing.common.rejects import Rejects
@@ -36,7 +36,7 @@ from preprocessing.dataset.sample import sample
 from preprocessing.graph import icd_graph
 from preprocessing.graph.categories import spelled_categories
 from preprocessing.graph.drug_graph import add_drugs
-from preprocessing.graph.holdout import hold_out, write_held_out
+from preprocessing.graph.holdout import Holdout, hold_out, write_held_out
 from preprocessing.graph.knowledge_graph import KnowledgeGraph, from_facts, node_table
 from preprocessing.graph.names import normal_form
 from preprocessing.graph.neighborhoods import NeighborTable, PairTable, neighbor_table, pair_table
@@ -148,12 +148,27 @@ def _embedded(options: DatasetOptions, folder: Path) -> DatasetInputs:
     if options.holdouts:
         write_held_out(folder / "holdout.parquet", held, keys)
     lists = [dict(zip(row.dtype.names, row.item(), strict=True)) for row in official_counts()]
-    known = known_codes(described, graph_categories(graph.nodes), read_editions(), read_gem().pairs)
+    pairs = _kept_pairs(options.holdouts)
+    known = known_codes(described, graph_categories(graph.nodes), read_editions(), pairs)
     _write_report(folder, {"code_lists": lists, "counts": counts} | write_known_codes(folder, known))
     records = sampled(described, options)[0]
     nodes, anchors = anchor_lists(link_by_key(records, source.ids)[0])
     codes = codes_table(records, nodes, anchors, np.where(anchors > 0, 0, -1))
     return DatasetInputs(codes, _neighbors(graph, options, icd_graph.PRIORITY, icd_graph.FIRST_KEPT))
+
+
+def _kept_pairs(holdouts: Sequence[Holdout]) -> list[tuple[str, str, bool]]:
+    """Return the exact pairs of the crosswalk of which the ICD-9-CM code is not held out.
+
+    Those of codes of earlier editions, which the graph lacks, are among them: such a code is read with the subgraph of
+    its partner.
+    """
+    pairs = [pair for pair in read_gem().pairs if pair[2]]
+    for holdout in holdouts:
+        if "gem_exact" in icd_graph.EDGE_TYPES[holdout.edge_type]:
+            held = holdout.chooses(f"{ICD9CM}/{icd9}" for icd9, _, _ in pairs)
+            pairs = [pair for pair, is_held in zip(pairs, held, strict=True) if not is_held]
+    return pairs
 
 
 def _primekg(

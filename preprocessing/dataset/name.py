@@ -10,8 +10,8 @@
 followed by any of these options, joined by `-`, each at most once except `holdout`:
 
 - `groups`: CCSR and CCS groups as nodes of the graph (labels of the evaluation, so off by default); only with ICD;
-- `holdout_<edge type>_<percent>_<name>`: holds out that part of the edge type, `holdout_gem_30_eval`; only with ICD;
-  may be given several times, for edge types that have no relation in common
+- `holdout_<edge type>_<percent>_<name>`: holds out that part of the edge type, `holdout_gem_30_eval`, or all of it,
+  `holdout_gem_100_eval`; only with ICD; may be given several times, for edge types that have no relation in common
   (`holdout_gem_30_eval-holdout_note_30_eval`);
 - `nodes_<n>`: at most n nodes in a subgraph (64);
 - `hubs_<n>`: at most n neighbors offered by a node (16); not for `release`, which comes with its neighborhoods;
@@ -36,7 +36,7 @@ SOURCES = (ICD, ICD_NDC, PRIMEKG, RELEASE)
 EMBEDDED = (ICD, ICD_NDC)
 _FORMS = {
     "groups": re.compile(r"groups"),
-    "holdout": re.compile(r"holdout_([a-z][a-z0-9_]*)_([0-9]{1,2})_([a-z0-9]+)"),
+    "holdout": re.compile(r"holdout_([a-z][a-z0-9_]*)_([0-9]{1,2}|100)_([a-z0-9]+)"),
     "nodes": re.compile(r"nodes_([1-9][0-9]{0,3})"),
     "hubs": re.compile(r"hubs_([1-9][0-9]{0,2})"),
     "sample": re.compile(r"sample_([1-9][0-9]{0,7})"),
@@ -151,7 +151,7 @@ def _parse_holdout(name: str, edge_type: str, percent: str, label: str) -> Holdo
             f"{_nearest(edge_type, EDGE_TYPES)!r}? (edge types: {', '.join(EDGE_TYPES)})"
         )
     if int(percent) == 0:
-        raise InputError(f"{name!r} holds out 0 percent of {edge_type!r}; give 1 to 99, or leave the option out.")
+        raise InputError(f"{name!r} holds out 0 percent of {edge_type!r}; give 1 to 100, or leave the option out.")
     return Holdout(edge_type, int(percent) / 100, label)
 
 

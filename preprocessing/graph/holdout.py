@@ -1,4 +1,4 @@
-"""Hold out a fraction of an edge type from a graph, chosen by a named hash, so that an evaluation can predict it.
+"""Hold out a fraction of an edge type from a graph, or all of it, chosen by a named hash, so that an evaluation can predict it.
 
 Nodes are held out rather than single edges: crosswalks come in clusters (one ICD-9 code, several ICD-10 codes that
 share further ICD-9 codes), so a single dropped edge could still be inferred from a path of its neighbors. Every edge
@@ -7,7 +7,7 @@ isolated under that edge type, and no path of that type, of any length, connects
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ class Holdout:
 
     Attributes:
         edge_type: a key of the graph's edge types, such as `gem`.
-        fraction: between 0 and 1, both excluded.
+        fraction: above 0 and at most 1, which leaves no edge of the type.
         name: salt of the hash; another name gives another choice.
 
     Raises:
@@ -36,8 +36,12 @@ class Holdout:
     name: str
 
     def __post_init__(self):
-        if not 0 < self.fraction < 1:
-            raise InputError(f"a hold-out fraction must lie between 0 and 1, but {self.fraction} was given.")
+        if not 0 < self.fraction <= 1:
+            raise InputError(f"a hold-out fraction must be above 0 and at most 1, but {self.fraction} was given.")
+
+    def chooses(self, keys: Iterable[str]) -> np.ndarray:
+        """Return whether each source node, given by its key, is held out: bool [n]."""
+        return uniform(hash_strings(self.name, keys)) < self.fraction
 
 
 def hold_out(
@@ -56,9 +60,8 @@ def hold_out(
     """
     concerned = [facts[relation] for relation in relations if relation in facts]
     sources = np.unique(np.concatenate([pairs[:, 0] for pairs in concerned])) if concerned else np.empty(0, np.int64)
-    draws = uniform(hash_strings(holdout.name, (keys[node] for node in sources)))
     chosen = np.zeros(len(keys), dtype=bool)
-    chosen[sources[draws < holdout.fraction]] = True
+    chosen[sources[holdout.chooses(keys[node] for node in sources)]] = True
     kept = {}
     held = {}
     for relation, pairs in facts.items():

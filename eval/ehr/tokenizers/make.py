@@ -126,15 +126,15 @@ def _make(name: str, codes: EventCodes, context: TokenizerContext) -> CodeMatrix
     if base == "cooccurrence":
         return controls.cooccurrence(codes, context.train_bags, seed=context.seed)
     if base == "random":
-        return controls.random_tokens(codes, **_sizes_of_first(codes, context), seed=context.seed)
+        return controls.random_tokens(codes, **_sizes_of_first(context), seed=context.seed)
     if base == "shuffled":
         opened = medtok.open_tokenizer(_first(base, context), codes)
         return controls.shuffled(opened, medical=codes.medical, seed=context.seed)
     if base == "text_pursuit":
         texts = describe(codes, context.descriptions)
-        opened = text.quantized_texts(load(_made(base, codes, context)), texts, context.text_encoder)
+        opened = text.quantized_texts(load(_made(base, context)), texts, context.text_encoder)
     else:
-        opened = medtok.open_tokenizer(_made(base, codes, context) if base in MADE else base, codes)
+        opened = medtok.open_tokenizer(_made(base, context) if base in MADE else base, codes)
     label = ":".join([base if base in MADE else _label(name) or opened.representation.name, *suffixes])
     if "embeddings" in suffixes:
         return medtok.embedded(opened, label, medical=codes.medical)
@@ -164,12 +164,12 @@ def _of_text(name: str, codes: EventCodes, context: TokenizerContext) -> CodeMat
     return text.raw_text(texts, context.text_encoder, medical=codes.medical)
 
 
-def _made(name: str, codes: EventCodes, context: TokenizerContext) -> Path:
+def _made(name: str, context: TokenizerContext) -> Path:
     """Return the folder of a baseline of the size and the data set of the first run, made where it does not exist."""
     sizes: dict[str, int] = {}
     data_set = context.data_set
     if context.first:
-        representation = medtok.open_tokenizer(_first(name, context), codes).representation
+        representation = medtok.some_codes(_first(name, context))
         sizes = sizes_like(name, representation)
         data_set = data_set or (representation.about.get("data_set") or {}).get("name")
     data_set = data_set or default.get_config().data.name
@@ -183,12 +183,12 @@ def _first(name: str, context: TokenizerContext) -> str:
     return _split(context.first)[0]
 
 
-def _sizes_of_first(codes: EventCodes, context: TokenizerContext) -> dict[str, int]:
+def _sizes_of_first(context: TokenizerContext) -> dict[str, int]:
     """Return size, number of tokens and width of the tokens of the first run, or the defaults."""
     defaults = {"size": SIZE, "num_tokens": default_tokens("random"), "width": _WIDTH}
     if not context.first:
         return defaults
-    representation = medtok.open_tokenizer(_first("random", context), codes).representation
+    representation = medtok.some_codes(_first("random", context))
     if representation.tokens is None:
         return defaults
     width = _WIDTH if representation.codebook is None else representation.codebook.shape[1]

@@ -49,33 +49,44 @@ def open_tokenizer(path: str | Path, codes: EventCodes) -> CodesOfTokenizer:
     Raises:
         InputError: the path is neither, its files are damaged, or it maps none of the codes.
     """
-    if (Path(path).expanduser() / FILE).is_file():
-        representation = load(path)
-        rows_of = _rows_and_below(codes, representation.keys)
-        used, of_code = _numbered(rows_of)
-        representation = representation.take(used) if len(used) else representation
+    found = _opened(path)
+    if isinstance(found, Representation):
+        rows_of = _rows_and_below(codes, found.keys)
     else:
-        found = hub.resolve_tokenizer(path)
-        if not (found / CONFIG).is_file():
-            raise InputError(f"{path} is neither a tokenizer directory ({CONFIG}) nor a saved representation ({FILE}).")
-        directory = TokenizerDirectory.read(found)
-        rows_of = [[row] if row >= 0 else [] for row in CodeMapper.of(directory).rows(codes.spelled).tolist()]
-        used, of_code = _numbered(rows_of)
-        representation = from_tokenizer(directory, name_of(found), used) if len(used) else None
+        rows_of = [[row] if row >= 0 else [] for row in CodeMapper.of(found).rows(codes.spelled).tolist()]
+    used, of_code = np.unique(np.array([row for part in rows_of for row in part], np.int64), return_inverse=True)
     if not len(used):
         raise InputError(
             f"{path} maps none of the {len(codes):,} codes of the data set; take a tokenizer of its code systems."
         )
+    representation = found.take(used) if isinstance(found, Representation) else _representation(found, used)
     share = np.concatenate([np.full(len(part), 1 / len(part), np.float32) for part in rows_of if part])
     shape = (len(codes), len(used))
     offsets = offsets_of([len(part) for part in rows_of])
     return CodesOfTokenizer(representation, sparse.csr_matrix((share, of_code, offsets), shape=shape))
 
 
-def _numbered(rows_of: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the distinct rows, ascending, and for each row in `rows_of`, end to end, its place among them."""
-    flat = np.array([row for part in rows_of for row in part], np.int64)
-    return np.unique(flat, return_inverse=True)
+def some_codes(path: str | Path) -> Representation:
+    """Return the representation of some codes of a tokenizer, at least one, for its sizes and provenance.
+
+    Raises:
+        InputError: the path is no tokenizer, or its files are damaged.
+    """
+    found = _opened(path)
+    return found if isinstance(found, Representation) else _representation(found, np.arange(1))
+
+
+def _opened(path: str | Path) -> Representation | TokenizerDirectory:
+    if (Path(path).expanduser() / FILE).is_file():
+        return load(path)
+    found = hub.resolve_tokenizer(path)
+    if not (found / CONFIG).is_file():
+        raise InputError(f"{path} is neither a tokenizer directory ({CONFIG}) nor a saved representation ({FILE}).")
+    return TokenizerDirectory.read(found)
+
+
+def _representation(directory: TokenizerDirectory, rows: np.ndarray) -> Representation:
+    return from_tokenizer(directory, name_of(directory.path), rows)
 
 
 def _rows_and_below(codes: EventCodes, keys: np.ndarray) -> list[list[int]]:

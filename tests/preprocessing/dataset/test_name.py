@@ -19,6 +19,7 @@ from preprocessing.graph.icd_graph import EDGE_TYPES
             DatasetOptions(holdouts=(Holdout("gem", 0.3, "eval"), Holdout("note", 0.2, "b"))),
         ),
         ("icd-holdout_code_first_5_a1", DatasetOptions(holdouts=(Holdout("code_first", 0.05, "a1"),))),
+        ("icd-holdout_gem_100_eval", DatasetOptions(holdouts=(Holdout("gem", 1.0, "eval"),))),
         ("icd-nodes_32-hubs_8", DatasetOptions(max_nodes=32, hub_cap=8)),
         ("icd-sample_500", DatasetOptions(sample=500)),
         ("primekg-nodes_32-hubs_8-sample_500", DatasetOptions("primekg", max_nodes=32, hub_cap=8, sample=500)),
@@ -42,7 +43,7 @@ def test_names(name, options):
                     st.builds(
                         Holdout,
                         st.just(kind),
-                        st.integers(1, 99).map(lambda percent: percent / 100),
+                        st.integers(1, 100).map(lambda percent: percent / 100),
                         st.from_regex("[a-z0-9]{1,6}", fullmatch=True),
                     )
                     for kind in sorted(kinds, key=list(EDGE_TYPES).index)
@@ -79,6 +80,7 @@ def test_one_spelling_for_equal_options():
         ("medtok_codes/icd-holdout_gen_30_eval", "'gem'"),
         ("medtok_codes/icd-holdout_gem_30", "'holdout_gem_30_eval'"),
         ("medtok_codes/icd-holdout_gem_00_eval", "0 percent"),
+        ("medtok_codes/icd-holdout_gem_101_eval", "'holdout_gem_30_eval'"),
         ("medtok_codes/icd-holdout_gem_30_a-holdout_gem_30_b", "'gem_exact' twice"),
         ("medtok_codes/icd-holdout_excludes1_30_a-holdout_note_30_a", "'excludes1' twice"),
         ("medtok_codes/icd-groups-groups", "twice"),

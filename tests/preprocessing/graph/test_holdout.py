@@ -110,7 +110,16 @@ def test_pairs_are_written_with_their_keys(divided, tmp_path):
     assert rows == {(keys[a], keys[b], relation) for relation in GEM for a, b in held[relation].tolist()}
 
 
-@pytest.mark.parametrize("fraction", [0, 1, -0.1, 30])
+def test_all_of_an_edge_type(facts):
+    kept, held = hold_out(facts.facts, list(facts.ids), GEM, Holdout("gem", 1.0, "eval"))
+    assert not any(len(kept[relation]) for relation in GEM)
+    assert all(len(held[relation]) == len(facts.facts[relation]) > 0 for relation in GEM)
+    graph = from_facts(node_table(facts.rows), kept, icd_graph.REVERSE)
+    names = np.array(graph.relation_names)[np.unique(graph.relation)]
+    assert not {*GEM, *(icd_graph.REVERSE[relation] for relation in GEM)} & set(names.tolist())
+
+
+@pytest.mark.parametrize("fraction", [0, 1.01, -0.1, 30])
 def test_fraction_must_be_a_fraction(fraction):
     with pytest.raises(InputError, match=str(fraction)):
         Holdout("gem", fraction, "eval")
