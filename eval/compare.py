@@ -1,13 +1,18 @@
-"""Compare tokenizers and other representations on the same codes and items.
+"""Compare tokenizers and other representations on the same codes and items, or on the same patients.
 
     python -m eval.compare --tokenizers=runs/default,baselines/text_vq,kmeans=baselines/kmeans --output=DIR
     python -m eval.compare --tokenizers=runs/default --baseline=bert,vqgraph --output=DIR
+    python -m eval.compare --tokenizers=runs/default --baseline=bert --dataset=mimic3 --dataset_dir=D --task=mortality \
+        --output=DIR
 
 The command writes `comparison.md`, `comparison.json` and `comparison.png`: every figure of `eval.tokenization` for each
 tokenizer, and the difference of the first from each other one with a paired bootstrap. A tokenizer is a tokenizer
 directory, a work directory, a name on the hub, or a folder that `eval.baselines` wrote; NAME=PATH gives it another
 name. `--baseline` makes a baseline for the data set of the first tokenizer and keeps it in `OUTPUT/baselines`: `bert`
 is the bag of wordpieces, other names are kinds of `eval.baselines`.
+
+With `--dataset`, tokenizers are compared on prediction tasks of patient records, by `eval.ehr.benchmark` with its
+defaults: `--task` names a task, or a group such as `operational_outcomes`. That command has more options.
 """
 
 import functools
@@ -41,8 +46,29 @@ def main(argv: list[str]) -> None:
         raise InputError(
             f"there is nothing to compare {', '.join(given.tokenizers)} with; name a second one, such as: {EXAMPLE}"
         )
+    if (given.dataset is None) != (given.task is None):
+        raise InputError("--dataset and --task belong together; give both to compare on patients, or neither.")
     output = command_line.output_folder(given.output)
-    run(given, output)
+    if given.dataset is None:
+        run(given, output)
+    else:
+        run_on_patients(given, output)
+
+
+def run_on_patients(given: flags.FlagValues, output: Path) -> None:
+    """Compare the tokenizers on the tasks of a data set of patient records, and write the report."""
+    from eval.ehr.publish import publish
+    from eval.ehr.run import run as run_benchmark
+    from eval.ehr.settings import Settings
+
+    settings = Settings(
+        dataset=given.dataset,
+        dataset_dir=Path(given.dataset_dir).expanduser() if given.dataset_dir else None,
+        output=output,
+        tokenizers=(*given.tokenizers, *(BASELINES[name] for name in given.baseline)),
+        tasks=(given.task,),
+    )
+    publish(run_benchmark(settings))
 
 
 def run(given: flags.FlagValues, output: Path) -> None:
@@ -95,4 +121,7 @@ if __name__ == "__main__":
     flags.DEFINE_list("metrics", [], "families of metrics to measure, all if not given")
     flags.DEFINE_bool("quick", False, "measure fewer items, for a first look")
     flags.DEFINE_integer("seed", 0, "seed of all random draws")
+    flags.DEFINE_string("dataset", None, "patient records to compare on: mimic3, mimic4, ehrshot, eicu_demo, ...")
+    flags.DEFINE_string("dataset_dir", None, "their files, or a MEDS data set of them")
+    flags.DEFINE_string("task", None, "task of the patient records, or a group such as operational_outcomes")
     command_line.run(main)
