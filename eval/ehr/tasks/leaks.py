@@ -32,6 +32,8 @@ _STATICS = ("age", "is female", "is male", "number of codes")
 _ROUNDS = 3
 # A code is told as a proxy if that many samples of both labels are there, and it is right for this share of each.
 _FEWEST, _PROXY = 20, 0.95
+# Types of events and codes are named up to that many.
+_LISTED = 10
 InputsOf = Callable[[Sequence["pl.DataFrame"], Labels, str], "pl.DataFrame"]
 Change = Callable[["pl.DataFrame", "pl.DataFrame", Spelling], "pl.DataFrame"]
 
@@ -235,7 +237,7 @@ def _types(rows: "pl.DataFrame") -> str:
         .value_counts(sort=True, name="rows")
         .sort("rows", "kind", descending=[True, False])
     )
-    return ", ".join(counts["kind"].head(5))
+    return ", ".join(counts["kind"].head(_LISTED))
 
 
 def _rounds(labels: Labels) -> Iterator[Labels]:
@@ -284,7 +286,7 @@ def _proxies(seen: "pl.DataFrame", labels: Labels) -> Iterator[str]:
     share, error = pl.col("true") / positive, pl.col("false") / (len(labels) - positive)
     proxies = counts.filter((share >= _PROXY) & (error <= 1 - _PROXY))
     if len(proxies):
-        yield f"Codes say what the label says: {_types(proxies)}."
+        yield f"Codes say what the label says: {', '.join(sorted(proxies['code'])[:_LISTED])}."
 
 
 def _split_leaks(dataset: MedsDataset) -> Iterator[str]:

@@ -152,6 +152,23 @@ def test_published_labels_serve_data_that_give_only_an_order(tmp_path):
     assert len(make_cohort(TASKS["readmission"], dataset, "diabetes130").labels) == 1
 
 
+def test_visits_of_ehrshot_have_their_end_in_a_column(tmp_path):
+    """An inpatient visit of a week in which the patient dies, and a visit as an outpatient."""
+    rows = [
+        (1, at("1950-01-01"), "MEDS_BIRTH", None, None),
+        (1, at("2020-01-01"), "Visit/IP", 7, at("2020-01-09")),
+        (1, at("2020-01-08"), "MEDS_DEATH", None, None),
+        (2, at("2020-01-01"), "Visit/OP", 8, at("2020-01-09")),
+        (3, at("2020-01-01"), "Visit/ERIP", 9, at("2020-01-04")),
+    ]
+    frame = pl.DataFrame(rows, schema=random_stays.SCHEMA | {"end": pl.Datetime("us")}, orient="row")
+    dataset = written(tmp_path, frame)
+    labels = make_cohort(TASKS["mortality"], dataset, "ehrshot").labels
+    assert keys(labels) == [(1, at("2020-01-02")), (3, at("2020-01-02"))]
+    assert labels.value.tolist() == [True, False]
+    assert make_cohort(TASKS["long_los"], dataset, "ehrshot").labels.value.tolist() == [True, False]
+
+
 def test_labels_that_are_not_there_are_named(dataset):
     with pytest.raises(InputError, match=r"has published labels only, and .* has no labels/new_lupus"):
         make_cohort(TASKS["new_lupus"], dataset, "ehrshot")

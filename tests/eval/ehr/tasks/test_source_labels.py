@@ -1,5 +1,6 @@
 """Labels of every task are those of plain loops over the source tables, written from the sentences of the tasks."""
 
+import datetime
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,7 @@ def test_small_copy_of_mimic3(small, task):
     assert found(task, dataset, "mimic3") == source_labels.labels_of(task, stays)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("task", MIMIC_TASKS)
 def test_generated_mimic4(generated, task):
     stays, dataset = generated
@@ -102,6 +104,35 @@ def test_eicu_demo_has_131_deaths_among_1760_stays(eicu):
     assert (len(labels), sum(labels.values())) == (1760, 131)
 
 
+@pytest.fixture(scope="module")
+def diabetes(tmp_path_factory):
+    source = SHARED / "data" / "diabetes130"
+    if not source.is_dir():
+        pytest.skip("the part of Diabetes-130 is not here")
+    return source, in_meds(source, tmp_path_factory.mktemp("diabetes") / "meds")
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("task", ["long_los_days", "los10_days"])
+def test_diabetes130(diabetes, task):
+    """Encounters of adults up to a death, by their rank among those of the patient."""
+    source, dataset = diabetes
+    patients: dict[str, list[dict[str, str]]] = {}
+    for row in source_labels.rows_of(source, "diabetic_data"):
+        patients.setdefault(row["patient_nbr"], []).append(row)
+    expected = {}
+    for patient, rows in patients.items():
+        rows.sort(key=lambda row: int(row["encounter_id"]))
+        dead = [place for place, row in enumerate(rows) if row["discharge_disposition_id"] in ("11", "19", "20", "21")]
+        if rows[0]["age"] not in ("[0-10)", "[10-20)"):
+            for place, row in enumerate(rows[: dead[-1] + 1] if dead else rows):
+                days = int(row["time_in_hospital"])
+                time = datetime.datetime(2000, 1, 1) + datetime.timedelta(days=place)
+                expected[int(patient), time] = days > 7 if task == "long_los_days" else source_labels.los_class(days)
+    assert found(task, dataset, "diabetes130") == expected
+
+
+@pytest.mark.thorough
 def test_generated_labels_are_not_trivial(generated):
     """Each task has labels of both kinds here, so that the comparison says something."""
     stays, _ = generated
