@@ -1,5 +1,7 @@
 """Label functions and ACES agree on the same task files, and ACES finds the same as when it reads files itself."""
 
+import sys
+
 import polars as pl
 import pytest
 from omegaconf import OmegaConf
@@ -10,6 +12,7 @@ from eval.ehr.tasks.functions import FUNCTIONS
 from eval.ehr.tasks.shard import Shard
 from eval.ehr.tasks.spelling import read_spelling
 from eval.ehr.tasks.stays import Exclusions, read_stays, usable
+from preprocessing.common.errors import InputError
 from tests.helpers import random_stays
 
 SPELLING = read_spelling("MEDS")
@@ -97,3 +100,20 @@ def test_nothing_is_found_among_no_events():
     configuration = aces.read_configuration(TASKS["mortality"].path, SPELLING.path)
     assert len(aces.extract(shard(0).events.clear(), configuration)) == 0
     assert len(aces.extract(shard(0).events.filter(pl.col("code") == "LAB//1//mg"), configuration)) == 0
+
+
+def test_without_the_package_its_extra_is_named(monkeypatch):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "aces"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [_Without(), *sys.meta_path])
+    with pytest.raises(InputError, match=r"needs the Python package aces.*medtok_jax\[benchmark\]"):
+        aces.read_configuration(TASKS["mortality"].path, SPELLING.path)
+
+
+class _Without:
+    """Find no package aces."""
+
+    @staticmethod
+    def find_spec(name: str, path=None, target=None) -> None:
+        if name == "aces":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
