@@ -8,6 +8,7 @@ import numpy as np
 
 from eval.ehr.inputs import Inputs, Sequences, sequences, statics
 from eval.ehr.models.embedding import power_of_two
+from eval.ehr.models.windows import scale_of_statics
 from eval.ehr.tokenizers.matrix import CodeMatrix
 from preprocessing.common.ragged import offsets_of, positions, take
 
@@ -213,6 +214,6 @@ class Patients:
 def standardized_statics(train: Inputs, others: list[Inputs]) -> list[np.ndarray]:
     """Return the statics of several sets, the first of training, by the mean and deviation of the training samples."""
     known = statics(train)
-    center, spread = known.mean(axis=0), known.std(axis=0)
-    spread[spread == 0] = 1
-    return [(known - center) / spread, *((statics(inputs) - center) / spread for inputs in others)]
+    center, spread = scale_of_statics(known)
+    every = (known, *(statics(inputs) for inputs in others))
+    return [((one - center) / spread).astype(np.float32) for one in every]

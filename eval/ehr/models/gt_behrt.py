@@ -14,6 +14,7 @@ from flax import nnx
 
 from eval.ehr.models.batches import PatientBatch
 from eval.ehr.models.behrt import VisitEncoder
+from eval.ehr.models.embedding import SCALE
 from eval.ehr.models.layers import Block, Dropout, numbered
 
 GRAPH_LAYERS = 2
@@ -64,6 +65,8 @@ class GtBehrt(nnx.Module):
     def __init__(self, width: int, *, num_layers: int, num_heads: int, inner: int, rngs: nnx.Rngs):
         self.readout = nnx.Param(nnx.initializers.normal(0.05)(rngs.params(), (width,), jnp.float32))
         self.layers = nnx.List([Block(width, num_heads=num_heads, inner=inner, rngs=rngs) for _ in range(GRAPH_LAYERS)])
+        # Visits come at the scale of embedded codes, so that ages and positions beside them are heard from the start.
+        self.norm = nnx.LayerNorm(width, scale_init=nnx.initializers.constant(SCALE), rngs=rngs)
         self.encoder = VisitEncoder(width, num_layers=num_layers, num_heads=num_heads, inner=inner, rngs=rngs)
 
     def __call__(
@@ -87,7 +90,7 @@ class GtBehrt(nnx.Module):
             nodes = layer(nodes, attention, numbered(dropout, 300 + number))
         codes = nodes[: patients * length].reshape(embedded.shape)
         states, patient = self.encoder(
-            nodes[patients * length :].reshape(patients, visits, width),
+            self.norm(nodes[patients * length :]).reshape(patients, visits, width),
             mask=graphs.visit_mask,
             age=graphs.visit_age,
             visit=jnp.broadcast_to(jnp.arange(visits), (patients, visits)),

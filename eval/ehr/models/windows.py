@@ -21,6 +21,8 @@ sparse = load("scipy.sparse")
 
 # Days before the prediction time; None for all time. The longest comes first.
 WINDOWS = (None, 365.0, 30.0)
+# Statics that deviate less are constant.
+_CONSTANT = 1e-5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,9 +82,17 @@ def fit_windows(train: Inputs, matrix: CodeMatrix) -> WindowFeatures:
         squares = 0.0 if weighted is None else float(weighted.multiply(weighted).sum())
         squares += 0.0 if vectors is None else float(np.square(vectors - center).sum())
         blocks.append(_Block(days, np.sqrt(squares / max(len(train), 1)) or 1.0, center))
-    known = statics(train).astype(np.float64)
+    return WindowFeatures(matrix, tuple(blocks), *scale_of_statics(statics(train)))
+
+
+def scale_of_statics(known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and standard deviation of the statics of training samples, `[4]` float64 each.
+
+    The deviation of a static that is constant, up to rounding, is 1.
+    """
+    known = known.astype(np.float64)
     spread = known.std(axis=0)
-    return WindowFeatures(matrix, tuple(blocks), known.mean(axis=0), np.where(spread > 0, spread, 1.0))
+    return known.mean(axis=0), np.where(spread > _CONSTANT, spread, 1.0)
 
 
 def _log_counts(inputs: Inputs, days: float | None) -> Any:
