@@ -20,10 +20,10 @@ DAY = 24 * 60
 DRUGS = 30
 STAYS_OF_A_PERSON = 100
 # Mean numbers beside the one that every patient has: of groups of a patient, diseases of a group, and stays.
-_GROUPS, _DISEASES, _STAYS = 5.0, 0.5, 1.5
+_GROUPS, _DISEASES, _STAYS = 5.0, 0.5, 1.0
 _MOST_STAYS = 6
 # Chance that a disease is coded again in a later stay, and mean number of drugs of a stay.
-_CODED_AGAIN, _DRUGS_OF_A_STAY = 0.4, 4.0
+_CODED_AGAIN, _DRUGS_OF_A_STAY = 0.15, 2.0
 # Exponents of the frequencies of groups and of drugs, by rank.
 _GROUP_ZIPF, _DRUG_ZIPF = 0.4, 0.7
 # The last stays end in these days since 1970: the years 2010 to 2014.
