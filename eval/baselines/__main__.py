@@ -23,7 +23,7 @@ from pathlib import Path
 
 from absl import flags
 
-from eval.baselines.make import DEFAULT_CODES, KINDS, SIZE, WIDTH, default_tokens, make, train_published
+from eval.baselines.make import DEFAULT_CODES, KINDS, SIZE, default_tokens, make, train_published
 from preprocessing.common import command_line
 from preprocessing.common.errors import InputError
 
@@ -70,7 +70,7 @@ if __name__ == "__main__":
     flags.DEFINE_integer("sample_size", 0, "number of codes, drawn as by data.sample_size; 0 for all", lower_bound=0)
     flags.DEFINE_integer("size", SIZE, "rows of the codebook, for kinds that can choose it", lower_bound=1)
     flags.DEFINE_integer("tokens", None, "tokens of each code, for kinds that can choose it")
-    flags.DEFINE_integer("width", WIDTH, "text_pursuit: width of the rows; 0 for that of the encoder", lower_bound=0)
+    flags.DEFINE_integer("width", 0, "text_pursuit: width of the rows; 0 for that of the encoder", lower_bound=0)
     flags.DEFINE_integer("seed", 0, "seed of all random draws", lower_bound=0)
     flags.DEFINE_integer("steps", 0, "training steps of text_vq, vqgraph, published; 0 for the default", lower_bound=0)
     flags.DEFINE_bool("residual", False, "kmeans_text: fit each token to the residual of the tokens before it")

@@ -18,7 +18,7 @@ BASELINES = {"bert": "wordpieces"} | {kind: kind for kind in KINDS if kind != "p
 OF_ONE_EMBEDDING = ("text_pursuit",)
 DEFAULT_CODES = ablation.HELD_OUT
 _MODEL = default.get_config().model
-SIZE, WIDTH = 12_000, _MODEL.embedding_dim
+SIZE = 12_000
 
 
 def default_tokens(kind: str) -> int:
@@ -27,7 +27,7 @@ def default_tokens(kind: str) -> int:
 
 
 def make(
-    kind: str, codes, *, size: int = SIZE, tokens: int = 0, width: int = WIDTH, seed: int = 0, steps: int = 0, **options
+    kind: str, codes, *, size: int = SIZE, tokens: int = 0, width: int = 0, seed: int = 0, steps: int = 0, **options
 ):
     """Return the representation by one kind of baseline, except `published`, for which see `train_published`.
 
@@ -36,7 +36,7 @@ def make(
         codes: `eval.baselines.data.Codes` of the data set.
         size: number of rows of the codebook.
         tokens: number of tokens of each code; 0 for `default_tokens`.
-        width: width of the rows of `text_pursuit`.
+        width: width of the rows of `text_pursuit`; 0 for that of the text encoder.
         seed: seed of all random draws.
         steps: number of training steps; 0 for the default of the kind.
         options: `residual` (whether k-means is residual) and `progress` (whether to show progress bars).
@@ -68,7 +68,7 @@ def make(
 
 
 def sizes_like(name: str, representation) -> dict[str, int]:
-    """Return `size`, `tokens` and `width` of a baseline that is as large as a representation; empty without tokens.
+    """Return `size` and `tokens` of a baseline that is as large as a representation; empty without tokens.
 
     Args:
         name: name of the baseline, a key of `BASELINES`.
@@ -79,10 +79,7 @@ def sizes_like(name: str, representation) -> dict[str, int]:
     tokens = representation.tokens
     if BASELINES[name] in OF_ONE_EMBEDDING and representation.embeddings:
         tokens = representation.part("tokens", representation.embeddings[0])
-    sizes = {"size": representation.num_ids, "tokens": tokens.shape[1]}
-    if BASELINES[name] in OF_ONE_EMBEDDING and representation.codebook is not None:
-        sizes["width"] = representation.codebook.shape[1]
-    return sizes
+    return {"size": representation.num_ids, "tokens": tokens.shape[1]}
 
 
 def make_once(

@@ -1,8 +1,8 @@
-"""Hold out a fraction of an edge type from a graph, or all of it, chosen by a named hash, so that an evaluation can predict it.
+"""Hold out a fraction of an edge type from a graph, or all of it, so that an evaluation can predict it.
 
-Nodes are held out rather than single edges: crosswalks come in clusters (one ICD-9 code, several ICD-10 codes that
-share further ICD-9 codes), so a single dropped edge could still be inferred from a path of its neighbors. Every edge
-of the edge type that touches a chosen node is removed, whether the node is its source or target. The node is then
+A named hash chooses nodes rather than single edges: crosswalks come in clusters (one ICD-9 code, several ICD-10 codes
+that share further ICD-9 codes), so a single dropped edge could still be inferred from a path of its neighbors. Every
+edge of the edge type that touches a chosen node is removed, whether the node is its source or target. The node is then
 isolated under that edge type, and no path of that type, of any length, connects a held-out pair.
 """
 

@@ -37,8 +37,9 @@ def made(codes) -> dict:
     """Every baseline but those that are trained for long."""
     kinds = {kind: {} for kind in KINDS if kind not in ("published", "vqgraph", "text_vq")}
     kinds["kmeans_residual"] = {"residual": True}
+    sizes = {"size": SIZE, "tokens": TOKENS, "width": 64}
     return {
-        name: make(name.replace("residual", "text"), codes, size=SIZE, tokens=TOKENS, progress=False, **options)
+        name: make(name.replace("residual", "text"), codes, **sizes, progress=False, **options)
         for name, options in kinds.items()
     }
 
@@ -149,8 +150,8 @@ def test_pursuit_of_texts_by_loops(made, codes):
     """The tokens of a code are those of the search by hand: the two nearest rows, mixed, and two that refine."""
     one = made["text_pursuit"]
     texts = codes.text_vectors(progress=False)
-    assert one.codebook.shape == (SIZE, 128)
-    np.testing.assert_allclose(one.projection.T @ one.projection, np.eye(128), atol=1e-5)
+    assert one.codebook.shape == (SIZE, 64)
+    np.testing.assert_allclose(one.projection.T @ one.projection, np.eye(64), atol=1e-5)
     for row in (0, 100, 599):
         point = texts[row].astype(np.float64) @ one.projection
         point /= np.linalg.norm(point)
@@ -173,7 +174,8 @@ def test_pursuit_reads_further_texts_with_the_same_rows_and_follows_the_seed(mad
     found = tokens_of_texts(one, texts[[5, 300]])
     np.testing.assert_array_equal(found["tokens"], one.tokens[[5, 300]])
     np.testing.assert_allclose(found["weights"], one.weights[[5, 300]], atol=1e-5)
-    again, other = (make("text_pursuit", codes, size=SIZE, tokens=TOKENS, seed=seed, progress=False) for seed in (0, 1))
+    sizes = {"size": SIZE, "tokens": TOKENS, "width": 64}
+    again, other = (make("text_pursuit", codes, **sizes, seed=seed, progress=False) for seed in (0, 1))
     np.testing.assert_array_equal(again.tokens, one.tokens)
     assert (other.tokens != one.tokens).any()
 
@@ -192,7 +194,7 @@ def test_principal_axes_keep_most_of_the_length():
 def test_a_baseline_is_as_large_as_a_tokenizer(made, tmp_path):
     medtok = from_tokenizer(TokenizerDirectory.read(small_tokenizer.write(tmp_path / "medtok")), "medtok")
     assert sizes_like("text_vq", medtok) == {"size": small_tokenizer.REGIONS.size, "tokens": 8}
-    assert sizes_like("text_pursuit", medtok) == {"size": small_tokenizer.REGIONS.size, "tokens": 2, "width": 4}
+    assert sizes_like("text_pursuit", medtok) == {"size": small_tokenizer.REGIONS.size, "tokens": 2}
     assert sizes_like("bert", made["raw_text"]) == {}
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 
+import numpy as np
 import pytest
 
 from preprocessing.common import extras
@@ -69,6 +70,21 @@ def test_gem_pairs_against_the_raw_files():
     assert compact == {pair: "0" in flags for pair, flags in pairs.items()}
     assert ("001.0", "A00.0", True) in gem.pairs
     assert ("250.00", "E11.9", False) in gem.pairs
+
+
+def test_the_backward_mapping_is_a_part_of_all_pairs():
+    """Nearly every exact pair is in it: a code of one has a single match."""
+    backward = icd.read_backward_gem()
+    pairs = {(icd9, icd10) for icd9, icd10, _ in icd.read_gem().pairs}
+    assert all((icd9, icd10) in pairs for icd10, targets in backward.items() for icd9 in targets)
+    assert backward["I21.4"] == ("410.71",)
+    # A combination of three codes; and of the tuberculosis of bones, which is also one of four combinations, one code.
+    assert backward["E11.311"] == ("250.50", "362.01", "362.07")
+    assert backward["A18.03"] == ("015.80",)
+    assert all(len(set(targets)) == len(targets) > 0 for targets in backward.values())
+    exact = {icd10: icd9 for icd9, icd10, is_exact in icd.read_gem().pairs if is_exact}
+    agreeing = [exact[icd10] in targets for icd10, targets in backward.items() if icd10 in exact]
+    assert np.mean(agreeing) > 0.98
 
 
 def test_groups():
