@@ -10,10 +10,11 @@ from eval.ehr.cells import digest_of
 from eval.ehr.history import Histories
 from eval.ehr.inputs import Inputs, make_inputs
 from eval.ehr.regimes import Split
+from eval.ehr.results import MULTICLASS
 from eval.ehr.settings import Settings
 from eval.ehr.statistics import FEWEST_POSITIVES
 from eval.ehr.tasks.cohort import Cohort
-from eval.ehr.tasks.definition import MULTICLASS, Task
+from eval.ehr.tasks.definition import Task
 from eval.ehr.tokenizers.matrix import CodeMatrix
 from medtok_jax.records.samples import Labels
 from preprocessing.common.errors import InputError

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from eval.ehr.results import MULTILABEL
 from eval.ehr.tasks.cohort import Cohort, make_cohort, write_labels
-from eval.ehr.tasks.definition import MULTILABEL, Task
+from eval.ehr.tasks.definition import Task
 from medtok_jax.records.samples import Labels, read_labels
 from preprocessing.common.atomic import recover, whole_folder
 from preprocessing.common.checksums import sha256_of_files

@@ -6,7 +6,8 @@ import numpy as np
 
 from preprocessing.common.errors import InputError
 
-BINARY, MULTICLASS, MULTILABEL = "binary", "multiclass", "multilabel"
+# Kinds of tasks: labels are true or false, one of several classes, or true or false for each class.
+KINDS = BINARY, MULTICLASS, MULTILABEL = ("binary", "multiclass", "multilabel")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,6 @@ import tempfile
 from pathlib import Path
 from unittest import mock
 
-
 # The folder to which transformers copies code. It stays one in a process: the first is where Python found the package
 # `transformers_modules`, and it looks for what lies in the package nowhere else.
 MODULES = tempfile.mkdtemp(prefix="modules-", dir=os.environ.get("MEDTOK_TESTS_SHARED"))

@@ -11,7 +11,7 @@ from flax import nnx
 from eval.ehr.models.batches import PatientBatch
 from eval.ehr.models.embedding import CodeEmbedding, CodeLookup
 from eval.ehr.models.layers import Dropout, drop
-from eval.ehr.models.outcomes import MULTICLASS
+from eval.ehr.results import MULTICLASS
 
 NUM_STATICS = 4
 # Builds a backbone: `(width, num_layers=, num_heads=, inner=, rngs=)` to a module that encodes embedded codes,

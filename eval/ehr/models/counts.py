@@ -16,17 +16,9 @@ import numpy as np
 from eval.ehr.inputs import Inputs
 from eval.ehr.models import tuning as tune
 from eval.ehr.models.model import Fitted
-from eval.ehr.models.outcomes import (
-    BINARY,
-    MULTICLASS,
-    MULTILABEL,
-    check,
-    columns,
-    learnable,
-    untaught,
-    with_prevalence,
-)
+from eval.ehr.models.outcomes import check, columns, learnable, untaught, with_prevalence
 from eval.ehr.models.windows import WindowFeatures, fit_windows
+from eval.ehr.results import BINARY, MULTICLASS, MULTILABEL
 from eval.ehr.tokenizers.matrix import CodeMatrix
 from preprocessing.common.extras import load
 

@@ -2,9 +2,8 @@
 
 import numpy as np
 
+from eval.ehr.results import BINARY, KINDS, MULTICLASS, MULTILABEL
 from preprocessing.common.errors import InputError
-
-KINDS = BINARY, MULTICLASS, MULTILABEL = ("binary", "multiclass", "multilabel")
 
 
 def check(y: np.ndarray, kind: str, classes: int) -> None:

@@ -14,17 +14,10 @@ from eval.ehr.models.batches import Patients, Shape, fit_shape, read_sequences, 
 from eval.ehr.models.classifier import Classifier, MakeBackbone
 from eval.ehr.models.embedding import CodeEmbedding, CodeLookup, first_table, make_lookup, power_of_two, used_features
 from eval.ehr.models.model import Fitted
-from eval.ehr.models.outcomes import (
-    BINARY,
-    MULTICLASS,
-    check,
-    columns,
-    prevalence,
-    untaught,
-    with_prevalence,
-)
+from eval.ehr.models.outcomes import check, columns, prevalence, untaught, with_prevalence
 from eval.ehr.models.pretraining import MaskedCodes
 from eval.ehr.models.training import Run, Setting, TrainingOptions, predict, tune
+from eval.ehr.results import BINARY, MULTICLASS
 from eval.ehr.tokenizers.matrix import CodeMatrix
 from medtok_jax.training.steps import NonFiniteLoss
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from eval.ehr.models.outcomes import BINARY, MULTICLASS, columns
+from eval.ehr.models.outcomes import columns
+from eval.ehr.results import BINARY, MULTICLASS
 from preprocessing.common.extras import load
 
 # Probabilities are kept this far from 0 and 1 in the logarithmic loss.

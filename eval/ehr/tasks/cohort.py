@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from eval.ehr.results import BINARY, MULTICLASS, MULTILABEL
 from eval.ehr.tasks import aces, phenotypes
-from eval.ehr.tasks.definition import BINARY, MULTICLASS, MULTILABEL, SOURCES, Task
+from eval.ehr.tasks.definition import SOURCES, Task
 from eval.ehr.tasks.functions import FUNCTIONS
 from eval.ehr.tasks.shard import Shard, is_among
 from eval.ehr.tasks.spelling import Spelling, read_spelling

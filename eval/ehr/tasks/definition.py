@@ -14,12 +14,12 @@ from pathlib import Path
 
 import yaml
 
+from eval.ehr.results import KINDS
 from eval.ehr.tasks.drugs import DRUGS
 from eval.ehr.tasks.phenotypes import PHENOTYPES
 from preprocessing.common.errors import InputError
 
 FOLDER = Path(__file__).parent
-KINDS = BINARY, MULTICLASS, MULTILABEL = ("binary", "multiclass", "multilabel")
 PROTOCOLS = CLINICAL, PAPER = ("clinical", "paper")
 # Classes that a file names instead of listing them.
 _CLASSES = {"phenotypes": tuple(PHENOTYPES), "drugs": tuple(DRUGS)}
@@ -46,7 +46,7 @@ class Task:
     Attributes:
         name: name of its file, without the ending.
         title: a few words for tables.
-        kind: one of `KINDS`: labels are bool `[n]`, int64 `[n]` (index into `classes`), or bool `[n, classes]`.
+        kind: one of `results.KINDS`: labels are bool `[n]`, int64 `[n]` (index into `classes`), or bool `[n, classes]`.
         classes: names of the classes; empty for `binary`.
         source: paper or benchmark that defined it.
         cohort, prediction_time, label: sentences that state who is in it, when is predicted, and what.

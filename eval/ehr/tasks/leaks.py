@@ -14,8 +14,9 @@ import numpy as np
 
 from eval.ehr.history import open_histories
 from eval.ehr.inputs import bags, make_inputs, sequences, statics
+from eval.ehr.results import BINARY
 from eval.ehr.tasks.cohort import persons_of
-from eval.ehr.tasks.definition import BINARY, SOURCES, Task
+from eval.ehr.tasks.definition import SOURCES, Task
 from eval.ehr.tasks.spelling import Spelling, read_spelling
 from eval.ehr.tasks.stays import FLAG, with_discharges
 from medtok_jax.records.samples import Labels

@@ -1,13 +1,15 @@
-"""Codes that all but state an outcome are found in every spelling, and no other code is."""
+"""The variants of the headline show to every tokenizer the codes that they name."""
 
 import numpy as np
 
-from eval.ehr.variants import is_no_proxy
+from eval.ehr.tokenizers.code_features import codes_as_tokens
+from eval.ehr.tokenizers.spelling import EventCodes
+from eval.ehr.variants import MAPPED, WITHOUT_PROXIES, seen_codes
+
+CODES = np.array(["DIAGNOSIS//ICD//10//Z515", "ICD10CM/E11.9", "ICD9CM/V66.7", "LAB//1", "MEDICATION//HICL//66"])
 
 
-def test_outcome_proxies_in_every_spelling():
-    proxies = ["ICD10CM/Z51.5", "DIAGNOSIS//ICD//10//Z515", "ICD10CM//Z66", "ICD9CM/V66.7"]
-    proxies += ["DIAGNOSIS//ICD//9//V4986", "ICD9CM/348.82", "ICD10CM/G93.82"]
-    others = ["ICD10CM/Z51.0", "ICD9CM/250.00", "LAB//Z66", "Z66", "ICD10PCS/0016070", "MEDICATION//HICL//66"]
-    assert not is_no_proxy(np.array(proxies)).any()
-    assert is_no_proxy(np.array(others)).all()
+def test_codes_of_each_variant():
+    judged = codes_as_tokens(EventCodes.read(CODES))
+    assert seen_codes(MAPPED, CODES, judged).tolist() == [True, True, True, False, False]
+    assert seen_codes(WITHOUT_PROXIES, CODES, judged).tolist() == [False, True, False, True, True]

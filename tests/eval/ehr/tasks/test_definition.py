@@ -4,8 +4,9 @@ import pytest
 import yaml
 
 from eval.ehr.inputs import INPUT_RULES
+from eval.ehr.results import KINDS
 from eval.ehr.tasks import aces
-from eval.ehr.tasks.definition import GROUPS, KINDS, SOURCES, choose, load_tasks, read_task
+from eval.ehr.tasks.definition import GROUPS, SOURCES, choose, load_tasks, read_task
 from eval.ehr.tasks.functions import FUNCTIONS
 from eval.ehr.tasks.spelling import read_spelling
 from preprocessing.common.errors import InputError
