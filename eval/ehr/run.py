@@ -21,7 +21,7 @@ from eval.ehr.models.model import Model
 from eval.ehr.records import Records, open_records
 from eval.ehr.regimes import FULL, Split
 from eval.ehr.results import BINARY, CellResult
-from eval.ehr.settings import Settings, claim
+from eval.ehr.settings import Settings, check_folder, claim
 from eval.ehr.tasks import definition
 from eval.ehr.tasks.cohort import Cohort
 from eval.ehr.tasks.definition import Task
@@ -81,8 +81,9 @@ def run(settings: Settings, *, progress: bool = True) -> Benchmark:
         if one.task not in tasks or tasks[one.task].kind != BINARY:
             raise InputError(f"--predictions: {one.task} is no binary task of this run; name one of --tasks.")
     with exclusive(settings.output, advice="give another --output"):
-        claim(settings)
+        check_folder(settings)
         records = open_records(settings.dataset, settings.dataset_dir, settings.output)
+        claim(settings)
         histories = open_histories(records.dataset, settings.output / "histories", progress=progress)
         return _Runner(settings, records, tasks, dict(names), fitted, foreign, histories, progress).run()
 

@@ -35,7 +35,6 @@ class Settings:
         folds: number of folds of cross-fitting by person; 0 for the splits of the data set.
         pretrain_steps: number of steps of masked-code pretraining of `behrt`, before it is trained.
         length: number of codes of a history that sequence models read, the latest.
-        mapped_only: whether to leave out codes that are not mapped by every tokenizer compared.
         smoke: whether to fit as little as shows that everything runs.
         show_small_counts: whether to print counts below 11, for open data.
         predictions: task=NAME=PATH of predictions by other programs for the same samples.
@@ -55,7 +54,6 @@ class Settings:
     folds: int = -1
     pretrain_steps: int = 0
     length: int = 256
-    mapped_only: bool = False
     smoke: bool = False
     show_small_counts: bool = False
     predictions: tuple[str, ...] = ()
@@ -90,24 +88,35 @@ def check_names(flag: str, given: Iterable[str], known: Sequence[str]) -> None:
             raise InputError(f"{flag}={name} is unknown; {told}")
 
 
-def claim(settings: Settings) -> None:
-    """Write the settings into the output folder, unless it belongs to a run of others.
+def check_folder(settings: Settings) -> None:
+    """Refuse an output folder that belongs to a run of other settings.
 
     Raises:
         InputError: cells there were made with other settings of `SHARED`.
     """
     path = settings.output / FILE
-    mine = {name: getattr(settings, name) for name in SHARED}
     try:
         theirs = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        write_json(path, mine)
         return
     except (OSError, ValueError):
         raise InputError(f"{path} cannot be read; delete it if the folder is of this benchmark.") from None
-    for name, value in mine.items():
+    for name, value in _shared(settings).items():
         if theirs.get(name) != value:
             raise InputError(
                 f"{settings.output} holds a benchmark with --{name}={theirs.get(name)}, not {value}; give another"
                 " --output."
             )
+
+
+def claim(settings: Settings) -> None:
+    """Write the settings into the output folder, which later runs must share.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    write_json(settings.output / FILE, _shared(settings))
+
+
+def _shared(settings: Settings) -> dict[str, str | int | bool]:
+    return {name: getattr(settings, name) for name in SHARED}

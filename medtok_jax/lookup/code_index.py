@@ -162,7 +162,7 @@ class CodeIndex:
     def _other_shapes(self, text: str, system: object) -> str:
         """Return in words what an unknown bare code may be beside ICD: J1815 is HCPCS and no pneumonia, J01CA04 a drug.
 
-        Codes of these systems have no dot, as a compact code of ICD has none. A text that names a system is of that one.
+        Codes of these systems have no dot, as a compact code of ICD has none. A text that names a system is of it.
         """
         named, code = self._read(text, system)
         fitting = [name for name in (CPT4, HCPCS, ATC) if named is None and is_wellformed(name, code)]

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from eval.ehr.settings import Settings, claim
+from eval.ehr.settings import Settings, check_folder, claim
 from preprocessing.common.errors import InputError
 
 
@@ -30,13 +30,14 @@ def test_what_cannot_be_used_is_refused(settings, change, told):
 
 
 def test_a_folder_keeps_to_one_benchmark(settings):
+    check_folder(settings)
     claim(settings)
     more = dataclasses.replace(settings, tokenizers=("rollup",), regimes=("few_shot",), seeds=3, models=("behrt",))
-    claim(more)
+    check_folder(more)
     with pytest.raises(InputError, match="holds a benchmark with --dataset=eicu_demo, not planted; give another"):
-        claim(dataclasses.replace(settings, dataset="planted"))
+        check_folder(dataclasses.replace(settings, dataset="planted"))
     with pytest.raises(InputError, match="with --smoke=False, not True"):
-        claim(dataclasses.replace(settings, smoke=True))
+        check_folder(dataclasses.replace(settings, smoke=True))
     (settings.output / "settings.json").write_text("{")
     with pytest.raises(InputError, match=r"settings\.json cannot be read"):
-        claim(settings)
+        check_folder(settings)

@@ -1,0 +1,171 @@
+"""The whole benchmark on a small planted world: cells, restarts, report, and what is refused in one sentence."""
+
+import dataclasses
+import json
+import re
+import shutil
+
+import polars as pl
+import pytest
+
+from eval.ehr.publish import publish
+from eval.ehr.run import judged_of, run
+from eval.ehr.settings import Settings
+from preprocessing.common.errors import InputError
+from preprocessing.common.locks import exclusive
+from preprocessing.meds.planted.write import PlantedRequest, write
+from tests.helpers.forked import run_module
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    path = tmp_path_factory.mktemp("world") / "meds"
+    write(PlantedRequest(path, "group", patients=480, progress=False))
+    return path
+
+
+@pytest.fixture(scope="module")
+def settings(world, tmp_path_factory):
+    return Settings(
+        dataset="planted",
+        dataset_dir=world,
+        output=tmp_path_factory.mktemp("benchmark"),
+        tokenizers=("codes", "words"),
+        tasks=("planted",),
+        regimes=("full", "few_shot", "cross_vocabulary"),
+        folds=0,
+        smoke=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def found(settings):
+    benchmark = run(settings, progress=False)
+    publish(benchmark)
+    return benchmark
+
+
+def cells_of(settings):
+    return {path: path.stat().st_mtime_ns for path in sorted((settings.output / "cells").rglob("cell.json"))}
+
+
+def test_every_cell_is_fitted_once(settings, found):
+    wanted = {("full", ""), ("few_shot", "k=1"), ("few_shot", "k=8"), ("cross_vocabulary", "icd9->icd10")}
+    wanted.add(("cross_vocabulary", "icd9->icd9"))
+    assert {(cell.regime, cell.setting) for cell in found.results} == wanted
+    assert {cell.tokenizer for cell in found.results} == {"codes", "words"}
+    assert not found.skipped
+    before = cells_of(settings)
+    assert len(before) == 2 * len(wanted) == len(found.results)
+    again = run(settings, progress=False)
+    assert cells_of(settings) == before
+    for one, other in zip(found.results, again.results, strict=True):
+        assert (one.p == other.p).all()
+
+
+def test_more_is_added_in_the_same_folder(settings, found):
+    before = cells_of(settings)
+    more = dataclasses.replace(settings, tokenizers=("rollup",), regimes=("full",), cells=("planted",))
+    added = run(more, progress=False)
+    assert [cell.tokenizer for cell in added.results] == ["rollup"]
+    after = cells_of(settings)
+    assert len(after) == len(before) + 1
+    assert {path: after[path] for path in before} == before
+
+
+def test_the_report_names_no_person_and_no_date(settings, found):
+    texts = [(settings.output / name).read_text() for name in ("report.md", "report.html", "report.json")]
+    parquet = next((settings.dataset_dir / "data").rglob("*.parquet"))
+    times = pl.read_parquet(parquet)["time"].drop_nulls().dt.date().unique().cast(pl.String).to_list()
+    for text in texts:
+        assert not set(re.findall(r"\d{4}-\d{2}-\d{2}", text)) & set(times)
+    values = json.loads(texts[2])
+    assert values
+    assert "Smoke run" in texts[0]
+    assert "subject_id" not in "".join(texts)
+
+
+def test_labels_lie_there_for_other_programs(settings, found):
+    labels = pl.read_parquet(settings.output / "labels" / "planted" / "labels.parquet")
+    assert len(labels) == 480
+    assert {"subject_id", "prediction_time", "boolean_value"} <= set(labels.columns)
+    flow = json.loads((settings.output / "labels" / "planted" / "cohort.json").read_text())["flow"]
+    assert ["positive", int(labels["boolean_value"].sum())] in flow
+
+
+def test_predictions_of_another_program_stand_beside_them(settings, found, tmp_path):
+    cell = next(path.parent for path in cells_of(settings) if '"full"' in path.read_text())
+    path = tmp_path / "other.parquet"
+    pl.read_parquet(cell / "predictions.parquet").write_parquet(path)
+    given = dataclasses.replace(settings, regimes=("full",), predictions=(f"planted=ETHOS={path}",))
+    result = run(given, progress=False).results[-1]
+    assert (result.tokenizer, result.model) == ("ETHOS", "its own")
+    pl.read_parquet(path)[1:].write_parquet(path)
+    with pytest.raises(InputError, match="lacks 1 of 160 test samples of planted"):
+        run(given, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (
+            {"dataset": "eicu_demo", "tasks": ()},
+            r"holds Planted world, not eICU-CRD; give --dataset=planted, or another folder",
+        ),
+        (
+            {"dataset_dir": None, "dataset": "mimic3"},
+            "--dataset_dir is missing; give the folder with the files of mimic3",
+        ),
+        ({"tasks": ("plantd",)}, r"'plantd' is no task; did you mean planted"),
+        ({"tasks": ("new_lupus",)}, "The task new_lupus does not fit planted; it fits ehrshot"),
+        ({"models": ("logistics",)}, "there is no model 'logistics', did you mean logistic"),
+        ({"tokenizers": ("code",)}, r"'code' is no tokenizer: .*did you mean 'codes'"),
+        ({"tokenizers": ("shuffled",)}, "shuffled needs a run or tokenizer directory"),
+        ({"predictions": ("mortality=A=none",)}, "there is no file none"),
+        ({"cells": ("nothing",)}, "no cell was fitted: none contains --cells"),
+    ],
+)
+def test_what_cannot_be_used_is_refused(settings, tmp_path, change, told):
+    with pytest.raises(InputError, match=told):
+        run(dataclasses.replace(settings, output=tmp_path / "other", **change), progress=False)
+
+
+def test_a_second_run_and_other_settings_are_refused(settings, found):
+    with pytest.raises(InputError, match="holds a benchmark with --smoke=True, not False"):
+        run(dataclasses.replace(settings, smoke=False), progress=False)
+    with exclusive(settings.output), pytest.raises(InputError, match="give another --output"):
+        run(settings, progress=False)
+
+
+def test_a_task_without_positives_is_told(settings, world, tmp_path):
+    path = tmp_path / "meds"
+    shutil.copytree(world, path)
+    labels = path / "labels" / "planted" / "labels.parquet"
+    pl.read_parquet(labels).with_columns(boolean_value=pl.lit(False)).write_parquet(labels)
+    with pytest.raises(InputError, match="finds no positive label among 480"):
+        run(dataclasses.replace(settings, dataset_dir=path, output=tmp_path / "out"), progress=False)
+
+
+def test_the_judged_tokenizer_is_the_first_that_is_no_baseline():
+    assert judged_of(["codes", "runs/default", "other"]) == "runs/default"
+    assert judged_of(["codes", "words"]) == "codes"
+    assert judged_of(["codes", "runs/default+words", "text_pursuit:unweighted"]) == "codes"
+
+
+@pytest.mark.thorough
+def test_the_two_commands(world, tmp_path):
+    records = [f"--dataset_dir={world}", "--dataset=planted"]
+    compared, output = tmp_path / "compared", tmp_path / "output"
+    flags = ["--tokenizers=codes,words", "--smoke", "--models=logistic,transformer"]
+    done = run_module("eval.ehr.benchmark", *records, *flags, f"--output={output}")
+    assert done.returncode == 0, done.stderr
+    assert "Next: open" in done.stdout
+    flags = ["--tokenizers=codes", "--baseline=bert", f"--output={compared}"]
+    done = run_module("eval.compare", *records, *flags, "--task=planted")
+    assert done.returncode == 0, done.stderr
+    assert "wordpieces" in (compared / "report.md").read_text()
+    done = run_module("eval.compare", *records, *flags)
+    assert done.returncode == 2
+    assert done.stderr == "error: --dataset and --task belong together; give both to compare on patients, or neither.\n"
