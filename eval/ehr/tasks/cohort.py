@@ -51,11 +51,11 @@ class Cohort:
     def problem(self) -> str:
         """Return the sentence that says why nothing can be learned from the labels; empty if something can."""
         if not len(self.labels):
-            most = max(
-                (row for row in self.flow if row[0].startswith("left out")), key=lambda row: row[1], default=None
+            count, reason = max(
+                ((count, reason) for reason, count in self.flow if reason.startswith("left out")), default=(0, "")
             )
-            reason = f"; most were {most[0]}" if most else ""
-            return f"The task {self.task.name} finds no sample in this data set{reason}."
+            most = f"; most were {reason}" if count else ""
+            return f"The task {self.task.name} finds no sample in this data set{most}."
         if self.task.kind != MULTICLASS and not self.labels.value.any():
             return f"The task {self.task.name} finds no positive label among {len(self.labels):,} in this data set."
         if self.task.kind != MULTILABEL and len(np.unique(self.labels.value)) < 2:

@@ -235,3 +235,13 @@ def test_persons_are_counted_where_they_are_several_subjects(tmp_path):
     persons.write_parquet(tmp_path / "metadata" / "persons.parquet")
     cohort = make_cohort(TASKS["mortality"], MedsDataset.open(tmp_path), "MEDS")
     assert dict(cohort.flow)["patients"] == len(np.unique((cohort.labels.subject - 1) // 2))
+
+
+@pytest.mark.parametrize("name", OF_MEDS)
+def test_records_without_stays_have_no_sample(tmp_path, name):
+    frame = pl.DataFrame([(1, at("2020-01-01"), "LAB//1", None)], schema=random_stays.SCHEMA, orient="row")
+    cohort = make_cohort(TASKS[name], written(tmp_path, frame), "MEDS")
+    assert len(cohort.labels) == 0
+    assert cohort.flow[0] == ("stays", 0)
+    assert cohort.problem == f"The task {name} finds no sample in this data set."
+    assert write_labels(tmp_path / "labels", cohort)
