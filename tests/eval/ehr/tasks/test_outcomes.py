@@ -126,13 +126,14 @@ def test_a_drug_counts_if_it_is_first_ordered_after_a_day(hours, expected):
 
 
 def test_phenotypes_of_earlier_stays_are_not_new():
+    """Shock was there before; hypertension is coded at the very admission, which is not before it."""
     later = [(START + 10 * DAY, "HOSPITAL_ADMISSION//X//Y", 2), (START + 12 * DAY, "HOSPITAL_DISCHARGE//HOME", 2)]
     codes = [
         (START + DAY, "ICD9CM/785.51", 1),
         *((START + 12 * DAY, code, 2) for code in ("ICD9CM/785.52", "ICD9CM/401.9")),
     ]
     rows = [(1, time, code, stay) for time, code, stay in [(START, "HOSPITAL_ADMISSION//X//Y", 1), *codes, *later]]
-    rows.append((1, START + DAY, "HOSPITAL_DISCHARGE//HOME", 1))
+    rows += [(1, START + DAY, "HOSPITAL_DISCHARGE//HOME", 1), (1, START + 10 * DAY, "ICD9CM/401.9", None)]
     events = pl.DataFrame(rows, schema=SCHEMA, orient="row").sort("subject_id", "time", maintain_order=True)
     shard = Shard(events, read_stays(events, MEDS).with_row_index("stay"), MEDS)
     found = {}
