@@ -39,7 +39,7 @@ def patients(number: int, *, signal: str, seed: int = 0) -> tuple[Inputs, np.nda
         coded=np.zeros(len(time), bool),
         codes=np.array([f"code {number:02d}" for number in range(CODES)]),
         is_drug=np.zeros(CODES, bool),
-        birth=np.full(number, np.datetime64("1950-01-01", "us")),
+        birth=np.datetime64("1930-01-01", "us") + rng.integers(0, 20_000, number) * np.timedelta64(1, "D"),
         sex=np.array(["F", "M"])[rng.integers(0, 2, number)],
         person=np.arange(number),
     )

@@ -8,6 +8,7 @@ import pytest
 from eval.ehr.inputs import Sequences, sequences, statics
 from eval.ehr.models import batches
 from eval.ehr.models.batches import Patients, Shape, fit_shape, read_sequences, standardized_statics
+from eval.ehr.models.windows import scale_of_statics
 from tests.helpers.planted_patients import patients, single_codes, some_tokens
 
 INPUTS, Y = patients(9, signal="order")
@@ -101,9 +102,17 @@ def test_batches_in_order_hold_each_sample_once():
 
 def test_statics_are_standardized_by_the_training_samples():
     train, rest = INPUTS.take(np.arange(5)), INPUTS.take(np.arange(5, 9))
-    known = statics(INPUTS)
+    known = statics(INPUTS).astype(np.float64)
     found = standardized_statics(train, [rest])
     np.testing.assert_allclose(found[0].mean(axis=0), 0, atol=1e-5)
-    # The ages differ by days, which is rounding in centuries.
-    spread = np.where(known[:5].std(axis=0) > 1e-5, known[:5].std(axis=0), 1)
+    spread = known[:5].std(axis=0)
     np.testing.assert_allclose(found[1], (known[5:] - known[:5].mean(axis=0)) / spread, atol=1e-5)
+
+
+def test_statics_that_only_rounding_moves_are_constant():
+    known = np.full((50, 4), 0.7, np.float32)
+    known[::2, 1] += 1e-7
+    known[::2, 2] += 0.5
+    center, spread = scale_of_statics(known)
+    np.testing.assert_allclose(spread, [1, 1, 0.25, 1], rtol=1e-6)
+    assert np.abs((known - center) / spread)[:, [0, 1, 3]].max() < 1e-6
