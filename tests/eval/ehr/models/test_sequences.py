@@ -17,6 +17,7 @@ from eval.ehr.models.choice import MODELS, choose
 from eval.ehr.models.classifier import Classifier
 from eval.ehr.models.counts import Logistic
 from eval.ehr.models.embedding import CodeEmbedding, first_table, make_lookup
+from eval.ehr.models.gt_behrt import graph_attention
 from eval.ehr.models.layers import Dropout
 from eval.ehr.models.pretraining import MaskedCodes, contrast
 from eval.ehr.models.sequences import SequenceModel
@@ -113,6 +114,27 @@ def test_the_order_of_visits_is_read(name):
         )
     found = [model(lookup, one, None) for one in (batch, batch._replace(code=swapped))]
     assert np.abs(found[0] - found[1]).max() > 1e-4
+
+
+def test_attention_over_edges_is_that_of_a_mask():
+    rng = np.random.default_rng(0)
+    query, key, value = rng.normal(size=(3, 5, 2, 3))
+    adjacency = rng.random((5, 5)) < 0.5
+    adjacency[4] = False
+    receivers, senders = np.nonzero(adjacency)
+    padding = (0, 7)
+    found = graph_attention(
+        jnp.asarray(query),
+        jnp.asarray(key),
+        jnp.asarray(value),
+        senders=jnp.pad(senders, padding),
+        receivers=jnp.pad(receivers, padding),
+        edge_mask=jnp.pad(np.ones(len(senders), bool), padding),
+    )
+    logits = np.einsum("qhd,khd->hqk", query, key) / np.sqrt(3)
+    weights = np.exp(logits) * adjacency
+    weights /= np.maximum(weights.sum(axis=-1, keepdims=True), 1e-9)
+    np.testing.assert_allclose(found, np.einsum("hqk,khd->qhd", weights, value).reshape(5, 6), atol=1e-5)
 
 
 def test_dropout_keeps_the_mean_and_depends_on_key_and_place():
