@@ -22,6 +22,7 @@ EXTRAS = {
     "scipy": "eval",
     "simple_icd_10_cm": "quickstart",
     "sklearn": "eval",
+    "threadpoolctl": "eval",
     "torch": "pytorch",
     "torch_geometric": "pyg",
     "umap": "report",

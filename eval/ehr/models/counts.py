@@ -74,8 +74,9 @@ class Logistic:
         started = time.perf_counter()
         features = fit_windows(train, matrix)
         sets = [features(inputs) for inputs in (train, tuning, test)]
-        path = functools.partial(_logistic_path, design=_rotated(sets[0]))
-        fits = _each_class(path, sets, y, y_tuning, kind=kind, classes=classes)
+        with load("threadpoolctl").threadpool_limits(limits=_threads(len(y))):
+            path = functools.partial(_logistic_path, design=_rotated(sets[0]))
+            fits = _each_class(path, sets, y, y_tuning, kind=kind, classes=classes)
         return _chosen(fits, y, y_tuning, kind=kind, classes=classes, about=_about(features, sets[0], started))
 
 
@@ -114,6 +115,10 @@ class LightGBM:
         path = functools.partial(_boosting_path, seed=seed, settings=BOOSTING[:trials], rounds=self.rounds)
         fits = _each_class(path, sets, y, y_tuning, kind=kind, classes=classes)
         return _chosen(fits, y, y_tuning, kind=kind, classes=classes, about=_about(features, sets[0], started))
+
+
+def _threads(samples: int) -> int:
+    return 1 if samples < LEAST_THREADED else min(os.cpu_count() or 1, MOST_THREADS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -291,7 +296,7 @@ def _boosting_path(
         "seed": seed,
         "deterministic": True,
         "force_row_wise": True,
-        "num_threads": 1 if len(y) < LEAST_THREADED else min(os.cpu_count() or 1, MOST_THREADS),
+        "num_threads": _threads(len(y)),
     }
     fitted = lightgbm.Dataset(train, label, params=data | {"seed": seed}, free_raw_data=False)
     valid = lightgbm.Dataset(tuning[known], np.searchsorted(found, y_tuning[known]), reference=fitted, params=data)
