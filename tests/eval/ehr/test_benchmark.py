@@ -115,7 +115,7 @@ def test_predictions_of_another_program_stand_beside_them(settings, found, tmp_p
             r"holds Planted world, not eICU-CRD; give --dataset=planted, or another folder",
         ),
         (
-            {"dataset_dir": None, "dataset": "mimic3"},
+            {"dataset_dir": None, "dataset": "mimic3", "tasks": ()},
             "--dataset_dir is missing; give the folder with the files of mimic3",
         ),
         ({"tasks": ("plantd",)}, r"'plantd' is no task; did you mean planted"),
