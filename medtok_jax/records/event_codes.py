@@ -140,6 +140,19 @@ class CodeMapper:
         unique = series.drop_nulls().unique()
         return self._look_up(series, [found.is_medical for found in self._resolve(unique)], unique, False)
 
+    def key(self, text: str, row: int) -> str:
+        """Return `SYSTEM/code` of an event's code, as the table spells its row.
+
+        Args:
+            text: the code, as the data set spells it.
+            row: its row, as `rows` returns it; for `MISSING` the key has the system and the code that the text names,
+                or is the text if that names no system.
+        """
+        if row != MISSING:
+            return self.keys[row]
+        named, code = self._names.split(unfolded(text))
+        return f"{named[0]}/{code}" if named else text
+
     def report(self) -> "pl.DataFrame":
         """Return the counts so far: a row for each code system, then one for each kind of other event.
 

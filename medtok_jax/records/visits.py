@@ -12,8 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 from tqdm import tqdm
 
-from medtok_jax.lookup.code_names import CodeNames
-from medtok_jax.records.event_codes import MISSING, CodeMapper, unfolded
+from medtok_jax.records.event_codes import MISSING, CodeMapper
 from preprocessing import codes
 from preprocessing.common.errors import InputError
 from preprocessing.common.extras import load
@@ -242,7 +241,6 @@ class _Codes:
         self.number: dict[str, int] = {}
         self.row: list[int] = []
         self.kind: list[int] = []
-        self._names = CodeNames(list(codes.SYSTEMS))
 
     def numbers(self, spellings: "pl.Series", rows: np.ndarray) -> list[int | None]:
         """Return the number of each distinct spelling's code; None if it is not a medical code or is to be dropped."""
@@ -253,16 +251,12 @@ class _Codes:
         ]
 
     def _number(self, text: str, row: int) -> int:
-        key = self.mapper.keys[row] if row != MISSING else self._unmapped_key(text)
+        key = self.mapper.key(text, row)
         if key not in self.number:
             self.number[key] = len(self.number)
             self.row.append(row)
             self.kind.append(KINDS.index(_KIND_OF_SYSTEM.get(key.partition("/")[0], DIAGNOSIS)))
         return self.number[key]
-
-    def _unmapped_key(self, text: str) -> str:
-        named, code = self._names.split(unfolded(text))
-        return f"{named[0]}/{code}" if named else text
 
 
 def _of_shard(frame: "pl.DataFrame", vocabulary: _Codes) -> tuple["pl.DataFrame", "pl.DataFrame"]:

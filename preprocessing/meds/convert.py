@@ -24,14 +24,15 @@ from preprocessing.meds.conversion import (
 from preprocessing.meds.layout import METADATA
 from preprocessing.meds.mimic_codes import MimicCodes
 from preprocessing.meds.mimic_events import EVENT, LAB_TIMES, event_makers, with_births
-from preprocessing.meds.mimic_files import MimicFiles, known, reject_rows, size_and_time
+from preprocessing.meds.mimic_files import MimicFiles
 from preprocessing.meds.mimic_tables import MimicTable, event_tables
 from preprocessing.meds.shards import Shards
+from preprocessing.meds.table_files import known, reject_rows, size_and_time
 
 pl = load("polars")
 
 # Number to increase when the same files give another result.
-_FORMAT = 2
+_FORMAT = 3
 # Kinds of entries in the list of rejects whose row is in the data set nevertheless.
 _KEPT = ("bad encoding", "no time of an event")
 # Codes whose description is the text of their events if no dictionary has one.
@@ -53,7 +54,7 @@ def convert(request: MedsRequest) -> Conversion:
         raise InputError(f"--lab_time={request.lab_time} is not known; give one of: {', '.join(LAB_TIMES)}.")
     options = {"also": sorted(request.also), "subjects_per_shard": request.subjects_per_shard}
     options |= {"lab_time": request.lab_time, "verify": request.verify}
-    inputs = {files.relative(path): size_and_time(path) for path in files.read_with(tables)}
+    inputs = files.stamps(files.read_with(tables), request.verify)
     ndc_map = None
     if request.ndc_map is not None:
         ndc_map = NdcMap(request.ndc_map)

@@ -1,7 +1,6 @@
 """Write the folder `metadata` of a MEDS data set made of MIMIC: codes, splits, and facts about the data set."""
 
 import collections
-import datetime
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -142,7 +141,7 @@ def write_dataset(
     meds_version: str,
     further: Mapping[str, object] | None = None,
 ) -> None:
-    """Write `dataset.json`.
+    """Write `dataset.json`, without a time of creation: the same input gives the same bytes.
 
     Args:
         folder: folder `metadata` of the data set.
@@ -159,7 +158,6 @@ def write_dataset(
         "etl_name": "medtok_jax preprocessing.meds",
         "etl_version": "1",
         "meds_version": meds_version,
-        "created_at": datetime.datetime.now(datetime.UTC).replace(microsecond=0, tzinfo=None).isoformat(),
         "raw_source_id_columns": [name for name in _ID_COLUMNS if name in columns],
         "code_modifier_columns": [name for name in _MODIFIERS if name in columns],
         "other_extension_columns": others,

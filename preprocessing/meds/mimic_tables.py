@@ -49,7 +49,7 @@ class MimicTable:
 
     Attributes:
         file: path in the release without its ending, such as `hosp/patients` or `PATIENTS`.
-        columns: columns that are read; see `MimicFiles.read`.
+        columns: columns that are read; see `TableFiles.read`.
         optional: columns that are read if the file has them.
         scope: when the table is downloaded.
         of_stay: True if a row says nothing without its hospital stay.

@@ -22,10 +22,10 @@ from preprocessing.common.rejects import Rejects
 from preprocessing.meds import splits
 from preprocessing.meds.conversion import Conversion, MedsRequest
 from preprocessing.meds.layout import BIRTH, OLD_CODES
-from preprocessing.meds.mimic_files import known
 from preprocessing.meds.mimic_tables import Kind
 from preprocessing.meds.sources.tables import Source, Tables, only_home, tables_in
 from preprocessing.meds.sources.writer import Timelines, write
+from preprocessing.meds.table_files import known
 
 pl = load("polars")
 
@@ -91,9 +91,7 @@ def read(tables: Tables) -> Timelines:
 def _subjects(tables: Tables) -> np.ndarray:
     """Return the ids of all patients with an event, int64 [n] sorted, in a pass that reads nothing else."""
     found = np.empty(0, np.int64)
-    for frame in Tables(SOURCE, tables.files.root, tables.files.paths, Rejects(None), tables.progress).read(
-        TABLE, {"patient_id": _ID}
-    ):
+    for frame in Tables(SOURCE, tables.files, Rejects(None), tables.progress).read(TABLE, {"patient_id": _ID}):
         found = np.union1d(found, frame["patient_id"].drop_nulls().to_numpy())
     if not len(found):
         raise InputError(f"{tables.files.path(TABLE)} has no rows with a patient_id; fetch it again.")

@@ -12,8 +12,8 @@ from preprocessing.common.rejects import Rejects
 from preprocessing.common.text_files import BOM, opened
 from preprocessing.meds.layout import COLUMNS
 from preprocessing.meds.mimic_codes import MimicCodes
-from preprocessing.meds.mimic_files import MimicFiles, reject_rows
 from preprocessing.meds.mimic_tables import Kind
+from preprocessing.meds.table_files import TableFiles, reject_rows
 
 pl = load("polars")
 
@@ -110,8 +110,7 @@ class Tables:
 
     Args:
         source: the source.
-        root: directory that the user gave, relative to which files are named.
-        paths: name of a table -> its file.
+        files: the files of its tables.
         rejects: receives the rows that cannot be used.
         progress: whether to show progress bars.
 
@@ -123,9 +122,9 @@ class Tables:
         events: table -> events.
     """
 
-    def __init__(self, source: Source, root: Path, paths: Mapping[str, Path], rejects: Rejects, progress: bool):
+    def __init__(self, source: Source, files: TableFiles, rejects: Rejects, progress: bool):
         self.source = source
-        self.files = MimicFiles(root, source.name, paths, home=root)
+        self.files = files
         self.rejects = rejects
         self.progress = progress
         self.codes = MimicCodes()
@@ -142,7 +141,7 @@ class Tables:
     def read(
         self, table: str, columns: Mapping[str, Kind], optional: Mapping[str, Kind] | None = None
     ) -> Iterator["pl.DataFrame"]:
-        """Yield the rows of a table in blocks, see `MimicFiles.read`; nothing if the copy does not have it."""
+        """Yield the rows of a table in blocks, see `TableFiles.read`; nothing if the copy does not have it."""
         if not self.has(table):
             return
         for frame in self.files.read(table, columns, optional or {}, self.rejects, self.progress):
@@ -219,7 +218,7 @@ class Tables:
         for table, path in self.files.paths.items():
             if table not in self.source.tables and not self.rows[table]:
                 continue  # It names ids and makes no events.
-            name = path.relative_to(self.files.root).as_posix()
+            name = self.files.relative(path)
             late = self.rejected_late[table]
             listed[table] = {
                 "file": name,

@@ -1,6 +1,7 @@
 """Write the events of a source other than MIMIC as a MEDS data set, and count what became of its rows."""
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -21,14 +22,14 @@ from preprocessing.meds.conversion import (
     release_of,
 )
 from preprocessing.meds.layout import LABELS, METADATA
-from preprocessing.meds.mimic_files import size_and_time
 from preprocessing.meds.shards import Shards
 from preprocessing.meds.sources.tables import Source, Tables
+from preprocessing.meds.table_files import TableFiles
 
 pl = load("polars")
 
 # Number to increase when the same files give another result.
-_FORMAT = 1
+_FORMAT = 2
 # File of the persons behind subjects, where a source has several subjects of one person.
 PERSONS = "persons.parquet"
 # Beginnings of codes that the text of their events describes.
@@ -76,13 +77,16 @@ def write(
     for option, default in of_mimic.items():
         if getattr(request, option) != default:
             raise InputError(f"--{option} is an option of MIMIC; leave it out to convert {source.name}.")
-    options = {"subjects_per_shard": request.subjects_per_shard}
-    inputs = {path.relative_to(request.input).as_posix(): size_and_time(path) for path in paths.values()}
-    stamp = {"format": _FORMAT, "version": source.name, "options": options, "inputs": dict(sorted(inputs.items()))}
+    options = {"subjects_per_shard": request.subjects_per_shard, "verify": request.verify}
+    files = TableFiles(request.input, paths, home=Path(os.path.commonpath([path.parent for path in paths.values()])))
+    inputs = files.stamps(paths.values(), request.verify)
+    stamp = {"format": _FORMAT, "version": source.name, "options": options, "inputs": inputs}
 
     def make(folder: Path, rejects: Rejects) -> dict:
-        tables = Tables(source, request.input, paths, rejects, request.progress)
-        return _write_all(request, tables, read(tables), folder, meds)
+        tables = Tables(source, files, rejects, request.progress)
+        about = _write_all(request, tables, read(tables), folder, meds)
+        about["checksums"] = files.verify(paths.values(), request.progress) if request.verify else None
+        return about
 
     return convert_once(request, request.input, stamp, make)
 

@@ -17,7 +17,7 @@ import pytest
 
 from preprocessing.common.errors import InputError
 from preprocessing.meds import convert as converter
-from preprocessing.meds import mimic_files, shards
+from preprocessing.meds import shards, table_files
 from preprocessing.meds import splits as subject_splits
 from preprocessing.meds.dataset import MedsDataset
 from preprocessing.meds.open import open_events
@@ -232,7 +232,7 @@ def test_the_first_versions_of_mimic4_call_race_ethnicity(converted, tmp_path):
 
 
 def test_pieces_of_any_size_make_the_same(converted, version, copies, tmp_path, monkeypatch):
-    monkeypatch.setattr(mimic_files, "_BLOCK_BYTES", 300)
+    monkeypatch.setattr(table_files, "_BLOCK_BYTES", 300)
     done = run(copies[version], tmp_path / "out", also=("chartevents",), subjects_per_shard=1)
     assert len(MedsDataset.open(done.output).shards) == done.about["patients"]
     assert events_of(done.output).equals(events_of(converted[version].output))

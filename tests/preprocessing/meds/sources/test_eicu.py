@@ -2,8 +2,10 @@
 
 import collections
 import csv
+import dataclasses
 import datetime
 import gzip
+import hashlib
 import json
 
 import meds as standard
@@ -296,3 +298,19 @@ def test_no_event_of_the_demo_is_earlier_or_later_than_its_row(tmp_path):
             (stay, (time - entered[stay]).total_seconds() / 60) for stay, time in events.iter_rows()
         )
         assert found == expected, table
+
+
+def test_files_are_compared_with_the_published_checksums(tmp_path):
+    """PhysioNet publishes the list with eICU-CRD, as with MIMIC; a list that is added later is read."""
+    source = source_copies.eicu(tmp_path / "in")
+    names = sorted(path.name for path in source.iterdir())
+    request = MedsRequest(source, tmp_path / "out", progress=False)
+    assert convert(request).about["checksums"] is None
+    lines = [f"{hashlib.sha256((source / name).read_bytes()).hexdigest()}  {name}\n" for name in names]
+    (source / "SHA256SUMS.txt").write_text("".join(lines[1:]))
+    published = {"list": "SHA256SUMS.txt", "as_published": len(names) - 1, "differ": [], "not_listed": names[:1]}
+    assert convert(request).about["checksums"] == published
+    path = source / names[-1]
+    path.write_bytes(path.read_bytes() + gzip.compress(b""))
+    assert convert(request).about["checksums"]["differ"] == names[-1:]
+    assert convert(dataclasses.replace(request, verify=False)).about["checksums"] is None
