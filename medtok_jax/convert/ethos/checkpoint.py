@@ -73,6 +73,12 @@ def shapes(size: ModelSize, vocabulary_size: int) -> dict[str, tuple[int, ...]]:
     return found | {"transformer.ln_f.weight": (width,), "lm_head.weight": (padded(vocabulary_size), width)}
 
 
+def weight_bytes(size: ModelSize, vocabulary_size: int) -> int:
+    """Return the bytes of all weights, of which those that are tied count once."""
+    found = shapes(size, vocabulary_size)
+    return 4 * sum(math.prod(shape) for name, shape in found.items() if name != "lm_head.weight")
+
+
 def initial_weights(
     vocabulary: Sequence[str], codebook: np.ndarray, size: ModelSize, *, seed: int = 0
 ) -> dict[str, np.ndarray]:

@@ -129,8 +129,7 @@ def _from_meds(
 ) -> EthosData:
     n = directory.config.codebook_size
     spelled = meds.spell(dataset, speller, folder / "spelled")
-    for name, lengths in meds.timeline_lengths(spelled, n).items():
-        _print_lengths(name, lengths, size)
+    _print_sizes(meds.timeline_lengths(spelled, n), len(spelled.vocabulary(n)), size)
     written = meds.write(spelled, n, folder)
     parts = {name: check.check_ethos(folder / name, n, n_positions=size.n_positions) for name in written.tokens}
     train = written.tokens["train"]
@@ -140,10 +139,20 @@ def _from_meds(
     return EthosData(parts, written.vocabulary, round(share, 4) if 0 < share < 0.5 else VALIDATION, notes)
 
 
-def _print_lengths(name: str, lengths: np.ndarray, size: ModelSize) -> None:
-    """Print the lengths of timelines before any is written; ETHOS reads the longer ones in windows."""
+def _print_sizes(timelines: dict[str, np.ndarray], vocabulary_size: int, size: ModelSize) -> None:
+    """Print the lengths of timelines, which ETHOS reads in windows, and the size of the files before any is written.
+
+    Args:
+        timelines: `[patients]` int64 of each directory, tokens of each timeline.
+        vocabulary_size: number of tokens.
+        size: sizes of the network.
+    """
     remedy = "a smaller --tokens_per_code shortens them"
-    print(describe_lengths(lengths, size.n_positions, f"{name}: timelines", remedy))
+    for name, lengths in timelines.items():
+        print(describe_lengths(lengths, size.n_positions, f"{name}: timelines", remedy))
+    model = checkpoint.weight_bytes(size, vocabulary_size)
+    total = model + sum(map(ethos_directory.timeline_bytes, timelines.values()))
+    print(f"The files will have about {total / 1e6:,.1f} MB, of which the model has {model / 1e6:,.1f} MB.")
 
 
 def _rewrite(
@@ -161,8 +170,8 @@ def _rewrite(
     titles = codes.category_titles() if has_titles else {}
     n = directory.config.codebook_size
     counting = rewrite.Rewriter(vocabulary, CodeMapper.of(directory, mapper.unmapped), tokens, titles, n)
-    for name, source in sources.items():
-        _print_lengths(name, rewrite.timeline_lengths(source, counting), size)
+    timelines = {name: rewrite.timeline_lengths(source, counting) for name, source in sources.items()}
+    _print_sizes(timelines, len(counting.vocabulary), size)
     rewriter = rewrite.Rewriter(vocabulary, mapper, tokens, titles, n)
     parts = {}
     for name, source in sources.items():

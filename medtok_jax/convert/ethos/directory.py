@@ -104,6 +104,15 @@ def write_shard(path: Path, timelines: Timelines) -> None:
     save_file(arrays | {name: np.ascontiguousarray(v, np.float64) for name, v in timelines.stays.items()}, path)
 
 
+def timeline_bytes(lengths: np.ndarray) -> int:
+    """Return the bytes of the files of timelines.
+
+    Args:
+        lengths: `[patients]` int64, tokens of each timeline.
+    """
+    return 8 * int((len(ARRAYS) - 2 + len(STAYS)) * lengths.sum() + 2 * len(lengths))
+
+
 def shard_paths(folder: Path) -> list[Path]:
     """Return the files of timelines, in the order in which ETHOS reads them."""
     return sorted(folder.glob("[0-9]*.safetensors"))

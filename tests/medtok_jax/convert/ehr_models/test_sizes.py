@@ -5,6 +5,7 @@ import re
 import pytest
 
 from medtok_jax.convert.ehr_models import behrt, mult_ehr, transformehr
+from medtok_jax.convert.ethos import convert as ethos
 from medtok_jax.convert.request import make_request
 from preprocessing import codes
 from preprocessing.meds import convert
@@ -17,7 +18,9 @@ geometric = pytest.importorskip("torch_geometric.data")
 
 from medtok_jax.convert.ehr_models import gt_behrt  # noqa: E402
 
-TARGETS = {"behrt": behrt, "mult_ehr": mult_ehr, "transformehr": transformehr, "gt_behrt": gt_behrt}
+TARGETS = {"behrt": behrt, "mult_ehr": mult_ehr, "transformehr": transformehr, "gt_behrt": gt_behrt, "ethos": ethos}
+# A small model, beside which the timelines count.
+OPTIONS = {"ethos": {"width": 12, "n_layer": 1, "n_positions": 16}}
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +49,9 @@ def inputs(tmp_path_factory):
 def test_the_size_is_printed_before_it_is_written(inputs, tmp_path, capsys, target):
     """Within a quarter of the truth, the lists of unmapped codes and of the vocabulary aside."""
     tokenizer, meds = inputs
-    TARGETS[target].convert(make_request(output=tmp_path / "out", tokenizer=tokenizer, events=meds))
+    options = OPTIONS.get(target)
+    request = make_request(output=tmp_path / "out", tokenizer=tokenizer, events=meds, options=options)
+    TARGETS[target].convert(request)
     told = re.search(r"(?:take|about) ([\d,.]+) MB", capsys.readouterr().out)
     megabytes = float(told[1].replace(",", ""))
     names = ("label_vocabulary.pkl", "unmapped_codes.json", "vocab.txt", "dict.txt", "initial_nodes.npy")
