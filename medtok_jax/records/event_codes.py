@@ -98,8 +98,6 @@ class CodeMapper:
         self.keys = [str(key) for key in (keys.to_pylist() if hasattr(keys, "to_pylist") else keys)]
         self.kinds = [KINDS[0]] * len(self.keys) if kinds is None else list(kinds)
         self._index = CodeIndex.of_keys(self.keys) if index is None else index
-        # All code systems are recognized, even those that the table has no codes of.
-        self._names = _NAMES
         self._rows_of_keys = {key: row for row, key in enumerate(self.keys)}
         self._parents = parents or {}
         self._known: dict[str, _Resolved] = {}
@@ -150,7 +148,7 @@ class CodeMapper:
         """
         if row != MISSING:
             return self.keys[row]
-        named, code = self._names.split(unfolded(text))
+        named, code = systems_and_code(text)
         return f"{named[0]}/{code}" if named else text
 
     def report(self) -> "pl.DataFrame":
@@ -289,7 +287,7 @@ class CodeMapper:
         row = self._rows_of_keys.get(text)
         if row is not None:
             return _Resolved(row, text.partition("/")[0], "")
-        named, code = self._names.split(unfolded(text))
+        named, code = systems_and_code(text)
         if named is None:
             return _Resolved(MISSING, _kind(text), "")
         system = "/".join(named)
@@ -329,6 +327,14 @@ class CodeMapper:
 def _as_series(events: "pl.Series | np.ndarray") -> "pl.Series":
     series = events if isinstance(events, pl.Series) else pl.Series(np.asarray(events).tolist(), dtype=pl.String)
     return series.cast(pl.String).alias("code")
+
+
+def systems_and_code(text: str) -> tuple[tuple[str, ...] | None, str]:
+    """Return the code systems that an event's code names, even those without codes in a table, and the code in them.
+
+    The systems are None where it names none.
+    """
+    return _NAMES.split(unfolded(text))
 
 
 def unfolded(text: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 from tqdm import tqdm
 
-from medtok_jax.records.event_codes import MISSING, CodeMapper
+from medtok_jax.records.event_codes import MISSING, CodeMapper, systems_and_code
 from preprocessing import codes
 from preprocessing.common.errors import InputError
 from preprocessing.common.extras import load
@@ -39,12 +39,11 @@ _MEDIAN_AGE = 91
 DAYS_A_YEAR = 365.2425
 # Column of a discharge with the days of the stay, which data sets without dates have.
 STAY_DAYS = "stay_days"
-_NAMES = CodeNames(list(codes.SYSTEMS))
 
 
 def kind_of(code: str) -> str | None:
     """Return which of `KINDS` a code is by its system, as events spell it; None where it names no code system."""
-    named, _ = _NAMES.split(unfolded(code))
+    named, _ = systems_and_code(code)
     return _KIND_OF_SYSTEM.get(named[0], DIAGNOSIS) if named else None
 
 
