@@ -137,7 +137,7 @@ class MedTokTokenizer(tokenization_medtok.MedTokTokenizer):
     @property
     def has_model(self) -> bool:
         """Return True if the directory holds the model, so that new codes can be encoded."""
-        return "model.safetensors" in self.config.files
+        return self.directory.has_model
 
     def new_code(
         self,

@@ -173,6 +173,14 @@ class NewCodeEncoder:
             ids, weights, vectors, searched, [code.source for code in prepared], notes, [c.key for c in prepared]
         )
 
+    def can_encode(self, code: NewCode) -> bool:
+        """Return whether `encode` would accept a code."""
+        try:
+            self._prepare(code)
+        except InputError:
+            return False
+        return True
+
     def _prepare(self, code: NewCode) -> _Prepared:
         key, notes = _checked_key(code), []
         code = dataclasses.replace(code, code=key.partition("/")[2])

@@ -244,6 +244,11 @@ class TokenizerDirectory:
             raise foreign(path)
         return file
 
+    @property
+    def has_model(self) -> bool:
+        """Return True if the directory holds the model, so that new codes can be encoded."""
+        return "model.safetensors" in self.config.files
+
     @functools.cached_property
     def table(self) -> pa.Table:
         """Return `key`, `system`, `code`, `description`, `split`, `kind`, `has_text`, `has_graph` of all rows."""

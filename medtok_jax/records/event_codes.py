@@ -3,8 +3,9 @@
 Patient records write a code in several ways: `ICD10CM/E11.9`, `ICD10CM/E119`, `DIAGNOSIS//ICD//10//E119`,
 `PROCEDURE//ICD//9//0010`, `NDC/00002143380`, `MEDICATION//NDC//00002143380`, `SNOMED//44054006`. A code is mapped only
 if it names its system: the meaning of a bare `250.00` or `10021` in patient records would be a guess. A code that the
-tokenizer does not hold gets the tokens of another code only if the caller asks for `nearest`: those of the nearest code
-above it in its hierarchy or else of the first of its parents in the records (`parent_codes` of MEDS) that has some.
+tokenizer does not hold gets other tokens only if the caller asks for `nearest`: those of the nearest code above it in
+its hierarchy, else of the first of its parents in the records (`parent_codes` of MEDS) that has some, else those that
+the model of the tokenizer made of its description, if it was encoded.
 """
 
 import collections
@@ -20,7 +21,8 @@ from medtok_jax.lookup.code_index import AmbiguousCodeError, CodeIndex, UnknownC
 from medtok_jax.lookup.code_names import CodeNames
 from medtok_jax.lookup.directory import TokenizerDirectory
 from medtok_jax.lookup.token_table import KINDS
-from medtok_jax.records.choices import UNMAPPED
+from medtok_jax.records.choices import NEAREST, UNMAPPED
+from medtok_jax.records.token_rows import EncodedCodes
 from preprocessing import codes
 from preprocessing.common.atomic import write_json
 from preprocessing.common.errors import InputError
@@ -38,8 +40,8 @@ _NDC_PART = re.compile(r"[0-9]{11}|[0-9]{4,5}-[0-9]{3,4}-[0-9]{1,2}")
 _ABSENT = "not in the vocabulary"
 _MALFORMED = "not the shape of a code of this system"
 _AMBIGUOUS = "a code of several systems"
-# Sources of the row of a code that has none of its own: the nearest code above it, or a parent in the records.
-_ANCESTOR, _PARENT = "ancestor", "parent"
+# Sources of the row of a code that the table lacks: the nearest code above it, a parent in the records, or the model.
+ANCESTOR, PARENT, MODEL = "ancestor", "parent", "model"
 
 
 _NAMES = CodeNames(list(codes.SYSTEMS))
@@ -51,8 +53,8 @@ class _Resolved(NamedTuple):
     Attributes:
         row: row of the table, `MISSING` where it has none.
         name: its system, or the kind of another event.
-        reason: why it has no row of its own; empty for codes with one and for events outside of all code systems.
-        source: `ancestor` or `parent` if the row is that of another code, else empty.
+        reason: why the table has no row of it; empty for codes with one and for events outside of all code systems.
+        source: `ancestor`, `parent` or `model` if the row is none that the table has of this code, else empty.
     """
 
     row: int
@@ -71,15 +73,17 @@ class CodeMapper:
     Args:
         keys: `SYSTEM/code` of every row of the table.
         unmapped: `keep`, `drop` or `unk`: how the caller treats codes without a row; recorded in the report. `nearest`
-            gives them the row of another code, and keeps the rest.
+            gives them the row of another code or of the model, and keeps the rest.
         kinds: kind of every row, see `token_table.KINDS`; None where all are codes.
         parents: for `nearest`: codes above a code, nearest first, by the code as the events spell it; the first one
             with a row stands for a code without a row of its own or of a code above it.
+        encoded: for `nearest`: codes that the table lacks; they are the rows behind those of `keys`, and stand for
+            codes that have neither a code above nor a parent with a row.
         index: resolves codes, and knows those without a row too, with which a code may be ambiguous; None for an index
             of `keys` alone.
 
     Raises:
-        InputError: `unmapped` is none of these, or `parents` are given but not `nearest`.
+        InputError: `unmapped` is none of these, or `parents` or `encoded` are given but not `nearest`.
     """
 
     def __init__(
@@ -88,11 +92,12 @@ class CodeMapper:
         unmapped: str = "keep",
         kinds: Sequence[str] | None = None,
         parents: Mapping[str, Sequence[str]] | None = None,
+        encoded: EncodedCodes | None = None,
         index: CodeIndex | None = None,
     ):
         if unmapped not in UNMAPPED:
             raise InputError(f"unmapped is {unmapped!r}; it must be one of {', '.join(UNMAPPED)}.")
-        if parents and unmapped != "nearest":
+        if (parents or encoded) and unmapped != NEAREST:
             raise InputError(f"unmapped is {unmapped!r}, which uses no parent codes; choose nearest or leave them out.")
         self.unmapped = unmapped
         self.keys = [str(key) for key in (keys.to_pylist() if hasattr(keys, "to_pylist") else keys)]
@@ -100,6 +105,8 @@ class CodeMapper:
         self._index = CodeIndex.of_keys(self.keys) if index is None else index
         self._rows_of_keys = {key: row for row, key in enumerate(self.keys)}
         self._parents = parents or {}
+        self._encoded = {} if encoded is None else {t: len(self.keys) + n for t, n in encoded.position.items()}
+        self.keys += [] if encoded is None else encoded.keys
         self._known: dict[str, _Resolved] = {}
         self._seen: collections.Counter[str] = collections.Counter()
 
@@ -109,16 +116,17 @@ class CodeMapper:
         directory: TokenizerDirectory,
         unmapped: str = "keep",
         parents: Mapping[str, Sequence[str]] | None = None,
+        encoded: EncodedCodes | None = None,
     ) -> "CodeMapper":
-        """Return the mapper to the rows of a tokenizer directory."""
+        """Return the mapper to the rows of a tokenizer directory, and to those of `encoded` behind them."""
         tokens = directory.tokens
         index = CodeIndex(tokens.arrays, tokens.metadata["systems"], len(tokens))
-        return cls(directory.table["key"], unmapped, directory.table["kind"].to_pylist(), parents, index)
+        return cls(directory.table["key"], unmapped, directory.table["kind"].to_pylist(), parents, encoded, index)
 
     @property
     def keeps(self) -> bool:
         """Return whether codes that have no row stay in the records as they are."""
-        return self.unmapped in ("keep", "nearest")
+        return self.unmapped in ("keep", NEAREST)
 
     def rows(self, events: "pl.Series | np.ndarray") -> np.ndarray:
         """Return the row of each event's code, `[events]` int64, `MISSING` (-1) where it has none; count all events.
@@ -151,14 +159,34 @@ class CodeMapper:
         named, code = systems_and_code(text)
         return f"{named[0]}/{code}" if named else text
 
+    def absent(self, events: Sequence[str]) -> dict[str, str]:
+        """Return `SYSTEM/code` of the distinct codes that have no row but the shape of one system's codes; count none.
+
+        The names of the result are the codes as the events spell them.
+        """
+        unique = list(dict.fromkeys(events))
+        found = {}
+        for text, resolved in zip(unique, self._resolve(unique), strict=True):
+            if resolved.row == MISSING and resolved.reason == _ABSENT and resolved.name in codes.SYSTEMS:
+                code = systems_and_code(text)[1]
+                found[text] = f"{resolved.name}/{codes.display_code(resolved.name, code)}"
+        return found
+
+    def stand_ins(self) -> dict[str, int]:
+        """Return the row of every code, as the records spell it, that gets it from a parent or from the model."""
+        texts = list(dict.fromkeys([*self._parents, *self._encoded]))
+        found = zip(texts, self._resolve(texts), strict=True)
+        return {text: resolved.row for text, resolved in found if resolved.source in (PARENT, MODEL)}
+
     def report(self) -> "pl.DataFrame":
         """Return the counts so far: a row for each code system, then one for each kind of other event.
 
         Columns: `kind` (`code` or `other`), `name` (the system, or the first part of another event's code), `events`,
         `mapped`, and of these `to_category` and `to_retired` (to such rows of the table), `to_ancestor` and `to_parent`
-        (to a row of any kind that is that of the nearest code above or of a parent), `unmapped` (0 for other events,
-        which are never looked up), `codes` (distinct), `codes_unmapped`, `most_frequent_unmapped` (a list of up to 10
-        structs of `code` and `events`; for other events the most frequent ones).
+        (to a row of any kind that is that of the nearest code above or of a parent) and `to_model` (to a row that the
+        model encoded), `unmapped` (0 for other events, which are never looked up), `codes` (distinct),
+        `codes_unmapped`, `most_frequent_unmapped` (a list of up to 10 structs of `code` and `events`; for other events
+        the most frequent ones).
         """
         rows = []
         for (kind, name), group in self._grouped().items():
@@ -174,7 +202,7 @@ class CodeMapper:
                     **{f"to_{of}": sum(count for kept, count in own if kept == of) for of in KINDS[1:]},
                     **{
                         f"to_{source}": sum(count for found, count in mapped if found.source == source)
-                        for source in (_ANCESTOR, _PARENT)
+                        for source in (ANCESTOR, PARENT, MODEL)
                     },
                     "unmapped": sum(count for _, count in missing) if kind == "code" else 0,
                     "codes": len(group),
@@ -183,15 +211,17 @@ class CodeMapper:
                 }
             )
         listed = pl.List(pl.Struct({"code": pl.String, "events": pl.Int64}))
-        numbers = ("events", "mapped", "to_category", "to_retired", "to_ancestor", "to_parent", "unmapped", "codes")
-        schema = {"kind": pl.String, "name": pl.String, **dict.fromkeys((*numbers, "codes_unmapped"), pl.Int64)}
+        sources = (f"to_{source}" for source in (*KINDS[1:], ANCESTOR, PARENT, MODEL))
+        numbers = ("events", "mapped", *sources, "unmapped", "codes", "codes_unmapped")
+        schema = {"kind": pl.String, "name": pl.String, **dict.fromkeys(numbers, pl.Int64)}
         return pl.DataFrame(rows, schema=schema | {"most_frequent_unmapped": listed})
 
     def write(self, path: Path) -> None:
         """Write the report as JSON, with every code of a code system that has no row, the most frequent first.
 
         Each such code is listed with the reason and with the nearest ancestor that the tokenizer holds, if any. Codes
-        that got the row of another code are listed with that code and its source, `ancestor` or `parent`.
+        that got another row are listed with the code of that row and its source: `ancestor`, `parent` or `model`, which
+        encoded the code itself.
         """
         systems, others = [], []
         for (kind, name), group in self._grouped().items():
@@ -228,6 +258,7 @@ class CodeMapper:
                 "codes of earlier editions": row["to_retired"],
                 "the nearest code above": row["to_ancestor"],
                 "their parent codes": row["to_parent"],
+                "tokens by the model": row["to_model"],
             }
             told = "".join(f", {count:,} of them to {kind}" for kind, count in kinds.items() if count)
             share = (
@@ -248,7 +279,7 @@ class CodeMapper:
             )
         if mapped >= FEW * events:
             return ""
-        remedy = "" if self.unmapped == "nearest" else ", or give --unmapped=nearest"
+        remedy = "" if self.unmapped == NEAREST else ", or give --unmapped=nearest"
         return (
             f"Warning: only {mapped:,} of {events:,} events with a code are mapped ({mapped / events:.1%}), so that the"
             f" tokenizer hardly takes part; take one with the code systems above{remedy}."
@@ -262,26 +293,27 @@ class CodeMapper:
         joined = series.to_frame("code").join(table, on="code", how="left", maintain_order="left")
         return joined["value"].fill_null(default).to_numpy()
 
-    def _resolve(self, unique: "pl.Series") -> list[_Resolved]:
+    def _resolve(self, unique: "pl.Series | list[str]") -> list[_Resolved]:
         """Return what each distinct code is, cached from one call to the next."""
         for code in unique:
             if code not in self._known:
                 found = self._resolve_one(code)
-                if found.row == MISSING and self.unmapped == "nearest":
+                if found.row == MISSING and self.unmapped == NEAREST:
                     found = self._nearest(code, found)
                 self._known[code] = found
         return [self._known[code] for code in unique]
 
     def _nearest(self, text: str, found: _Resolved) -> _Resolved:
-        """Return for a code without a row that of the nearest code above it, else of its first parent that has one."""
+        """Return for a code without a row that of the nearest code above it, of its first parent, or of the model."""
         above = self._ancestor(text) if found.is_medical else MISSING
         if above != MISSING:
-            return found._replace(row=above, source=_ANCESTOR)
+            return found._replace(row=above, source=ANCESTOR)
         for parent in self._parents.get(text) or ():
             row = self._resolve_one(parent).row
             if row != MISSING:
-                return found._replace(row=row, source=_PARENT)
-        return found
+                return found._replace(row=row, source=PARENT)
+        encoded = self._encoded.get(text, MISSING)
+        return found if encoded == MISSING else found._replace(row=encoded, source=MODEL)
 
     def _resolve_one(self, text: str) -> _Resolved:
         row = self._rows_of_keys.get(text)

@@ -139,15 +139,27 @@ class MedsDataset:
         Raises:
             InputError: the file of codes cannot be read, or its column `parent_codes` holds no lists of codes.
         """
+        return self._facts_of_codes("parent_codes", pl.List(pl.String), "lists of codes")
+
+    def descriptions(self) -> dict[str, str]:
+        """Return the description of every code that has one, by code; empty if the data set describes none.
+
+        Raises:
+            InputError: the file of codes cannot be read, or its column `description` holds no text.
+        """
+        return self._facts_of_codes("description", pl.String, "text")
+
+    def _facts_of_codes(self, name: str, wanted: "pl.DataType", words: str) -> dict:
+        """Return the values of a column of `codes` by code, without missing ones; `words` describes its type."""
         table = self.codes()
-        kind = table.schema.get("parent_codes")
+        kind = table.schema.get(name)
         if kind is None:
             return {}
-        if kind != pl.List(pl.String):
+        if kind != wanted:
             path = self.root / METADATA / CODES
-            raise InputError(f"The column parent_codes of {path} is {kind}; write lists of codes, or leave it out.")
-        table = table.drop_nulls(["code", "parent_codes"])
-        return dict(zip(table["code"], table["parent_codes"].to_list(), strict=True))
+            raise InputError(f"The column {name} of {path} is {kind}; write {words}, or leave it out.")
+        table = table.drop_nulls(["code", name])
+        return dict(zip(table["code"], table[name].to_list(), strict=True))
 
 
 def is_meds(root: Path) -> bool:

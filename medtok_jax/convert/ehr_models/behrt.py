@@ -76,7 +76,7 @@ def convert(request: Request) -> None:
     records = open_records(request)
     visits = records.visits
     spelled = spelling.by_tokens(
-        records.tokenizer,
+        records.rows,
         visits,
         special=list(SPECIAL),
         unknown=UNKNOWN if request.unmapped == "unk" else None,
@@ -100,7 +100,7 @@ def convert(request: Request) -> None:
         (folder / "model_config.json").write_text(json.dumps(sizes, indent=1) + "\n")
         records.write_report(folder)
         behrt_check.check_behrt(folder)
-    print(kept_variance(records.tokenizer.config.embedding_dim, width, share))
+    print(kept_variance(records.rows.config.embedding_dim, width, share))
     for name, (rows, cut) in counts.items():
         print(f"{name}.parquet: {rows:,} histories, {cut:,} of them cut to {max_len:,} tokens.")
     if chosen.left_out:

@@ -77,7 +77,7 @@ def convert(request: Request) -> None:
         (folder / "model_config.json").write_text(json.dumps(sizes, indent=1) + "\n")
         records.write_report(folder)
         contents = gt_behrt_check.check_gt_behrt(folder)
-    print(kept_variance(records.tokenizer.config.embedding_dim, hidden_size // 5, share))
+    print(kept_variance(records.rows.config.embedding_dim, hidden_size // 5, share))
     print(
         f"Wrote {contents.patients:,} samples with {contents.visits:,} visits and {contents.positive:,} positive"
         f" labels; a visit has at most {contents.most_nodes:,} nodes and {contents.most_edges:,} edges."
@@ -93,10 +93,10 @@ def spell(records: Records, nodes: str, unmapped: str, tokens_per_code: int | No
     special = list(SPECIAL)
     unknown = UNKNOWN if unmapped == "unk" else None
     if nodes == "codes":
-        return spelling.by_codes(records.tokenizer, records.visits, special=special, unknown=unknown)
-    longest = max(stop - start for start, stop in records.tokenizer.config.bounds)
+        return spelling.by_codes(records.rows, records.visits, special=special, unknown=unknown)
+    longest = max(stop - start for start, stop in records.rows.config.bounds)
     per_code = longest if tokens_per_code is None else tokens_per_code
-    return spelling.by_tokens(records.tokenizer, records.visits, special=special, unknown=unknown, per_code=per_code)
+    return spelling.by_tokens(records.rows, records.visits, special=special, unknown=unknown, per_code=per_code)
 
 
 def write(folder: Path, records: Records, spelled: Spelling, chosen: Samples) -> None:

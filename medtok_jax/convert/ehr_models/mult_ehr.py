@@ -59,7 +59,7 @@ def convert(request: Request) -> None:
     if missing:
         raise InputError(f"{request.events} has no {missing[0]} code; MulT-EHR's graph needs {', '.join(KINDS)} codes.")
     unknown = UNKNOWN if request.unmapped == "unk" else None
-    spelled = spelling.by_codes(records.tokenizer, visits, special=[UNKNOWN], unknown=unknown)
+    spelled = spelling.by_codes(records.rows, visits, special=[UNKNOWN], unknown=unknown)
     matrix, share = spelled.initial_matrix(width, std=1.0)
     mapping, node = entities(visits, spelled)
     labels = visit_labels(visits)
@@ -73,7 +73,7 @@ def convert(request: Request) -> None:
         _write_script_and_config(folder, request.output, width, len(labels["all_drugs"]))
         records.write_report(folder)
         counts = mult_ehr_check.check_mult_ehr(folder)
-    print(kept_variance(records.tokenizer.config.embedding_dim, width, share))
+    print(kept_variance(records.rows.config.embedding_dim, width, share))
     print("Wrote nodes and labels: " + ", ".join(f"{count:,} of {name}" for name, count in counts.items()) + ".")
     print(next_steps(request.output))
 

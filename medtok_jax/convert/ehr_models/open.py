@@ -3,12 +3,14 @@
 import dataclasses
 from pathlib import Path
 
+from medtok_jax.convert.record_codes import RecordCodes
 from medtok_jax.convert.request import Request
+from medtok_jax.lookup.directory import TokenizerDirectory
 from medtok_jax.records.choices import BEDSIDE, CODED
 from medtok_jax.records.event_codes import CodeMapper
 from medtok_jax.records.samples import Labels, Samples, make_samples, read_labels, task_labels
+from medtok_jax.records.token_rows import TokenRows
 from medtok_jax.records.visits import Visits, read_visits
-from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing.common.errors import InputError
 from preprocessing.meds.dataset import MedsDataset
 from preprocessing.meds.open import open_events
@@ -23,9 +25,9 @@ def print_size(visits: Visits, size: float) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Records:
-    """Hold the inputs of a conversion: the tokenizer, the events, the mapper of their codes, and the visits."""
+    """Hold the inputs of a conversion: the tokens of rows, the events, the mapper of their codes, and the visits."""
 
-    tokenizer: MedTokTokenizer
+    rows: TokenRows
     dataset: MedsDataset
     mapper: CodeMapper
     visits: Visits
@@ -48,11 +50,10 @@ def open_records(request: Request) -> Records:
     """
     if request.events is None:
         raise InputError("--events is missing; give a MEDS data set, or a directory of MIMIC or another source.")
-    tokenizer = MedTokTokenizer.from_pretrained(request.tokenizer)
+    directory = TokenizerDirectory.read(request.tokenizer)
     dataset = open_events(request.events, meds_directory(request))
-    parents = dataset.parent_codes() if request.unmapped == "nearest" else None
-    mapper = CodeMapper.of(tokenizer.directory, request.unmapped, parents)
-    return Records(tokenizer, dataset, mapper, read_visits(dataset, mapper))
+    mapper, rows = RecordCodes.of(directory, request.unmapped, dataset)
+    return Records(rows, dataset, mapper, read_visits(dataset, mapper))
 
 
 def samples_of(request: Request, visits: Visits, labels: Labels) -> Samples:

@@ -12,9 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from medtok_jax.convert.ehr_models.projection import Projected, project
-from medtok_jax.lookup.directory import TokenizerDirectory
+from medtok_jax.records.token_rows import TokenRows
 from medtok_jax.records.visits import Visits
-from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing.common.errors import InputError
 from preprocessing.common.ragged import offsets_of
 
@@ -73,39 +72,37 @@ class Spelling:
 
 
 class TokenLists(NamedTuple):
-    """Hold the tokens of each row of a table: those of row r are `ids[offsets[r]:offsets[r + 1]]`, both int64."""
+    """Hold the ordered tokens of each row: those of row r are `ids[offsets[r]:offsets[r + 1]]`, both int64."""
 
     ids: np.ndarray
     offsets: np.ndarray
 
     @classmethod
-    def of(cls, directory: TokenizerDirectory, per_code: int) -> "TokenLists":
-        """Return the tokens of all rows of a directory, `per_code` at most or all if it is 0; see `ordered_tokens`."""
-        ids, counts = ordered_tokens(directory.ids, per_code, directory.config.levels)
+    def of(cls, rows: TokenRows, per_code: int) -> "TokenLists":
+        """Return the tokens of all rows, `per_code` of each at most or all if it is 0; see `ordered_tokens`."""
+        ids, counts = ordered_tokens(rows.ids, per_code, rows.config.levels)
         return cls(ids.astype(np.int64), offsets_of(counts))
 
 
-def by_tokens(
-    tokenizer: MedTokTokenizer, visits: Visits, *, special: list[str], unknown: str | None, per_code: int
-) -> Spelling:
-    """Spell every code of the tokenizer by MedTok tokens, which are all in the vocabulary.
+def by_tokens(rows: TokenRows, visits: Visits, *, special: list[str], unknown: str | None, per_code: int) -> Spelling:
+    """Spell every code that has a row by MedTok tokens, which are all in the vocabulary.
 
     Args:
-        tokenizer: the tokenizer.
+        rows: the tokens of `visits.row`.
         visits: the visits whose codes are spelled.
         special: the model's own tokens, which begin the vocabulary.
-        unknown: the special token for all codes that the tokenizer does not hold; None to give each of them a token of
+        unknown: the special token for all codes without a row; None to give each of them a token of
             its own, after the MedTok tokens.
         per_code: number of tokens of a code at most; 0 for all.
 
     Raises:
         InputError: a code is spelled like a token of the model.
     """
-    codebook = tokenizer.directory.codebook
+    codebook = rows.codebook
     mapped = visits.row >= 0
     own = _own(visits, unknown)
     tokens = [*special, *(f"{PREFIX}{number}" for number in range(len(codebook))), *own]
-    ordered, counts = ordered_tokens(tokenizer.directory.ids[visits.row[mapped]], per_code, tokenizer.config.levels)
+    ordered, counts = ordered_tokens(rows.ids[visits.row[mapped]], per_code, rows.config.levels)
     lengths = np.ones(len(visits.key), np.int64)
     lengths[mapped] = counts
     offsets = offsets_of(lengths)
@@ -116,7 +113,7 @@ def by_tokens(
     return _checked(tokens, _vectors(len(tokens), codebook, len(special)), offsets, ids)
 
 
-def by_codes(tokenizer: MedTokTokenizer, visits: Visits, *, special: list[str], unknown: str | None) -> Spelling:
+def by_codes(rows: TokenRows, visits: Visits, *, special: list[str], unknown: str | None) -> Spelling:
     """Spell every code by a token of its own, whose vector is the mean of the code's four quantized embeddings.
 
     Args and errors as for `by_tokens`.
@@ -127,16 +124,16 @@ def by_codes(tokenizer: MedTokTokenizer, visits: Visits, *, special: list[str], 
     ids = np.empty(len(visits.key), np.int32)
     ids[mapped] = len(special) + np.arange(len(keys))
     ids[~mapped] = _unmapped_ids(visits, special, unknown, len(special) + len(keys))
-    vectors = pooled(tokenizer, visits.row[mapped])
+    vectors = pooled(rows, visits.row[mapped])
     tokens = [*special, *keys, *own]
     return _checked(tokens, _vectors(len(tokens), vectors, len(special)), np.arange(len(ids) + 1), ids)
 
 
-def pooled(tokenizer: MedTokTokenizer, rows: np.ndarray) -> np.ndarray:
-    """Return the mean of the four quantized embeddings of each row of the table, `[rows, d]` float32."""
-    parts = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
-    found = [tokenizer.similarity.quantized(part).mean(1) for part in parts]
-    return np.concatenate(found or [np.zeros((0, tokenizer.config.embedding_dim), np.float32)])
+def pooled(rows: TokenRows, chosen: np.ndarray) -> np.ndarray:
+    """Return the mean of the four quantized embeddings of each chosen row, `[chosen, d]` float32."""
+    parts = [chosen[start : start + CHUNK] for start in range(0, len(chosen), CHUNK)]
+    found = [rows.quantized(part).mean(1) for part in parts]
+    return np.concatenate(found or [np.zeros((0, rows.config.embedding_dim), np.float32)])
 
 
 def ordered_tokens(ids: np.ndarray, per_code: int, levels: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:

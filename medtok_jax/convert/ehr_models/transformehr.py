@@ -56,7 +56,7 @@ def convert(request: Request) -> None:
         raise InputError(f"--width={width} must be a multiple of {HEADS}, the number of attention heads of BART.")
     records = open_records(request)
     spelled = spelling.by_tokens(
-        records.tokenizer,
+        records.rows,
         records.visits,
         special=list(SPECIAL),
         unknown=UNKNOWN if request.unmapped == "unk" else None,
@@ -71,7 +71,7 @@ def convert(request: Request) -> None:
         np.save(folder / "embed_tokens.npy", matrix)
         records.write_report(folder)
         counts = transformehr_check.check_transformehr(folder)
-    print(kept_variance(records.tokenizer.config.embedding_dim, width, share))
+    print(kept_variance(records.rows.config.embedding_dim, width, share))
     for part, (patients, visits) in counts.items():
         print(f"{part} holds {patients:,} patients with {visits:,} visits.")
     print(next_steps(request.output))

@@ -17,6 +17,7 @@ from medtok_jax.convert.ethos import vocabulary as ethos_vocabulary
 from medtok_jax.convert.ethos.checkpoint import ModelSize, config_state, shapes
 from medtok_jax.convert.ethos.directory import INTERVALS, QUANTILES, STAYS, Timelines
 from medtok_jax.convert.ethos.files import events
+from medtok_jax.convert.ethos.files.code_tokens import MEDTOK
 from preprocessing.common import extras
 from preprocessing.common.errors import InputError
 
@@ -60,7 +61,7 @@ def check_ethos(folder: Path, codebook_size: int, *, n_positions: int = 2048) ->
     )
     paths = directory.shard_paths(folder)
     _need(bool(paths), f"{folder} holds no timelines ([0-9]*.safetensors).")
-    is_medtok = np.array([token.startswith(events.MEDTOK) for token in vocabulary])
+    is_medtok = np.array([token.startswith(MEDTOK) for token in vocabulary])
     end = vocabulary.index("TIMELINE_END")
     static = directory.read_static(folder)
     seen = np.empty(0, np.int64)
@@ -185,11 +186,7 @@ def check_checkpoint(path: Path, vocabulary: Sequence[str], size: ModelSize) -> 
         _need(bool(model[name].isfinite().all()), f"{path}: {name} holds NaN or infinite values.")
     embedding = model["transformer.wte.weight"]
     _need(bool((embedding == model["lm_head.weight"]).all()), f"{path}: lm_head and wte must be the same.")
-    rows = [
-        number
-        for token, number in ids.items()
-        if token[len(events.MEDTOK) :].isdigit() and token.startswith(events.MEDTOK)
-    ]
+    rows = [number for token, number in ids.items() if token[len(MEDTOK) :].isdigit() and token.startswith(MEDTOK)]
     spread = float(embedding[rows].std())
     _need(
         abs(spread - ethos_checkpoint.STD) < 0.1 * ethos_checkpoint.STD,

@@ -26,6 +26,7 @@ from medtok_jax.convert.ethos import paper as ethos_paper
 from medtok_jax.convert.ethos import stage as ethos_stage
 from medtok_jax.convert.ethos import vocabulary as ethos_vocabulary
 from medtok_jax.convert.ethos.checkpoint import ModelSize
+from medtok_jax.convert.record_codes import RecordCodes
 from medtok_jax.convert.request import Request
 from medtok_jax.convert.timelines import describe_lengths
 from medtok_jax.lookup.directory import TokenizerDirectory
@@ -66,12 +67,20 @@ def convert(request: Request) -> None:
     extras.load("torch")
     paper = request.options.get("paper_vocabulary")
     base = ethos_paper.read(Path(paper).expanduser()) if paper else None
-    tokens = TokenLists.of(directory, request.options.get("tokens_per_code", 0))
     with whole_folder(request.output) as folder:
-        ethos_stage.write(folder, directory, tokens, request.unmapped, request.output)
+        dataset = _open_events(request, folder)
+        mapped = RecordCodes.of(directory, request.unmapped, dataset)
+        tokens = TokenLists.of(mapped.rows, request.options.get("tokens_per_code", 0))
+        ethos_stage.write(folder, directory, mapped, tokens, request.output)
         written = ethos_paper.write(folder, ethos_paper.vocabulary(directory.config.codebook_size, base))
         ethos_paper.read(written)
-        data = _write_data(request, directory, tokens, folder, size) if request.events else None
+        data = None
+        if dataset is not None:
+            speller = meds.Speller(mapped.mapper, tokens)
+            data = _checked_data(_from_meds(dataset, directory, speller, folder, size), mapped.mapper, folder, size)
+        elif request.events:
+            rewritten = _rewrite(request.events, directory, mapped.mapper, tokens, folder, size)
+            data = _checked_data(rewritten, mapped.mapper, folder, size)
         if data:
             path = checkpoint.write(folder / MODEL, data.vocabulary, directory.codebook, size)
             check.check_checkpoint(path, data.vocabulary, size)
@@ -94,22 +103,29 @@ def _write_vocabulary(folder: Path, codebook_size: int) -> None:
     ethos_vocabulary.read(folder)
 
 
-def _write_data(
-    request: Request, directory: TokenizerDirectory, tokens: TokenLists, folder: Path, size: ModelSize
-) -> EthosData:
-    if rewrite.is_tokenized(request.events):
-        mapper = CodeMapper.of(directory, request.unmapped)
-        data = _rewrite(request.events, directory, mapper, tokens, folder, size)
-    else:
-        dataset = open_events(request.events, folder / "meds")
-        if dataset.time_is_order:
-            raise InputError(
-                f"ETHOS learns the time between events, but {request.events} gives only their order (time_is_order in"
-                " metadata/dataset.json); choose another --to or other records."
-            )
-        parents = dataset.parent_codes() if request.unmapped == "nearest" else None
-        mapper = CodeMapper.of(directory, request.unmapped, parents)
-        data = _from_meds(dataset, directory, meds.Speller(mapper, tokens), folder, size)
+def _open_events(request: Request, folder: Path) -> MedsDataset | None:
+    """Return the records of a request as MEDS; None if there are none, or ETHOS has tokenized them.
+
+    Raises:
+        InputError: the records cannot be read, or their times are only an order.
+    """
+    if request.events is None or rewrite.is_tokenized(request.events):
+        return None
+    dataset = open_events(request.events, folder / "meds")
+    if dataset.time_is_order:
+        raise InputError(
+            f"ETHOS learns the time between events, but {request.events} gives only their order (time_is_order in"
+            " metadata/dataset.json); choose another --to or other records."
+        )
+    return dataset
+
+
+def _checked_data(data: EthosData, mapper: CodeMapper, folder: Path, size: ModelSize) -> EthosData:
+    """Write the report of unmapped codes, and return the data with notes on them.
+
+    Raises:
+        InputError: there is no timeline to train on.
+    """
     mapper.write(folder / UNMAPPED)
     train = data.parts["train"]
     # ETHOS validates on the end of the data; at least one timeline must remain before it to train on.

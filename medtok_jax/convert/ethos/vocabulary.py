@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from medtok_jax.convert.ethos.files import events
+from medtok_jax.convert.ethos.files.code_tokens import MEDTOK
 from preprocessing.common.errors import InputError, fault_of
 from preprocessing.common.extras import load
 
@@ -27,7 +28,7 @@ _QUANTILE = re.compile(r"Q[0-9]+")
 
 def medtok_token(number: int) -> str:
     """Return the token of a row of the codebook."""
-    return f"{events.MEDTOK}{number}"
+    return f"{MEDTOK}{number}"
 
 
 def required(codebook_size: int, num_quantiles: int = events.NUM_QUANTILES) -> list[str]:

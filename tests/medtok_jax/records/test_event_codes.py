@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from medtok_jax.lookup.directory import KnownCode, TokenizerDirectory
 from medtok_jax.records.event_codes import MISSING, CodeMapper
+from medtok_jax.records.token_rows import EncodedCodes
 from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing import codes
 from preprocessing.common.errors import InputError
@@ -144,7 +145,7 @@ def test_everything_is_counted(mapper, tmp_path):
     codes_row, labs = mapper.report().to_dicts()
     assert codes_row == {
         **{"kind": "code", "name": "ICD10CM", "events": 6, "mapped": 2, "unmapped": 4, "codes": 4, "codes_unmapped": 2},
-        **{"to_category": 0, "to_retired": 0, "to_ancestor": 0, "to_parent": 0},
+        **{"to_category": 0, "to_retired": 0, "to_ancestor": 0, "to_parent": 0, "to_model": 0},
         "most_frequent_unmapped": [{"code": "ICD10CM/Z99.9", "events": 3}, {"code": "ICD10CM/E11.651", "events": 1}],
     }
     assert (labs["kind"], labs["name"], labs["events"], labs["unmapped"]) == ("other", "LAB", 3, 0)
@@ -199,6 +200,36 @@ def test_the_nearest_code_above_comes_before_parents_and_codes_of_their_own_befo
         ("ICD10CM/E11.651", "ICD10CM/E11.65", "ancestor"),
         ("ICD10CM/Z99.9", "ICD10CM/E11.9", "parent"),
     ]
+
+
+def test_the_model_stands_where_neither_a_code_above_nor_a_parent_does(tmp_path):
+    events = ["ICD10CM/E11.9", "ICD10CM/E11.651", "ICD10CM/Z99.9", "NDC/99999999999", "MEDICATION//99999999999//x"]
+    parents = {"ICD10CM/Z99.9": ["ICD10CM/E11.9"]}
+    position = {text: 0 for text in events[3:]} | {"ICD10CM/E11.651": 1, "ICD10CM/Z99.9": 1, "ICD10CM/E11.9": 1}
+    encoded = EncodedCodes(["NDC/99999999999", "ICD10CM/none"], position, np.zeros((2, 8), int), np.ones((2, 8)))
+    mapper = CodeMapper(KEYS, "nearest", parents=parents, encoded=encoded)
+    assert [mapper.keys[row] for row in mapper.rows(pl.Series(events))] == [
+        *("ICD10CM/E11.9", "ICD10CM/E11.65", "ICD10CM/E11.9", "NDC/99999999999", "NDC/99999999999")
+    ]
+    assert mapper.rows(pl.Series(events[3:])).tolist() == [len(KEYS)] * 2
+    assert mapper.stand_ins() == {events[2]: KEYS.index("ICD10CM/E11.9"), events[3]: len(KEYS), events[4]: len(KEYS)}
+    row = next(row for row in mapper.report().to_dicts() if row["name"] == "NDC")
+    assert [row[name] for name in ("events", "mapped", "to_model", "to_parent", "unmapped")] == [4, 4, 4, 0, 0]
+    assert "NDC: 4 of 4 events are mapped (100.0%), 4 of them to tokens by the model" in mapper.summary()
+    mapper.write(tmp_path / "report.json")
+    systems = {system["name"]: system for system in json.loads((tmp_path / "report.json").read_text())["systems"]}
+    assert {(code["nearest"], code["source"]) for code in systems["NDC"]["replaced_codes"]} == {
+        ("NDC/99999999999", "model")
+    }
+    with pytest.raises(InputError, match="uses no parent codes"):
+        CodeMapper(KEYS, "keep", encoded=encoded)
+
+
+def test_absent_codes_have_the_shape_of_one_system_and_no_row():
+    texts = [*("ICD10CM/E11.9", "DIAGNOSIS//ICD//10//Z999", "ICD10CM/Z99.9", "NDC/0002-1433-81", "NDC/Jane", "LAB//1")]
+    mapper = CodeMapper(KEYS, "nearest", parents={"ICD10CM/Z99.9": ["ICD10CM/E11.9"]})
+    assert mapper.absent(texts) == {texts[1]: "ICD10CM/Z99.9", texts[3]: "NDC/00002143381"}
+    assert mapper.report().is_empty(), "asking counts nothing"
 
 
 def test_a_warning_below_half(mapper):

@@ -1,17 +1,16 @@
 """Write events of patient records in the vocabulary of ETHOS, with MedTok tokens for medical codes.
 
-The module needs only polars. It is copied to `ethos/tokenize/medtok/events.py` in ETHOS and runs there; the conversion
-that copies it uses it too, so that both spell events alike. A frame of events has the columns `subject_id`, `time` and
-`code`, and may have `numeric_value`, `text_value`, `hadm_id`, `icustay_id`, `insurance`, `race` and `marital_status`.
+It is copied to `ethos/tokenize/medtok/events.py` in ETHOS and runs there; the conversion that copies it uses it too, so
+that both spell events alike. A frame of events has the columns `subject_id`, `time` and `code`, and may have
+`numeric_value`, `text_value`, `hadm_id`, `icustay_id`, `insurance`, `race` and `marital_status`.
 """
 
-import re
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 
 import polars as pl
 
-MEDTOK = "MEDTOK//"
+from .code_tokens import MEDTOK
+
 # Replaces a code that the tokenizer does not hold, if `unmapped` is `unk`.
 UNK = f"{MEDTOK}UNK"
 NUM_QUANTILES = 10
@@ -43,23 +42,6 @@ INTERVALS = {
     "2mt-6mt": 60 * 1440,
     "=6mt": 180 * 1440,
 }
-# ETHOS's own extraction of MIMIC-IV has names after `HCPCS//`, not codes.
-_SYSTEM = re.compile(
-    r"(ICD10CM|ICD10PCS|ICD9CM|ICD9Proc|SNOMED|RxNorm|NDC|ATC|CPT4|CPT|HCPCS(?=//?[A-Z][0-9]{4}$))//?(.+)",
-    re.IGNORECASE,
-)
-_ICD = re.compile(r"(DIAGNOSIS|PROCEDURE)//ICD//(9|10)//(.+)", re.IGNORECASE)
-_ICD_SYSTEMS = {
-    ("DIAGNOSIS", "9"): "ICD9CM",
-    ("DIAGNOSIS", "10"): "ICD10CM",
-    ("PROCEDURE", "9"): "ICD9PROC",
-    ("PROCEDURE", "10"): "ICD10PCS",
-}
-# A part of the code of a drug; the others may be its name, with any characters, and what was done with it.
-_OTHER_SYSTEMS = {"ICD10CM", "ICD10PCS", "ICD9CM", "ICD9PROC", "SNOMED", "RXNORM", "ATC", "CPT4", "CPT", "HCPCS"}
-_OTHER_SYSTEMS |= {"SNOMEDCT", "SCT", "RXCUI"}
-_NDC = re.compile(r"[0-9]{11}|[0-9]{4,5}-[0-9]{3,4}-[0-9]{1,2}")
-_DRUG = re.compile(r"MEDICATION//(.+)//Administered")
 
 
 def unified(code: pl.Expr) -> pl.Expr:
@@ -73,90 +55,14 @@ def spelled(code: pl.Expr) -> pl.Expr:
     return pl.when(text.str.contains(r"^(Q?[0-9]+|[+-][0-9]+|)$")).then(pl.lit("CODE//") + text).otherwise(text)
 
 
-def read_codes(path: str | Path) -> dict[str, list[str]]:
-    """Read the tokens of each code from a Parquet or CSV file with the columns `code` and `tokens`.
-
-    `code` is `SYSTEM/code`; `tokens` are the ids of rows of the codebook: a list, or in CSV numbers separated by
-    blanks.
-    """
-    if str(path).endswith(".csv"):
-        table = pl.read_csv(path, schema={"code": pl.String, "tokens": pl.String})
-        table = table.with_columns(pl.col("tokens").str.split(" "))
-    else:
-        table = pl.read_parquet(path)
-    tokens = table["tokens"].cast(pl.List(pl.String)).to_list()
-    keys = (key_of(code) for code in table["code"])
-    return {key: [MEDTOK + number for number in row] for key, row in zip(keys, tokens, strict=True) if key}
-
-
-def key_of(code: str) -> str | None:
-    """Return `SYSTEM/code` in capitals without dots for a code in any spelling of patient records, None otherwise."""
-    code = _of_drug(code)
-    if found := _ICD.fullmatch(code):
-        system = _ICD_SYSTEMS[found[1].upper(), found[2]]
-        bare = found[3]
-    elif found := _SYSTEM.fullmatch(code):
-        system = "CPT4" if found[1].upper() == "CPT" else found[1].upper()
-        bare = _eleven_digits(found[2].strip()) if system == "NDC" else found[2]
-    else:
-        return None
-    return f"{system}/{bare.strip().upper().replace('.', '')}"
-
-
-def _of_drug(code: str) -> str:
-    """Return `NDC/00002143380` for `MEDICATION//A/B//00002143380//Administered`, the code of another event as it is.
-
-    A drug that names another system keeps it. If no part is an NDC, `MEDICATION//` alone is taken away.
-    """
-    kind, *parts = (text.strip() for text in code.split("//"))
-    if kind.upper() != "MEDICATION":
-        return code
-    for place, part in enumerate(parts[:-1]):
-        if part.upper() in _OTHER_SYSTEMS:
-            return f"{part}//{parts[place + 1]}"
-    ndc = [text for text in parts if _NDC.fullmatch(text)]
-    return f"NDC/{ndc[0]}" if ndc else "//".join(parts)
-
-
-def _eleven_digits(ndc: str) -> str:
-    """Return an NDC with hyphens as 5, 4 and 2 digits, and every other text as it is."""
-    if not _NDC.fullmatch(ndc) or "-" not in ndc:
-        return ndc
-    return "".join(text.zfill(digits) for text, digits in zip(ndc.split("-"), (5, 4, 2), strict=True))
-
-
-def look_up(
-    codes: pl.Series, tokens: Mapping[str, list[str]], drugs: Mapping[str, list[str]] | None = None
-) -> pl.DataFrame:
-    """Look up the tokens of the distinct codes of events.
-
-    Args:
-        codes: codes of events.
-        tokens: see `read_codes`.
-        drugs: ATC codes of each drug name in lower case, for medications that are given by name.
-
-    Returns:
-        `code`, `medical` (bool, True for codes of a code system) and `tokens` (a list, or null).
-    """
-    rows = []
-    for code in codes.drop_nulls().unique().to_list():
-        key = key_of(code)
-        keys = [key] if key else []
-        if not keys and drugs and (drug := _DRUG.fullmatch(code)):
-            keys = [f"ATC/{atc}" for atc in drugs.get(drug[1].strip(" ").lower(), ())]
-        found = [token for key in keys for token in tokens.get(key, ())]
-        rows.append((code, bool(keys), found or None))
-    schema = {"code": pl.String, "medical": pl.Boolean, "tokens": pl.List(pl.String)}
-    return pl.DataFrame(rows, schema=schema, orient="row")
-
-
 def replace_codes(df: pl.DataFrame, found: pl.DataFrame, unmapped: str) -> pl.DataFrame:
     """Replace the medical codes of events by tokens, in their order; other columns are repeated for each token.
 
     Args:
         df: events.
-        found: see `look_up`.
-        unmapped: treatment of medical codes without tokens: `keep` them, `drop` them, or replace them by `unk`.
+        found: see `code_tokens.look_up`.
+        unmapped: treatment of medical codes without tokens: `keep` them (so does `nearest`), `drop` them, or replace
+            them by `unk`.
     """
     # A left join may reorder rows, so their order is kept in a column.
     df = df.with_row_index("__row").join(found, on="code", how="left")

@@ -35,9 +35,9 @@ from ethos.tokenize.mimic import (  # noqa: F401
 from ethos.tokenize.patterns import ScanAndAggregate
 from loguru import logger
 
-from . import events
+from . import code_tokens, events
 
-_tokens_of = functools.lru_cache(maxsize=1)(events.read_codes)
+_codes_of = functools.lru_cache(maxsize=1)(code_tokens.read_codes)
 
 
 @functools.lru_cache(maxsize=1)
@@ -56,26 +56,17 @@ class MedTok:
             df: events.
             codes: file with the tokens of each code.
             unmapped: treatment of codes that are not in the file: `keep` them (ETHOS's own stages may follow), `drop`
-                them, or replace them by `unk`.
+                them, replace them by `unk`, or take the `nearest` code above, a parent code or the model's tokens as
+                the conversion does, and keep the rest.
             vocab: vocabulary of ETHOS; not used, as it holds all MedTok tokens.
         """
-        tokens = _tokens_of(str(codes))
+        known = _codes_of(str(codes))
         # Drugs are given by name, which ETHOS maps to ATC codes; the map is needed only if the tokenizer has some.
-        drugs = _drugs() if any(key.startswith("ATC/") for key in tokens) else None
-        found = events.look_up(df["code"], tokens, drugs)
-        _log_missing(df, found, unmapped)
+        drugs = _drugs() if any(key.startswith("ATC/") for key in known.table) else None
+        found = code_tokens.look_up(df["code"], known, drugs, unmapped=unmapped)
+        for line in code_tokens.count_missing(df["code"], found):
+            logger.info(f"MedTok: {line} ({unmapped}).")
         return events.replace_codes(df, found, unmapped)
-
-
-def _log_missing(df: pl.DataFrame, found: pl.DataFrame, unmapped: str) -> None:
-    """Log the number of events whose codes have no tokens, and the most frequent of these codes."""
-    counts = df["code"].value_counts(name="events").join(found.filter("medical"), on="code")
-    missing = counts.filter(pl.col("tokens").is_null()).sort("events", "code", descending=[True, False])
-    most = ", ".join(f"{code} ({count:,})" for code, count in missing.head(5).select("code", "events").iter_rows())
-    logger.info(
-        f"MedTok: {counts['events'].sum():,} events have medical codes, {missing['events'].sum():,} of them"
-        f" {len(missing):,} codes without tokens ({unmapped})" + (f", most often {most}" if most else "")
-    )
 
 
 class Meds:
@@ -92,15 +83,15 @@ class Meds:
         """Spell codes as ETHOS's vocabulary does."""
         fixed = (
             events.is_static(df)
-            | pl.col("code").str.starts_with(events.MEDTOK)
+            | pl.col("code").str.starts_with(code_tokens.MEDTOK)
             | pl.col("code").str.contains("^Q[0-9]+$")
         )
         return df.with_columns(pl.when(fixed).then("code").otherwise(events.spelled(pl.col("code"))).alias("code"))
 
     @staticmethod
-    def measurements(df: pl.DataFrame, *, counts: str, vocab=None) -> pl.DataFrame:
+    def measurements(df: pl.DataFrame, *, counts: str, codes: str, vocab=None) -> pl.DataFrame:
         """Keep the most frequent measurements, each followed by a code that becomes its quantile."""
-        measured = events.is_measurement(df, _is_medical(df))
+        measured = events.is_measurement(df, _is_medical(df, codes))
         known = (
             list(vocab) if vocab is not None else pl.read_csv(counts)["code"].head(events.MAX_MEASUREMENTS).to_list()
         )
@@ -123,16 +114,18 @@ class Meds:
         return df.filter(~events.is_static(df) & pl.col("time").is_not_null())
 
 
-def _is_medical(df: pl.DataFrame) -> pl.Expr:
-    medical = [code for code in df["code"].unique().to_list() if events.key_of(code)]
-    return pl.col("code").is_in(medical) | pl.col("code").str.starts_with(events.MEDTOK)
+def _is_medical(df: pl.DataFrame, codes: str) -> pl.Expr:
+    """Return a mask of the events with codes of a code system, with tokens that stand for them, or of MedTok."""
+    others = _codes_of(str(codes)).stand_ins
+    medical = [code for code in df["code"].unique().to_list() if code_tokens.key_of(code) or code in others]
+    return pl.col("code").is_in(medical) | pl.col("code").str.starts_with(code_tokens.MEDTOK)
 
 
 class _MeasurementCounter(ScanAndAggregate):
     """Count the events of each measurement."""
 
-    def __call__(self, df: pl.DataFrame, **_) -> pl.DataFrame:
-        df = df.filter(events.is_measurement(df, _is_medical(df)))
+    def __call__(self, df: pl.DataFrame, *, codes: str, **_) -> pl.DataFrame:
+        df = df.filter(events.is_measurement(df, _is_medical(df, codes)))
         return df.select(events.spelled(pl.col("code")).alias("code").value_counts()).unnest("code")
 
     def agg(self, in_fps: list, out_fp: str | Path) -> None:

@@ -5,6 +5,7 @@ import pytest
 
 from medtok_jax.convert.ehr_models import spelling
 from medtok_jax.records.event_codes import CodeMapper
+from medtok_jax.records.token_rows import TokenRows
 from medtok_jax.records.visits import read_visits
 from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing.common.errors import InputError
@@ -32,7 +33,9 @@ def spelled(of, key):
 
 @pytest.mark.parametrize("per_code", [0, 1, 3, 4, 99])
 def test_tokens_come_by_rank_then_embedding_and_once(tokenizer, visits, per_code):
-    found = spelling.by_tokens(tokenizer, visits, special=SPECIAL, unknown=None, per_code=per_code)
+    found = spelling.by_tokens(
+        TokenRows.of(tokenizer.directory), visits, special=SPECIAL, unknown=None, per_code=per_code
+    )
     for key, row in zip(visits.key, visits.row, strict=True):
         if row < 0:
             assert spelled(found, visits.key == key) == [key]
@@ -44,7 +47,7 @@ def test_tokens_come_by_rank_then_embedding_and_once(tokenizer, visits, per_code
 
 
 def test_the_vocabulary_holds_all_tokens_and_unmapped_codes(tokenizer, visits):
-    found = spelling.by_tokens(tokenizer, visits, special=SPECIAL, unknown=None, per_code=0)
+    found = spelling.by_tokens(TokenRows.of(tokenizer.directory), visits, special=SPECIAL, unknown=None, per_code=0)
     own = ["ICD9CM/999.99", "NDC/99999999999"]
     assert found.tokens == [*SPECIAL, *(f"MEDTOK//{i}" for i in range(small_tokenizer.REGIONS.size)), *own]
     np.testing.assert_array_equal(found.vectors[2:-2], tokenizer.directory.codebook)
@@ -55,13 +58,13 @@ def test_the_vocabulary_holds_all_tokens_and_unmapped_codes(tokenizer, visits):
 def test_unknown_stands_for_every_unmapped_code(tokenizer, visits, write):
     options = {"per_code": 0} if write == "tokens" else {}
     of = getattr(spelling, f"by_{write}")
-    found = of(tokenizer, visits, special=SPECIAL, unknown="UNK", **options)
+    found = of(TokenRows.of(tokenizer.directory), visits, special=SPECIAL, unknown="UNK", **options)
     assert all(spelled(found, visits.key == key) == ["UNK"] for key in visits.key[visits.row < 0])
     assert not {"ICD9CM/999.99", "NDC/99999999999"} & set(found.tokens)
 
 
 def test_a_code_of_its_own_begins_as_the_mean_of_its_embeddings(tokenizer, visits):
-    found = spelling.by_codes(tokenizer, visits, special=SPECIAL, unknown=None)
+    found = spelling.by_codes(TokenRows.of(tokenizer.directory), visits, special=SPECIAL, unknown=None)
     assert sorted(found.tokens[2:]) == sorted(visits.key.tolist())
     for token, vector in zip(found.tokens, found.vectors, strict=True):
         if token in small_tokenizer.KEYS:
@@ -72,7 +75,7 @@ def test_a_code_of_its_own_begins_as_the_mean_of_its_embeddings(tokenizer, visit
 
 
 def test_the_initial_matrix_keeps_angles_and_has_the_spread_of_the_model(tokenizer, visits):
-    found = spelling.by_tokens(tokenizer, visits, special=SPECIAL, unknown=None, per_code=0)
+    found = spelling.by_tokens(TokenRows.of(tokenizer.directory), visits, special=SPECIAL, unknown=None, per_code=0)
     matrix, share = found.initial_matrix(24, std=0.02)
     assert share == 1.0
     assert matrix.shape == (len(found.tokens), 24)
@@ -94,4 +97,6 @@ def test_the_initial_matrix_keeps_angles_and_has_the_spread_of_the_model(tokeniz
 
 def test_a_code_that_is_called_like_a_special_token_is_refused(tokenizer, visits):
     with pytest.raises(InputError, match=r"ICD9CM/999\.99"):
-        spelling.by_tokens(tokenizer, visits, special=["ICD9CM/999.99"], unknown=None, per_code=0)
+        spelling.by_tokens(
+            TokenRows.of(tokenizer.directory), visits, special=["ICD9CM/999.99"], unknown=None, per_code=0
+        )

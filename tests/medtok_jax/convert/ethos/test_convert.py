@@ -14,10 +14,11 @@ from medtok_jax.convert.ehr_models.spelling import TokenLists
 from medtok_jax.convert.ethos import check, convert, meds, paper
 from medtok_jax.convert.ethos import directory as ethos_directory
 from medtok_jax.convert.ethos import vocabulary as ethos_vocabulary
-from medtok_jax.convert.ethos.files import events
+from medtok_jax.convert.ethos.files import code_tokens
 from medtok_jax.convert.request import make_request
 from medtok_jax.lookup.directory import TokenizerDirectory
 from medtok_jax.records.event_codes import CodeMapper
+from medtok_jax.records.token_rows import TokenRows
 from preprocessing.common.errors import InputError
 from tests.helpers import small_tokenizer
 from tests.helpers.small_ethos import at, frame, patient, write_meds
@@ -150,7 +151,7 @@ def test_commands_that_follow(world, tmp_path, capsys):
 @pytest.mark.integration
 def test_stage_is_whole(world):
     stage = world / "keep" / "ethos_stage"
-    codes = events.read_codes(stage / "medtok_codes.parquet")
+    codes = code_tokens.read_codes(stage / "medtok_codes.parquet").table
     directory = TokenizerDirectory.read(world / "tok")
     assert len(codes) == len(directory.ids)
     row = directory.table["key"].to_pylist().index("ICD10CM/E11.9")
@@ -161,7 +162,9 @@ def test_stage_is_whole(world):
         assert "@" not in text
         assert "unmapped: keep" in text
     assert (stage / "tokenize" / "medtok" / "__init__.py").is_file()
-    script = "import sys; sys.path.insert(0, sys.argv[1]); import events; print(len(events.read_codes(sys.argv[2])))"
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import code_tokens as c; print(len(c.read_codes(sys.argv[2])[0]))"
+    )
     arguments = [str(stage / "tokenize" / "medtok"), str(stage / "medtok_codes.parquet")]
     ran = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True)
     assert int(ran.stdout) == len(codes)
@@ -197,7 +200,7 @@ def test_codes_of_fewer_tokens_make_shorter_timelines(world, tmp_path, capsys, p
         f"train: timelines have {median} tokens in the median and {high} at the 95th percentile; {over:.1%} are longer"
     )
     assert ("a smaller --tokens_per_code" in line) == (over > 0)
-    codes = events.read_codes(out / "ethos_stage" / "medtok_codes.parquet")
+    codes = code_tokens.read_codes(out / "ethos_stage" / "medtok_codes.parquet").table
     assert {len(tokens) for tokens in codes.values()} == {per_code}
 
 
@@ -236,7 +239,12 @@ def test_parent_codes_stand_for_codes_without_tokens(world, tmp_path):
     listed = [code for system in systems for code in system["replaced_codes"]]
     assert listed == [{"code": lacked, "events": count, "nearest": "ICD10CM/E11.9", "source": "parent"}]
     text = (tmp_path / "out" / "ethos_stage" / "configs" / "dataset" / "medtok_meds.yaml").read_text()
-    assert "unmapped: keep" in text, "the stage knows no codes above others"
+    assert "unmapped: nearest" in text
+    stand_ins = code_tokens.read_codes(tmp_path / "out" / "ethos_stage" / "medtok_codes.parquet").stand_ins
+    directory = TokenizerDirectory.read(world / "tok")
+    row = directory.table["key"].to_pylist().index("ICD10CM/E11.9")
+    tokens = [f"MEDTOK//{number}" for number in small_tokenizer.ranked(directory.ids[row])]
+    assert stand_ins == {code_tokens.key_of(lacked): tokens}
 
 
 def test_tokens_of_another_tokenizer_are_refused(world, tmp_path):
@@ -276,7 +284,7 @@ def test_patients_that_cannot_be_told(tmp_path):
     directory = TokenizerDirectory.read(tmp_path / "tok")
     from preprocessing.meds.dataset import MedsDataset
 
-    speller = meds.Speller(convert.CodeMapper(directory.table["key"]), TokenLists.of(directory, 0))
+    speller = meds.Speller(convert.CodeMapper(directory.table["key"]), TokenLists.of(TokenRows.of(directory), 0))
     (tmp_path / "out").mkdir()
     spelled = meds.spell(MedsDataset.open(root), speller, tmp_path / "out" / "spelled", progress=False)
     lengths = meds.timeline_lengths(spelled, small_tokenizer.REGIONS.size)

@@ -10,13 +10,15 @@ import pytest
 
 from medtok_jax.convert.ethos import files
 from medtok_jax.convert.ethos.directory import Timelines
-from medtok_jax.convert.ethos.files import events
+from medtok_jax.convert.ethos.files import code_tokens, events
+from medtok_jax.convert.ethos.files.code_tokens import Codes
 from medtok_jax.convert.ethos.intervals import IntervalEstimates, interval_counts, with_intervals
 from medtok_jax.records.event_codes import CodeMapper
+from medtok_jax.records.token_rows import EncodedCodes
 from tests.helpers import small_tokenizer
 from tests.helpers.small_ethos import HOUR, MINUTE, at, frame
 
-TOKENS = {"ICD10CM/E119": ["MEDTOK//1", "MEDTOK//2"], "NDC/00002143380": ["MEDTOK//3"]}
+TOKENS = Codes({"ICD10CM/E119": ["MEDTOK//1", "MEDTOK//2"], "NDC/00002143380": ["MEDTOK//3"]}, {})
 
 
 def _words(*rows: tuple) -> list[str]:
@@ -64,7 +66,7 @@ def test_codes_become_their_tokens_in_place(unmapped, left):
             for number, code in enumerate(["A", "DIAGNOSIS//ICD//10//E119", "ICD9CM/999.99", "LAB//1"])
         ]
     )
-    found = events.look_up(df["code"], TOKENS)
+    found = code_tokens.look_up(df["code"], TOKENS)
     out = events.replace_codes(df, found, unmapped)
     assert out["code"].to_list() == ["A", "MEDTOK//1", "MEDTOK//2", *left, "LAB//1"]
     assert out["hadm_id"].to_list() == [0, 1, 1, *[2] * len(left), 3]
@@ -75,7 +77,10 @@ def test_drugs_by_name():
     tokens = {"ATC/A10BA02": ["MEDTOK//7"], "ATC/B01AB01": ["MEDTOK//8"]}
     drugs = {"metformin": ["A10BA02", "X99"], "water": ["V07AB"]}
     names = ["MEDICATION//Metformin //Administered", "MEDICATION//Water//Administered", "MEDICATION//Metformin//Held"]
-    found = {row["code"]: row for row in events.look_up(pl.Series(names), tokens, drugs).iter_rows(named=True)}
+    found = {
+        row["code"]: row
+        for row in code_tokens.look_up(pl.Series(names), Codes(tokens, {}), drugs).iter_rows(named=True)
+    }
     assert found[names[0]]["tokens"] == ["MEDTOK//7"]
     assert found[names[1]] == {"code": names[1], "medical": True, "tokens": None}
     assert not found[names[2]]["medical"]
@@ -93,25 +98,28 @@ def test_keys_are_those_of_the_mapper():
         *("GENDER//F", "HOSPITAL_ADMISSION//X//Y", "LAB//50912//mg/dL", "ICD9CM/888.88", "MEDS_BIRTH"),
     ]
     rows = mapper.rows(pl.Series(spellings))
-    of_key = {events.key_of(key): row for row, key in enumerate(small_tokenizer.KEYS)}
+    of_key = {code_tokens.key_of(key): row for row, key in enumerate(small_tokenizer.KEYS)}
     assert len(of_key) == len(small_tokenizer.KEYS)
-    assert [of_key.get(events.key_of(text), -1) for text in spellings] == rows.tolist()
-    assert [events.key_of(t) is not None for t in spellings] == mapper.is_medical(pl.Series(spellings)).tolist()
+    assert [of_key.get(code_tokens.key_of(text), -1) for text in spellings] == rows.tolist()
+    assert [code_tokens.key_of(t) is not None for t in spellings] == mapper.is_medical(pl.Series(spellings)).tolist()
 
 
 def test_names_behind_hcpcs_are_no_codes():
-    assert events.key_of("HCPCS//Hospital observation per hr") is None
-    assert events.key_of("HCPCS/J1815") == "HCPCS/J1815"
+    assert code_tokens.key_of("HCPCS//Hospital observation per hr") is None
+    assert code_tokens.key_of("HCPCS/J1815") == "HCPCS/J1815"
 
 
-@pytest.mark.parametrize("ending", ["csv", "parquet"])
-def test_codes_are_read_from_both_kinds_of_file(tmp_path, ending):
-    path = tmp_path / f"codes.{ending}"
-    if ending == "csv":
-        path.write_text("code,tokens\nICD10CM/E11.9,1 2\nNDC/00002143380,3\n")
-    else:
-        pl.DataFrame({"code": ["ICD10CM/E11.9", "NDC/00002143380"], "tokens": [[1, 2], [3]]}).write_parquet(path)
-    assert events.read_codes(path) == TOKENS
+def test_codes_are_read_with_those_that_stand_for_others(tmp_path):
+    table = pl.DataFrame(
+        {
+            "code": ["ICD10CM/E11.9", "NDC/00002143380", "DIAGNOSIS//ICD//10//Z999", "LAB//1"],
+            "tokens": [[1, 2], [3], [4], [5]],
+            "in_table": [True, True, False, False],
+        }
+    )
+    table.write_parquet(tmp_path / "codes.parquet")
+    found = code_tokens.read_codes(tmp_path / "codes.parquet")
+    assert found == (TOKENS.table, {"ICD10CM/Z999": ["MEDTOK//4"], "LAB//1": ["MEDTOK//5"]})
 
 
 def test_static_data():
@@ -167,14 +175,55 @@ _SPELLINGS = [
 def test_the_stage_and_the_conversion_map_the_same_records_alike(code):
     """The stage runs in ETHOS without the index of the tokenizer, so it reads spellings by rules of its own."""
     keys = small_tokenizer.KEYS
-    tokens = {events.key_of(key): [key] for key in keys}
+    tokens = {code_tokens.key_of(key): [key] for key in keys}
     mapper = CodeMapper(keys)
     row = mapper.rows(pl.Series([code]))[0]
-    (found,) = events.look_up(pl.Series([code]), tokens).iter_rows(named=True)
+    (found,) = code_tokens.look_up(pl.Series([code]), Codes(tokens, {})).iter_rows(named=True)
     assert found["tokens"] == (None if row < 0 else [keys[row]])
     assert found["medical"] == mapper.is_medical(pl.Series([code]))[0]
     if "00002143380" in code or "1433-80" in code:
         assert keys[row] == "NDC/00002143380"
+
+
+# Codes with others above them in the tokenizer, or in none; malformed ones; codes of the records with parents.
+_ABOVE = [
+    *("ICD10CM/E11.651", "DIAGNOSIS//ICD//10//E11651", "ICD10CM/E11.9XXA", "ICD10CM/E11.9XXAB", "ICD10CM/E1.19"),
+    *("ICD10CM/S72.001", "ICD10CM/Z99.9", "ICD9CM/250.001", "ICD9CM/001.09", "ICD9CM/E849.09", "ICD9CM/25.000"),
+    *("ICD9CM/2500X", "ICD9Proc/00.1", "ICD9Proc/25.01", "PROCEDURE//ICD//9//2501", "ICD10PCS/0016071", "ICD10PCS/001"),
+    *("ATC/A10BA02", "ATC/A10BA03", "ATC/a10b", "ATC/A10BA0", "NDC/00002143381", "NDC/0002-1433-81", "NDC/000021433"),
+    *("SNOMED/73211009", "RxNorm/860976", "CPT4/99214", "HCPCS/J1816", "LAB//1", "MEDICATION//START//Metformin"),
+    *("ICD9CM/34.01", "ICD9CM/25.000", "ICD10CM/E11.", "ICD10CM/ E11.65Z ", "icd10cm//e1165x"),
+]
+_PARENTS = {
+    "LAB//1": ["RxNorm/860975"],
+    "ICD10CM/Z99.9": ["ICD9CM/250.00"],
+    "ICD10CM/E11.651": ["ICD9CM/250.00"],
+    "SNOMED/73211009": ["LOINC/1", "SNOMED/44054006"],
+    "ICD9CM/2500X": ["ICD10CM/E11"],
+}
+
+
+@pytest.mark.parametrize("code", [*_ABOVE, *_SPELLINGS])
+def test_the_stage_and_the_conversion_take_the_same_nearest_code(code):
+    keys = (*small_tokenizer.KEYS, "ICD10PCS/001", "ATC/A10B", "NDC/000021433", "ICD9CM/E849")
+    encoded = EncodedCodes(["HCPCS/J1816"], {"HCPCS/J1816": 0}, np.zeros((1, 8), int), np.zeros((1, 8)))
+    mapper = CodeMapper(keys, "nearest", parents=_PARENTS, encoded=encoded)
+    row = mapper.rows(pl.Series([code]))[0]
+    stand_ins = {code_tokens.key_of(text) or text: [mapper.keys[row]] for text, row in mapper.stand_ins().items()}
+    assert stand_ins.keys() == {"LAB//1", "ICD10CM/Z999", "SNOMED/73211009", "ICD9CM/2500X", "HCPCS/J1816"}
+    known = Codes({code_tokens.key_of(key): [key] for key in keys}, stand_ins)
+    (found,) = code_tokens.look_up(pl.Series([code]), known, unmapped="nearest").iter_rows(named=True)
+    assert found["tokens"] == (None if row < 0 else [mapper.keys[row]])
+    assert found["medical"] == mapper.is_medical(pl.Series([code]))[0]
+
+
+def test_what_is_missing_is_counted_by_system_and_never_named():
+    codes = ["ICD10CM/E11.9"] * 3 + ["ICD10CM/Jane Doe", "ICD10CM/Z99.9", "ICD10CM/Z99.9", "NDC/00002143380", "LAB//1"]
+    lines = code_tokens.count_missing(pl.Series(codes), code_tokens.look_up(pl.Series(codes), TOKENS))
+    assert lines == [
+        "6 events have codes of ICD10CM, 3 of them 2 codes without tokens",
+        "1 events have codes of NDC, 0 of them 0 codes without tokens",
+    ]
 
 
 def test_intervals():
@@ -217,8 +266,9 @@ def test_interval_estimates():
 
 
 def test_what_ethos_gets_needs_nothing_of_ours():
-    allowed = {"polars", "ethos", "loguru", "functools", "json", "pickle", "pathlib", "re", "collections", None}
-    for name in ("events", "stages"):
+    allowed = {"polars", "ethos", "loguru", "functools", "json", "pickle", "pathlib", "re", "collections", "typing"}
+    allowed |= {"code_tokens", None}
+    for name in ("code_tokens", "events", "stages"):
         tree = ast.parse(Path(files.__file__).with_name(f"{name}.py").read_text())
         nodes = [n for n in ast.walk(tree) if isinstance(n, (ast.Import, ast.ImportFrom))]
         names = [[a.name for a in n.names] if isinstance(n, ast.Import) else [n.module] for n in nodes]

@@ -1,0 +1,186 @@
+"""Find the MedTok tokens of medical codes in any spelling of patient records.
+
+The module needs only polars. It is copied to `ethos/tokenize/medtok/code_tokens.py` in ETHOS and runs there, without
+the tokenizer and its index of codes; it maps codes as the conversion does (`records.event_codes`).
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import polars as pl
+
+MEDTOK = "MEDTOK//"
+# A code without tokens of its own gets those of the nearest code above it, if `unmapped` is this.
+NEAREST = "nearest"
+# ETHOS's own extraction of MIMIC-IV has names after `HCPCS//`, not codes.
+_SYSTEM = re.compile(
+    r"(ICD10CM|ICD10PCS|ICD9CM|ICD9Proc|SNOMED|RxNorm|NDC|ATC|CPT4|CPT|HCPCS(?=//?[A-Z][0-9]{4}$))//?(.+)",
+    re.IGNORECASE,
+)
+_ICD = re.compile(r"(DIAGNOSIS|PROCEDURE)//ICD//(9|10)//(.+)", re.IGNORECASE)
+_ICD_SYSTEMS = {
+    ("DIAGNOSIS", "9"): "ICD9CM",
+    ("DIAGNOSIS", "10"): "ICD10CM",
+    ("PROCEDURE", "9"): "ICD9PROC",
+    ("PROCEDURE", "10"): "ICD10PCS",
+}
+# A part of the code of a drug; the others may be its name, with any characters, and what was done with it.
+_OTHER_SYSTEMS = {"ICD10CM", "ICD10PCS", "ICD9CM", "ICD9PROC", "SNOMED", "RXNORM", "ATC", "CPT4", "CPT", "HCPCS"}
+_OTHER_SYSTEMS |= {"SNOMEDCT", "SCT", "RXCUI"}
+_NDC = re.compile(r"[0-9]{11}|[0-9]{4,5}-[0-9]{3,4}-[0-9]{1,2}")
+_DRUG = re.compile(r"MEDICATION//(.+)//Administered")
+# Codes without dots of the systems whose codes have others above them, and characters before the dot of ICD codes.
+_SHAPES = {
+    "ICD10CM": re.compile(r"[A-Z](?:[0-9][0-9A-Z]|A[0-9])[0-9A-Z]{0,4}"),
+    "ICD10PCS": re.compile(r"[0-9A-HJ-NP-Z]{7}"),
+    "ICD9CM": re.compile(r"[0-9]{3,5}|V[0-9]{2,4}|E[0-9]{3,4}"),
+    "ICD9PROC": re.compile(r"[0-9]{2,4}"),
+    "ATC": re.compile(r"[ABCDGHJLMNPRSV](?:[0-9]{2}(?:[A-Z](?:[A-Z](?:[0-9]{2})?)?)?)?"),
+    "NDC": re.compile(r"[0-9]{11}"),
+}
+_STEMS = {"ICD10CM": 3, "ICD9CM": 3, "ICD9PROC": 2}
+# Characters of the codes above, the longest first; the shortest code above another of ICD-10-PCS is its table.
+_LEVELS = {"ICD10PCS": (6, 5, 4, 3), "ATC": (5, 4, 3, 1), "NDC": (9,)}
+
+
+class Codes(NamedTuple):
+    """Hold the tokens of codes by `key_of`.
+
+    Attributes:
+        table: tokens of the codes of the tokenizer.
+        stand_ins: tokens of codes of the records that the tokenizer lacks, from their parent codes or from its model;
+            an event outside of all code systems is here as the records spell it.
+    """
+
+    table: Mapping[str, list[str]]
+    stand_ins: Mapping[str, list[str]]
+
+
+def read_codes(path: str | Path) -> Codes:
+    """Read the tokens of codes from a Parquet file with the columns `code`, `tokens` and `in_table`.
+
+    `code` is `SYSTEM/code`, or a code as the records spell it where `in_table` is false; `tokens` lists ids of rows of
+    the codebook.
+    """
+    table = pl.read_parquet(path)
+    tokens = table["tokens"].cast(pl.List(pl.String)).to_list()
+    found = Codes({}, {})
+    for code, row, in_table in zip(table["code"], tokens, table["in_table"], strict=True):
+        key = key_of(code)
+        words = [MEDTOK + number for number in row]
+        if not in_table:
+            found.stand_ins[key or code] = words
+        elif key:
+            found.table[key] = words
+    return found
+
+
+def key_of(code: str) -> str | None:
+    """Return `SYSTEM/code` in capitals without dots for a code in any spelling of patient records, None otherwise.
+
+    A dot that stands where no code of the system has it is kept, as it makes another code: 34.0 is no 340.
+    """
+    code = _of_drug(code)
+    if found := _ICD.fullmatch(code):
+        system = _ICD_SYSTEMS[found[1].upper(), found[2]]
+        bare = found[3]
+    elif found := _SYSTEM.fullmatch(code):
+        system = "CPT4" if found[1].upper() == "CPT" else found[1].upper()
+        bare = _eleven_digits(found[2].strip()) if system == "NDC" else found[2]
+    else:
+        return None
+    bare = bare.strip().upper()
+    stem, dot, rest = bare.partition(".")
+    is_misplaced = dot and (not rest or len(stem) != _stem_length(system, bare))
+    return f"{system}/{bare}" if is_misplaced else f"{system}/{stem}{rest.replace('.', '')}"
+
+
+def _of_drug(code: str) -> str:
+    """Return `NDC/00002143380` for `MEDICATION//A/B//00002143380//Administered`, the code of another event as it is.
+
+    A drug that names another system keeps it. If no part is an NDC, `MEDICATION//` alone is taken away.
+    """
+    kind, *parts = (text.strip() for text in code.split("//"))
+    if kind.upper() != "MEDICATION":
+        return code
+    for place, part in enumerate(parts[:-1]):
+        if part.upper() in _OTHER_SYSTEMS:
+            return f"{part}//{parts[place + 1]}"
+    ndc = [text for text in parts if _NDC.fullmatch(text)]
+    return f"NDC/{ndc[0]}" if ndc else "//".join(parts)
+
+
+def _eleven_digits(ndc: str) -> str:
+    """Return an NDC with hyphens as 5, 4 and 2 digits, and every other text as it is."""
+    if not _NDC.fullmatch(ndc) or "-" not in ndc:
+        return ndc
+    return "".join(text.zfill(digits) for text, digits in zip(ndc.split("-"), (5, 4, 2), strict=True))
+
+
+def _stem_length(system: str, code: str) -> int:
+    return 4 if system == "ICD9CM" and code.startswith("E") else _STEMS.get(system, 0)
+
+
+def _above(key: str) -> Iterator[str]:
+    """Yield the keys above that of a code, nearest first; they need not exist."""
+    system, code = key.split("/", 1)
+    if system in _SHAPES and _SHAPES[system].fullmatch(code):
+        levels = _LEVELS.get(system) or range(len(code) - 1, _stem_length(system, code) - 1, -1)
+        yield from (f"{system}/{code[:length]}" for length in levels if length < len(code))
+
+
+def _nearest(code: str, key: str | None, codes: Codes) -> list[str]:
+    """Return the tokens of the nearest code above one without tokens, else of its parent codes or the model; or []."""
+    above = next((codes.table[other] for other in _above(key) if other in codes.table), None) if key else None
+    return above or codes.stand_ins.get(key or code, [])
+
+
+def look_up(
+    codes: pl.Series, known: Codes, drugs: Mapping[str, list[str]] | None = None, *, unmapped: str = "keep"
+) -> pl.DataFrame:
+    """Look up the tokens of the distinct codes of events.
+
+    Args:
+        codes: codes of events.
+        known: see `read_codes`.
+        drugs: ATC codes of each drug name in lower case, for medications that are given by name.
+        unmapped: with `NEAREST`, a code without tokens gets those that stand for it.
+
+    Returns:
+        `code`, `medical` (bool, True for codes of a code system) and `tokens` (a list, or null).
+    """
+    rows = []
+    for code in codes.drop_nulls().unique().to_list():
+        key = key_of(code)
+        keys = [key] if key else []
+        if not keys and drugs and (drug := _DRUG.fullmatch(code)):
+            keys = [f"ATC/{atc}" for atc in drugs.get(drug[1].strip(" ").lower(), ())]
+        found = [token for name in keys for token in known.table.get(name, ())]
+        if not found and unmapped == NEAREST:
+            found = _nearest(code, key, known)
+        rows.append((code, bool(keys or found), found or None))
+    schema = {"code": pl.String, "medical": pl.Boolean, "tokens": pl.List(pl.String)}
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def count_missing(codes: pl.Series, found: pl.DataFrame) -> list[str]:
+    """Return a sentence for each code system: its events, and how many of them have codes without tokens.
+
+    No code is named, as records may hold anything in place of one.
+
+    Args:
+        codes: codes of events.
+        found: see `look_up`.
+    """
+    counts = codes.alias("code").value_counts(name="events").join(found.filter("medical"), on="code")
+    systems = [(key_of(code) or "other/").split("/")[0] for code in counts["code"]]
+    missing = pl.col("tokens").is_null()
+    sums = counts.group_by(system=pl.Series("system", systems, pl.String)).agg(
+        pl.col("events").sum(), lacking=pl.col("events").filter(missing).sum(), codes=missing.sum()
+    )
+    return [
+        f"{events:,} events have codes of {system}, {lacking:,} of them {codes:,} codes without tokens"
+        for system, events, lacking, codes in sums.sort("system").iter_rows()
+    ]
