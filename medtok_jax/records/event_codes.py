@@ -178,6 +178,10 @@ class CodeMapper:
         found = zip(texts, self._resolve(texts), strict=True)
         return {text: resolved.row for text, resolved in found if resolved.source in (PARENT, MODEL)}
 
+    def other_events(self, name: str) -> int:
+        """Return the number of events outside of all code systems whose codes begin with `name`."""
+        return sum(count for _, _, count in self._grouped().get(("other", name), []))
+
     def report(self) -> "pl.DataFrame":
         """Return the counts so far: a row for each code system, then one for each kind of other event.
 

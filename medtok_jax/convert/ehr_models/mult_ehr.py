@@ -27,20 +27,22 @@ import numpy as np
 
 from medtok_jax.convert.ehr_models import mult_ehr_check, spelling
 from medtok_jax.convert.ehr_models.mult_ehr_check import NAME, RELATIONS
-from medtok_jax.convert.ehr_models.open import open_records, print_size
+from medtok_jax.convert.ehr_models.open import Records, open_records, print_size
 from medtok_jax.convert.ehr_models.projection import kept_variance
 from medtok_jax.convert.ehr_models.spelling import Spelling
 from medtok_jax.convert.request import Request
 from medtok_jax.records.choices import MORTALITY, READMISSION, TASKS
 from medtok_jax.records.samples import next_visits, task_labels
 from medtok_jax.records.visits import KINDS, PRESCRIPTION, Visits
-from preprocessing.codes import ATC, NDC
+from preprocessing.codes import ATC, NDC, RXNORM
 from preprocessing.common.atomic import whole_folder
 from preprocessing.common.errors import InputError
 
 WIDTH = 128
 UNKNOWN = "[UNK]"
 _FILES = "mult_ehr_files"
+# First part of the code of a drug that names no code system, such as `MEDICATION//HICL//2731`.
+_DRUGS = "MEDICATION"
 
 
 def convert(request: Request) -> None:
@@ -55,9 +57,7 @@ def convert(request: Request) -> None:
     records = open_records(request)
     records.visits.check_intervals("MulT-EHR's task of readmission")
     visits = records.visits
-    missing = [kind for number, kind in enumerate(KINDS) if number not in visits.kind]
-    if missing:
-        raise InputError(f"{request.events} has no {missing[0]} code; MulT-EHR's graph needs {', '.join(KINDS)} codes.")
+    check_kinds(records)
     unknown = UNKNOWN if request.unmapped == "unk" else None
     spelled = spelling.by_codes(records.rows, visits, special=[UNKNOWN], unknown=unknown)
     matrix, share = spelled.initial_matrix(width, std=1.0)
@@ -76,6 +76,28 @@ def convert(request: Request) -> None:
     print(kept_variance(records.rows.config.embedding_dim, width, share))
     print("Wrote nodes and labels: " + ", ".join(f"{count:,} of {name}" for name, count in counts.items()) + ".")
     print(next_steps(request.output))
+
+
+def check_kinds(records: Records) -> None:
+    """Refuse records that lack one of the kinds of codes that MulT-EHR's graph joins to visits.
+
+    Raises:
+        InputError: the visits have no diagnosis, no procedure or no prescription.
+    """
+    missing = next((kind for number, kind in enumerate(KINDS) if number not in records.visits.kind), None)
+    if missing is None:
+        return
+    reason = "."
+    drugs = records.mapper.other_events(_DRUGS)
+    if missing == PRESCRIPTION and drugs:
+        reason = (
+            f": its {drugs:,} events of drugs name them in no code system. Write codes of {NDC}, {RXNORM} or {ATC} for"
+            " them into parent_codes of metadata/codes.parquet, and give --unmapped=nearest."
+        )
+    raise InputError(
+        f"MulT-EHR's graph needs {', '.join(KINDS[:-1])} and {KINDS[-1]} codes, and {records.dataset.root} has no"
+        f" {missing} code{reason}"
+    )
 
 
 def entities(visits: Visits, spelled: Spelling) -> tuple[dict[str, dict[str, int]], np.ndarray]:

@@ -74,6 +74,8 @@ def convert(request: Request) -> None:
     print(kept_variance(records.rows.config.embedding_dim, width, share))
     for part, (patients, visits) in counts.items():
         print(f"{part} holds {patients:,} patients with {visits:,} visits.")
+    if all(patients == visits for patients, visits in counts.values()):
+        print("Warning: no patient has two visits on different days, so that there is no next visit to learn from.")
     print(next_steps(request.output))
 
 

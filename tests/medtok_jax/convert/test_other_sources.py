@@ -3,6 +3,7 @@
 import json
 import pickle
 
+import polars as pl
 import pytest
 
 from medtok_jax.convert.__main__ import CONVERTERS
@@ -13,9 +14,11 @@ from tests.helpers import source_copies
 
 @pytest.fixture
 def export(small_tokenizer_dir, tmp_path):
-    def run(target, events, **options):
+    def run(target, events, unmapped="keep", **options):
         output = tmp_path / target
-        request = make_request(output=output, tokenizer=small_tokenizer_dir, events=events, options=options)
+        request = make_request(
+            output=output, tokenizer=small_tokenizer_dir, events=events, unmapped=unmapped, options=options
+        )
         CONVERTERS[target](request)
         return output
 
@@ -27,13 +30,29 @@ def unmapped(output):
     return {system["name"]: system["events"] for system in report["systems"]}
 
 
-def test_stays_of_eicu_are_exported_from_its_files(export, tmp_path):
+def test_stays_of_eicu_are_exported_from_its_files(export, tmp_path, capsys):
     """The records are converted beside the output; codes of both editions of ICD are found in one stay."""
     output = export("transformehr", source_copies.eicu(tmp_path / "eicu"), width=12)
     assert (tmp_path / "eicu-meds" / "metadata" / "persons.parquet").is_file()
     assert unmapped(output) == {"ICD9CM": 5, "ICD9Proc": 1, "ICD10CM": 4}
     keys = [line for path in output.glob("*/key.txt") for line in path.read_text().split()]
     assert sorted(map(int, keys)) == [800, 900]
+    assert "no next visit to learn from" in capsys.readouterr().out
+
+
+def test_drugs_of_eicu_are_in_no_code_system(export, tmp_path):
+    source = source_copies.eicu(tmp_path / "eicu")
+    with pytest.raises(
+        InputError, match=r"no prescription code: its [1-9]\d* events of drugs name them in no code system"
+    ):
+        export("mult_ehr", source)
+    codes = tmp_path / "eicu-meds" / "metadata" / "codes.parquet"
+    table = pl.read_parquet(codes)
+    is_drug = pl.col("code").str.starts_with("MEDICATION//")
+    parents = pl.when(is_drug).then(pl.concat_list(pl.lit("RxNorm/860975"))).otherwise("parent_codes")
+    table.with_columns(parents.alias("parent_codes")).write_parquet(codes)
+    output = export("mult_ehr", tmp_path / "eicu-meds", unmapped="nearest")
+    assert unmapped(output)["MEDICATION"] > 0
 
 
 def test_encounters_of_diabetes130_are_exported_in_their_order(export, tmp_path):
