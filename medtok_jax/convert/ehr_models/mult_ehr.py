@@ -57,7 +57,7 @@ def convert(request: Request) -> None:
     records = open_records(request)
     records.visits.check_intervals("MulT-EHR's task of readmission")
     visits = records.visits
-    check_kinds(records)
+    check_usable(records)
     unknown = UNKNOWN if request.unmapped == "unk" else None
     spelled = spelling.by_codes(records.rows, visits, special=[UNKNOWN], unknown=unknown)
     matrix, share = spelled.initial_matrix(width, std=1.0)
@@ -78,26 +78,27 @@ def convert(request: Request) -> None:
     print(next_steps(request.output))
 
 
-def check_kinds(records: Records) -> None:
-    """Refuse records that lack one of the kinds of codes that MulT-EHR's graph joins to visits.
+def check_usable(records: Records) -> None:
+    """Refuse records without one of the kinds of codes that the graph joins to visits, or without a second visit.
 
     Raises:
-        InputError: the visits have no diagnosis, no procedure or no prescription.
+        InputError: the visits have no diagnosis, no procedure or no prescription, or none has a next visit.
     """
-    missing = next((kind for number, kind in enumerate(KINDS) if number not in records.visits.kind), None)
-    if missing is None:
-        return
-    reason = "."
+    visits = records.visits
     drugs = records.mapper.other_events(_DRUGS)
-    if missing == PRESCRIPTION and drugs:
-        reason = (
-            f": its {drugs:,} events of drugs name them in no code system. Write codes of {NDC}, {RXNORM} or {ATC} for"
-            " them into parent_codes of metadata/codes.parquet, and give --unmapped=nearest."
+    faults = []
+    for number, kind in enumerate(KINDS):
+        if number in visits.kind:
+            continue
+        unnamed = kind == PRESCRIPTION and drugs
+        why = f", as its {drugs:,} events of drugs name them in no code system ({NDC}, {RXNORM}, {ATC})"
+        faults.append(f"it has no {kind} code{why if unnamed else ''}")
+    if not len(next_visits(visits)[0]):
+        faults.append("no patient in it has two visits, so that there is no next visit to predict")
+    if faults:
+        raise InputError(
+            f"MulT-EHR cannot learn from {records.dataset.root}: {'; '.join(faults)}. Choose another --to."
         )
-    raise InputError(
-        f"MulT-EHR's graph needs {', '.join(KINDS[:-1])} and {KINDS[-1]} codes, and {records.dataset.root} has no"
-        f" {missing} code{reason}"
-    )
 
 
 def entities(visits: Visits, spelled: Spelling) -> tuple[dict[str, dict[str, int]], np.ndarray]:
