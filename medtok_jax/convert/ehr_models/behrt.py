@@ -103,6 +103,9 @@ def convert(request: Request) -> None:
     print(kept_variance(records.rows.config.embedding_dim, width, share))
     for name, (rows, cut) in counts.items():
         print(f"{name}.parquet: {rows:,} histories, {cut:,} of them cut to {max_len:,} tokens.")
+    empty = [name for name, (rows, _) in counts.items() if not rows]
+    if empty:
+        print(f"Warning: the notebooks stop without histories in {' and '.join(empty)}; they need some in each file.")
     if chosen.left_out:
         print(told_left_out(chosen))
     print(behrt_notebooks.steps(request.output, max_len, width))

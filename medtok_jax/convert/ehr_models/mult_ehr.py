@@ -207,7 +207,8 @@ def _write_script_and_config(folder: Path, output: Path, width: int, num_drugs: 
 def next_steps(output: Path) -> str:
     """Return the steps that remain in the repository of MulT-EHR."""
     return f"""Next, where MulT-EHR is trained (git clone https://github.com/HKU-MedAI/MulT-EHR; pip install torch dgl
-pyhealth wandb plotly pyyaml; a DGL made for that torch, see https://www.dgl.ai/pages/start.html):
+pyhealth wandb plotly pyyaml "setuptools<70" "numpy<2"; a DGL made for that torch, see
+https://www.dgl.ai/pages/start.html):
   python {output}/make_graph.py
   cp {output}/HGT_Causal_MEDTOK.yml MulT-EHR/configs/
   in MulT-EHR/main.py    config_name = "HGT_Causal_MEDTOK.yml"

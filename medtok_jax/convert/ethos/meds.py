@@ -18,8 +18,7 @@ from medtok_jax.convert.ehr_models.spelling import TokenLists
 from medtok_jax.convert.ethos import directory
 from medtok_jax.convert.ethos import vocabulary as ethos_vocabulary
 from medtok_jax.convert.ethos.directory import ShardWriter, Timelines
-from medtok_jax.convert.ethos.files import events
-from medtok_jax.convert.ethos.files.code_tokens import MEDTOK
+from medtok_jax.convert.ethos.files import code_tokens, events
 from medtok_jax.convert.ethos.intervals import IntervalEstimates, interval_counts, with_intervals
 from medtok_jax.records.event_codes import CodeMapper
 from preprocessing.common.errors import InputError
@@ -112,8 +111,8 @@ class Speller:
         medical = pl.col("code").is_in(found.filter("medical")["code"].to_list())
         frame = events.with_words(frame)
         frame = frame.with_columns(measured=events.is_measurement(frame, medical))
-        frame = events.replace_codes(frame, found, self._mapper.unmapped)
-        is_token = pl.col("code").str.starts_with(MEDTOK)
+        frame = code_tokens.replace_codes(frame, found, self._mapper.unmapped)
+        is_token = pl.col("code").str.starts_with(code_tokens.MEDTOK)
         frame = frame.with_columns(
             pl.when(is_token).then("code").otherwise(events.spelled(pl.col("code"))).alias("code"),
             *(pl.lit(None, pl.Int64).alias(name) for name in ("hadm_id", "icustay_id") if name not in frame.columns),

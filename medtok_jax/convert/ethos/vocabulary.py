@@ -8,13 +8,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from medtok_jax.convert.ethos.files import events
-from medtok_jax.convert.ethos.files.code_tokens import MEDTOK
+from medtok_jax.convert.ethos.files.code_tokens import MEDTOK, UNK
 from preprocessing.common.errors import InputError, fault_of
 from preprocessing.common.extras import load
 
 pl = load("polars")
 
-UNK = events.UNK
 # Prefixes of all static data that ETHOS itself or `events` writes.
 STATIC_PREFIXES = ("BMI", *events.STATIC_PREFIXES)
 # Tasks look up these tokens when they are opened, and fail if one is not in the vocabulary.

@@ -1,7 +1,8 @@
-"""Find the MedTok tokens of medical codes in any spelling of patient records.
+"""Replace medical codes, in any spelling of patient records, by their MedTok tokens.
 
 The module needs only polars. It is copied to `ethos/tokenize/medtok/code_tokens.py` in ETHOS and runs there, without
-the tokenizer and its index of codes; it maps codes as the conversion does (`records.event_codes`).
+the tokenizer and its index of codes; it maps codes as the conversion does (`records.event_codes`). The conversion uses
+`replace_codes` too.
 """
 
 import re
@@ -12,6 +13,8 @@ from typing import NamedTuple
 import polars as pl
 
 MEDTOK = "MEDTOK//"
+# Replaces a code that the tokenizer does not hold, if `unmapped` is `unk`.
+UNK = f"{MEDTOK}UNK"
 # A code without tokens of its own gets those of the nearest code above it, if `unmapped` is this.
 NEAREST = "nearest"
 # ETHOS's own extraction of MIMIC-IV has names after `HCPCS//`, not codes.
@@ -184,3 +187,24 @@ def count_missing(codes: pl.Series, found: pl.DataFrame) -> list[str]:
         f"{events:,} events have codes of {system}, {lacking:,} of them {codes:,} codes without tokens"
         for system, events, lacking, codes in sums.sort("system").iter_rows()
     ]
+
+
+def replace_codes(df: pl.DataFrame, found: pl.DataFrame, unmapped: str) -> pl.DataFrame:
+    """Replace the medical codes of events by tokens, in their order; other columns are repeated for each token.
+
+    Args:
+        df: events.
+        found: see `look_up`.
+        unmapped: treatment of medical codes without tokens: `keep` them (so does `nearest`), `drop` them, or replace
+            them by `unk`.
+    """
+    # A left join may reorder rows, so their order is kept in a column.
+    df = df.with_row_index("__row").join(found, on="code", how="left")
+    missing = pl.col("medical").fill_null(False) & pl.col("tokens").is_null()
+    if unmapped == "drop":
+        df = df.filter(~missing)
+    elif unmapped == "unk":
+        df = df.with_columns(pl.when(missing).then(pl.lit(UNK)).otherwise("code").alias("code"))
+    words = pl.when(pl.col("tokens").is_null()).then(pl.concat_list("code")).otherwise("tokens")
+    df = df.with_columns(words.alias("code"))
+    return df.drop("medical", "tokens").sort("__row").explode("code").drop("__row")

@@ -1,18 +1,14 @@
-"""Write events of patient records in the vocabulary of ETHOS, with MedTok tokens for medical codes.
+"""Write events of patient records in the vocabulary of ETHOS.
 
-It is copied to `ethos/tokenize/medtok/events.py` in ETHOS and runs there; the conversion that copies it uses it too, so
-that both spell events alike. A frame of events has the columns `subject_id`, `time` and `code`, and may have
-`numeric_value`, `text_value`, `hadm_id`, `icustay_id`, `insurance`, `race` and `marital_status`.
+The module needs only polars. It is copied to `ethos/tokenize/medtok/events.py` in ETHOS and runs there; the conversion
+that copies it uses it too, so that both spell events alike. A frame of events has the columns `subject_id`, `time` and
+`code`, and may have `numeric_value`, `text_value`, `hadm_id`, `icustay_id`, `insurance`, `race` and `marital_status`.
 """
 
 from collections.abc import Callable
 
 import polars as pl
 
-from .code_tokens import MEDTOK
-
-# Replaces a code that the tokenizer does not hold, if `unmapped` is `unk`.
-UNK = f"{MEDTOK}UNK"
 NUM_QUANTILES = 10
 # Number of measurements with values, the most frequent ones; each needs a token of its own.
 MAX_MEASUREMENTS = 200
@@ -53,27 +49,6 @@ def spelled(code: pl.Expr) -> pl.Expr:
     """Return a code as `unified` does, with `CODE//` before text that ETHOS would read as a quantile or a number."""
     text = unified(code).str.replace_all(r"[\r\n]", "_")
     return pl.when(text.str.contains(r"^(Q?[0-9]+|[+-][0-9]+|)$")).then(pl.lit("CODE//") + text).otherwise(text)
-
-
-def replace_codes(df: pl.DataFrame, found: pl.DataFrame, unmapped: str) -> pl.DataFrame:
-    """Replace the medical codes of events by tokens, in their order; other columns are repeated for each token.
-
-    Args:
-        df: events.
-        found: see `code_tokens.look_up`.
-        unmapped: treatment of medical codes without tokens: `keep` them (so does `nearest`), `drop` them, or replace
-            them by `unk`.
-    """
-    # A left join may reorder rows, so their order is kept in a column.
-    df = df.with_row_index("__row").join(found, on="code", how="left")
-    missing = pl.col("medical").fill_null(False) & pl.col("tokens").is_null()
-    if unmapped == "drop":
-        df = df.filter(~missing)
-    elif unmapped == "unk":
-        df = df.with_columns(pl.when(missing).then(pl.lit(UNK)).otherwise("code").alias("code"))
-    words = pl.when(pl.col("tokens").is_null()).then(pl.concat_list("code")).otherwise("tokens")
-    df = df.with_columns(words.alias("code"))
-    return df.drop("medical", "tokens").sort("__row").explode("code").drop("__row")
 
 
 def part(number: int) -> pl.Expr:

@@ -66,7 +66,7 @@ class MedTok:
         found = code_tokens.look_up(df["code"], known, drugs, unmapped=unmapped)
         for line in code_tokens.count_missing(df["code"], found):
             logger.info(f"MedTok: {line} ({unmapped}).")
-        return events.replace_codes(df, found, unmapped)
+        return code_tokens.replace_codes(df, found, unmapped)
 
 
 class Meds:

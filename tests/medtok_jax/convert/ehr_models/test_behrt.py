@@ -238,7 +238,9 @@ def test_labels_of_a_file_are_classes(ask, tokenizer, tmp_path, capsys, values, 
     # Of the second stay, drugs alone are seen at the discharge, before its diagnoses are coded.
     assert second["code"] == [*stay, *sentence(tokenizer, "NDC/00002143380")]
     assert [row["patid"] for row in rows(folder, "tuning")] == [2]
-    assert "1 labels are left out" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "1 labels are left out" in told
+    assert "without histories in test;" in told, "no label is of patient 4, who is held out"
     again = convert(ask(inputs="coded", labels=label_file(tmp_path / "labels.parquet", **values)))
     coded = sentence(tokenizer, *small_visits.ALL_KINDS, "ICD10CM/E10.9")
     assert [row["code"] for row in rows(again, "train")] == [stay, [*stay, *coded]]

@@ -57,7 +57,7 @@ def test_stays_and_transfers():
 
 @pytest.mark.parametrize(
     ("unmapped", "left"),
-    [("keep", ["ICD9CM/999.99"]), ("drop", []), ("unk", [events.UNK])],
+    [("keep", ["ICD9CM/999.99"]), ("drop", []), ("unk", [code_tokens.UNK])],
 )
 def test_codes_become_their_tokens_in_place(unmapped, left):
     df = frame(
@@ -67,7 +67,7 @@ def test_codes_become_their_tokens_in_place(unmapped, left):
         ]
     )
     found = code_tokens.look_up(df["code"], TOKENS)
-    out = events.replace_codes(df, found, unmapped)
+    out = code_tokens.replace_codes(df, found, unmapped)
     assert out["code"].to_list() == ["A", "MEDTOK//1", "MEDTOK//2", *left, "LAB//1"]
     assert out["hadm_id"].to_list() == [0, 1, 1, *[2] * len(left), 3]
     assert out.columns == df.columns
