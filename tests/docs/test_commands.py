@@ -396,6 +396,7 @@ RULES: dict[tuple[str, ...], Callable[[World, list[str], Path], None]] = {
     ("python", "-m", "preprocessing.json_export"): plain(),
     ("python", "-m", "preprocessing.meds"): plain(),
     ("python", "-m", "preprocessing.meds.generated"): plain("--subjects=200"),
+    ("python", "-m", "preprocessing.meds.planted"): plain("--patients=24"),
     ("python", "-m", "preprocessing.mimic"): mimic,
     ("python", "-m", "eval.tokenization"): judging,
     ("python", "-m", "eval.compare"): judging,
