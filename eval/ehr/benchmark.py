@@ -26,7 +26,8 @@ EXAMPLE = "python -m eval.ehr.benchmark --dataset=planted --tokenizers=codes,wor
 with command_line.importing(__name__):
     from eval.ehr.arms import FOLDS
     from eval.ehr.records import DATASETS
-    from eval.ehr.settings import PROTOCOLS, REGIMES, Settings
+    from eval.ehr.regimes import REGIMES
+    from eval.ehr.settings import PROTOCOLS, Settings
     from eval.ehr.tasks.definition import GROUPS, load_tasks
     from eval.ehr.tokenizers.make import NAMES
 

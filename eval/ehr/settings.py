@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from eval.ehr.records import DATASETS
+from eval.ehr.regimes import FULL, REGIMES
 from preprocessing.common.atomic import write_json
 from preprocessing.common.errors import InputError
 
 FILE = "settings.json"
 PROTOCOLS = CLINICAL, PAPER = ("clinical", "paper")
-REGIMES = FULL, FEW_SHOT, RARE, UNSEEN, CROSS = ("full", "few_shot", "rare", "unseen", "cross_vocabulary")
 # Settings that all runs in one folder share, because cells are compared with one another.
 SHARED = ("dataset", "protocol", "smoke", "trials", "folds", "pretrain_steps", "length")
 
@@ -28,7 +28,7 @@ class Settings:
         tokenizers: names and paths of tokenizers, see `tokenizers.make`.
         tasks: names of tasks or groups of them; empty for all that the data set has in the protocol.
         models: names of models.
-        regimes: some of `REGIMES`.
+        regimes: some of `regimes.REGIMES`.
         protocol: `clinical`, or `paper` for the cohorts of the paper's evaluation, which select on the future.
         seeds: number of seeds, from 0.
         trials: number of settings that each model tries for every tokenizer.
