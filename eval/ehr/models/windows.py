@@ -2,10 +2,11 @@
 time say, beside age, sex and the number of distinct codes.
 
 Of each window, x = log(1 + counts of codes) times the tokenizer's row of each code: its weights over features, or its
-vector, with the learned rows of codes without tokens beside it. So a code is worth the same whichever tokens it has.
-Each window is divided by the root mean square length of its rows over the training samples, so that one penalty means
-the same for 64 features and for 30,000; no feature is scaled by itself, which would blow up the rare ones. Vectors,
-which may share a large common part, are centered at the training mean.
+vector, with the learned rows of codes without tokens beside it. Vectors first get a mean square length of 1 over the
+codes. Each sample's x is then brought to unit length, as texts are: how many codes a patient has is told by a feature
+of its own, for every tokenizer. Vectors, which may share a large common part, are centered at the training mean. In the
+end each window is divided by the root mean square length of its rows over the training samples, so that one penalty
+means the same for 64 features and for 30,000; no feature is scaled by itself, which would blow up the rare ones.
 """
 
 import dataclasses
@@ -103,11 +104,26 @@ def _log_counts(inputs: Inputs, days: float | None) -> Any:
 
 
 def _pooled(counts: Any, matrix: CodeMatrix) -> tuple[Any, np.ndarray | None]:
-    """Return counts times the rows of the codes: the part over features, and that over vectors, None where absent."""
-    over = matrix.weights if matrix.vectors is None else matrix.own_rows
-    weighted = None if over is None else (counts @ over.astype(np.float64)).tocsr()
-    vectors = None if matrix.vectors is None else np.asarray(counts @ matrix.vectors.astype(np.float64))
-    return weighted, vectors
+    """Return counts times the rows of the codes, both parts together of unit length or 0.
+
+    Returns:
+        the part over features, `[n, features]` CSR, and that over vectors, `[n, D]`; None where a matrix has none.
+    """
+    if matrix.vectors is None:
+        weighted = (counts @ matrix.weights.astype(np.float64)).tocsr()
+        return _divided(weighted, np.sqrt(weighted.multiply(weighted).sum(axis=1).A1)), None
+    weighted = (counts @ matrix.own_rows.astype(np.float64)).tocsr()
+    fixed = matrix.vectors.astype(np.float64)
+    fixed /= np.sqrt(np.square(fixed[matrix.mapped]).sum(axis=1).mean()) if fixed[matrix.mapped].any() else 1.0
+    vectors = np.asarray(counts @ fixed)
+    lengths = np.sqrt(weighted.multiply(weighted).sum(axis=1).A1 + np.square(vectors).sum(axis=1))
+    return _divided(weighted, lengths), vectors / np.where(lengths > 0, lengths, 1)[:, None]
+
+
+def _divided(rows: Any, lengths: np.ndarray) -> Any:
+    """Return CSR rows divided by their lengths; rows of length 0 stay."""
+    rows.data /= np.repeat(np.where(lengths > 0, lengths, 1), np.diff(rows.indptr))
+    return rows
 
 
 def _equal(a: Any, b: Any) -> bool:

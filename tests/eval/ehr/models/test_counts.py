@@ -39,11 +39,14 @@ def by_hand(inputs, matrix) -> np.ndarray:
     known = (known - known[TRAIN].mean(axis=0)) / np.where(spread > 1e-5, spread, 1)
     counted = np.log1p(bags(inputs).toarray().astype(np.float64))
     over = matrix.weights if matrix.vectors is None else matrix.own_rows
-    parts = [counted @ over.toarray().astype(np.float64)]
+    window = counted @ over.toarray().astype(np.float64)
     if matrix.vectors is not None:
-        vectors = counted @ matrix.vectors.astype(np.float64)
-        parts.append(vectors - vectors[TRAIN].mean(axis=0))
-    window = np.concatenate(parts, axis=1)
+        vectors = matrix.vectors.astype(np.float64)
+        vectors /= np.sqrt((vectors[matrix.mapped] ** 2).sum(axis=1).mean())
+        window = np.concatenate([window, counted @ vectors], axis=1)
+    window /= np.linalg.norm(window, axis=1, keepdims=True)
+    if matrix.vectors is not None:
+        window[:, -6:] -= window[TRAIN, -6:].mean(axis=0)
     return np.concatenate([known, window / np.sqrt((window[TRAIN] ** 2).sum() / len(TRAIN))], axis=1)
 
 
@@ -93,7 +96,8 @@ def test_windows_that_hold_less_are_features_of_their_own():
     windows = fit_windows(inputs, single_codes())
     assert [block.days for block in windows.blocks] == [None, 30.0]
     recent = np.log1p(bags(inputs, 30).toarray())
-    np.testing.assert_allclose(windows(inputs).toarray()[:, 4 + CODES :] * windows.blocks[1].scale, recent, atol=1e-6)
+    recent /= np.linalg.norm(recent, axis=1, keepdims=True)
+    np.testing.assert_allclose(windows(inputs).toarray()[:, 4 + CODES :], recent, atol=1e-6)
 
 
 # Trees on so few samples find no direction in space, only single features.
@@ -177,3 +181,13 @@ def test_few_samples_warn_of_nothing():
             kind="binary",
         )
     assert np.isfinite(fitted.probabilities).all()
+
+
+def test_samples_without_codes_are_predicted():
+    inputs, y = patients(120, signal="code")
+    nothing = inputs.masked(np.zeros(CODES, bool))
+    for matrix in (some_tokens(), some_vectors()):
+        windows = fit_windows(inputs, matrix)
+        assert np.isfinite(windows(nothing).data).all()
+        assert windows(nothing).shape == windows(inputs).shape
+        assert np.isfinite(fit(Logistic(), nothing, y, matrix).probabilities).all()
