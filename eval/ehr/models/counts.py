@@ -72,7 +72,7 @@ class Logistic:
         """Fit all penalties, keep the best on tuning; see `model.Model`. There is nothing random, hence no seed."""
         check(y, kind, classes)
         started = time.perf_counter()
-        features = fit_windows(train, matrix)
+        features = fit_windows(train, matrix, unit_length=True)
         sets = [features(inputs) for inputs in (train, tuning, test)]
         with load("threadpoolctl").threadpool_limits(limits=_threads(len(y))):
             path = functools.partial(_logistic_path, design=_rotated(sets[0]))
@@ -108,7 +108,7 @@ class LightGBM:
         """Fit the first `trials` of nine settings, keep the best on tuning; see `model.Model`."""
         check(y, kind, classes)
         started = time.perf_counter()
-        features = fit_windows(train, matrix)
+        features = fit_windows(train, matrix, unit_length=False)
         sets = [features(inputs) for inputs in (train, tuning, test)]
         common = np.argsort(-np.bincount(sets[0].indices, minlength=sets[0].shape[1]), kind="stable")[:MOST_FEATURES]
         sets = [x[:, np.sort(common)].astype(np.float32) for x in sets]

@@ -74,12 +74,12 @@ def test_the_rotation_changes_nothing(monkeypatch):
     monkeypatch.setattr(counts, "TOLERANCE", 1e-7)
     inputs, y = patients(120, signal="code")
     rows = np.arange(12)
-    made = fit_windows(inputs.take(rows), single_codes())(inputs.take(rows))
+    made = fit_windows(inputs.take(rows), single_codes(), unit_length=True)(inputs.take(rows))
     assert made.shape[0] < made.shape[1]
     rotated = counts._rotated(made)
     assert rotated.back is not None
     plain = counts._Design(made, None)
-    sets = [made, made, fit_windows(inputs.take(rows), single_codes())(inputs.take(TEST))]
+    sets = [made, made, fit_windows(inputs.take(rows), single_codes(), unit_length=True)(inputs.take(TEST))]
     for one, other in zip(
         counts._logistic_path(sets, y[rows], y[rows], "binary", 1, design=rotated),
         counts._logistic_path(sets, y[rows], y[rows], "binary", 1, design=plain),
@@ -90,14 +90,22 @@ def test_the_rotation_changes_nothing(monkeypatch):
 
 def test_windows_that_hold_less_are_features_of_their_own():
     inputs, _ = patients(120, signal="code")
-    assert [block.days for block in fit_windows(inputs, single_codes()).blocks] == [None]
+    assert [block.days for block in fit_windows(inputs, single_codes(), unit_length=True).blocks] == [None]
     histories = inputs.histories
     histories.time[:] -= histories.visit * np.timedelta64(20, "D")
-    windows = fit_windows(inputs, single_codes())
+    windows = fit_windows(inputs, single_codes(), unit_length=True)
     assert [block.days for block in windows.blocks] == [None, 30.0]
     recent = np.log1p(bags(inputs, 30).toarray())
     recent /= np.linalg.norm(recent, axis=1, keepdims=True)
     np.testing.assert_allclose(windows(inputs).toarray()[:, 4 + CODES :], recent, atol=1e-6)
+
+
+def test_trees_read_counts_at_one_scale():
+    inputs, _ = patients(120, signal="code")
+    windows = fit_windows(inputs.take(TRAIN), some_tokens(), unit_length=False)
+    expected = np.log1p(bags(inputs).toarray().astype(np.float64)) @ some_tokens().weights.toarray()
+    expected /= np.sqrt((expected[TRAIN] ** 2).sum() / len(TRAIN))
+    np.testing.assert_allclose(windows(inputs).toarray()[:, 4:], expected, atol=1e-6)
 
 
 # Trees on so few samples find no direction in space, only single features.
@@ -187,7 +195,7 @@ def test_samples_without_codes_are_predicted():
     inputs, y = patients(120, signal="code")
     nothing = inputs.masked(np.zeros(CODES, bool))
     for matrix in (some_tokens(), some_vectors()):
-        windows = fit_windows(inputs, matrix)
+        windows = fit_windows(inputs, matrix, unit_length=True)
         assert np.isfinite(windows(nothing).data).all()
         assert windows(nothing).shape == windows(inputs).shape
         assert np.isfinite(fit(Logistic(), nothing, y, matrix).probabilities).all()

@@ -221,6 +221,16 @@ def test_every_matrix_is_read_and_its_parameters_are_counted(matrix):
 
 
 @pytest.mark.integration
+@pytest.mark.parametrize("name", NAMES)
+def test_samples_without_codes_are_predicted(name):
+    inputs, y = patients(120, signal="code")
+    nothing = inputs.masked(np.zeros(CODES, bool))
+    fitted = fit(small(name, pretrain_steps=2), nothing, y, some_tokens())
+    assert np.isfinite(fitted.probabilities).all()
+    assert fitted.about["positions"] == 0
+
+
+@pytest.mark.integration
 def test_fixed_vectors_are_not_updated(monkeypatch):
     lookups = []
     make = module.make_lookup
