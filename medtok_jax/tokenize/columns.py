@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from medtok_jax.lookup.code_names import CodeNames
+from preprocessing.codes import SYSTEMS, is_wellformed
 from preprocessing.common.errors import InputError
 from preprocessing.common.text_tables import plain_name
 
@@ -53,9 +54,16 @@ def pick_columns(names: Sequence[str], columns: Mapping[str, str | None], path: 
     return found
 
 
+def has_description(names: Sequence[str], columns: Mapping[str, str | None]) -> bool:
+    """Return whether descriptions are read from one of these columns; for `columns` see `pick_columns`."""
+    return columns.get("description") in names or any(plain_name(name) in COLUMNS["description"] for name in names)
+
+
 def _looks_like_data(name: str) -> bool:
     """Return whether a cell of a header is a number, a date or a code, which are no names of columns."""
-    return not any(character.isalpha() for character in name) and any(character.isdigit() for character in name)
+    if not any(character.isdigit() for character in name):
+        return False
+    return not any(character.isalpha() for character in name) or any(is_wellformed(system, name) for system in SYSTEMS)
 
 
 def other_code_columns(names: Sequence[str], picked: str) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from medtok_jax.tokenize import readers, writers
+from medtok_jax.tokenize.columns import has_description
 from medtok_jax.tokenize.kept import KeptColumn, choose_columns
 from medtok_jax.tokenize.outcomes import REASONS, REJECTED, SUSPECT, RowTokens
 from medtok_jax.tokenize.rows import checked
@@ -93,6 +94,12 @@ def tokenize_file(
         rejects.unlink()
     if standing and standing.rejected:
         tell(f"{ndc_map}: {standing.rejected:,} rows name no NDC or no code, and were not used.")
+    others = [field.name for field in found.fields]
+    if remarks["unknown"] and tokenizer.has_model and others and not has_description(others, columns):
+        tell(
+            "No column is read as descriptions, from which the model encodes codes that this tokenizer does not know;"
+            f" if one of {', '.join(map(repr, others))} has them, name it by --description_column."
+        )
     for sentence in (*found.notes, *_notes(kept, remarks, numbers_are_whole=whole and bool(found.numbers.floats))):
         tell(sentence)
     return counts

@@ -289,7 +289,12 @@ def test_short_numbers_are_no_procedures(tokenizer, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "rows", [["10000032,22595853,1,5723,9", "10000032,22595853,2,E119,10"], ["4280,9", "25000,10"]]
+    "rows",
+    [
+        ["10000032,22595853,1,5723,9", "10000032,22595853,2,E119,10"],
+        ["4280,9", "25000,10"],
+        ["Jane 22595853,E11.9,Metformin", "John 22595854,I10,Aspirin"],
+    ],
 )
 def test_a_first_line_of_numbers_is_no_header(tokenizer, tmp_path, rows):
     (tmp_path / "a.csv").write_text("\n".join(rows) + "\n")

@@ -233,6 +233,24 @@ def test_columns_are_found_by_their_usual_names(tmp_path):
     assert (row.number, row.code, row.system, row.description) == (1, "E11.9", "ICD10CM", "Type 2")
 
 
+@pytest.mark.parametrize("name", ["meaning", "description"])
+def test_columns_that_may_describe_unknown_codes_are_named(tokenizer, tmp_path, monkeypatch, name):
+    write_rows(tmp_path / "in.csv", [{"code": "ICD10CM/Z99.9", name: ""}, {"code": KEYS[0], name: ""}])
+
+    def sentences():
+        told = []
+        files.tokenize_file(
+            tokenizer, tmp_path / "in.csv", tmp_path / "out.json", columns=ANY, progress=False, tell=told.append
+        )
+        return [sentence for sentence in told if "--description_column" in sentence]
+
+    assert sentences() == [], "there is no model that would encode them"
+    monkeypatch.setattr(MedTokTokenizer, "has_model", True)
+    found = sentences()
+    assert len(found) == (name == "meaning")
+    assert all("'meaning'" in sentence for sentence in found)
+
+
 def test_new_codes_are_encoded_by_the_model_in_their_place(finished_run, tmp_path):
     tokenizer = MedTokTokenizer.from_pretrained(finished_run[0])
     known = tokenizer.key_at(int(tokenizer.directory.codes[7]))
