@@ -125,7 +125,7 @@ def test_a_file_of_one_column_needs_no_header(tmp_path):
     with pytest.raises(InputError, match=r"has no column 'code' \(it has diagnosis\); name it by --code_column"):
         rows_of(path, "diagnosis\nE11.9\n")
     assert [row.code for row in rows_of(path, "diagnosis\nE11.9\n", code="diagnosis")] == ["E11.9"]
-    with pytest.raises(InputError, match=r"has no column 'code' \(it has E11.9, Diabetes\)"):
+    with pytest.raises(InputError, match="looks like a row"):
         rows_of(path, "E11.9,Diabetes\n")
 
 
