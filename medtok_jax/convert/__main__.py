@@ -172,7 +172,7 @@ def define_flags() -> None:
         "keep",
         list(UNMAPPED),
         "Treatment of codes in --events that the tokenizer does not hold; nearest: the tokens of the nearest code"
-        " above, else of the first of the parent_codes in the records that has some, else keep.",
+        " above, else of the first of the parent_codes in the records that has some, else of the model, else keep.",
     )
     flags.DEFINE_enum("nodes", None, ["tokens", "codes"], "Nodes of a visit graph; tokens by default.")
     flags.DEFINE_integer("tokens_per_code", None, "Number of tokens of a code at most; 0 for all.", lower_bound=0)
