@@ -72,9 +72,7 @@ def run(settings: Settings, *, progress: bool = True) -> Benchmark:
         InputError: something given cannot be used, another run works in the output folder, or nothing can be fitted.
     """
     tasks = chosen_tasks(settings)
-    names = [_titled(given) for given in settings.tokenizers]
-    for _, path in names:
-        check_name(path)
+    tokenizers = _named(settings.tokenizers)
     fitted = choose(settings.models, pretrain_steps=settings.pretrain_steps, smoke=settings.smoke, progress=progress)
     foreign = [external.parse(given) for given in settings.predictions]
     for one in foreign:
@@ -85,7 +83,7 @@ def run(settings: Settings, *, progress: bool = True) -> Benchmark:
         records = open_records(settings.dataset, settings.dataset_dir, settings.output)
         claim(settings)
         histories = open_histories(records.dataset, settings.output / "histories", progress=progress)
-        return _Runner(settings, records, tasks, dict(names), fitted, foreign, histories, progress).run()
+        return _Runner(settings, records, tasks, tokenizers, fitted, foreign, histories, progress).run()
 
 
 def chosen_tasks(settings: Settings) -> dict[str, Task]:
@@ -109,6 +107,26 @@ def judged_of(names: Sequence[str]) -> str:
 
 def _is_baseline(name: str) -> bool:
     return name.partition(":")[0] in NAMES or "+" in name
+
+
+def _reads_training(path: str) -> bool:
+    return _OF_TRAINING in path.split("+")
+
+
+def _named(given: Sequence[str]) -> dict[str, str]:
+    """Return name -> what it is made of, for each tokenizer.
+
+    Raises:
+        InputError: a tokenizer is unknown, or two have one name.
+    """
+    found: dict[str, str] = {}
+    for one in given:
+        name, path = _titled(one)
+        check_name(path)
+        if name in found:
+            raise InputError(f"--tokenizers: {found[name]} and {path} are both called {name}; write NAME={path}.")
+        found[name] = path
+    return found
 
 
 def _titled(given: str) -> tuple[str, str]:
@@ -168,24 +186,29 @@ class _Runner:
                     raise
                 self.skipped[task.name] = str(error)
         arms = self._arms(cohorts)
-        wanted = [(arm, name, model) for arm in arms for model in self.models for name in self.tokenizers]
-        if not wanted:
+        if not arms:
             raise InputError(f"nothing can be fitted: {'; '.join(self.skipped.values())}")
         results = []
         person = dict(zip(self.histories.subject.tolist(), _anonymous(self.histories.person), strict=True))
-        bar = tqdm(total=len(wanted), desc="Fitting", unit=" cells", disable=None if self.progress else True)
+        total = len(arms) * len(self.models) * len(self.tokenizers)
+        bar = tqdm(total=total, desc="Fitting", unit=" cells", disable=None if self.progress else True)
         with bar:
-            for arm, name, model in wanted:
-                cell = self._cell(arm, name, model)
-                if not self.settings.cells or any(text in cell.title for text in self.settings.cells):
-                    bar.set_postfix_str(cell.title)
-                    if self._ensure(cell, arm, name, model):
-                        results.append(self.cells.load(cell, person))
-                bar.update()
-        results += [result for one in self.foreign for result in self._external(one, arms, person)]
+            while arms:
+                # An arm that is done is dropped, and with it the counts of its samples.
+                arm = arms.pop(0)
+                for model in self.models:
+                    for name in self.tokenizers:
+                        cell = self._cell(arm, name, model)
+                        if not self.settings.cells or any(text in cell.title for text in self.settings.cells):
+                            bar.set_postfix_str(cell.title)
+                            if self._ensure(cell, arm, name, model):
+                                results.append(self.cells.load(cell, person))
+                        bar.update()
+                results += [self._external(one, arm, person) for one in self.foreign if _is_for(one, arm)]
         if not results:
             raise InputError(f"no cell was fitted: {'; '.join(self.skipped.values()) or 'none contains --cells'}")
-        mapped = {name: self._matrix(name, 0).about["mapped_share"] for name in self.tokenizers if name != _OF_TRAINING}
+        known = [name for name, path in self.tokenizers.items() if not _reads_training(path)]
+        mapped = {name: self._matrix(name, 0).about["mapped_share"] for name in known}
         flows = {name: cohort.flow for name, cohort in cohorts.items()}
         return Benchmark(self.settings, self.records, self.tasks, flows, self.judged, results, self.skipped, mapped)
 
@@ -202,7 +225,7 @@ class _Runner:
     def _matrix(self, name: str, seed: int, part: Split | None = None) -> CodeMatrix:
         """Return what a tokenizer says of each code; `part` is given to one that reads training samples."""
         codes, path = self.histories.codes, self.tokenizers[name]
-        if _OF_TRAINING in path:
+        if _reads_training(path):
             bag = None if part is None else bags(part.train)
             made = make(path, codes, dataclasses.replace(self.context, seed=seed, train_bags=bag))
         elif (name, seed) in self._matrices:
@@ -213,7 +236,7 @@ class _Runner:
         return made
 
     def _cell(self, arm: Arm, name: str, model: Model) -> Cell:
-        if _OF_TRAINING in self.tokenizers[name]:
+        if _reads_training(self.tokenizers[name]):
             identity = _OF_TRAINING
         else:
             key = (name, arm.seed)
@@ -272,29 +295,29 @@ class _Runner:
         }
         return Predicted(arm.labels, arm.in_order(probabilities), float(np.mean(thresholds)), about)
 
-    def _external(self, one: ExternalModel, arms: Sequence[Arm], person: dict[int, int]) -> list[CellResult]:
-        """Return predictions by another program as results beside those of the full training set."""
-        found = []
-        for arm in arms:
-            if arm.task.name == one.task and arm.regime == FULL and not arm.setting and arm.input == arm.task.inputs[0]:
-                labels = arm.labels
-                found.append(
-                    CellResult(
-                        task=one.task,
-                        tokenizer=one.name,
-                        model="its own",
-                        regime=FULL,
-                        setting="",
-                        input=arm.input,
-                        seed=arm.seed,
-                        y=labels.value,
-                        p=external.read(one, labels),
-                        person=np.array([person[subject] for subject in labels.subject.tolist()]),
-                        p_threshold=float("nan"),
-                        about={},
-                    )
-                )
-        return found
+    def _external(self, one: ExternalModel, arm: Arm, person: dict[int, int]) -> CellResult:
+        """Return predictions by another program as a result beside those of the full training set."""
+        labels = arm.labels
+        return CellResult(
+            task=one.task,
+            tokenizer=one.name,
+            model="its own",
+            regime=FULL,
+            setting="",
+            input=arm.input,
+            seed=arm.seed,
+            y=labels.value,
+            p=external.read(one, labels),
+            person=np.array([person[subject] for subject in labels.subject.tolist()]),
+            p_threshold=float("nan"),
+            about={},
+        )
+
+
+def _is_for(one: ExternalModel, arm: Arm) -> bool:
+    """Return whether predictions by another program are for an arm: all patients, under the headline's input rule."""
+    is_headline = arm.regime == FULL and not arm.setting and arm.input == arm.task.inputs[0]
+    return is_headline and arm.task.name == one.task
 
 
 def _descriptions(dataset: MedsDataset) -> dict[str, str]:

@@ -122,6 +122,7 @@ def test_predictions_of_another_program_stand_beside_them(settings, found, tmp_p
         ({"tasks": ("new_lupus",)}, "The task new_lupus does not fit planted; it fits ehrshot"),
         ({"models": ("logistics",)}, "there is no model 'logistics', did you mean logistic"),
         ({"tokenizers": ("code",)}, r"'code' is no tokenizer: .*did you mean 'codes'"),
+        ({"tokenizers": ("words", "words=codes")}, "words and codes are both called words; write NAME=codes"),
         ({"tokenizers": ("shuffled",)}, "shuffled needs a run or tokenizer directory"),
         ({"predictions": ("mortality=A=none",)}, "there is no file none"),
         ({"cells": ("nothing",)}, "no cell was fitted: none contains --cells"),

@@ -56,6 +56,7 @@ def converted(source, folder):
     return convert(MedsRequest(source, folder / "meds", progress=False)).output
 
 
+@pytest.mark.thorough
 def test_generated_deaths_are_those_of_the_flag(tmp_path):
     """Every fault is fifty times as frequent as in MIMIC, and a quarter of the discharges precede their death."""
     source = tmp_path / "mimic4"

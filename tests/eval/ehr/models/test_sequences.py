@@ -25,7 +25,14 @@ from eval.ehr.models.training import TrainingOptions, shuffled_rows, train_step
 from preprocessing.common.errors import InputError
 from tests.helpers.planted_patients import CODES, patients, single_codes, some_tokens, some_vectors
 
-NAMES = [name for name, model in MODELS.items() if isinstance(model, SequenceModel)]
+pytestmark = pytest.mark.integration
+
+# Graphs of visits take the longest to compile.
+NAMES = [
+    pytest.param(name, marks=pytest.mark.thorough) if model.graphs else name
+    for name, model in MODELS.items()
+    if isinstance(model, SequenceModel)
+]
 SMALL = {"width": 16, "num_layers": 2, "num_heads": 2, "inner": 32, "progress": False}
 FEW = TrainingOptions(batch_size=16, epochs=1, least_steps=8, most_steps=8, evaluations=4)
 TRAIN, TUNING, TEST = np.arange(60), np.arange(60, 90), np.arange(90, 120)

@@ -17,6 +17,8 @@ from tests.helpers.small_visits import at
 
 TASKS = load_tasks()
 OF_MEDS = [name for name, task in TASKS.items() if "MEDS" in task.datasets]
+# One of each kind of prediction time; the others are thorough.
+FIRST = ("mortality", "phenotype", "readmission", "paper_drug")
 SPELLING = read_spelling("MEDS")
 
 
@@ -47,7 +49,9 @@ def all_until(frames, labels: Labels, rule: str, *, days: int = 0, hidden: str =
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("name", OF_MEDS)
+@pytest.mark.parametrize(
+    "name", [name if name in FIRST else pytest.param(name, marks=pytest.mark.thorough) for name in OF_MEDS]
+)
 def test_what_models_see_has_no_leak(dataset, tmp_path, name):
     task = TASKS[name]
     inputs_of = seen_by_models(tmp_path / "scratch", hide_drugs_of_visit=task.hide_drugs_of_visit)

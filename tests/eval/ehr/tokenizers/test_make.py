@@ -176,6 +176,8 @@ def test_titles_are_those_of_a_data_set(data_dir):
     assert len(other) < 400
 
 
+@pytest.mark.thorough
+@pytest.mark.integration
 def test_text_baselines_are_those_of_a_data_set(data_dir, context):
     """The text vector and the tokens of a code are those that the baselines give it."""
     codes = Codes.open(DATA_SET, str(data_dir), progress=False)
