@@ -25,6 +25,7 @@ from tests.helpers import mimic_copies, official_files, small_ethos, small_visit
 from tests.helpers.command_stops import (
     stop_before_data,
     stop_before_measuring,
+    stop_before_records,
     stop_before_training,
     train_baselines_briefly,
     write_training_commands,
@@ -118,7 +119,7 @@ class World:
         run = self.stage / "runs" / "default"
         shutil.copytree(finished, run, ignore=shutil.ignore_patterns("tokenizer"))
         with_named_codes(finished / "tokenizer", run / "tokenizer")
-        for name in ("runs/held_out", "runs/quickstart", "runs/tuned", "O"):
+        for name in ("runs/held_out", "runs/quickstart", "runs/tuned", "O", "R"):
             (self.stage / name).symlink_to(run)
         for name in ("tokenizer", "held_out"):
             (self.stage / name).symlink_to(run / "tokenizer")
@@ -372,6 +373,13 @@ def judging(world: World, words: list[str], folder: Path) -> None:
     return world.python(words, folder, *more, prepare=train_baselines_briefly)
 
 
+def benchmarking(world: World, words: list[str], folder: Path) -> None:
+    """Run a benchmark on patients to where it opens the records; tests/eval/ehr fits models."""
+    if len(words) == 3:
+        return only_help(world, words, folder)
+    return world.python(words, folder, prepare=stop_before_records)
+
+
 def mimic(world: World, words: list[str], folder: Path) -> None:
     """Take MIMIC from files of invented patients in place of PhysioNet."""
     directory = "mimiciii-demo" if "--demo" in words else "mimiciii" if "--version=mimic3" in words else "mimiciv"
@@ -400,6 +408,7 @@ RULES: dict[tuple[str, ...], Callable[[World, list[str], Path], None]] = {
     ("python", "-m", "preprocessing.mimic"): mimic,
     ("python", "-m", "eval.tokenization"): judging,
     ("python", "-m", "eval.compare"): judging,
+    ("python", "-m", "eval.ehr.benchmark"): benchmarking,
     ("python", "-m", "eval.baselines"): plain(f"--codes={DATA_SET}", prepare=train_baselines_briefly),
     ("python", "-m", "eval.ablations"): ablations,
     ("python", "-m", "eval.speed"): speed,
