@@ -335,6 +335,15 @@ def elsewhere(world: World, words: list[str], folder: Path) -> None:
         assert (world.stage / values["out_dir"] / "recent_model.pt").is_file()
 
 
+def changing(world: World, words: list[str], folder: Path) -> None:
+    """Change a line by the expression that is meant for a file of other authors."""
+    _, _, expression, path = words
+    assert path.startswith("ethos-ares/")
+    found, written = expression.split("/")[1:3]
+    done = subprocess.run(["sed", expression], input=f"x = {found}\n", capture_output=True, text=True, check=True)
+    assert done.stdout == f"x = {written}\n"
+
+
 def publishing(world: World, words: list[str], folder: Path) -> None:
     """Check the form of what is published with the hub's own program, which asks for an account."""
     assert words[1:3] == ["auth", "login"] or (words[1] == "upload" and len(words) == 5)
@@ -426,6 +435,7 @@ RULES: dict[tuple[str, ...], Callable[[World, list[str], Path], None]] = {
     ("git", "clone"): cloning,
     ("hf",): publishing,
     ("torchrun",): elsewhere,
+    ("sed", "-i"): changing,
     ("ethos_infer",): elsewhere,
     ("ethos_tokenize",): elsewhere,
 }
