@@ -27,8 +27,8 @@ with command_line.importing(__name__):
     from eval.ehr.arms import FOLDS
     from eval.ehr.records import DATASETS
     from eval.ehr.regimes import REGIMES
-    from eval.ehr.settings import PROTOCOLS, Settings
-    from eval.ehr.tasks.definition import GROUPS, load_tasks
+    from eval.ehr.settings import Settings
+    from eval.ehr.tasks.definition import GROUPS, PROTOCOLS, load_tasks
     from eval.ehr.tokenizers.make import NAMES
 
 

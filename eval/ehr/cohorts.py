@@ -21,7 +21,7 @@ FLOW = "cohort.json"
 FORMAT_VERSION = 1
 
 
-def open_cohort(task: Task, dataset: MedsDataset, source: str, folder: Path) -> Cohort:
+def open_cohort(task: Task, dataset: MedsDataset, source: str, folder: Path, *, digest: str) -> Cohort:
     """Return the cohort of a task, made unless it lies in `folder/NAME`, in the form of `tasks.cohort.write_labels`.
 
     Args:
@@ -29,13 +29,14 @@ def open_cohort(task: Task, dataset: MedsDataset, source: str, folder: Path) -> 
         dataset: the events.
         source: name of the data set in `tasks.definition.SOURCES`.
         folder: folder of the labels of all tasks.
+        digest: hash of the records, see `digest_of_records`.
 
     Raises:
         InputError: the task does not fit the records, see `make_cohort`.
     """
     path = folder / task.name
     recover(path)
-    stamp = _stamp(task, dataset)
+    stamp = _stamp(task, digest)
     if (kept := _read(path, task, stamp)) is not None:
         return kept
     cohort = make_cohort(task, dataset, source)
@@ -47,12 +48,16 @@ def open_cohort(task: Task, dataset: MedsDataset, source: str, folder: Path) -> 
     return cohort
 
 
-def _stamp(task: Task, dataset: MedsDataset) -> str:
-    """Return a hash of all that labels depend on."""
+def digest_of_records(dataset: MedsDataset) -> str:
+    """Return a hash of everything of a data set that labels depend on: events, metadata and published labels."""
     published = sorted((dataset.root / LABELS).rglob("*.parquet"))
     metadata = sorted((dataset.root / METADATA).glob("*.parquet"))
-    files = sha256_of_files([*dataset.shards, *metadata, *published])
-    content = (FORMAT_VERSION, task.path.read_text(encoding="utf-8"), files)
+    return sha256_of_files([*dataset.shards, *metadata, *published])
+
+
+def _stamp(task: Task, digest: str) -> str:
+    """Return a hash of all that the labels of a task depend on."""
+    content = (FORMAT_VERSION, task.path.read_text(encoding="utf-8"), digest)
     return hashlib.sha256(repr(content).encode()).hexdigest()
 
 

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from preprocessing.common.errors import InputError
-from preprocessing.meds.dataset import MedsDataset, is_meds
+from preprocessing.meds.dataset import MedsDataset
 from preprocessing.meds.layout import DATASET, METADATA
 from preprocessing.meds.open import open_events
 from preprocessing.meds.planted.write import PlantedRequest, write
@@ -62,11 +62,6 @@ def open_records(name: str, path: Path | None, output: Path) -> Records:
         fitting = [other for other, own in OWN_NAMES.items() if own == found] or [MEDS]
         raise InputError(f"{path} {told}, not {OWN_NAMES[name]}; give --dataset={fitting[0]}, or another folder.")
     return Records(name, dataset)
-
-
-def is_raw(path: Path) -> bool:
-    """Return whether a folder must be converted to MEDS first."""
-    return not is_meds(path)
 
 
 def _own_name(root: Path) -> str:

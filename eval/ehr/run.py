@@ -11,7 +11,7 @@ from tqdm import tqdm
 from eval.ehr import external
 from eval.ehr.arms import Arm, arms_of
 from eval.ehr.cells import Cell, Cells, Predicted
-from eval.ehr.cohorts import open_cohort
+from eval.ehr.cohorts import digest_of_records, open_cohort
 from eval.ehr.external import ExternalModel
 from eval.ehr.history import Histories, open_histories
 from eval.ehr.inputs import bags
@@ -175,10 +175,11 @@ class _Runner:
     def run(self) -> Benchmark:
         """Return the benchmark with all its cells."""
         cohorts = {}
+        digest = digest_of_records(self.records.dataset)
         for task in self.tasks.values():
             try:
                 cohorts[task.name] = open_cohort(
-                    task, self.records.dataset, self.settings.dataset, self.settings.output / "labels"
+                    task, self.records.dataset, self.settings.dataset, self.settings.output / "labels", digest=digest
                 )
             except InputError as error:
                 # A task that was named must fit; one of all may not.
@@ -243,7 +244,7 @@ class _Runner:
             if key not in self._identities:
                 self._identities[key] = self._matrix(*key).identity()
             identity = self._identities[key]
-        settings = {key: getattr(self.settings, key) for key in ("trials", "smoke", "pretrain_steps", "length")}
+        settings = {key: getattr(self.settings, key) for key in ("trials", "smoke", "pretrain_steps")}
         return Cell(
             task=arm.task.name,
             tokenizer=name,

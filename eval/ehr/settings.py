@@ -8,13 +8,13 @@ from pathlib import Path
 
 from eval.ehr.records import DATASETS
 from eval.ehr.regimes import FULL, REGIMES
+from eval.ehr.tasks.definition import CLINICAL, PROTOCOLS
 from preprocessing.common.atomic import write_json
 from preprocessing.common.errors import InputError
 
 FILE = "settings.json"
-PROTOCOLS = CLINICAL, PAPER = ("clinical", "paper")
 # Settings that all runs in one folder share, because cells are compared with one another.
-SHARED = ("dataset", "protocol", "smoke", "trials", "folds", "pretrain_steps", "length")
+SHARED = ("dataset", "protocol", "smoke", "trials", "folds", "pretrain_steps")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,6 @@ class Settings:
         trials: number of settings that each model tries for every tokenizer.
         folds: number of folds of cross-fitting by person; 0 for the splits of the data set.
         pretrain_steps: number of steps of masked-code pretraining of `behrt`, before it is trained.
-        length: number of codes of a history that sequence models read, the latest.
         smoke: whether to fit as little as shows that everything runs.
         show_small_counts: whether to print counts below 11, for open data.
         predictions: task=NAME=PATH of predictions by other programs for the same samples.
@@ -53,7 +52,6 @@ class Settings:
     trials: int = 6
     folds: int = -1
     pretrain_steps: int = 0
-    length: int = 256
     smoke: bool = False
     show_small_counts: bool = False
     predictions: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""What holds for every sequence model: padding, seeds, test samples, frozen vectors; and what only they can learn."""
+"""Every sequence model respects padding, seeds, test samples and frozen vectors, and learns what counts cannot."""
 
 import dataclasses
 

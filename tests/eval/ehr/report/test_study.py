@@ -82,7 +82,7 @@ def test_cells_that_do_not_belong_together_are_refused():
 
 
 def test_the_primary_family():
-    """What was declared but not run counts in the correction, and a small test set is not judged."""
+    """A declared comparison that was not run counts in the correction, and a small test set is not judged."""
     absent = Setup("phenotype", "coded", "logistic", "full", "")
     small = Setup("paper_mortality", "coded", "logistic", "full", "")
     declared = dataclasses.replace(FAMILY, setups=(FULL, absent, small))

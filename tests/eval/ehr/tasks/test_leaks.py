@@ -72,7 +72,7 @@ def test_events_after_the_time_are_found_by_each_test(dataset):
 
 
 def test_a_single_type_of_event_is_named(dataset):
-    """Of the future only units are seen."""
+    """Inputs that leak events of units alone are told to leak these."""
     labels = labels_of("mortality", dataset)
     inputs_of = functools.partial(all_until, days=30, hidden="^(?:HOSPITAL|MEDS|ICD|LAB|NDC|MEDICATION|DIAGNOSIS)")
     found = check_leaks(TASKS["mortality"], dataset, labels, "MEDS", inputs_of=inputs_of)
