@@ -2,8 +2,8 @@
 
     python -m eval.compare --tokenizers=runs/default,baselines/text_vq,kmeans=baselines/kmeans --output=DIR
     python -m eval.compare --tokenizers=runs/default --baseline=bert,vqgraph --output=DIR
-    python -m eval.compare --tokenizers=runs/default --baseline=bert --dataset=mimic3 --dataset_dir=D --task=mortality \\
-        --output=DIR
+    python -m eval.compare --tokenizers=runs/default --baseline=bert --dataset=mimic3 --dataset_dir=D \\
+        --task=mortality --output=DIR
 
 The command writes `comparison.md`, `comparison.json` and `comparison.png`: every figure of `eval.tokenization` for each
 tokenizer, and the difference of the first from each other one with a paired bootstrap. A tokenizer is a tokenizer

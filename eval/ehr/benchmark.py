@@ -2,8 +2,8 @@
 
     python -m eval.ehr.benchmark --dataset=eicu_demo --dataset_dir=DIR --tokenizers=runs/default,codes,words --output=O
     python -m eval.ehr.benchmark --dataset=planted --tokenizers=runs/default,codes,words,shuffled --output=O
-    python -m eval.ehr.benchmark --dataset=mimic4 --dataset_dir=DIR --tokenizers=runs/default,codes,words,text_pursuit \\
-        --tasks=mortality,readmission --models=logistic,transformer --regime=full,few_shot --seeds=3 --output=O
+    python -m eval.ehr.benchmark --dataset=mimic4 --dataset_dir=DIR --tasks=mortality,readmission \\
+        --tokenizers=runs/default,codes,words,text_pursuit --regime=full,few_shot --seeds=3 --output=O
 
 `--output` receives `report.md`, `report.json` and `report.html`, the labels of every task in the form of MEDS
 (`labels/`), and a folder for each cell with its predictions. A stopped run goes on where it was when the same command
