@@ -9,9 +9,9 @@ from eval.ehr import regimes, variants
 from eval.ehr.cells import digest_of
 from eval.ehr.history import Histories
 from eval.ehr.inputs import Inputs, make_inputs
-from eval.ehr.regimes import Split
 from eval.ehr.results import MULTICLASS
 from eval.ehr.settings import Settings
+from eval.ehr.split import Split
 from eval.ehr.statistics import FEWEST_POSITIVES
 from eval.ehr.tasks.cohort import Cohort
 from eval.ehr.tasks.definition import Task

@@ -3,6 +3,8 @@
     full              all samples
     few_shot          k training and k tuning samples of each class, at most one of a person; more for a larger k are
                       added to those of a smaller one; samples are never repeated, so a class with fewer ends the curve
+    few_patients      n training persons with all of their samples, and a quarter as many to tune by: a learning curve
+                      at the prevalence of the records, nested as above, for tasks of every kind
     rare              fitted as full; tested on samples whose most informative code hardly any training patient has
     unseen            three in ten codes, chosen by a hash, are hidden from all training and tuning samples
     cross_vocabulary  fitted on codes of ICD-9 alone and tested on those of ICD-10, and as a control on those of ICD-9;
@@ -18,6 +20,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from eval.ehr.inputs import Inputs, bags
+from eval.ehr.split import Split
 from medtok_jax.lookup.code_names import CodeNames
 from medtok_jax.records.event_codes import unfolded
 from preprocessing import codes
@@ -28,11 +31,15 @@ from preprocessing.meds.splits import HELD_OUT, TRAIN, TUNING
 
 sparse = load("scipy.sparse")
 
-REGIMES = FULL, FEW_SHOT, RARE, UNSEEN, CROSS_VOCABULARY = ("full", "few_shot", "rare", "unseen", "cross_vocabulary")
+REGIMES = FULL, FEW_SHOT, FEW_PATIENTS, RARE, UNSEEN, CROSS_VOCABULARY = (
+    *("full", "few_shot", "few_patients", "rare", "unseen", "cross_vocabulary"),
+)
 # Settings of `cross_vocabulary` beside its headline.
 CODES_ALONE, ALL_EVENTS = "codes alone", "all events"
 # Numbers of samples a class of EHRSHOT's benchmark.
 SHOTS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 128)
+# Numbers of training persons of `few_patients`, and how many of them there are for each one to tune by.
+SIZES, TRAINING_A_TUNING = (100, 500, 2000, 10_000), 4
 # A code is rare if fewer training patients have it; share of codes that `unseen` hides.
 RARE_BELOW, UNSEEN_SHARE = 10, 0.3
 # Share of the persons outside the tested fold by which settings are chosen.
@@ -40,46 +47,6 @@ TUNING_SHARE = 0.2
 # With more than this share of samples coded in both vocabularies, the records state each diagnosis in both.
 _BOTH = 0.5
 _EDITIONS = {codes.ICD9CM: 9, codes.ICD9PROC: 9, codes.ICD10CM: 10, codes.ICD10PCS: 10}
-
-
-@dataclasses.dataclass(frozen=True)
-class Split:
-    """Hold what a model is fitted, tuned and tested on; no person is in two of the three.
-
-    Attributes:
-        train, tuning, test: the samples, as the model may see them.
-        y, y_tuning, y_test: their outcomes, `[n]` bool or int64, or `[n, classes]` bool.
-        rows: `[n]` int64, places of the test samples among all.
-
-    Raises:
-        InputError: a part is empty, a person is in two of them, or no training sample differs in its outcome.
-    """
-
-    train: Inputs
-    y: np.ndarray
-    tuning: Inputs
-    y_tuning: np.ndarray
-    test: Inputs
-    y_test: np.ndarray
-    rows: np.ndarray
-
-    def __post_init__(self) -> None:
-        persons = {"train": self.train.person, "tune": self.tuning.person, "test": self.test.person}
-        for name, found in persons.items():
-            if not len(found):
-                raise InputError(f"No sample is left to {name} on; give more records or another --regime.")
-        for one, other in (("train", "tune"), ("train", "test"), ("tune", "test")):
-            if shared := len(np.intersect1d(persons[one], persons[other])):
-                raise InputError(
-                    f"{shared:,} persons have samples both to {one} and to {other} on; split the records by person."
-                )
-        if (self.y == self.y[:1]).all():
-            raise InputError("All training samples have the same outcome, so nothing can be learned; use more records.")
-
-    @property
-    def person(self) -> np.ndarray:
-        """Return the person of each test sample, `[n]` int64."""
-        return self.test.person
 
 
 def splits(
@@ -117,6 +84,8 @@ def splits(
         yield from _named("", parts)
     elif regime == FEW_SHOT:
         yield from _few_shot(parts, seed, shots)
+    elif regime == FEW_PATIENTS:
+        yield from _few_patients(parts, seed)
     elif regime == RARE:
         yield from _named(f"<{RARE_BELOW} patients", _rare(parts))
     elif regime == UNSEEN:
@@ -241,7 +210,7 @@ def _coded_in(part: Split, edition: np.ndarray, tested: int) -> Split:
 
 def _few_shot(parts: Sequence[Split], seed: int, shots: Sequence[int]) -> Iterator[tuple[dict, Split]]:
     if parts[0].y.ndim > 1:
-        raise InputError("few_shot needs classes that exclude one another; choose another --regime for this task.")
+        raise InputError(f"{FEW_SHOT} needs classes that exclude one another; give --regime={FEW_PATIENTS} instead.")
     classes = np.unique(np.concatenate([part.y for part in parts]))
     drawn = [
         (
@@ -305,6 +274,33 @@ def draw_shots(samples: Inputs, y: np.ndarray, classes: np.ndarray, most: int, s
             row.append(place)
         rows.append(row)
     return np.array(rows, np.int64)
+
+
+def _few_patients(parts: Sequence[Split], seed: int) -> Iterator[tuple[dict, Split]]:
+    orders = [
+        (
+            _drawn_persons(part.train, f"training persons {fold}", seed),
+            _drawn_persons(part.tuning, f"tuning persons {fold}", seed),
+        )
+        for fold, part in enumerate(parts)
+    ]
+    for size in SIZES:
+        few = []
+        for part, (training, tuning) in zip(parts, orders, strict=True):
+            train, tune = (training < size).nonzero()[0], (tuning < size // TRAINING_A_TUNING).nonzero()[0]
+            # All persons are the regime `full`; outcomes that do not differ teach nothing.
+            if len(train) < len(training) and len(np.unique(part.y[train], axis=0)) > 1:
+                few.append(_first(part, train, tune))
+        if len(few) == len(parts):
+            yield from _named(f"n={size}", few)
+
+
+def _drawn_persons(samples: Inputs, salt: str, seed: int) -> np.ndarray:
+    """Return for each sample how many persons are drawn before its own, `[n]` int64."""
+    persons, number = np.unique(samples.person, return_inverse=True)
+    rank = np.empty(len(persons), np.int64)
+    rank[np.lexsort((persons, _chance(persons, salt, seed)))] = np.arange(len(persons))
+    return rank[number]
 
 
 def _rare(parts: Sequence[Split]) -> list[Split]:

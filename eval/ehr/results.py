@@ -18,7 +18,7 @@ class CellResult:
         task: name of the task.
         tokenizer: name of the tokenizer; a name with `+` joins several.
         model: name of the model.
-        regime: full, few_shot, rare, unseen or cross_vocabulary.
+        regime: one of `regimes.REGIMES`.
         setting: setting of the regime, such as `k=8` or `icd9->icd10`; empty where it has none.
         input: input rule of the task.
         seed: seed of the training and of the training samples that the regime draws.

@@ -19,9 +19,10 @@ from eval.ehr.metrics import best_threshold
 from eval.ehr.models.choice import SMOKE_TRIALS, choose
 from eval.ehr.models.model import Model
 from eval.ehr.records import Records, open_records
-from eval.ehr.regimes import FULL, Split
+from eval.ehr.regimes import FULL
 from eval.ehr.results import BINARY, CellResult
 from eval.ehr.settings import Settings, check_folder, claim
+from eval.ehr.split import Split
 from eval.ehr.tasks import definition
 from eval.ehr.tasks.cohort import Cohort
 from eval.ehr.tasks.definition import Task
@@ -275,11 +276,7 @@ class _Runner:
         for part in arm.parts:
             matrix = self._matrix(name, arm.seed, part)
             fitted = model.fit_predict(
-                part.train,
-                part.y,
-                part.tuning,
-                part.y_tuning,
-                part.test,
+                part,
                 matrix,
                 seed=arm.seed,
                 trials=SMOKE_TRIALS if self.settings.smoke else self.settings.trials,

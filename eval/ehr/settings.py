@@ -1,7 +1,6 @@
 """Hold the settings of a benchmark, checked before any work, and keep runs of other settings out of its folder."""
 
 import dataclasses
-import difflib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from eval.ehr.regimes import FULL, REGIMES
 from eval.ehr.tasks.definition import CLINICAL, PROTOCOLS
 from preprocessing.common.atomic import write_json
 from preprocessing.common.errors import InputError
+from preprocessing.common.names import did_you_mean
 
 FILE = "settings.json"
 # Settings that all runs in one folder share, because cells are compared with one another.
@@ -77,13 +77,11 @@ def check_names(flag: str, given: Iterable[str], known: Sequence[str]) -> None:
     """Refuse a name that is not among those that are known.
 
     Raises:
-        InputError: telling the nearest name, or all of them.
+        InputError: a name is unknown; the nearest one and all are told.
     """
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            told = f"did you mean {near[0]}?" if near else f"choose from: {', '.join(known)}."
-            raise InputError(f"{flag}={name} is unknown; {told}")
+            raise InputError(f"{flag}={name} is unknown; {did_you_mean(name, known)}")
 
 
 def check_folder(settings: Settings) -> None:

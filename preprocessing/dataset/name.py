@@ -20,11 +20,11 @@ followed by any of these options, joined by `-`, each at most once except `holdo
 """
 
 import dataclasses
-import difflib
 import re
 from collections.abc import Iterable
 
 from preprocessing.common.errors import InputError
+from preprocessing.common.names import nearest
 from preprocessing.graph.drug_graph import DRUG_RELATIONS
 from preprocessing.graph.holdout import Holdout
 from preprocessing.graph.icd_graph import EDGE_TYPES
@@ -104,7 +104,7 @@ def parse_name(name: str) -> DatasetOptions:
     if source not in SOURCES:
         raise InputError(
             f"{name!r} names the unknown source {source!r}; did you mean "
-            f"'{NAME}/{_nearest(source, SOURCES)}'? (sources: {', '.join(SOURCES)})"
+            f"'{NAME}/{nearest(source, SOURCES)}'? (sources: {', '.join(SOURCES)})"
         )
     values: dict[str, tuple[str, ...]] = {}
     holdouts: list[Holdout] = []
@@ -137,7 +137,7 @@ def _parse_option(name: str, option: str) -> tuple[str, tuple[str, ...]]:
     for kind, form in _FORMS.items():
         if match := form.fullmatch(option):
             return kind, match.groups()
-    kind = _nearest(option.partition("_")[0], _FORMS)
+    kind = nearest(option.partition("_")[0], _FORMS)
     raise InputError(
         f"{name!r} has the option {option!r}, which is not understood; the nearest is written like "
         f"{_EXAMPLES[kind]!r} (options: {', '.join(_EXAMPLES.values())})."
@@ -148,7 +148,7 @@ def _parse_holdout(name: str, edge_type: str, percent: str, label: str) -> Holdo
     if edge_type not in EDGE_TYPES:
         raise InputError(
             f"{name!r} holds out the edge type {edge_type!r}, which is not known; did you mean "
-            f"{_nearest(edge_type, EDGE_TYPES)!r}? (edge types: {', '.join(EDGE_TYPES)})"
+            f"{nearest(edge_type, EDGE_TYPES)!r}? (edge types: {', '.join(EDGE_TYPES)})"
         )
     if int(percent) == 0:
         raise InputError(f"{name!r} holds out 0 percent of {edge_type!r}; give 1 to 100, or leave the option out.")
@@ -168,8 +168,3 @@ def _check_holdouts(name: str, holdouts: list[Holdout]) -> None:
                     f"{name!r} holds out {relation!r} twice, by {held[relation]!r} and {holdout.edge_type!r}; give one."
                 )
             held[relation] = holdout.edge_type
-
-
-def _nearest(word: str, known) -> str:
-    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.0)
-    return matches[0] if matches else next(iter(known))

@@ -4,10 +4,10 @@ Files that never change have a checksum; files that a publisher replaces under t
 and the manifest records the fetched version and the date.
 """
 
-import difflib
 from collections.abc import Iterable, Sequence
 
 from preprocessing.common.errors import InputError
+from preprocessing.common.names import did_you_mean
 from preprocessing.download.source import GROUPS, Download, DownloadSource
 
 _CMS = "https://www.cms.gov"
@@ -394,8 +394,6 @@ def select(
     names = {source.name.lower(): source.name for source in members}
     for name in only:
         if name.lower() not in names:
-            near = names[difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.0)[0]]
-            known = ", ".join(names.values())
-            raise InputError(f"{name!r} is not a source of {group!r}; did you mean {near!r}? (all: {known})")
+            raise InputError(f"{name!r} is not a source of {group!r}; {did_you_mean(name, names.values())}")
     asked = {name.lower() for name in only}
     return [source for source in members if not asked or source.name.lower() in asked]

@@ -5,6 +5,7 @@ import scipy.sparse as sp
 
 from eval.ehr.history import Histories
 from eval.ehr.inputs import Inputs, make_inputs
+from eval.ehr.split import Split
 from eval.ehr.tokenizers.matrix import CodeMatrix, from_tokens, from_vectors
 from medtok_jax.records.samples import Labels
 
@@ -45,6 +46,11 @@ def patients(number: int, *, signal: str, seed: int = 0) -> tuple[Inputs, np.nda
     )
     asked = time[offsets[1:] - 1] + np.timedelta64(1, "D")
     return make_inputs(histories, Labels(histories.subject, asked, outcome), "coded"), outcome
+
+
+def split_of(inputs: Inputs, y: np.ndarray, train: np.ndarray, tuning: np.ndarray, test: np.ndarray) -> Split:
+    """Return the samples at the places `train`, `tuning` and `test` as a split."""
+    return Split(inputs.take(train), y[train], inputs.take(tuning), y[tuning], inputs.take(test), y[test], test)
 
 
 def single_codes() -> CodeMatrix:

@@ -1,7 +1,6 @@
 """Name the models of the benchmark, and choose some of them."""
 
 import dataclasses
-import difflib
 from collections.abc import Sequence
 
 from eval.ehr.models.behrt import Behrt
@@ -12,6 +11,7 @@ from eval.ehr.models.sequences import SequenceModel
 from eval.ehr.models.training import TrainingOptions
 from eval.ehr.models.transformer import Transformer
 from preprocessing.common.errors import InputError
+from preprocessing.common.names import did_you_mean
 
 MODELS: dict[str, Model] = {
     model.name: model
@@ -43,10 +43,7 @@ def choose(names: Sequence[str], *, pretrain_steps: int = 0, smoke: bool = False
     found = []
     for name in dict.fromkeys(names):
         if name not in MODELS:
-            near = difflib.get_close_matches(name, MODELS, n=1, cutoff=0.0)[0]
-            raise InputError(
-                f"--models: there is no model {name!r}, did you mean {near}? The models are {', '.join(MODELS)}."
-            )
+            raise InputError(f"--models: there is no model {name!r}; {did_you_mean(name, MODELS)}")
         model = MODELS[name]
         if isinstance(model, SequenceModel):
             model = dataclasses.replace(model, pretrain_steps=pretrain_steps, progress=progress)

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from eval.ehr.inputs import Inputs
 from eval.ehr.models import tuning as tune
 from eval.ehr.models.model import Fitted
 from eval.ehr.models.outcomes import check, columns, learnable, untaught, with_prevalence
 from eval.ehr.models.windows import WindowFeatures, fit_windows
 from eval.ehr.results import BINARY, MULTICLASS, MULTILABEL
+from eval.ehr.split import Split
 from eval.ehr.tokenizers.matrix import CodeMatrix
 from preprocessing.common.extras import load
 
@@ -56,28 +56,18 @@ class Logistic:
     name: str = "logistic"
 
     def fit_predict(
-        self,
-        train: Inputs,
-        y: np.ndarray,
-        tuning: Inputs,
-        y_tuning: np.ndarray,
-        test: Inputs,
-        matrix: CodeMatrix,
-        *,
-        seed: int,
-        trials: int,
-        classes: int,
-        kind: str,
+        self, split: Split, matrix: CodeMatrix, *, seed: int, trials: int, classes: int, kind: str
     ) -> Fitted:
         """Fit all penalties, keep the best on tuning; see `model.Model`. There is nothing random, hence no seed."""
+        y = split.y
         check(y, kind, classes)
         started = time.perf_counter()
-        features = fit_windows(train, matrix, unit_length=True)
-        sets = [features(inputs) for inputs in (train, tuning, test)]
+        features = fit_windows(split.train, matrix, unit_length=True)
+        sets = [features(inputs) for inputs in (split.train, split.tuning, split.test)]
         with load("threadpoolctl").threadpool_limits(limits=_threads(len(y))):
             path = functools.partial(_logistic_path, design=_rotated(sets[0]))
-            fits = _each_class(path, sets, y, y_tuning, kind=kind, classes=classes)
-        return _chosen(fits, y, y_tuning, kind=kind, classes=classes, about=_about(features, sets[0], started))
+            fits = _each_class(path, sets, y, split.y_tuning, kind=kind, classes=classes)
+        return _chosen(fits, y, split.y_tuning, kind=kind, classes=classes, about=_about(features, sets[0], started))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,29 +82,19 @@ class LightGBM:
     rounds: int = ROUNDS
 
     def fit_predict(
-        self,
-        train: Inputs,
-        y: np.ndarray,
-        tuning: Inputs,
-        y_tuning: np.ndarray,
-        test: Inputs,
-        matrix: CodeMatrix,
-        *,
-        seed: int,
-        trials: int,
-        classes: int,
-        kind: str,
+        self, split: Split, matrix: CodeMatrix, *, seed: int, trials: int, classes: int, kind: str
     ) -> Fitted:
         """Fit the first `trials` of nine settings, keep the best on tuning; see `model.Model`."""
+        y = split.y
         check(y, kind, classes)
         started = time.perf_counter()
-        features = fit_windows(train, matrix, unit_length=False)
-        sets = [features(inputs) for inputs in (train, tuning, test)]
+        features = fit_windows(split.train, matrix, unit_length=False)
+        sets = [features(inputs) for inputs in (split.train, split.tuning, split.test)]
         common = np.argsort(-np.bincount(sets[0].indices, minlength=sets[0].shape[1]), kind="stable")[:MOST_FEATURES]
         sets = [x[:, np.sort(common)].astype(np.float32) for x in sets]
         path = functools.partial(_boosting_path, seed=seed, settings=BOOSTING[:trials], rounds=self.rounds)
-        fits = _each_class(path, sets, y, y_tuning, kind=kind, classes=classes)
-        return _chosen(fits, y, y_tuning, kind=kind, classes=classes, about=_about(features, sets[0], started))
+        fits = _each_class(path, sets, y, split.y_tuning, kind=kind, classes=classes)
+        return _chosen(fits, y, split.y_tuning, kind=kind, classes=classes, about=_about(features, sets[0], started))
 
 
 def _threads(samples: int) -> int:

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from eval.ehr.inputs import Inputs
+from eval.ehr.split import Split
 from eval.ehr.tokenizers.matrix import CodeMatrix
 
 
@@ -37,28 +37,13 @@ class Model(Protocol):
     name: str
 
     def fit_predict(
-        self,
-        train: Inputs,
-        y: np.ndarray,
-        tuning: Inputs,
-        y_tuning: np.ndarray,
-        test: Inputs,
-        matrix: CodeMatrix,
-        *,
-        seed: int,
-        trials: int,
-        classes: int,
-        kind: str,
+        self, split: Split, matrix: CodeMatrix, *, seed: int, trials: int, classes: int, kind: str
     ) -> Fitted:
         """Fit on training samples, choose by tuning samples, predict both tuning and test samples.
 
         Args:
-            train: training samples.
-            y: their outcomes: `[n]` bool if binary, `[n]` int64 below `classes` if multiclass, `[n, classes]` bool if
-                multilabel.
-            tuning: tuning samples.
-            y_tuning: their outcomes.
-            test: test samples.
+            split: samples and outcomes: `[n]` bool if binary, `[n]` int64 below `classes` if multiclass, `[n, classes]`
+                bool if multilabel. The outcomes of the test samples must not be read.
             matrix: what the tokenizer says of each code of the data set.
             seed: seed of everything random.
             trials: number of settings to try.

@@ -18,6 +18,7 @@ from eval.ehr.models.outcomes import check, columns, prevalence, untaught, with_
 from eval.ehr.models.pretraining import MaskedCodes
 from eval.ehr.models.training import Run, Setting, TrainingOptions, predict, tune
 from eval.ehr.results import BINARY, MULTICLASS
+from eval.ehr.split import Split
 from eval.ehr.tokenizers.matrix import CodeMatrix
 from medtok_jax.training.steps import NonFiniteLoss
 
@@ -62,18 +63,7 @@ class SequenceModel:
     progress: bool = True
 
     def fit_predict(
-        self,
-        train: Inputs,
-        y: np.ndarray,
-        tuning: Inputs,
-        y_tuning: np.ndarray,
-        test: Inputs,
-        matrix: CodeMatrix,
-        *,
-        seed: int,
-        trials: int,
-        classes: int,
-        kind: str,
+        self, split: Split, matrix: CodeMatrix, *, seed: int, trials: int, classes: int, kind: str
     ) -> Fitted:
         """Pretrain if asked, try the first `trials` settings, train the best to the end; see `model.Model`.
 
@@ -83,12 +73,13 @@ class SequenceModel:
         Raises:
             NonFiniteLoss: no setting gave finite probabilities.
         """
+        y, y_tuning = split.y, split.y_tuning
         check(y, kind, classes)
         started = time.perf_counter()
         length = self.expanded_length if matrix.expanded else self.length
-        made = [read_sequences(inputs, matrix, length) for inputs in (train, tuning)]
+        made = [read_sequences(inputs, matrix, length) for inputs in (split.train, split.tuning)]
         shape = fit_shape(made, graphs=self.graphs)
-        known = standardized_statics(train, [tuning, test])
+        known = standardized_statics(split.train, [split.tuning, split.test])
         outcomes = [_outcome(values, kind, classes) for values in (y, y_tuning)]
         fitted, chosen = (Patients(*parts, shape) for parts in zip(made, known[:2], outcomes, strict=True))
         lookup = make_lookup(matrix)
@@ -117,7 +108,7 @@ class SequenceModel:
             found = predict(run.graphdef, run.best_params, lookup, patients, self.options.batch_size)
             return with_prevalence(_form(found, kind), y, kind, classes)
 
-        tested = [predicted(patients) for patients in self._test(test, known[2], matrix, shape, outcomes[0])]
+        tested = [predicted(patients) for patients in self._test(split.test, known[2], matrix, shape, outcomes[0])]
         about = {
             "setting": dataclasses.asdict(run.setting),
             "trials": len(settings),

@@ -23,7 +23,8 @@ REGIME_TITLES = {
     "cross_vocabulary": "across vocabularies",
     "unseen": "codes unseen in training",
     "rare": "rare codes",
-    "few_shot": "few training patients",
+    "few_patients": "fewer training patients, as they come",
+    "few_shot": "few training patients of each class",
 }
 FEW_SHOT = "few_shot"
 

@@ -7,7 +7,6 @@ Tasks whose labels a data set publishes have no windows.
 """
 
 import dataclasses
-import difflib
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from eval.ehr.results import KINDS
 from eval.ehr.tasks.drugs import DRUGS
 from eval.ehr.tasks.phenotypes import PHENOTYPES
 from preprocessing.common.errors import InputError
+from preprocessing.common.names import did_you_mean
 
 FOLDER = Path(__file__).parent
 PROTOCOLS = CLINICAL, PAPER = ("clinical", "paper")
@@ -128,21 +128,15 @@ def choose(names: Sequence[str], dataset: str) -> list[Task]:
         InputError: a name is not known, or a task does not fit the data set.
     """
     if dataset not in SOURCES:
-        raise InputError(f"{dataset!r} is no data set of the benchmark{_near(dataset, SOURCES)}.")
+        raise InputError(f"{dataset!r} is no data set of the benchmark; {did_you_mean(dataset, SOURCES)}")
     tasks = load_tasks()
     chosen: dict[str, Task] = {}
     for name in names or tasks:
         if name not in tasks and name not in GROUPS:
-            raise InputError(f"{name!r} is no task{_near(name, [*tasks, *GROUPS])}.")
+            raise InputError(f"{name!r} is no task; {did_you_mean(name, [*tasks, *GROUPS])}")
         fitting = [one for one in GROUPS.get(name, (name,)) if tasks[one].fits(dataset)]
         if names and not fitting:
             fits = sorted({source for one in GROUPS.get(name, (name,)) for source in tasks[one].datasets})
             raise InputError(f"The task {name} does not fit {dataset}; it fits {', '.join(fits)}.")
         chosen |= {one: tasks[one] for one in fitting}
     return list(chosen.values())
-
-
-def _near(name: str, known: Sequence[str] | Mapping[str, str]) -> str:
-    """Return the end of a sentence that names the nearest known names, or else all."""
-    found = difflib.get_close_matches(name, list(known), n=2, cutoff=0.5)
-    return f"; did you mean {' or '.join(found)}?" if found else f"; choose among {', '.join(known)}"

@@ -19,7 +19,6 @@ token as a position, `:embeddings` gives frozen vectors. `A+B` sets the tokens o
 half of the weight. `NAME=PATH` gives a path another name in reports than its own.
 """
 
-import difflib
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +33,7 @@ from eval.ehr.tokenizers.matrix import CodeMatrix, side_by_side
 from eval.ehr.tokenizers.spelling import EventCodes
 from medtok_jax.lookup import hub
 from preprocessing.common.errors import InputError
+from preprocessing.common.names import did_you_mean
 
 MADE = ("text_pursuit", "text_vq", "vqgraph")
 NAMES = (
@@ -76,11 +76,7 @@ def check_name(name: str) -> str:
             raise InputError(f"{part!r} asks for embeddings, which have no tokens; leave the other suffix out.")
         if base in NAMES or Path(base).expanduser().exists() or "/" in base or hub.in_package(base):
             continue
-        nearest = difflib.get_close_matches(base, NAMES, n=1, cutoff=0.0)[0]
-        raise InputError(
-            f"{base!r} is no tokenizer: neither a directory nor a known name; did you mean {nearest!r}? (names:"
-            f" {', '.join(NAMES)})"
-        )
+        raise InputError(f"{base!r} is no tokenizer: neither a directory nor a known name; {did_you_mean(base, NAMES)}")
     return name
 
 
@@ -107,8 +103,7 @@ def _split(name: str) -> tuple[str, list[str]]:
     base, *suffixes = name.split(":")
     for suffix in suffixes:
         if suffix not in SUFFIXES:
-            nearest = difflib.get_close_matches(suffix, SUFFIXES, n=1, cutoff=0.0)[0]
-            raise InputError(f"{name!r} has the suffix {suffix!r}; did you mean {nearest!r}? ({', '.join(SUFFIXES)})")
+            raise InputError(f"{name!r} has the suffix {suffix!r}; {did_you_mean(suffix, SUFFIXES)}")
     return base, suffixes
 
 

@@ -9,7 +9,7 @@ import pytest
 from eval.ehr import regimes
 from eval.ehr.history import Histories
 from eval.ehr.inputs import Inputs, bags, statics
-from eval.ehr.regimes import CROSS_VOCABULARY, FEW_SHOT, FULL, RARE, REGIMES, UNSEEN, splits
+from eval.ehr.regimes import CROSS_VOCABULARY, FEW_PATIENTS, FEW_SHOT, FULL, RARE, REGIMES, UNSEEN, splits
 from preprocessing.common.errors import InputError
 
 CODES = np.array(
@@ -158,6 +158,44 @@ def test_few_shot_takes_classes_and_refuses_labels_that_go_together():
     assert np.bincount(part.y).tolist() == [8, 8, 8]
     with pytest.raises(InputError, match="exclude one another"):
         listed(FEW_SHOT, inputs, np.stack([y == 0, y == 1], axis=1))
+
+
+def test_few_patients_are_drawn_with_all_of_their_samples_and_nested():
+    inputs = samples_of(11, 1_200)
+    y = outcomes_of(inputs)
+    [(_, whole)] = listed(FULL, inputs, y)
+    found = listed(FEW_PATIENTS, inputs, y)
+    assert [settings["setting"] for settings, _ in found] == ["n=100", "n=500"]
+    for (settings, part), smaller in zip(found, (None, found[0][1]), strict=True):
+        size = int(settings["setting"].removeprefix("n="))
+        for samples, all_samples, persons in (
+            (part.train, whole.train, size),
+            (part.tuning, whole.tuning, size // 4),
+        ):
+            drawn = set(samples.person)
+            assert len(drawn) == persons
+            assert set(samples.subject) == set(all_samples.subject[np.isin(all_samples.person, list(drawn))])
+        assert (part.test.subject == whole.test.subject).all()
+        assert (part.y == y[part.train.row]).all()
+        if smaller is not None:
+            assert set(smaller.train.person) < set(part.train.person)
+            assert set(smaller.tuning.person) < set(part.tuning.person)
+    [(_, other), _] = listed(FEW_PATIENTS, inputs, y, seed=1)
+    assert set(other.train.person) != set(found[0][1].train.person)
+
+
+def test_few_patients_take_labels_that_go_together_and_leave_out_sizes_that_teach_nothing():
+    inputs = samples_of(12, 1_200)
+    y = np.zeros((len(inputs), 2), bool)
+    y[::7, 0] = y[::5, 1] = True
+    [(settings, part), _] = listed(FEW_PATIENTS, inputs, y)
+    assert settings["setting"] == "n=100"
+    assert part.y.shape == (200, 2)
+    # Only persons beyond the first hundred that are drawn have the outcome.
+    rare = np.zeros(len(inputs), bool)
+    [(_, _), (_, more)] = listed(FEW_PATIENTS, inputs, y)
+    rare[more.train.row[~np.isin(more.train.person, part.train.person)]] = True
+    assert [settings["setting"] for settings, _ in listed(FEW_PATIENTS, inputs, rare)] == ["n=500"]
 
 
 def test_unseen_hides_a_third_of_the_codes_of_systems_from_all_but_the_test():

@@ -16,10 +16,10 @@ def settings(tmp_path):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"dataset": "eicu_dem"}, "--dataset=eicu_dem is unknown; did you mean eicu_demo"),
+        ({"dataset": "eicu_dem"}, "--dataset=eicu_dem is unknown; did you mean 'eicu_demo'"),
         ({"dataset": "xyz"}, "choose from: mimic3, mimic4"),
-        ({"regimes": ("full", "few_shots")}, "--regime=few_shots is unknown; did you mean few_shot"),
-        ({"protocol": "clinic"}, "did you mean clinical"),
+        ({"regimes": ("full", "few_shots")}, "--regime=few_shots is unknown; did you mean 'few_shot'"),
+        ({"protocol": "clinic"}, "did you mean 'clinical'"),
         ({"tokenizers": ()}, "--tokenizers is empty"),
         ({"tokenizers": ("codes", "words", "codes")}, "names codes twice"),
     ],

@@ -12,25 +12,15 @@ from eval.ehr.models import counts, tuning
 from eval.ehr.models.counts import LightGBM, Logistic
 from eval.ehr.models.windows import fit_windows
 from preprocessing.common.errors import InputError
-from tests.helpers.planted_patients import CODES, patients, single_codes, some_tokens, some_vectors
+from tests.helpers.planted_patients import CODES, patients, single_codes, some_tokens, some_vectors, split_of
 
 MATRICES = {"codes": single_codes, "tokens": some_tokens, "vectors": some_vectors}
 TRAIN, TUNING, TEST = np.arange(60), np.arange(60, 90), np.arange(90, 120)
 
 
 def fit(model, inputs, y, matrix, *, kind="binary", classes=1, test=TEST, seed=0, trials=3):
-    return model.fit_predict(
-        inputs.take(TRAIN),
-        y[TRAIN],
-        inputs.take(TUNING),
-        y[TUNING],
-        inputs.take(test),
-        matrix,
-        seed=seed,
-        trials=trials,
-        classes=classes,
-        kind=kind,
-    )
+    split = split_of(inputs, y, TRAIN, TUNING, test)
+    return model.fit_predict(split, matrix, seed=seed, trials=trials, classes=classes, kind=kind)
 
 
 def by_hand(inputs, matrix) -> np.ndarray:
@@ -176,21 +166,11 @@ def test_equal_outcomes_are_refused(model):
 
 def test_few_samples_warn_of_nothing():
     inputs, y = patients(120, signal="code")
-    few = np.array([np.flatnonzero(y)[0], np.flatnonzero(~y)[0]])
+    first, second = np.stack([np.flatnonzero(y)[:2], np.flatnonzero(~y)[:2]], axis=1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        fitted = Logistic().fit_predict(
-            inputs.take(few),
-            y[few],
-            inputs.take(few),
-            y[few],
-            inputs.take(TEST),
-            single_codes(),
-            seed=0,
-            trials=6,
-            classes=1,
-            kind="binary",
-        )
+        split = split_of(inputs, y, first, second, TEST[-20:])
+        fitted = Logistic().fit_predict(split, single_codes(), seed=0, trials=6, classes=1, kind="binary")
     assert np.isfinite(fitted.probabilities).all()
 
 

@@ -23,7 +23,7 @@ from eval.ehr.models.pretraining import MaskedCodes, contrast
 from eval.ehr.models.sequences import SequenceModel
 from eval.ehr.models.training import TrainingOptions, shuffled_rows, train_step
 from preprocessing.common.errors import InputError
-from tests.helpers.planted_patients import CODES, patients, single_codes, some_tokens, some_vectors
+from tests.helpers.planted_patients import CODES, patients, single_codes, some_tokens, some_vectors, split_of
 
 pytestmark = pytest.mark.integration
 
@@ -43,18 +43,8 @@ def small(name: str, **changes) -> SequenceModel:
 
 
 def fit(model, inputs, y, matrix, *, test=TEST, seed=0, trials=1, kind="binary", classes=1):
-    return model.fit_predict(
-        inputs.take(TRAIN),
-        y[TRAIN],
-        inputs.take(TUNING),
-        y[TUNING],
-        inputs.take(test),
-        matrix,
-        seed=seed,
-        trials=trials,
-        classes=classes,
-        kind=kind,
-    )
+    split = split_of(inputs, y, TRAIN, TUNING, test)
+    return model.fit_predict(split, matrix, seed=seed, trials=trials, classes=classes, kind=kind)
 
 
 def built(name: str, matrix, outputs: int = 1) -> Classifier:
@@ -286,18 +276,8 @@ def test_order_is_learned_by_sequence_models_and_not_by_counts(name):
     model = dataclasses.replace(small(name), options=options)
     scores = {}
     for one in (model, Logistic()):
-        fitted = one.fit_predict(
-            inputs.take(parts[0]),
-            y[parts[0]],
-            inputs.take(parts[1]),
-            y[parts[1]],
-            inputs.take(parts[2]),
-            single_codes(),
-            seed=0,
-            trials=1,
-            classes=1,
-            kind="binary",
-        )
+        split = split_of(inputs, y, *parts)
+        fitted = one.fit_predict(split, single_codes(), seed=0, trials=1, classes=1, kind="binary")
         scores[one.name] = roc_auc_score(y[parts[2]], fitted.probabilities)
     assert scores[name] > 0.85
     assert scores["logistic"] < 0.65
@@ -313,7 +293,7 @@ def test_batches_pass_over_all_samples_before_any_returns():
 def test_models_are_chosen_by_name():
     assert [model.name for model in choose(["gt_behrt", "logistic", "gt_behrt"])] == ["gt_behrt", "logistic"]
     assert list(MODELS) == ["logistic", "lightgbm", "transformer", "behrt", "gt_behrt"]
-    with pytest.raises(InputError, match="no model 'berht', did you mean behrt"):
+    with pytest.raises(InputError, match="no model 'berht'; did you mean 'behrt'"):
         choose(["berht"])
     smoke = choose(["behrt"], smoke=True, pretrain_steps=100)[0]
     assert smoke.options.steps(10**6) == 8

@@ -71,8 +71,8 @@ def test_of_a_group_those_are_chosen_that_fit():
 @pytest.mark.parametrize(
     ("names", "dataset", "message"),
     [
-        (["mortalty"], "mimic3", "'mortalty' is no task; did you mean mortality"),
-        (["mortality"], "mimc3", "'mimc3' is no data set of the benchmark; did you mean mimic3"),
+        (["mortalty"], "mimic3", "'mortalty' is no task; did you mean 'mortality'"),
+        (["mortality"], "mimc3", "'mimc3' is no data set of the benchmark; did you mean 'mimic3'"),
         (["readmission"], "eicu_demo", "The task readmission does not fit eicu_demo; it fits"),
         (["paper"], "eicu", "The task paper does not fit eicu; it fits MEDS, mimic3, mimic4"),
     ],
