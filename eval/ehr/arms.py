@@ -59,11 +59,16 @@ class Arm:
         order = np.lexsort((time, subject))
         return Labels(subject[order], time[order], value[order])
 
-    def in_order(self, predictions: Sequence[np.ndarray]) -> np.ndarray:
-        """Return the predictions of all folds in the order of `labels`."""
+    @property
+    def fold(self) -> np.ndarray:
+        """Return the fold of each sample of `labels`, `[n]` int64."""
+        return self.in_order([np.full(len(part.test), number) for number, part in enumerate(self.parts)])
+
+    def in_order(self, given: Sequence[np.ndarray]) -> np.ndarray:
+        """Return what all folds give for their test samples, in the order of `labels`."""
         subject = np.concatenate([part.test.subject for part in self.parts])
         time = np.concatenate([part.test.time for part in self.parts])
-        return np.concatenate(predictions)[np.lexsort((time, subject))]
+        return np.concatenate(given)[np.lexsort((time, subject))]
 
 
 def arms_of(

@@ -7,8 +7,9 @@ row for each test sample in the prediction schema of MEDS: `subject_id`, `predic
     integer_value, probabilities                                              of classes that exclude one another
     values, probabilities                                                     of classes that do not
 
-It is written as a whole, and only its owner can read it. The identity is a hash of everything that the predictions
-depend on: samples, outcomes, what the tokenizer says of each code, model, settings and seed.
+and `folds.npy`, the fold in which each of them was tested. It is written as a whole, and only its owner can read it.
+The identity is a hash of everything that the predictions depend on: samples, outcomes, what the tokenizer says of each
+code, model, settings and seed.
 """
 
 import dataclasses
@@ -27,8 +28,8 @@ from preprocessing.common.extras import load
 
 pl = load("polars")
 
-ABOUT, PREDICTIONS = "cell.json", "predictions.parquet"
-FORMAT_VERSION = 1
+ABOUT, PREDICTIONS, FOLDS = "cell.json", "predictions.parquet", "folds.npy"
+FORMAT_VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,12 +74,14 @@ class Predicted:
         probabilities: `[n]` or `[n, classes]` float32.
         threshold: probability from which on a binary outcome counts as positive; NaN for none.
         about: facts about the fit.
+        fold: `[n]` int, the fold that each sample was tested in.
     """
 
     labels: Labels
     probabilities: np.ndarray
     threshold: float
     about: dict
+    fold: np.ndarray
 
 
 class Cells:
@@ -106,6 +109,7 @@ class Cells:
             path = folder / PREDICTIONS
             path.touch(mode=0o600)
             _table(cell, predicted).write_parquet(path)
+            np.save(folder / FOLDS, np.asarray(predicted.fold, np.int32))
             content = {"cell": dataclasses.asdict(cell), "threshold": _or_none(predicted.threshold)}
             content |= {"about": predicted.about}
             (folder / ABOUT).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
@@ -129,6 +133,7 @@ class Cells:
             else:
                 y = table["integer_value"].to_numpy() if cell.kind == MULTICLASS else _stacked(table["values"])
                 p = _stacked(table["probabilities"])
+            fold = np.load(folder / FOLDS)
             person = table["subject_id"].replace_strict(person_of, return_dtype=pl.Int64).to_numpy()
             threshold = math.nan if content["threshold"] is None else float(content["threshold"])
             about = content["about"]
@@ -148,6 +153,7 @@ class Cells:
             person=person,
             p_threshold=threshold,
             about=about,
+            fold=fold,
         )
 
 

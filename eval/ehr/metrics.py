@@ -2,6 +2,11 @@
 
 Multiclass and multilabel tasks are scored one class against the rest, and the figures of the classes averaged with
 equal weight. A class that has no positive or no negative sample has no figure and does not count.
+
+Where samples were predicted by the models of several folds, AUPRC and AUROC compare samples of one fold with one
+another, and weigh folds by their positives or by their pairs: probabilities of different models are not on one scale,
+and a model that knows nothing would otherwise be judged by the prevalence of its training samples (Forman and Scholz,
+"Apples-to-apples in cross-validation studies", 2010).
 """
 
 import dataclasses
@@ -57,7 +62,7 @@ class Scores:
     f1: float
 
 
-def evaluate(y: np.ndarray, p: np.ndarray, kind: str, threshold: float) -> Scores:
+def evaluate(y: np.ndarray, p: np.ndarray, kind: str, threshold: float, fold: np.ndarray | None = None) -> Scores:
     """Return the figures of predictions.
 
     Args:
@@ -65,8 +70,10 @@ def evaluate(y: np.ndarray, p: np.ndarray, kind: str, threshold: float) -> Score
         p: `[n]` or `[n, classes]` float probabilities.
         kind: `binary`, `multiclass` or `multilabel`.
         threshold: probability from which on a sample counts as positive, for every class; NaN for no F1.
+        fold: `[n]` int fold of each sample; None for one fold.
     """
-    scored = [_score(of_class, predicted, threshold) for of_class, predicted in outcomes(y, p, kind)]
+    folds = rows_of_folds(fold, len(y))
+    scored = [_score(of_class, predicted, threshold, folds) for of_class, predicted in outcomes(y, p, kind)]
     if not scored:
         return Scores(len(y), 0, *[float("nan")] * 7)
     figures = [field.name for field in dataclasses.fields(Scores)[2:]]
@@ -88,19 +95,33 @@ def outcomes(y: np.ndarray, p: np.ndarray, kind: str) -> list[tuple[np.ndarray, 
     return [(np.asarray(a, bool), np.asarray(b, np.float64)) for a, b in pairs if 0 < np.count_nonzero(a) < len(a)]
 
 
-def _score(y: np.ndarray, p: np.ndarray, threshold: float) -> Scores:
+def rows_of_folds(fold: np.ndarray | None, samples: int) -> list[np.ndarray]:
+    """Return the samples of each fold, int64 each; all samples where there is one fold."""
+    if fold is None:
+        return [np.arange(samples)]
+    return [np.flatnonzero(fold == number) for number in np.unique(fold)]
+
+
+def _score(y: np.ndarray, p: np.ndarray, threshold: float, folds: list[np.ndarray]) -> Scores:
     positives = int(np.count_nonzero(y))
+    in_fold = np.array([np.count_nonzero(y[rows]) for rows in folds], np.float64)
+    pairs = in_fold * ([len(rows) for rows in folds] - in_fold)
     return Scores(
         samples=len(y),
         positives=positives,
         prevalence=positives / len(y),
-        auprc=average_precision(y, p),
-        auroc=auroc(y, p),
+        auprc=_weighted([average_precision(y[rows], p[rows]) for rows in folds], in_fold),
+        auroc=_weighted([auroc(y[rows], p[rows]) for rows in folds], pairs),
         brier=float(np.mean((p - y) ** 2)),
         slope=calibration_slope(y, p),
         intercept=calibration_intercept(y, p),
         f1=f1(y, p, threshold),
     )
+
+
+def _weighted(values: list[float], weights: np.ndarray) -> float:
+    """Return the weighted mean of figures of folds, of which those without weight have none."""
+    return float(np.sum(np.where(weights > 0, values, 0) * weights) / weights.sum()) if weights.any() else float("nan")
 
 
 def _mean(values: list[float]) -> float:

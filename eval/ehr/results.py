@@ -28,6 +28,7 @@ class CellResult:
         p_threshold: probability from which on a sample counts as positive, chosen on tuning samples; NaN for none.
         about: facts about the fit. The report prints `seconds` (of the cell), `positions` (of a patient in the model's
             input, on average), `parameters` and `mapped` (share of the codes that have tokens) where they are given.
+        fold: `[n]` int, the fold of cross-fitting that each sample was tested in; None if one model predicted all.
     """
 
     task: str
@@ -42,6 +43,7 @@ class CellResult:
     person: np.ndarray
     p_threshold: float
     about: dict
+    fold: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         """Refuse arrays that do not belong together.
@@ -50,7 +52,7 @@ class CellResult:
             InputError: lengths or classes differ, or a value is no probability.
         """
         name = ", ".join(filter(None, (self.task, self.tokenizer, self.model, self.regime, self.setting)))
-        if not len(self.y) == len(self.p) == len(self.person):
+        if len({len(array) for array in (self.y, self.p, self.person, self.fold) if array is not None}) > 1:
             raise InputError(f"The predictions of {name} have arrays of different lengths; run this cell again.")
         if self.y.ndim == 2 and self.y.shape != self.p.shape:
             raise InputError(f"The predictions of {name} have other classes than its labels; run this cell again.")

@@ -291,7 +291,7 @@ class _Runner:
             "mapped": matrix.about["mapped_share"],
             "folds": len(arm.parts),
         }
-        return Predicted(arm.labels, arm.in_order(probabilities), float(np.mean(thresholds)), about)
+        return Predicted(arm.labels, arm.in_order(probabilities), float(np.mean(thresholds)), about, arm.fold)
 
     def _external(self, one: ExternalModel, arm: Arm, person: dict[int, int]) -> CellResult:
         """Return predictions by another program as a result beside those of the full training set."""
@@ -309,6 +309,7 @@ class _Runner:
             person=np.array([person[subject] for subject in labels.subject.tolist()]),
             p_threshold=float("nan"),
             about={},
+            fold=arm.fold,
         )
 
 

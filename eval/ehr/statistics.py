@@ -6,6 +6,8 @@ trained with several seeds, its figure is the mean over seeds, and a draw also t
 replacement. Two tokenizers are compared on the seeds that both have, and a draw takes the same seeds for both, as a
 seed stands for the training samples that it drew (few-shot) as much as for the initialization.
 
+Where samples were predicted by the models of several folds, see `metrics` on how AUPRC and AUROC join folds.
+
 Intervals are percentiles of the draws (Efron and Tibshirani 1993, chapter 13). AUPRC and AUROC of a draw are computed
 from sums of the persons' weights between one distinct score and the next, so that no draw sorts anything.
 """
@@ -17,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from eval.common.intervals import LEVEL, Interval
-from eval.ehr.metrics import outcomes
+from eval.ehr.metrics import outcomes, rows_of_folds
 from eval.ehr.results import CellResult
 from preprocessing.common.extras import load
 
@@ -130,9 +132,7 @@ def bootstrap(cells: Sequence[CellResult], *, seed: int = 0) -> list[dict[str, t
         For each cell, metric -> its figure and the `[PERSON_DRAWS]` float64 figures of the draws.
     """
     persons = np.unique(np.concatenate([cell.person for cell in cells]))
-    ranked = [
-        [_rank(y, p, np.searchsorted(persons, cell.person), len(persons)) for y, p in _classes(cell)] for cell in cells
-    ]
+    ranked = [_ranked(cell, persons) for cell in cells]
     drawn = np.full((len(cells), len(METRICS), PERSON_DRAWS), np.nan)
     for start in range(0, PERSON_DRAWS, _BLOCK):
         weights = _draw(len(persons), min(_BLOCK, PERSON_DRAWS - start), [seed, start])
@@ -146,8 +146,14 @@ def bootstrap(cells: Sequence[CellResult], *, seed: int = 0) -> list[dict[str, t
     ]
 
 
-def _classes(cell: CellResult) -> list[tuple[np.ndarray, np.ndarray]]:
-    return outcomes(cell.y, cell.p, cell.kind)
+def _ranked(cell: CellResult, persons: np.ndarray) -> "list[list[_Ranked]]":
+    """Return the ranked samples of each class and fold."""
+    person = np.searchsorted(persons, cell.person)
+    folds = rows_of_folds(cell.fold, len(person))
+    return [
+        [_rank(y[rows], p[rows], person[rows], len(persons)) for rows in folds]
+        for y, p in outcomes(cell.y, cell.p, cell.kind)
+    ]
 
 
 def _draw(persons: int, draws: int, seed: list[int]) -> np.ndarray:
@@ -160,7 +166,7 @@ def _draw(persons: int, draws: int, seed: list[int]) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class _Ranked:
-    """Hold the samples of one class by score, from the highest, as matrices that sum the weights of persons.
+    """Hold the samples of one class and fold by score, from the highest, as matrices that sum the weights of persons.
 
     A step is a distinct score that a positive has.
 
@@ -194,7 +200,7 @@ def _sums(step: np.ndarray, person: np.ndarray, shape: tuple[int, int]) -> "spar
     return sparse.csr_matrix((np.ones(len(step), np.float32), (step, person)), shape=shape)
 
 
-def _figures(classes: list[_Ranked], weights: np.ndarray) -> np.ndarray:
+def _figures(classes: list[list[_Ranked]], weights: np.ndarray) -> np.ndarray:
     """Return the mean over classes of `METRICS` under each draw's weights `[persons, draws]`: `[metrics, draws]`."""
     if not classes:
         return np.full((len(METRICS), weights.shape[1]), np.nan)
@@ -203,23 +209,34 @@ def _figures(classes: list[_Ranked], weights: np.ndarray) -> np.ndarray:
     return np.where(counts > 0, np.nansum(found, axis=0) / np.maximum(counts, 1), np.nan)
 
 
-def _of_class(ranked: _Ranked, weights: np.ndarray) -> np.ndarray:
+def _of_class(folds: list[_Ranked], weights: np.ndarray) -> np.ndarray:
+    """Return `METRICS` of one class under each draw's weights, `[metrics, draws]`: sums over folds, divided at last."""
+    parts = [_of_fold(one, weights) for one in folds]
+    sums, divisors = (np.sum(part, axis=0) for part in zip(*parts, strict=True))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found = sums / divisors
+    positives, pairs, _ = divisors
+    return np.where((positives > 0) & (pairs > 0), found, np.nan)
+
+
+def _of_fold(ranked: _Ranked, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return what `METRICS` sum up in a fold under each draw's weights, and what divides them: `[metrics, draws]`.
+
+    These are precisions over positives, pairs in the right order over pairs, and squared errors over samples.
+    """
     positive = ranked.positive @ weights
     true = np.cumsum(positive, axis=0)
     passed = np.cumsum(ranked.passed @ weights, axis=0)
     samples, errors = ranked.totals @ weights
-    positives = true[-1].astype(np.float64)
+    positives = positive.sum(axis=0, dtype=np.float64)
     negatives = samples - positives
     # A negative with the score of a positive counts as half below it.
     below = negatives - (passed - true)
     if ranked.tied.nnz:
         below += 0.5 * (ranked.tied @ weights)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        precision = true / np.maximum(passed, 1)
-        auprc = np.einsum("sd,sd->d", positive, precision, dtype=np.float64) / positives
-        auroc = np.einsum("sd,sd->d", positive, below, dtype=np.float64) / (positives * negatives)
-        brier = errors / samples
-    return np.where((positives > 0) & (negatives > 0), np.stack([auprc, auroc, brier]), np.nan)
+    precision = true / np.maximum(passed, 1)
+    above = [np.einsum("sd,sd->d", positive, one, dtype=np.float64) for one in (precision, below)]
+    return np.stack([*above, errors]), np.stack([positives, positives * negatives, samples])
 
 
 def holm(p: Mapping[object, float]) -> dict[object, float]:

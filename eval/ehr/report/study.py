@@ -186,7 +186,7 @@ def _check(setup: Setup, cells: list[CellResult]) -> None:
 
 def _mean_scores(cells: list[CellResult]) -> Scores:
     """Return the means over seeds; the number of positives is that of the seed with the fewest."""
-    scored = [evaluate(cell.y, cell.p, cell.kind, cell.p_threshold) for cell in cells]
+    scored = [evaluate(cell.y, cell.p, cell.kind, cell.p_threshold, cell.fold) for cell in cells]
     figures = [field.name for field in dataclasses.fields(Scores)[2:]]
     means = {name: float(np.mean([getattr(one, name) for one in scored])) for name in figures}
     return Scores(scored[0].samples, min(one.positives for one in scored), **means)

@@ -23,13 +23,32 @@ def draws(one: CellResult, metric: str = AUROC) -> Draws:
     return Draws((one.seed,), np.array([value]), drawn[None])
 
 
+def precision_in_folds(y, p, folds) -> float:
+    """Return the mean over positives of scikit-learn's average precision in their fold."""
+    of_fold = [(y[folds == one], p[folds == one]) for one in np.unique(folds)]
+    found = [(reference.average_precision_score(a, b), a.sum()) for a, b in of_fold if a.any()]
+    values, weights = zip(*found, strict=True)
+    return np.average(values, weights=weights)
+
+
+def auroc_in_folds(y, p, folds) -> float:
+    """Return the mean over pairs of one fold of scikit-learn's AUROC in it."""
+    of_fold = [(y[folds == one], p[folds == one]) for one in np.unique(folds)]
+    found = [(reference.roc_auc_score(a, b), a.sum() * (~a).sum()) for a, b in of_fold if 0 < a.sum() < len(a)]
+    values, weights = zip(*found, strict=True)
+    return np.average(values, weights=weights)
+
+
 @pytest.mark.parametrize("digits", [8, 1])
-@pytest.mark.parametrize("classes", [0, 3])
-def test_draws_against_scikit_learn_on_resampled_rows(digits, classes):
+@pytest.mark.parametrize(("classes", "folded"), [(0, False), (3, False), (0, True), (3, True)])
+def test_draws_against_scikit_learn_on_resampled_rows(digits, classes, folded):
     """Two cells, one of which has samples of some persons only; few digits give ties."""
     one = cell(samples=150, persons=90, classes=classes)
     one = dataclasses.replace(one, p=np.round(one.p, digits))
-    other = dataclasses.replace(one, y=one.y[:100], p=one.p[:100][::-1], person=one.person[:100])
+    fold = one.person % 3
+    one = dataclasses.replace(one, fold=fold) if folded else one
+    rest = {"fold": fold[:100]} if folded else {}
+    other = dataclasses.replace(one, y=one.y[:100], p=one.p[:100][::-1], person=one.person[:100], **rest)
     cells = [one, other]
     persons = np.unique(one.person)
     weights = statistics._draw(len(persons), statistics._BLOCK, [5, statistics._BLOCK])
@@ -39,20 +58,33 @@ def test_draws_against_scikit_learn_on_resampled_rows(digits, classes):
             rows = np.repeat(np.arange(len(given.y)), times)
             assert len(rows) != len(given.y)
             y, p = given.y[rows].reshape(len(rows), -1), given.p[rows].reshape(len(rows), -1)
+            folds = given.fold[rows] if folded else np.zeros(len(rows))
             pairs = list(zip(y.T, p.T, strict=True))
             drawn = {metric: values[statistics._BLOCK + number] for metric, (_, values) in found.items()}
-            wanted = np.mean([reference.average_precision_score(a, b) for a, b in pairs])
-            assert drawn[AUPRC] == pytest.approx(wanted, abs=1e-6)
-            assert drawn[AUROC] == pytest.approx(np.mean([reference.roc_auc_score(a, b) for a, b in pairs]), abs=1e-6)
+            assert drawn[AUPRC] == pytest.approx(np.mean([precision_in_folds(*one, folds) for one in pairs]), abs=1e-6)
+            assert drawn[AUROC] == pytest.approx(np.mean([auroc_in_folds(*one, folds) for one in pairs]), abs=1e-6)
             assert drawn[BRIER] == pytest.approx(np.mean((y - p) ** 2), abs=1e-6)
 
 
+@pytest.mark.parametrize("folded", [False, True])
 @pytest.mark.parametrize("classes", [0, 3])
-def test_figures_are_those_of_the_metrics(classes):
+def test_figures_are_those_of_the_metrics(classes, folded):
     one = cell(classes=classes)
-    found, scores = bootstrap([one])[0], metrics.evaluate(one.y, one.p, one.kind, 0.5)
+    one = dataclasses.replace(one, fold=one.person % 5) if folded else one
+    found, scores = bootstrap([one])[0], metrics.evaluate(one.y, one.p, one.kind, 0.5, one.fold)
     for metric in statistics.METRICS:
         assert found[metric][0] == pytest.approx(getattr(scores, metric), abs=1e-7)
+
+
+def test_a_model_that_knows_nothing_is_not_judged_by_the_prevalence_of_its_folds():
+    """Each fold's constant is the share of positives in the others, so pooled samples would be ranked the wrong way."""
+    rng = np.random.default_rng(0)
+    y, fold = rng.random(1_000) < 0.1, np.arange(1_000) % 5
+    p = np.array([y[fold != one].mean() for one in fold])
+    found = bootstrap([dataclasses.replace(made(y, p), fold=fold)])[0]
+    assert found[AUROC][0] == 0.5
+    np.testing.assert_allclose(found[AUROC][1], 0.5, atol=1e-6)
+    assert bootstrap([made(y, p)])[0][AUROC][0] < 0.49
 
 
 def test_every_draw_takes_as_many_persons():
