@@ -58,6 +58,8 @@ class Histories:
         birth: `[subjects]` datetime64[us], NaT where it is unknown.
         sex: `[subjects]` str, `F`, `M`, or empty where it is unknown.
         person: `[subjects]` int64, the same for all subjects that are one person.
+        translation: `[codes]` int32, the code of the other vocabulary that stands for each code, or itself; None where
+            there is none, see `eval.ehr.translation`.
     """
 
     subject: np.ndarray
@@ -71,6 +73,7 @@ class Histories:
     birth: np.ndarray
     sex: np.ndarray
     person: np.ndarray
+    translation: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.subject)

@@ -40,6 +40,7 @@ class Inputs:
         seen: `[codes]` bool, the codes that these samples may see.
         hidden: `[n]` int32, number of a visit of which the sample does not see drugs; -1 for none.
         codes_alone: whether models are told codes and nothing else: neither age and sex nor the number of codes.
+        is_translated: whether they see each code as its translation, see `Histories.translation`.
     """
 
     histories: Histories
@@ -50,6 +51,7 @@ class Inputs:
     seen: np.ndarray
     hidden: np.ndarray
     codes_alone: bool = False
+    is_translated: bool = False
 
     def __len__(self) -> int:
         return len(self.row)
@@ -62,6 +64,11 @@ class Inputs:
     def masked(self, seen: np.ndarray) -> "Inputs":
         """Return the samples without the codes that are False in `seen`, `[codes]` bool."""
         return dataclasses.replace(self, seen=self.seen & seen)
+
+    def code_of(self, event: np.ndarray) -> np.ndarray:
+        """Return the code of each event as the samples see it, int32."""
+        code = self.histories.code[event]
+        return self.histories.translation[code] if self.is_translated else code
 
     @property
     def person(self) -> np.ndarray:
@@ -127,7 +134,7 @@ def _count(inputs: Inputs, days: float | None) -> "sparse.csr_matrix":
         if days is not None:
             kept = inputs.histories.time[event] >= (inputs.time[sample] - np.timedelta64(round(days * 86400e6), "us"))
             sample, event = sample[kept], event[kept]
-        code = inputs.histories.code[event]
+        code = inputs.code_of(event)
         one = np.ones(len(code), np.float32)
         shape = (samples.stop - samples.start, width)
         part = sparse.coo_matrix((one, (sample - samples.start, code)), shape=shape).tocsr()
@@ -189,7 +196,7 @@ def sequences(inputs: Inputs, length: int = 256) -> Sequences:
         latest = from_end < length
         sample, event = sample[latest], event[latest]
         place = np.arange(len(sample)) - np.searchsorted(sample, sample, side="left")
-        made.code[sample, place] = inputs.histories.code[event]
+        made.code[sample, place] = inputs.code_of(event)
         made.mask[sample, place] = True
         time = inputs.histories.time[event]
         if not inputs.codes_alone:
@@ -212,8 +219,9 @@ def _first_of_visits(inputs: Inputs, sample: np.ndarray, event: np.ndarray) -> t
     histories = inputs.histories
     visits = int(histories.visit[event].max(initial=0)) + 1
     pair = sample * visits + histories.visit[event]
-    order = np.lexsort((event, histories.code[event], pair))
-    pair, code = pair[order], histories.code[event][order]
+    code = inputs.code_of(event)
+    order = np.lexsort((event, code, pair))
+    pair, code = pair[order], code[order]
     is_first = np.ones(len(order), bool)
     is_first[1:] = (pair[1:] != pair[:-1]) | (code[1:] != code[:-1])
     kept = np.sort(order[is_first])
@@ -228,7 +236,7 @@ def _events(inputs: Inputs, samples: slice) -> tuple[np.ndarray, np.ndarray]:
     event = np.arange(len(place)) - np.repeat(begun - start, stop - start)
     sample = place + samples.start
     histories = inputs.histories
-    code = histories.code[event]
+    code = inputs.code_of(event)
     kept = inputs.seen[code]
     if (inputs.hidden[samples] >= 0).any():
         kept &= ~(histories.is_drug[code] & (histories.visit[event] == inputs.hidden[sample]))

@@ -8,7 +8,8 @@
     rare              fitted as full; tested on samples whose most informative code hardly any training patient has
     unseen            three in ten codes, chosen by a hash, are hidden from all training and tuning samples
     cross_vocabulary  fitted on codes of ICD-9 alone and tested on those of ICD-10, and as a control on those of ICD-9;
-                      once more without age, sex and number of codes, and once more with all other events
+                      once more without age, sex and number of codes, and once more with all other events; records of
+                      ICD-9 alone are tested on translations, see `translation`
 
 The split of the data set decides on training, tuning and test; small data sets are instead cross-fitted, so that each
 sample is tested once, by a model that has seen no other sample of its person. Test samples are never drawn or weighted.
@@ -160,26 +161,47 @@ def _cross_vocabulary(inputs: Inputs, parts: Sequence[Split]) -> Iterator[tuple[
     Other events, such as drugs, are spelled alike in training and test and would carry a model across by themselves, so
     that samples see them in one setting only. If the records state each diagnosis in both vocabularies, all samples are
     used. Otherwise a patient is coded in that of his time: samples without a code of the edition that is read are left
-    out.
+    out. Where the codes have translations, the test samples see these.
     """
     edition = editions(inputs.histories.codes)
+    if inputs.histories.translation is not None:
+        yield from _across(parts, [_translated(part) for part in parts], edition)
+        return
     seen = bags(inputs)
     has = {number: np.asarray(seen[:, edition == number].sum(1)).ravel() > 0 for number in (9, 10)}
     if not has[9].any() or not has[10].any():
         lacking = 9 if not has[9].any() else 10
         raise InputError(f"No sample sees a code of ICD-{lacking}, so cross_vocabulary does not fit these records.")
     is_double = (has[9] & has[10]).sum() > _BOTH * (has[9] | has[10]).sum()
-    for tested in (10, 9):
-        made = []
-        for part in parts:
-            masked = _masked(part, edition == 9, edition == tested)
-            made.append(masked if is_double else _coded_in(masked, edition, tested))
-        yield from _named(f"icd9->icd{tested}", made)
-        if tested == 10:
-            yield from _named(f"icd9->icd10, {CODES_ALONE}", [_alone(part) for part in made])
-            wide = [_masked(part, edition != 10, edition != 9) for part in parts]
-            wide = wide if is_double else [_coded_in(part, edition, tested) for part in wide]
-            yield from _named(f"icd9->icd10, {ALL_EVENTS}", wide)
+    yield from _across(parts, parts, edition, by_time=not is_double)
+
+
+def _across(
+    parts: Sequence[Split], into_ten: Sequence[Split], edition: np.ndarray, *, by_time: bool = False
+) -> Iterator[tuple[dict, Split]]:
+    """Yield the settings of `cross_vocabulary`.
+
+    Args:
+        parts: the folds.
+        into_ten: the folds whose test samples may see ICD-10; the same where the records hold both editions.
+        edition: `[codes]` int64, see `editions`.
+        by_time: whether to leave out samples without a code of the edition that is read.
+    """
+
+    def masked(part: Split, fitted: np.ndarray, seen: np.ndarray, tested: int) -> Split:
+        made = _masked(part, fitted, seen)
+        return _coded_in(made, edition, tested) if by_time else made
+
+    made = [masked(part, edition == 9, edition == 10, 10) for part in into_ten]
+    yield from _named("icd9->icd10", made)
+    yield from _named(f"icd9->icd10, {CODES_ALONE}", [_alone(part) for part in made])
+    wide = [masked(part, edition != 10, edition != 9, 10) for part in into_ten]
+    yield from _named(f"icd9->icd10, {ALL_EVENTS}", wide)
+    yield from _named("icd9->icd9", [masked(part, edition == 9, edition == 9, 9) for part in parts])
+
+
+def _translated(part: Split) -> Split:
+    return dataclasses.replace(part, test=dataclasses.replace(part.test, is_translated=True))
 
 
 def _alone(part: Split) -> Split:

@@ -19,7 +19,7 @@ from eval.ehr.metrics import best_threshold
 from eval.ehr.models.choice import SMOKE_TRIALS, choose
 from eval.ehr.models.model import Model
 from eval.ehr.records import Records, open_records
-from eval.ehr.regimes import FULL
+from eval.ehr.regimes import CROSS_VOCABULARY, FULL
 from eval.ehr.results import BINARY, CellResult
 from eval.ehr.settings import Settings, check_folder, claim
 from eval.ehr.split import Split
@@ -29,6 +29,7 @@ from eval.ehr.tasks.definition import Task
 from eval.ehr.tokenizers.context import TokenizerContext
 from eval.ehr.tokenizers.make import NAMES, check_name, make
 from eval.ehr.tokenizers.matrix import CodeMatrix
+from eval.ehr.translation import with_translations
 from preprocessing.common.errors import InputError
 from preprocessing.common.locks import exclusive
 from preprocessing.meds.dataset import MedsDataset
@@ -50,6 +51,7 @@ class Benchmark:
         results: the cells.
         skipped: what was not run -> why.
         mapped: tokenizer -> share of the data set's codes of code systems that it maps.
+        is_translated: whether test samples of `cross_vocabulary` see translations, see `eval.ehr.translation`.
     """
 
     settings: Settings
@@ -60,6 +62,7 @@ class Benchmark:
     results: list[CellResult]
     skipped: dict[str, str]
     mapped: dict[str, float]
+    is_translated: bool = False
 
 
 def run(settings: Settings, *, progress: bool = True) -> Benchmark:
@@ -84,6 +87,8 @@ def run(settings: Settings, *, progress: bool = True) -> Benchmark:
         records = open_records(settings.dataset, settings.dataset_dir, settings.output)
         claim(settings)
         histories = open_histories(records.dataset, settings.output / "histories", progress=progress)
+        if CROSS_VOCABULARY in settings.regimes:
+            histories = with_translations(histories)
         return _Runner(settings, records, tasks, tokenizers, fitted, foreign, histories, progress).run()
 
 
@@ -212,7 +217,9 @@ class _Runner:
         known = [name for name, path in self.tokenizers.items() if not _reads_training(path)]
         mapped = {name: self._matrix(name, 0).about["mapped_share"] for name in known}
         flows = {name: cohort.flow for name, cohort in cohorts.items()}
-        return Benchmark(self.settings, self.records, self.tasks, flows, self.judged, results, self.skipped, mapped)
+        is_translated = self.histories.translation is not None
+        found = (flows, self.judged, results, self.skipped, mapped, is_translated)
+        return Benchmark(self.settings, self.records, self.tasks, *found)
 
     def _arms(self, cohorts: Mapping[str, Cohort]) -> list[Arm]:
         judged = self._matrix(self.judged, 0)

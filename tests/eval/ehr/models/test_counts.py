@@ -8,6 +8,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from eval.ehr.inputs import bags, statics
+from eval.ehr.metrics import auroc
 from eval.ehr.models import counts, tuning
 from eval.ehr.models.counts import LightGBM, Logistic
 from eval.ehr.models.windows import fit_windows
@@ -155,6 +156,22 @@ def test_the_same_seed_gives_the_same_probabilities(model):
     inputs, y = patients(120, signal="code")
     first, second = (fit(model, inputs, y, some_tokens(), seed=3) for _ in range(2))
     np.testing.assert_array_equal(first.probabilities, second.probabilities)
+
+
+@pytest.mark.parametrize("model", [Logistic(), LightGBM()], ids=lambda model: model.name)
+def test_outcomes_dealt_to_other_patients_leave_nothing_to_find(model):
+    inputs, y = patients(1_200, signal="code")
+    parts = np.split(np.arange(1_200), [400, 600])
+    found = {}
+    for name, outcome in (("own", y), ("dealt", np.random.default_rng(1).permutation(y))):
+        fitted = model.fit_predict(
+            split_of(inputs, outcome, *parts), single_codes(), seed=0, trials=3, classes=1, kind="binary"
+        )
+        found[name] = auroc(outcome[parts[2]], fitted.probabilities)
+    positives = int(y[parts[2]].sum())
+    error = np.sqrt(601 / (12 * positives * (600 - positives)))
+    assert found["own"] > 0.99
+    assert abs(found["dealt"] - 0.5) < 3 * error
 
 
 @pytest.mark.parametrize("model", [Logistic(), LightGBM()], ids=lambda model: model.name)
