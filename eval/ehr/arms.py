@@ -21,10 +21,10 @@ from preprocessing.common.errors import InputError
 from preprocessing.meds.dataset import MedsDataset
 from preprocessing.meds.splits import HELD_OUT
 
-FOLDS = 5
+FOLDS, _SMOKE_FOLDS = 5, 2
 # Draws of few training samples, whatever the number of seeds.
 DRAWS = 5
-_SMOKE_SHOTS = (1, 8)
+_SMOKE_SHOTS, _SMOKE_SIZES = (1, 8), (100,)
 # Their splits are published, and results are compared with those of others.
 _PUBLISHED_SPLITS = ("ehrshot",)
 
@@ -108,6 +108,7 @@ def arms_of(
                             seed=seed,
                             folds=folds,
                             shots=_SMOKE_SHOTS if settings.smoke else regimes.SHOTS,
+                            sizes=_SMOKE_SIZES if settings.smoke else regimes.SIZES,
                         )
                     )
                 except InputError as error:
@@ -131,16 +132,16 @@ def _seeds(regime: str, settings: Settings) -> int:
 
 
 def _folds(cohort: Cohort, split: np.ndarray, settings: Settings) -> int:
-    """Return the number of folds: as asked for, else five where held-out patients have too few outcomes to judge."""
+    """Return the number of folds: as asked for, else several where held-out patients have too few outcomes to judge."""
     if settings.folds >= 0:
         return settings.folds
     if settings.dataset in _PUBLISHED_SPLITS:
         return 0
-    held = cohort.labels.value[split == HELD_OUT]
+    held, folds = cohort.labels.value[split == HELD_OUT], _SMOKE_FOLDS if settings.smoke else FOLDS
     if cohort.task.kind == MULTICLASS:
-        return 0 if len(held) >= 4 * FEWEST_POSITIVES else FOLDS
+        return 0 if len(held) >= 4 * FEWEST_POSITIVES else folds
     positives = held.reshape(len(held), -1).sum(0).max() if len(held) else 0
-    return 0 if positives >= FEWEST_POSITIVES else FOLDS
+    return 0 if positives >= FEWEST_POSITIVES else folds
 
 
 def _variants(task: Task, rule: str, parts: Sequence[Split], histories: Histories, judged: CodeMatrix) -> Iterator[Arm]:

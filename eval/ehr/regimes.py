@@ -59,6 +59,7 @@ def splits(
     seed: int,
     folds: int | None = None,
     shots: Sequence[int] = SHOTS,
+    sizes: Sequence[int] = SIZES,
 ) -> Iterator[tuple[dict, Split]]:
     """Yield the splits of a regime, each with its settings: `setting`, a name for reports, and `fold`.
 
@@ -72,6 +73,7 @@ def splits(
         seed: of folds, drawn samples and hidden codes.
         folds: number of folds by person; None or 0 for the splits of the data set.
         shots: numbers of samples a class, for `few_shot`.
+        sizes: numbers of training persons, for `few_patients`.
 
     Raises:
         InputError: the regime is unknown or does not fit the records, or a split has a fault, see `Split`.
@@ -86,7 +88,7 @@ def splits(
     elif regime == FEW_SHOT:
         yield from _few_shot(parts, seed, shots)
     elif regime == FEW_PATIENTS:
-        yield from _few_patients(parts, seed)
+        yield from _few_patients(parts, seed, sizes)
     elif regime == RARE:
         yield from _named(f"<{RARE_BELOW} patients", _rare(parts))
     elif regime == UNSEEN:
@@ -298,7 +300,7 @@ def draw_shots(samples: Inputs, y: np.ndarray, classes: np.ndarray, most: int, s
     return np.array(rows, np.int64)
 
 
-def _few_patients(parts: Sequence[Split], seed: int) -> Iterator[tuple[dict, Split]]:
+def _few_patients(parts: Sequence[Split], seed: int, sizes: Sequence[int]) -> Iterator[tuple[dict, Split]]:
     orders = [
         (
             _drawn_persons(part.train, f"training persons {fold}", seed),
@@ -306,7 +308,7 @@ def _few_patients(parts: Sequence[Split], seed: int) -> Iterator[tuple[dict, Spl
         )
         for fold, part in enumerate(parts)
     ]
-    for size in SIZES:
+    for size in sizes:
         few = []
         for part, (training, tuning) in zip(parts, orders, strict=True):
             train, tune = (training < size).nonzero()[0], (tuning < size // TRAINING_A_TUNING).nonzero()[0]
