@@ -3,16 +3,18 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from eval.ehr.results import MULTILABEL
-from eval.ehr.tasks.cohort import Cohort, make_cohort, write_labels
+from eval.ehr.tasks.cohort import Cohort, make_cohorts, write_labels
 from eval.ehr.tasks.definition import Task
 from medtok_jax.records.samples import Labels, read_labels
 from preprocessing.common.atomic import recover, whole_folder
 from preprocessing.common.checksums import sha256_of_files
+from preprocessing.common.errors import InputError
 from preprocessing.meds.dataset import MedsDataset
 from preprocessing.meds.layout import LABELS, METADATA
 
@@ -21,31 +23,43 @@ FLOW = "cohort.json"
 FORMAT_VERSION = 1
 
 
-def open_cohort(task: Task, dataset: MedsDataset, source: str, folder: Path, *, digest: str) -> Cohort:
-    """Return the cohort of a task, made unless it lies in `folder/NAME`, in the form of `tasks.cohort.write_labels`.
+def open_cohorts(
+    tasks: Sequence[Task], dataset: MedsDataset, source: str, folder: Path, *, progress: bool = True
+) -> dict[str, Cohort | InputError]:
+    """Return the cohorts of tasks by name, or why one does not fit the records.
+
+    Those that do not lie in `folder/NAME` yet, in the form of `tasks.cohort.write_labels`, are made together.
 
     Args:
-        task: the task.
+        tasks: the tasks.
         dataset: the events.
         source: name of the data set in `tasks.definition.SOURCES`.
         folder: folder of the labels of all tasks.
-        digest: hash of the records, see `digest_of_records`.
+        progress: whether to show a progress bar.
 
     Raises:
-        InputError: the task does not fit the records, see `make_cohort`.
+        InputError: see `make_cohorts`, or the folder cannot be written.
     """
-    path = folder / task.name
-    recover(path)
-    stamp = _stamp(task, digest)
-    if (kept := _read(path, task, stamp)) is not None:
-        return kept
-    cohort = make_cohort(task, dataset, source)
+    digest = digest_of_records(dataset)
+    found: dict[str, Cohort | InputError] = {}
+    for task in tasks:
+        recover(folder / task.name)
+        if (kept := _read(folder / task.name, task, _stamp(task, digest))) is not None:
+            found[task.name] = kept
+    made = make_cohorts([task for task in tasks if task.name not in found], dataset, source, progress=progress)
+    for name, cohort in made.items():
+        if isinstance(cohort, Cohort):
+            _write(folder / name, cohort, _stamp(cohort.task, digest))
+    found |= made
+    return {task.name: found[task.name] for task in tasks}
+
+
+def _write(path: Path, cohort: Cohort, stamp: str) -> None:
     with whole_folder(path) as provisional:
         files = write_labels(provisional, cohort) if len(cohort.labels) else []
         names = [file.relative_to(provisional).as_posix() for file in files]
         content = {"stamp": stamp, "flow": cohort.flow, "files": names}
         (provisional / FLOW).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    return cohort
 
 
 def digest_of_records(dataset: MedsDataset) -> str:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from eval.ehr import external
 from eval.ehr.arms import Arm, arms_of
 from eval.ehr.cells import Cell, Cells, Predicted
-from eval.ehr.cohorts import digest_of_records, open_cohort
+from eval.ehr.cohorts import open_cohorts
 from eval.ehr.external import ExternalModel
 from eval.ehr.history import Histories, open_histories
 from eval.ehr.inputs import bags
@@ -181,17 +181,18 @@ class _Runner:
     def run(self) -> Benchmark:
         """Return the benchmark with all its cells."""
         cohorts = {}
-        digest = digest_of_records(self.records.dataset)
-        for task in self.tasks.values():
-            try:
-                cohorts[task.name] = open_cohort(
-                    task, self.records.dataset, self.settings.dataset, self.settings.output / "labels", digest=digest
-                )
-            except InputError as error:
+        labels = self.settings.output / "labels"
+        found = open_cohorts(
+            list(self.tasks.values()), self.records.dataset, self.settings.dataset, labels, progress=self.progress
+        )
+        for name, cohort in found.items():
+            if isinstance(cohort, Cohort):
+                cohorts[name] = cohort
+            elif name in self.settings.tasks:
                 # A task that was named must fit; one of all may not.
-                if task.name in self.settings.tasks:
-                    raise
-                self.skipped[task.name] = str(error)
+                raise cohort
+            else:
+                self.skipped[name] = str(cohort)
         arms = self._arms(cohorts)
         if not arms:
             raise InputError(f"nothing can be fitted: {'; '.join(self.skipped.values())}")

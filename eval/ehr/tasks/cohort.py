@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from eval.ehr.results import BINARY, MULTICLASS, MULTILABEL
 from eval.ehr.tasks import aces, phenotypes
@@ -64,42 +65,72 @@ class Cohort:
 
 
 def make_cohort(task: Task, dataset: MedsDataset, kind_of_source: str) -> Cohort:
-    """Return the labels of a task in a data set, published ones where the task names them and the data set has them.
-
-    Else the file of the task decides: ACES finds what fits its windows, and the label function counts what is left out
-    for which reason and gives each label. A file of the data set is in memory at a time.
-
-    Args:
-        task: the task.
-        dataset: the events.
-        kind_of_source: name of the data set in `definition.SOURCES`; any other is spelled as MEDS in general.
+    """Return the cohort of one task; see `make_cohorts`.
 
     Raises:
         InputError: the task needs what the data set lacks: published labels, or times that are more than an order; or
             the package es-aces is not installed.
     """
+    [found] = make_cohorts([task], dataset, kind_of_source, progress=False).values()
+    if isinstance(found, InputError):
+        raise found
+    return found
+
+
+def make_cohorts(
+    tasks: Sequence[Task], dataset: MedsDataset, kind_of_source: str, *, progress: bool = True
+) -> dict[str, Cohort | InputError]:
+    """Return the labels of tasks in a data set, by name, or why a task does not fit it.
+
+    Labels are the published ones where the task names them and the data set has them. Else the file of the task
+    decides: ACES finds what fits its windows, and the label function counts what is left out for which reason and gives
+    each label. Each file of the data set is read once for all tasks, and is in memory alone.
+
+    Args:
+        tasks: the tasks.
+        dataset: the events.
+        kind_of_source: name of the data set in `definition.SOURCES`; any other is spelled as MEDS in general.
+        progress: whether to show a progress bar.
+
+    Raises:
+        InputError: the package es-aces is not installed, or the data set cannot be read.
+    """
     source = SOURCES.get(kind_of_source, kind_of_source)
-    published = task.published.get(source)
-    if published and (dataset.root / LABELS / published).is_dir():
-        return _published(task, dataset, published)
-    if not task.function:
-        raise InputError(
-            f"The task {task.name} has published labels only, and {dataset.root} has no"
-            f" {LABELS}/{published or task.name}; fetch them, or choose another task."
-        )
-    if task.needs_intervals and dataset.time_is_order:
-        raise InputError(f"The task {task.name} {_ORDER_ONLY}.")
-    spelling = read_spelling(source)
-    exclusions = Exclusions()
+    found: dict[str, Cohort | InputError] = {}
+    made: list[Task] = []
+    for task in tasks:
+        try:
+            cohort = _published(task, dataset, source)
+        except InputError as error:
+            found[task.name] = error
+            continue
+        if cohort is None:
+            made.append(task)
+        else:
+            found[task.name] = cohort
+    if made:
+        found |= _made(made, dataset, read_spelling(source), progress)
+    return {task.name: found[task.name] for task in tasks}
+
+
+def _made(tasks: Sequence[Task], dataset: MedsDataset, spelling: Spelling, progress: bool) -> dict[str, Cohort]:
+    """Return the cohorts of tasks that have a label function."""
+    exclusions = {task.name: Exclusions() for task in tasks}
+    parts: dict[str, list[pl.DataFrame]] = {task.name: [] for task in tasks}
     stays = 0
-    parts = []
-    for shard in shards(dataset, spelling):
+    bar = {"desc": "Making cohorts", "unit": " files", "total": len(dataset.shards)}
+    for shard in tqdm(shards(dataset, spelling), **bar, disable=None if progress else True):
         stays += len(shard.stays)
-        parts.append(label_shard(task, shard, exclusions))
-    labels = _labels(task, parts)
-    flow = [("stays", stays), *((f"left out: {reason}", count) for reason, count in exclusions.counts.items())]
-    counts = _of_labels(task, labels, persons_of(dataset))
-    return Cohort(labels, [*flow, *counts, *exclusions.notes.items()], task)
+        for task in tasks:
+            parts[task.name].append(label_shard(task, shard, exclusions[task.name]))
+    persons = persons_of(dataset)
+    cohorts = {}
+    for task in tasks:
+        labels, counted = _labels(task, parts[task.name]), exclusions[task.name]
+        flow = [("stays", stays), *((f"left out: {reason}", count) for reason, count in counted.counts.items())]
+        flow += [*_of_labels(task, labels, persons), *counted.notes.items()]
+        cohorts[task.name] = Cohort(labels, flow, task)
+    return cohorts
 
 
 def shards(dataset: MedsDataset, spelling: Spelling) -> Iterator[Shard]:
@@ -173,9 +204,23 @@ def _slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
-def _published(task: Task, dataset: MedsDataset, folder: str) -> Cohort:
-    """Return the labels that a data set publishes, in its folder `labels`."""
-    path = dataset.root / LABELS / folder
+def _published(task: Task, dataset: MedsDataset, source: str) -> Cohort | None:
+    """Return the labels that a data set publishes, in its folder `labels`; None if they are to be made.
+
+    Raises:
+        InputError: labels are neither published nor can be made, or the published ones do not fit the data set.
+    """
+    folder = task.published.get(source)
+    path = dataset.root / LABELS / (folder or task.name)
+    if not (folder and path.is_dir()):
+        if not task.function:
+            raise InputError(
+                f"The task {task.name} has published labels only, and {dataset.root} has no {LABELS}/{path.name}; fetch"
+                " them, or choose another task."
+            )
+        if task.needs_intervals and dataset.time_is_order:
+            raise InputError(f"The task {task.name} {_ORDER_ONLY}.")
+        return None
     labels = read_labels(path)
     if lost := int((~np.isin(labels.subject, dataset.subjects())).sum()):
         raise InputError(f"{path} has {lost:,} labels of subjects that {dataset.root} has no events of; give its own.")
