@@ -57,6 +57,7 @@ def main(argv: list[str]) -> None:
         smoke=given.smoke,
         show_small_counts=given.show_small_counts,
         predictions=tuple(given.predictions),
+        check_leaks=given.check_leaks,
         cells=tuple(given.cells),
     )
     publish(run(settings))
@@ -86,5 +87,6 @@ if __name__ == "__main__":
     flags.DEFINE_bool("smoke", False, "fit as little as shows that everything runs; the figures say nothing")
     flags.DEFINE_bool("show_small_counts", False, "print counts below 11, which only open data allow")
     flags.DEFINE_list("predictions", [], "TASK=NAME=PATH: predictions of another program for the same samples")
+    flags.DEFINE_bool("check_leaks", False, "test first that no sample sees its future; if one does, fit nothing")
     flags.DEFINE_list("cells", [], "fit only cells whose title contains one of these texts")
     command_line.run(main)

@@ -43,6 +43,10 @@ def describe(benchmark: Benchmark) -> RunDescription:
         "Codes with tokens": ", ".join(f"{name} {share:.1%}" for name, share in benchmark.mapped.items()),
         "Versions": ", ".join([f"Python {platform.python_version()}", *map(_version, _PACKAGES)]),
     }
+    if settings.check_leaks:
+        facts["Leaks"] = (
+            "no sample of up to 500 patients a task saw anything else when its future was changed or deleted"
+        )
     if benchmark.is_translated:
         facts["Across vocabularies"] = (
             "the records hold ICD-9-CM alone: test patients are coded in ICD-10-CM by the official mapping"

@@ -26,6 +26,7 @@ from eval.ehr.split import Split
 from eval.ehr.tasks import definition
 from eval.ehr.tasks.cohort import Cohort
 from eval.ehr.tasks.definition import Task
+from eval.ehr.tasks.leaks import check_leaks, seen_by_models
 from eval.ehr.tokenizers.context import TokenizerContext
 from eval.ehr.tokenizers.make import NAMES, check_name, make
 from eval.ehr.tokenizers.matrix import CodeMatrix
@@ -193,6 +194,8 @@ class _Runner:
                 raise cohort
             else:
                 self.skipped[name] = str(cohort)
+        if self.settings.check_leaks:
+            self._refuse_leaks(cohorts)
         arms = self._arms(cohorts)
         if not arms:
             raise InputError(f"nothing can be fitted: {'; '.join(self.skipped.values())}")
@@ -221,6 +224,22 @@ class _Runner:
         is_translated = self.histories.translation is not None
         found = (flows, self.judged, results, self.skipped, mapped, is_translated)
         return Benchmark(self.settings, self.records, self.tasks, *found)
+
+    def _refuse_leaks(self, cohorts: Mapping[str, Cohort]) -> None:
+        """Test that no sample sees its future.
+
+        Raises:
+            InputError: a test finds a leak; the types of events that tell it are named.
+        """
+        told = []
+        bar = tqdm(cohorts.values(), desc="Testing for leaks", unit=" tasks", disable=None if self.progress else True)
+        for cohort in bar:
+            task = cohort.task
+            inputs_of = seen_by_models(self.settings.output / "leaks", hide_drugs_of_visit=task.hide_drugs_of_visit)
+            found = check_leaks(task, self.records.dataset, cohort.labels, self.settings.dataset, inputs_of=inputs_of)
+            told += [f"{task.name}: {one}" for one in found]
+        if told:
+            raise InputError(f"nothing was fitted, as leaks were found. {' '.join(told)}")
 
     def _arms(self, cohorts: Mapping[str, Cohort]) -> list[Arm]:
         judged = self._matrix(self.judged, 0)

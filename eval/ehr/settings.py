@@ -37,6 +37,7 @@ class Settings:
         smoke: whether to fit as little as shows that everything runs.
         show_small_counts: whether to print counts below 11, for open data.
         predictions: task=NAME=PATH of predictions by other programs for the same samples.
+        check_leaks: whether to test first that no sample sees its future, and to fit nothing if one does.
         cells: only cells whose title contains one of these texts; empty for all.
     """
 
@@ -55,6 +56,7 @@ class Settings:
     smoke: bool = False
     show_small_counts: bool = False
     predictions: tuple[str, ...] = ()
+    check_leaks: bool = False
     cells: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ import shutil
 import polars as pl
 import pytest
 
-from eval.ehr.publish import publish
+from eval.ehr.publish import describe, publish
 from eval.ehr.run import judged_of, run
 from eval.ehr.settings import Settings
 from preprocessing.common.errors import InputError
@@ -170,3 +170,23 @@ def test_the_two_commands(world, tmp_path):
     done = run_module("eval.compare", *records, *flags)
     assert done.returncode == 2
     assert done.stderr == "error: --dataset and --task belong together; give both to compare on patients, or neither.\n"
+
+
+def test_a_leak_is_named_and_nothing_is_fitted(settings, tmp_path):
+    write(PlantedRequest(tmp_path / "meds", "leak", patients=480, progress=False))
+    changed = dataclasses.replace(
+        settings, dataset_dir=tmp_path / "meds", output=tmp_path / "out", check_leaks=True, regimes=("full",)
+    )
+    truth = json.loads((tmp_path / "meds" / "truth.json").read_text())
+    with pytest.raises(InputError, match="nothing was fitted, as leaks were found") as refused:
+        run(changed, progress=False)
+    assert any(code in str(refused.value) for code in truth["leaks"]["at"])
+    assert not (tmp_path / "out" / "cells").exists()
+
+
+def test_records_without_a_leak_are_fitted(settings, found, tmp_path):
+    changed = dataclasses.replace(settings, output=tmp_path, check_leaks=True, regimes=("full",), tokenizers=("codes",))
+    checked = run(changed, progress=False)
+    assert len(checked.results) == 1
+    assert "Leaks" in describe(checked).facts
+    assert "Leaks" not in describe(found).facts
