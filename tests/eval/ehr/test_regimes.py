@@ -112,6 +112,14 @@ def test_folds_test_every_sample_once_and_depend_on_the_person_and_the_seed_alon
         assert 0.1 < len(part.tuning) / (len(part.train) + len(part.tuning)) < 0.3
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_few_persons_are_trained_and_tuned_by_too(seed):
+    inputs = samples_of(seed, 7, each=4)
+    y = np.arange(len(inputs)) % 2 == 0
+    for _, part in listed(FULL, inputs, y, folds=2, seed=seed):
+        assert len(set(part.tuning.person)) >= 1
+
+
 def test_few_shot_draws_as_many_of_each_class_each_of_another_person_and_nested():
     inputs = samples_of(2, 400)
     y = outcomes_of(inputs)
