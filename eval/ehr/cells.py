@@ -29,7 +29,7 @@ from preprocessing.common.extras import load
 pl = load("polars")
 
 ABOUT, PREDICTIONS, FOLDS = "cell.json", "predictions.parquet", "folds.npy"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,8 +2,9 @@
 time say, beside age, sex and the number of distinct codes.
 
 Of each window, x = log(1 + counts of codes) times the tokenizer's row of each code: its weights over features, or its
-vector, with the learned rows of codes without tokens beside it. Vectors first get a mean square length of 1 over the
-codes. For linear models each sample's x is brought to unit length, as texts are: how many codes a patient has is told
+vector, with the learned rows of codes without tokens beside it. Rows over tokens and vectors first get a mean square
+length of 1 over the codes that have them, as rows of single codes have: else a code of 32 tokens would weigh less than a
+drug beside it, and a code of few tokens more. For linear models each sample's x is brought to unit length, as texts are: how many codes a patient has is told
 by a feature of its own, for every tokenizer. Trees read x as it is, as they cut at counts. Vectors, which may share a
 large common part, are centered at the training mean. In the end each window is divided by the root mean square length
 of its rows over the training samples, so that one penalty means the same for 64 features and for 30,000; no feature is
@@ -113,8 +114,11 @@ def _pooled(counts: Any, matrix: CodeMatrix, unit_length: bool) -> tuple[Any, np
     Returns:
         the part over features, `[n, features]` CSR, and that over vectors, `[n, D]`; None where a matrix has none.
     """
-    over = matrix.weights if matrix.vectors is None else matrix.own_rows
-    weighted = (counts @ over.astype(np.float64)).tocsr()
+    over = (matrix.weights if matrix.vectors is None else matrix.own_rows).astype(np.float64)
+    if matrix.vectors is None:
+        mean_square = over.multiply(over).sum(axis=1).A1[matrix.mapped].mean() if matrix.mapped.any() else 1.0
+        over = sparse.diags(np.where(matrix.mapped, 1 / np.sqrt(mean_square), 1.0)) @ over
+    weighted = (counts @ over).tocsr()
     vectors = None
     squares = weighted.multiply(weighted).sum(axis=1).A1
     if matrix.vectors is not None:
