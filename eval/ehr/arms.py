@@ -50,6 +50,11 @@ class Arm:
     digest: str
 
     @property
+    def histories(self) -> Histories:
+        """Return the events that the samples see some of."""
+        return self.parts[0].train.histories
+
+    @property
     def labels(self) -> Labels:
         """Return the test samples of all folds and their outcomes, sorted by subject and time."""
         tested = [part.test for part in self.parts]
@@ -74,6 +79,7 @@ class Arm:
 def arms_of(
     cohort: Cohort,
     histories: Histories,
+    across: Histories,
     dataset: MedsDataset,
     settings: Settings,
     judged: CodeMatrix,
@@ -84,6 +90,7 @@ def arms_of(
     Args:
         cohort: the task and its labels.
         histories: the events.
+        across: the same with translations, for `cross_vocabulary`.
         dataset: the data set, for its splits.
         settings: what is asked for.
         judged: what the tokenizer that is judged says of each code.
@@ -102,7 +109,7 @@ def arms_of(
                     drawn = list(
                         regimes.splits(
                             regime,
-                            inputs,
+                            _of(across, inputs) if regime == regimes.CROSS_VOCABULARY else inputs,
                             labels.value,
                             split,
                             seed=seed,
@@ -125,8 +132,13 @@ def arms_of(
                     yield from _variants(task, rule, by_setting[""], histories, judged)
 
 
+def _of(histories: Histories, inputs: Inputs) -> Inputs:
+    """Return the same samples of histories with a longer table of codes."""
+    return dataclasses.replace(inputs, histories=histories, seen=np.ones(len(histories.codes), bool))
+
+
 def _seeds(regime: str, settings: Settings) -> int:
-    if regime == regimes.FEW_SHOT and not settings.smoke:
+    if regime in (regimes.FEW_SHOT, regimes.FEW_PATIENTS) and not settings.smoke:
         return max(DRAWS, settings.seeds)
     return settings.seeds
 

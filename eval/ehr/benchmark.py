@@ -82,6 +82,7 @@ if __name__ == "__main__":
         "folds",
         -1,
         f"folds of cross-fitting by person; 0: splits of the data set; -1: {FOLDS} where these hold too few outcomes",
+        lower_bound=-1,
     )
     flags.DEFINE_integer("pretrain_steps", 0, "steps of masked codes before sequence models are trained")
     flags.DEFINE_bool("smoke", False, "fit as little as shows that everything runs; the figures say nothing")

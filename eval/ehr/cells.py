@@ -72,14 +72,14 @@ class Predicted:
     Attributes:
         labels: the test samples and their outcomes; of classes that do not exclude one another `[n, classes]` bool.
         probabilities: `[n]` or `[n, classes]` float32.
-        threshold: probability from which on a binary outcome counts as positive; NaN for none.
+        thresholds: `[folds]` float, probability from which on an outcome counts as positive in a fold; NaN for none.
         about: facts about the fit.
         fold: `[n]` int, the fold that each sample was tested in.
     """
 
     labels: Labels
     probabilities: np.ndarray
-    threshold: float
+    thresholds: np.ndarray
     about: dict
     fold: np.ndarray
 
@@ -110,7 +110,7 @@ class Cells:
             path.touch(mode=0o600)
             _table(cell, predicted).write_parquet(path)
             np.save(folder / FOLDS, np.asarray(predicted.fold, np.int32))
-            content = {"cell": dataclasses.asdict(cell), "threshold": _or_none(predicted.threshold)}
+            content = {"cell": dataclasses.asdict(cell), "thresholds": [*map(_or_none, predicted.thresholds.tolist())]}
             content |= {"about": predicted.about}
             (folder / ABOUT).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
@@ -135,9 +135,9 @@ class Cells:
                 p = _stacked(table["probabilities"])
             fold = np.load(folder / FOLDS)
             person = table["subject_id"].replace_strict(person_of, return_dtype=pl.Int64).to_numpy()
-            threshold = math.nan if content["threshold"] is None else float(content["threshold"])
+            thresholds = np.array([math.nan if one is None else float(one) for one in content["thresholds"]])[fold]
             about = content["about"]
-        except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
+        except (OSError, ValueError, KeyError, TypeError, IndexError, pl.exceptions.PolarsError) as error:
             reason = fault_of(error)
             raise InputError(f"The cell in {folder} cannot be read ({reason}); delete it, and run again.") from None
         return CellResult(
@@ -151,7 +151,7 @@ class Cells:
             y=y,
             p=p,
             person=person,
-            p_threshold=threshold,
+            p_threshold=thresholds,
             about=about,
             fold=fold,
         )
@@ -165,7 +165,7 @@ def _table(cell: Cell, predicted: Predicted) -> "pl.DataFrame":
     }
     if cell.kind == BINARY:
         columns["boolean_value"] = pl.Series(labels.value, dtype=pl.Boolean)
-        columns["predicted_boolean_value"] = pl.Series(p >= predicted.threshold, dtype=pl.Boolean)
+        columns["predicted_boolean_value"] = pl.Series(p >= predicted.thresholds[predicted.fold], dtype=pl.Boolean)
         columns["predicted_boolean_probability"] = pl.Series(p, dtype=pl.Float32)
     else:
         exclusive = cell.kind == MULTICLASS

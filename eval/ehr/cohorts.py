@@ -10,7 +10,8 @@ import numpy as np
 
 from eval.ehr.results import MULTILABEL
 from eval.ehr.tasks.cohort import Cohort, make_cohorts, write_labels
-from eval.ehr.tasks.definition import Task
+from eval.ehr.tasks.definition import SOURCES, Task
+from eval.ehr.tasks.spelling import read_spelling
 from medtok_jax.records.samples import Labels, read_labels
 from preprocessing.common.atomic import recover, whole_folder
 from preprocessing.common.checksums import sha256_of_files
@@ -24,7 +25,7 @@ FORMAT_VERSION = 1
 
 
 def open_cohorts(
-    tasks: Sequence[Task], dataset: MedsDataset, source: str, folder: Path, *, progress: bool = True
+    tasks: Sequence[Task], dataset: MedsDataset, source: str, folder: Path, *, digest: str, progress: bool = True
 ) -> dict[str, Cohort | InputError]:
     """Return the cohorts of tasks by name, or why one does not fit the records.
 
@@ -35,21 +36,21 @@ def open_cohorts(
         dataset: the events.
         source: name of the data set in `tasks.definition.SOURCES`.
         folder: folder of the labels of all tasks.
+        digest: hash of the records, see `digest_of_records`.
         progress: whether to show a progress bar.
 
     Raises:
-        InputError: see `make_cohorts`, or the folder cannot be written.
+        InputError: the folder cannot be written.
     """
-    digest = digest_of_records(dataset)
     found: dict[str, Cohort | InputError] = {}
     for task in tasks:
         recover(folder / task.name)
-        if (kept := _read(folder / task.name, task, _stamp(task, digest))) is not None:
+        if (kept := _read(folder / task.name, task, _stamp(task, source, digest))) is not None:
             found[task.name] = kept
     made = make_cohorts([task for task in tasks if task.name not in found], dataset, source, progress=progress)
     for name, cohort in made.items():
         if isinstance(cohort, Cohort):
-            _write(folder / name, cohort, _stamp(cohort.task, digest))
+            _write(folder / name, cohort, _stamp(cohort.task, source, digest))
     found |= made
     return {task.name: found[task.name] for task in tasks}
 
@@ -63,29 +64,28 @@ def _write(path: Path, cohort: Cohort, stamp: str) -> None:
 
 
 def digest_of_records(dataset: MedsDataset) -> str:
-    """Return a hash of everything of a data set that labels depend on: events, metadata and published labels."""
+    """Return a hash of everything of a data set that results depend on: events, metadata and published labels."""
     published = sorted((dataset.root / LABELS).rglob("*.parquet"))
     metadata = sorted((dataset.root / METADATA).glob("*.parquet"))
-    return sha256_of_files([*dataset.shards, *metadata, *published])
+    return f"{sha256_of_files([*dataset.shards, *metadata, *published])} {dataset.time_is_order}"
 
 
-def _stamp(task: Task, digest: str) -> str:
+def _stamp(task: Task, source: str, digest: str) -> str:
     """Return a hash of all that the labels of a task depend on."""
-    content = (FORMAT_VERSION, task.path.read_text(encoding="utf-8"), digest)
+    files = (task.path, read_spelling(SOURCES.get(source, source)).path)
+    content = (FORMAT_VERSION, *(path.read_text(encoding="utf-8") for path in files), digest)
     return hashlib.sha256(repr(content).encode()).hexdigest()
 
 
 def _read(path: Path, task: Task, stamp: str) -> Cohort | None:
-    """Return a cohort that was written, None if it was not, or of other records."""
+    """Return a cohort that was written, None if it was not, is of other records, or is damaged."""
     try:
         content = json.loads((path / FLOW).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        if content["stamp"] != stamp or not content["files"]:
+            return None
+        flow = [(reason, int(count)) for reason, count in content["flow"]]
+        parts = [read_labels(path / file) for file in content["files"]]
+    except (OSError, ValueError, TypeError, KeyError, InputError):
         return None
-    if content.get("stamp") != stamp:
-        return None
-    flow = [(reason, int(count)) for reason, count in content["flow"]]
-    if not content["files"]:
-        return None
-    parts = [read_labels(path / file) for file in content["files"]]
     value = np.stack([part.value for part in parts], axis=1) if task.kind == MULTILABEL else parts[0].value
     return dataclasses.replace(Cohort(parts[0], flow, task), labels=Labels(parts[0].subject, parts[0].time, value))

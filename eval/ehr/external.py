@@ -11,7 +11,11 @@ from preprocessing.common.extras import load
 
 pl = load("polars")
 
-_COLUMNS = ("subject_id", "prediction_time", "predicted_boolean_probability")
+_COLUMNS = {
+    "subject_id": pl.Int64,
+    "prediction_time": pl.Datetime("us"),
+    "predicted_boolean_probability": pl.Float64,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,11 +63,13 @@ def read(external: ExternalModel, labels: Labels) -> np.ndarray:
     lacking = [name for name in _COLUMNS if name not in table.columns]
     if lacking:
         raise InputError(f"{external.path} has no column {lacking[0]}; write predictions in the MEDS schema.")
-    table = table.select(
-        pl.col("subject_id").cast(pl.Int64),
-        pl.col("prediction_time").cast(pl.Datetime("us")),
-        pl.col("predicted_boolean_probability").cast(pl.Float64),
-    )
+    for name, kind in _COLUMNS.items():
+        try:
+            table = table.with_columns(pl.col(name).cast(kind))
+        except pl.exceptions.PolarsError:
+            # The message of polars quotes values.
+            raise InputError(f"{external.path} has a column {name} that is no {kind}; write it as one.") from None
+    table = table.select(list(_COLUMNS))
     asked = pl.DataFrame({"subject_id": labels.subject, "prediction_time": labels.time.astype("datetime64[us]")})
     twice = len(table) - table.select("subject_id", "prediction_time").n_unique()
     if twice:

@@ -3,10 +3,10 @@
 Multiclass and multilabel tasks are scored one class against the rest, and the figures of the classes averaged with
 equal weight. A class that has no positive or no negative sample has no figure and does not count.
 
-Where samples were predicted by the models of several folds, AUPRC and AUROC compare samples of one fold with one
-another, and weigh folds by their positives or by their pairs: probabilities of different models are not on one scale,
-and a model that knows nothing would otherwise be judged by the prevalence of its training samples (Forman and Scholz,
-"Apples-to-apples in cross-validation studies", 2010).
+Where samples were predicted by the models of several folds, their probabilities are not on one scale, and a model that
+knows nothing would be judged by the prevalence of its training samples (Forman and Scholz, "Apples-to-apples in
+cross-validation studies", 2010). AUROC then compares samples of one fold with one another. AUPRC is that of the ranks
+within the folds, over all samples: the mean of the average precisions of small folds would be biased upward.
 """
 
 import dataclasses
@@ -62,14 +62,17 @@ class Scores:
     f1: float
 
 
-def evaluate(y: np.ndarray, p: np.ndarray, kind: str, threshold: float, fold: np.ndarray | None = None) -> Scores:
+def evaluate(
+    y: np.ndarray, p: np.ndarray, kind: str, threshold: float | np.ndarray, fold: np.ndarray | None = None
+) -> Scores:
     """Return the figures of predictions.
 
     Args:
         y: `[n]` bool, `[n]` int or `[n, classes]` bool labels.
         p: `[n]` or `[n, classes]` float probabilities.
         kind: `binary`, `multiclass` or `multilabel`.
-        threshold: probability from which on a sample counts as positive, for every class; NaN for no F1.
+        threshold: probability from which on a sample counts as positive, for every class, or `[n]` of each sample; NaN
+            for no F1.
         fold: `[n]` int fold of each sample; None for one fold.
     """
     folds = rows_of_folds(fold, len(y))
@@ -102,7 +105,16 @@ def rows_of_folds(fold: np.ndarray | None, samples: int) -> list[np.ndarray]:
     return [np.flatnonzero(fold == number) for number in np.unique(fold)]
 
 
-def _score(y: np.ndarray, p: np.ndarray, threshold: float, folds: list[np.ndarray]) -> Scores:
+def ranks_in_folds(p: np.ndarray, folds: list[np.ndarray]) -> np.ndarray:
+    """Return the rank of each sample in its fold as a share of the fold, `[n]` float64; equal ones share their mean."""
+    ranks = np.empty(len(p))
+    for rows in folds:
+        _, place, count = np.unique(p[rows], return_inverse=True, return_counts=True)
+        ranks[rows] = ((np.cumsum(count) - (count - 1) / 2) / len(rows))[place]
+    return ranks
+
+
+def _score(y: np.ndarray, p: np.ndarray, threshold: float | np.ndarray, folds: list[np.ndarray]) -> Scores:
     positives = int(np.count_nonzero(y))
     in_fold = np.array([np.count_nonzero(y[rows]) for rows in folds], np.float64)
     pairs = in_fold * ([len(rows) for rows in folds] - in_fold)
@@ -110,7 +122,7 @@ def _score(y: np.ndarray, p: np.ndarray, threshold: float, folds: list[np.ndarra
         samples=len(y),
         positives=positives,
         prevalence=positives / len(y),
-        auprc=_weighted([average_precision(y[rows], p[rows]) for rows in folds], in_fold),
+        auprc=average_precision(y, ranks_in_folds(p, folds)),
         auroc=_weighted([auroc(y[rows], p[rows]) for rows in folds], pairs),
         brier=float(np.mean((p - y) ** 2)),
         slope=calibration_slope(y, p),
@@ -159,12 +171,12 @@ def _curve(y: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.cumsum(y[order], dtype=np.float64)[last], last + 1.0
 
 
-def f1(y: np.ndarray, p: np.ndarray, threshold: float) -> float:
+def f1(y: np.ndarray, p: np.ndarray, threshold: float | np.ndarray) -> float:
     """Return F1 if samples from a threshold on count as positive; NaN without a threshold.
 
     For the other arguments see `average_precision`.
     """
-    if np.isnan(threshold):
+    if np.isnan(threshold).any():
         return float("nan")
     chosen = p >= threshold
     found = np.count_nonzero(chosen & y)

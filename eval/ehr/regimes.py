@@ -310,6 +310,7 @@ def _few_patients(parts: Sequence[Split], seed: int, sizes: Sequence[int]) -> It
         )
         for fold, part in enumerate(parts)
     ]
+    is_drawn = False
     for size in sizes:
         few = []
         for part, (training, tuning) in zip(parts, orders, strict=True):
@@ -318,7 +319,10 @@ def _few_patients(parts: Sequence[Split], seed: int, sizes: Sequence[int]) -> It
             if len(train) < len(training) and len(np.unique(part.y[train], axis=0)) > 1:
                 few.append(_first(part, train, tune))
         if len(few) == len(parts):
+            is_drawn = True
             yield from _named(f"n={size}", few)
+    if not is_drawn:
+        raise InputError(f"{FEW_PATIENTS} needs more than {min(sizes):,} training persons, and both outcomes in them.")
 
 
 def _drawn_persons(samples: Inputs, salt: str, seed: int) -> np.ndarray:

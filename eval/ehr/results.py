@@ -25,7 +25,8 @@ class CellResult:
         y: `[n]` bool (binary), `[n]` int (multiclass) or `[n, classes]` bool (multilabel).
         p: `[n]` float (binary) or `[n, classes]` float probabilities.
         person: `[n]` int, anonymous number of the person of each sample, the same in every cell of a data set.
-        p_threshold: probability from which on a sample counts as positive, chosen on tuning samples; NaN for none.
+        p_threshold: probability from which on each sample counts as positive, chosen on the tuning samples of its fold,
+            float or `[n]` float; NaN for none.
         about: facts about the fit. The report prints `seconds` (of the cell), `positions` (of a patient in the model's
             input, on average), `parameters` and `mapped` (share of the codes that have tokens) where they are given.
         fold: `[n]` int, the fold of cross-fitting that each sample was tested in; None if one model predicted all.
@@ -41,7 +42,7 @@ class CellResult:
     y: np.ndarray
     p: np.ndarray
     person: np.ndarray
-    p_threshold: float
+    p_threshold: float | np.ndarray
     about: dict
     fold: np.ndarray | None = None
 

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from eval.ehr import external
 from eval.ehr.arms import Arm, arms_of
 from eval.ehr.cells import Cell, Cells, Predicted
-from eval.ehr.cohorts import open_cohorts
+from eval.ehr.cohorts import digest_of_records, open_cohorts
 from eval.ehr.external import ExternalModel
 from eval.ehr.history import Histories, open_histories
 from eval.ehr.inputs import bags
@@ -30,7 +30,7 @@ from eval.ehr.tasks.leaks import check_leaks, seen_by_models
 from eval.ehr.tokenizers.context import TokenizerContext
 from eval.ehr.tokenizers.make import NAMES, check_name, make
 from eval.ehr.tokenizers.matrix import CodeMatrix
-from eval.ehr.translation import with_translations
+from eval.ehr.translation import translated_share, with_translations
 from preprocessing.common.errors import InputError
 from preprocessing.common.locks import exclusive
 from preprocessing.meds.dataset import MedsDataset
@@ -52,7 +52,9 @@ class Benchmark:
         results: the cells.
         skipped: what was not run -> why.
         mapped: tokenizer -> share of the data set's codes of code systems that it maps.
-        is_translated: whether test samples of `cross_vocabulary` see translations, see `eval.ehr.translation`.
+        data_sets: tokenizer -> name of the data set that it was trained on, where it tells it.
+        translated: share of the ICD-9-CM codes with a translation, where test samples of `cross_vocabulary` see these
+            (`eval.ehr.translation`); else None.
     """
 
     settings: Settings
@@ -63,7 +65,8 @@ class Benchmark:
     results: list[CellResult]
     skipped: dict[str, str]
     mapped: dict[str, float]
-    is_translated: bool = False
+    data_sets: dict[str, str]
+    translated: float | None
 
 
 def run(settings: Settings, *, progress: bool = True) -> Benchmark:
@@ -88,8 +91,6 @@ def run(settings: Settings, *, progress: bool = True) -> Benchmark:
         records = open_records(settings.dataset, settings.dataset_dir, settings.output)
         claim(settings)
         histories = open_histories(records.dataset, settings.output / "histories", progress=progress)
-        if CROSS_VOCABULARY in settings.regimes:
-            histories = with_translations(histories)
         return _Runner(settings, records, tasks, tokenizers, fitted, foreign, histories, progress).run()
 
 
@@ -165,6 +166,9 @@ class _Runner:
         self.models = fitted
         self.foreign = foreign
         self.histories = histories
+        # Other regimes read no translations, so that asking for this one changes nothing of theirs.
+        self.across = with_translations(histories) if CROSS_VOCABULARY in settings.regimes else histories
+        self.digest = digest_of_records(records.dataset)
         self.progress = progress
         self.cells = Cells(settings.output / "cells")
         self.skipped: dict[str, str] = {}
@@ -176,15 +180,20 @@ class _Runner:
             first="" if _is_baseline(tokenizers[self.judged]) else tokenizers[self.judged],
             progress=progress,
         )
-        self._matrices: dict[tuple[str, int], CodeMatrix] = {}
-        self._identities: dict[tuple[str, int], str] = {}
+        self._matrices: dict[tuple[str, int, int], CodeMatrix] = {}
+        self._identities: dict[tuple[str, int, int], str] = {}
 
     def run(self) -> Benchmark:
         """Return the benchmark with all its cells."""
         cohorts = {}
         labels = self.settings.output / "labels"
         found = open_cohorts(
-            list(self.tasks.values()), self.records.dataset, self.settings.dataset, labels, progress=self.progress
+            list(self.tasks.values()),
+            self.records.dataset,
+            self.settings.dataset,
+            labels,
+            digest=self.digest,
+            progress=self.progress,
         )
         for name, cohort in found.items():
             if isinstance(cohort, Cohort):
@@ -210,20 +219,31 @@ class _Runner:
                 for model in self.models:
                     for name in self.tokenizers:
                         cell = self._cell(arm, name, model)
-                        if not self.settings.cells or any(text in cell.title for text in self.settings.cells):
-                            bar.set_postfix_str(cell.title)
-                            if self._ensure(cell, arm, name, model):
-                                results.append(self.cells.load(cell, person))
+                        chosen = not self.settings.cells or any(text in cell.title for text in self.settings.cells)
+                        bar.set_postfix_str(cell.title)
+                        # Cells of earlier runs stay in the report.
+                        if cell in self.cells or (chosen and self._ensure(cell, arm, name, model)):
+                            results.append(self.cells.load(cell, person))
                         bar.update()
                 results += [self._external(one, arm, person) for one in self.foreign if _is_for(one, arm)]
         if not results:
             raise InputError(f"no cell was fitted: {'; '.join(self.skipped.values()) or 'none contains --cells'}")
         known = [name for name, path in self.tokenizers.items() if not _reads_training(path)]
         mapped = {name: self._matrix(name, 0).about["mapped_share"] for name in known}
+        trained_on = {name: self._matrix(name, 0).about.get("data_set") for name in known}
         flows = {name: cohort.flow for name, cohort in cohorts.items()}
-        is_translated = self.histories.translation is not None
-        found = (flows, self.judged, results, self.skipped, mapped, is_translated)
-        return Benchmark(self.settings, self.records, self.tasks, *found)
+        return Benchmark(
+            settings=self.settings,
+            records=self.records,
+            tasks=self.tasks,
+            flows=flows,
+            judged=self.judged,
+            results=results,
+            skipped=self.skipped,
+            mapped=mapped,
+            data_sets={name: about["name"] for name, about in trained_on.items() if about and about.get("name")},
+            translated=translated_share(self.across),
+        )
 
     def _refuse_leaks(self, cohorts: Mapping[str, Cohort]) -> None:
         """Test that no sample sees its future.
@@ -248,29 +268,33 @@ class _Runner:
             if cohort.problem:
                 self.skipped[name] = cohort.problem
                 continue
-            arms += arms_of(cohort, self.histories, self.records.dataset, self.settings, judged, self.skipped)
+            given = (cohort, self.histories, self.across, self.records.dataset, self.settings, judged, self.skipped)
+            arms += arms_of(*given)
         return arms
 
-    def _matrix(self, name: str, seed: int, part: Split | None = None) -> CodeMatrix:
+    def _matrix(
+        self, name: str, seed: int, histories: Histories | None = None, part: Split | None = None
+    ) -> CodeMatrix:
         """Return what a tokenizer says of each code; `part` is given to one that reads training samples."""
-        codes, path = self.histories.codes, self.tokenizers[name]
+        codes, path = (histories or self.histories).codes, self.tokenizers[name]
+        key = (name, seed, len(codes))
         if _reads_training(path):
             bag = None if part is None else bags(part.train)
             made = make(path, codes, dataclasses.replace(self.context, seed=seed, train_bags=bag))
-        elif (name, seed) in self._matrices:
-            return self._matrices[name, seed]
+        elif key in self._matrices:
+            return self._matrices[key]
         else:
             made = make(path, codes, dataclasses.replace(self.context, seed=seed))
-            self._matrices[name, seed] = made = dataclasses.replace(made, name=name)
+            self._matrices[key] = made = dataclasses.replace(made, name=name)
         return made
 
     def _cell(self, arm: Arm, name: str, model: Model) -> Cell:
         if _reads_training(self.tokenizers[name]):
             identity = _OF_TRAINING
         else:
-            key = (name, arm.seed)
+            key = (name, arm.seed, len(arm.histories.codes))
             if key not in self._identities:
-                self._identities[key] = self._matrix(*key).identity()
+                self._identities[key] = self._matrix(name, arm.seed, arm.histories).identity()
             identity = self._identities[key]
         settings = {key: getattr(self.settings, key) for key in ("trials", "smoke", "pretrain_steps")}
         return Cell(
@@ -282,13 +306,11 @@ class _Runner:
             input=arm.input,
             seed=arm.seed,
             kind=arm.task.kind,
-            depends_on={"samples": arm.digest, "tokenizer": identity} | settings,
+            depends_on={"records": self.digest, "samples": arm.digest, "tokenizer": identity} | settings,
         )
 
     def _ensure(self, cell: Cell, arm: Arm, name: str, model: Model) -> bool:
-        """Fit a cell unless it is there, and return whether it is."""
-        if cell in self.cells:
-            return True
+        """Fit a cell that is not there yet, and return whether it is there now."""
         try:
             predicted = self._fit(arm, name, model)
         except InputError as error:
@@ -301,7 +323,7 @@ class _Runner:
         started = time.perf_counter()
         probabilities, thresholds, facts = [], [], []
         for part in arm.parts:
-            matrix = self._matrix(name, arm.seed, part)
+            matrix = self._matrix(name, arm.seed, arm.histories, part)
             fitted = model.fit_predict(
                 part,
                 matrix,
@@ -318,7 +340,7 @@ class _Runner:
             "mapped": matrix.about["mapped_share"],
             "folds": len(arm.parts),
         }
-        return Predicted(arm.labels, arm.in_order(probabilities), float(np.mean(thresholds)), about, arm.fold)
+        return Predicted(arm.labels, arm.in_order(probabilities), np.array(thresholds), about, arm.fold)
 
     def _external(self, one: ExternalModel, arm: Arm, person: dict[int, int]) -> CellResult:
         """Return predictions by another program as a result beside those of the full training set."""

@@ -95,9 +95,11 @@ def check_folder(settings: Settings) -> None:
     path = settings.output / FILE
     try:
         theirs = json.loads(path.read_text(encoding="utf-8"))
+        if set(theirs) != set(SHARED):
+            raise ValueError
     except FileNotFoundError:
         return
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError):
         raise InputError(f"{path} cannot be read; delete it if the folder is of this benchmark.") from None
     for name, value in _shared(settings).items():
         if theirs.get(name) != value:

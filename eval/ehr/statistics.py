@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from eval.common.intervals import LEVEL, Interval
-from eval.ehr.metrics import outcomes, rows_of_folds
+from eval.ehr.metrics import outcomes, ranks_in_folds, rows_of_folds
 from eval.ehr.results import CellResult
 from preprocessing.common.extras import load
 
@@ -146,14 +146,17 @@ def bootstrap(cells: Sequence[CellResult], *, seed: int = 0) -> list[dict[str, t
     ]
 
 
-def _ranked(cell: CellResult, persons: np.ndarray) -> "list[list[_Ranked]]":
-    """Return the ranked samples of each class and fold."""
+def _ranked(cell: CellResult, persons: np.ndarray) -> "list[_RankedClass]":
+    """Return the ranked samples of each class."""
     person = np.searchsorted(persons, cell.person)
     folds = rows_of_folds(cell.fold, len(person))
-    return [
-        [_rank(y[rows], p[rows], person[rows], len(persons)) for rows in folds]
-        for y, p in outcomes(cell.y, cell.p, cell.kind)
-    ]
+    found = []
+    for y, p in outcomes(cell.y, cell.p, cell.kind):
+        ranks = _rank(y, ranks_in_folds(p, folds), person, len(persons))
+        within = [_rank(y[rows], p[rows], person[rows], len(persons)) for rows in folds if y[rows].any()]
+        errors = np.bincount(person, (p - y) ** 2, len(persons))
+        found.append(_RankedClass(ranks, tuple(within), sparse.csr_matrix(errors.astype(np.float32))))
+    return found
 
 
 def _draw(persons: int, draws: int, seed: list[int]) -> np.ndarray:
@@ -166,7 +169,7 @@ def _draw(persons: int, draws: int, seed: list[int]) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class _Ranked:
-    """Hold the samples of one class and fold by score, from the highest, as matrices that sum the weights of persons.
+    """Hold samples of one class by score, from the highest, as matrices that sum the weights of persons.
 
     A step is a distinct score that a positive has.
 
@@ -174,13 +177,28 @@ class _Ranked:
         passed: `[steps, persons]` number of samples with this score, or above it but below that of the step before.
         positive: `[steps, persons]` number of positives with this score.
         tied: `[steps, persons]` number of negatives with this score.
-        totals: `[2, persons]` number of samples, and sum of squared errors.
+        samples: `[1, persons]` number of samples.
     """
 
     passed: "sparse.csr_matrix"
     positive: "sparse.csr_matrix"
     tied: "sparse.csr_matrix"
-    totals: "sparse.csr_matrix"
+    samples: "sparse.csr_matrix"
+
+
+@dataclasses.dataclass(frozen=True)
+class _RankedClass:
+    """Hold the samples of one class.
+
+    Attributes:
+        ranks: all samples, by their ranks in the folds.
+        folds: the samples of each fold that has a positive, by their probabilities.
+        errors: `[1, persons]` sum of squared errors.
+    """
+
+    ranks: _Ranked
+    folds: tuple[_Ranked, ...]
+    errors: "sparse.csr_matrix"
 
 
 def _rank(y: np.ndarray, p: np.ndarray, person: np.ndarray, persons: int) -> _Ranked:
@@ -191,16 +209,15 @@ def _rank(y: np.ndarray, p: np.ndarray, person: np.ndarray, persons: int) -> _Ra
     tied = np.zeros(len(y), bool)
     tied[reached] = (p[reached] == steps[step[reached]]) & ~y[reached]
     counts = [_sums(step[rows], person[rows], (len(steps), persons)) for rows in (reached, y, tied)]
-    totals = np.stack([np.bincount(person, weight, persons) for weight in (np.ones(len(y)), (p - y) ** 2)])
-    # As a sparse matrix like the others: a product of BLAS would start threads for these two rows.
-    return _Ranked(*counts, sparse.csr_matrix(totals.astype(np.float32)))
+    # As a sparse matrix like the others: a product of BLAS would start threads for this row.
+    return _Ranked(*counts, sparse.csr_matrix(np.bincount(person, minlength=persons).astype(np.float32)))
 
 
 def _sums(step: np.ndarray, person: np.ndarray, shape: tuple[int, int]) -> "sparse.csr_matrix":
     return sparse.csr_matrix((np.ones(len(step), np.float32), (step, person)), shape=shape)
 
 
-def _figures(classes: list[list[_Ranked]], weights: np.ndarray) -> np.ndarray:
+def _figures(classes: list[_RankedClass], weights: np.ndarray) -> np.ndarray:
     """Return the mean over classes of `METRICS` under each draw's weights `[persons, draws]`: `[metrics, draws]`."""
     if not classes:
         return np.full((len(METRICS), weights.shape[1]), np.nan)
@@ -209,34 +226,41 @@ def _figures(classes: list[list[_Ranked]], weights: np.ndarray) -> np.ndarray:
     return np.where(counts > 0, np.nansum(found, axis=0) / np.maximum(counts, 1), np.nan)
 
 
-def _of_class(folds: list[_Ranked], weights: np.ndarray) -> np.ndarray:
-    """Return `METRICS` of one class under each draw's weights, `[metrics, draws]`: sums over folds, divided at last."""
-    parts = [_of_fold(one, weights) for one in folds]
-    sums, divisors = (np.sum(part, axis=0) for part in zip(*parts, strict=True))
+def _of_class(one: _RankedClass, weights: np.ndarray) -> np.ndarray:
+    """Return `METRICS` of one class under each draw's weights, `[metrics, draws]`."""
+    positive, true, passed, samples = _passed(one.ranks, weights)
+    positives = positive.sum(axis=0, dtype=np.float64)
+    ordered = pairs = 0
+    for fold in one.folds:
+        more = _pairs(fold, weights)
+        ordered, pairs = ordered + more[0], pairs + more[1]
     with np.errstate(invalid="ignore", divide="ignore"):
-        found = sums / divisors
-    positives, pairs, _ = divisors
-    return np.where((positives > 0) & (pairs > 0), found, np.nan)
+        auprc = np.einsum("sd,sd->d", positive, true / np.maximum(passed, 1), dtype=np.float64) / positives
+        found = np.stack([auprc, ordered / pairs, (one.errors @ weights)[0] / samples])
+    return np.where((positives > 0) & (samples > positives) & (pairs > 0), found, np.nan)
 
 
-def _of_fold(ranked: _Ranked, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return what `METRICS` sum up in a fold under each draw's weights, and what divides them: `[metrics, draws]`.
-
-    These are precisions over positives, pairs in the right order over pairs, and squared errors over samples.
+def _passed(ranked: _Ranked, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return, under each draw's weights, the positives of each step, the positives and the samples down to it
+    (`[steps, draws]` each), and the number of samples (`[draws]`).
     """
     positive = ranked.positive @ weights
-    true = np.cumsum(positive, axis=0)
     passed = np.cumsum(ranked.passed @ weights, axis=0)
-    samples, errors = ranked.totals @ weights
+    return positive, np.cumsum(positive, axis=0), passed, (ranked.samples @ weights)[0]
+
+
+def _pairs(ranked: _Ranked, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return, under each draw's weights, how many pairs of a positive and a negative are in the right order, and how
+    many there are, `[draws]` float64 each.
+    """
+    positive, true, passed, samples = _passed(ranked, weights)
     positives = positive.sum(axis=0, dtype=np.float64)
     negatives = samples - positives
     # A negative with the score of a positive counts as half below it.
     below = negatives - (passed - true)
     if ranked.tied.nnz:
         below += 0.5 * (ranked.tied @ weights)
-    precision = true / np.maximum(passed, 1)
-    above = [np.einsum("sd,sd->d", positive, one, dtype=np.float64) for one in (precision, below)]
-    return np.stack([*above, errors]), np.stack([positives, positives * negatives, samples])
+    return np.einsum("sd,sd->d", positive, below, dtype=np.float64), positives * negatives
 
 
 def holm(p: Mapping[object, float]) -> dict[object, float]:

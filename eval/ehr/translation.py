@@ -1,8 +1,9 @@
 """Translate ICD-9-CM to ICD-10-CM by the official mapping, to test records of one edition across vocabularies.
 
 Records that hold ICD-9-CM alone, such as Diabetes-130 and MIMIC-III, are tested as if the hospitals of the test
-patients had coded in ICD-10-CM. This is easier than a real transition for whoever reads the same mapping (`gem`), and
-so says nothing of that tokenizer; a tokenizer that was trained with crosswalks has seen it too. No JAX here.
+patients had coded in ICD-10-CM. A tokenizer that was trained with crosswalks has seen these translations, and `gem`
+goes them backwards, as far as they are codes: shortened codes become categories, which `gem` does not know. No JAX
+here.
 """
 
 import collections
@@ -13,7 +14,7 @@ import numpy as np
 
 from eval.ehr.history import Histories
 from eval.ehr.tokenizers.spelling import read_code
-from preprocessing.codes import ICD9CM, ICD10CM, CodeRecord, category_of
+from preprocessing.codes import ICD9CM, ICD10CM, CodeRecord, category_of, compact_code, stem_length
 from preprocessing.sources.icd import read_forward_gem
 
 
@@ -42,29 +43,41 @@ def with_translations(histories: Histories) -> Histories:
     )
 
 
+def translated_share(histories: Histories) -> float | None:
+    """Return the share of the ICD-9-CM codes that have a translation, None for histories without translations."""
+    if histories.translation is None:
+        return None
+    keys = [read_code(name) for name in histories.codes.tolist()]
+    found = [bool(translated(key)) for key in keys if key.startswith(f"{ICD9CM}/")]
+    return float(np.mean(found))
+
+
 def translated(key: str) -> str:
     """Return the key of the translation of a code of ICD-9-CM, `SYSTEM/code`; empty for codes without one.
 
-    An exact translation is preferred, else the first of the file counts. A category, to which some records shorten
-    their codes, becomes the category that most translations of its codes belong to.
+    An exact translation is preferred, else the first of the file counts. A category or subcategory, to which some
+    records shorten their codes, becomes the category that most translations of its codes belong to, of equally many
+    the one that comes first.
     """
     system, _, code = key.partition("/")
     if system != ICD9CM:
         return ""
-    of_code, of_category = _tables()
-    return of_code.get(code) or of_category.get(key, "")
+    of_code, of_stem = _tables()
+    return of_code.get(code) or of_stem.get(compact_code(code), "")
 
 
 @functools.cache
 def _tables() -> tuple[dict[str, str], dict[str, str]]:
-    """Return ICD-9-CM code -> key of its translation, and key of a category -> key of the category of most of these."""
+    """Return ICD-9-CM code -> key of its translation, and start of codes -> key of the category of most of these."""
     of_code: dict[str, str] = {}
     # Sorting is stable: among exact translations, and among all others, the first of the file stays first.
     for icd9, icd10, _ in sorted(read_forward_gem(), key=lambda row: not row[2]):
         of_code.setdefault(icd9, f"{ICD10CM}/{icd10}")
     votes: dict[str, collections.Counter] = {}
-    for icd9, key in of_code.items():
+    for icd9, key in sorted(of_code.items()):
         target = category_of(CodeRecord(ICD10CM, key.partition("/")[2], ""))
-        votes.setdefault(category_of(CodeRecord(ICD9CM, icd9, "")), collections.Counter())[target] += 1
-    most = {key: max(sorted(found), key=found.__getitem__) for key, found in votes.items()}
-    return of_code, most
+        stem = compact_code(icd9)
+        for length in range(stem_length(ICD9CM, stem), len(stem)):
+            votes.setdefault(stem[:length], collections.Counter())[target] += 1
+    # Of equally many, `most_common` gives the one that was counted first.
+    return of_code, {stem: found.most_common(1)[0][0] for stem, found in votes.items()}

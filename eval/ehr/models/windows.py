@@ -3,12 +3,12 @@ time say, beside age, sex and the number of distinct codes.
 
 Of each window, x = log(1 + counts of codes) times the tokenizer's row of each code: its weights over features, or its
 vector, with the learned rows of codes without tokens beside it. Rows over tokens and vectors first get a mean square
-length of 1 over the codes that have them, as rows of single codes have: else a code of 32 tokens would weigh less than a
-drug beside it, and a code of few tokens more. For linear models each sample's x is brought to unit length, as texts are: how many codes a patient has is told
-by a feature of its own, for every tokenizer. Trees read x as it is, as they cut at counts. Vectors, which may share a
-large common part, are centered at the training mean. In the end each window is divided by the root mean square length
-of its rows over the training samples, so that one penalty means the same for 64 features and for 30,000; no feature is
-scaled by itself, which would blow up the rare ones.
+length of 1 over the codes that have them, which is the length of the rows of single codes: a code of 32 tokens would
+else weigh less than a drug beside it. For linear models each sample's x is brought to unit length, as texts are: how
+many codes a patient has is told by a feature of its own, for every tokenizer. Trees read x as it is, as they cut at
+counts. Vectors, which may share a large common part, are centered at the training mean. In the end each window is
+divided by the root mean square length of its rows over the training samples, so that one penalty means the same for 64
+features and for 30,000; no feature is scaled by itself, which would blow up the rare ones.
 """
 
 import dataclasses

@@ -91,9 +91,6 @@ def make_cohorts(
         dataset: the events.
         kind_of_source: name of the data set in `definition.SOURCES`; any other is spelled as MEDS in general.
         progress: whether to show a progress bar.
-
-    Raises:
-        InputError: the package es-aces is not installed, or the data set cannot be read.
     """
     source = SOURCES.get(kind_of_source, kind_of_source)
     found: dict[str, Cohort | InputError] = {}
@@ -109,7 +106,11 @@ def make_cohorts(
         else:
             found[task.name] = cohort
     if made:
-        found |= _made(made, dataset, read_spelling(source), progress)
+        try:
+            found |= _made(made, dataset, read_spelling(source), progress)
+        except InputError as error:
+            # The stays cannot be made out, which published labels do without.
+            found |= {task.name: error for task in made}
     return {task.name: found[task.name] for task in tasks}
 
 

@@ -17,6 +17,7 @@ from preprocessing.common.errors import InputError
 SUBJECT = np.array([7, 3, 7, 9])
 TIME = np.array(["2020-01-01", "2020-01-02", "2020-02-01", "2021-01-01"], "datetime64[us]")
 FOLD = np.array([0, 1, 0, 2])
+THRESHOLDS = np.array([0.5, 0.5, 0.3])
 PERSON_OF = {3: 0, 7: 1, 9: 0}
 VALUES = {
     BINARY: (np.array([True, False, False, True]), np.array([0.9, 0.5, 0.2, 0.4], np.float32)),
@@ -35,8 +36,8 @@ def test_a_cell_comes_back(tmp_path, kind):
     value, p = VALUES[kind]
     cells, cell = Cells(tmp_path / "cells"), cell_of(kind)
     assert cell not in cells
-    threshold = 0.5 if kind == BINARY else math.nan
-    cells.save(cell, Predicted(Labels(SUBJECT, TIME, value), p, threshold, {"seconds": 1.5}, FOLD))
+    thresholds = np.array([0.5, 0.4, math.nan])
+    cells.save(cell, Predicted(Labels(SUBJECT, TIME, value), p, thresholds, {"seconds": 1.5}, FOLD))
     assert cell in Cells(tmp_path / "cells")
     result = cells.load(cell, PERSON_OF)
     np.testing.assert_array_equal(result.y, value)
@@ -45,17 +46,19 @@ def test_a_cell_comes_back(tmp_path, kind):
     assert result.kind == kind
     assert result.fold.tolist() == FOLD.tolist()
     assert result.about == {"seconds": 1.5}
-    assert result.p_threshold == threshold or (math.isnan(threshold) and math.isnan(result.p_threshold))
+    np.testing.assert_array_equal(result.p_threshold, [0.5, 0.4, 0.5, math.nan])
 
 
 def test_predictions_are_in_the_schema_of_meds_and_private(tmp_path):
     schema = pytest.importorskip("meds_evaluation.schema")
     cell = cell_of(BINARY)
-    Cells(tmp_path).save(cell, Predicted(Labels(SUBJECT, TIME, VALUES[BINARY][0]), VALUES[BINARY][1], 0.5, {}, FOLD))
+    Cells(tmp_path).save(
+        cell, Predicted(Labels(SUBJECT, TIME, VALUES[BINARY][0]), VALUES[BINARY][1], THRESHOLDS, {}, FOLD)
+    )
     path = tmp_path / cell.identity / PREDICTIONS
     schema.PredictionSchema.validate(pl.read_parquet(path).to_arrow())
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert pl.read_parquet(path)["predicted_boolean_value"].to_list() == [True, True, False, False]
+    assert pl.read_parquet(path)["predicted_boolean_value"].to_list() == [True, True, False, True]
 
 
 def test_everything_that_a_cell_depends_on_gives_another_identity():
@@ -72,7 +75,7 @@ def test_everything_that_a_cell_depends_on_gives_another_identity():
 def test_a_damaged_cell_is_told(tmp_path, name, damage):
     cell = cell_of(BINARY)
     cells = Cells(tmp_path)
-    cells.save(cell, Predicted(Labels(SUBJECT, TIME, VALUES[BINARY][0]), VALUES[BINARY][1], 0.5, {}, FOLD))
+    cells.save(cell, Predicted(Labels(SUBJECT, TIME, VALUES[BINARY][0]), VALUES[BINARY][1], THRESHOLDS, {}, FOLD))
     (tmp_path / cell.identity / name).write_bytes(damage)
     with pytest.raises(InputError, match=r"cannot be read .*; delete it, and run again"):
         cells.load(cell, PERSON_OF)

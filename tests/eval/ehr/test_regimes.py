@@ -72,7 +72,7 @@ def listed(regime: str, inputs: Inputs, y: np.ndarray, **options) -> list:
 
 @pytest.mark.parametrize(("regime", "folds"), list(itertools.product(REGIMES, (None, 3))))
 def test_no_person_is_in_two_parts_and_rows_name_the_test_samples(regime, folds):
-    inputs = samples_of(0, 120)
+    inputs = samples_of(0, 240)
     y = outcomes_of(inputs)
     for _, part in listed(regime, inputs, y, folds=folds):
         persons = [set(one.person) for one in (part.train, part.tuning, part.test)]
@@ -379,7 +379,7 @@ def test_faults_are_refused():
 
 
 def test_masks_of_the_samples_are_kept():
-    inputs = samples_of(0, 120)
+    inputs = samples_of(0, 240)
     seen = np.ones(len(CODES), bool)
     seen[:10] = False
     for regime in REGIMES:

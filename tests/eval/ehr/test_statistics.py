@@ -23,12 +23,13 @@ def draws(one: CellResult, metric: str = AUROC) -> Draws:
     return Draws((one.seed,), np.array([value]), drawn[None])
 
 
-def precision_in_folds(y, p, folds) -> float:
-    """Return the mean over positives of scikit-learn's average precision in their fold."""
-    of_fold = [(y[folds == one], p[folds == one]) for one in np.unique(folds)]
-    found = [(reference.average_precision_score(a, b), a.sum()) for a, b in of_fold if a.any()]
-    values, weights = zip(*found, strict=True)
-    return np.average(values, weights=weights)
+def ranks(p, folds) -> np.ndarray:
+    """Return scipy's ranks in each fold, as shares of the fold."""
+    found = np.empty(p.shape)
+    for one in np.unique(folds):
+        rows = folds == one
+        found[rows] = stats.rankdata(p[rows], axis=0) / rows.sum()
+    return found
 
 
 def auroc_in_folds(y, p, folds) -> float:
@@ -58,10 +59,12 @@ def test_draws_against_scikit_learn_on_resampled_rows(digits, classes, folded):
             rows = np.repeat(np.arange(len(given.y)), times)
             assert len(rows) != len(given.y)
             y, p = given.y[rows].reshape(len(rows), -1), given.p[rows].reshape(len(rows), -1)
-            folds = given.fold[rows] if folded else np.zeros(len(rows))
+            every = given.fold if folded else np.zeros(len(given.y))
+            folds, ranked = every[rows], ranks(given.p, every)[rows].reshape(len(rows), -1)
             pairs = list(zip(y.T, p.T, strict=True))
             drawn = {metric: values[statistics._BLOCK + number] for metric, (_, values) in found.items()}
-            assert drawn[AUPRC] == pytest.approx(np.mean([precision_in_folds(*one, folds) for one in pairs]), abs=1e-6)
+            wanted = np.mean([reference.average_precision_score(a, b) for a, b in zip(y.T, ranked.T, strict=True)])
+            assert drawn[AUPRC] == pytest.approx(wanted, abs=1e-6)
             assert drawn[AUROC] == pytest.approx(np.mean([auroc_in_folds(*one, folds) for one in pairs]), abs=1e-6)
             assert drawn[BRIER] == pytest.approx(np.mean((y - p) ** 2), abs=1e-6)
 
@@ -85,6 +88,18 @@ def test_a_model_that_knows_nothing_is_not_judged_by_the_prevalence_of_its_folds
     assert found[AUROC][0] == 0.5
     np.testing.assert_allclose(found[AUROC][1], 0.5, atol=1e-6)
     assert bootstrap([made(y, p)])[0][AUROC][0] < 0.49
+
+
+def test_chance_is_not_called_better_than_knowing_nothing_by_auprc():
+    """The mean of the average precisions of small folds would be: it is biased upward for all but equal scores."""
+    called = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        y, fold = rng.random(600) < 0.1, rng.integers(0, 5, 600)
+        cells = [dataclasses.replace(made(y, p), fold=fold) for p in (rng.random(600), np.full(600, 0.1))]
+        random, nothing = (Draws((0,), np.array([one[AUPRC][0]]), one[AUPRC][1][None]) for one in bootstrap(cells))
+        called += random.minus(nothing).low > 0
+    assert called <= 8
 
 
 def test_every_draw_takes_as_many_persons():

@@ -24,14 +24,20 @@ def fit(model, inputs, y, matrix, *, kind="binary", classes=1, test=TEST, seed=0
     return model.fit_predict(split, matrix, seed=seed, trials=trials, classes=classes, kind=kind)
 
 
+def scaled_rows(matrix) -> np.ndarray:
+    """Return the rows over tokens with a mean square length of 1, beside those of single codes."""
+    rows = matrix.weights.toarray().astype(np.float64)
+    rows[matrix.mapped] /= np.sqrt((rows[matrix.mapped] ** 2).sum(axis=1).mean())
+    return rows
+
+
 def by_hand(inputs, matrix) -> np.ndarray:
     """Return the features of all samples, which all lie within 30 days, from dense arrays."""
     known = statics(inputs).astype(np.float64)
     spread = known[TRAIN].std(axis=0)
     known = (known - known[TRAIN].mean(axis=0)) / np.where(spread > 1e-5, spread, 1)
     counted = np.log1p(bags(inputs).toarray().astype(np.float64))
-    over = matrix.weights if matrix.vectors is None else matrix.own_rows
-    window = counted @ over.toarray().astype(np.float64)
+    window = counted @ (scaled_rows(matrix) if matrix.vectors is None else matrix.own_rows.toarray())
     if matrix.vectors is not None:
         vectors = matrix.vectors.astype(np.float64)
         vectors /= np.sqrt((vectors[matrix.mapped] ** 2).sum(axis=1).mean())
@@ -97,7 +103,7 @@ def test_windows_that_hold_less_are_features_of_their_own():
 def test_trees_read_counts_at_one_scale():
     inputs, _ = patients(120, signal="code")
     windows = fit_windows(inputs.take(TRAIN), some_tokens(), unit_length=False)
-    expected = np.log1p(bags(inputs).toarray().astype(np.float64)) @ some_tokens().weights.toarray()
+    expected = np.log1p(bags(inputs).toarray().astype(np.float64)) @ scaled_rows(some_tokens())
     expected /= np.sqrt((expected[TRAIN] ** 2).sum() / len(TRAIN))
     np.testing.assert_allclose(windows(inputs).toarray()[:, 4:], expected, atol=1e-6)
 
