@@ -190,3 +190,62 @@ def test_records_without_a_leak_are_fitted(settings, found, tmp_path):
     assert len(checked.results) == 1
     assert "Leaks" in describe(checked).facts
     assert "Leaks" not in describe(found).facts
+
+
+def test_other_records_in_the_same_place_are_fitted_anew(world, settings, tmp_path):
+    shutil.copytree(world, tmp_path / "meds")
+    changed = dataclasses.replace(
+        settings, dataset_dir=tmp_path / "meds", output=tmp_path / "out", regimes=("full",), tokenizers=("codes",)
+    )
+    [before] = run(changed, progress=False).results
+    for path in sorted((tmp_path / "meds" / "data").rglob("*.parquet")):
+        frame = pl.read_parquet(path)
+        is_code = pl.col("code").str.starts_with("ICD")
+        swapped = frame.filter(is_code)["code"].reverse()
+        frame.filter(is_code).with_columns(code=swapped).vstack(frame.filter(~is_code)).sort(
+            "subject_id", "time", nulls_last=False, maintain_order=True
+        ).write_parquet(path)
+    [after] = run(changed, progress=False).results
+    assert (before.y == after.y).all()
+    assert (before.p != after.p).any()
+
+
+def test_asking_for_translations_changes_nothing_of_other_regimes(world, settings, tmp_path):
+    shutil.copytree(world, tmp_path / "meds")
+    for path in sorted((tmp_path / "meds" / "data").rglob("*.parquet")):
+        frame = pl.read_parquet(path)
+        frame.filter(~pl.col("code").str.starts_with("ICD10CM")).write_parquet(path)
+    alone = dataclasses.replace(
+        settings, dataset_dir=tmp_path / "meds", output=tmp_path / "out", regimes=("full",), tokenizers=("words",)
+    )
+    [before] = run(alone, progress=False).results
+    kept = cells_of(alone)
+    both = run(dataclasses.replace(alone, regimes=("full", "cross_vocabulary")), progress=False)
+    assert kept.items() <= cells_of(alone).items()
+    assert [cell.setting for cell in both.results] == ["", "icd9->icd10", "icd9->icd9"]
+    assert (both.results[0].p == before.p).all()
+    # A few codes are translated from ICD-10-CM alone.
+    assert 0.99 < both.translated < 1
+    assert "official mapping" in describe(both).facts["Across vocabularies"]
+
+
+@pytest.mark.parametrize("damage", ["[]", "{}", "{"])
+def test_damaged_labels_are_made_anew_and_settings_are_told(settings, found, tmp_path, damage):
+    changed = dataclasses.replace(settings, output=tmp_path, regimes=("full",), tokenizers=("codes",))
+    run(changed, progress=False)
+    (tmp_path / "labels" / "planted" / "cohort.json").write_text(damage)
+    assert len(run(changed, progress=False).results) == 1
+    (tmp_path / "labels" / "planted" / "labels.parquet").unlink()
+    assert len(run(changed, progress=False).results) == 1
+    (tmp_path / "settings.json").write_text(damage)
+    with pytest.raises(InputError, match=r"settings.json cannot be read; delete it"):
+        run(changed, progress=False)
+
+
+def test_cells_of_earlier_runs_stay_in_the_report(settings, tmp_path):
+    changed = dataclasses.replace(settings, output=tmp_path, regimes=("full", "few_shot"), tokenizers=("codes",))
+    every = {cell.setting for cell in run(changed, progress=False).results}
+    again = run(dataclasses.replace(changed, cells=("k=8",)), progress=False)
+    assert {cell.setting for cell in again.results} == every
+    fresh = run(dataclasses.replace(changed, cells=("k=8",), output=tmp_path / "fresh"), progress=False)
+    assert {cell.setting for cell in fresh.results} == {"k=8"}

@@ -110,6 +110,10 @@ def test_foreign_predictions_are_joined_in_any_order(tmp_path):
     pl.DataFrame({"subject_id": [1]}).write_parquet(tmp_path / "p.parquet")
     with pytest.raises(InputError, match="no column prediction_time"):
         read(external, labels)
+    write_predictions(tmp_path / "p.parquet", [(f"patient {subject}", time, p) for subject, time, p in rows])
+    with pytest.raises(InputError, match="a column subject_id that is no Int64") as refused:
+        read(external, labels)
+    assert "patient" not in str(refused.value)
     (tmp_path / "p.parquet").write_text("x")
     with pytest.raises(InputError, match="cannot be read as parquet"):
         read(external, labels)

@@ -30,6 +30,9 @@ def coded_patients(number: int):
         ("ICD9CM/250.00", "ICD10CM/E11.9"),
         ("ICD9CM/414", "ICD10CM/I25"),
         ("ICD9CM/428", "ICD10CM/I50"),
+        # Half of the codes of each become E10, half E11; the first is E11.
+        ("ICD9CM/250", "ICD10CM/E11"),
+        ("ICD9CM/250.6", "ICD10CM/E11"),
         ("ICD9CM/999.99x", ""),
         ("ICD10CM/A00.0", ""),
         ("", ""),

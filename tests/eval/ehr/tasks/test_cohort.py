@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from eval.ehr.tasks.cohort import make_cohort, write_labels
+from eval.ehr.tasks.cohort import make_cohort, make_cohorts, write_labels
 from eval.ehr.tasks.definition import load_tasks
 from medtok_jax.records.samples import Labels, read_labels
 from preprocessing.common.errors import InputError
@@ -167,6 +167,26 @@ def test_visits_of_ehrshot_have_their_end_in_a_column(tmp_path):
     assert keys(labels) == [(1, at("2020-01-02")), (3, at("2020-01-02"))]
     assert labels.value.tolist() == [True, False]
     assert make_cohort(TASKS["long_los"], dataset, "ehrshot").labels.value.tolist() == [True, False]
+
+
+def test_published_labels_serve_where_stays_cannot_be_made_out(tmp_path):
+    dataset = written(tmp_path, random_stays.events(1))
+    publish(
+        dataset, "new_lupus", subject_id=[1, 2], prediction_time=[at("2020-01-01")] * 2, boolean_value=[True, False]
+    )
+    found = make_cohorts([TASKS["mortality"], TASKS["new_lupus"]], dataset, "ehrshot", progress=False)
+    assert list(found) == ["mortality", "new_lupus"]
+    assert isinstance(found["mortality"], InputError)
+    assert found["new_lupus"].labels.value.tolist() == [True, False]
+
+
+def test_all_tasks_at_once_are_what_each_is_alone(dataset):
+    found = make_cohorts([TASKS[name] for name in OF_MEDS], dataset, "MEDS", progress=False)
+    for name, cohort in found.items():
+        alone = make_cohort(TASKS[name], dataset, "MEDS")
+        assert cohort.flow == alone.flow
+        assert keys(cohort.labels) == keys(alone.labels)
+        np.testing.assert_array_equal(cohort.labels.value, alone.labels.value)
 
 
 def test_labels_that_are_not_there_are_named(dataset):
