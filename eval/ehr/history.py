@@ -59,7 +59,7 @@ class Histories:
         sex: `[subjects]` str, `F`, `M`, or empty where it is unknown.
         person: `[subjects]` int64, the same for all subjects that are one person.
         translation: `[codes]` int32, the code of the other vocabulary that stands for each code, or itself; None where
-            there is none, see `eval.ehr.translation`.
+            there is none, see `eval.ehr.tokenizers.translation`.
     """
 
     subject: np.ndarray

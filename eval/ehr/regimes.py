@@ -9,7 +9,7 @@
     unseen            three in ten codes, chosen by a hash, are hidden from all training and tuning samples
     cross_vocabulary  fitted on codes of ICD-9 alone and tested on those of ICD-10, and as a control on those of ICD-9;
                       once more without age, sex and number of codes, and once more with all other events; records of
-                      ICD-9 alone are tested on translations, see `translation`
+                      ICD-9 alone are tested on translations, see `tokenizers.translation`
 
 The split of the data set decides on training, tuning and test; small data sets are instead cross-fitted, so that each
 sample is tested once, by a model that has seen no other sample of its person. Test samples are never drawn or weighted.

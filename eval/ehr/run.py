@@ -30,7 +30,7 @@ from eval.ehr.tasks.leaks import check_leaks, seen_by_models
 from eval.ehr.tokenizers.context import TokenizerContext
 from eval.ehr.tokenizers.make import NAMES, check_name, make
 from eval.ehr.tokenizers.matrix import CodeMatrix
-from eval.ehr.translation import translated_share, with_translations
+from eval.ehr.tokenizers.translation import translated_share, with_translations
 from preprocessing.common.errors import InputError
 from preprocessing.common.locks import exclusive
 from preprocessing.meds.dataset import MedsDataset
@@ -54,7 +54,7 @@ class Benchmark:
         mapped: tokenizer -> share of the data set's codes of code systems that it maps.
         data_sets: tokenizer -> name of the data set that it was trained on, where it tells it.
         translated: share of the ICD-9-CM codes with a translation, where test samples of `cross_vocabulary` see these
-            (`eval.ehr.translation`); else None.
+            (`eval.ehr.tokenizers.translation`); else None.
     """
 
     settings: Settings

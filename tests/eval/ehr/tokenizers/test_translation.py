@@ -7,7 +7,7 @@ import pytest
 
 from eval.ehr.inputs import bags, sequences
 from eval.ehr.regimes import CROSS_VOCABULARY, splits
-from eval.ehr.translation import translated, with_translations
+from eval.ehr.tokenizers.translation import translated, with_translations
 from preprocessing.sources.icd import read_forward_gem
 from tests.helpers.planted_patients import CODES, patients
 
