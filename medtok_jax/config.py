@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from medtok_jax.regions import Regions
 from preprocessing.common.errors import InputError
+from preprocessing.common.names import nearest
 
 CHOICES = {
     "model.text_encoder_type": ("weighted_pooling", "default"),
@@ -159,7 +160,7 @@ def _nearest(name: str, known: list[str]) -> str:
     field_of_leaf = {field.rsplit(".", 1)[-1]: field for field in known}
     if near_leaf := difflib.get_close_matches(leaf, field_of_leaf, 1, 0.75):
         return f"--config.{field_of_leaf[near_leaf[0]]}"
-    return f"--config.{difflib.get_close_matches(name, known, 1, 0.0)[0]}"
+    return f"--config.{nearest(name, known)}"
 
 
 def validate(config: ConfigDict, num_devices: int) -> None:

@@ -133,7 +133,9 @@ def arms_of(
 
 
 def _of(histories: Histories, inputs: Inputs) -> Inputs:
-    """Return the same samples of histories with a longer table of codes."""
+    """Return the same samples of histories with a longer table of codes; the same object where it is the same table."""
+    if histories is inputs.histories:
+        return inputs
     return dataclasses.replace(inputs, histories=histories, seen=np.ones(len(histories.codes), bool))
 
 

@@ -153,7 +153,12 @@ def _ranked(cell: CellResult, persons: np.ndarray) -> "list[_RankedClass]":
     found = []
     for y, p in outcomes(cell.y, cell.p, cell.kind):
         ranks = _rank(y, ranks_in_folds(p, folds), person, len(persons))
-        within = [_rank(y[rows], p[rows], person[rows], len(persons)) for rows in folds if y[rows].any()]
+        # A single fold is in the same order by its ranks.
+        within = (
+            [_rank(y[rows], p[rows], person[rows], len(persons)) for rows in folds if y[rows].any()]
+            if len(folds) > 1
+            else [ranks]
+        )
         errors = np.bincount(person, (p - y) ** 2, len(persons))
         found.append(_RankedClass(ranks, tuple(within), sparse.csr_matrix(errors.astype(np.float32))))
     return found
@@ -228,39 +233,52 @@ def _figures(classes: list[_RankedClass], weights: np.ndarray) -> np.ndarray:
 
 def _of_class(one: _RankedClass, weights: np.ndarray) -> np.ndarray:
     """Return `METRICS` of one class under each draw's weights, `[metrics, draws]`."""
-    positive, true, passed, samples = _passed(one.ranks, weights)
-    positives = positive.sum(axis=0, dtype=np.float64)
+    passed = _passed(one.ranks, weights)
+    precision = passed.true / np.maximum(passed.all, 1)
     ordered = pairs = 0
     for fold in one.folds:
-        more = _pairs(fold, weights)
+        more = _pairs(fold, weights, passed if fold is one.ranks else _passed(fold, weights))
         ordered, pairs = ordered + more[0], pairs + more[1]
+    positives = passed.positive.sum(axis=0, dtype=np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
-        auprc = np.einsum("sd,sd->d", positive, true / np.maximum(passed, 1), dtype=np.float64) / positives
-        found = np.stack([auprc, ordered / pairs, (one.errors @ weights)[0] / samples])
-    return np.where((positives > 0) & (samples > positives) & (pairs > 0), found, np.nan)
+        auprc = np.einsum("sd,sd->d", passed.positive, precision, dtype=np.float64) / positives
+        found = np.stack([auprc, ordered / pairs, (one.errors @ weights)[0] / passed.samples])
+    return np.where((positives > 0) & (passed.samples > positives) & (pairs > 0), found, np.nan)
 
 
-def _passed(ranked: _Ranked, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return, under each draw's weights, the positives of each step, the positives and the samples down to it
-    (`[steps, draws]` each), and the number of samples (`[draws]`).
+class _Passed(NamedTuple):
+    """Hold the weights of the samples down to each step under each draw's weights.
+
+    Attributes:
+        positive: `[steps, draws]`, positives of the step.
+        true: `[steps, draws]`, positives down to the step.
+        all: `[steps, draws]`, samples down to the step.
+        samples: `[draws]`, all samples.
     """
+
+    positive: np.ndarray
+    true: np.ndarray
+    all: np.ndarray
+    samples: np.ndarray
+
+
+def _passed(ranked: _Ranked, weights: np.ndarray) -> _Passed:
     positive = ranked.positive @ weights
     passed = np.cumsum(ranked.passed @ weights, axis=0)
-    return positive, np.cumsum(positive, axis=0), passed, (ranked.samples @ weights)[0]
+    return _Passed(positive, np.cumsum(positive, axis=0), passed, (ranked.samples @ weights)[0])
 
 
-def _pairs(ranked: _Ranked, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _pairs(ranked: _Ranked, weights: np.ndarray, passed: _Passed) -> tuple[np.ndarray, np.ndarray]:
     """Return, under each draw's weights, how many pairs of a positive and a negative are in the right order, and how
     many there are, `[draws]` float64 each.
     """
-    positive, true, passed, samples = _passed(ranked, weights)
-    positives = positive.sum(axis=0, dtype=np.float64)
-    negatives = samples - positives
+    positives = passed.positive.sum(axis=0, dtype=np.float64)
+    negatives = passed.samples - positives
     # A negative with the score of a positive counts as half below it.
-    below = negatives - (passed - true)
+    below = negatives - (passed.all - passed.true)
     if ranked.tied.nnz:
         below += 0.5 * (ranked.tied @ weights)
-    return np.einsum("sd,sd->d", positive, below, dtype=np.float64), positives * negatives
+    return np.einsum("sd,sd->d", passed.positive, below, dtype=np.float64), positives * negatives
 
 
 def holm(p: Mapping[object, float]) -> dict[object, float]:
