@@ -39,7 +39,7 @@ def describe(benchmark: Benchmark) -> RunDescription:
         "Records": f"{settings.dataset}, {len(benchmark.records.dataset.shards)} files in MEDS form",
         "Models": ", ".join(settings.models),
         "Seeds": str(settings.seeds),
-        "Settings tried": f"{settings.trials} a model and tokenizer (all 8 of logistic), chosen on tuning samples",
+        "Settings tried": f"{settings.fitted_trials} a model and tokenizer (8 of logistic), chosen on tuning samples",
         "Codes with tokens": ", ".join(f"{name} {share:.1%}" for name, share in benchmark.mapped.items()),
         "Versions": ", ".join([f"Python {platform.python_version()}", *map(_version, _PACKAGES)]),
     }

@@ -16,7 +16,7 @@ from eval.ehr.external import ExternalModel
 from eval.ehr.history import Histories, open_histories
 from eval.ehr.inputs import bags
 from eval.ehr.metrics import best_threshold
-from eval.ehr.models.choice import SMOKE_TRIALS, choose
+from eval.ehr.models.choice import choose
 from eval.ehr.models.model import Model
 from eval.ehr.records import Records, open_records
 from eval.ehr.regimes import CROSS_VOCABULARY, FULL
@@ -328,7 +328,7 @@ class _Runner:
                 part,
                 matrix,
                 seed=arm.seed,
-                trials=SMOKE_TRIALS if self.settings.smoke else self.settings.trials,
+                trials=self.settings.fitted_trials,
                 classes=len(arm.task.classes),
                 kind=arm.task.kind,
             )

@@ -74,6 +74,11 @@ class Settings:
         if repeated:
             raise InputError(f"--tokenizers names {repeated[0]} twice; name each tokenizer once.")
 
+    @property
+    def fitted_trials(self) -> int:
+        """Return the number of settings that each model tries: one in a smoke run."""
+        return 1 if self.smoke else self.trials
+
 
 def check_names(flag: str, given: Iterable[str], known: Sequence[str]) -> None:
     """Refuse a name that is not among those that are known.

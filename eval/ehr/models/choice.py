@@ -23,8 +23,6 @@ MODELS: dict[str, Model] = {
         SequenceModel("gt_behrt", GtBehrt, graphs=True),
     )
 }
-# Trials of every model and tokenizer, and those of a smoke run.
-TRIALS, SMOKE_TRIALS = 6, 1
 _SMOKE = TrainingOptions(epochs=1, least_steps=8, most_steps=8, evaluations=2)
 
 

@@ -142,7 +142,7 @@ def _tallies(results: Sequence[SetupResult], run: RunDescription) -> list[str]:
     """Say how often the primary tokenizer differs from each opponent, over all setups."""
     first = run.family.tokenizer
     found = []
-    for name in names.OPPONENTS:
+    for name in [name for name in names.OPPONENTS if name != first]:
         differences = [result.difference(first, name, AUPRC) for result in results]
         words = [verdict(one, AUPRC) for one in differences if one is not None]
         if words:

@@ -249,3 +249,7 @@ def test_cells_of_earlier_runs_stay_in_the_report(settings, tmp_path):
     assert {cell.setting for cell in again.results} == every
     fresh = run(dataclasses.replace(changed, cells=("k=8",), output=tmp_path / "fresh"), progress=False)
     assert {cell.setting for cell in fresh.results} == {"k=8"}
+
+
+def test_the_report_tells_the_settings_of_a_smoke_run(found):
+    assert describe(found).facts["Settings tried"].startswith("1 a model")

@@ -235,3 +235,11 @@ def test_a_hidden_prevalence_is_in_no_curve(tmp_path):
         pictures.append(base64.b64decode(picture).decode())
     hidden, shown = (len(re.findall(r"stroke: #808080", picture)) for picture in pictures)
     assert shown == hidden + 1
+
+
+def test_a_baseline_that_is_judged_is_not_set_against_itself(tmp_path):
+    family = dataclasses.replace(FAMILY, tokenizer="codes", others=("words",))
+    build.write([cell("codes"), cell("words")], run(family=family), tmp_path)
+    told = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["exploratory"]
+    assert any(one.startswith("Over all setups with words") for one in told)
+    assert not any(one.startswith("Over all setups with codes") for one in told)
