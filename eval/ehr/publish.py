@@ -12,6 +12,8 @@ from eval.ehr.report.description import RunDescription
 from eval.ehr.report.family import PrimaryFamily
 from eval.ehr.report.study import Setup
 from eval.ehr.run import Benchmark
+from eval.ehr.tasks.definition import Task
+from medtok_jax.records.choices import CODED
 
 # Opponents of the primary comparisons: the code itself, and the words of its description.
 OPPONENTS = ("codes", "words")
@@ -70,12 +72,13 @@ def describe(benchmark: Benchmark) -> RunDescription:
 def declared_family(benchmark: Benchmark) -> PrimaryFamily:
     """Return the comparisons that the conclusions rest on: the judged tokenizer with codes and words.
 
-    They are made on the headline input of each task that its file calls primary, by the first model, with all training
-    samples, and across vocabularies where that is asked for. Settings alone decide, and no result.
+    They are made for each task that its file calls primary, by the first model: with all training samples on the
+    headline input, and, where that is asked for, across vocabularies on the input that sees the codes of the stay, as
+    samples that see none cannot tell vocabularies apart. Settings alone decide, and no result.
     """
     settings = benchmark.settings
     setups = [
-        Setup(task.name, task.inputs[0], settings.models[0], regime, setting)
+        Setup(task.name, _input_of(task, regime), settings.models[0], regime, setting)
         for task in benchmark.tasks.values()
         if task.primary
         for regime, setting in _SETTINGS.items()
@@ -83,6 +86,11 @@ def declared_family(benchmark: Benchmark) -> PrimaryFamily:
     ]
     others = tuple(name for name in OPPONENTS if name in settings.tokenizers and name != benchmark.judged)
     return PrimaryFamily(benchmark.judged, others, tuple(setups))
+
+
+def _input_of(task: Task, regime: str) -> str:
+    """Return the input rule of the primary comparison: the headline, across vocabularies with all codes of the stay."""
+    return CODED if regime == CROSS_VOCABULARY and CODED in task.inputs else task.inputs[0]
 
 
 def _version(package: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from eval.ehr.inputs import Inputs, bags
 from eval.ehr.models import tuning as tune
 from eval.ehr.models.model import Fitted
 from eval.ehr.models.outcomes import check, columns, learnable, untaught, with_prevalence
@@ -67,7 +68,9 @@ class Logistic:
         with load("threadpoolctl").threadpool_limits(limits=_threads(len(y))):
             path = functools.partial(_logistic_path, design=_rotated(sets[0]))
             fits = _each_class(path, sets, y, split.y_tuning, kind=kind, classes=classes)
-        return _chosen(fits, y, split.y_tuning, kind=kind, classes=classes, about=_about(features, sets[0], started))
+        return _chosen(
+            fits, y, split.y_tuning, kind=kind, classes=classes, about=_about(features, sets[0], split.train, started)
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +97,9 @@ class LightGBM:
         sets = [x[:, np.sort(common)].astype(np.float32) for x in sets]
         path = functools.partial(_boosting_path, seed=seed, settings=BOOSTING[:trials], rounds=self.rounds)
         fits = _each_class(path, sets, y, split.y_tuning, kind=kind, classes=classes)
-        return _chosen(fits, y, split.y_tuning, kind=kind, classes=classes, about=_about(features, sets[0], started))
+        return _chosen(
+            fits, y, split.y_tuning, kind=kind, classes=classes, about=_about(features, sets[0], split.train, started)
+        )
 
 
 def _threads(samples: int) -> int:
@@ -174,10 +179,11 @@ def _joined(parts: list[np.ndarray], taught: np.ndarray, kind: str) -> np.ndarra
     return joined
 
 
-def _about(features: WindowFeatures, made: Any, started: float) -> dict[str, Any]:
+def _about(features: WindowFeatures, made: Any, train: Inputs, started: float) -> dict[str, Any]:
     days = ["all" if block.days is None else f"{block.days:.0f} days" for block in features.blocks]
-    # A code takes one position; a patient has as many as distinct codes.
-    return {"windows": days, "features": made.shape[1], "started": started}
+    # A code takes one position, however often a patient has it.
+    positions = bags(train).nnz / max(len(train), 1)
+    return {"windows": days, "features": made.shape[1], "positions": positions, "started": started}
 
 
 @dataclasses.dataclass(frozen=True)

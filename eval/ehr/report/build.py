@@ -32,6 +32,7 @@ def write(cells: Sequence[CellResult], run: RunDescription, folder: Path, *, pro
     cells = sorted(cells, key=_order)
     least = 0 if run.show_small_counts else FEWEST
     results = study.analyze(cells, run.family.tokenizer, least=least, progress=progress)
+    run = run.with_rounded(results)
     comparisons = family.compare(run.family, results)
     found = values(results, comparisons, cells, run)
     document = sections.document(results, comparisons, cells, run)

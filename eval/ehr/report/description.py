@@ -4,7 +4,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from eval.ehr.report import counts
 from eval.ehr.report.family import PrimaryFamily
+from eval.ehr.report.study import SetupResult
 from preprocessing.common.errors import InputError
 
 PAPER = "paper"
@@ -33,6 +35,7 @@ class RunDescription:
         flows: task -> the steps of its cohort, each a reason and a number of samples or patients.
         left_out: a sentence for each part of the run that has no results.
         show_small_counts: whether numbers from 1 to 10 are shown, which only open data allow.
+        rounded: sizes of test sets and cohorts that are close to others, see `with_rounded`.
     """
 
     dataset: str
@@ -42,6 +45,42 @@ class RunDescription:
     flows: Mapping[str, Sequence[tuple[str, int]]] = dataclasses.field(default_factory=dict)
     left_out: Sequence[str] = ()
     show_small_counts: bool = False
+    rounded: frozenset[int] = frozenset()
+
+    def with_rounded(self, results: Sequence[SetupResult]) -> "RunDescription":
+        """Return the description of the same run that rounds sizes which are close to others."""
+        steps = [number for flow in self.flows.values() for _, number in flow]
+        sizes = [number for result in results for number in (result.samples, result.persons)]
+        outcomes = [number for result in results for number in (result.positives, result.samples - result.positives)]
+        return dataclasses.replace(
+            self, rounded=counts.close_numbers([*steps, *sizes]) | counts.close_numbers(outcomes)
+        )
+
+    def is_rounded(self, result: SetupResult) -> bool:
+        """Return True if the sizes of a test set are rounded, as one of them is close to that of another."""
+        negatives = result.samples - result.positives
+        sizes = (result.samples, result.persons, result.positives, negatives)
+        return not self.show_small_counts and not self.rounded.isdisjoint(sizes)
+
+    def shown(self, number: int, result: SetupResult) -> int | str:
+        """Return a number of samples or persons of a test set, masked or rounded where it must be."""
+        rounded = (number,) if self.is_rounded(result) else ()
+        return counts.shown(number, show_small=self.show_small_counts, rounded=rounded)
+
+    def shown_flow(self, task: str) -> list[int | str]:
+        """Return the numbers of the steps of a cohort, masked or rounded where they must be."""
+        numbers = [number for _, number in self.flows[task]]
+        return counts.shown_together(numbers, show_small=self.show_small_counts, rounded=self.rounded)
+
+    def hides_outcomes(self, result: SetupResult) -> bool:
+        """Return True if the share of positives must not be shown."""
+        return counts.hides_outcomes(result.positives, result.samples, show_small=self.show_small_counts)
+
+    def prevalence(self, result: SetupResult) -> float | None:
+        """Return the share of positives, rounded where the sizes are, None where it must not be shown."""
+        if self.hides_outcomes(result):
+            return None
+        return round(result.prevalence, 2) if self.is_rounded(result) else result.prevalence
 
     def task(self, name: str) -> DescribedTask:
         """Return a task by its name.

@@ -188,12 +188,15 @@ def _costs(cells: Sequence[CellResult], run: RunDescription) -> list[Block]:
 def _cohorts(run: RunDescription) -> list[Block]:
     blocks: list[Block] = []
     for task, flow in run.flows.items():
-        numbers = counts.shown_together([number for _, number in flow], show_small=run.show_small_counts)
-        rows = [[reason, number] for (reason, _), number in zip(flow, numbers, strict=True)]
+        rows = [[reason, number] for (reason, _), number in zip(flow, run.shown_flow(task), strict=True)]
         blocks += [Heading(run.task(task).title, 3), DataTable(["step", "number"], rows)]
     if not blocks:
         return []
-    note = "" if run.show_small_counts else f" Numbers from 1 to {counts.FEWEST - 1} are not shown."
+    note = (
+        ""
+        if run.show_small_counts
+        else f" Numbers from 1 to {counts.FEWEST - 1} are not shown, and others are rounded where they would tell them."
+    )
     return [Heading("Cohorts"), Paragraph(f"How many samples each rule keeps or leaves out.{note}"), *blocks]
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from eval.ehr.report import counts, figures, names, sentences
+from eval.ehr.report import figures, names, sentences
 from eval.ehr.report.blocks import Block, DataTable, Heading, Listing, Paragraph, Picture, Strong
 from eval.ehr.report.description import RunDescription
 from eval.ehr.report.sentences import signed
@@ -83,26 +83,21 @@ def _setup(result: SetupResult, run: RunDescription) -> list[Block]:
 
 def _test_set(result: SetupResult, run: RunDescription) -> str:
     """Return the size of a test set as a sentence, without numbers that must not be shown."""
-    samples, persons = (_number(one, run) for one in (result.samples, result.persons))
-    if (chance := _chance(result, run)) is None:
+    samples, persons = (_number(one, result, run) for one in (result.samples, result.persons))
+    if (chance := run.prevalence(result)) is None:
         return (
             f"{samples} test samples of {persons} persons; one of the outcomes is too rare for its number to be shown."
         )
     several = " in the rarest class" if result.has_classes else ""
+    positives = _number(result.positives, result, run)
     return (
-        f"{samples} test samples of {persons} persons, {_number(result.positives, run)} positive samples{several}; the"
-        f" AUPRC of chance is {writer.number(chance)}."
+        f"{samples} test samples of {persons} persons, {positives} positive samples{several}; the AUPRC of chance is"
+        f" {writer.number(chance)}."
     )
 
 
-def _chance(result: SetupResult, run: RunDescription) -> float | None:
-    """Return the prevalence, which is the AUPRC of chance, None where it tells a number that must not be shown."""
-    hidden = counts.hides_outcomes(result.positives, result.samples, show_small=run.show_small_counts)
-    return None if hidden else result.prevalence
-
-
-def _number(number: int, run: RunDescription) -> str:
-    return writer.cell_text(counts.shown(number, show_small=run.show_small_counts))
+def _number(number: int, result: SetupResult, run: RunDescription) -> str:
+    return writer.cell_text(run.shown(number, result))
 
 
 def _few_shot(series: Sequence[SetupResult], run: RunDescription) -> list[Block]:
@@ -119,7 +114,7 @@ def _few_shot(series: Sequence[SetupResult], run: RunDescription) -> list[Block]
         found = [one.difference(first, name, AUPRC) for one in series]
         if name != first and any(found):
             differences.append([name, *(None if one is None else signed(one) for one in found)])
-    drawn = figures.few_shot(series, first, chance=_chance(series[0], run))
+    drawn = figures.few_shot(series, first, chance=run.prevalence(series[0]))
     text = (
         f"{run.task(setup.task).title}, {setup.model}, {setup.input}: by the number of training patients of each class."
         f" The band is the 95 % interval of {names.title(first, first)}; the grey lines across are chance."

@@ -24,12 +24,8 @@ def values(
     For the arguments see `sections.document`.
     """
     terms = license_of(run.dataset)
-    show = run.show_small_counts
     flows = {
-        task: {
-            "steps": [reason for reason, _ in flow],
-            "numbers": counts.shown_together([number for _, number in flow], show_small=show),
-        }
+        task: {"steps": [reason for reason, _ in flow], "numbers": run.shown_flow(task)}
         for task, flow in run.flows.items()
     }
     return _finite(
@@ -54,8 +50,6 @@ def _primary(one: PrimaryComparison, run: RunDescription) -> dict:
 
 
 def _setup(result: SetupResult, run: RunDescription) -> dict:
-    show = run.show_small_counts
-    hidden = counts.hides_outcomes(result.positives, result.samples, show_small=show)
     ranks = result.ranks()
     first = run.family.tokenizer
     differences = [
@@ -66,12 +60,12 @@ def _setup(result: SetupResult, run: RunDescription) -> dict:
     ]
     return result.setup._asdict() | {
         "selects_on_the_future": sentences.is_paper(run, result.setup.task),
-        "samples": counts.shown(result.samples, show_small=show),
-        "persons": counts.shown(result.persons, show_small=show),
-        "positives": counts.MASKED if hidden else counts.shown(result.positives, show_small=show),
-        "prevalence": None if hidden else result.prevalence,
+        "samples": run.shown(result.samples, result),
+        "persons": run.shown(result.persons, result),
+        "positives": counts.MASKED if run.hides_outcomes(result) else run.shown(result.positives, result),
+        "prevalence": run.prevalence(result),
         "too_small_to_rank": result.is_small,
-        "tokenizers": [_tokenizer(one, ranks) for one in result.tokenizers.values()],
+        "tokenizers": [_tokenizer(one, ranks, result, run) for one in result.tokenizers.values()],
         "differences": differences,
     }
 
@@ -80,7 +74,7 @@ def _difference(difference: PairedDifference, metric: str) -> dict:
     return difference._asdict() | {"verdict": verdict(difference, metric)}
 
 
-def _tokenizer(found: TokenizerResult, ranks: dict[str, int]) -> dict:
+def _tokenizer(found: TokenizerResult, ranks: dict[str, int], result: SetupResult, run: RunDescription) -> dict:
     intervals = {metric: draws.interval() for metric, draws in found.draws.items()}
     return {
         "tokenizer": found.tokenizer,
@@ -92,7 +86,8 @@ def _tokenizer(found: TokenizerResult, ranks: dict[str, int]) -> dict:
         "calibration_intercept": found.scores.intercept,
         "f1": found.scores.f1,
         "calibration": [
-            {"samples": one.samples, "predicted": one.predicted, "observed": one.observed} for one in found.bins
+            {"samples": run.shown(one.samples, result), "predicted": one.predicted, "observed": one.observed}
+            for one in found.bins
         ],
     }
 

@@ -13,7 +13,7 @@ from eval.ehr.report.licenses import DATA_LICENSES
 from eval.ehr.report.published import PUBLISHED_RESULTS
 from eval.reports import writer
 from preprocessing.common.errors import InputError
-from tests.helpers.ehr_cells import FAMILY, FIRST_PERSON, SKILLS, cell, run
+from tests.helpers.ehr_cells import FAMILY, FIRST_PERSON, SKILLS, cell, described, run
 
 FLOWS = {"mortality": [("stays", 2174), ("of minors", 4), ("kept", 2170)]}
 FILES = ("report.md", "report.json", "report.html")
@@ -39,6 +39,13 @@ def report(tmp_path_factory):
     return folder, build.write(all_cells(), described, folder)
 
 
+@pytest.fixture(scope="module")
+def open_report(tmp_path_factory):
+    """The same of open data, whose numbers are all shown."""
+    folder = tmp_path_factory.mktemp("open_report")
+    return folder, build.write(all_cells(), run(show_small_counts=True), folder)
+
+
 def text_of(report) -> str:
     return (report[0] / "report.md").read_text(encoding="utf-8")
 
@@ -54,14 +61,16 @@ def row(text: str, name: str) -> list[str]:
 
 
 def test_the_same_files_whatever_the_order_of_cells(report, tmp_path):
-    described = run(flows=FLOWS, facts={"Seeds": "2"}, left_out=["No patient has the task lupus."])
+    described = run(
+        flows=FLOWS, facts={"Seeds": "2"}, left_out=["No patient has the task lupus."], show_small_counts=True
+    )
     build.write(all_cells()[::-1], described, tmp_path)
     for name in FILES:
         assert (tmp_path / name).read_bytes() == (report[0] / name).read_bytes()
 
 
-def test_values_are_those_of_the_metrics(report):
-    folder, values = report
+def test_values_are_those_of_the_metrics(open_report):
+    folder, values = open_report
     assert json.loads((folder / "report.json").read_text()) == json.loads(json.dumps(values))
     setup = next(one for one in values["setups"] if one["regime"] == "full" and one["task"] == "mortality")
     for name in ("default", "codes", "default+words"):
@@ -77,8 +86,8 @@ def test_values_are_those_of_the_metrics(report):
     assert setup["prevalence"] == pytest.approx(cell().y.mean())
 
 
-def test_the_table_of_a_setup(report):
-    text = section(text_of(report), "full, logistic, coded")
+def test_the_table_of_a_setup(open_report):
+    text = section(text_of(open_report), "full, logistic, coded")
     one = cell("codes")
     cells = row(text, "codes")
     assert cells[1].startswith(writer.number(metrics.average_precision(one.y, one.p)) + " [")
@@ -135,19 +144,48 @@ def test_a_small_test_set_is_shown_without_ranks_and_bold(report):
     assert "Too few events to rank tokenizers" in section(text_of(report), "What this run found")
 
 
-def test_small_counts_are_masked(report, tmp_path):
-    _, values = report
+def test_two_tasks_do_not_tell_a_small_group_by_their_difference(tmp_path):
+    tasks = {name: described(name.title()) for name in ("kept", "left_out")}
+    cells = [
+        cell(name, task=task, samples=size)
+        for name in ("default", "codes")
+        for task, size in (("kept", 409), ("left_out", 400))
+    ]
+    family = dataclasses.replace(FAMILY, setups=())
+    flows = {"kept": [("stays", 500), ("kept", 409)], "left_out": [("stays", 500), ("kept", 400)]}
+    values = build.write(cells, run(tasks=tasks, flows=flows, family=family), tmp_path / "masked")
+    assert [one["samples"] for one in values["setups"]] == ["about 410", "about 400"]
+    assert [one["numbers"] for one in values["cohorts"].values()] == [
+        ["about 500", "about 410"],
+        ["about 500", "about 400"],
+    ]
+    for setup in values["setups"]:
+        assert str(setup["persons"]).startswith("about ")
+        assert round(setup["prevalence"], 2) == setup["prevalence"]
+        assert all(
+            str(part["samples"]).startswith("about ") for one in setup["tokenizers"] for part in one["calibration"]
+        )
+    everything = "".join(
+        (tmp_path / "masked" / name).read_text(encoding="utf-8") for name in ("report.md", "report.json")
+    )
+    assert "409" not in everything
+    shown = build.write(cells, run(tasks=tasks, flows=flows, family=family, show_small_counts=True), tmp_path / "shown")
+    assert [one["samples"] for one in shown["setups"]] == [409, 400]
+
+
+def test_small_counts_are_masked(tmp_path):
+    cells = [one for one in all_cells() if one.task == "paper_mortality"]
+    values = build.write(cells, run(flows=FLOWS), tmp_path / "masked")
     positives = cell(task="paper_mortality", samples=100, rate=0.06).y.sum()
     assert 0 < positives < 11
     setup = next(one for one in values["setups"] if one["task"] == "paper_mortality")
     assert (setup["positives"], setup["prevalence"]) == ("< 11", None)
     assert all(one["calibration"] == [] for one in setup["tokenizers"])
     assert values["cohorts"]["mortality"]["numbers"] == ["about 2,170", "< 11", "about 2,170"]
-    text = text_of(report)
+    text = (tmp_path / "masked" / "report.md").read_text(encoding="utf-8")
     assert "one of the outcomes is too rare for its number to be shown" in text
     assert "| of minors | < 11 |" in text
     assert "2,174" not in text
-    cells = [one for one in all_cells() if one.task == "paper_mortality"]
     shown = build.write(cells, run(flows=FLOWS, show_small_counts=True), tmp_path)
     assert shown["setups"][0]["positives"] == positives
     assert shown["setups"][0]["prevalence"] == pytest.approx(positives / 100)

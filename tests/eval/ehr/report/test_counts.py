@@ -22,6 +22,18 @@ def test_no_small_number_follows_from_others():
     assert counts.shown_together([2174, 4], show_small=True) == [2174, 4]
 
 
+def test_numbers_whose_difference_is_small_are_close():
+    assert counts.close_numbers([1000, 1009, 1030, 500, 500]) == {1000, 1009}
+    assert counts.close_numbers([1000, 1011]) == frozenset()
+    assert counts.shown(1009, show_small=False, rounded={1009}) == "about 1,010"
+    assert counts.shown(1009, show_small=True, rounded={1009}) == 1009
+    assert counts.shown_together([1200, 191, 1009], show_small=False, rounded={1009}) == [
+        "about 1,200",
+        "about 190",
+        "about 1,010",
+    ]
+
+
 @pytest.mark.parametrize(("positives", "hidden"), [(0, False), (5, True), (11, False), (95, True), (89, False)])
 def test_a_share_that_tells_a_small_number(positives, hidden):
     assert counts.hides_outcomes(positives, 100, show_small=False) is hidden
