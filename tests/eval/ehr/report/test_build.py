@@ -61,9 +61,7 @@ def row(text: str, name: str) -> list[str]:
 
 
 def test_the_same_files_whatever_the_order_of_cells(report, tmp_path):
-    described = run(
-        flows=FLOWS, facts={"Seeds": "2"}, left_out=["No patient has the task lupus."], show_small_counts=True
-    )
+    described = run(flows=FLOWS, facts={"Seeds": "2"}, left_out=["No patient has the task lupus."])
     build.write(all_cells()[::-1], described, tmp_path)
     for name in FILES:
         assert (tmp_path / name).read_bytes() == (report[0] / name).read_bytes()
