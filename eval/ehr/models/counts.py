@@ -30,8 +30,9 @@ softmax = load("scipy.special").softmax
 PENALTIES = (0.001, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 # A fit ends when no entry of the gradient exceeds this share of the largest one of a feature at the start.
 TOLERANCE = 0.005
-# Up to this many training samples with more features than samples are rotated to as many features as samples.
-MOST_ROTATED = 4096
+# Up to this many training samples with more features than samples are rotated to as many features as samples, if they
+# have many features; fewer samples always are.
+MOST_ROTATED, ALL_ROTATED = 4096, 1024
 # Settings of LightGBM in the order in which they are tried: learning rate x depth (-1: no limit).
 BOOSTING = tuple(
     {"learning_rate": rate, "max_depth": depth, "num_leaves": leaves}
@@ -188,34 +189,37 @@ def _about(features: WindowFeatures, made: Any, train: Inputs, started: float) -
 
 @dataclasses.dataclass(frozen=True)
 class _Design:
-    """Hold training features as they are fitted: `features = train @ back`, where `back` has orthonormal columns.
+    """Hold training features as they are fitted: those of the samples, or `lower`, where `train = lower @ rotation`.
 
     Attributes:
-        features: `[n, features]`, sparse, or `[n, rank]` dense.
-        back: None where the features are those of the samples, else `[n, rank]`: `back = train.T @ this`.
+        features: `[n, features]`, sparse, or `lower`.
+        lower: `[n, n]` float64, lower triangular, with `lower @ lower.T = train @ train.T`; None where not rotated.
     """
 
     features: Any
-    back: np.ndarray | None
+    lower: np.ndarray | None
 
     def coefficients(self, fitted: np.ndarray, train: Any) -> np.ndarray:
         """Return coefficients of the features of the samples `[outputs, features]`, from those that were fitted."""
-        return fitted if self.back is None else (train.T @ (self.back @ fitted.T)).T
+        if self.lower is None:
+            return fitted
+        return (train.T @ load("scipy.linalg").solve_triangular(self.lower, fitted.T, lower=True, trans="T")).T
 
 
 def _rotated(train: Any) -> _Design:
     """Return the features, rotated to the span of the samples where these are fewer than the features.
 
     An L2 penalty does not change by a rotation, and the best coefficients lie in the span of the samples, so that the
-    fit is the same. Samples with many features are fitted faster in it; those with few stay sparse.
+    fit is the same. Few samples, and those with many features, are fitted faster in it; others stay sparse.
     """
     samples, features = train.shape
-    if samples >= features or samples > MOST_ROTATED or train.nnz < samples**2 // 4:
+    if samples >= features or samples > MOST_ROTATED or (samples > ALL_ROTATED and train.nnz < samples**2 // 4):
         return _Design(train, None)
-    values, vectors = np.linalg.eigh((train @ train.T).toarray())
-    kept = values > 1e-10 * values[-1]
-    root = np.sqrt(values[kept])
-    return _Design(vectors[:, kept] * root, vectors[:, kept] / root)
+    products = (train @ train.T).toarray()
+    # Equal samples make the products singular.
+    products[np.diag_indices(samples)] += 1e-9 * np.trace(products) / samples
+    lower = np.linalg.cholesky(products)
+    return _Design(lower, lower)
 
 
 def _logistic_path(

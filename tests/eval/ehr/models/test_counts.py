@@ -68,14 +68,14 @@ def test_logistic_regression_is_that_of_scikit_learn(name, monkeypatch):
     assert fitted.about["tuning_score"] == pytest.approx(scores[best], abs=1e-6)
 
 
-def test_the_rotation_changes_nothing(monkeypatch):
+@pytest.mark.parametrize("rows", [np.arange(12), np.arange(14) // 2], ids=["distinct", "each sample twice"])
+def test_the_rotation_changes_nothing(rows, monkeypatch):
     monkeypatch.setattr(counts, "TOLERANCE", 1e-7)
     inputs, y = patients(120, signal="code")
-    rows = np.arange(12)
     made = fit_windows(inputs.take(rows), single_codes(), unit_length=True)(inputs.take(rows))
     assert made.shape[0] < made.shape[1]
     rotated = counts._rotated(made)
-    assert rotated.back is not None
+    assert rotated.lower is not None
     plain = counts._Design(made, None)
     sets = [made, made, fit_windows(inputs.take(rows), single_codes(), unit_length=True)(inputs.take(TEST))]
     for one, other in zip(
