@@ -1,7 +1,7 @@
 """Make batches of fixed shapes from histories: the latest codes of each patient, and the graphs of their visits."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ from eval.ehr.tokenizers.matrix import CodeMatrix
 from preprocessing.common.ragged import offsets_of, positions, take
 
 # Numbers of positions for which programs are compiled.
-LENGTHS = (32, 64, 128, 256, 512, 1024)
+LENGTHS = (16, 32, 64, 128, 256, 512, 1024)
 # Most codes of a visit in its graph, the latest ones: the edges are the square of it.
 MOST_NODES = 64
 
@@ -64,10 +64,10 @@ class PatientBatch(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """Hold the shapes of batches.
+    """Hold the largest shape of batches.
 
     Attributes:
-        length: positions of a sample.
+        length: most positions of a sample.
         visits: visits of a sample of which graphs are made; 0 if none are.
     """
 
@@ -120,7 +120,7 @@ class Patients:
         made: their codes.
         statics: `[n, 4]` float32, standardized.
         outcome: `[n, outputs]` float32, or `[n]` int32 if multiclass.
-        shape: shape of the batches; of more codes or visits than it has, the latest are kept.
+        shape: largest shape of the batches; of more codes or visits than it has, the latest are kept.
     """
 
     def __init__(self, made: Sequences, statics: np.ndarray, outcome: np.ndarray, shape: Shape):
@@ -134,6 +134,8 @@ class Patients:
             arrays["mask"] = arrays["mask"] & (arrays["visit"] >= extra)
             arrays["visit"] = np.maximum(arrays["visit"] - extra, 0)
         self.arrays = arrays
+        # Positions that each sample takes: the place of its latest code, and one.
+        self.sizes = (np.arange(1, arrays["mask"].shape[1] + 1) * arrays["mask"]).max(axis=1, initial=0)
         self.num_edges = np.zeros(len(outcome), np.int64)
         if shape.visits:
             _, sizes = self._graph_codes(np.arange(len(outcome)))
@@ -142,30 +144,39 @@ class Patients:
     def __len__(self) -> int:
         return len(self.outcome)
 
-    def batch(self, rows: np.ndarray, valid: np.ndarray, edges: int) -> PatientBatch:
-        """Return samples as a batch.
+    def batch(self, rows: np.ndarray, valid: np.ndarray, edges: Mapping[int, int]) -> PatientBatch:
+        """Return samples as a batch, with as many positions as the longest of them needs.
 
         Args:
             rows: `[batch]` int64.
             valid: `[batch]` bool, False for rows that fill the batch.
-            edges: number of edges to which graphs are padded.
+            edges: number of edges to which graphs are padded, by the number of positions, see `edges_of`.
         """
-        found = {name: array[rows] for name, array in self.arrays.items()}
-        graphs = self._graphs(rows, edges) if self.shape.visits else None
+        length = self._length(rows)
+        found = {name: array[rows, :length] for name, array in self.arrays.items()}
+        graphs = self._graphs(rows, length, edges[length]) if self.shape.visits else None
         return PatientBatch(**found, statics=self.statics[rows], outcome=self.outcome[rows], valid=valid, graphs=graphs)
 
-    def in_order(self, size: int) -> Iterator[PatientBatch]:
-        """Yield all samples in batches of `size`; the last one is filled up."""
-        rows = np.arange(-(-len(self) // size) * size)
-        valid = rows < len(self)
-        rows = np.minimum(rows, len(self) - 1).reshape(-1, size)
+    def by_length(self, size: int) -> Iterator[tuple[np.ndarray, PatientBatch]]:
+        """Yield all samples in batches of `size`, the shortest first, each with its rows; the last one is filled up."""
+        order = np.argsort(self.sizes, kind="stable")
+        place = np.arange(-(-len(self) // size) * size)
+        valid = (place < len(self)).reshape(-1, size)
+        rows = order[np.minimum(place, len(self) - 1)].reshape(-1, size)
         edges = self.edges_of(rows)
-        for row, kept in zip(rows, valid.reshape(-1, size), strict=True):
-            yield self.batch(row, kept, edges)
+        for row, kept in zip(rows, valid, strict=True):
+            yield row, self.batch(row, kept, edges)
 
-    def edges_of(self, rows: np.ndarray) -> int:
-        """Return the number of edges that holds the graphs of each of the batches `[batches, size]`."""
-        return power_of_two(int(self.num_edges[rows].sum(axis=1).max(initial=1))) if self.shape.visits else 0
+    def edges_of(self, rows: np.ndarray) -> dict[int, int]:
+        """Return the number of edges that holds the graphs of each of the batches `[batches, size]`, by positions."""
+        most: dict[int, int] = {}
+        for row in rows if self.shape.visits else ():
+            length = self._length(row)
+            most[length] = max(most.get(length, 1), int(self.num_edges[row].sum()))
+        return {length: power_of_two(edges) for length, edges in most.items()}
+
+    def _length(self, rows: np.ndarray) -> int:
+        return min(_bucket(int(self.sizes[rows].max(initial=0))), self.shape.length)
 
     def _graph_codes(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return which positions are in a graph `[b, length]`, and the sizes of the visits `[b, visits]`."""
@@ -183,12 +194,12 @@ class Patients:
             sizes = np.minimum(sizes, MOST_NODES)
         return mask, sizes
 
-    def _graphs(self, rows: np.ndarray, edges: int) -> VisitGraphs:
+    def _graphs(self, rows: np.ndarray, length: int, edges: int) -> VisitGraphs:
         """Return the graphs of a batch: every two nodes of a visit, also a node and itself, are joined both ways."""
         mask, sizes = self._graph_codes(rows)
-        visit, age = self.arrays["visit"][rows], self.arrays["age"][rows]
-        count, length = mask.shape
-        visits = self.shape.visits
+        mask = mask[:, :length]
+        visit, age = self.arrays["visit"][rows, :length], self.arrays["age"][rows, :length]
+        count, visits = len(rows), self.shape.visits
         cell = (np.arange(count)[:, None] * visits + visit)[mask]
         node = np.flatnonzero(mask.ravel())
         visit_age = np.zeros(count * visits, np.float32)

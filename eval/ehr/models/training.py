@@ -23,6 +23,8 @@ from eval.ehr.models.layers import Dropout
 WEIGHT_DECAY = 0.01
 # The learning rate multiplies the updates outside, as a step's argument.
 OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.scale_by_adam(), optax.add_decayed_weights(WEIGHT_DECAY))
+# Batches among which samples of like length are put together.
+_GROUPED = 16
 # At most this many steps are in flight.
 _IN_FLIGHT = 4
 
@@ -113,18 +115,41 @@ def predict(
     graphdef: nnx.GraphDef, params: nnx.State, lookup: CodeLookup, patients: Patients, batch_size: int
 ) -> np.ndarray:
     """Return the probabilities of samples, `[n, outputs]` float32."""
-    found = []
-    for batch in patients.in_order(batch_size) if len(patients) else ():
+    if not len(patients):
+        return np.zeros((0, 1), np.float32)
+    order, found = [], []
+    for rows, batch in patients.by_length(batch_size):
+        order.append(rows[batch.valid])
         found.append(np.asarray(_probabilities(graphdef, params, lookup, batch))[batch.valid])
-    return np.concatenate(found) if found else np.zeros((0, 1), np.float32)
+    placed = np.concatenate(found)
+    placed[np.concatenate(order)] = placed.copy()
+    return placed
 
 
-def shuffled_rows(samples: int, steps: int, batch_size: int, seed: int) -> np.ndarray:
-    """Return the samples of each batch, `[steps, batch_size]` int64: one random order of all after another."""
+def shuffled_rows(sizes: np.ndarray, steps: int, batch_size: int, seed: int) -> np.ndarray:
+    """Return the samples of each batch: one random order of all after another, samples of like length together.
+
+    Of each `_GROUPED` batches that follow one another, the samples are sorted by length, cut into batches, and the
+    batches shuffled, so that short samples are not padded to the length of long ones.
+
+    Args:
+        sizes: `[samples]` int64, positions that each sample takes.
+        steps: number of batches.
+        batch_size: samples of a batch.
+        seed: seed of the orders.
+
+    Returns:
+        `[steps, batch_size]` int64.
+    """
     rng = np.random.default_rng(seed)
-    rounds = -(-steps * batch_size // samples)
-    order = np.concatenate([rng.permutation(samples) for _ in range(rounds)])
-    return order[: steps * batch_size].reshape(steps, batch_size)
+    rounds = -(-steps * batch_size // len(sizes))
+    order = np.concatenate([rng.permutation(len(sizes)) for _ in range(rounds)])[: steps * batch_size]
+    rows = np.empty((steps, batch_size), np.int64)
+    for first in range(0, steps, _GROUPED):
+        group = order[first * batch_size : (first + _GROUPED) * batch_size]
+        group = group[np.argsort(sizes[group], kind="stable")].reshape(-1, batch_size)
+        rows[first : first + _GROUPED] = group[rng.permutation(len(group))]
+    return rows
 
 
 class Run:
@@ -156,7 +181,7 @@ class Run:
         self.graphdef, self.params = nnx.split(model)
         self.opt_state = OPTIMIZER.init(self.params)
         self.lookup, self.patients, self.setting = lookup, patients, setting
-        self.rows = shuffled_rows(len(patients), steps, batch_size, seed)
+        self.rows = shuffled_rows(patients.sizes, steps, batch_size, seed)
         self.edges = patients.edges_of(self.rows)
         self.key = jax.random.key(seed)
         self.name = name

@@ -21,8 +21,8 @@ def make(shape: Shape, made: Sequences | None = None) -> Patients:
 
 def test_the_shape_is_the_least_that_holds_all():
     made = sequences(INPUTS, 256)
-    assert fit_shape([made], graphs=True) == Shape(32, 4)
-    assert fit_shape([made], graphs=False) == Shape(32, 0)
+    assert fit_shape([made], graphs=True) == Shape(16, 4)
+    assert fit_shape([made], graphs=False) == Shape(16, 0)
     longer = dataclasses.replace(made, mask=np.ones_like(made.mask))
     assert fit_shape([made, longer], graphs=False).length == 256
 
@@ -78,10 +78,10 @@ def test_graphs_join_the_codes_of_a_visit_and_its_readout(visits, most, monkeypa
             assert batch.graphs.visit_mask[place, visit] == bool(len(where))
             nodes = [("code", int(one)) for one in where] + [("visit", visit)] * bool(len(where))
             expected |= {(a, b) for a in nodes for b in nodes}
-        assert edges_of(batch.graphs, place, 32, visits, 3) == expected
+        assert edges_of(batch.graphs, place, batch.mask.shape[1], visits, 3) == expected
         total += len(expected)
     assert batch.graphs.edge_mask.sum() == total == made.num_edges[rows].sum()
-    assert len(batch.graphs.senders) == edges >= total
+    assert len(batch.graphs.senders) == edges[batch.mask.shape[1]] >= total
 
 
 def test_the_latest_visits_are_kept():
@@ -93,11 +93,29 @@ def test_the_latest_visits_are_kept():
         assert set(two.arrays["visit"][row][kept]) == {0, 1}
 
 
-def test_batches_in_order_hold_each_sample_once():
-    found = list(make(Shape(32, 0)).in_order(4))
-    assert [len(batch.valid) for batch in found] == [4, 4, 4]
-    outcome = np.concatenate([batch.outcome[batch.valid] for batch in found])
-    np.testing.assert_array_equal(outcome[:, 0], Y)
+def test_batches_by_length_hold_each_sample_once():
+    made = make(Shape(32, 0))
+    found = list(made.by_length(4))
+    assert [len(batch.valid) for _, batch in found] == [4, 4, 4]
+    rows = np.concatenate([rows[batch.valid] for rows, batch in found])
+    assert sorted(rows) == list(range(9))
+    assert (np.diff(made.sizes[rows]) >= 0).all()
+    outcome = np.concatenate([batch.outcome[batch.valid] for _, batch in found])
+    np.testing.assert_array_equal(outcome[:, 0], Y[rows])
+
+
+def test_a_batch_has_the_positions_that_its_longest_sample_needs():
+    long = sequences(INPUTS, 256)
+    long.mask[:] = np.arange(256) < np.array([3, 16, 17, 40, 1, 2, 200, 5, 0])[:, None]
+    made = make(Shape(256, 4), dataclasses.replace(long, visit=np.zeros_like(long.visit)))
+    for rows, length in (([0, 4], 16), ([1, 8], 16), ([2, 0], 32), ([3], 64), ([6, 8], 256)):
+        rows = np.array(rows)
+        edges = made.edges_of(rows[None])
+        batch = made.batch(rows, np.ones(len(rows), bool), edges)
+        assert batch.code.shape == batch.mask.shape == (len(rows), length)
+        assert batch.mask.sum() == long.mask[rows].sum()
+        assert list(edges) == [length]
+        assert edges[length] >= batch.graphs.edge_mask.sum() == made.num_edges[rows].sum()
 
 
 def test_statics_are_standardized_by_the_training_samples():

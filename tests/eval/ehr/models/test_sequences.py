@@ -21,7 +21,7 @@ from eval.ehr.models.gt_behrt import graph_attention
 from eval.ehr.models.layers import Dropout
 from eval.ehr.models.pretraining import MaskedCodes, contrast
 from eval.ehr.models.sequences import SequenceModel
-from eval.ehr.models.training import TrainingOptions, shuffled_rows, train_step
+from eval.ehr.models.training import TrainingOptions, predict, shuffled_rows, train_step
 from preprocessing.common.errors import InputError
 from tests.helpers.planted_patients import CODES, patients, single_codes, some_tokens, some_vectors, split_of
 
@@ -284,10 +284,35 @@ def test_order_is_learned_by_sequence_models_and_not_by_counts(name):
 
 
 def test_batches_pass_over_all_samples_before_any_returns():
-    rows = shuffled_rows(10, 7, 4, seed=1)
-    assert rows.shape == (7, 4)
-    assert sorted(rows.ravel()[:10]) == sorted(rows.ravel()[10:20]) == list(range(10))
-    assert shuffled_rows(3, 2, 8, seed=1).shape == (2, 8)
+    sizes = np.array([3, 1, 4, 1, 5, 9, 2, 6, 5, 3])
+    rows = shuffled_rows(sizes, 10, 2, seed=1)
+    assert rows.shape == (10, 2)
+    assert sorted(rows.ravel()) == sorted([*range(10), *range(10)])
+    assert shuffled_rows(sizes[:3], 2, 8, seed=1).shape == (2, 8)
+    assert (shuffled_rows(sizes, 10, 2, seed=1) == rows).all()
+    assert (shuffled_rows(sizes, 10, 2, seed=2) != rows).any()
+
+
+def test_samples_of_like_length_are_together():
+    sizes = np.random.default_rng(0).permutation(np.arange(64 * 16))
+    rows = shuffled_rows(sizes, 16, 64, seed=1)
+    longest = sizes[rows].max(axis=1)
+    assert ((sizes[rows] // 64) == (longest // 64)[:, None]).all()
+    assert sorted(longest) != longest.tolist()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_predictions_do_not_depend_on_the_batch(name):
+    """Samples of few and of many codes are predicted alike alone and beside longer ones, in their own order."""
+    inputs, y = patients(40, signal="order")
+    made = sequences(inputs, 64)
+    made.mask[::3, 4:] = False
+    known = Patients(made, statics(inputs), y[:, None].astype(np.float32), Shape(64, 4 if name == "gt_behrt" else 0))
+    graphdef, params = nnx.split(built(name, single_codes()))
+    lookup = make_lookup(single_codes())
+    together, alone = (predict(graphdef, params, lookup, known, size) for size in (40, 1))
+    np.testing.assert_allclose(alone, together, atol=1e-6)
+    assert len(np.unique(together)) > 20
 
 
 def test_models_are_chosen_by_name():
