@@ -89,5 +89,5 @@ if __name__ == "__main__":
     flags.DEFINE_bool("show_small_counts", False, "print counts below 11, which only open data allow")
     flags.DEFINE_list("predictions", [], "TASK=NAME=PATH: predictions of another program for the same samples")
     flags.DEFINE_bool("check_leaks", False, "test first that no sample sees its future; if one does, fit nothing")
-    flags.DEFINE_list("cells", [], "fit only cells whose title contains one of these texts")
+    flags.DEFINE_multi_string("cells", [], "fit only cells whose title contains this text; may be given several times")
     command_line.run(main)
