@@ -65,6 +65,7 @@ def run_on_patients(given: flags.FlagValues, output: Path) -> None:
         dataset=given.dataset,
         dataset_dir=Path(given.dataset_dir).expanduser() if given.dataset_dir else None,
         output=output,
+        data_dir=given.data_dir or "",
         tokenizers=(*given.tokenizers, *(BASELINES[name] for name in given.baseline)),
         tasks=(given.task,),
     )

@@ -45,6 +45,7 @@ def main(argv: list[str]) -> None:
         dataset=given.dataset,
         dataset_dir=Path(given.dataset_dir).expanduser() if given.dataset_dir else None,
         output=Path(given.output).expanduser(),
+        data_dir=given.data_dir,
         tokenizers=tuple(given.tokenizers),
         tasks=tuple(given.tasks),
         models=tuple(given.models),
@@ -68,6 +69,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("dataset_dir", None, "their files as published, or a MEDS data set of them")
     flags.DEFINE_string("output", None, "folder for labels, cells and report")
     flags.DEFINE_list("tokenizers", ["codes", "words"], f"tokenizers: PATH, NAME=PATH, or {', '.join(NAMES)}")
+    flags.DEFINE_string("data_dir", "", "data sets of codes that baselines are made of; the default of TFDS if not given")
     flags.DEFINE_list(
         "tasks", [], f"tasks, all that fit if not given: {', '.join(load_tasks())}; groups: {', '.join(GROUPS)}"
     )

@@ -177,6 +177,7 @@ class _Runner:
         self.context = TokenizerContext(
             folder=settings.output / "baselines",
             descriptions=_descriptions(records.dataset),
+            data_dir=settings.data_dir,
             first="" if _is_baseline(tokenizers[self.judged]) else tokenizers[self.judged],
             progress=progress,
         )

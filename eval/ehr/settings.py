@@ -26,6 +26,7 @@ class Settings:
         dataset_dir: its files, or MEDS made of them; None for the planted world with its defaults.
         output: folder of labels, cells and report.
         tokenizers: names and paths of tokenizers, see `tokenizers.make`.
+        data_dir: directory of the data sets of codes that baselines are made of; empty for the default.
         tasks: names of tasks or groups of them; empty for all that the data set has in the protocol.
         models: names of models.
         regimes: some of `regimes.REGIMES`.
@@ -45,6 +46,7 @@ class Settings:
     dataset_dir: Path | None
     output: Path
     tokenizers: tuple[str, ...]
+    data_dir: str = ""
     tasks: tuple[str, ...] = ()
     models: tuple[str, ...] = ("logistic",)
     regimes: tuple[str, ...] = (FULL,)

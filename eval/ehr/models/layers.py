@@ -83,7 +83,7 @@ class Block(nnx.Module):
 
 
 class Stack(nnx.Module):
-    """Apply blocks one after another, compiled as one block in a loop, and a norm at the end.
+    """Apply blocks one after another and a norm at the end.
 
     Args:
         num_layers: number of blocks.
@@ -114,5 +114,6 @@ class Stack(nnx.Module):
             number, params = layer
             return nnx.merge(graphdef, params)(states, attention, numbered(dropout, number)), None
 
-        states, _ = jax.lax.scan(apply, states, (jnp.arange(self.num_layers), layers))
+        # Unrolled: on a CPU a loop over the blocks took 1.4 times the processor time of a step.
+        states, _ = jax.lax.scan(apply, states, (jnp.arange(self.num_layers), layers), unroll=True)
         return self.norm(states)
