@@ -69,7 +69,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("dataset_dir", None, "their files as published, or a MEDS data set of them")
     flags.DEFINE_string("output", None, "folder for labels, cells and report")
     flags.DEFINE_list("tokenizers", ["codes", "words"], f"tokenizers: PATH, NAME=PATH, or {', '.join(NAMES)}")
-    flags.DEFINE_string("data_dir", "", "data sets of codes that baselines are made of; the default of TFDS if not given")
+    flags.DEFINE_string("data_dir", "", "directory of the data sets of codes; the default of TFDS if not given")
     flags.DEFINE_list(
         "tasks", [], f"tasks, all that fit if not given: {', '.join(load_tasks())}; groups: {', '.join(GROUPS)}"
     )
