@@ -32,7 +32,7 @@ _VISIT = ["subject_id", "hadm_id", "day"]
 # MIMIC in MEDS writes `HOSPITAL_ADMISSION//EW EMER.//EMERGENCY ROOM`, OMOP in MEDS `Visit/IP`.
 _ADMISSION = r"^(?:HOSPITAL_ADMISSION//|Visit/)([^/]+)"
 DISCHARGE = r"^HOSPITAL_DISCHARGE(?://|$)"
-_DIED = r"^HOSPITAL_DISCHARGE//.*(?:DIED|DEAD|EXPIRED)"
+_DIED = r"(?i)^HOSPITAL_DISCHARGE//.*(?:DIED|DEAD|DEATH|EXPIRED)"
 # MIMIC-III shifts ages over 89 to about 300 years; the median of the true ages is 91.4 (its documentation).
 _SHIFTED_AGE = 150
 _MEDIAN_AGE = 91

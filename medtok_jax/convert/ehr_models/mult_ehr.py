@@ -93,7 +93,7 @@ def check_usable(records: Records) -> None:
         unnamed = kind == PRESCRIPTION and drugs
         why = f", as its {drugs:,} events of drugs name them in no code system ({NDC}, {RXNORM}, {ATC})"
         faults.append(f"it has no {kind} code{why if unnamed else ''}")
-    if not len(next_visits(visits)[0]):
+    if not len(next_visits(visits).row):
         faults.append("no patient in it has two visits, so that there is no next visit to predict")
     if faults:
         raise InputError(
@@ -159,7 +159,7 @@ def visit_labels(visits: Visits) -> dict:
     present = np.zeros((len(visits), len(KINDS)), bool)
     present[np.repeat(np.arange(len(visits)), np.diff(visits.offsets)), visits.kind[visits.code]] = True
     has_all_kinds = present.all(1)
-    row, _ = next_visits(visits)
+    row = next_visits(visits).row
     following = {
         task: {
             int(v): int(value)
