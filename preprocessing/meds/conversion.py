@@ -82,7 +82,7 @@ def convert_once(request: MedsRequest, root: Path, stamp: dict, make: Callable[[
         make: writes data and metadata into a folder, and returns the numbers for `conversion.json`.
 
     Raises:
-        InputError: the output cannot be written, or `strict` forbids a fault of the records.
+        InputError: the output cannot be written, there is no event, or `strict` forbids a fault of the records.
     """
     _check_output(request.output, root)
     if (about := _finished(request.output)) is not None and {name: about.get(name) for name in stamp} == stamp:
@@ -96,6 +96,8 @@ def convert_once(request: MedsRequest, root: Path, stamp: dict, make: Callable[[
             about = stamp | make(folder, rejects)
             about["rejected"] = sum(rejects.counts.values())
             about["rejected_kinds"] = _rejected_kinds(rejects)
+            if not about["events"]:
+                raise InputError(" ".join((f"{root} gives no event, so that nothing is written.", *faults(about)[:1])))
             if request.strict:
                 refuse_faults(about)
         about["outputs"] = {

@@ -203,7 +203,8 @@ def moments(text: "pl.Series") -> "pl.Series":
     moment = text.str.to_datetime("%Y-%m-%d %H:%M:%S", strict=False, time_unit="us")
     if moment.null_count() == text.null_count():
         return moment
-    plain = text.str.replace("T", " ", literal=True).str.strip_suffix(".")
+    # Some programs write minutes without seconds.
+    plain = text.str.replace("T", " ", literal=True).str.strip_suffix(".").str.replace(r"^(\S+ \d\d:\d\d)$", "$1:00")
     return plain.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", strict=False, time_unit="us")
 
 

@@ -114,11 +114,9 @@ def _published(tables: Tables) -> dict[int, str]:
 def _labels(tables: Tables, task: str, subjects: np.ndarray) -> "pl.DataFrame":
     """Return the published labels of a task."""
     frame = tables.read_all(task, _LABEL)
-    # Some tools write minutes without seconds.
-    text = frame["prediction_time"].str.replace(r"^(\S+[ T]\d\d:\d\d)$", "$1:00")
     value = pl.col("value").str.to_lowercase()
     frame = frame.with_columns(
-        time=moments(text),
+        time=moments(frame["prediction_time"]),
         truth=value.replace_strict(_TRUTHS, default=None, return_dtype=pl.Boolean),
         whole=value.str.strip_suffix(".0").cast(pl.Int64, strict=False),
     )

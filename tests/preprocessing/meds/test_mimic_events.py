@@ -1,5 +1,6 @@
 """Times, doses and further columns of the events of MIMIC."""
 
+import re
 from datetime import datetime
 
 import polars as pl
@@ -111,3 +112,21 @@ def test_numbers_that_name_something_may_have_a_fraction(converted, tmp_path):
     assert events_of(done.output).equals(events_of(converted["mimic4"].output))
     malformed = converted["mimic4"].about["events_with_malformed_codes"]
     assert done.about["events_with_malformed_codes"] == malformed
+
+
+def test_minutes_may_have_no_seconds(converted, tmp_path):
+    source = mimic_copies.write(tmp_path / "in", "mimic4")
+    for path in source.rglob("*.csv"):
+        path.write_text(re.sub(r"(\d\d:\d\d):00", r"\1", path.read_text()))
+    assert events_of(run(source, tmp_path / "out").output).equals(events_of(converted["mimic4"].output))
+
+
+def test_records_that_give_no_event_are_no_data_set(tmp_path):
+    """A folder without a file of events could not be opened; what was rejected is told."""
+    source = mimic_copies.write(tmp_path / "in", "mimic4")
+    path = source / "hosp" / "patients.csv"
+    path.write_text(re.sub(r"(?m)^\d+", "x", path.read_text()))
+    words = r"gives no event, so that nothing is written\. .* most of all .* \(no such patient\)\.$"
+    with pytest.raises(InputError, match=words):
+        run(source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
