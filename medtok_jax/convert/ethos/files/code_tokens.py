@@ -17,11 +17,19 @@ MEDTOK = "MEDTOK//"
 UNK = f"{MEDTOK}UNK"
 # A code without tokens of its own gets those of the nearest code above it, if `unmapped` is this.
 NEAREST = "nearest"
+_PREFIXED = re.compile(r" *([A-Za-z][A-Za-z0-9 _.-]{0,40}?) *//? *(.+)", re.DOTALL)
+# Names of code systems, in capitals and without anything but letters and digits. The names of an edition alone, such as
+# ICD10, say nothing here: whether a diagnosis or a procedure is meant, only an index of all codes could tell.
+_SYSTEMS = {
+    **{name: name for name in ("ICD10CM", "ICD10PCS", "ICD9CM", "ICD9PROC", "SNOMED", "RXNORM", "NDC", "ATC")},
+    **{name: name for name in ("CPT4", "HCPCS")},
+    **{"ICD10DX": "ICD10CM", "ICD10PROC": "ICD10PCS", "ICD10PROCEDURE": "ICD10PCS", "ICD9DX": "ICD9CM"},
+    **{"ICD9PCS": "ICD9PROC", "ICD9PROCEDURE": "ICD9PROC", "SNOMEDCT": "SNOMED", "SNOMEDCTUS": "SNOMED"},
+    **{"SCT": "SNOMED", "RXCUI": "RXNORM", "CPT": "CPT4", "NDC11": "NDC", "ATCWHO": "ATC"},
+}
+_NOT_NAME = re.compile(r"[^A-Z0-9]")
 # ETHOS's own extraction of MIMIC-IV has names after `HCPCS//`, not codes.
-_SYSTEM = re.compile(
-    r"(ICD10CM|ICD10PCS|ICD9CM|ICD9Proc|SNOMED|RxNorm|NDC|ATC|CPT4|CPT|HCPCS(?=//?[A-Z][0-9]{4}$))//?(.+)",
-    re.IGNORECASE,
-)
+_HCPCS = re.compile(r"[A-Z][0-9]{4}", re.IGNORECASE)
 _ICD = re.compile(r"(DIAGNOSIS|PROCEDURE)//ICD//(9|10)//(.+)", re.IGNORECASE)
 _ICD_SYSTEMS = {
     ("DIAGNOSIS", "9"): "ICD9CM",
@@ -30,9 +38,8 @@ _ICD_SYSTEMS = {
     ("PROCEDURE", "10"): "ICD10PCS",
 }
 # A part of the code of a drug; the others may be its name, with any characters, and what was done with it.
-_OTHER_SYSTEMS = {"ICD10CM", "ICD10PCS", "ICD9CM", "ICD9PROC", "SNOMED", "RXNORM", "ATC", "CPT4", "CPT", "HCPCS"}
-_OTHER_SYSTEMS |= {"SNOMEDCT", "SCT", "RXCUI"}
 _NDC = re.compile(r"[0-9]{11}|[0-9]{4,5}-[0-9]{3,4}-[0-9]{1,2}")
+_NDC_PRODUCT = re.compile(r"[0-9]{4,5}-[0-9]{3,4}")
 _DRUG = re.compile(r"MEDICATION//(.+)//Administered")
 # Codes without dots of the systems whose codes have others above them, and characters before the dot of ICD codes.
 _SHAPES = {
@@ -89,9 +96,11 @@ def key_of(code: str) -> str | None:
     if found := _ICD.fullmatch(code):
         system = _ICD_SYSTEMS[found[1].upper(), found[2]]
         bare = found[3]
-    elif found := _SYSTEM.fullmatch(code):
-        system = "CPT4" if found[1].upper() == "CPT" else found[1].upper()
-        bare = _eleven_digits(found[2].strip()) if system == "NDC" else found[2]
+    elif (found := _PREFIXED.fullmatch(code)) and (system := _system_of(found[1])):
+        bare = found[2].strip()
+        if system == "HCPCS" and not _HCPCS.fullmatch(bare):
+            return None
+        bare = _digits(bare) if system == "NDC" else bare
     else:
         return None
     bare = bare.strip().upper()
@@ -109,17 +118,22 @@ def _of_drug(code: str) -> str:
     if kind.upper() != "MEDICATION":
         return code
     for place, part in enumerate(parts[:-1]):
-        if part.upper() in _OTHER_SYSTEMS:
+        if _system_of(part) not in (None, "NDC"):
             return f"{part}//{parts[place + 1]}"
     ndc = [text for text in parts if _NDC.fullmatch(text)]
     return f"NDC/{ndc[0]}" if ndc else "//".join(parts)
 
 
-def _eleven_digits(ndc: str) -> str:
-    """Return an NDC with hyphens as 5, 4 and 2 digits, and every other text as it is."""
-    if not _NDC.fullmatch(ndc) or "-" not in ndc:
+def _system_of(name: str) -> str | None:
+    """Return the code system of a name, None if there is none."""
+    return _SYSTEMS.get(_NOT_NAME.sub("", name.upper()))
+
+
+def _digits(ndc: str) -> str:
+    """Return an NDC with hyphens as 5, 4 and 2 digits, a product as 5 and 4, and every other text as it is."""
+    if "-" not in ndc or not (_NDC.fullmatch(ndc) or _NDC_PRODUCT.fullmatch(ndc)):
         return ndc
-    return "".join(text.zfill(digits) for text, digits in zip(ndc.split("-"), (5, 4, 2), strict=True))
+    return "".join(text.zfill(digits) for text, digits in zip(ndc.split("-"), (5, 4, 2), strict=False))
 
 
 def _stem_length(system: str, code: str) -> int:
