@@ -260,8 +260,8 @@ class _Codes:
 
 def _of_shard(frame: "pl.DataFrame", vocabulary: _Codes) -> tuple["pl.DataFrame", "pl.DataFrame"]:
     """Return the visits of one file and its (visit, code) pairs: each code once a visit, in the order of events."""
-    if STAY_DAYS not in frame.columns:
-        frame = frame.with_columns(pl.lit(None, pl.Int64).alias(STAY_DAYS))
+    stated = pl.col(STAY_DAYS) if STAY_DAYS in frame.columns else pl.lit(None)
+    frame = frame.with_columns(stated.cast(pl.Int64, strict=False).alias(STAY_DAYS))
     births, deaths = (_times(frame, code) for code in (BIRTH, DEATH))
     events = frame.filter(pl.col("time").is_not_null() & ~pl.col("code").is_in([BIRTH, DEATH]))
     events = events.with_columns(

@@ -157,7 +157,7 @@ def show_counted(conversion: Conversion, console: Console) -> None:
     """Print what was counted beside rows and events, one line each, and the labels."""
     about = conversion.about
     for what, number in about.get("counted", {}).items():
-        console.print(f"{number:,} {what}.", highlight=False)
+        console.print(f"{number:,} {what}.", highlight=False, soft_wrap=True)
     for task, number in about.get("labels", {}).items():
         line = f"{number:,} labels of {task}: {conversion.output / LABELS / task}."
-        console.print(line, highlight=False, markup=False)
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
