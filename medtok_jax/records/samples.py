@@ -132,7 +132,7 @@ def task_labels(visits: Visits, task: str) -> Labels:
             only their order.
     """
     if task != MORTALITY:
-        visits.check_intervals("Readmission")
+        visits.check_intervals("Readmission", "give the --labels of the data set, or choose another task")
     following = next_visits(visits)
     if not len(following.row):
         raise InputError("No patient has two visits, so there is no next visit to predict; give --labels.")

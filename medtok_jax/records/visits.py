@@ -143,11 +143,12 @@ class Visits(VisitTable):
     without_codes: int
     time_is_order: bool
 
-    def check_intervals(self, what: str) -> None:
+    def check_intervals(self, what: str, remedy: str) -> None:
         """Refuse what needs the time between visits, if the data set gives only their order.
 
         Args:
             what: a subject that starts the sentence, such as `Readmission`.
+            remedy: what the user can do instead, without a full stop.
 
         Raises:
             InputError: `time_is_order` is True.
@@ -155,7 +156,7 @@ class Visits(VisitTable):
         if self.time_is_order:
             raise InputError(
                 f"{what} needs the time between visits, but the records give only their order (time_is_order in their"
-                " metadata/dataset.json); give the --labels of the data set, or choose another task."
+                f" metadata/dataset.json); {remedy}."
             )
 
     @functools.cached_property

@@ -55,7 +55,7 @@ def convert(request: Request) -> None:
     """
     width = int(request.options.get("width", WIDTH))
     records = open_records(request)
-    records.visits.check_intervals("MulT-EHR's task of readmission")
+    records.visits.check_intervals("MulT-EHR's task of readmission", "choose another --to")
     visits = records.visits
     check_usable(records)
     unknown = UNKNOWN if request.unmapped == "unk" else None
