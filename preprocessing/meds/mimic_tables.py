@@ -112,7 +112,7 @@ TABLES: dict[str, tuple[MimicTable, ...]] = {
         MimicTable("PROCEDURES_ICD", {**_STAY, "seq_num": _ID, "icd9_code": _TEXT}, scope=ALWAYS, of_stay=True),
         MimicTable(
             "PRESCRIPTIONS",
-            {**_STAY, "startdate": _DATE, "drug": _TEXT, "ndc": _TEXT},
+            {**_STAY, "startdate": _DATE, "drug": _TEXT, "ndc": _NUMERAL},
             {"enddate": _DATE, **_ORDER},
             scope=ALWAYS,
         ),
@@ -132,7 +132,7 @@ TABLES: dict[str, tuple[MimicTable, ...]] = {
             "TRANSFERS",
             {**_STAY, "eventtype": _TEXT, "curr_careunit": _TEXT, "intime": _MOMENT},
         ),
-        MimicTable("DRGCODES", {**_STAY, "drg_type": _TEXT, "drg_code": _TEXT}, _DRG_LEVELS, of_stay=True),
+        MimicTable("DRGCODES", {**_STAY, "drg_type": _TEXT, "drg_code": _NUMERAL}, _DRG_LEVELS, of_stay=True),
         MimicTable(
             "CPTEVENTS",
             {**_STAY, "chartdate": _DATE, "cpt_cd": _TEXT},
@@ -175,7 +175,7 @@ TABLES: dict[str, tuple[MimicTable, ...]] = {
         ),
         MimicTable(
             "hosp/prescriptions",
-            {**_STAY, "starttime": _MOMENT, "drug": _TEXT, "ndc": _TEXT},
+            {**_STAY, "starttime": _MOMENT, "drug": _TEXT, "ndc": _NUMERAL},
             {"stoptime": _MOMENT, **_ORDER},
             scope=ALWAYS,
         ),
@@ -192,7 +192,7 @@ TABLES: dict[str, tuple[MimicTable, ...]] = {
             scope=ALWAYS,
         ),
         MimicTable("hosp/transfers", {**_STAY, "eventtype": _TEXT, "careunit": _TEXT, "intime": _MOMENT}),
-        MimicTable("hosp/drgcodes", {**_STAY, "drg_type": _TEXT, "drg_code": _TEXT}, _DRG_LEVELS, of_stay=True),
+        MimicTable("hosp/drgcodes", {**_STAY, "drg_type": _TEXT, "drg_code": _NUMERAL}, _DRG_LEVELS, of_stay=True),
         MimicTable(
             "hosp/hcpcsevents",
             {**_STAY, "chartdate": _DATE, "hcpcs_cd": _TEXT},

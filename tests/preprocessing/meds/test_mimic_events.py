@@ -104,9 +104,12 @@ def test_numbers_that_name_something_may_have_a_fraction(converted, tmp_path):
     for name, changes in (
         ("diagnoses_icd", {",10\n": ",10.0\n", ",9\n": ",9.0\n"}),
         ("labevents", {",50912,": ",50912.0,"}),
+        ("prescriptions", {",63323026201,": ",63323026201.0,", ",NS,,,0,": ",NS,,,0.0,"}),
+        ("drgcodes", {",442,": ",442.0,"}),
     ):
         path = source / "hosp" / f"{name}.csv"
         for old, new in changes.items():
+            assert old in path.read_text()
             path.write_text(path.read_text().replace(old, new))
     done = run(source, tmp_path / "out")
     assert events_of(done.output).equals(events_of(converted["mimic4"].output))
