@@ -23,6 +23,7 @@ from preprocessing.common.errors import InputError, fault_of
 from preprocessing.common.extras import load
 from preprocessing.common.ragged import offsets_of
 from preprocessing.meds.dataset import cast
+from preprocessing.meds.layout import TASK_FILE
 
 pl = load("polars")
 
@@ -149,11 +150,16 @@ def read_labels(path: Path) -> Labels:
         path: a parquet file, or a folder of such files.
 
     Raises:
-        InputError: there are no labels, a column is missing or has another type, a value is missing, or several of the
-            columns have values.
+        InputError: there are no labels, or those of several tasks, a column is missing or has another type, a value is
+            missing, or several of the columns have values.
     """
     path = Path(path)
     files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+    tasks = [file.parent for file in files if file.name == TASK_FILE]
+    if len(tasks) > 1:
+        raise InputError(
+            f"{path} holds the labels of {len(tasks):,} tasks; give the folder of one, such as {tasks[0]}."
+        )
     frames = [_read_file(file) for file in files]
     labels = pl.concat(frames) if frames else pl.DataFrame()
     if not len(labels):

@@ -21,7 +21,7 @@ from preprocessing.meds.conversion import (
     events_with_malformed_codes,
     release_of,
 )
-from preprocessing.meds.layout import LABELS, METADATA
+from preprocessing.meds.layout import LABELS, METADATA, TASK_FILE
 from preprocessing.meds.shards import Shards
 from preprocessing.meds.sources.tables import Source, Tables
 from preprocessing.meds.table_files import TableFiles
@@ -129,7 +129,7 @@ def _write_all(request: MedsRequest, tables: Tables, timelines: Timelines, folde
 
 def write_labels(folder: Path, task: str, labels: "pl.DataFrame") -> None:
     """Write the labels of a task, with the columns of `meds.LabelSchema`, into the folder of a data set."""
-    path = folder / LABELS / task / "labels.parquet"
+    path = folder / LABELS / task / TASK_FILE
     path.parent.mkdir(parents=True)
     labels = labels.sort("subject_id", "prediction_time", maintain_order=True)
     table = labels.to_arrow(compat_level=pl.CompatLevel.oldest())

@@ -371,3 +371,13 @@ def test_truths_are_no_other_numbers(tmp_path, values):
         read_labels(write_labels(tmp_path / "labels.parquet", boolean_value=values))
     labels = read_labels(write_labels(tmp_path / "labels.parquet", boolean_value=[type(values[0])(1), 0]))
     assert labels.value.tolist() == [True, False]
+
+
+def test_labels_of_several_tasks_are_no_list(tmp_path):
+    """The folder `labels` of a converted data set holds a folder for each task, whose labels would be mixed."""
+    for task in ("guo_los", "guo_icu"):
+        (tmp_path / "labels" / task).mkdir(parents=True)
+        write_labels(tmp_path / "labels" / task / "labels.parquet", boolean_value=[True, False])
+    with pytest.raises(InputError, match=r"holds the labels of 2 tasks; give the folder of one, such as .*guo_icu"):
+        read_labels(tmp_path / "labels")
+    assert len(read_labels(tmp_path / "labels" / "guo_los")) == 2
