@@ -21,6 +21,7 @@ repository, which takes them from PyHealth. The graph holds all visits, so no la
 
 import importlib.resources
 import pickle
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -209,7 +210,7 @@ def next_steps(output: Path) -> str:
     return f"""Next, where MulT-EHR is trained (git clone https://github.com/HKU-MedAI/MulT-EHR; pip install torch dgl
 pyhealth wandb plotly pyyaml "setuptools<70" "numpy<2"; a DGL made for that torch, see
 https://www.dgl.ai/pages/start.html):
-  python {output}/make_graph.py
-  cp {output}/HGT_Causal_MEDTOK.yml MulT-EHR/configs/
+  python {shlex.quote(str(output / "make_graph.py"))}
+  cp {shlex.quote(str(output / "HGT_Causal_MEDTOK.yml"))} MulT-EHR/configs/
   in MulT-EHR/main.py    config_name = "HGT_Causal_MEDTOK.yml"
   cd MulT-EHR && python main.py"""
