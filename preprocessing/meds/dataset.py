@@ -201,6 +201,9 @@ def _read_splits(root: Path) -> dict[int, str] | None:
             f"{path} gives {unknown:,} subjects a split other than {', '.join(subject_splits.SUBJECT_SPLITS)}, which"
             " nothing would read; name their splits so, or remove these rows to split them by a hash."
         )
+    pairs = pl.DataFrame({"subject": subjects, "split": names}).unique()
+    if torn := len(pairs) - pairs["subject"].n_unique():
+        raise InputError(f"{path} gives {torn:,} subjects several splits; keep one row of each subject.")
     return dict(zip(subjects.to_list(), names.to_list(), strict=True))
 
 

@@ -160,3 +160,6 @@ def test_a_split_that_nothing_reads_is_refused(tmp_path):
     splits = frame(subject_id=[1, 2, 3], split=["train", "validation", None])
     with pytest.raises(InputError, match="gives 2 subjects a split other than train, tuning, held_out"):
         MedsDataset.open(write(tmp_path, {"0": events}, splits))
+    twice = frame(subject_id=[1, 2, 2, 3, 3], split=["train", "train", "held_out", "tuning", "tuning"])
+    with pytest.raises(InputError, match="gives 1 subjects several splits"):
+        MedsDataset.open(write(tmp_path, {"0": events}, twice))
