@@ -17,7 +17,7 @@ MEDTOK = "MEDTOK//"
 UNK = f"{MEDTOK}UNK"
 # A code without tokens of its own gets those of the nearest code above it, if `unmapped` is this.
 NEAREST = "nearest"
-_PREFIXED = re.compile(r" *([A-Za-z][A-Za-z0-9 _.-]{0,40}?) *//? *(.+)", re.DOTALL)
+_PREFIXED = re.compile(r"([A-Za-z][A-Za-z0-9 _.-]{0,40}?) *[/:|] *(.+)", re.DOTALL)
 # Names of code systems, in capitals and without anything but letters and digits. The names of an edition alone, such as
 # ICD10, say nothing here: whether a diagnosis or a procedure is meant, only an index of all codes could tell.
 _SYSTEMS = {
@@ -30,8 +30,9 @@ _SYSTEMS = {
 _NOT_NAME = re.compile(r"[^A-Z0-9]")
 # ETHOS's own extraction of MIMIC-IV has names after `HCPCS//`, not codes.
 _HCPCS = re.compile(r"[A-Z][0-9]{4}", re.IGNORECASE)
-_ICD = re.compile(r"(DIAGNOSIS|PROCEDURE)//ICD//(9|10)//(.+)", re.IGNORECASE)
-_ICD_SYSTEMS = {
+_EDITION = re.compile(r"0?(9|10)(?:\.0+)?")
+# What the edition of ICD says behind the kind of the event.
+_ICD = {
     ("DIAGNOSIS", "9"): "ICD9CM",
     ("DIAGNOSIS", "10"): "ICD10CM",
     ("PROCEDURE", "9"): "ICD9PROC",
@@ -92,18 +93,10 @@ def key_of(code: str) -> str | None:
 
     A dot that stands where no code of the system has it is kept, as it makes another code: 34.0 is no 340.
     """
-    code = _of_drug(code)
-    if found := _ICD.fullmatch(code):
-        system = _ICD_SYSTEMS[found[1].upper(), found[2]]
-        bare = found[3]
-    elif (found := _PREFIXED.fullmatch(code)) and (system := _system_of(found[1])):
-        bare = found[2].strip()
-        if system == "HCPCS" and not _HCPCS.fullmatch(bare):
-            return None
-        bare = _digits(bare) if system == "NDC" else bare
-    else:
+    system, bare = _split(_of_drug(code).strip())
+    if system is None or (system == "HCPCS" and not _HCPCS.fullmatch(bare)):
         return None
-    bare = bare.strip().upper()
+    bare = (_digits(bare) if system == "NDC" else bare).upper()
     stem, dot, rest = bare.partition(".")
     is_misplaced = dot and (not rest or len(stem) != _stem_length(system, bare))
     return f"{system}/{bare}" if is_misplaced else f"{system}/{stem}{rest.replace('.', '')}"
@@ -112,7 +105,7 @@ def key_of(code: str) -> str | None:
 def _of_drug(code: str) -> str:
     """Return `NDC/00002143380` for `MEDICATION//A/B//00002143380//Administered`, the code of another event as it is.
 
-    A drug that names another system keeps it. If no part is an NDC, `MEDICATION//` alone is taken away.
+    A drug that names another system keeps it.
     """
     kind, *parts = (text.strip() for text in code.split("//"))
     if kind.upper() != "MEDICATION":
@@ -121,7 +114,21 @@ def _of_drug(code: str) -> str:
         if _system_of(part) not in (None, "NDC"):
             return f"{part}//{parts[place + 1]}"
     ndc = [text for text in parts if _NDC.fullmatch(text)]
-    return f"NDC/{ndc[0]}" if ndc else "//".join(parts)
+    return f"NDC/{ndc[0]}" if ndc else code
+
+
+def _split(text: str) -> tuple[str | None, str]:
+    """Return the code system that a text names, None if it names none, and the code behind it."""
+    if "//" in text:
+        kind, *rest, code = text.split("//")
+        edition = _EDITION.fullmatch(rest[-1].strip()) if rest else None
+        name = "".join([*rest[:-1], edition[1]] if edition else rest)
+        plain = _NOT_NAME.sub("", name.upper()).removeprefix("ICD")
+        system = _ICD.get((_NOT_NAME.sub("", kind.upper()), plain)) or _system_of(name if rest else kind)
+    else:
+        found = _PREFIXED.fullmatch(text)
+        system, code = (_system_of(found[1]), found[2]) if found else (None, text)
+    return system, code.strip()
 
 
 def _system_of(name: str) -> str | None:

@@ -292,6 +292,17 @@ def test_every_name_of_a_system_is_known_to_the_stage_as_to_the_conversion(unmap
         for code in bare
         for text in (f"{name}/{code}", f"{name}//{code}", f"{name} / {code} ", f"MEDICATION//A/B//{name}//{code}//Held")
     ]
+    editions = ("ICD//9", "ICD//10", "ICD//10.0", "ICD//09", "ICD9", "ICD-10", "ICD//11")
+    systems = ("ICD10CM", "CPT", "NDC", "ICD")
+    kinds = {"DIAGNOSIS": (*editions, *systems), "Procedure": (*editions, *systems), "OBSERVATION": systems}
+    spellings += [
+        text
+        for code in bare
+        for kind, behind in kinds.items()
+        for name in behind
+        for text in (f"{kind}//{name}//{code}", f"{kind}//{name}//{code}//more")
+    ]
+    spellings += [f"{name}{mark}{code}" for name in names for code in bare for mark in (":", " | ", "-", "")]
     rows = CodeMapper(keys, unmapped).rows(pl.Series(spellings))
     found = code_tokens.look_up(pl.Series("code", spellings), Codes(tokens, {}), unmapped=unmapped)
     by_code = dict(found.select("code", "tokens").iter_rows())
