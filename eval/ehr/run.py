@@ -31,7 +31,7 @@ from eval.ehr.tokenizers.context import TokenizerContext
 from eval.ehr.tokenizers.make import NAMES, check_name, make
 from eval.ehr.tokenizers.matrix import CodeMatrix
 from eval.ehr.tokenizers.translation import translated_share, with_translations
-from preprocessing.common.errors import InputError
+from preprocessing.common.errors import InputError, without_values
 from preprocessing.common.locks import exclusive
 from preprocessing.meds.dataset import MedsDataset
 
@@ -69,8 +69,9 @@ class Benchmark:
     translated: float | None
 
 
+@without_values()
 def run(settings: Settings, *, progress: bool = True) -> Benchmark:
-    """Fit all cells that are not there yet, and return the results of all.
+    """Fit all cells that are not there yet, and return the results of all; no error shows a value of the records.
 
     Args:
         settings: what to compare.

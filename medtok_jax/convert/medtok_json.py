@@ -53,7 +53,7 @@ def convert(request: Request) -> None:
     if left_out:
         count = sum(map(len, left_out.values()))
         print(f"{count:,} codes are in {LEFT_OUT_FILE}, as an earlier system of {', '.join(PAPER_ORDER)} has them too.")
-    print(f'  import json; json.load(open("{request.output / EMBEDDINGS_FILE}"))["{next(iter(rows))}"]')
+    print(f"  import json; json.load(open({str(request.output / EMBEDDINGS_FILE)!r}))[{next(iter(rows))!r}]")
 
 
 def bare_codes(keys: list[str]) -> tuple[dict[str, int], dict[str, list[str]]]:

@@ -13,6 +13,7 @@ What a sample sees is the same whatever follows its prediction time.
 
 import dataclasses
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from preprocessing.common.errors import InputError, fault_of
 from preprocessing.common.extras import load
 from preprocessing.common.ragged import offsets_of
 from preprocessing.meds.dataset import cast
+from preprocessing.meds.layout import TASK_FILE
 
 pl = load("polars")
 
@@ -87,22 +89,37 @@ class Samples:
         return np.maximum(gap, 0)
 
 
-def next_visits(visits: Visits) -> tuple[np.ndarray, np.ndarray]:
-    """Return all visits that another one follows: visits that overlap count as one, which ends when all of them have.
+class NextVisits(NamedTuple):
+    """Hold the visits that another one follows; visits that overlap are one, which ends when all of them have.
 
-    A patient who has died has no next visit, even where the records go on.
-
-    Returns:
-        The `[n]` int64 row of the last visit before the gap (by its start), after which the next row follows, and the
-        `[n]` datetime64[us] time at which the gap begins.
+    Attributes:
+        row: `[n]` int64, the last visit before each gap, by its start.
+        time: `[n]` datetime64[us], the time at which the gap begins.
+        stop: `[n]` int64, the row behind those of the next visit, which are `row + 1` to `stop - 1`.
     """
+
+    row: np.ndarray
+    time: np.ndarray
+    stop: np.ndarray
+
+    def any(self, flags: np.ndarray) -> np.ndarray:
+        """Return the `[n]` bool mask of next visits with one of `flags`, `[visits]` bool."""
+        before = offsets_of(flags)
+        return before[self.stop] > before[self.row + 1]
+
+
+def next_visits(visits: Visits) -> NextVisits:
+    """Return all visits that another one follows; a patient who has died has none, even where the records go on."""
     table = pl.DataFrame({"subject": visits.subject, "end": visits.end, "died": visits.died})
     seen = table.select(pl.col("end", "died").cum_max().over("subject"))
     over = seen["end"].to_numpy().astype("datetime64[us]")
-    followed = np.append(~visits.is_first[1:], False)
-    followed[:-1] &= visits.start[1:] >= over[:-1]
-    row = np.flatnonzero(followed & ~seen["died"].to_numpy())
-    return row, over[row]
+    begins = visits.is_first.copy()
+    begins[1:] |= visits.start[1:] >= over[:-1]
+    # The last rows before a beginning, and behind the last visit of all.
+    last = np.append(np.flatnonzero(begins)[1:], len(visits)) - 1
+    followed = np.append(~visits.is_first[last[:-1] + 1], False) & ~seen["died"].to_numpy()[last]
+    place = np.flatnonzero(followed)
+    return NextVisits(last[place], over[last[place]], last[place + 1] + 1)
 
 
 def task_labels(visits: Visits, task: str) -> Labels:
@@ -116,12 +133,14 @@ def task_labels(visits: Visits, task: str) -> Labels:
             only their order.
     """
     if task != MORTALITY:
-        visits.check_intervals("Readmission")
-    row, time = next_visits(visits)
-    if not len(row):
+        visits.check_intervals("Readmission", "give the --labels of the data set, or choose another task")
+    following = next_visits(visits)
+    if not len(following.row):
         raise InputError("No patient has two visits, so there is no next visit to predict; give --labels.")
-    soon = visits.start[row + 1] - time <= np.timedelta64(READMISSION_DAYS, "D")
-    return Labels(visits.subject[row], time, visits.died[row + 1] if task == MORTALITY else soon)
+    gap = visits.start[following.row + 1] - following.time
+    soon = gap <= np.timedelta64(READMISSION_DAYS, "D")
+    value = following.any(visits.died) if task == MORTALITY else soon
+    return Labels(visits.subject[following.row], following.time, value)
 
 
 def read_labels(path: Path) -> Labels:
@@ -131,11 +150,16 @@ def read_labels(path: Path) -> Labels:
         path: a parquet file, or a folder of such files.
 
     Raises:
-        InputError: there are no labels, a column is missing or has another type, a value is missing, or several of the
-            columns have values.
+        InputError: there are no labels, or those of several tasks, a column is missing or has another type, a value is
+            missing, or several of the columns have values.
     """
     path = Path(path)
     files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+    tasks = [file.parent for file in files if file.name == TASK_FILE]
+    if len(tasks) > 1:
+        raise InputError(
+            f"{path} holds the labels of {len(tasks):,} tasks; give the folder of one, such as {tasks[0]}."
+        )
     frames = [_read_file(file) for file in files]
     labels = pl.concat(frames) if frames else pl.DataFrame()
     if not len(labels):

@@ -32,7 +32,7 @@ _VISIT = ["subject_id", "hadm_id", "day"]
 # MIMIC in MEDS writes `HOSPITAL_ADMISSION//EW EMER.//EMERGENCY ROOM`, OMOP in MEDS `Visit/IP`.
 _ADMISSION = r"^(?:HOSPITAL_ADMISSION//|Visit/)([^/]+)"
 DISCHARGE = r"^HOSPITAL_DISCHARGE(?://|$)"
-_DIED = r"^HOSPITAL_DISCHARGE//.*(?:DIED|DEAD|EXPIRED)"
+_DIED = r"(?i)^HOSPITAL_DISCHARGE//.*(?:DIED|DEAD|DEATH|EXPIRED)"
 # MIMIC-III shifts ages over 89 to about 300 years; the median of the true ages is 91.4 (its documentation).
 _SHIFTED_AGE = 150
 _MEDIAN_AGE = 91
@@ -143,11 +143,12 @@ class Visits(VisitTable):
     without_codes: int
     time_is_order: bool
 
-    def check_intervals(self, what: str) -> None:
+    def check_intervals(self, what: str, remedy: str) -> None:
         """Refuse what needs the time between visits, if the data set gives only their order.
 
         Args:
             what: a subject that starts the sentence, such as `Readmission`.
+            remedy: what the user can do instead, without a full stop.
 
         Raises:
             InputError: `time_is_order` is True.
@@ -155,7 +156,7 @@ class Visits(VisitTable):
         if self.time_is_order:
             raise InputError(
                 f"{what} needs the time between visits, but the records give only their order (time_is_order in their"
-                " metadata/dataset.json); give the --labels of the data set, or choose another task."
+                f" metadata/dataset.json); {remedy}."
             )
 
     @functools.cached_property
@@ -260,8 +261,8 @@ class _Codes:
 
 def _of_shard(frame: "pl.DataFrame", vocabulary: _Codes) -> tuple["pl.DataFrame", "pl.DataFrame"]:
     """Return the visits of one file and its (visit, code) pairs: each code once a visit, in the order of events."""
-    if STAY_DAYS not in frame.columns:
-        frame = frame.with_columns(pl.lit(None, pl.Int64).alias(STAY_DAYS))
+    stated = pl.col(STAY_DAYS) if STAY_DAYS in frame.columns else pl.lit(None)
+    frame = frame.with_columns(stated.cast(pl.Int64, strict=False).alias(STAY_DAYS))
     births, deaths = (_times(frame, code) for code in (BIRTH, DEATH))
     events = frame.filter(pl.col("time").is_not_null() & ~pl.col("code").is_in([BIRTH, DEATH]))
     events = events.with_columns(

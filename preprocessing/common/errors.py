@@ -32,13 +32,13 @@ def without_values() -> Iterator[None]:
     """Replace an unforeseen error by its kind and place: its message may quote values of patients.
 
     Raises:
-        UserError: the body raised another error than those for users and those of imports.
+        UserError: the body raised another error than those for users, those of imports, and requests to stop.
     """
     try:
         yield
-    except (UserError, ImportError):
+    except (UserError, ImportError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
-    except Exception as error:
+    except BaseException as error:  # A panic of polars is no `Exception`.
         frames = traceback.extract_tb(error.__traceback__)
         places = " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in reversed(frames[-6:]))
         raise UserError(

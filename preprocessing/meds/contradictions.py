@@ -23,6 +23,8 @@ _WHEREABOUTS = ("transfers", "icustays")
 # Number of lines of the input that are listed for each kind of contradiction.
 LISTED = 20
 _DAY = "24h"
+# MIMIC-III writes DEAD/EXPIRED, MIMIC-IV DIED.
+_DEADLY = r"(?i)\b(?:DIED|DEAD|DEATH|EXPIRED)\b"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +52,9 @@ RULES: dict[str, Rule] = {
     "deathtime without hospital_expire_flag": Rule("The deathtime counts, and the flag is kept as recorded."),
     "hospital_expire_flag without deathtime": Rule(
         "The patient died at the end of the stay, or at the end of the day dod if that is earlier."
+    ),
+    "discharge_location of a death without hospital_expire_flag": Rule(
+        "The location is kept as recorded, and adds no death.", resolved=False
     ),
     "dischtime before admittime": Rule("The dischtime is not used to date the stay's end; see the next rules."),
     "no dischtime": Rule("The stay ends at the deathtime, if there is one; otherwise see the next two rules."),
@@ -171,6 +176,9 @@ def end_stays(stays: Frame, last_events: Frame, found: Contradictions) -> Frame:
         "deathtime before admittime": died < admitted,
         "deathtime without hospital_expire_flag": died.is_not_null() & ~flagged.fill_null(False),
         "hospital_expire_flag without deathtime": died.is_null() & flagged,
+        "discharge_location of a death without hospital_expire_flag": died.is_null()
+        & ~flagged.fill_null(False)
+        & pl.col("discharge_location").str.contains(_DEADLY),
         "dischtime before admittime": left < admitted,
         "no dischtime": left.is_null(),
         "end of the stay from its last event": unrecorded & pl.col("last").is_not_null(),

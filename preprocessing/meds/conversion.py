@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from preprocessing.common.atomic import check_replaceable, whole_folder
@@ -81,7 +82,7 @@ def convert_once(request: MedsRequest, root: Path, stamp: dict, make: Callable[[
         make: writes data and metadata into a folder, and returns the numbers for `conversion.json`.
 
     Raises:
-        InputError: the output cannot be written, or `strict` forbids a fault of the records.
+        InputError: the output cannot be written, there is no event, or `strict` forbids a fault of the records.
     """
     _check_output(request.output, root)
     if (about := _finished(request.output)) is not None and {name: about.get(name) for name in stamp} == stamp:
@@ -95,6 +96,8 @@ def convert_once(request: MedsRequest, root: Path, stamp: dict, make: Callable[[
             about = stamp | make(folder, rejects)
             about["rejected"] = sum(rejects.counts.values())
             about["rejected_kinds"] = _rejected_kinds(rejects)
+            if not about["events"]:
+                raise InputError(" ".join((f"{root} gives no event, so that nothing is written.", *faults(about)[:1])))
             if request.strict:
                 refuse_faults(about)
         about["outputs"] = {
@@ -157,32 +160,34 @@ def _finished(output: Path) -> dict | None:
 def show(conversion: Conversion, console: Console) -> None:
     """Print the rows of each table and what became of them, the contradictions, and what is missing."""
     about = conversion.about
-    listing = Table(title=f"{conversion.output}", title_justify="left", title_style="bold")
+    # Names of files and folders may hold what rich reads as markup.
+    listing = Table(title=escape(str(conversion.output)), title_justify="left", title_style="bold")
     listing.add_column("table")
     columns = {"rows": "rows", "with events": "with_events", "rejected": "rejected", "absorbed": "absorbed"}
     columns["events"] = "events"
     for header in columns:
         listing.add_column(header, justify="right")
     for name, counts in about["tables"].items():
-        listing.add_row(name, *(f"{counts[column]:,}" for column in columns.values()))
+        listing.add_row(escape(name), *(f"{counts[column]:,}" for column in columns.values()))
     console.print(listing)
     if about.get("contradictions"):
         console.print(contradictions.listing(about["contradictions"]))
     for line in (*remarks(about), *faults(about)):
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
     if about["events_with_malformed_codes"]:
         counts = ", ".join(f"{name} {count:,}" for name, count in about["events_with_malformed_codes"].items())
         console.print(
             f"Some events have a code that does not have the shape of its system and was kept: {counts}; see"
             f" {conversion.output / METADATA / MALFORMED}.",
             highlight=False,
+            markup=False,
         )
     if about["rejected"]:
-        console.print(f"Rejected rows are listed in {conversion.output / METADATA / REJECTS}.", highlight=False)
+        rejected = f"Rejected rows are listed in {conversion.output / METADATA / REJECTS}."
+        console.print(rejected, highlight=False, markup=False)
     done = "existed already" if conversion.done_already else "was written"
-    console.print(
-        f"{about['events']:,} events of {about['patients']:,} patients: {conversion.output} {done}.", highlight=False
-    )
+    written = f"{about['events']:,} events of {about['patients']:,} patients: {conversion.output} {done}."
+    console.print(written, highlight=False, markup=False)
 
 
 def faults(about: dict) -> list[str]:

@@ -32,7 +32,7 @@ from preprocessing.meds.table_files import known, reject_rows, size_and_time
 pl = load("polars")
 
 # Number to increase when the same files give another result.
-_FORMAT = 3
+_FORMAT = 4
 # Kinds of entries in the list of rejects whose row is in the data set nevertheless.
 _KEPT = ("bad encoding", "no time of an event")
 # Codes whose description is the text of their events if no dictionary has one.

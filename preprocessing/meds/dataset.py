@@ -196,6 +196,14 @@ def _read_splits(root: Path) -> dict[int, str] | None:
     if ids not in frame.columns or "split" not in frame.columns:
         raise InputError(f"{path} must have the columns subject_id and split; write it again.")
     subjects, names = cast(path, frame[ids], pl.Int64), cast(path, frame["split"], pl.String)
+    if unknown := int((~names.is_in(subject_splits.SUBJECT_SPLITS).fill_null(False)).sum()):
+        raise InputError(
+            f"{path} gives {unknown:,} subjects a split other than {', '.join(subject_splits.SUBJECT_SPLITS)}, which"
+            " nothing would read; name their splits so, or remove these rows to split them by a hash."
+        )
+    pairs = pl.DataFrame({"subject": subjects, "split": names}).unique()
+    if torn := len(pairs) - pairs["subject"].n_unique():
+        raise InputError(f"{path} gives {torn:,} subjects several splits; keep one row of each subject.")
     return dict(zip(subjects.to_list(), names.to_list(), strict=True))
 
 
@@ -277,6 +285,8 @@ def cast(path: Path, series: "pl.Series", kind: "pl.DataType") -> "pl.Series":
     """
     try:
         if series.dtype.is_float() and kind == pl.Int64 and (series != series.round()).any():
+            raise pl.exceptions.InvalidOperationError
+        if series.dtype.is_numeric() and kind == pl.Boolean and not series.drop_nulls().is_in([0, 1]).all():
             raise pl.exceptions.InvalidOperationError
         # Of a categorical column polars would convert the numbers of its categories, not their texts.
         texts = isinstance(series.dtype, (pl.Categorical, pl.Enum))

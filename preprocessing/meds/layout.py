@@ -9,7 +9,8 @@ DATASET = "dataset.json"
 SPLITS_FILE = "subject_splits.parquet"
 CODES = "codes.parquet"
 BIRTH, DEATH = "MEDS_BIRTH", "MEDS_DEATH"
-LABELS = "labels"
+# The labels of a task are `labels/<task>/labels.parquet`.
+LABELS, TASK_FILE = "labels", "labels.parquet"
 # Codes of birth and death in MEDS before 0.3, in EHRSHOT, and in other data that FEMR made of OMOP.
 OLD_CODES = {
     **dict.fromkeys(("SNOMED/184099003", "SNOMED/3950001"), BIRTH),

@@ -25,6 +25,7 @@ from preprocessing.common.extras import load
 from preprocessing.meds.layout import BIRTH, COLUMNS, DEATH
 from preprocessing.meds.mimic_codes import MimicCodes
 from preprocessing.meds.mimic_tables import END_OF_DAY, MIMIC3, MIMIC4
+from preprocessing.meds.table_files import new_year
 
 pl = load("polars")
 
@@ -132,8 +133,7 @@ def with_births(version: str, frame: Frame) -> tuple[Frame, int]:
         The rows with `born`, and the number of patients whose birth was 300 years before admission.
     """
     if version == MIMIC4:
-        year = pl.col("anchor_year") - pl.col("anchor_age")
-        return frame.with_columns(born=pl.datetime(year, 1, 1, time_unit="us")), 0
+        return frame.with_columns(born=new_year(pl.col("anchor_year") - pl.col("anchor_age"))), 0
     last_seen = pl.coalesce("admitted", "died")
     shifted = (last_seen.dt.year() - pl.col("dob").dt.year()) > _OLDEST
     years = f"{_SHIFTED - _AGE_OF_OLDEST}y"

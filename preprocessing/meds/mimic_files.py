@@ -16,8 +16,6 @@ from preprocessing.meds.table_files import TableFiles, header_among
 _MARKS = {MIMIC3: "dob", MIMIC4: "anchor_age"}
 _ENDINGS = (".csv.gz", ".csv")
 _DEEPEST = 6
-# Beginnings of names of files that accompany the tables.
-_COMPANIONS = ("license", "readme", "changelog", "sha256sums", "index.html", "robots.txt", "manifest.json")
 # MIMIC-III and the first versions of MIMIC-IV call race ethnicity; one of these columns is enough.
 _SAME = ("race", "ethnicity")
 
@@ -105,28 +103,12 @@ class MimicFiles(TableFiles):
 
     def unknown(self, output: Path) -> list[str]:
         """Return the sorted names of the files below `root` that are neither tables of this version nor in `output`."""
-        known = {self.paths[table.name] for table in TABLES[self.version] if table.name in self.paths}
-        output = output.resolve()
-        return sorted(
-            self.relative(path)
-            for path in self.root.rglob("*")
-            if path.is_file()
-            and path not in known
-            and not path.name.lower().startswith(_COMPANIONS)
-            and not any(part.startswith(".") for part in path.relative_to(self.root).parts)
-            and not path.resolve().is_relative_to(output)
-        )
+        return self.others((self.paths[t.name] for t in TABLES[self.version] if t.name in self.paths), output)
 
     def absent(self, table: MimicTable) -> list[str]:
         """Return the optional columns that the file of a table lacks; none if the file has no rows."""
-        header = header_among(self.path(table.name), table.optional)
-        if header is None:
-            return []
-        return [
-            name
-            for name in table.optional
-            if name not in header and not (name in _SAME and any(other in header for other in _SAME))
-        ]
+        lacking = self.lacking(table.name, table.optional)
+        return lacking if set(_SAME) <= set(lacking) else [name for name in lacking if name not in _SAME]
 
 
 def _detect(path: Path) -> str:

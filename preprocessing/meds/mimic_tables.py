@@ -20,10 +20,11 @@ class Kind(enum.Enum):
 
     MOMENT is a point in time, and DATE a day, even if the file adds a time of midnight, as MIMIC-III does. An event on
     a DATE gets the last second of that day, so that it is never known before it happened. DAY is a day that begins at
-    midnight.
+    midnight. NUMERAL is a number that names something, such as a laboratory item.
     """
 
     TEXT = "text"
+    NUMERAL = "a number as a name"
     INTEGER = "a whole number"
     NUMBER = "a number"
     MOMENT = "a point in time"
@@ -76,6 +77,7 @@ class MimicTable:
 
 ALWAYS, LARGE = DownloadScope.ALWAYS, DownloadScope.LARGE
 _ID, _TEXT, _NUMBER, _MOMENT, _DATE = Kind.INTEGER, Kind.TEXT, Kind.NUMBER, Kind.MOMENT, Kind.DATE
+_NUMERAL = Kind.NUMERAL
 _STAY = {"subject_id": _ID, "hadm_id": _ID}
 _ABOUT_STAY = {
     **{name: _TEXT for name in ("language", "marital_status", "admission_location", "discharge_location")},
@@ -86,11 +88,11 @@ _ADMISSION = {
     **{**_STAY, "admission_type": _TEXT, "insurance": _TEXT, "hospital_expire_flag": _ID},
     **{"admittime": _MOMENT, "dischtime": _MOMENT, "deathtime": _MOMENT},
 }
-_VALUES = {"itemid": _TEXT, "charttime": _MOMENT, "value": _TEXT, "valuenum": _NUMBER, "valueuom": _TEXT}
+_VALUES = {"itemid": _NUMERAL, "charttime": _MOMENT, "value": _TEXT, "valuenum": _NUMBER, "valueuom": _TEXT}
 _DRG_LEVELS = {"description": _TEXT, "drg_severity": _ID, "drg_mortality": _ID}
 _ORDER = {name: _TEXT for name in ("dose_val_rx", "dose_unit_rx", "route", "drug_type")}
-_VERSION = {"icd_version": _TEXT}
-_ITEM = {"itemid": _TEXT, "label": _TEXT}
+_VERSION = {"icd_version": _NUMERAL}
+_ITEM = {"itemid": _NUMERAL, "label": _TEXT}
 _ABOUT_LAB = {"fluid": _TEXT, "category": _TEXT, "loinc_code": _TEXT}
 
 # The tables to which others refer come first; dictionaries, which describe codes, come last.
@@ -110,7 +112,7 @@ TABLES: dict[str, tuple[MimicTable, ...]] = {
         MimicTable("PROCEDURES_ICD", {**_STAY, "seq_num": _ID, "icd9_code": _TEXT}, scope=ALWAYS, of_stay=True),
         MimicTable(
             "PRESCRIPTIONS",
-            {**_STAY, "startdate": _DATE, "drug": _TEXT, "ndc": _TEXT},
+            {**_STAY, "startdate": _DATE, "drug": _TEXT, "ndc": _NUMERAL},
             {"enddate": _DATE, **_ORDER},
             scope=ALWAYS,
         ),
@@ -130,7 +132,7 @@ TABLES: dict[str, tuple[MimicTable, ...]] = {
             "TRANSFERS",
             {**_STAY, "eventtype": _TEXT, "curr_careunit": _TEXT, "intime": _MOMENT},
         ),
-        MimicTable("DRGCODES", {**_STAY, "drg_type": _TEXT, "drg_code": _TEXT}, _DRG_LEVELS, of_stay=True),
+        MimicTable("DRGCODES", {**_STAY, "drg_type": _TEXT, "drg_code": _NUMERAL}, _DRG_LEVELS, of_stay=True),
         MimicTable(
             "CPTEVENTS",
             {**_STAY, "chartdate": _DATE, "cpt_cd": _TEXT},
@@ -159,21 +161,21 @@ TABLES: dict[str, tuple[MimicTable, ...]] = {
         ),
         MimicTable(
             "hosp/diagnoses_icd",
-            {**_STAY, "seq_num": _ID, "icd_code": _TEXT, "icd_version": _TEXT},
+            {**_STAY, "seq_num": _ID, "icd_code": _TEXT, "icd_version": _NUMERAL},
             scope=ALWAYS,
             of_stay=True,
             needed=True,
         ),
         MimicTable(
             "hosp/procedures_icd",
-            {**_STAY, "seq_num": _ID, "icd_code": _TEXT, "icd_version": _TEXT},
+            {**_STAY, "seq_num": _ID, "icd_code": _TEXT, "icd_version": _NUMERAL},
             {"chartdate": _DATE},
             scope=ALWAYS,
             of_stay=True,
         ),
         MimicTable(
             "hosp/prescriptions",
-            {**_STAY, "starttime": _MOMENT, "drug": _TEXT, "ndc": _TEXT},
+            {**_STAY, "starttime": _MOMENT, "drug": _TEXT, "ndc": _NUMERAL},
             {"stoptime": _MOMENT, **_ORDER},
             scope=ALWAYS,
         ),
@@ -190,7 +192,7 @@ TABLES: dict[str, tuple[MimicTable, ...]] = {
             scope=ALWAYS,
         ),
         MimicTable("hosp/transfers", {**_STAY, "eventtype": _TEXT, "careunit": _TEXT, "intime": _MOMENT}),
-        MimicTable("hosp/drgcodes", {**_STAY, "drg_type": _TEXT, "drg_code": _TEXT}, _DRG_LEVELS, of_stay=True),
+        MimicTable("hosp/drgcodes", {**_STAY, "drg_type": _TEXT, "drg_code": _NUMERAL}, _DRG_LEVELS, of_stay=True),
         MimicTable(
             "hosp/hcpcsevents",
             {**_STAY, "chartdate": _DATE, "hcpcs_cd": _TEXT},

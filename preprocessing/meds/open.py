@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from preprocessing.common.errors import InputError
+from preprocessing.common.errors import InputError, without_values
 from preprocessing.meds.conversion import Conversion, MedsRequest
 from preprocessing.meds.convert import convert as convert_mimic
 from preprocessing.meds.dataset import MedsDataset, is_meds
@@ -34,8 +34,9 @@ def detect(root: Path) -> str:
     return next(iter(found), MIMIC)
 
 
+@without_values()
 def convert(request: MedsRequest, source: str | None = None) -> Conversion:
-    """Convert patient records to MEDS, unless the output was made of the same files.
+    """Convert patient records to MEDS, unless the output was made of the same files; no error shows a value of them.
 
     Args:
         request: input, output and options.

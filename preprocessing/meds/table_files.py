@@ -5,6 +5,7 @@ Headers may be in upper or lower case, and files plain or gzipped.
 
 import collections
 import dataclasses
+import datetime
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -22,6 +23,10 @@ from preprocessing.meds.mimic_tables import END_OF_DAY, Kind
 pl = load("polars")
 
 _BLOCK_BYTES = 32 << 20
+# Beginnings of names of files that accompany the tables.
+_COMPANIONS = ("license", "readme", "changelog", "sha256sums", "index.html", "robots.txt", "manifest.json")
+# The first and the last year that Python's dates have.
+_YEARS = (datetime.MINYEAR, datetime.MAXYEAR)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +66,24 @@ class TableFiles:
         """Return PhysioNet's SHA256SUMS.txt beside the tables or above them, at or below `root`; None without one."""
         above = [folder for folder in (self.home, *self.home.parents) if folder.is_relative_to(self.root)]
         return next((folder / CHECKSUMS for folder in above if (folder / CHECKSUMS).is_file()), None)
+
+    def others(self, known: Iterable[Path], output: Path) -> list[str]:
+        """Return the sorted names of files below `root` that are neither `known`, nor companions, nor in `output`."""
+        known, output = set(known), output.resolve()
+        return sorted(
+            self.relative(path)
+            for path in self.root.rglob("*")
+            if path.is_file()
+            and path not in known
+            and not path.name.lower().startswith(_COMPANIONS)
+            and not any(part.startswith(".") for part in path.relative_to(self.root).parts)
+            and not path.resolve().is_relative_to(output)
+        )
+
+    def lacking(self, table: str, optional: Iterable[str]) -> list[str]:
+        """Return the columns among `optional` that the file of a table lacks; none if the file has no rows."""
+        header = header_among(self.path(table), optional)
+        return [] if header is None else [name for name in optional if name not in header]
 
     def verify(self, paths: Iterable[Path], progress: bool) -> dict | None:
         """Compare files with the list that `checksum_list` finds.
@@ -156,11 +179,13 @@ def _parsed(text: "pl.Series", kind: Kind) -> "pl.Series":
     """Parse texts as values of a kind; a text that is not of this kind gives null."""
     if kind is Kind.TEXT:
         return text
+    if kind is Kind.NUMERAL:  # Copies that went through other programs write 145834.0.
+        return text.str.strip_suffix(".0")
     if kind is Kind.NUMBER:
         return text.cast(pl.Float64, strict=False)
-    if kind is Kind.INTEGER:  # Copies that went through other programs write 145834.0.
+    if kind is Kind.INTEGER:
         return text.str.strip_suffix(".0").cast(pl.Int64, strict=False)
-    moment = _moments(text)
+    moment = moments(text)
     end_of_day = pl.duration(hours=END_OF_DAY.hour, minutes=END_OF_DAY.minute, seconds=END_OF_DAY.second)
     if kind is Kind.DATE:
         midnight = pl.col("moment").dt.time() == pl.time(0, 0, 0)
@@ -173,13 +198,14 @@ def _parsed(text: "pl.Series", kind: Kind) -> "pl.Series":
     return moment.fill_null(day["day"] if kind is Kind.DAY else day.select(pl.col("day") + end_of_day)["day"])
 
 
-def _moments(text: "pl.Series") -> "pl.Series":
+def moments(text: "pl.Series") -> "pl.Series":
     """Parse dates with times, which a letter T may separate and fractions of a second may follow."""
     moment = text.str.to_datetime("%Y-%m-%d %H:%M:%S", strict=False, time_unit="us")
     if moment.null_count() == text.null_count():
         return moment
-    plain = text.str.replace("T", " ", literal=True).str.replace(r"\.[0-9]*$", "")
-    return plain.str.to_datetime("%Y-%m-%d %H:%M:%S", strict=False, time_unit="us")
+    # Some programs write minutes without seconds.
+    plain = text.str.replace("T", " ", literal=True).str.strip_suffix(".").str.replace(r"^(\S+ \d\d:\d\d)$", "$1:00")
+    return plain.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", strict=False, time_unit="us")
 
 
 def reject_rows(
@@ -208,6 +234,11 @@ def reject_rows(
     for line in frame["line"].filter(bad):
         rejects.add(path, line, kind, reason)
     return frame.filter(~bad), beside.filter(~bad)
+
+
+def new_year(year: "pl.Expr") -> "pl.Expr":
+    """Return the first of January of a year, null for years that no calendar has: of these, polars prints the value."""
+    return pl.datetime(pl.when(year.is_between(*_YEARS)).then(year), 1, 1, time_unit="us")
 
 
 def known(values: "pl.Series", among: np.ndarray) -> "pl.Series":

@@ -210,16 +210,16 @@ def labeled(request: Request, visits: Visits) -> tuple[Samples, list[list[str]],
 def _next_diagnoses(request: Request, visits: Visits) -> tuple[Samples, list[list[str]], list[str]]:
     """Return what `labeled` does, with the diagnoses of the next visit as labels; a visit without any is no label."""
     is_diagnosis = visits.kind == KINDS.index(DIAGNOSIS)
-    row, time = next_visits(visits)
+    found = next_visits(visits)
     diagnoses = np.diff(offsets_of(is_diagnosis[visits.code])[visits.offsets])
-    kept = diagnoses[row + 1] > 0
-    labels = Labels(visits.subject[row[kept]], time[kept], row[kept] + 1)
+    kept = np.flatnonzero(found.any(diagnoses > 0))
+    labels = Labels(visits.subject[found.row[kept]], found.time[kept], kept)
     if not len(labels):
         raise InputError("No patient has a next visit with a diagnosis to predict; give --labels.")
     chosen = samples_of(request, visits, labels)
     is_unknown = (visits.row < 0) & (request.unmapped == "unk")
     key = np.where(is_unknown, UNKNOWN, visits.key)
-    following = map(visits.codes_of, chosen.labels.value)
+    following = (visits.code[slice(*visits.offsets[[found.row[n] + 1, found.stop[n]]])] for n in chosen.labels.value)
     values = [list(dict.fromkeys(key[code[is_diagnosis[code]]].tolist())) for code in following]
     return chosen, values, visits.key[is_diagnosis & ~is_unknown].tolist()
 

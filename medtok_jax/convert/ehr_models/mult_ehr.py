@@ -21,6 +21,7 @@ repository, which takes them from PyHealth. The graph holds all visits, so no la
 
 import importlib.resources
 import pickle
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,7 @@ def convert(request: Request) -> None:
     """
     width = int(request.options.get("width", WIDTH))
     records = open_records(request)
-    records.visits.check_intervals("MulT-EHR's task of readmission")
+    records.visits.check_intervals("MulT-EHR's task of readmission", "choose another --to")
     visits = records.visits
     check_usable(records)
     unknown = UNKNOWN if request.unmapped == "unk" else None
@@ -93,7 +94,7 @@ def check_usable(records: Records) -> None:
         unnamed = kind == PRESCRIPTION and drugs
         why = f", as its {drugs:,} events of drugs name them in no code system ({NDC}, {RXNORM}, {ATC})"
         faults.append(f"it has no {kind} code{why if unnamed else ''}")
-    if not len(next_visits(visits)[0]):
+    if not len(next_visits(visits).row):
         faults.append("no patient in it has two visits, so that there is no next visit to predict")
     if faults:
         raise InputError(
@@ -159,7 +160,7 @@ def visit_labels(visits: Visits) -> dict:
     present = np.zeros((len(visits), len(KINDS)), bool)
     present[np.repeat(np.arange(len(visits)), np.diff(visits.offsets)), visits.kind[visits.code]] = True
     has_all_kinds = present.all(1)
-    row, _ = next_visits(visits)
+    row = next_visits(visits).row
     following = {
         task: {
             int(v): int(value)
@@ -209,7 +210,7 @@ def next_steps(output: Path) -> str:
     return f"""Next, where MulT-EHR is trained (git clone https://github.com/HKU-MedAI/MulT-EHR; pip install torch dgl
 pyhealth wandb plotly pyyaml "setuptools<70" "numpy<2"; a DGL made for that torch, see
 https://www.dgl.ai/pages/start.html):
-  python {output}/make_graph.py
-  cp {output}/HGT_Causal_MEDTOK.yml MulT-EHR/configs/
+  python {shlex.quote(str(output / "make_graph.py"))}
+  cp {shlex.quote(str(output / "HGT_Causal_MEDTOK.yml"))} MulT-EHR/configs/
   in MulT-EHR/main.py    config_name = "HGT_Causal_MEDTOK.yml"
   cd MulT-EHR && python main.py"""

@@ -19,6 +19,7 @@ batches of these files.
 
 import json
 import pickle
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -146,13 +147,15 @@ def _write_vocabulary(folder: Path, tokens: list[str], width: int) -> None:
 
 def next_steps(output: Path) -> str:
     """Return the steps that remain in the repository of TransformEHR."""
+    names = ("tokenizer", "model", "train", "dev", "test")
+    tokenizer, model, train, dev, test = (shlex.quote(str(output / name)) for name in names)
     return f"""Next (git clone https://github.com/whaleloops/TransformEHR; its README lists the packages):
-  sample_load.py  dir_path = '{output}/train'; it prints the patients
+  sample_load.py  dir_path = {str(output / "train")!r}; it prints the patients
   main_bart.py    after model.resize_token_embeddings(len(tokenizer)):
                   import numpy, torch; model.model.shared.weight.data.copy_(
-                      torch.from_numpy(numpy.load('{output}/embed_tokens.npy')))
+                      torch.from_numpy(numpy.load({str(output / "embed_tokens.npy")!r})))
   python main_bart.py --do_pos_emb --icd_training --load_cui_leng --model_type=bart \\
-      --tokenizer_name={output}/tokenizer --config_name={output}/model \\
-      --do_train --train_data_file={output}/train --do_eval --eval_data_file={output}/dev \\
-      --test_data_file={output}/test --block_size 512 --mlm --mlm_probability 0.5 --output_dir=OUT --logging_dir=LOG
+      --tokenizer_name={tokenizer} --config_name={model} \\
+      --do_train --train_data_file={train} --do_eval --eval_data_file={dev} \\
+      --test_data_file={test} --block_size 512 --mlm --mlm_probability 0.5 --output_dir=OUT --logging_dir=LOG
 The repository lacks dataset.py, which main_bart.py imports: ask its authors for it, or write it."""

@@ -6,6 +6,7 @@ descriptions that need a license and without the model, and with a model card, `
 
 import dataclasses
 import importlib.util
+import shlex
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -48,8 +49,9 @@ def convert(request: Request) -> None:
     )
     for name, count in withheld.items():
         print(f"  The descriptions of {count:,} codes of {name} were left out, as distributing them needs a license.")
-    print(f'  AutoTokenizer.from_pretrained("{request.output}", trust_remote_code=True)')
-    print(f"  hf auth login && hf upload TEAM/NAME {request.output} .    # publishes it; add --private to hide it")
+    print(f"  AutoTokenizer.from_pretrained({str(request.output)!r}, trust_remote_code=True)")
+    output = shlex.quote(str(request.output))
+    print(f"  hf auth login && hf upload TEAM/NAME {output} .    # publishes it; add --private to hide it")
 
 
 def write(folder: Path, directory: TokenizerDirectory) -> None:

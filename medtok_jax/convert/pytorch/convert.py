@@ -8,6 +8,7 @@ OUT/text_encoder/        files of the pretrained text encoder
 """
 
 import json
+import shlex
 import shutil
 import tempfile
 from pathlib import Path
@@ -75,8 +76,9 @@ def convert(request: Request) -> None:
         else:
             print(f"The two models were not compared: {extras.missing('torch')}.")
     print(f"Wrote {MODULE} and its weights to {request.output}. It needs torch, transformers and safetensors:")
-    print(f"  cd {request.output} && python -c \"from modeling_medtok import MedTok; MedTok.from_pretrained('.')\"")
-    print(f"  python -m medtok_jax.convert --from=pytorch --input={request.output} --output=WORKDIR    # and back")
+    output = shlex.quote(str(request.output))
+    print(f"  cd {output} && python -c \"from modeling_medtok import MedTok; MedTok.from_pretrained('.')\"")
+    print(f"  python -m medtok_jax.convert --from=pytorch --input={output} --output=WORKDIR    # and back")
 
 
 def load(request: Request) -> tuple[SavedModel, dict]:

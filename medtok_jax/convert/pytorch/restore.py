@@ -5,6 +5,7 @@ state starts anew, as the PyTorch directory does not hold it.
 """
 
 import json
+import shlex
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -47,7 +48,8 @@ def restore(source: Path, output: Path) -> None:
                 raise UserError(f"{name} differs in the checkpoint that was written; the work directory was not kept.")
     print(f"Wrote a checkpoint of step {metadata['step']} with {len(saved.variables)} equal arrays to {output}.")
     print("To make its tokens:")
-    print(f"  python -m medtok_jax.tokenize vocabulary --workdir={output} --output={output}/tokenizer --with_model")
+    quoted = shlex.quote(str(output))
+    print(f"  python -m medtok_jax.tokenize vocabulary --workdir={quoted} --output={quoted}/tokenizer --with_model")
 
 
 def read_config(path: Path) -> dict:

@@ -32,7 +32,7 @@ pl = load("polars")
 
 TRUTH, PROGRESS = "truth.json", "progress.json"
 # Number to increase when the same seed gives other files.
-_FORMAT = 1
+_FORMAT = 2
 _LEVEL = 1
 # Bytes of a patient, gzipped or not, as measured; for the estimate before writing.
 _BYTES_PER_SUBJECT = {True: 2450, False: 9600}

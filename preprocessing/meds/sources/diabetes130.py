@@ -33,6 +33,7 @@ from preprocessing.meds.layout import BIRTH, DEATH, TIME_IS_ORDER
 from preprocessing.meds.mimic_tables import Kind
 from preprocessing.meds.sources.tables import Source, Tables, named, named_where, only_home, tables_in
 from preprocessing.meds.sources.writer import Timelines, write
+from preprocessing.meds.table_files import new_year
 
 pl = load("polars")
 
@@ -53,7 +54,8 @@ _RESULTS = {"a1cresult": "A1Cresult", "max_glu_serum": "max_glu_serum"}
 _MAPPED = ("admission_type_id", "admission_source_id", "discharge_disposition_id")
 _COLUMNS = {
     **dict.fromkeys(("encounter_id", "patient_nbr", "time_in_hospital", *_PRIOR, *_COUNTS), _ID),
-    **dict.fromkeys(("race", "gender", "age", "weight", *_MAPPED, "payer_code", "medical_specialty"), _TEXT),
+    **dict.fromkeys(("race", "gender", "age", "weight", "payer_code", "medical_specialty"), _TEXT),
+    **dict.fromkeys(_MAPPED, Kind.NUMERAL),
     **dict.fromkeys((*_DIAGNOSES, *_RESULTS, *_DRUGS, "readmitted"), _TEXT),
 }
 SOURCE = Source(
@@ -132,7 +134,7 @@ def read(tables: Tables, names: dict[str, dict[str, str]]) -> Timelines:
 
 def _ordered(tables: Tables, frame: "pl.DataFrame") -> "pl.DataFrame":
     """Return the encounters, each once, in their order, with the times `admitted` and `discharged`."""
-    texts = [name for name, kind in _COLUMNS.items() if kind is _TEXT]
+    texts = [name for name, kind in _COLUMNS.items() if kind in (_TEXT, Kind.NUMERAL)]
     frame = frame.with_columns(pl.col(texts).replace("?", None))
     for name in ("encounter_id", "patient_nbr"):
         frame = tables.reject(TABLE, frame, frame[name].is_null(), f"no {name}", f"the row has no {name}")
@@ -159,9 +161,10 @@ def _events(tables: Tables, frame: "pl.DataFrame") -> Iterator[tuple[str, "pl.Da
 
 def _of_patients(tables: Tables, frame: "pl.DataFrame") -> Iterator["pl.DataFrame"]:
     first = frame.filter(pl.col("rank") == 0)
-    lowest, above = (pl.col("age").str.extract(r"^\[(\d+)-(\d+)\)$", group).cast(pl.Int32) for group in (1, 2))
+    band = r"^\[(\d{1,3})-(\d{1,3})\)$"
+    lowest, above = (pl.col("age").str.extract(band, group).cast(pl.Int32) for group in (1, 2))
     first = first.with_columns(
-        born=pl.datetime(_FIRST_DAY.dt.year() - (lowest + above) // 2, 1, 1, time_unit="us"),
+        born=new_year(_FIRST_DAY.dt.year() - (lowest + above) // 2),
         sex=pl.col("gender").replace_strict(_SEXES, default=None, return_dtype=pl.String),
     )
     tables.count("patients without an age band have no birth", first["born"].null_count())

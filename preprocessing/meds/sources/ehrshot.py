@@ -25,7 +25,7 @@ from preprocessing.meds.layout import BIRTH, OLD_CODES
 from preprocessing.meds.mimic_tables import Kind
 from preprocessing.meds.sources.tables import Source, Tables, only_home, tables_in
 from preprocessing.meds.sources.writer import Timelines, write
-from preprocessing.meds.table_files import known
+from preprocessing.meds.table_files import known, moments
 
 pl = load("polars")
 
@@ -114,12 +114,9 @@ def _published(tables: Tables) -> dict[int, str]:
 def _labels(tables: Tables, task: str, subjects: np.ndarray) -> "pl.DataFrame":
     """Return the published labels of a task."""
     frame = tables.read_all(task, _LABEL)
-    # Some tools write minutes without seconds.
-    text = pl.col("prediction_time").str.replace("T", " ", literal=True).str.replace(r"^(\S+ \d\d:\d\d)$", "$1:00")
-    time = text.str.replace(r"\.\d*$", "").str.to_datetime("%Y-%m-%d %H:%M:%S", strict=False, time_unit="us")
     value = pl.col("value").str.to_lowercase()
     frame = frame.with_columns(
-        time=time,
+        time=moments(frame["prediction_time"]),
         truth=value.replace_strict(_TRUTHS, default=None, return_dtype=pl.Boolean),
         whole=value.str.strip_suffix(".0").cast(pl.Int64, strict=False),
     )

@@ -35,6 +35,7 @@ from preprocessing.meds.layout import BIRTH, DEATH
 from preprocessing.meds.mimic_tables import Kind
 from preprocessing.meds.sources.tables import Source, Tables, named, named_where, only_home, tables_in
 from preprocessing.meds.sources.writer import Timelines, write
+from preprocessing.meds.table_files import new_year
 
 pl = load("polars")
 
@@ -51,7 +52,8 @@ _PATIENT = {
 }
 _HOSPITAL = {"hospitalid": _ID, "numbedscategory": _TEXT, "teachingstatus": _TEXT, "region": _TEXT}
 _DRUG_NUMBERS = ("drugorderoffset", "drugstartoffset", "drugstopoffset")
-_DRUG_TEXTS = ("drugordercancelled", "drugname", "drughiclseqno", "dosage", "routeadmin", "frequency", "gtc")
+_DRUG_TEXTS = ("drugordercancelled", "drugname", "dosage", "routeadmin", "frequency")
+_DRUG_NUMERALS = ("drughiclseqno", "gtc")
 _SCORES = {
     "acutephysiologyscore": "ACUTE_PHYSIOLOGY_SCORE",
     "apachescore": "APACHE_SCORE",
@@ -61,7 +63,10 @@ _SCORES = {
 # Table -> its columns, in the order in which tables are read.
 _COLUMNS = {
     "diagnosis": {**_STAY, "diagnosisoffset": _ID, "diagnosisstring": _TEXT, "icd9code": _TEXT},
-    "medication": {**_STAY, **dict.fromkeys(_DRUG_NUMBERS, _ID), **dict.fromkeys(_DRUG_TEXTS, _TEXT)},
+    "medication": {
+        **{**_STAY, **dict.fromkeys(_DRUG_NUMBERS, _ID)},
+        **{**dict.fromkeys(_DRUG_TEXTS, _TEXT), **dict.fromkeys(_DRUG_NUMERALS, Kind.NUMERAL)},
+    },
     "treatment": {**_STAY, "treatmentoffset": _ID, "treatmentstring": _TEXT},
     "pasthistory": {**_STAY, "pasthistoryoffset": _ID, "pasthistorypath": _TEXT, "pasthistoryvaluetext": _TEXT},
     "admissiondx": {**_STAY, "admitdxenteredoffset": _ID, "admitdxpath": _TEXT, "admitdxtext": _TEXT},
@@ -127,6 +132,9 @@ def _patients(tables: Tables) -> "pl.DataFrame":
     needed += ("hospitaladmitoffset", "hospitaldischargeoffset", "unitdischargeoffset")
     for name in needed:
         frame = tables.reject("patient", frame, frame[name].is_null(), f"no {name}", f"the row has no {name}")
+    no_year = frame.select(new_year(pl.col("hospitaldischargeyear")).is_null()).to_series()
+    kind = "bad value of hospitaldischargeyear"
+    frame = tables.reject("patient", frame, no_year, kind, "hospitaldischargeyear is not a year")
     repeated = ~frame["patientunitstayid"].is_first_distinct()
     frame = tables.reject("patient", frame, repeated, "repeated", "a stay twice")
     first = frame.unique("patienthealthsystemstayid", keep="first", maintain_order=True)
@@ -153,7 +161,7 @@ def _placed(tables: Tables, frame: "pl.DataFrame") -> "pl.DataFrame":
         "ICU stays have no time of day of the hospital admission; it is midnight",
         frame.select(clock).null_count().item(),
     )
-    day = pl.datetime(pl.col("hospitaldischargeyear"), 1, 1, time_unit="us")
+    day = new_year(pl.col("hospitaldischargeyear"))
     frame = frame.with_columns(admitted=day.dt.combine(clock.fill_null(pl.time(0, 0, 0)), "us"))
     return frame.with_columns(
         subject_id="patienthealthsystemstayid",
@@ -201,7 +209,7 @@ def _events(
 ) -> Iterator[tuple[str, "pl.DataFrame", "pl.DataFrame"]]:
     events = [*_of_stays(tables, stays), *_of_units(tables, patients)]
     yield "patient", patients, pl.concat(events)
-    times = patients.select("patientunitstayid", "subject_id", "hadm_id", "entered", "left", "discharged")
+    times = patients.select("patientunitstayid", "subject_id", "hadm_id", "entered", "left", "admitted", "discharged")
     makers = {
         "diagnosis": _diagnoses,
         "medication": _drugs,
@@ -218,9 +226,10 @@ def _events(
                 table, frame, lost, "no such stay", "its stay is not in the table of patients", times.columns[1:]
             )
             made = makers[table](tables, frame)
-            ends = frame.select("line", "discharged")
-            after = made.join(ends, on="line", how="left").filter(pl.col("time") > pl.col("discharged"))
-            tables.count(f"events of {table} after the hospital discharge; their times are kept", len(after))
+            timed = made.join(frame.select("line", "admitted", "discharged"), on="line", how="left")
+            early, late = pl.col("time") < pl.col("admitted"), pl.col("time") > pl.col("discharged")
+            for where, mask in (("before the hospital admission", early), ("after the hospital discharge", late)):
+                tables.count(f"events of {table} {where}; their times are kept", len(timed.filter(mask)))
             yield table, frame, made
 
 
@@ -230,11 +239,11 @@ def _of_stays(tables: Tables, stays: "pl.DataFrame") -> Iterator["pl.DataFrame"]
         .then(OLDEST)
         .otherwise(pl.col("age").cast(pl.Int64, strict=False))
     )
-    born = pl.datetime(pl.col("admitted").dt.year() - age, 1, 1, time_unit="us")
-    tables.count("hospital stays without an age have no birth", stays.select(age).null_count().item())
     stays = stays.with_columns(
-        born=born, sex=pl.col("gender").replace_strict(_SEXES, default=None, return_dtype=pl.String)
+        born=new_year(pl.col("admitted").dt.year() - age),
+        sex=pl.col("gender").replace_strict(_SEXES, default=None, return_dtype=pl.String),
     )
+    tables.count("hospital stays without an age have no birth", stays["born"].null_count())
     about = {
         **{
             "race": pl.col("ethnicity"),

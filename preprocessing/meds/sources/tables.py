@@ -117,9 +117,10 @@ class Tables:
     Attributes:
         codes: normalizes codes and counts malformed ones.
         counted: what was found, in words -> number of times.
-        rows, rejected_late, with_events: table -> rows read; rows that were rejected after they were read; rows that
-            became events.
+        rows, read_rows, rejected_late, with_events: table -> rows of its file; rows that were read; of these, rows that
+            were rejected later; rows that became events.
         events: table -> events.
+        columns_absent: table -> optional columns that its file lacks.
     """
 
     def __init__(self, source: Source, files: TableFiles, rejects: Rejects, progress: bool):
@@ -130,9 +131,11 @@ class Tables:
         self.codes = MimicCodes()
         self.counted: collections.Counter[str] = collections.Counter()
         self.rows: collections.Counter[str] = collections.Counter()
+        self.read_rows: collections.Counter[str] = collections.Counter()
         self.rejected_late: collections.Counter[str] = collections.Counter()
         self.with_events: collections.Counter[str] = collections.Counter()
         self.events: collections.Counter[str] = collections.Counter()
+        self.columns_absent: dict[str, list[str]] = {}
 
     def has(self, table: str) -> bool:
         """Return whether the copy has a table."""
@@ -144,8 +147,10 @@ class Tables:
         """Yield the rows of a table in blocks, see `TableFiles.read`; nothing if the copy does not have it."""
         if not self.has(table):
             return
-        for frame in self.files.read(table, columns, optional or {}, self.rejects, self.progress):
-            self.rows[table] += len(frame)
+        if absent := self.files.lacking(table, optional or {}):
+            self.columns_absent[table] = absent
+        for frame in self.files.read(table, columns, optional or {}, self.rejects, self.progress, self.rows):
+            self.read_rows[table] += len(frame)
             yield frame
 
     def read_all(
@@ -208,7 +213,8 @@ class Tables:
     def summary(self) -> dict[str, dict[str, object]]:
         """Return for each table its file and what became of its rows: events, rejected, or absorbed.
 
-        An absorbed row is one that makes no event of its own by a rule of the source, such as a canceled order.
+        An absorbed row is one that makes no event of its own by a rule of the source, such as a canceled order. Rows of
+        a file that were neither read nor rejected are `unaccounted`.
         """
         rejected = collections.Counter()
         for (file, kind), count in self.rejects.counts.items():
@@ -222,11 +228,12 @@ class Tables:
             late = self.rejected_late[table]
             listed[table] = {
                 "file": name,
-                "rows": self.rows[table] - late + rejected[name],
+                "rows": self.rows[table],
                 "events": self.events[table],
                 "with_events": self.with_events[table],
                 "rejected": rejected[name],
-                "absorbed": self.rows[table] - late - self.with_events[table],
+                "absorbed": self.read_rows[table] - late - self.with_events[table],
+                "unaccounted": self.rows[table] + late - self.read_rows[table] - rejected[name],
             }
         return listed
 

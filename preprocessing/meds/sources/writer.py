@@ -21,7 +21,7 @@ from preprocessing.meds.conversion import (
     events_with_malformed_codes,
     release_of,
 )
-from preprocessing.meds.layout import LABELS, METADATA
+from preprocessing.meds.layout import LABELS, METADATA, TASK_FILE
 from preprocessing.meds.shards import Shards
 from preprocessing.meds.sources.tables import Source, Tables
 from preprocessing.meds.table_files import TableFiles
@@ -29,7 +29,7 @@ from preprocessing.meds.table_files import TableFiles
 pl = load("polars")
 
 # Number to increase when the same files give another result.
-_FORMAT = 2
+_FORMAT = 3
 # File of the persons behind subjects, where a source has several subjects of one person.
 PERSONS = "persons.parquet"
 # Beginnings of codes that the text of their events describes.
@@ -119,6 +119,8 @@ def _write_all(request: MedsRequest, tables: Tables, timelines: Timelines, folde
         "events": sum(tally.rows.values()),
         "tables": tables.summary(),
         "tables_not_read": [name for name in source.tables if not tables.has(name)],
+        "columns_not_found": {tables.files.relative(tables.files.path(t)): c for t, c in tables.columns_absent.items()},
+        "files_not_known": tables.files.others(tables.files.paths.values(), request.output),
         "events_with_malformed_codes": events_with_malformed_codes(tables.codes),
         "labels": {task: len(labels) for task, labels in sorted(timelines.labels.items())},
         "counted": dict(tables.counted),
@@ -127,7 +129,7 @@ def _write_all(request: MedsRequest, tables: Tables, timelines: Timelines, folde
 
 def write_labels(folder: Path, task: str, labels: "pl.DataFrame") -> None:
     """Write the labels of a task, with the columns of `meds.LabelSchema`, into the folder of a data set."""
-    path = folder / LABELS / task / "labels.parquet"
+    path = folder / LABELS / task / TASK_FILE
     path.parent.mkdir(parents=True)
     labels = labels.sort("subject_id", "prediction_time", maintain_order=True)
     table = labels.to_arrow(compat_level=pl.CompatLevel.oldest())
@@ -155,6 +157,7 @@ def show_counted(conversion: Conversion, console: Console) -> None:
     """Print what was counted beside rows and events, one line each, and the labels."""
     about = conversion.about
     for what, number in about.get("counted", {}).items():
-        console.print(f"{number:,} {what}.", highlight=False)
+        console.print(f"{number:,} {what}.", highlight=False, soft_wrap=True)
     for task, number in about.get("labels", {}).items():
-        console.print(f"{number:,} labels of {task}: {conversion.output / LABELS / task}.", highlight=False)
+        line = f"{number:,} labels of {task}: {conversion.output / LABELS / task}."
+        console.print(line, highlight=False, markup=False, soft_wrap=True)

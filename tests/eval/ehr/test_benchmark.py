@@ -11,7 +11,7 @@ import pytest
 from eval.ehr.publish import describe, publish
 from eval.ehr.run import judged_of, run
 from eval.ehr.settings import Settings
-from preprocessing.common.errors import InputError
+from preprocessing.common.errors import InputError, UserError
 from preprocessing.common.locks import exclusive
 from preprocessing.meds.planted.write import PlantedRequest, write
 from tests.helpers.forked import run_module
@@ -45,6 +45,16 @@ def found(settings):
     benchmark = run(settings, progress=False)
     publish(benchmark)
     return benchmark
+
+
+def test_an_unforeseen_error_shows_no_value_of_the_records(settings, monkeypatch):
+    def fails(*_, **__):
+        raise ValueError("the value 70000011 of 2160-01-10")
+
+    monkeypatch.setattr("eval.ehr.run.open_records", fails)
+    with pytest.raises(UserError, match=r"ValueError in .*run\.py") as told:
+        run(settings, progress=False)
+    assert "70000011" not in str(told.value)
 
 
 def cells_of(settings):

@@ -1,6 +1,7 @@
 """Samples of prediction tasks: against patients worked out by hand, a plain loop over events, and records cut short."""
 
 import datetime
+import itertools
 import random
 
 import numpy as np
@@ -313,3 +314,70 @@ def test_patients_of_one_visit_have_no_next(tmp_path):
     with pytest.raises(InputError, match="No patient has two visits"):
         task_labels(visits, "mortality")
     assert len(make_samples(visits, labels_of((1, at("2020-01-03"), True)), coded=False)) == 1
+
+
+def test_a_death_in_any_of_the_stays_that_are_the_next_visit_counts(tmp_path):
+    """Stays that overlap are one visit: its second stay ends in death, and another one after it is not of it."""
+    events = [
+        *stay(1, 11, "2020-01-01", "2020-01-05", CODE),
+        *stay(1, 12, "2020-02-01", "2020-02-03", CODE),
+        *stay(1, 13, "2020-02-02", "2020-02-20", CODE, to="DIED"),
+        *stay(2, 21, "2020-01-01", "2020-01-05", CODE),
+        *stay(2, 22, "2020-02-01", "2020-02-03", CODE),
+        *stay(2, 23, "2020-02-10", "2020-02-20", CODE, to="DIED"),
+        # The last patient: nobody comes after the last visit of all.
+        *stay(3, 31, "2020-01-01", "2020-01-05", CODE),
+        *stay(3, 32, "2020-01-05", "2020-01-05", CODE),
+    ]
+    labels = task_labels(read(small_visits.write(tmp_path / "meds", events)), "mortality")
+    assert list(zip(labels.subject.tolist(), labels.value.tolist(), strict=True)) == [
+        (1, True),
+        (2, False),
+        (2, True),
+    ]
+
+
+def test_the_next_visit_of_random_stays_against_a_plain_loop(tmp_path):
+    draw = random.Random(3)
+    stays = []
+    for subject in range(1, 40):
+        for number in range(draw.randrange(1, 6)):
+            start, days = draw.randrange(1, 25), draw.randrange(4)
+            last, place = min(start + days, 28), draw.choice(["HOME", "HOME", "HOME", "Died"])
+            stays.append((subject, subject * 10 + number, f"2020-01-{start:02}", f"2020-01-{last:02}", place))
+    events = [event for *about, place in stays for event in stay(*about, CODE, to=place)]
+    visits = read(small_visits.write(tmp_path / "meds", events, files=3))
+    wanted = {}
+    for subject in {one[0] for one in stays}:
+        groups = []
+        for _, _, start, end, place in sorted((s for s in stays if s[0] == subject), key=lambda s: (s[2], s[1])):
+            dead = place == "Died"
+            if groups and start <= groups[-1][1]:  # Stays begin at 8 and end at 16 o'clock.
+                groups[-1] = (groups[-1][0], max(groups[-1][1], end), groups[-1][2] or dead)
+            else:
+                groups.append((start, end, dead))
+        for place, (one, following) in enumerate(itertools.pairwise(groups)):
+            if not any(dead for *_, dead in groups[: place + 1]):
+                wanted[subject, one[1]] = following[2]
+    labels = task_labels(visits, "mortality")
+    found = zip(labels.subject.tolist(), labels.time.astype("datetime64[D]").astype(str), labels.value, strict=True)
+    assert {(subject, day): bool(value) for subject, day, value in found} == wanted
+    assert 0 < sum(wanted.values()) < len(wanted)
+
+
+@pytest.mark.parametrize("values", [[2, 0], [1.0, 0.5], [1.0, float("nan")]])
+def test_truths_are_no_other_numbers(tmp_path, values):
+    with pytest.raises(InputError, match=r"boolean_value of .* cannot become Boolean"):
+        read_labels(write_labels(tmp_path / "labels.parquet", boolean_value=values))
+    labels = read_labels(write_labels(tmp_path / "labels.parquet", boolean_value=[type(values[0])(1), 0]))
+    assert labels.value.tolist() == [True, False]
+
+
+def test_labels_of_several_tasks_are_no_list(tmp_path):
+    """The folder `labels` of a converted data set holds a folder for each task, whose labels would be mixed."""
+    for task in ("guo_los", "guo_icu"):
+        (tmp_path / "labels" / task).mkdir(parents=True)
+        write_labels(tmp_path / "labels" / task / "labels.parquet", boolean_value=[True, False])
+    with pytest.raises(InputError, match=r"holds the labels of 2 tasks; give the folder of one, such as .*guo_icu"):
+        read_labels(tmp_path / "labels")
+    assert len(read_labels(tmp_path / "labels" / "guo_los")) == 2

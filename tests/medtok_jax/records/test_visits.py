@@ -6,6 +6,7 @@ import datetime
 import random
 
 import numpy as np
+import polars as pl
 import pytest
 
 from medtok_jax.records.event_codes import CodeMapper
@@ -185,3 +186,12 @@ def test_the_demo_of_mimic3_has_the_stays_of_its_table(tmp_path):
         diagnoses = visits.key[codes[visits.kind[codes] == KINDS.index("diagnosis")]]
         assert len(diagnoses) == len(listed[name])
         assert {key.split("/")[1].replace(".", "") for key in diagnoses} == listed[name]
+
+
+def test_days_of_stays_may_have_another_type_in_each_file(tmp_path, visits):
+    root = small_visits.write(tmp_path / "meds", files=3)
+    for number, kind in enumerate((pl.Float64, pl.String, pl.Int32)):
+        path = root / "data" / f"{number}.parquet"
+        days = pl.when(pl.col("code").str.starts_with("HOSPITAL_DISCHARGE")).then(7).cast(kind)
+        pl.read_parquet(path).with_columns(stay_days=days).write_parquet(path)
+    assert read(root).days.tolist() == [7, 7, 7, 7, 7, 0, 0, 7, 7]

@@ -65,7 +65,7 @@ HAND = {
         stay(5, 500, "01 08:00", "05 15:00", "", 1),
         stay(6, 600, "01 08:00", "05 15:00", "05 15:00", 0),
         stay(7, 700, "05 12:00", "05 09:00"),  # Its last event is the end of a stay in intensive care.
-        stay(8, 800, "01 08:00", ""),  # Nothing tells when it ended.
+        stay(8, 800, "01 08:00", "", discharge_location="DEAD/EXPIRED"),  # Nothing tells when it ended.
         stay(9, 900, "01 08:00", ""),  # Its last event is a service of a day.
         stay(10, 1000, "01 08:00", "02 10:00", "02 10:00", 1),
         stay(10, 1001, "02 11:00", "03 12:00", "02 10:00", 1),  # Organs are donated after death.
@@ -153,6 +153,7 @@ def test_contradictions_are_counted_with_their_lines_and_the_rule(by_hand):
         "deathtime in a row without hadm_id": 1,
         "deathtime without hospital_expire_flag": 1,
         "hospital_expire_flag without deathtime": 2,
+        "discharge_location of a death without hospital_expire_flag": 1,
         "dischtime before admittime": 1,
         "no dischtime": 4,
         "end of the stay from its last event": 3,
@@ -379,3 +380,21 @@ def test_strict_writes_nothing_and_says_why(tmp_path):
     with pytest.raises(InputError, match=r"have no resolution: no gender \(2\), and --strict does not allow that"):
         run(source, tmp_path / "out", strict=True)
     assert run(source, tmp_path / "out").done_already
+
+
+def test_a_discharge_to_death_without_the_flag_is_counted(tmp_path):
+    """The place alone says it, in the spelling of either version; a deathtime or the flag makes it no contradiction."""
+    rows = {
+        "PATIENTS": [patient(number) for number in range(1, 6)],
+        "ADMISSIONS": [
+            stay(1, 100, "01 08:00", "05 15:00", discharge_location="DEAD/EXPIRED"),
+            stay(2, 200, "01 08:00", "05 15:00", discharge_location="Died", hospital_expire_flag=""),
+            stay(3, 300, "01 08:00", "05 15:00", "05 15:00", 0, discharge_location="DIED"),
+            stay(4, 400, "01 08:00", "05 15:00", "", 1, discharge_location="DIED"),
+            stay(5, 500, "01 08:00", "05 15:00", discharge_location="HOME"),
+        ],
+    }
+    done = run(mimic_copies.write(tmp_path / "in", "mimic3", rows=rows), tmp_path / "out")
+    found = {entry["kind"]: entry["lines"] for entry in done.about["contradictions"]}
+    assert found["discharge_location of a death without hospital_expire_flag"] == [2, 3]
+    assert set(times(events_of(done.output), "MEDS_DEATH")) == {3, 4}

@@ -152,3 +152,14 @@ def test_ids_between_whole_numbers_are_refused(tmp_path):
     frame(subject_id=[1.0, 2.5], time=[NOON] * 2, code=["A", "B"]).write_parquet(root / "data" / "0.parquet")
     with pytest.raises(InputError, match="has the type Float64, which cannot become Int64"):
         MedsDataset.open(root).subjects()
+
+
+def test_a_split_that_nothing_reads_is_refused(tmp_path):
+    """Its subjects would be in no file of any export, and nobody would be told."""
+    events = frame(subject_id=[1, 2, 3], time=[NOON] * 3, code=["A"] * 3)
+    splits = frame(subject_id=[1, 2, 3], split=["train", "validation", None])
+    with pytest.raises(InputError, match="gives 2 subjects a split other than train, tuning, held_out"):
+        MedsDataset.open(write(tmp_path, {"0": events}, splits))
+    twice = frame(subject_id=[1, 2, 2, 3, 3], split=["train", "train", "held_out", "tuning", "tuning"])
+    with pytest.raises(InputError, match="gives 1 subjects several splits"):
+        MedsDataset.open(write(tmp_path, {"0": events}, twice))

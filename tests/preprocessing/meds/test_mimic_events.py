@@ -1,5 +1,6 @@
 """Times, doses and further columns of the events of MIMIC."""
 
+import re
 from datetime import datetime
 
 import polars as pl
@@ -73,3 +74,62 @@ def test_laboratory_values_stand_where_they_were_known_or_taken(copies, tmp_path
     assert labs["chart"] == ["2180-05-06 22:30:00", "2150-06-02 08:00:00"]  # The second has no charttime.
     with pytest.raises(InputError, match="--lab_time=now is not known; give one of: store, chart"):
         run(copies["mimic4"], tmp_path / "out", lab_time="now")
+
+
+def test_a_year_that_no_calendar_has_is_no_birth(tmp_path):
+    source = mimic_copies.write(tmp_path / "in", "mimic4")
+    path = source / "hosp" / "patients.csv"
+    path.write_text(path.read_text().replace(",52,2180,", ",52,70000099,").replace(",30,2150,", ",2150,30,"))
+    done = run(source, tmp_path / "out")
+    found = {entry["kind"]: entry["lines"] for entry in done.about["contradictions"]}
+    assert found["no birth"] == [2, 4]
+    births = events_of(done.output).filter(pl.col("code") == "MEDS_BIRTH")["subject_id"]
+    assert births.to_list() == [10000022]
+
+
+def test_fractions_of_a_second_are_kept(tmp_path):
+    """An event whose fraction was cut off would stand before the time of its row."""
+    source = mimic_copies.write(tmp_path / "in", "mimic4")
+    path = source / "hosp" / "labevents.csv"
+    path.write_text(
+        path.read_text().replace("23:30:00", "23:30:00.9").replace("2150-06-02 08:00:00", "2150-06-02T08:00:00.")
+    )
+    labs = events_of(run(source, tmp_path / "out").output).filter(pl.col("code").str.starts_with("LAB//"))
+    assert labs["time"].to_list() == [datetime(2180, 5, 6, 23, 30, 0, 900_000), datetime(2150, 6, 2, 8)]
+
+
+def test_numbers_that_name_something_may_have_a_fraction(converted, tmp_path):
+    """A program that reads a column with missing values as numbers writes 10.0 for 10."""
+    source = mimic_copies.write(tmp_path / "in", "mimic4")
+    for name, changes in (
+        ("diagnoses_icd", {",10\n": ",10.0\n", ",9\n": ",9.0\n"}),
+        ("labevents", {",50912,": ",50912.0,"}),
+        ("prescriptions", {",63323026201,": ",63323026201.0,", ",NS,,,0,": ",NS,,,0.0,"}),
+        ("drgcodes", {",442,": ",442.0,"}),
+    ):
+        path = source / "hosp" / f"{name}.csv"
+        for old, new in changes.items():
+            assert old in path.read_text()
+            path.write_text(path.read_text().replace(old, new))
+    done = run(source, tmp_path / "out")
+    assert events_of(done.output).equals(events_of(converted["mimic4"].output))
+    malformed = converted["mimic4"].about["events_with_malformed_codes"]
+    assert done.about["events_with_malformed_codes"] == malformed
+
+
+def test_minutes_may_have_no_seconds(converted, tmp_path):
+    source = mimic_copies.write(tmp_path / "in", "mimic4")
+    for path in source.rglob("*.csv"):
+        path.write_text(re.sub(r"(\d\d:\d\d):00", r"\1", path.read_text()))
+    assert events_of(run(source, tmp_path / "out").output).equals(events_of(converted["mimic4"].output))
+
+
+def test_records_that_give_no_event_are_no_data_set(tmp_path):
+    """A folder without a file of events could not be opened; what was rejected is told."""
+    source = mimic_copies.write(tmp_path / "in", "mimic4")
+    path = source / "hosp" / "patients.csv"
+    path.write_text(re.sub(r"(?m)^\d+", "x", path.read_text()))
+    words = r"gives no event, so that nothing is written\. .* most of all .* \(no such patient\)\.$"
+    with pytest.raises(InputError, match=words):
+        run(source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

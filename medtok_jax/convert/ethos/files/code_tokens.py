@@ -17,22 +17,30 @@ MEDTOK = "MEDTOK//"
 UNK = f"{MEDTOK}UNK"
 # A code without tokens of its own gets those of the nearest code above it, if `unmapped` is this.
 NEAREST = "nearest"
+_PREFIXED = re.compile(r"([A-Za-z][A-Za-z0-9 _.-]{0,40}?) *[/:|] *(.+)", re.DOTALL)
+# Names of code systems, in capitals and without anything but letters and digits. The names of an edition alone, such as
+# ICD10, say nothing here: whether a diagnosis or a procedure is meant, only an index of all codes could tell.
+_SYSTEMS = {
+    **{name: name for name in ("ICD10CM", "ICD10PCS", "ICD9CM", "ICD9PROC", "SNOMED", "RXNORM", "NDC", "ATC")},
+    **{name: name for name in ("CPT4", "HCPCS")},
+    **{"ICD10DX": "ICD10CM", "ICD10PROC": "ICD10PCS", "ICD10PROCEDURE": "ICD10PCS", "ICD9DX": "ICD9CM"},
+    **{"ICD9PCS": "ICD9PROC", "ICD9PROCEDURE": "ICD9PROC", "SNOMEDCT": "SNOMED", "SNOMEDCTUS": "SNOMED"},
+    **{"SCT": "SNOMED", "RXCUI": "RXNORM", "CPT": "CPT4", "NDC11": "NDC", "ATCWHO": "ATC"},
+}
+_NOT_NAME = re.compile(r"[^A-Z0-9]")
 # ETHOS's own extraction of MIMIC-IV has names after `HCPCS//`, not codes.
-_SYSTEM = re.compile(
-    r"(ICD10CM|ICD10PCS|ICD9CM|ICD9Proc|SNOMED|RxNorm|NDC|ATC|CPT4|CPT|HCPCS(?=//?[A-Z][0-9]{4}$))//?(.+)",
-    re.IGNORECASE,
-)
-_ICD = re.compile(r"(DIAGNOSIS|PROCEDURE)//ICD//(9|10)//(.+)", re.IGNORECASE)
-_ICD_SYSTEMS = {
+_HCPCS = re.compile(r"[A-Z][0-9]{4}", re.IGNORECASE)
+_EDITION = re.compile(r"0?(9|10)(?:\.0+)?")
+# What the edition of ICD says behind the kind of the event.
+_ICD = {
     ("DIAGNOSIS", "9"): "ICD9CM",
     ("DIAGNOSIS", "10"): "ICD10CM",
     ("PROCEDURE", "9"): "ICD9PROC",
     ("PROCEDURE", "10"): "ICD10PCS",
 }
 # A part of the code of a drug; the others may be its name, with any characters, and what was done with it.
-_OTHER_SYSTEMS = {"ICD10CM", "ICD10PCS", "ICD9CM", "ICD9PROC", "SNOMED", "RXNORM", "ATC", "CPT4", "CPT", "HCPCS"}
-_OTHER_SYSTEMS |= {"SNOMEDCT", "SCT", "RXCUI"}
 _NDC = re.compile(r"[0-9]{11}|[0-9]{4,5}-[0-9]{3,4}-[0-9]{1,2}")
+_NDC_PRODUCT = re.compile(r"[0-9]{4,5}-[0-9]{3,4}")
 _DRUG = re.compile(r"MEDICATION//(.+)//Administered")
 # Codes without dots of the systems whose codes have others above them, and characters before the dot of ICD codes.
 _SHAPES = {
@@ -85,16 +93,10 @@ def key_of(code: str) -> str | None:
 
     A dot that stands where no code of the system has it is kept, as it makes another code: 34.0 is no 340.
     """
-    code = _of_drug(code)
-    if found := _ICD.fullmatch(code):
-        system = _ICD_SYSTEMS[found[1].upper(), found[2]]
-        bare = found[3]
-    elif found := _SYSTEM.fullmatch(code):
-        system = "CPT4" if found[1].upper() == "CPT" else found[1].upper()
-        bare = _eleven_digits(found[2].strip()) if system == "NDC" else found[2]
-    else:
+    system, bare = _split(_of_drug(code).strip())
+    if system is None or (system == "HCPCS" and not _HCPCS.fullmatch(bare)):
         return None
-    bare = bare.strip().upper()
+    bare = (_digits(bare) if system == "NDC" else bare).upper()
     stem, dot, rest = bare.partition(".")
     is_misplaced = dot and (not rest or len(stem) != _stem_length(system, bare))
     return f"{system}/{bare}" if is_misplaced else f"{system}/{stem}{rest.replace('.', '')}"
@@ -103,23 +105,42 @@ def key_of(code: str) -> str | None:
 def _of_drug(code: str) -> str:
     """Return `NDC/00002143380` for `MEDICATION//A/B//00002143380//Administered`, the code of another event as it is.
 
-    A drug that names another system keeps it. If no part is an NDC, `MEDICATION//` alone is taken away.
+    A drug that names another system keeps it.
     """
     kind, *parts = (text.strip() for text in code.split("//"))
     if kind.upper() != "MEDICATION":
         return code
     for place, part in enumerate(parts[:-1]):
-        if part.upper() in _OTHER_SYSTEMS:
+        if _system_of(part) not in (None, "NDC"):
             return f"{part}//{parts[place + 1]}"
     ndc = [text for text in parts if _NDC.fullmatch(text)]
-    return f"NDC/{ndc[0]}" if ndc else "//".join(parts)
+    return f"NDC/{ndc[0]}" if ndc else code
 
 
-def _eleven_digits(ndc: str) -> str:
-    """Return an NDC with hyphens as 5, 4 and 2 digits, and every other text as it is."""
-    if not _NDC.fullmatch(ndc) or "-" not in ndc:
+def _split(text: str) -> tuple[str | None, str]:
+    """Return the code system that a text names, None if it names none, and the code behind it."""
+    if "//" in text:
+        kind, *rest, code = text.split("//")
+        edition = _EDITION.fullmatch(rest[-1].strip()) if rest else None
+        name = "".join([*rest[:-1], edition[1]] if edition else rest)
+        plain = _NOT_NAME.sub("", name.upper()).removeprefix("ICD")
+        system = _ICD.get((_NOT_NAME.sub("", kind.upper()), plain)) or _system_of(name if rest else kind)
+    else:
+        found = _PREFIXED.fullmatch(text)
+        system, code = (_system_of(found[1]), found[2]) if found else (None, text)
+    return system, code.strip()
+
+
+def _system_of(name: str) -> str | None:
+    """Return the code system of a name, None if there is none."""
+    return _SYSTEMS.get(_NOT_NAME.sub("", name.upper()))
+
+
+def _digits(ndc: str) -> str:
+    """Return an NDC with hyphens as 5, 4 and 2 digits, a product as 5 and 4, and every other text as it is."""
+    if "-" not in ndc or not (_NDC.fullmatch(ndc) or _NDC_PRODUCT.fullmatch(ndc)):
         return ndc
-    return "".join(text.zfill(digits) for text, digits in zip(ndc.split("-"), (5, 4, 2), strict=True))
+    return "".join(text.zfill(digits) for text, digits in zip(ndc.split("-"), (5, 4, 2), strict=False))
 
 
 def _stem_length(system: str, code: str) -> int:

@@ -270,3 +270,16 @@ def test_events_after_the_prediction_time_leave_the_histories_equal(ask, tmp_pat
     for name, changed in (("deleted", known), ("replaced", known + later)):
         events = small_visits.write(tmp_path / name, changed, splits=splits)
         assert rows(convert(ask(events=events, labels=labels)), "train") == whole
+
+
+def test_the_next_visit_has_the_diagnoses_of_all_stays_that_are_one(small_tokenizer_dir, tmp_path):
+    events = [
+        *small_visits.stay(1, 11, "2020-01-01", "2020-01-05", "ICD10CM/E11.9"),
+        *small_visits.stay(1, 12, "2020-02-01", "2020-02-03", "NDC/00002143380"),
+        *small_visits.stay(1, 13, "2020-02-02", "2020-02-20", "ICD10CM/E10.9", "ICD10CM/E11.9"),
+        *small_visits.stay(1, 14, "2020-02-20", "2020-02-21", "SNOMED/44054006", "ICD10CM/E10.9"),
+        *small_visits.stay(1, 15, "2020-03-02", "2020-03-21", "NDC/00002143380"),
+    ]
+    records = small_visits.write(tmp_path / "meds", events, splits={1: "train"})
+    folder = convert(make_request(output=tmp_path / "out", tokenizer=small_tokenizer_dir, events=records))
+    assert [row["label"] for row in rows(folder, "train")] == [["ICD10CM/E10.9", "ICD10CM/E11.9", "SNOMED/44054006"]]

@@ -13,8 +13,10 @@ from medtok_jax.convert.ethos.directory import Timelines
 from medtok_jax.convert.ethos.files import code_tokens, events
 from medtok_jax.convert.ethos.files.code_tokens import Codes
 from medtok_jax.convert.ethos.intervals import IntervalEstimates, interval_counts, with_intervals
+from medtok_jax.lookup.code_names import ALIASES
 from medtok_jax.records.event_codes import CodeMapper
 from medtok_jax.records.token_rows import EncodedCodes
+from preprocessing import codes
 from tests.helpers import small_tokenizer
 from tests.helpers.small_ethos import HOUR, MINUTE, at, frame
 
@@ -274,3 +276,35 @@ def test_what_ethos_gets_needs_nothing_of_ours():
         names = [[a.name for a in n.names] if isinstance(n, ast.Import) else [n.module] for n in nodes]
         roots = {module and module.split(".")[0] for module in itertools.chain.from_iterable(names)}
         assert roots <= allowed
+
+
+@pytest.mark.parametrize("unmapped", ["keep", "nearest"])
+def test_every_name_of_a_system_is_known_to_the_stage_as_to_the_conversion(unmapped):
+    """All everyday names, with blanks and hyphens; those of an edition alone need an index of all codes."""
+    keys = [*small_tokenizer.KEYS, "NDC/000021433"]
+    tokens = {code_tokens.key_of(key): [str(row)] for row, key in enumerate(keys)}
+    names = [*codes.SYSTEMS, *ALIASES, "ICD-10-CM", "icd 9 cm", "SNOMED CT", "Rx-Norm", "LOINC", "XYZ"]
+    names = [name for name in names if name not in ("ICD9", "ICD10")]
+    bare = [key.partition("/")[2] for key in keys] + ["0002-1433", "0002-1433-80", "E11.99", "25000", "34.0", "no code"]
+    spellings = [
+        text
+        for name in names
+        for code in bare
+        for text in (f"{name}/{code}", f"{name}//{code}", f"{name} / {code} ", f"MEDICATION//A/B//{name}//{code}//Held")
+    ]
+    editions = ("ICD//9", "ICD//10", "ICD//10.0", "ICD//09", "ICD9", "ICD-10", "ICD//11")
+    systems = ("ICD10CM", "CPT", "NDC", "ICD")
+    kinds = {"DIAGNOSIS": (*editions, *systems), "Procedure": (*editions, *systems), "OBSERVATION": systems}
+    spellings += [
+        text
+        for code in bare
+        for kind, behind in kinds.items()
+        for name in behind
+        for text in (f"{kind}//{name}//{code}", f"{kind}//{name}//{code}//more")
+    ]
+    spellings += [f"{name}{mark}{code}" for name in names for code in bare for mark in (":", " | ", "-", "")]
+    rows = CodeMapper(keys, unmapped).rows(pl.Series(spellings))
+    found = code_tokens.look_up(pl.Series("code", spellings), Codes(tokens, {}), unmapped=unmapped)
+    by_code = dict(found.select("code", "tokens").iter_rows())
+    assert [by_code[text] for text in spellings] == [[str(row)] if row >= 0 else None for row in rows]
+    assert (rows >= 0).sum() > 200

@@ -70,6 +70,17 @@ def test_proportions_are_those_of_mimic(known):
     assert share == pytest.approx(0.25, abs=0.06)
 
 
+def test_without_faults_there_are_none(known):
+    """The discharge at midnight before an evening death is one too; more faults do not make it more frequent."""
+    rates = draw.rates_of(0)
+    assert not any(rates[name] for name in (*draw.FAULTS, "discharged_at_midnight_before_an_evening_death_of_deaths"))
+    assert draw.rates_of(20)["discharged_at_midnight_before_an_evening_death_of_deaths"] == 0.25
+    stays = draw.draw(0, known, 0, 4 * draw.UNIT, faults=0).stays
+    assert stays["expired"].sum() > 20
+    assert (stays["discharge"] >= stays["death"]).all()
+    assert (stays["discharge"] >= stays["start"]).all()
+
+
 def test_chronic_codes_come_back_and_groups_are_a_patients_own(known):
     """Codes of a stay recur in the patient's next stay far more often than in that of another patient."""
     patients = draw.draw(0, known, 0, 2 * draw.UNIT)

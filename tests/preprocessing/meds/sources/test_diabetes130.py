@@ -195,3 +195,36 @@ def test_the_real_file_by_its_command(tmp_path):
     shares = pl.read_parquet(root / "metadata" / "subject_splits.parquet")["split"].value_counts(normalize=True)
     found = dict(shares.iter_rows())
     assert [found[name] for name in ("train", "tuning", "held_out")] == pytest.approx([0.8, 0.1, 0.1], abs=0.005)
+
+
+def test_ids_of_dispositions_may_have_a_fraction(tmp_path, frame):
+    """A program that reads a column with missing values as numbers writes 11.0 for 11, which is a death."""
+    source = source_copies.diabetes130(tmp_path / "source")
+    names = ("admission_type_id", "discharge_disposition_id", "admission_source_id")
+    rows = [row | {name: f"{row[name]}.0" for name in names} for row in source_copies.DIABETES]
+    source_copies._write(source / "diabetic_data.csv", source_copies.DIABETES_COLUMNS, rows)
+    made = convert(MedsRequest(source, tmp_path / "meds", progress=False))
+    assert events_of(made.output).equals(frame)
+    assert made.about["labels"] == {"readmission_30": 2, "readmitted": 2}
+
+
+def test_an_age_band_that_cannot_be_is_no_birth(tmp_path):
+    source = source_copies.diabetes130(tmp_path / "source")
+    rows = [row | {"age": "[99999999990-99999999999)"} for row in source_copies.DIABETES]
+    source_copies._write(source / "diabetic_data.csv", source_copies.DIABETES_COLUMNS, rows)
+    made = convert(MedsRequest(source, tmp_path / "meds", progress=False))
+    assert made.about["counted"]["patients without an age band have no birth"] == 2
+
+
+def test_an_earlier_death_is_told_by_its_discharge(tmp_path):
+    """MEDS_DEATH stands in the last deadly encounter alone; the disposition of an earlier one says Expired."""
+    source = source_copies.diabetes130(tmp_path / "source")
+    first, *others = source_copies.DIABETES
+    rows = [first, *others, first | {"encounter_id": 400}]
+    source_copies._write(source / "diabetic_data.csv", source_copies.DIABETES_COLUMNS, rows)
+    made = convert(MedsRequest(source, tmp_path / "meds", progress=False))
+    visits = read_visits(MedsDataset.open(made.output), CodeMapper(["ICD9CM/250.83"]), progress=False)
+    died = dict(zip(visits.name.tolist(), visits.died.tolist(), strict=True))
+    assert died == {"100": False, "200": False, "300": True, "400": True, "250": False}
+    labels = samples.task_labels(visits, "mortality")
+    assert labels.value.tolist() == [False, True]

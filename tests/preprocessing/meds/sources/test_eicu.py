@@ -314,3 +314,42 @@ def test_files_are_compared_with_the_published_checksums(tmp_path):
     path.write_bytes(path.read_bytes() + gzip.compress(b""))
     assert convert(request).about["checksums"]["differ"] == names[-1:]
     assert convert(dataclasses.replace(request, verify=False)).about["checksums"] is None
+
+
+def damaged(folder, table, change):
+    """Write a copy with the rows of a table changed by a function."""
+    source = source_copies.eicu(folder)
+    rows = [change(dict(row)) for row in source_copies.EICU[table]]
+    source_copies._write(source / f"{table}.csv.gz", source_copies.EICU_COLUMNS[table], rows)
+    return source
+
+
+def test_a_year_or_an_age_that_cannot_be_ends_no_conversion(tmp_path):
+    """One wrong row is rejected, and an age that nobody reaches is none."""
+
+    def change(row):
+        year = {21: 70000099, 31: -5}.get(row["patientunitstayid"], row["hospitaldischargeyear"])
+        return row | {"hospitaldischargeyear": year, "age": 70000099 if row["patientunitstayid"] == 11 else row["age"]}
+
+    made = convert(MedsRequest(damaged(tmp_path / "in", "patient", change), tmp_path / "out", progress=False))
+    kinds = {entry["kind"]: entry["count"] for entry in made.about["rejected_kinds"]}
+    assert kinds["bad value of hospitaldischargeyear"] == 3
+    frame = events_of(made.output)
+    assert frame["subject_id"].unique().to_list() == [900]
+    assert "MEDS_BIRTH" not in frame["code"]
+
+
+def test_events_before_the_stay_are_counted(tmp_path):
+    source = damaged(tmp_path / "in", "treatment", lambda row: row | {"treatmentoffset": -100})
+    counted = convert(MedsRequest(source, tmp_path / "out", progress=False)).about["counted"]
+    assert counted["events of treatment before the hospital admission; their times are kept"] == 1
+
+
+def test_numbers_of_drugs_may_have_a_fraction(tmp_path, frame):
+    """A program that reads a column with missing values as numbers writes 2812.0 for 2812."""
+
+    def change(row):
+        return row | {name: f"{row[name]}.0" for name in ("drughiclseqno", "gtc") if name in row}
+
+    made = convert(MedsRequest(damaged(tmp_path / "in", "medication", change), tmp_path / "out", progress=False))
+    assert events_of(made.output).equals(frame)
