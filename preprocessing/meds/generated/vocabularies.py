@@ -16,7 +16,17 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocessing.codes import ICD9CM, ICD9PROC, ICD10CM, ICD10PCS, NDC, compact_code, display_code, is_wellformed
+from preprocessing.codes import (
+    ICD9CM,
+    ICD9PROC,
+    ICD10CM,
+    ICD10PCS,
+    NDC,
+    compact_code,
+    display_code,
+    is_wellformed,
+    stem_length,
+)
 from preprocessing.common.errors import InputError
 from preprocessing.common.extras import load
 from preprocessing.dataset.sample import held_codes
@@ -114,7 +124,9 @@ def read_vocabularies() -> Vocabularies:
             for key, title in editions.items()
             if key.startswith(f"{system}/")
         }
-        above = {} if system in (ICD9PROC, ICD10PCS) else dict.fromkeys(code[:3] for code in mine)
+        above = (
+            {} if system in (ICD9PROC, ICD10PCS) else dict.fromkeys(code[: stem_length(system, code)] for code in mine)
+        )
         rows = [(code, title, CODE) for code, title in mine.items()]
         rows += [(code, "", CATEGORY) for code in above if code not in mine]
         rows += [(code, title, RETIRED) for code, title in old.items() if code not in mine and code not in above]

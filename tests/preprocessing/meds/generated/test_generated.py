@@ -210,6 +210,17 @@ def test_zipf(known):
     assert all(code.startswith("E") for code in ranked.code[group])
 
 
+def test_categories_have_the_form_of_their_system(known):
+    """External causes of ICD-9-CM have categories of four characters, such as E849."""
+    for edition, system in ((9, codes.ICD9CM), (10, codes.ICD10CM)):
+        ranked = known.diagnoses[edition]
+        categories = ranked.code[ranked.kind == vocabularies.CATEGORY]
+        assert len(categories) > 100
+        assert all(codes.is_wellformed(system, code) for code in categories)
+    assert "E849" in known.diagnoses[9].code
+    assert "E84" not in known.diagnoses[9].code
+
+
 def test_identifiers_are_distinct():
     """Stays of all units, and those in no table, have identifiers of their own in MIMIC's range."""
     units = tables.MOST_SUBJECTS // draw.UNIT + 1
