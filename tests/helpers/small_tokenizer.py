@@ -68,6 +68,23 @@ def write_uneven(path: Path) -> Path:
     return path
 
 
+def write_wide(path: Path, tokens: Tokens, codebook_size: int) -> Path:
+    """Write a directory with the codes of `tokens`, drawn from a codebook of a usual size, in three equal regions."""
+    third = codebook_size // 3
+    regions = Regions(text=third, graph=third, shared=codebook_size - 2 * third)
+    rng = np.random.default_rng(0)
+    ids = []
+    for name in EMBEDDINGS:
+        low, high = regions.bounds(REGION_OF_EMBEDDING[name])
+        first = rng.integers(0, high - low, len(tokens.ids))
+        second = (first + rng.integers(1, high - low, len(first))) % (high - low)
+        ids += [low + first, low + second]
+    codebook = rng.normal(size=(regions.size, DIM)).astype(np.float32)
+    wide = dataclasses.replace(tokens, ids=np.stack(ids, 1).astype(np.int32), codebook=codebook)
+    directory.write(path, wide, about() | {"regions": regions})
+    return path
+
+
 def about(kind: str = "top_k", prefer=()) -> dict:
     """Return the metadata of a directory."""
     return {

@@ -55,8 +55,8 @@ HEADS = 12
 SHARE = 0.95
 LONGEST = 512
 STD = 0.02
-# Bytes of a token in the parquet files, as measured.
-_BYTES_PER_TOKEN = 0.8
+# Histories that are spelled and written at once.
+_CHUNK = 1024
 FILES = {TRAIN: "train", TUNING: "tuning", HELD_OUT: "test"}
 
 
@@ -89,12 +89,12 @@ def convert(request: Request) -> None:
     remedy = "a smaller --tokens_per_code shortens them, and --max_len makes room"
     lengths = sentences.lengths(visits.patient_offsets)
     print(describe_lengths(lengths, max_len, "Histories of all visits", remedy))
-    tokens = sentences.written(chosen, max_len) + int(np.minimum(lengths, max_len).sum())
-    print_size(visits, _BYTES_PER_TOKEN * tokens + matrix.nbytes)
+    tables = tables_of(records, chosen, values)
+    print_size(visits, sum(_table_bytes(sentences, table, max_len) for table in tables) + matrix.nbytes)
     with whole_folder(request.output) as folder:
         _write_vocabulary(folder / "vocabulary.pkl", spelled.tokens)
         _write_vocabulary(folder / "label_vocabulary.pkl", [UNKNOWN, *classes])
-        counts = write(folder, records, sentences, max_len, chosen, values)
+        counts = {table.name: _write_table(folder, sentences, table, max_len) for table in tables}
         np.save(folder / "word_embeddings.npy", matrix)
         sizes = {"vocab_size": len(spelled.tokens), "hidden_size": width, "max_len_seq": max_len}
         (folder / "model_config.json").write_text(json.dumps(sizes, indent=1) + "\n")
@@ -160,11 +160,6 @@ class Sentences:
         """Return the multiple of 64 that holds most histories, but at most `LONGEST`; see `lengths`."""
         return min(LONGEST, 64 * int(np.ceil(np.quantile(self.lengths(patient_offsets), SHARE) / 64)))
 
-    def written(self, chosen: Samples, max_len: int) -> int:
-        """Return the number of tokens of all samples, with each `SEP`, if each has `max_len` at most."""
-        ends = offsets_of(np.diff(self.offsets)[chosen.row] + 1)
-        return int(np.minimum(np.diff(ends[chosen.offsets]), max_len).sum())
-
     def history(self, rows: np.ndarray, max_len: int) -> tuple[np.ndarray, np.ndarray, bool]:
         """Return tokens and ages of the visits `rows`, each ended by `SEP`, and whether they were cut."""
         room = max_len - 2  # without the `CLS` that the loader adds, and the last `SEP`
@@ -224,55 +219,87 @@ def _next_diagnoses(request: Request, visits: Visits) -> tuple[Samples, list[lis
     return chosen, values, visits.key[is_diagnosis & ~is_unknown].tolist()
 
 
-def write(
-    folder: Path, records: Records, sentences: Sentences, max_len: int, chosen: Samples, values: list[list[str]]
-) -> dict[str, tuple[int, int]]:
-    """Write the four tables; return for each the number of histories, and the number of those that were cut.
+@dataclasses.dataclass(frozen=True)
+class HistoryTable:
+    """Hold the rows of one of the four tables.
+
+    Attributes:
+        name: of the file, without suffix.
+        histories: the rows of visits that each row of the table spells.
+        labels: the labels of each row, or None in the table of `MLM.ipynb`.
+    """
+
+    name: str
+    histories: list[np.ndarray]
+    labels: list[list[str]] | None
+
+    @property
+    def column(self) -> str:
+        """Return the name of the column of tokens."""
+        return "caliber_id" if self.labels is None else "code"
+
+    @property
+    def schema(self) -> pa.Schema:
+        texts = pa.list_(pa.string())
+        schema = pa.schema([("patid", pa.int64()), (self.column, texts), ("age", texts)])
+        return schema if self.labels is None else schema.append(pa.field("label", texts))
+
+    def spelled(self, sentences: Sentences, rows: np.ndarray, max_len: int) -> tuple[pa.Table, int]:
+        """Return some rows as they are written, and how many of them are cut to `max_len` tokens."""
+        histories = [self.histories[row] for row in rows]
+        found = [sentences.history(history, max_len) for history in histories]
+        columns = {
+            "patid": sentences.visits.subject[[history[0] for history in histories]],
+            self.column: [tokens for tokens, _, _ in found],
+            "age": [ages for _, ages, _ in found],
+        }
+        columns |= {} if self.labels is None else {"label": [self.labels[row] for row in rows]}
+        return pa.table(columns, schema=self.schema), sum(cut for _, _, cut in found)
+
+
+def tables_of(records: Records, chosen: Samples, values: list[list[str]]) -> list[HistoryTable]:
+    """Return the four tables.
 
     Args:
-        folder: where they are written.
         records: the records.
-        sentences: the visits of `chosen`, of which those of the records are the first.
-        max_len: number of tokens of a history at most.
-        chosen: the samples.
+        chosen: the samples, whose visits begin with those of the records.
         values: the labels of each sample.
     """
     bounds = records.visits.patient_offsets
     of_patient = records.dataset.split_of(records.visits.subject[bounds[:-1]])
     histories = [np.arange(*bounds[patient : patient + 2]) for patient in np.flatnonzero(of_patient == TRAIN)]
-    counts = {"mlm": _write_table(folder / "mlm.parquet", sentences, histories, max_len, None)}
+    tables = [HistoryTable("mlm", histories, None)]
     split = records.dataset.split_of(chosen.labels.subject)
     for name in SUBJECT_SPLITS:
         numbers = np.flatnonzero(split == name)
         histories = [chosen.rows_of(sample) for sample in numbers]
-        path = folder / f"{FILES[name]}.parquet"
-        counts[FILES[name]] = _write_table(path, sentences, histories, max_len, [values[n] for n in numbers])
-    return counts
+        tables.append(HistoryTable(FILES[name], histories, [values[n] for n in numbers]))
+    return tables
 
 
-def _write_table(
-    path: Path, sentences: Sentences, histories: list[np.ndarray], max_len: int, labels: list[list[str]] | None
-) -> tuple[int, int]:
-    """Write a row for each history, the rows of its visits; return the numbers of histories and of those cut."""
-    texts = pa.list_(pa.string())
-    name = "caliber_id" if labels is None else "code"
-    schema = pa.schema([("patid", pa.int64()), (name, texts), ("age", texts)])
-    schema = schema if labels is None else schema.append(pa.field("label", texts))
+def _table_bytes(sentences: Sentences, table: HistoryTable, max_len: int) -> float:
+    """Return about how many bytes a table will have, from as many of its rows, evenly spread, as are written at once.
+
+    A token takes more bytes the more different tokens there are, so that no constant holds for all codebooks.
+    """
+    count = len(table.histories)
+    rows = np.unique(np.linspace(0, count - 1, min(count, _CHUNK)).astype(np.int64))
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table.spelled(sentences, rows, max_len)[0], buffer)
+    return buffer.getvalue().size * max(1.0, count / _CHUNK)
+
+
+def _write_table(folder: Path, sentences: Sentences, table: HistoryTable, max_len: int) -> tuple[int, int]:
+    """Write a row for each history; return the numbers of histories and of those cut to `max_len` tokens."""
     cut_rows = 0
-    chunk = 1024
-    with pq.ParquetWriter(path, schema) as writer:
-        for start in tqdm(range(0, len(histories), chunk), path.name, disable=len(histories) < chunk):
-            part = histories[start : start + chunk]
-            found = [sentences.history(rows, max_len) for rows in part]
-            cut_rows += sum(cut for _, _, cut in found)
-            columns = {
-                "patid": sentences.visits.subject[[rows[0] for rows in part]],
-                name: [tokens for tokens, _, _ in found],
-                "age": [ages for _, ages, _ in found],
-            }
-            columns |= {} if labels is None else {"label": labels[start : start + chunk]}
-            writer.write_table(pa.table(columns, schema=schema))
-    return len(histories), cut_rows
+    count = len(table.histories)
+    path = folder / f"{table.name}.parquet"
+    with pq.ParquetWriter(path, table.schema) as writer:
+        for start in tqdm(range(0, count, _CHUNK), path.name, disable=count < _CHUNK):
+            part, cut = table.spelled(sentences, np.arange(start, min(start + _CHUNK, count)), max_len)
+            cut_rows += cut
+            writer.write_table(part)
+    return count, cut_rows
 
 
 def _write_vocabulary(path: Path, tokens: list[str]) -> None:

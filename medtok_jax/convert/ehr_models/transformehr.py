@@ -40,8 +40,8 @@ WIDTH = 768
 HEADS = 12
 MAX_POSITIONS = 1024
 STD = 0.02
-# Bytes of a token in `value.pickle`, as measured.
-_BYTES_PER_TOKEN = 2.6
+# Number of patients, drawn evenly from all, from which the size of the files is estimated.
+_SAMPLED = 1024
 
 
 def convert(request: Request) -> None:
@@ -64,7 +64,7 @@ def convert(request: Request) -> None:
         per_code=request.options.get("tokens_per_code", 0),
     )
     matrix, share = spelled.initial_matrix(width, std=STD)
-    print_size(records.visits, _BYTES_PER_TOKEN * spelled.count(records.visits.code) + matrix.nbytes)
+    print_size(records.visits, _pickled_bytes(records.visits, spelled) + matrix.nbytes)
     matrix[0] = 0.0  # the row of `[PAD]`, as in every embedding with a padding index
     with whole_folder(request.output) as folder:
         write_patients(folder, records, spelled)
@@ -94,11 +94,30 @@ def write_patients(folder: Path, records: Records, spelled: Spelling) -> None:
             open(folder / part / "key.txt", "w", encoding="utf-8") as keys,
         ):
             for patient in tqdm(patients, f"Writing {part}", unit=" patients"):
-                first, stop = bounds[patient], bounds[patient + 1]
-                days = list(_days(visits, first, stop))
-                pickle.dump([(_tokens(visits, spelled, same), [], []) for _, same in days], values, protocol=4)
-                pickle.dump([day for day, _ in days], dates, protocol=4)
+                first, stop = bounds[patient : patient + 2]
+                for file, content in zip((values, dates), _pickles(visits, spelled, first, stop), strict=True):
+                    file.write(content)
                 keys.write(f"{visits.subject[first]}\n")
+
+
+def _pickles(visits: Visits, spelled: Spelling, first: int, stop: int) -> tuple[bytes, bytes]:
+    """Return what `value.pickle` and `dates.pickle` hold of a patient, whose visits are `first` to `stop`."""
+    days = list(_days(visits, first, stop))
+    visited = [(_tokens(visits, spelled, same), [], []) for _, same in days]
+    return pickle.dumps(visited, protocol=4), pickle.dumps([day for day, _ in days], protocol=4)
+
+
+def _pickled_bytes(visits: Visits, spelled: Spelling) -> float:
+    """Return about how many bytes the pickles of all patients will have, from a sample of the patients.
+
+    A pickle holds a token in full where a patient first has it, and refers to it after that, so that the bytes of a
+    token depend on the codebook and on the histories.
+    """
+    bounds = visits.patient_offsets
+    count = len(bounds) - 1
+    patients = np.unique(np.linspace(0, count - 1, min(count, _SAMPLED)).astype(np.int64))
+    pickled = (_pickles(visits, spelled, bounds[one], bounds[one + 1]) for one in patients)
+    return sum(len(content) for both in pickled for content in both) * count / len(patients)
 
 
 def _days(visits: Visits, first: int, stop: int) -> Iterator[tuple[str, np.ndarray]]:

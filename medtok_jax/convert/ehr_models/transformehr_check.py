@@ -50,12 +50,13 @@ def check_transformehr(folder: Path) -> dict[str, tuple[int, int]]:
         raise InputError(f"{folder}/embed_tokens.npy must hold finite float32.")
     counts = {}
     seen = set()
+    allowed = known - (set(SPECIAL) - {UNKNOWN})
     for part in PARTS:
-        counts[part] = _check_part(folder / part, known, seen)
+        counts[part] = _check_part(folder / part, allowed, seen)
     return counts
 
 
-def _check_part(folder: Path, known: set[str], seen: set[str]) -> tuple[int, int]:
+def _check_part(folder: Path, allowed: set[str], seen: set[str]) -> tuple[int, int]:
     keys = (folder / "key.txt").read_text(encoding="utf-8").split("\n")[:-1]
     values = unpickling.load_each(folder / "value.pickle")
     dates = unpickling.load_each(folder / "dates.pickle")
@@ -66,18 +67,18 @@ def _check_part(folder: Path, known: set[str], seen: set[str]) -> tuple[int, int
         if key in seen or not key.isascii() or key != key.strip() or not key:
             raise InputError(f"{folder}/key.txt: line {patient + 1} is empty, repeated, or not plain ASCII.")
         seen.add(key)
-        _check_patient(f"{folder}, patient number {patient}", visits, days, known)
+        _check_patient(f"{folder}, patient number {patient}", visits, days, allowed)
         number += len(visits)
     return len(keys), number
 
 
-def _check_patient(where: str, visits: list, days: list, known: set[str]) -> None:
+def _check_patient(where: str, visits: list, days: list, allowed: set[str]) -> None:
     if not isinstance(visits, list) or not visits or len(visits) != len(days):
         raise InputError(f"{where}: there must be as many visits as dates, and at least one.")
     for place, visit in enumerate(visits):
         if not isinstance(visit, tuple) or len(visit) != 3 or visit[1:] != ([], []) or not visit[0]:
             raise InputError(f"{where}: a visit must be a tuple of tokens and two empty lists.")
-        if any(token not in known or (token in SPECIAL and token != UNKNOWN) for token in visit[0]):
+        if not allowed.issuperset(visit[0]):
             raise InputError(
                 f"{where}: visit {place} has a token that is not in dict.txt, or one that data must not contain."
             )
