@@ -4,6 +4,7 @@ Exit status: 0 done, 2 something given cannot be used, 1 another failure, 130 st
 143 by SIGTERM.
 """
 
+import atexit
 import contextlib
 import os
 import re
@@ -104,8 +105,21 @@ def _guarded(main: Callable[[list[str]], None], argv: list[str]) -> None:
         _fail(told, told.exit_status)
     except KeyboardInterrupt as interrupt:
         number = signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT
+        print(
+            "error: interrupted; nothing was left half-written, run the same command again to go on.", file=sys.stderr
+        )
         # Shell convention: 128 + number of the signal.
-        _fail("interrupted; nothing was left half-written, run the same command again to go on.", 128 + number)
+        _end(128 + number)
+
+
+def _end(status: int) -> NoReturn:
+    """End an interrupted process as `sys.exit` does, but for the teardown of JAX, which crashes while it computes."""
+    if "jax" not in sys.modules:
+        sys.exit(status)
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _terminate(*_) -> NoReturn:

@@ -1,5 +1,6 @@
-"""A command names the extra whose package is not installed."""
+"""A command names the extra whose package is not installed, and ends in order where a signal stops it."""
 
+import signal
 import subprocess
 import sys
 
@@ -30,3 +31,33 @@ def test_a_package_that_is_missing_is_one_sentence(package, extra, module, argum
     assert "Traceback" not in ended.stderr
     assert f"Python package {package}" in ended.stderr
     assert f"pip install 'medtok_jax[{extra}]'" in ended.stderr
+
+
+STOPPED = """
+import atexit, os, signal, threading
+from preprocessing.common import command_line
+
+def main(argv):
+    atexit.register(print, "exit functions ran")
+    if argv[1:] == ["jax"]:
+        import jax
+        work = jax.jit(lambda x: jax.lax.fori_loop(0, 10**9, lambda _, y: y @ x, x))
+        pending = work(jax.numpy.eye(200))
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.NUMBER)).start()
+    threading.Event().wait(60)
+
+command_line.run(main)
+"""
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("arguments", [[], ["jax"]], ids=["without JAX", "while JAX computes"])
+def test_a_stopped_command_ends_at_once_and_in_order(number, arguments):
+    script = STOPPED.replace("NUMBER", number.name)
+    ended = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 128 + number
+    assert ended.stderr.splitlines() == [
+        "error: interrupted; nothing was left half-written, run the same command again to go on."
+    ]
+    assert ended.stdout == "exit functions ran\n"
