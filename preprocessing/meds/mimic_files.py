@@ -50,6 +50,7 @@ class MimicFiles(TableFiles):
         if not homes:
             raise InputError(
                 f"{root} holds no table of patients of MIMIC (PATIENTS.csv or hosp/patients.csv.gz); check the path."
+                " Other sources are known by patient.csv (eICU-CRD), diabetic_data.csv (Diabetes-130) or ehrshot.csv."
             )
         if len(homes) > 1:
             raise InputError(
