@@ -12,7 +12,8 @@ name. `--baseline` makes a baseline for the data set of the first tokenizer and 
 is the bag of wordpieces, other names are kinds of `eval.baselines`.
 
 With `--dataset`, tokenizers are compared on prediction tasks of patient records, by `eval.ehr.benchmark` with its
-defaults: `--task` names a task, or a group such as `operational_outcomes`. That command has more options.
+defaults, which writes `report.md`, `report.json` and `report.html`: `--task` names a task, or a group such as
+`operational_outcomes`. That command has more options.
 """
 
 import functools

@@ -45,6 +45,12 @@ def describe(benchmark: Benchmark) -> RunDescription:
         "Codes with tokens": ", ".join(f"{name} {share:.1%}" for name, share in benchmark.mapped.items()),
         "Versions": ", ".join([f"Python {platform.python_version()}", *map(_version, _PACKAGES)]),
     }
+    folds = {result.task: result.about["folds"] for result in benchmark.results if result.about.get("folds", 1) > 1}
+    if folds:
+        told = ", ".join(f"{task} in {number}" for task, number in sorted(folds.items()))
+        facts["Cross-fitted folds"] = (
+            f"{told}: every sample is tested once, by a model that saw no sample of its person"
+        )
     if settings.check_leaks:
         facts["Leaks"] = (
             "no sample of up to 500 patients a task saw anything else when its future was changed or deleted"

@@ -71,8 +71,16 @@ Block = Heading | Paragraph | Listing | DataTable | Picture
 
 
 def markdown(blocks: Sequence[Block]) -> str:
-    """Return a document as Markdown, without its figures."""
-    return writer.document([_markdown(block) for block in blocks if not isinstance(block, Picture)])
+    """Return a document as Markdown, without its figures and the headings of these alone."""
+    kept = [block for block in blocks if not isinstance(block, Picture)]
+    below = [*kept[1:], Heading("", 1)]
+    return writer.document(
+        [
+            _markdown(block)
+            for block, after in zip(kept, below, strict=True)
+            if not (isinstance(block, Heading) and isinstance(after, Heading) and after.level <= block.level)
+        ]
+    )
 
 
 def _markdown(block: Block) -> str:

@@ -28,10 +28,15 @@ def shown_together(numbers: Sequence[int], *, show_small: bool, rounded: Collect
     Where one of them, or the step from one to the next, is from 1 to 10 and must not be shown, all others are rounded
     to tens, as it could be computed from them. So they are if one of them is among `rounded`.
     """
-    steps = [abs(later - earlier) for earlier, later in itertools.pairwise(numbers)]
-    if show_small or not any(_is_small(number) or number in rounded for number in [*numbers, *steps]):
+    if show_small or not (tells_small(numbers) or any(number in rounded for number in numbers)):
         return list(numbers)
     return [MASKED if _is_small(number) else _rounded(number) if number else 0 for number in numbers]
+
+
+def tells_small(numbers: Sequence[int]) -> bool:
+    """Return True if one of some numbers, or the step from one to the next, is from 1 to 10."""
+    steps = [abs(later - earlier) for earlier, later in itertools.pairwise(numbers)]
+    return any(map(_is_small, [*numbers, *steps]))
 
 
 def close_numbers(numbers: Iterable[int]) -> frozenset[int]:

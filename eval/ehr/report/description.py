@@ -1,6 +1,7 @@
 """Describe a run for its report: its data, its tasks, its primary family, and what was left out."""
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -35,7 +36,7 @@ class RunDescription:
         flows: task -> the steps of its cohort, each a reason and a number of samples or patients.
         left_out: a sentence for each part of the run that has no results.
         show_small_counts: whether numbers from 1 to 10 are shown, which only open data allow.
-        rounded: sizes of test sets and cohorts that are close to others, see `with_rounded`.
+        rounded: sizes of test sets and cohorts that are shown rounded, see `with_rounded`.
     """
 
     dataset: str
@@ -48,16 +49,19 @@ class RunDescription:
     rounded: frozenset[int] = frozenset()
 
     def with_rounded(self, results: Sequence[SetupResult]) -> "RunDescription":
-        """Return the description of the same run that rounds sizes which are close to others."""
-        steps = [number for flow in self.flows.values() for _, number in flow]
+        """Return the description of the same run that rounds sizes which tell a small number beside others.
+
+        These are sizes that are close to others, and those of cohorts with a small step.
+        """
+        flows = [[number for _, number in flow] for flow in self.flows.values()]
         sizes = [number for result in results for number in (result.samples, result.persons)]
         outcomes = [number for result in results for number in (result.positives, result.samples - result.positives)]
-        return dataclasses.replace(
-            self, rounded=counts.close_numbers([*steps, *sizes]) | counts.close_numbers(outcomes)
-        )
+        rounded = counts.close_numbers([*itertools.chain(*flows), *sizes]) | counts.close_numbers(outcomes)
+        told = itertools.chain(*(flow for flow in flows if counts.tells_small(flow)))
+        return dataclasses.replace(self, rounded=rounded.union(told))
 
     def is_rounded(self, result: SetupResult) -> bool:
-        """Return True if the sizes of a test set are rounded, as one of them is close to that of another."""
+        """Return True if the sizes of a test set are rounded, as one of them is among `rounded`."""
         negatives = result.samples - result.positives
         sizes = (result.samples, result.persons, result.positives, negatives)
         return not self.show_small_counts and not self.rounded.isdisjoint(sizes)

@@ -30,8 +30,8 @@ METHODS = (
     " p-values are two-sided, from the draws. Only those of the primary family are corrected for their number (Holm)."
     " A difference is called within noise if its interval includes 0, or in the primary family if its corrected p-value"
     " is not below 5 %.",
-    "The detectable difference is 2.8 standard errors of a difference: a true difference of this size is found with a"
-    " power of 80 %.",
+    "The detectable difference is 2.8 standard errors of a difference: one comparison alone, not corrected for others,"
+    " finds a true difference of this size with a power of 80 %.",
     "The rank of a tokenizer is one more than the number of tokenizers with a higher AUPRC, by an interval that does"
     " not include 0; so tokenizers may share a rank. Joined tokenizers (with +) have none.",
     "Where patients are cross-fitted, the models' probabilities are not on one scale: AUROC compares test samples of"
@@ -142,15 +142,15 @@ def _text_pursuit(results: Sequence[SetupResult], run: RunDescription) -> list[B
             words = [verdict(found[0], AUPRC), verdict(found[1], AUROC)]
             cells = [cell for pair in zip(map(signed, found), words, strict=True) for cell in pair]
             rows.append([run.task(result.setup.task).title, result.setup.title, *cells])
-    heading = Heading("Where MedTok differs from text_pursuit")
     if not rows:
-        return [heading, Paragraph("This run has no setup with both tokenizers.")]
+        return []
     text = (
         "text_pursuit quantizes the frozen text embedding alone: a difference from it is what graph, crosswalks and"
         f" packing are worth on patients. Shown is {names.title(first, first)} less text_pursuit, not"
         " corrected for the number of setups."
     )
     headers = ["task", "setup", "AUPRC", "is", "AUROC", "is"]
+    heading = Heading("Where MedTok differs from text_pursuit")
     return [heading, Paragraph(text), DataTable(headers, rows, texts=2)]
 
 

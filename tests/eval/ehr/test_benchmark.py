@@ -263,3 +263,9 @@ def test_cells_of_earlier_runs_stay_in_the_report(settings, tmp_path):
 
 def test_the_report_tells_the_settings_of_a_smoke_run(found):
     assert describe(found).facts["Settings tried"].startswith("1 a model")
+
+
+def test_the_report_says_where_patients_are_cross_fitted(settings, found, tmp_path):
+    assert "Cross-fitted folds" not in describe(found).facts
+    changed = dataclasses.replace(settings, output=tmp_path, regimes=("full",), tokenizers=("codes",), folds=2)
+    assert describe(run(changed, progress=False)).facts["Cross-fitted folds"].startswith("planted in 2: every sample")

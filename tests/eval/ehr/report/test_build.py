@@ -1,5 +1,6 @@
 import base64
 import dataclasses
+import itertools
 import json
 import re
 
@@ -120,7 +121,25 @@ def test_the_primary_family_comes_first(report):
     assert "**" not in exploratory + section(text, "Where MedTok differs from text_pursuit")
 
 
-def test_text_pursuit_has_a_table_of_its_own(report):
+def test_cohorts_with_a_small_step_do_not_stand_exactly_elsewhere(tmp_path):
+    cells = [cell(name) for name in ("default", "codes")]
+    values = build.write(cells, run(flows={"mortality": [("stays", 404), ("of minors", 4), ("kept", 400)]}), tmp_path)
+    assert values["setups"][0]["samples"] == "about 400"
+    assert "400 test samples" not in (tmp_path / "report.md").read_text().replace("about 400 test samples", "")
+
+
+def test_markdown_has_no_heading_of_figures_alone(report):
+    lines = [line for line in text_of(report).splitlines() if line]
+    headings = [(line, after) for line, after in itertools.pairwise(lines) if line.startswith("#")]
+    levels = [(len(line.split()[0]), len(after.split()[0])) for line, after in headings if after.startswith("#")]
+    assert all(later > earlier for earlier, later in levels)
+    assert "Calibration" in (report[0] / "report.html").read_text()
+    assert "### Calibration" not in text_of(report)
+
+
+def test_text_pursuit_has_a_table_of_its_own_where_it_was_asked_for(report, tmp_path):
+    build.write([cell("default"), cell("codes")], run(), tmp_path)
+    assert "text_pursuit" not in (tmp_path / "report.md").read_text()
     text = section(text_of(report), "Where MedTok differs from text_pursuit")
     lines = [line for line in text.splitlines() if "logistic" in line]
     assert len(lines) == 4
