@@ -186,8 +186,11 @@ def show(conversion: Conversion, console: Console) -> None:
         rejected = f"Rejected rows are listed in {conversion.output / METADATA / REJECTS}."
         console.print(rejected, highlight=False, markup=False)
     done = "existed already" if conversion.done_already else "was written"
-    written = f"{about['events']:,} events of {about['patients']:,} patients: {conversion.output} {done}."
-    console.print(written, highlight=False, markup=False)
+    whose = f"{about['patients']:,} patients"
+    if "persons" in about:
+        whose = f"{about['patients']:,} subjects, the stays of {about['persons']:,} patients"
+    written = f"{about['events']:,} events of {whose}: {conversion.output} {done}."
+    console.print(written, highlight=False, soft_wrap=True, markup=False)
 
 
 def faults(about: dict) -> list[str]:

@@ -114,8 +114,10 @@ def _write_all(request: MedsRequest, tables: Tables, timelines: Timelines, folde
         timelines.persons.sort("subject_id").write_parquet(metadata / PERSONS)
     for task, labels in timelines.labels.items():
         write_labels(folder, task, labels)
+    persons = {} if timelines.persons is None else {"persons": timelines.persons["person"].n_unique()}
     return {
         "patients": len(subjects),
+        **persons,
         "events": sum(tally.rows.values()),
         "tables": tables.summary(),
         "tables_not_read": [name for name in source.tables if not tables.has(name)],

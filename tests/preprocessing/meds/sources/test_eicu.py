@@ -209,7 +209,7 @@ def test_options_of_mimic_are_refused(tmp_path):
 def test_the_demo_by_its_command(tmp_path):
     done = run_module("preprocessing.meds", f"--input={DEMO}", f"--output={tmp_path / 'meds'}")
     assert (done.returncode, done.stderr.strip() and "error" in done.stderr) == (0, ""), done.stderr
-    assert "2,174 patients" in done.stdout
+    assert "of 2,174 subjects, the stays of 1,841 patients" in done.stdout
     root = tmp_path / "meds"
     frame = events_of(root)
 
