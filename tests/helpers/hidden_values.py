@@ -7,7 +7,7 @@ import io
 import re
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 # Shorter values, such as sex or a number, stand in any text.
@@ -58,3 +58,45 @@ def _behind(error: BaseException) -> Iterator[BaseException]:
     """Yield the errors that Python prints above an error."""
     while (error := error.__cause__ or (None if error.__suppress_context__ else error.__context__)) is not None:
         yield error
+
+
+def convert_damaged(
+    folder: Path,
+    tables: Sequence[str],
+    damage: Callable[[Path], Iterator[None]],
+    convert: Callable[[Path], None],
+    *,
+    values: set[str],
+    heard: Callable[[], contextlib.AbstractContextManager[Callable[[], str]]],
+) -> tuple[int, int]:
+    """Convert records with one table damaged at a time, in all ways of a kind; fail where a value of them is heard.
+
+    Args:
+        folder: the records.
+        tables: tables to damage, as paths without `.csv`.
+        damage: damages a file in one way after another.
+        convert: converts the records to a folder and prints what it found.
+        values: the values that no message may hold.
+        heard: `heard`, with its fixtures.
+
+    Returns:
+        the number of conversions, and of those that told of an error or of rejected rows.
+    """
+    tried = told = 0
+    for table in tables:
+        path = folder / f"{table}.csv"
+        whole = path.read_bytes()
+        for _ in damage(path):
+            output = folder.parent / f"out{tried}"
+            with heard() as said:
+                convert(output)
+            text = said()
+            if (output / "metadata").is_dir():
+                text += "".join((output / "metadata" / name).read_text() for name in ("rejects.csv", "dataset.json"))
+            found = in_text(values, text)
+            assert not found, (table, found, text)
+            tried += 1
+            told += "Error" in text or "rejected" in text
+        path.write_bytes(whole)
+        path.with_suffix(".csv.gz").unlink(missing_ok=True)
+    return tried, told

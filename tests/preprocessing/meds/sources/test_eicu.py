@@ -90,7 +90,7 @@ def test_the_story_of_a_death(frame):
 
 
 def test_what_is_missing_is_not_invented(frame, converted):
-    """Of stay 700 neither sex, age, hour nor status are known; the unit knows of the death."""
+    """Stay 700 has no known sex, age, hour or status; the unit knows of the death."""
     assert story(frame, 700) == [
         ("2014-01-01 00:00:00", "HOSPITAL_ADMISSION//UNK//Floor"),
         ("2014-01-01 01:00:00", "ICU_ADMISSION//MICU"),

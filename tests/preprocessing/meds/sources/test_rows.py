@@ -1,4 +1,4 @@
-"""What a conversion of any source tells of its files: rows, columns and files that are not there or not known."""
+"""A conversion of any source accounts for all rows, and names columns and files that are absent or not known."""
 
 import io
 
