@@ -61,6 +61,7 @@ def _model() -> ConfigDict:
     model.cross_layers = 2  # Layers of cross-attention, each in both directions.
     model.cross_heads = 4  # Attention heads of each cross-attention layer.
     model.num_top_k_tokens = 8  # K, tokens of each of the four embeddings; a code has 4K tokens.
+    model.shared_embedding = "two"  # Quantize the two cross-modal embeddings (K tokens each), or one of both (2K).
     model.text_specific_ratio = 0.3  # Fraction of codebook rows in the text-specific region.
     model.graph_specific_ratio = 0.3  # Fraction of codebook rows in the graph-specific region.
     model.shared_ratio = 0.4  # Fraction of codebook rows in the region shared by text and graph.
@@ -107,7 +108,8 @@ def _augment() -> ConfigDict:
     augment = ConfigDict()
     augment.token_dropout = 0.1  # Fraction of token states dropped from the augmented view.
     augment.feature_dropout = 0.1  # Fraction of text features dropped from the augmented view.
-    augment.edge_dropout = 0.1  # Fraction of graph edges dropped from the augmented view.
+    augment.fact_dropout = 0.1  # Fraction of graph facts dropped from the augmented view, and what only they reach.
+    augment.node_dropout = 0.0  # Fraction of graph nodes dropped from it likewise; the code's own nodes stay.
     augment.mask_positives = 0.8  # Fraction of codes whose edges to their positives are masked in both views.
     augment.modality_dropout = 0.05  # Fraction of codes shown without graph in both views; as many without text.
     return augment
@@ -117,7 +119,7 @@ def _train() -> ConfigDict:
     """Return the fields of optimizer, devices and training loop."""
     train = ConfigDict()
     train.batch_size = 512  # Codes in each step, over all devices.
-    train.epochs = 8  # Passes over the training codes.
+    train.epochs = 4  # Passes over the training codes as anchors; with positives these are half of each batch.
     train.steps = 0  # Number of steps; 0 derives it from `train.epochs`.
     train.lr = 1e-3  # Peak learning rate.
     train.warmup_steps = 200  # Steps of linear warm-up; at most a tenth of the run.
@@ -142,7 +144,7 @@ def _quickstart(config: ConfigDict) -> None:
     config.data.include = ("ICD10CM/E08", "ICD10CM/E09", "ICD10CM/E10", "ICD10CM/E11", "ICD10CM/E13", "ICD9CM/250")
     config.model.codebook_size = 3000
     config.train.batch_size = 256
-    config.train.epochs = 10
+    config.train.epochs = 5
     config.train.eval_every = 100
     config.train.gradient_norms_every = 100
 

@@ -37,6 +37,7 @@ def get_config(variant: str = "12000") -> ConfigDict:
 def leave_additions_out(config: ConfigDict) -> None:
     """Disable everything that `configs/default.py` adds to the paper's model and objective."""
     config.model.quantizer_kind = "top_k"  # An embedding's tokens are its K nearest rows.
+    config.model.shared_embedding = "two"  # Both cross-modal embeddings are quantized.
     config.model.kmeans_refit = False  # The trained rows are used without a further fit.
     config.loss.quantization_weight = 1.0  # The paper adds the quantization loss without a weight.
     config.loss.contrasted = "quantized"  # The paper contrasts quantized embeddings.

@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from configs import default
+from configs import default, paper
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -25,6 +25,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.loss.alpha = 0.25  # Weight of the codebook term in the quantization loss.
     config.loss.beta = 0.2  # Weight of the alignment loss.
     config.loss.lambda_val = 0.1  # Weight of the orthogonality loss.
+    paper.leave_additions_out(config)  # The document's objective is the paper's.
     config.train.batch_size = 32  # Codes in each step.
     config.train.lr = 1e-4  # Peak learning rate.
     config.train.epochs = 50  # Passes over the training codes.

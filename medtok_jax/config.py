@@ -11,7 +11,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from medtok_jax.regions import Regions
+from medtok_jax.regions import Regions, parts_of
 from preprocessing.common.errors import InputError
 from preprocessing.common.names import nearest
 
@@ -21,6 +21,7 @@ CHOICES = {
     "model.quantizer_kind": ("top_k", "residual", "pursuit"),
     "model.gradient_estimator": ("straight_through", "rotation"),
     "model.shared_search": ("region", "book"),
+    "model.shared_embedding": ("two", "one"),
     "loss.contrasted": ("unquantized", "quantized"),
     "data.cache_dtype": ("bfloat16", "float32"),
     "data.modalities": ("both", "text", "graph"),
@@ -81,7 +82,8 @@ NOT_NEGATIVE = (
 RATES = (
     "augment.token_dropout",
     "augment.feature_dropout",
-    "augment.edge_dropout",
+    "augment.fact_dropout",
+    "augment.node_dropout",
     "augment.modality_dropout",
     "model.ema_decay",
 )
@@ -204,8 +206,9 @@ def _validate_codebook(model: ConfigDict) -> None:
         shown = ", ".join(f"model.{name}_ratio={value}" for name, value in ratios.items())
         raise InputError(f"{shown} add up to {sum(ratios.values()):g}; they must be positive and add up to 1.")
     regions = Regions.from_ratios(model.codebook_size, model.text_specific_ratio, model.graph_specific_ratio)
+    most = {part.region: part.num_tokens for part in parts_of(model)}
     for (name, ratio), rows in zip(ratios.items(), dataclasses.astuple(regions), strict=True):
-        if model.num_top_k_tokens > rows:
+        if most[name.removesuffix("_specific")] > rows:
             raise InputError(
                 f"model.num_top_k_tokens is {model.num_top_k_tokens}, but the {name} region has only {rows} rows"
                 f" (model.codebook_size={model.codebook_size} x {ratio:g}); use fewer tokens or a larger region."
@@ -232,6 +235,11 @@ def _validate_modalities(config: ConfigDict) -> None:
         raise InputError(
             "data.modalities='graph' leaves no text to train the encoder of model.text_encoder_trainable=True on;"
             " change one of the two."
+        )
+    if config.model.shared_embedding == "one" and config.loss.contrasted == "quantized":
+        raise InputError(
+            "model.shared_embedding='one' quantizes the two cross-modal embeddings as one, so that"
+            " loss.contrasted='quantized' has nothing to contrast between them; change one of the two."
         )
     if config.loss.distillation_weight and config.model.text_encoder_trainable:
         raise InputError(
@@ -322,10 +330,14 @@ def cache_dir(config: ConfigDict) -> Path:
 
 
 def total_steps(config: ConfigDict, num_train_codes: int) -> int:
-    """Return the steps of a run: `train.steps`, or `train.epochs` passes over the training codes, the last one full."""
+    """Return the steps of a run: `train.steps`, or `train.epochs` passes over the training codes as anchors.
+
+    With positives every other code of a batch is the partner of an anchor. The last step is full.
+    """
     if config.train.steps:
         return config.train.steps
-    return int(np.ceil(config.train.epochs * num_train_codes / config.train.batch_size))
+    anchors = config.train.batch_size // (2 if len(config.loss.positive_relations) else 1)
+    return int(np.ceil(config.train.epochs * num_train_codes / anchors))
 
 
 DEFAULT = "configs/default.py"

@@ -1,9 +1,10 @@
 """Define the regions of a codebook and the embeddings of a code, which give token ids their meaning. No JAX here."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 
 REGIONS = ("text", "graph", "shared")
-# The four embeddings of a code, in the order of its tokens, and the region that each searches.
+# The four embeddings of a code in the paper, in the order of its tokens, and the region that each searches.
 EMBEDDINGS = ("text_specific", "graph_specific", "text_cross", "graph_cross")
 REGION_OF_EMBEDDING = {
     "text_specific": "text",
@@ -11,6 +12,8 @@ REGION_OF_EMBEDDING = {
     "text_cross": "shared",
     "graph_cross": "shared",
 }
+# The one embedding that both modalities share where `model.shared_embedding` is `one`: the mean of the two cross ones.
+SHARED = "shared"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,15 +60,50 @@ class Position:
     level: int
 
 
-def positions_of(num_tokens: int, *, searches_all: bool = False) -> tuple[Position, ...]:
-    """Return the positions of a code whose four embeddings have `num_tokens` tokens each.
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Say how one embedding of a code is quantized.
+
+    Attributes:
+        embedding: its name.
+        region: the region that its tokens belong to.
+        searched: the rows that they are taken from: that `region`, or `all`.
+        num_tokens: number of its tokens.
+        num_nearest: how many of them `pursuit` takes as nearest rows; the others refine.
+    """
+
+    embedding: str
+    region: str
+    searched: str
+    num_tokens: int
+    num_nearest: int
+
+
+def parts_of(model: Mapping) -> tuple[Part, ...]:
+    """Return the embeddings that a model quantizes, in the order of a code's 4K tokens.
 
     Args:
-        num_tokens: K, tokens of an embedding.
-        searches_all: whether the embeddings of the shared region search the whole codebook.
+        model: the `model` section of a configuration. Each embedding has K tokens; where `shared_embedding` is `one`,
+            the one embedding of the shared region has the 2K tokens of the two that it replaces.
     """
+    tokens = model["num_top_k_tokens"]
+    nearest = model["num_nearest_tokens"] or -(-tokens // 2)
+    counts = dict.fromkeys(EMBEDDINGS, 1)
+    if model["shared_embedding"] == "one":
+        counts = {"text_specific": 1, "graph_specific": 1, SHARED: 2}
     return tuple(
-        Position(name, "all" if searches_all and region == "shared" else region, level)
-        for name, region in REGION_OF_EMBEDDING.items()
-        for level in range(num_tokens)
+        Part(
+            embedding=name,
+            region=region,
+            searched="all" if region == "shared" and model["shared_search"] == "book" else region,
+            num_tokens=count * tokens,
+            num_nearest=count * nearest,
+        )
+        for name, count in counts.items()
+        for region in [REGION_OF_EMBEDDING.get(name, "shared")]
     )
+
+
+def positions_of(parts: Sequence[Part]) -> tuple[Position, ...]:
+    """Return the positions of a code whose embeddings are quantized as `parts` say."""
+    return tuple(Position(part.embedding, part.searched, level) for part in parts for level in range(part.num_tokens))

@@ -93,7 +93,7 @@ def train(training: Training, log: reporting.Log, writer: CheckpointWriter) -> T
         clock = time.monotonic()
         for batch in batches:
             if step == plan.first_step + plan.kmeans_step:
-                state = fit_codebook(state, programs, inputs, seed=seed, model=model)
+                state = fit_codebook(state, programs, inputs, seed=seed, model=model, anew=True)
             placed = sharding.place_batch(batch, inputs.mesh)
             if config.gradient_norms_every and step % config.gradient_norms_every == 0:
                 log.scalars(step, programs.term_gradient_norms(state, placed, tables))
@@ -111,7 +111,7 @@ def train(training: Training, log: reporting.Log, writer: CheckpointWriter) -> T
                 _profile(state, step - plan.first_step, writer.workdir)
             if last and plan.refits:
                 check_finite(pending)
-                state = fit_codebook(state, programs, inputs, seed=seed, model=model)
+                state = fit_codebook(state, programs, inputs, seed=seed, model=model, anew=False)
             if step % config.log_every == 0 or last:
                 check_finite(pending)
                 seconds, clock = time.monotonic() - clock, time.monotonic()

@@ -6,7 +6,7 @@ from pathlib import Path
 from absl import flags
 
 from configs import ablation, default
-from medtok_jax.regions import positions_of
+from medtok_jax.regions import parts_of, positions_of
 
 KINDS = (
     *("raw_text", "text_vq", "text_pursuit", "kmeans_text", "wordpieces", "vqgraph", "random", "one_token"),
@@ -23,7 +23,7 @@ SIZE = 12_000
 
 def default_tokens(kind: str) -> int:
     """Return the number of tokens of a code by a kind of baseline if none is chosen: that of the default MedTok."""
-    return _MODEL.num_top_k_tokens if kind in OF_ONE_EMBEDDING else len(positions_of(_MODEL.num_top_k_tokens))
+    return _MODEL.num_top_k_tokens if kind in OF_ONE_EMBEDDING else len(positions_of(parts_of(_MODEL)))
 
 
 def make(

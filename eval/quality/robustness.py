@@ -1,7 +1,8 @@
 """Measure whether codes are still recognized when part of their input is missing.
 
-Codes are encoded again without their text, without their graph, or without half of the edges, and searched in the
-unchanged table of all codes: does a code find itself, its category, and its partners in the other system? A dropped
+Codes are encoded again without their text, without their graph, without half of the facts (and the nodes that only they
+join to the code), or without any edge between the nodes, and searched in the unchanged table of all codes: does a code
+find itself, its category, and its partners in the other system? A dropped
 text is replaced by the system and the code, as for codes without a description, and a dropped graph by the learned
 state for a missing graph (which stays untrained where every code of the training data has a graph).
 """
@@ -22,6 +23,7 @@ from eval.quality.retrieval import Scorer
 from medtok_jax.data.code_table import CodeTable
 from medtok_jax.data.dataset import Data
 from medtok_jax.data.input_pipeline import BatchBuilder, EvalSource, eval_batches
+from medtok_jax.data.masking import Subgraphs
 from medtok_jax.devices import sharding
 from medtok_jax.inference.trained import TrainedModel
 from medtok_jax.lookup.similarity import quantize
@@ -32,13 +34,14 @@ from preprocessing.common.errors import InputError
 from preprocessing.common.ragged import offsets_of, positions
 
 FAMILY = "robustness"
-NOTHING_DROPPED, NO_TEXT, NO_GRAPH, FEWER_EDGES = (
+NOTHING_DROPPED, NO_TEXT, NO_GRAPH, FEWER_FACTS, NO_EDGES = (
     "nothing dropped",
     "text dropped",
     "graph dropped",
-    "half of the edges dropped",
+    "half of the facts dropped",
+    "every edge dropped, nodes kept",
 )
-EDGE_SHARE = 0.5
+FACT_SHARE = 0.5
 # Codes of the crosswalk, and codes of all systems, that are encoded again.
 CODES = 1000
 
@@ -141,11 +144,44 @@ def without_graph(data: Data, rows: np.ndarray, config: ConfigDict) -> Data:
     return dataclasses.replace(data, table=dataclasses.replace(table, node_offsets=nothing, self_node=nowhere))
 
 
-def with_fewer_edges(data: Data, rows: np.ndarray, config: ConfigDict) -> Data:
-    """Return the data with half of the facts in the subgraphs of some rows; a fact keeps or loses both directions."""
-    _, counts = positions(data.table.edge_offsets, rows)
-    facts = np.random.default_rng(config.seed).random(counts.sum() // 2) >= EDGE_SHARE
-    return dataclasses.replace(data, table=_with_edges(data.table, rows, np.repeat(facts, 2)))
+def with_fewer_facts(data: Data, rows: np.ndarray, config: ConfigDict) -> Data:
+    """Return the data with half of the facts in the subgraphs of some rows, and the nodes that these join to the code.
+
+    A fact keeps or loses both directions, and hops are those over what is left.
+    """
+    rows = np.sort(rows)
+    whole = Subgraphs.of(data.table, rows)
+    facts = np.random.default_rng(config.seed).random(len(whole.senders) // 2) >= FACT_SHARE
+    part = whole.along(np.repeat(facts, 2))
+    return dataclasses.replace(data, table=_with_subgraphs(data.table, rows, part))
+
+
+def without_edges(data: Data, rows: np.ndarray, config: ConfigDict) -> Data:
+    """Return the data with the nodes of every subgraph and their hops, but no edge between them."""
+    return dataclasses.replace(data, table=_with_edges(data.table, rows[:0], np.zeros(0, bool)))
+
+
+def _with_subgraphs(table: CodeTable, rows: np.ndarray, part: Subgraphs) -> CodeTable:
+    """Return the table with these subgraphs of some ascending `rows`, and none of the others."""
+    counts = np.bincount(part.of_node, minlength=len(rows))
+    edge_counts = np.bincount(part.of_edge, minlength=len(rows))
+    starts = np.cumsum(counts) - counts
+    nodes, edges = np.zeros(len(table), np.int64), np.zeros(len(table), np.int64)
+    nodes[rows], edges[rows] = counts, edge_counts
+    self_node = np.full(len(table), -1, np.int32)
+    self_node[rows] = np.where(part.self_node >= 0, part.self_node - starts, -1)
+    shift = starts[part.of_edge]
+    return dataclasses.replace(
+        table,
+        node_offsets=offsets_of(nodes),
+        edge_offsets=offsets_of(edges),
+        nodes=part.nodes,
+        hops=part.hops,
+        senders=part.senders - shift,
+        receivers=part.receivers - shift,
+        relations=part.relations,
+        self_node=self_node,
+    )
 
 
 def _with_edges(table: CodeTable, rows: np.ndarray, kept: np.ndarray) -> CodeTable:
@@ -170,7 +206,8 @@ CONDITIONS: dict[str, Change] = {
     NOTHING_DROPPED: unchanged,
     NO_TEXT: without_text,
     NO_GRAPH: without_graph,
-    FEWER_EDGES: with_fewer_edges,
+    FEWER_FACTS: with_fewer_facts,
+    NO_EDGES: without_edges,
 }
 
 

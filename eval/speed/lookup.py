@@ -16,7 +16,7 @@ from medtok_jax import config as configuration
 from medtok_jax.data import code_table
 from medtok_jax.lookup import directory
 from medtok_jax.lookup.directory import Tokens
-from medtok_jax.regions import EMBEDDINGS, REGION_OF_EMBEDDING, Regions, positions_of
+from medtok_jax.regions import Regions, parts_of, positions_of
 from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing import medtok_codes
 from preprocessing.dataset.sample import sample
@@ -47,14 +47,14 @@ def write_random(setting: Setting) -> str:
     model = config.model
     rng = np.random.default_rng(0)
     regions = Regions.from_ratios(model.codebook_size, model.text_specific_ratio, model.graph_specific_ratio)
-    bounds = [regions.bounds(REGION_OF_EMBEDDING[name]) for name in EMBEDDINGS]
-    k = model.num_top_k_tokens
-    ids = np.concatenate([rng.integers(*bound, (len(rows), k), np.int32) for bound in bounds], axis=1)
+    parts = parts_of(model)
+    drawn = [rng.integers(*regions.bounds(part.region), (len(rows), part.num_tokens), np.int32) for part in parts]
+    ids = np.concatenate(drawn, axis=1)
     strings = {name: getattr(table, name)[rows] for name in ("key", "description")}
     tokens = Tokens(
         strings=strings | {"split": np.array(code_table.SPLITS)[table.split[rows]], "kind": np.full(len(rows), "code")},
         ids=ids,
-        weights=np.full(ids.shape, 1 / k, np.float32),
+        weights=np.full(ids.shape, 1 / ids.shape[1], np.float32),
         has_text=np.ones(len(rows), bool),
         has_graph=table.num_nodes[rows] > 0,
         codebook=rng.standard_normal((regions.size, model.embedding_dim), np.float32),
@@ -62,7 +62,7 @@ def write_random(setting: Setting) -> str:
     )
     about = {
         "regions": regions,
-        "positions": positions_of(k),
+        "positions": positions_of(parts),
         "quantizer_kind": model.quantizer_kind,
         "prefer": [],
         "data_set": {"name": config.data.name, "fingerprint": table.fingerprint},

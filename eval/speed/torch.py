@@ -126,20 +126,19 @@ def build(ready: Training, *, with_encoder: bool):
     from transformers.utils import logging
 
     from medtok_jax.convert.pytorch import weights as pytorch_weights
+    from medtok_jax.convert.pytorch.convert import describe_parts
     from medtok_jax.convert.pytorch.modeling_medtok import FORMAT_VERSION, MedTok
     from medtok_jax.inference.model_writer import flatten
-    from medtok_jax.regions import REGION_OF_EMBEDDING
 
     if ready.inputs.mesh.devices.size > 1:
         raise InputError("PyTorch is compared on one device; set --config.train.num_devices=1.")
     model, sizes, state = ready.config.model, ready.inputs.data.sizes(), ready.state
-    quantizer = ready.programs.structure.model(state.params, state.fixed).quantizer
     config = {
         "model_type": "medtok",
         "format_version": FORMAT_VERSION,
         "model": model.to_dict(),
         "sizes": dataclasses.asdict(sizes),
-        "searched": {name: quantizer.searched(region) for name, region in REGION_OF_EMBEDDING.items()},
+        "parts": describe_parts(model),
         "text_state_dtype": ready.config.data.cache_dtype,
     }
     if with_encoder:

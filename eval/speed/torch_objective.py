@@ -14,7 +14,10 @@ from torch import Tensor, nn
 
 from medtok_jax.batch import TIER, Batch, Tables
 from medtok_jax.convert.pytorch.modeling_medtok import Edges, MedTok, l2_normalize, with_mean_row
-from medtok_jax.regions import EMBEDDINGS
+from medtok_jax.models.augmentation import LONGEST_WAY
+from medtok_jax.regions import EMBEDDINGS, SHARED
+
+CROSS = ("text_cross", "graph_cross")
 
 
 class Arrays(NamedTuple):
@@ -28,7 +31,7 @@ class Arrays(NamedTuple):
     node_id: Tensor  # [n]
     places: Tensor  # [B, V] node of each place of a graph
     node_mask: Tensor  # [B, V]
-    node_hop: Tensor  # [B, V]
+    hop: Tensor  # [n]
     edges: Edges  # [e]
     fact: Tensor  # [e] number of the fact, which both directions of an edge share
     excluded: Tensor  # [B, B] pairs that are no negatives
@@ -65,7 +68,7 @@ def to_arrays(batch: Batch, tables: Tables, max_nodes: int, device: torch.device
         node_id=put(nodes["node_id"]),
         places=put(places),
         node_mask=put(np.arange(max_nodes) < n_node[:, None]),
-        node_hop=put(nodes["hop"][places]),
+        hop=put(nodes["hop"]),
         edges=Edges(*(put(x.astype(np.int64)) for x in ids), put(number < n_edge)),
         # The two directions of a fact are edges 2i and 2i + 1.
         fact=put(number // 2),
@@ -83,21 +86,41 @@ class Levels(NamedTuple):
 
 
 class Keep(NamedTuple):
-    """Hold the masks of an augmented view: tokens `[B, L]`, features `[B, hidden]` (scaled), edges `[e]`."""
+    """Hold the masks of an augmented view: tokens `[B, L]`, features `[B, hidden]` (scaled), edges `[e]`, nodes `[n]`.
+
+    `hops` `[n]` are the nodes' distances from the anchors over what is kept.
+    """
 
     tokens: Tensor
     features: Tensor
     edges: Tensor
+    nodes: Tensor
+    hops: Tensor
 
 
 def augmentation(arrays: Arrays, augment: ConfigDict, hidden: int) -> Keep:
-    """Draw the masks of an augmented view, see `medtok_jax.models.medtok.augmentation`."""
+    """Draw the masks of an augmented view, see `medtok_jax.models.augmentation`."""
     device = arrays.text_mask.device
     tokens = torch.rand(arrays.text_mask.shape, device=device) >= augment.token_dropout
     tokens[:, 0] = True
     features = torch.rand(len(arrays.text), hidden, device=device) >= augment.feature_dropout
-    edges = torch.rand(len(arrays.fact), device=device)[arrays.fact] >= augment.edge_dropout
-    return Keep(tokens, features / (1.0 - augment.feature_dropout), edges)
+    facts = torch.rand(len(arrays.fact), device=device)[arrays.fact] >= augment.fact_dropout
+    nodes = torch.rand(len(arrays.hop), device=device) >= augment.node_dropout
+    return Keep(tokens, features / (1.0 - augment.feature_dropout), *_reached(arrays, facts, nodes))
+
+
+def _reached(arrays: Arrays, facts: Tensor, nodes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return edges and nodes that kept facts join to an anchor through kept nodes, and the hops over them."""
+    senders, receivers = arrays.edges.senders, arrays.edges.receivers
+    anchors = arrays.hop == 0
+    nodes = nodes | anchors
+    edges = facts & nodes[senders] & nodes[receivers] & arrays.edges.mask
+    hops = torch.where(anchors, 0, LONGEST_WAY + 1)
+    for distance in range(LONGEST_WAY):
+        reached = torch.zeros_like(hops).index_add(0, receivers, (edges & (hops[senders] == distance)).long()) > 0
+        hops = torch.where(reached, hops.clamp(max=distance + 1), hops)
+    nodes = hops <= LONGEST_WAY
+    return edges & nodes[senders] & nodes[receivers], nodes, hops
 
 
 class Objective(nn.Module):
@@ -119,34 +142,52 @@ class Objective(nn.Module):
         arrays = arrays._replace(text=text)
         codebook = self.model.quantizer.codebook()
         features = self.model.node_features(arrays, arrays.names)
-        view = self._quantize(self._encode(arrays, features, None), codebook)
+        embeddings = self._encode(arrays, features, None)
+        view = self._quantize(embeddings, codebook)
         keep = augmentation(arrays, self.config.augment, text.shape[-1])
         augmented = self._encode(arrays, features, keep)
         loss = self.config.loss
         if loss.contrasted == "quantized":
-            clean, other = [q.output for q in view], [q.output for q in self._quantize(augmented, codebook)]
+            other_view = self._quantize(augmented, codebook)
+            clean, other = ({name: q.output for name, q in part.items()} for part in (view, other_view))
         else:
-            clean, other = [q.embedding for q in view], augmented
-        return total_loss(view, clean, other, mean_states(text, arrays.text_mask), arrays, loss)
+            clean, other = embeddings, augmented
+        joined = [torch.cat([self._parts(part)[name] for name in view], -1) for part in (clean, other)]
+        distances = [
+            view[name].distances if name in view else self._distances(embeddings[name], codebook) for name in CROSS
+        ]
+        teacher = mean_states(text, arrays.text_mask)
+        return total_loss(Views(embeddings, view, distances, clean, other, joined), teacher, arrays, loss)
 
-    def _encode(self, arrays: Arrays, features: Tensor, keep: Keep | None) -> list[Tensor]:
+    def _parts(self, embeddings: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the embeddings with the one that both modalities share."""
+        return embeddings | {SHARED: l2_normalize(embeddings["text_cross"] + embeddings["graph_cross"])}
+
+    def _distances(self, embedding: Tensor, codebook: Tensor) -> Tensor:
+        start, stop = self.model.quantizer.parts[-1]["rows"]
+        return euclidean(2.0 - 2.0 * embedding @ codebook[start:stop].T)
+
+    def _encode(self, arrays: Arrays, features: Tensor, keep: Keep | None) -> dict[str, Tensor]:
         """Return the four embeddings `[B, d]` of unit length, as `MedTok.forward` does, for concatenated nodes."""
         model, edges, text_mask = self.model, arrays.edges, arrays.text_mask
-        scale = None
+        node_mask, hops, scale = arrays.node_mask, arrays.hop, None
         if keep is not None:
             edges, text_mask = edges._replace(mask=edges.mask & keep.edges), text_mask & keep.tokens
+            node_mask, hops = node_mask & keep.nodes[arrays.places], keep.hops
             scale = keep.features.to(arrays.text.dtype)
         encoder = model.graph_encoder
         states = encoder.body(features, with_mean_row(encoder.relations.weight), edges)
-        nodes = states[arrays.places].masked_fill(~arrays.node_mask[..., None], 0.0)
-        pooled_graph = encoder.readout(nodes, Levels(arrays.node_hop, arrays.node_mask))
-        joined = self._join(arrays, text_mask, scale, nodes)
+        nodes = states[arrays.places].masked_fill(~node_mask[..., None], 0.0)
+        pooled_graph = encoder.readout(nodes, Levels(hops[arrays.places], node_mask))
+        joined = self._join(arrays, text_mask, scale, nodes, node_mask)
         heads = (model.text_head, model.graph_head, model.text_cross_head, model.graph_cross_head)
         pooled = (joined[0], pooled_graph, *joined[1:])
-        return [l2_normalize(head(x)) for head, x in zip(heads, pooled, strict=True)]
+        return {name: l2_normalize(head(x)) for name, head, x in zip(EMBEDDINGS, heads, pooled, strict=True)}
 
-    def _join(self, arrays: Arrays, text_mask: Tensor, scale: Tensor | None, nodes: Tensor) -> list[Tensor]:
-        parts = (arrays.text, text_mask, scale, nodes, arrays.node_mask)
+    def _join(
+        self, arrays: Arrays, text_mask: Tensor, scale: Tensor | None, nodes: Tensor, node_mask: Tensor
+    ) -> list[Tensor]:
+        parts = (arrays.text, text_mask, scale, nodes, node_mask)
         if arrays.small is None or not self.tiers:
             return self._join_modalities(*parts)
         tokens, places = arrays.small
@@ -157,17 +198,18 @@ class Objective(nn.Module):
         return [_joined(*side) for side in sides]
 
     def _join_modalities(self, text, mask, scale, nodes, node_mask) -> list[Tensor]:
+        text, mask = self.model.text_encoder.fill(text, mask)
         pooled = self.model.text_encoder.pool(text, mask)
         if scale is not None:
             pooled, text = pooled * scale, text * scale[:, None]
         return [pooled, *self.model.cross_attention(text, mask, nodes, node_mask)]
 
-    def _quantize(self, embeddings: list[Tensor], codebook: Tensor) -> list["QuantizedTensors"]:
-        quantizer = self.model.quantizer
-        return [
-            quantize(embedding, codebook[start:stop], quantizer)
-            for embedding, (start, stop) in zip(embeddings, quantizer.searched, strict=True)
-        ]
+    def _quantize(self, embeddings: dict[str, Tensor], codebook: Tensor) -> dict[str, "QuantizedTensors"]:
+        quantizer, given = self.model.quantizer, self._parts(embeddings)
+        return {
+            part["embedding"]: quantize(given[part["embedding"]], codebook[slice(*part["rows"])], quantizer, part)
+            for part in quantizer.parts
+        }
 
 
 class QuantizedTensors(NamedTuple):
@@ -179,14 +221,25 @@ class QuantizedTensors(NamedTuple):
     distances: Tensor
 
 
-def quantize(embedding: Tensor, rows: Tensor, quantizer) -> QuantizedTensors:
+class Views(NamedTuple):
+    """Hold both views: embeddings, their quantization, distances of the cross-modal ones, and what is contrasted."""
+
+    embeddings: dict[str, Tensor]
+    quantized: dict[str, QuantizedTensors]
+    distances: list[Tensor]
+    clean: dict[str, Tensor]
+    other: dict[str, Tensor]
+    joined: list[Tensor]
+
+
+def quantize(embedding: Tensor, rows: Tensor, quantizer, part: dict) -> QuantizedTensors:
     """Quantize unit vectors; for `top_k`, distances and search share one matmul."""
     similarity = embedding @ rows.T
     distances = euclidean(2.0 - 2.0 * similarity)
     if quantizer.kind == "pursuit":
-        _, _, vector = quantizer.pursuit(embedding, rows)
+        _, _, vector = quantizer.pursuit(embedding, rows, part)
     else:
-        best, ids = similarity.detach().topk(quantizer.num_tokens)
+        best, ids = similarity.detach().topk(part["num_tokens"])
         weights = (-euclidean(2.0 - 2.0 * best) / quantizer.temperature).softmax(-1)
         vector = torch.einsum("bk,bkd->bd", weights, rows[ids])
     return QuantizedTensors(embedding, vector, embedding + (vector - embedding).detach(), distances)
@@ -203,15 +256,8 @@ def mean_states(text: Tensor, mask: Tensor) -> Tensor:
     return torch.einsum("bl,blh->bh", weights.to(text.dtype), text).detach()
 
 
-def total_loss(
-    view: list[QuantizedTensors],
-    clean: list[Tensor],
-    other: list[Tensor],
-    teacher: Tensor,
-    arrays: Arrays,
-    loss: ConfigDict,
-) -> Tensor:
-    """Return the objective of `training.losses.loss_terms`, all codes valid; `clean` and `other` are contrasted."""
+def total_loss(views: Views, teacher: Tensor, arrays: Arrays, loss: ConfigDict) -> Tensor:
+    """Return the objective of `training.losses.loss_terms`, all codes valid."""
 
     def squared(a: Tensor, b: Tensor) -> Tensor:
         return (a - b).square().sum(-1).mean()
@@ -219,9 +265,9 @@ def total_loss(
     quantization = sum(
         loss.commitment_weight * squared(q.vector.detach(), q.embedding)
         + loss.alpha * squared(q.vector, q.embedding.detach())
-        for q in view
+        for q in views.quantized.values()
     )
-    logs = [(-q.distances / loss.kl_temperature).log_softmax(-1) for q in view[2:]]
+    logs = [(-distances / loss.kl_temperature).log_softmax(-1) for distances in views.distances]
     kl = (logs[0].exp() * (logs[0] - logs[1])).sum(-1).mean()
     partners = arrays.partners if len(loss.positive_relations) else None
 
@@ -229,21 +275,19 @@ def total_loss(
         return info_nce(a, b, arrays.excluded, partners, loss.infonce_temperature)
 
     total = loss.quantization_weight * quantization + loss.kl_weight * kl
-    total = total + loss.packing_weight * _packing(view, clean, other, contrast, loss)
+    total = total + loss.packing_weight * _packing(views, contrast, loss)
     if loss.joint_weight:
-        total = total + loss.joint_weight * contrast(torch.cat(clean, -1), torch.cat(other, -1))
+        total = total + loss.joint_weight * contrast(*views.joined)
     if loss.distillation_weight:
-        distilled = distillation(torch.cat(clean, -1), teacher, loss.distillation_temperature)
+        distilled = distillation(views.joined[0], teacher, loss.distillation_temperature)
         total = total + loss.distillation_weight * distilled
     return total
 
 
-def _packing(
-    view: list[QuantizedTensors], clean: list[Tensor], other: list[Tensor], contrast: Callable, loss: ConfigDict
-) -> Tensor:
-    text, graph, text_shared, graph_shared = clean
-    other_text, other_graph, other_text_shared, other_graph_shared = other
-    embedded = dict(zip(EMBEDDINGS, (q.embedding for q in view), strict=True))
+def _packing(views: Views, contrast: Callable, loss: ConfigDict) -> Tensor:
+    text, graph, text_shared, graph_shared = (views.clean[name] for name in EMBEDDINGS)
+    other_text, other_graph, other_text_shared, other_graph_shared = (views.other[name] for name in EMBEDDINGS)
+    embedded = views.embeddings
     agreement = (l2_normalize(embedded["text_cross"]) * l2_normalize(embedded["graph_cross"])).sum(-1).mean()
     specific = sum(
         contrast(torch.cat([q, shared.detach()], -1), torch.cat([a, shared_a.detach()], -1))

@@ -16,7 +16,7 @@ def pad_tokens(
         flat: `[tokens, ...]` states, ids, or rows of a table, of all texts one after the other.
         counts: `[batch]` tokens of each text.
         length: padded length, at least the largest count.
-        masked: `[batch]` bool, texts that are replaced by a single token of `fill`; None for none.
+        masked: `[batch]` bool, texts that are left out; None for none.
         fill: value at padding.
 
     Returns:
@@ -27,7 +27,7 @@ def pad_tokens(
     padded[mask] = flat
     if masked is not None:
         padded[masked] = fill
-        mask[masked] = np.arange(length) < 1
+        mask[masked] = False
     return padded, mask
 
 

@@ -100,12 +100,21 @@ class Subgraphs:
         hops = self._hops(open_edge)
         kept = (hops >= 0) | ~cut[self.of_node]
         kept &= ~masked.graph[self.of_node]
+        return self._cut(kept, open_edge, np.where(cut[self.of_node], hops, self.hops), ~masked.graph)
+
+    def along(self, open_edge: np.ndarray) -> "Subgraphs":
+        """Return the anchors and what open edges `[edges]` bool join to them, with the hops over these."""
+        hops = self._hops(open_edge)
+        return self._cut(hops >= 0, open_edge, hops, np.ones(len(self.self_node), bool))
+
+    def _cut(self, kept: np.ndarray, open_edge: np.ndarray, hops: np.ndarray, knows: np.ndarray) -> "Subgraphs":
+        """Return kept nodes, the open edges between them, and the own node of each code that knows it."""
         edge = open_edge & kept[self.senders] & kept[self.receivers]
         place = np.cumsum(kept) - 1
-        known = (self.self_node >= 0) & ~masked.graph
+        known = (self.self_node >= 0) & knows
         return Subgraphs(
             nodes=self.nodes[kept],
-            hops=np.where(cut[self.of_node], hops, self.hops)[kept],
+            hops=hops[kept],
             of_node=self.of_node[kept],
             senders=place[self.senders[edge]],
             receivers=place[self.receivers[edge]],

@@ -17,6 +17,7 @@ from medtok_jax.inference.graph_index import GraphIndex
 from medtok_jax.inference.graph_input import CodeGraph
 from medtok_jax.inference.model_reader import SavedModel
 from medtok_jax.models.outputs import BatchTokens
+from medtok_jax.regions import parts_of
 from medtok_jax.text.cache import DTYPES
 from medtok_jax.text.encode import TextStates
 from medtok_jax.text.encoder_files import encoder_identity, resolve_text_encoder
@@ -66,10 +67,10 @@ class NewTokens:
     """Hold the tokens of new codes, in the order in which the codes were given.
 
     Attributes:
-        ids: `[n, 4K]` int32 global token ids: text-specific, graph-specific, text cross, graph cross, K each.
-        weights: `[n, 4K]` float32, likewise.
-        embeddings: `[n, 4, d]` float32, the quantized embeddings.
-        unquantized: `[n, 4, d]` float32, the embeddings as they were searched.
+        ids: `[n, T]` int32 global token ids, in the order of `regions.parts_of`.
+        weights: `[n, T]` float32, likewise.
+        embeddings: `[n, E, d]` float32, the quantized embeddings.
+        unquantized: `[n, E, d]` float32, the embeddings as they were searched.
         source: what each code was encoded from: `text`, `graph`, `text+graph`, or `text+hierarchy` where the code above
             it is its neighborhood.
         notes: for each code what was cut, left out or assumed, one sentence each.
@@ -155,10 +156,11 @@ class NewCodeEncoder:
         """
         prepared = [self._prepare(code) for code in codes]
         model = self.saved.config.model
-        width = 4 * model.num_top_k_tokens
+        parts = parts_of(model)
+        width = sum(part.num_tokens for part in parts)
         ids, weights = np.zeros((len(codes), width), np.int32), np.zeros((len(codes), width), np.float32)
-        vectors = np.zeros((len(codes), 4, model.embedding_dim), np.float32)
-        searched = np.zeros((len(codes), 4, model.embedding_dim), np.float32)
+        vectors = np.zeros((len(codes), len(parts), model.embedding_dim), np.float32)
+        searched = np.zeros((len(codes), len(parts), model.embedding_dim), np.float32)
         notes = [code.notes for code in prepared]
         with tqdm(total=len(codes), desc="Encoding", unit=" codes", disable=not progress) as bar:
             for start in range(0, len(codes), CODES_AT_ONCE):

@@ -30,7 +30,7 @@ from medtok_jax.inference import model_writer
 from medtok_jax.inference.trained import TrainedModel
 from medtok_jax.lookup import directory
 from medtok_jax.lookup.directory import KnownCode, Tokens
-from medtok_jax.regions import Regions, positions_of
+from medtok_jax.regions import Regions, parts_of, positions_of
 from medtok_jax.text.encoder_files import resolve_text_encoder
 from medtok_jax.training.inputs import make_builder
 from medtok_jax.training.metrics import describe_usage
@@ -290,9 +290,7 @@ def _about(trained: TrainedModel) -> dict:
     config, metadata = trained.config.to_dict(), trained.metadata
     return {
         "regions": trained.programs.structure.regions,
-        "positions": positions_of(
-            config["model"]["num_top_k_tokens"], searches_all=config["model"]["shared_search"] == "book"
-        ),
+        "positions": positions_of(parts_of(config["model"])),
         "quantizer_kind": config["model"]["quantizer_kind"],
         "prefer": [],
         "data_set": {"name": config["data"]["name"], "fingerprint": metadata["fingerprint"]},

@@ -10,11 +10,18 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from ml_collections import ConfigDict
 
 from medtok_jax.models.outputs import Quantized
-from medtok_jax.models.search import Match, l2_normalize, search_pursuit, search_residual, search_top_k, share_rows
-from medtok_jax.regions import Regions
+from medtok_jax.models.search import (
+    Match,
+    l2_normalize,
+    pairwise_distance,
+    search_pursuit,
+    search_residual,
+    search_top_k,
+    share_rows,
+)
+from medtok_jax.regions import REGIONS, Regions
 
 
 def straight_through(embedding: jax.Array, vector: jax.Array) -> jax.Array:
@@ -41,11 +48,6 @@ def rotation_trick(embedding: jax.Array, vector: jax.Array) -> jax.Array:
     return rotated + jax.lax.stop_gradient(vector - rotated)
 
 
-def num_nearest(model: ConfigDict) -> int:
-    """Return how many of an embedding's K tokens are nearest rows, by the `model` section of a configuration."""
-    return model.num_nearest_tokens or -(-model.num_top_k_tokens // 2)
-
-
 GRADIENT_ESTIMATORS = {"straight_through": straight_through, "rotation": rotation_trick}
 
 
@@ -65,6 +67,7 @@ class Quantizer(nnx.Module):
         width: d.
         num_tokens: K.
         num_nearest: how many of them `pursuit` gives to the nearest rows; the others refine.
+        shared_share: how many times as many tokens, of either kind, an embedding of the shared region has.
         kind: `top_k` (paper eq. 3-4), `residual` or `pursuit`; see `search`.
         normalize: whether embeddings and, but for `residual`, rows are l2-normalized. Residual rows keep their length,
             since what is left after a step is shorter than a unit vector. Rows of `pursuit` are unit vectors always.
@@ -77,7 +80,6 @@ class Quantizer(nnx.Module):
         rngs: parameter initialization.
 
     Attributes:
-        search: `(embedding, rows) -> Match`.
         unit_rows: whether rows are searched at unit length.
         refines: whether tokens refine what those before them leave over.
         mixes: whether the first `num_nearest` tokens are mixed by least squares.
@@ -90,6 +92,7 @@ class Quantizer(nnx.Module):
         *,
         num_tokens: int,
         num_nearest: int = 1,
+        shared_share: int = 1,
         kind: str = "top_k",
         shared_search: str = "region",
         normalize: bool = True,
@@ -100,29 +103,43 @@ class Quantizer(nnx.Module):
         top_k: Callable = jax.lax.top_k,
         rngs: nnx.Rngs,
     ):
-        self.regions, self.width, self.num_tokens = regions, width, num_tokens
+        self.regions, self.width = regions, width
         self.normalize, self.ema_decay = normalize, ema_decay
         self.shared_searches_all = shared_search == "book"
         self.estimate_gradient = GRADIENT_ESTIMATORS[gradient]
         self.mixes, self.refines = kind == "pursuit", kind != "top_k"
         self.unit_rows = kind == "pursuit" or (kind == "top_k" and normalize)
-        self.num_nearest = num_nearest if self.mixes else 1
-        self.search: Callable[[jax.Array, jax.Array], Match] = {
-            "top_k": functools.partial(
-                search_top_k,
-                num_tokens=num_tokens,
-                unit_length=normalize,
-                temperature=weight_temperature,
-                top_k=top_k,
-            ),
-            "residual": functools.partial(search_residual, num_tokens=num_tokens),
-            "pursuit": functools.partial(search_pursuit, num_tokens=num_tokens, num_nearest=num_nearest, top_k=top_k),
-        }[kind]
+        shares = tuple(shared_share if name == "shared" else 1 for name in REGIONS)
+        self._tokens = tuple(share * num_tokens for share in shares)
+        self._nearest = tuple(share * num_nearest if self.mixes else 1 for share in shares)
+
+        def search(tokens: int, nearest: int) -> Callable[[jax.Array, jax.Array], Match]:
+            return {
+                "top_k": functools.partial(
+                    search_top_k,
+                    num_tokens=tokens,
+                    unit_length=normalize,
+                    temperature=weight_temperature,
+                    top_k=top_k,
+                ),
+                "residual": functools.partial(search_residual, num_tokens=tokens),
+                "pursuit": functools.partial(search_pursuit, num_tokens=tokens, num_nearest=nearest, top_k=top_k),
+            }[kind]
+
+        self._searches = tuple(map(search, self._tokens, self._nearest))
         rows = l2_normalize(jax.random.normal(rngs.params(), (regions.size, width)))
         self.projection = nnx.Param(jnp.eye(width)) if simvq else None
         self.rows = FrozenBasis(rows) if simvq else EmaState(rows) if ema_decay else nnx.Param(rows)
         self.ema_count = EmaState(jnp.ones((regions.size,))) if ema_decay else None
         self.ema_sum = EmaState(rows) if ema_decay else None
+
+    def num_tokens(self, region: str) -> int:
+        """Return the number of tokens of an embedding of a region."""
+        return self._tokens[REGIONS.index(region)]
+
+    def num_nearest(self, region: str) -> int:
+        """Return how many of these are mixed as nearest rows; the others refine, where the kind does."""
+        return self._nearest[REGIONS.index(region)]
 
     def codebook(self) -> jax.Array:
         """Return all rows as they are searched: `[N, width]` float32."""
@@ -142,8 +159,9 @@ class Quantizer(nnx.Module):
     def __call__(self, embedding: jax.Array, region: str) -> Quantized:
         """Quantize prepared embeddings `[batch, width]` with the rows that their region searches."""
         start, stop = self.searched(region)
-        match = self.search(embedding, self.codebook()[start:stop])
+        match = self._searches[REGIONS.index(region)](embedding, self.codebook()[start:stop])
         return Quantized(
+            embedding=embedding,
             ids=(match.ids + start).astype(jnp.int32),
             weights=match.weights,
             vector=match.vector,
@@ -151,9 +169,17 @@ class Quantizer(nnx.Module):
             distances=match.distances,
         )
 
-    def parts(self, size: int) -> tuple[int, ...]:
-        """Return the bounds of the parts that `size` rows of a region are fitted in, see `search.share_rows`."""
-        return share_rows(size, self.num_tokens, self.num_nearest)
+    def distances(self, embedding: jax.Array, region: str) -> jax.Array:
+        """Return the distances of prepared embeddings `[batch, width]` to the rows that their region searches."""
+        start, stop = self.searched(region)
+        return pairwise_distance(embedding, self.codebook()[start:stop])
+
+    def parts(self, region: str) -> tuple[int, ...]:
+        """Return the bounds of the parts that the rows of a region are fitted in: one, or those of `share_rows`."""
+        start, stop = self.regions.bounds(region)
+        if not self.refines:
+            return 0, stop - start
+        return share_rows(stop - start, self.num_tokens(region), self.num_nearest(region))
 
     def ema_update(self, embedding: jax.Array, ids: jax.Array, weights: jax.Array, valid: jax.Array) -> None:
         """Move the rows in use towards the embeddings assigned to them (van den Oord et al. 2017, appendix A.1).

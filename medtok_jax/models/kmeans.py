@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from medtok_jax.models.codebook import Quantizer
-from medtok_jax.models.search import l2_normalize, mixing_weights, pairwise_distance
+from medtok_jax.models.search import l2_normalize, mix_nearest, pairwise_distance
 from medtok_jax.regions import REGIONS
 
 CHUNK = 4096
@@ -32,30 +32,43 @@ def _in_chunks(function: Callable, points: jax.Array):
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[: points.shape[0]], jax.lax.map(function, chunks))
 
 
+def _draw(key: jax.Array, points: jax.Array, count: int) -> jax.Array:
+    """Return `count` of the points at random, repeated with a little noise where there are fewer."""
+    draw_key, noise_key = jax.random.split(key)
+    order = jax.random.permutation(draw_key, points.shape[0])
+    drawn = points[order[jnp.arange(count) % points.shape[0]]]
+    noise = 1e-3 * jax.random.normal(noise_key, drawn.shape)
+    return drawn + jnp.where((jnp.arange(count) >= points.shape[0])[:, None], noise, 0.0)
+
+
 @functools.partial(jax.jit, static_argnames=("num_centroids", "iterations", "spherical"))
 def kmeans(
-    key: jax.Array, points: jax.Array, *, num_centroids: int, iterations: int = 10, spherical: bool = False
+    key: jax.Array,
+    points: jax.Array,
+    *,
+    num_centroids: int,
+    start: jax.Array | None = None,
+    iterations: int = 10,
+    spherical: bool = False,
 ) -> jax.Array:
-    """Run Lloyd's k-means from a random draw of the points.
+    """Run Lloyd's k-means.
 
     An empty cluster is moved, at each iteration, onto one of the points worst served by their centroid.
 
     Args:
         key: random key of the first draw.
-        points: `[points, width]` float32; with fewer points than centroids, points are repeated with a little noise.
+        points: `[points, width]` float32; with fewer points than centroids, points are repeated with a little noise, or
+            `start` stays as it is.
         num_centroids: number of centroids.
+        start: `[num_centroids, width]` to start from; None for a random draw of the points.
         iterations: Lloyd iterations.
         spherical: whether centroids are kept at unit length (for points of unit length).
 
     Returns:
         `[num_centroids, width]` float32.
     """
-    draw_key, noise_key = jax.random.split(key)
     count = points.shape[0]
-    order = jax.random.permutation(draw_key, count)
-    start = points[order[jnp.arange(num_centroids) % count]]
-    noise = 1e-3 * jax.random.normal(noise_key, start.shape)
-    start = start + jnp.where((jnp.arange(num_centroids) >= count)[:, None], noise, 0.0)
+    start = _draw(key, points, num_centroids) if start is None else start
 
     def step(_: int, centroids: jax.Array) -> jax.Array:
         nearest, squared = _assign(points, centroids)
@@ -72,25 +85,44 @@ def kmeans(
     return jax.lax.fori_loop(0, rounds, step, l2_normalize(start) if spherical else start)
 
 
-def fit_region(key: jax.Array, points: jax.Array, quantizer: Quantizer, region: str, iterations: int) -> jax.Array:
+def fit_region(
+    key: jax.Array,
+    points: jax.Array,
+    quantizer: Quantizer,
+    region: str,
+    iterations: int,
+    *,
+    present: jax.Array | None = None,
+) -> jax.Array:
     """Return the rows of one region fitted to prepared embeddings `[points, width]`.
 
     Rows of refining tokens are fitted to what the rows before them leave over.
+
+    Args:
+        key: of the first draw of rows.
+        points: prepared embeddings.
+        quantizer: the quantizer that the rows are for.
+        region: the region.
+        iterations: Lloyd iterations.
+        present: `[rows, width]` of the region to start from, so that a row keeps its meaning; None to draw anew.
     """
-    start, stop = quantizer.regions.bounds(region)
-    size, unit = stop - start, quantizer.unit_rows
-    if not quantizer.refines:
-        return kmeans(key, points, num_centroids=size, iterations=iterations, spherical=unit)
+    unit = quantizer.unit_rows
     parts, left = [], points
-    for level, (begin, end) in enumerate(itertools.pairwise(quantizer.parts(size))):
-        fold = jax.random.fold_in(key, level)
-        rows = kmeans(fold, left, num_centroids=end - begin, iterations=iterations, spherical=unit)
+    for level, (begin, end) in enumerate(itertools.pairwise(quantizer.parts(region))):
+        rows = kmeans(
+            jax.random.fold_in(key, level),
+            left,
+            num_centroids=end - begin,
+            start=None if present is None else present[begin:end],
+            iterations=iterations,
+            spherical=unit,
+        )
         rows = l2_normalize(rows) if unit else rows
-        if quantizer.mixes:
-            left = _less_mixture(left, rows, count=1 if level else quantizer.num_nearest)
-        else:
-            left = _less_nearest(left, rows)
         parts.append(rows)
+        if quantizer.mixes:
+            left = _less_mixture(left, rows, count=1 if level else quantizer.num_nearest(region))
+        elif quantizer.refines:
+            left = _less_nearest(left, rows)
     return jnp.concatenate(parts)
 
 
@@ -109,19 +141,33 @@ def _less_mixture(points: jax.Array, rows: jax.Array, *, count: int) -> jax.Arra
     """Return points `[points, width]` less the closest mixture of their `count` nearest rows."""
 
     def one(chunk: jax.Array) -> jax.Array:
-        products, ids = jax.lax.top_k(chunk @ rows.T, count)
-        return chunk - jnp.einsum("bk,bkd->bd", mixing_weights(products, rows[ids]), rows[ids])
+        ids, weights = mix_nearest(chunk, rows, count)
+        return chunk - jnp.einsum("bk,bkd->bd", weights, rows[ids])
 
     return _in_chunks(one, points)
 
 
 def fit_regions(
-    key: jax.Array, points: dict[str, jax.Array], quantizer: Quantizer, *, iterations: int = 10
+    key: jax.Array,
+    points: dict[str, jax.Array],
+    quantizer: Quantizer,
+    *,
+    iterations: int = 10,
+    present: jax.Array | None = None,
 ) -> jax.Array:
-    """Return a codebook `[N, width]` fitted region by region; `points` maps each region to its prepared embeddings."""
-    return jnp.concatenate(
-        [
-            fit_region(jax.random.fold_in(key, number), points[region], quantizer, region, iterations)
-            for number, region in enumerate(REGIONS)
-        ]
-    )
+    """Return a codebook `[N, width]` fitted region by region.
+
+    Args:
+        key: of the first draw of rows.
+        points: name of each region -> its prepared embeddings `[points, width]`.
+        quantizer: the quantizer that the rows are for.
+        iterations: Lloyd iterations.
+        present: `[N, width]` rows to start from; None to draw anew.
+    """
+    fitted = []
+    for number, region in enumerate(REGIONS):
+        start, stop = quantizer.regions.bounds(region)
+        rows = None if present is None else present[start:stop]
+        fold = jax.random.fold_in(key, number)
+        fitted.append(fit_region(fold, points[region], quantizer, region, iterations, present=rows))
+    return jnp.concatenate(fitted)

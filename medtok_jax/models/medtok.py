@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import jraph
@@ -10,65 +9,15 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from medtok_jax.batch import Batch, InputSizes, Tables, join_tiers, split_tiers
+from medtok_jax.models.augmentation import Keep, KeptGraph, augmentation, graph_members, whole_graph
 from medtok_jax.models.bert import Bert
-from medtok_jax.models.codebook import Quantizer, num_nearest
+from medtok_jax.models.codebook import Quantizer
 from medtok_jax.models.cross_attention import CrossAttention
 from medtok_jax.models.graph_encoder import GraphEncoder
 from medtok_jax.models.node_features import NodeFeatures
 from medtok_jax.models.outputs import Embeddings, View
 from medtok_jax.models.text_encoder import TextEncoder
-from medtok_jax.regions import Regions
-
-
-def _graph_members(graph: jraph.GraphsTuple) -> tuple[jax.Array, jax.Array]:
-    """Return the graph of every node and of every edge of one padded `GraphsTuple`; padding is in the last graph."""
-    numbers = jnp.arange(graph.n_node.shape[0])
-    of_node = jnp.repeat(numbers, graph.n_node, total_repeat_length=graph.nodes["node_id"].shape[0])
-    of_edge = jnp.repeat(numbers, graph.n_edge, total_repeat_length=graph.senders.shape[0])
-    return of_node, of_edge
-
-
-@flax.struct.dataclass
-class Keep:
-    """Say what an augmented view keeps of a batch.
-
-    Attributes:
-        tokens: `[batch, length]` bool.
-        features: `[batch, text width]` float32, 0 or the scale that makes up for what is dropped.
-        edges: `[devices, edges]` bool, both directions of a fact together.
-    """
-
-    tokens: jax.Array
-    features: jax.Array
-    edges: jax.Array
-
-
-def augmentation(key: jax.Array, batch: Batch, augment: ConfigDict, text_width: int) -> Keep:
-    """Draw an augmented view: token-state, feature and edge dropout at the rates of the `augment` section.
-
-    The first token always stays, so that no text becomes empty. The draw of an edge depends on its code's slot in the
-    global batch and its place in the subgraph alone, so that it is the same on any number of devices.
-    """
-    token_key, feature_key, edge_key = jax.random.split(key, 3)
-    tokens = jax.random.uniform(token_key, batch.text_mask.shape) >= augment.token_dropout
-    shape = (batch.text_mask.shape[0], text_width)
-    features = jax.random.uniform(feature_key, shape) >= augment.feature_dropout
-    per_device = batch.graph.n_node.shape[1] - 1
-    first_slots = jnp.arange(batch.graph.n_node.shape[0]) * per_device
-    edges = jax.vmap(lambda graph, first: _keep_edges(edge_key, graph, first, augment.edge_dropout))
-    return Keep(
-        tokens=tokens.at[:, 0].set(True),
-        features=features / (1.0 - augment.feature_dropout),
-        edges=edges(batch.graph, first_slots),
-    )
-
-
-def _keep_edges(key: jax.Array, graph: jraph.GraphsTuple, first_slot: jax.Array, rate: float) -> jax.Array:
-    _, of_edge = _graph_members(graph)
-    starts = jnp.cumsum(graph.n_edge) - graph.n_edge
-    fact = (jnp.arange(of_edge.shape[0]) - starts[of_edge]) // 2
-    draw = jax.vmap(lambda s, f: jax.random.uniform(jax.random.fold_in(jax.random.fold_in(key, s), f)))
-    return draw(first_slot + of_edge, fact) >= rate
+from medtok_jax.regions import EMBEDDINGS, SHARED, Regions, parts_of
 
 
 class MedTok(nnx.Module):
@@ -94,6 +43,7 @@ class MedTok(nnx.Module):
         rngs: nnx.Rngs,
     ):
         width, dim = config.graph_width, config.embedding_dim
+        self.parts = parts_of(config)
         self.max_nodes, self.text_width = sizes.max_nodes, sizes.text_width
         self.text_encoder = TextEncoder(
             sizes.text_width, pooling=config.text_encoder_type, bert=bert, dtype=dtype, rngs=rngs
@@ -132,8 +82,9 @@ class MedTok(nnx.Module):
         self.quantizer = Quantizer(
             Regions.from_ratios(config.codebook_size, config.text_specific_ratio, config.graph_specific_ratio),
             dim,
-            num_tokens=config.num_top_k_tokens,
-            num_nearest=num_nearest(config),
+            num_tokens=self.parts[0].num_tokens,
+            num_nearest=self.parts[0].num_nearest,
+            shared_share=2 if config.shared_embedding == "one" else 1,
             kind=config.quantizer_kind,
             shared_search=config.shared_search,
             normalize=config.normalize,
@@ -156,7 +107,8 @@ class MedTok(nnx.Module):
         text_mask = batch.text_mask if keep is None else batch.text_mask & keep.tokens
         features = jnp.ones((), jnp.float32) if keep is None else keep.features
         features = jnp.broadcast_to(features, (text_mask.shape[0], self.text_width))
-        nodes, node_mask, pooled_graph = self._encode_graphs(batch.graph, tables, None if keep is None else keep.edges)
+        kept = None if keep is None else keep.graph
+        nodes, node_mask, pooled_graph = self._encode_graphs(batch.graph, tables, kept)
         codes = (batch.text, text_mask, features, nodes, node_mask)
         if batch.small is None:
             pooled_text, text_side, graph_side = self._join_modalities(*codes)
@@ -179,21 +131,29 @@ class MedTok(nnx.Module):
         self, text: jax.Array, text_mask: jax.Array, features: jax.Array, nodes: jax.Array, node_mask: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Return pooled text `[batch, text width]` and both sides of cross-attention `[batch, cross width]`."""
-        states, pooled = self.text_encoder(text, text_mask)
+        states, text_mask, pooled = self.text_encoder(text, text_mask)
         scale = features.astype(states.dtype)
         sides = self.cross_attention(states * scale[:, None], text_mask, nodes, node_mask)
         return pooled * scale, *sides
 
+    def quantized_parts(self, embeddings: Embeddings) -> dict[str, jax.Array]:
+        """Return what is quantized, `[batch, width]` each, by name in the order of `regions.parts_of`."""
+        middle = (embeddings.text_cross + embeddings.graph_cross) / 2.0
+        named = {SHARED: middle} | {name: getattr(embeddings, name) for name in EMBEDDINGS}
+        found = {part.embedding: named[part.embedding] for part in self.parts}
+        return found | ({SHARED: self.quantizer.prepare(middle)} if SHARED in found else {})
+
     def quantize(self, embeddings: Embeddings) -> View:
-        """Quantize each embedding with its region (paper section 3.2)."""
+        """Quantize each part with its region (paper section 3.2)."""
         # Not one vmapped call: XLA then takes some `top_k` for a sort of all rows, which on a CPU takes most of a step.
-        return View(
-            embeddings=embeddings,
-            text_specific=self.quantizer(embeddings.text_specific, "text"),
-            graph_specific=self.quantizer(embeddings.graph_specific, "graph"),
-            text_cross=self.quantizer(embeddings.text_cross, "shared"),
-            graph_cross=self.quantizer(embeddings.graph_cross, "shared"),
-        )
+        inputs = self.quantized_parts(embeddings)
+        quantized = tuple(self.quantizer(inputs[part.embedding], part.region) for part in self.parts)
+        if SHARED in inputs:
+            cross = (embeddings.text_cross, embeddings.graph_cross)
+            distances = tuple(self.quantizer.distances(embedding, "shared") for embedding in cross)
+        else:
+            distances = tuple(part.distances for part in quantized[2:])
+        return View(embeddings, quantized, distances, tuple(inputs))
 
     def __call__(self, batch: Batch, tables: Tables) -> View:
         """Encode and quantize a batch."""
@@ -205,47 +165,52 @@ class MedTok(nnx.Module):
         Both are encoded in one vmapped pass, which computes what the augmentation does not touch only once.
         """
         keep = augmentation(key, batch, augment, self.text_width)
-        both = jax.tree.map(lambda part: jnp.stack([jnp.ones_like(part), part]), keep)
+        everything = keep.replace(
+            tokens=jnp.ones_like(keep.tokens),
+            features=jnp.ones_like(keep.features),
+            graph=jax.vmap(whole_graph)(batch.graph),
+        )
+        both = jax.tree.map(lambda *parts: jnp.stack(parts), everything, keep)
         embeddings = jax.vmap(lambda kept: self.encode(batch, tables, kept))(both)
         clean, augmented = (jax.tree.map(lambda x, view=view: x[view], embeddings) for view in (0, 1))
         return self.quantize(clean), self.quantize(augmented)
 
     def _encode_graphs(
-        self, graph: jraph.GraphsTuple, tables: Tables, edge_keep: jax.Array | None
+        self, graph: jraph.GraphsTuple, tables: Tables, kept: KeptGraph | None
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Return node states `[batch, max_nodes, width]`, their mask, and pooled graphs `[batch, width]`.
 
         Each device encodes its own stack entry, so that nothing of the graphs crosses devices.
         """
-        keep = jnp.ones(graph.senders.shape, bool) if edge_keep is None else edge_keep
-        nodes, mask, pooled = jax.vmap(lambda g, k: self._encode_stack(g, tables, k))(graph, keep)
+        kept = jax.vmap(whole_graph)(graph) if kept is None else kept
+        nodes, mask, pooled = jax.vmap(lambda g, k: self._encode_stack(g, tables, k))(graph, kept)
         nodes, mask, pooled = (x.reshape(-1, *x.shape[2:]) for x in (nodes, mask, pooled))
         return nodes, mask, pooled
 
     def _encode_stack(
-        self, graph: jraph.GraphsTuple, tables: Tables, edge_keep: jax.Array
+        self, graph: jraph.GraphsTuple, tables: Tables, kept: KeptGraph
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        node_id, hop = graph.nodes["node_id"], graph.nodes["hop"]
-        of_node, _ = _graph_members(graph)
-        graphs = graph.n_node.shape[0]
+        node_id = graph.nodes["node_id"]
+        of_node, _ = graph_members(graph)
         features = self.node_features(
             tables.node_type[node_id],
             tables.name_embedding[tables.node_name[node_id]],
             graph.nodes["kind"],
             node_id,
         )
+        node_mask = jraph.get_node_padding_mask(graph) & kept.nodes
         states, pooled = self.graph_encoder(
             features,
             senders=graph.senders,
             receivers=graph.receivers,
             relations=graph.edges,
-            edge_mask=jraph.get_edge_padding_mask(graph) & edge_keep,
-            hops=hop,
+            edge_mask=jraph.get_edge_padding_mask(graph) & kept.edges,
+            hops=kept.hops,
             graph_index=of_node,
-            node_mask=jraph.get_node_padding_mask(graph),
-            num_graphs=graphs,
+            node_mask=node_mask,
+            num_graphs=graph.n_node.shape[0],
         )
         places = jnp.arange(self.max_nodes)
         starts = (jnp.cumsum(graph.n_node) - graph.n_node)[:-1]
-        dense = states[jnp.minimum(starts[:, None] + places, states.shape[0] - 1)]
-        return dense, places[None, :] < graph.n_node[:-1, None], pooled[:-1]
+        where = jnp.minimum(starts[:, None] + places, states.shape[0] - 1)
+        return states[where], (places[None, :] < graph.n_node[:-1, None]) & node_mask[where], pooled[:-1]

@@ -10,6 +10,7 @@ class Quantized:
     """Hold the quantization of a batch of embeddings.
 
     Attributes:
+        embedding: `[batch, width]` float32, what was quantized.
         ids: `[batch, K]` int32, global rows, nearest (or coarsest) first.
         weights: `[batch, K]` float32, factor of each row in `vector`, not negative; no gradient.
         vector: `[batch, width]` float32, the quantized embedding; gradient to the codebook only.
@@ -17,6 +18,7 @@ class Quantized:
         distances: `[batch, region]` float32, Euclidean distance to every row of the region.
     """
 
+    embedding: jax.Array
     ids: jax.Array
     weights: jax.Array
     vector: jax.Array
@@ -36,44 +38,44 @@ class Embeddings:
 
 @flax.struct.dataclass
 class View:
-    """Hold one view of a batch: its embeddings and their quantization."""
+    """Hold one view of a batch.
+
+    Attributes:
+        embeddings: its four embeddings.
+        quantized: those that are quantized, in the order of `names`.
+        shared_distances: distances of the text's and of the graph's cross-modal embedding to the rows that the shared
+            region searches, `[batch, rows]` float32 each.
+        names: see `regions.parts_of`.
+    """
 
     embeddings: Embeddings
-    text_specific: Quantized
-    graph_specific: Quantized
-    text_cross: Quantized
-    graph_cross: Quantized
+    quantized: tuple[Quantized, ...]
+    shared_distances: tuple[jax.Array, jax.Array]
+    names: tuple[str, ...] = flax.struct.field(pytree_node=False)
 
-    def pairs(self) -> list[tuple[jax.Array, Quantized]]:
-        """Return each embedding with its quantization, in the order of `EMBEDDINGS`."""
-        e = self.embeddings
-        return [
-            (e.text_specific, self.text_specific),
-            (e.graph_specific, self.graph_specific),
-            (e.text_cross, self.text_cross),
-            (e.graph_cross, self.graph_cross),
-        ]
+    def of(self, name: str) -> Quantized:
+        """Return the quantization of one embedding."""
+        return self.quantized[self.names.index(name)]
 
     def tokens(self) -> "BatchTokens":
         """Return the tokens of the batch."""
-        pairs = self.pairs()
         return BatchTokens(
-            ids=jnp.concatenate([quantized.ids for _, quantized in pairs], axis=1),
-            weights=jnp.concatenate([quantized.weights for _, quantized in pairs], axis=1),
-            vectors=jnp.stack([quantized.vector for _, quantized in pairs], axis=1),
-            embeddings=jnp.stack([embedding for embedding, _ in pairs], axis=1),
+            ids=jnp.concatenate([quantized.ids for quantized in self.quantized], axis=1),
+            weights=jnp.concatenate([quantized.weights for quantized in self.quantized], axis=1),
+            vectors=jnp.stack([quantized.vector for quantized in self.quantized], axis=1),
+            embeddings=jnp.stack([quantized.embedding for quantized in self.quantized], axis=1),
         )
 
 
 @flax.struct.dataclass
 class BatchTokens:
-    """Hold the tokens of a batch of codes, embedding after embedding in the order of `EMBEDDINGS`.
+    """Hold the tokens of a batch of codes, embedding after embedding in the order of `regions.parts_of`.
 
     Attributes:
-        ids: `[batch, 4K]` int32 global token ids, K an embedding.
-        weights: `[batch, 4K]` float32, likewise.
-        vectors: `[batch, 4, width]` float32, quantized embeddings.
-        embeddings: `[batch, 4, width]` float32, embeddings before quantization.
+        ids: `[batch, T]` int32 global token ids.
+        weights: `[batch, T]` float32, likewise.
+        vectors: `[batch, E, width]` float32, quantized embeddings.
+        embeddings: `[batch, E, width]` float32, embeddings before quantization.
     """
 
     ids: jax.Array

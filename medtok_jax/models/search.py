@@ -14,6 +14,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+# Least weight of a token of `pursuit`: one that a reader of ids alone takes for a token is one.
+SMALLEST_WEIGHT = 1e-2
+
 
 class Match(NamedTuple):
     """Hold the tokens of a batch of embeddings, as positions in the rows that were searched.
@@ -31,10 +34,14 @@ class Match(NamedTuple):
     distances: jax.Array
 
 
-def l2_normalize(x: jax.Array, epsilon: float = 1e-12) -> jax.Array:
-    """Return unit vectors along the last axis, in float32, with a finite gradient at zero."""
+# Vectors shorter than this are not brought to unit length but scaled by its inverse, the largest slope there is.
+SHORTEST = 1e-3
+
+
+def l2_normalize(x: jax.Array) -> jax.Array:
+    """Return unit vectors along the last axis, in float32; those shorter than `SHORTEST` stay shorter than one."""
     x = x.astype(jnp.float32)
-    return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + epsilon)
+    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), SHORTEST**2))
 
 
 def euclidean(squared: jax.Array) -> jax.Array:
@@ -68,6 +75,41 @@ def mixing_weights(products: jax.Array, rows: jax.Array, ridge: float = 1e-2) ->
     along = jnp.sum(positive * products, axis=-1, keepdims=True)
     squared = jnp.einsum("bk,bkl,bl->b", positive, gram, positive)[:, None]
     return positive * along / jnp.maximum(squared, 1e-12)
+
+
+def mix_nearest(
+    embedding: jax.Array, rows: jax.Array, count: int, top_k: Callable = jax.lax.top_k
+) -> tuple[jax.Array, jax.Array]:
+    """Return the nearest rows that add something to those nearer, and their weights in the closest mixture.
+
+    A row whose inner product with what the nearer ones leave is not positive would have no weight: it gives way to the
+    next one, out of twice as many as are wanted.
+
+    Args:
+        embedding: `[batch, width]`.
+        rows: `[n, width]` unit vectors.
+        count: number of rows wanted.
+        top_k: `(x, k) -> (values, indices)`, as `jax.lax.top_k`.
+
+    Returns:
+        Positions `[batch, count]`, nearest first, and weights `[batch, count]`, none below `SMALLEST_WEIGHT`.
+    """
+    products, ids = top_k(embedding @ rows.T, min(2 * count if count > 1 else 1, rows.shape[0]))
+    candidates, places = rows[ids], jnp.arange(ids.shape[1])
+    chosen = jnp.zeros((ids.shape[0], 1), ids.dtype)
+    # Gram-Schmidt: `left` and `product` are of the candidates less the rows that were chosen.
+    left, product = candidates, products
+    for _ in range(count - 1):
+        direction = l2_normalize(jnp.take_along_axis(left, chosen[:, -1:, None], axis=1))[:, 0]
+        along = jnp.einsum("bpd,bd->bp", left, direction)
+        product = product - along * jnp.einsum("bd,bd->b", embedding, direction)[:, None]
+        left = left - along[..., None] * direction[:, None]
+        taken = jnp.any(places == chosen[..., None], axis=1)
+        rank = jnp.where(taken, 2 * len(places), jnp.where(product > SMALLEST_WEIGHT, places, len(places) + places))
+        chosen = jnp.concatenate([chosen, jnp.argmin(rank, axis=1, keepdims=True).astype(ids.dtype)], axis=1)
+    chosen = jnp.sort(chosen, axis=1)
+    products, ids = (jnp.take_along_axis(x, chosen, axis=1) for x in (products, ids))
+    return ids, jnp.maximum(mixing_weights(products, rows[ids]), SMALLEST_WEIGHT)
 
 
 def largest(x: jax.Array, taken: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -142,8 +184,8 @@ def search_pursuit(
 ) -> Match:
     """Mix the nearest rows as close to the embedding as they come, then add one row after another for what is left.
 
-    Each of the latter has the largest inner product with what is left, and that product as its weight, or 0. No row
-    is taken twice: it would be one token less.
+    Each of the latter has the largest inner product with what is left, and that product as its weight. No row is taken
+    twice, and none has a weight below `SMALLEST_WEIGHT`: it would be one token less.
 
     Args:
         embedding: `[batch, width]`.
@@ -155,12 +197,11 @@ def search_pursuit(
     fixed = jax.lax.stop_gradient(rows)
     first = share_rows(rows.shape[0], num_tokens, num_nearest)[1]
     left = jax.lax.stop_gradient(embedding)
-    products, ids = top_k(left @ fixed[:first].T, num_nearest)
-    weights = mixing_weights(products, fixed[ids])
+    ids, weights = mix_nearest(left, fixed[:first], num_nearest, top_k)
     left = left - jnp.einsum("bk,bkd->bd", weights, fixed[ids])
     for _ in range(num_tokens - num_nearest):
         product, local = largest(left @ fixed[first:].T, ids[:, num_nearest:] - first)
-        product = jnp.maximum(product, 0.0)
+        product = jnp.maximum(product, SMALLEST_WEIGHT)
         left = left - product * fixed[first:][local[:, 0]]
         ids = jnp.concatenate([ids, local + first], axis=1)
         weights = jnp.concatenate([weights, product], axis=1)

@@ -7,6 +7,8 @@ from flax import nnx
 from medtok_jax.models.bert import Bert, masked_softmax
 
 POOLINGS = ("default", "weighted_pooling")
+# Standard deviation of the learned state of a missing text when it is drawn.
+NO_TEXT_SCALE = 0.1
 
 
 class AttentionPooling(nnx.Module):
@@ -38,6 +40,8 @@ def cls_pooling(states: jax.Array, mask: jax.Array) -> jax.Array:
 class TextEncoder(nnx.Module):
     """Return token states and their pooled vector, from cached states of a frozen BERT or through a trainable one.
 
+    A learned state stands for a text that is not given or is concealed, as its only token.
+
     Args:
         hidden: width of the token states.
         pooling: "default" (the [CLS] state) or "weighted_pooling" (learned attention over real tokens).
@@ -56,19 +60,22 @@ class TextEncoder(nnx.Module):
             raise ValueError(f"the BERT gives states of width {bert.config.hidden_size}, not {hidden}")
         self.dtype = dtype
         self.bert = bert
+        self.no_text = nnx.Param(NO_TEXT_SCALE * jax.random.normal(rngs.params(), (hidden,)))
         self.pooling = AttentionPooling(hidden, dtype=dtype, rngs=rngs) if pooling == "weighted_pooling" else None
 
-    def __call__(self, text: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, text: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Encode a batch of descriptions.
 
         Args:
             text: token ids [batch, length] int32 if there is a BERT, else its cached states [batch, length, hidden].
-            mask: [batch, length] bool, False at padding.
+            mask: [batch, length] bool, False at padding; all False where there is no text.
 
         Returns:
-            states [batch, length, hidden] and pooled [batch, hidden], in `dtype`; pooled is zero where nothing is real.
+            states [batch, length, hidden], their mask [batch, length], and pooled [batch, hidden]; floats in `dtype`.
         """
-        states = text if self.bert is None else self.bert(text, mask)
-        states = states.astype(self.dtype)
+        states = (text if self.bert is None else self.bert(text, mask)).astype(self.dtype)
+        stands = ~jnp.any(mask, axis=1, keepdims=True) & (jnp.arange(mask.shape[1]) == 0)
+        states = jnp.where(stands[..., None], self.no_text[...].astype(self.dtype), states)
+        mask = mask | stands
         pooled = cls_pooling(states, mask) if self.pooling is None else self.pooling(states, mask)
-        return states, pooled
+        return states, mask, pooled

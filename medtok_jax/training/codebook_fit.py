@@ -9,14 +9,14 @@ from ml_collections import ConfigDict
 from medtok_jax.data.sampling import draw
 from medtok_jax.devices import sharding
 from medtok_jax.models.kmeans import fit_regions
-from medtok_jax.models.outputs import Embeddings
+from medtok_jax.regions import REGIONS, parts_of
 from medtok_jax.training.inputs import ModelInputs
 from medtok_jax.training.programs import Programs
 from medtok_jax.training.state import TrainState
 
 
 def fit_codebook(
-    state: TrainState, programs: Programs, inputs: ModelInputs, *, seed: int, model: ConfigDict
+    state: TrainState, programs: Programs, inputs: ModelInputs, *, seed: int, model: ConfigDict, anew: bool
 ) -> TrainState:
     """Return the state with its codebook fitted to embeddings of training codes, each as often as any other.
 
@@ -28,15 +28,20 @@ def fit_codebook(
         inputs: its data.
         seed: of the run.
         model: the `model` section of the configuration.
+        anew: whether rows are drawn anew instead of starting from the present ones, whose meaning then lasts.
     """
     points = embed_training_codes(state, programs, inputs, seed=seed, count=model.kmeans_samples)
-    regions = {
-        "text": points.text_specific,
-        "graph": points.graph_specific,
-        "shared": jnp.concatenate([points.text_cross, points.graph_cross]),
-    }
+    of_region = {region: [] for region in REGIONS}
+    for part in parts_of(model):
+        of_region[part.region].append(points[part.embedding])
     fitted = programs.structure.model(state.params, state.fixed)
-    rows = fit_regions(jax.random.key(seed), regions, fitted.quantizer, iterations=model.kmeans_iterations)
+    rows = fit_regions(
+        jax.random.key(seed),
+        {region: jnp.concatenate(embedded) for region, embedded in of_region.items()},
+        fitted.quantizer,
+        iterations=model.kmeans_iterations,
+        present=None if anew else jnp.asarray(programs.codebook(state)),
+    )
     fitted.quantizer.set_codebook(sharding.place_everywhere(np.asarray(rows), programs.mesh))
     _, params, fixed = nnx.split(fitted, nnx.Param, ...)
     opt_state = jax.tree_util.tree_map_with_path(
@@ -47,8 +52,8 @@ def fit_codebook(
 
 def embed_training_codes(
     state: TrainState, programs: Programs, inputs: ModelInputs, *, seed: int, count: int
-) -> Embeddings:
-    """Return the embeddings of at least `count` training codes, of which nothing is masked, or of all of them."""
+) -> dict[str, jax.Array]:
+    """Return what is quantized of at least `count` training codes, of which nothing is masked, or of all of them."""
     codes, size = inputs.sampler.rows, inputs.batch_size
     parts = []
     for step in range(-(-min(count, len(codes)) // size)):

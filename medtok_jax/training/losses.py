@@ -1,6 +1,6 @@
 """Compute the objective: quantization, agreement of shared tokens, token packing (paper section 3.3, eq. 5-9).
 
-Two terms are not in the paper: the contrast of all four embeddings together, and distillation of the text encoder's
+Two terms are not in the paper: the contrast of all that is quantized together, and distillation of the text encoder's
 similarities (Park et al. 2019, "Relational knowledge distillation").
 """
 
@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from medtok_jax.models.outputs import Embeddings, Quantized, View
 from medtok_jax.models.search import l2_normalize
+from medtok_jax.regions import EMBEDDINGS
 
 
 def masked_mean(values: jax.Array, valid: jax.Array) -> jax.Array:
@@ -35,10 +36,16 @@ def quantization_loss(
     return masked_mean(commitment_weight * commitment + alpha * codebook, valid)
 
 
-def kl_loss(text: Quantized, graph: Quantized, valid: jax.Array, *, temperature: float) -> jax.Array:
-    """Return eq. 6: mean KL(softmax(-dist(e_t^c)/tau) || softmax(-dist(e_g^c)/tau)) over the shared region."""
-    log_text = jax.nn.log_softmax(-text.distances / temperature, axis=-1)
-    log_graph = jax.nn.log_softmax(-graph.distances / temperature, axis=-1)
+def kl_loss(text: jax.Array, graph: jax.Array, valid: jax.Array, *, temperature: float) -> jax.Array:
+    """Return eq. 6: mean KL(softmax(-dist(e_t^c)/tau) || softmax(-dist(e_g^c)/tau)) over the shared region.
+
+    Args:
+        text, graph: `[batch, rows]` distances of the two cross-modal embeddings.
+        valid: `[batch]` bool.
+        temperature: tau.
+    """
+    log_text = jax.nn.log_softmax(-text / temperature, axis=-1)
+    log_graph = jax.nn.log_softmax(-graph / temperature, axis=-1)
     return masked_mean(jnp.sum(jnp.exp(log_text) * (log_text - log_graph), axis=-1), valid)
 
 
@@ -112,17 +119,12 @@ def contrasted(view: View, loss: ConfigDict) -> Embeddings:
     """
     if loss.contrasted == "unquantized":
         return view.embeddings
-    return Embeddings(
-        text_specific=view.text_specific.output,
-        graph_specific=view.graph_specific.output,
-        text_cross=view.text_cross.output,
-        graph_cross=view.graph_cross.output,
-    )
+    return Embeddings(**{name: view.of(name).output for name in EMBEDDINGS})
 
 
-def joined(embeddings: Embeddings) -> jax.Array:
-    """Return the four embeddings end to end, `[batch, 4 width]`."""
-    parts = (embeddings.text_specific, embeddings.graph_specific, embeddings.text_cross, embeddings.graph_cross)
+def joined(view: View, loss: ConfigDict) -> jax.Array:
+    """Return what is quantized of each code end to end, `[batch, E width]`, quantized or before, as `contrasted`."""
+    parts = [q.embedding if loss.contrasted == "unquantized" else q.output for q in view.quantized]
     return jnp.concatenate(parts, axis=-1)
 
 
@@ -178,8 +180,8 @@ def loss_terms(
     """
     contrast = {"temperature": config.infonce_temperature, "excluded": excluded, "partners": partners}
     quantization = sum(
-        quantization_loss(e, q, valid, commitment_weight=config.commitment_weight, alpha=config.alpha)
-        for e, q in view.pairs()
+        quantization_loss(q.embedding, q, valid, commitment_weight=config.commitment_weight, alpha=config.alpha)
+        for q in view.quantized
     )
     e, clean, other = view.embeddings, contrasted(view, config), contrasted(augmented, config)
     agreement = jnp.sum(l2_normalize(e.text_cross) * l2_normalize(e.graph_cross), axis=-1)
@@ -203,13 +205,11 @@ def loss_terms(
     }
     terms = {name: config.packing_weight * value for name, value in packing.items()}
     terms["quantization"] = config.quantization_weight * quantization
-    terms["kl"] = config.kl_weight * kl_loss(
-        view.text_cross, view.graph_cross, valid, temperature=config.kl_temperature
-    )
+    terms["kl"] = config.kl_weight * kl_loss(*view.shared_distances, valid, temperature=config.kl_temperature)
     terms["joint_contrast"] = terms["distillation"] = jnp.zeros(())
-    student = joined(clean)
+    student = joined(view, config)
     if config.joint_weight:
-        terms["joint_contrast"] = config.joint_weight * info_nce(student, joined(other), valid, **contrast)
+        terms["joint_contrast"] = config.joint_weight * info_nce(student, joined(augmented, config), valid, **contrast)
     if config.distillation_weight:
         terms["distillation"] = config.distillation_weight * similarity_distillation(
             student, teacher, valid, temperature=config.distillation_temperature

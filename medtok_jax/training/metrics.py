@@ -9,14 +9,14 @@ import numpy as np
 from clu import metrics as clu_metrics
 
 from medtok_jax.models.outputs import View
-from medtok_jax.regions import EMBEDDINGS, REGIONS, Regions
+from medtok_jax.regions import REGIONS, Regions
 from medtok_jax.training.losses import masked_mean
 
-QUANTIZATION_METRICS = tuple(
-    metric + suffix
-    for metric in ("reconstruction_error", "cosine", "spread")
-    for suffix in ("", *(f"_{name}" for name in EMBEDDINGS))
-)
+
+def quantization_metric_names(embeddings: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of what `quantization_metrics` measures of some embeddings."""
+    suffixes = ("", *(f"_{name}" for name in embeddings))
+    return tuple(metric + suffix for metric in ("reconstruction_error", "cosine", "spread") for suffix in suffixes)
 
 
 @flax.struct.dataclass
@@ -101,8 +101,8 @@ def quantization_metrics(view: View, valid: jax.Array) -> dict[str, jax.Array]:
     The spread is sqrt(E||e - E e||^2 / E||e||^2): 0 where all embeddings have collapsed to one point.
     """
     found: dict[str, jax.Array] = {}
-    for name, (embedding, quantized) in zip(EMBEDDINGS, view.pairs(), strict=True):
-        vector = quantized.vector
+    for name, quantized in zip(view.names, view.quantized, strict=True):
+        embedding, vector = quantized.embedding, quantized.vector
         power = masked_mean(jnp.sum(embedding**2, -1), valid)
         error = masked_mean(jnp.sum((embedding - vector) ** 2, -1), valid)
         norms = jnp.linalg.norm(embedding, axis=-1) * jnp.linalg.norm(vector, axis=-1)
@@ -111,5 +111,5 @@ def quantization_metrics(view: View, valid: jax.Array) -> dict[str, jax.Array]:
         found[f"cosine_{name}"] = masked_mean(jnp.sum(embedding * vector, -1) / jnp.maximum(norms, 1e-12), valid)
         found[f"spread_{name}"] = jnp.sqrt(jnp.maximum(1.0 - jnp.sum(mean**2) / jnp.maximum(power, 1e-12), 0.0))
     for metric in ("reconstruction_error", "cosine", "spread"):
-        found[metric] = sum(found[f"{metric}_{name}"] for name in EMBEDDINGS) / len(EMBEDDINGS)
+        found[metric] = sum(found[f"{metric}_{name}"] for name in view.names) / len(view.names)
     return found

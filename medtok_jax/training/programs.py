@@ -38,11 +38,16 @@ class Programs:
 
     def empty_window(self) -> Window:
         """Return a window without batches, shaped as those of `train_step`."""
-        return self._place(empty_window((*steps.METRICS, *steps.NORMS), self.structure.regions.size))
+        return self._place(empty_window((*self.metric_names, *steps.NORMS), self.structure.regions.size))
 
     def empty_eval_window(self) -> Window:
         """Return a window without batches, shaped as those of `eval_step`."""
-        return self._place(empty_window(steps.METRICS, self.structure.regions.size))
+        return self._place(empty_window(self.metric_names, self.structure.regions.size))
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """Return the names of the metrics of a batch."""
+        return steps.metric_names(self.structure.config.model)
 
     def _place(self, window: Window) -> Window:
         return sharding.place_everywhere(window, self.mesh)

@@ -20,7 +20,7 @@ from medtok_jax.data.dataset import Data
 from medtok_jax.devices import sharding
 from medtok_jax.devices.compiled_step import CompiledStep
 from medtok_jax.devices.memory import StepMemory, device_memory
-from medtok_jax.regions import EMBEDDINGS, REGIONS, Regions
+from medtok_jax.regions import REGIONS, Regions
 from medtok_jax.training.event_file import EventFile
 from medtok_jax.training.inputs import ModelInputs
 from medtok_jax.training.metrics import Window, describe_usage
@@ -88,7 +88,7 @@ def print_start(config: ConfigDict, inputs: ModelInputs, state: TrainState, *, l
         "Text encoder": f"{model.text_encoder_model}, {'trained' if model.text_encoder_trainable else 'frozen'}"
         + (f", states on the device ({_gib(kept.nbytes)})" if kept is not None else ""),
         "Graph encoder": model.graph_encoder_type,
-        "Codebook": f"{model.codebook_size:,} x {model.embedding_dim}, {model.num_top_k_tokens} tokens an embedding",
+        "Codebook": f"{model.codebook_size:,} x {model.embedding_dim}, {4 * model.num_top_k_tokens} tokens a code",
         "Parameters": f"{parameters:,}, listed in {workdir / PARAMETERS}",
         "Devices": f"{devices} x {jax.devices()[0].device_kind}, {jax.process_count()} processes",
         "Batch": f"{batch_size} codes, {batch_size // inputs.mesh.shape['data']} a device",
@@ -284,7 +284,7 @@ def print_summary(summary: dict) -> None:
         codebook.add_row(region, f"{utilization:.1%}", f"{perplexity:,.0f}")
     quality = ("cosine", "reconstruction_error", "spread")
     embeddings = Table("Embedding", "cosine(e, ê)", "reconstruction error", "spread", title="Quantization")
-    for name in EMBEDDINGS:
+    for name in (key.removeprefix("cosine_") for key in metrics if key.startswith("cosine_")):
         embeddings.add_row(name, *(f"{metrics[f'{metric}_{name}']:.3f}" for metric in quality))
     for table in (losses, codebook, embeddings):
         console.print(table)

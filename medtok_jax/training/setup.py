@@ -39,8 +39,11 @@ class TrainingPlan:
 
     @classmethod
     def of(cls, config: ConfigDict, first_step: int, last_step: int) -> "TrainingPlan":
-        """Return the plan of a configuration; a run that starts from other weights keeps their codebook."""
-        fits = config.model.kmeans_init and not config.init_from
+        """Return the plan of a configuration.
+
+        A run that starts from other weights keeps their codebook, and one that goes on from a checkpoint its rows.
+        """
+        fits = config.model.kmeans_init and not config.init_from and not config.resume_from
         return cls(
             first_step=first_step,
             last_step=last_step,

@@ -10,10 +10,16 @@ from ml_collections import ConfigDict
 
 from medtok_jax.batch import Batch, Tables, with_states
 from medtok_jax.models.medtok import MedTok
-from medtok_jax.models.outputs import BatchTokens, Embeddings, View
-from medtok_jax.regions import Regions
+from medtok_jax.models.outputs import BatchTokens, View
+from medtok_jax.regions import Regions, parts_of
 from medtok_jax.training import losses
-from medtok_jax.training.metrics import QUANTIZATION_METRICS, CodebookUsage, WeightedSums, Window, quantization_metrics
+from medtok_jax.training.metrics import (
+    CodebookUsage,
+    WeightedSums,
+    Window,
+    quantization_metric_names,
+    quantization_metrics,
+)
 from medtok_jax.training.state import TrainState
 from preprocessing.common.errors import UserError
 
@@ -21,14 +27,13 @@ TERMS = ("quantization", "kl", *losses.PACKING_TERMS, *losses.BEYOND_THE_PAPER)
 # Figures that must stay finite: a NaN gradient spoils the parameters before it shows in the next loss.
 CHECKED = (*TERMS, "gradient_norm")
 NORMS = ("learning_rate", "gradient_norm", "parameter_norm", "update_norm")
-METRICS = (
-    "total_loss",
-    "quantization_loss",
-    "kl_loss",
-    "packing_loss",
-    *(f"term/{name}" for name in TERMS),
-    *QUANTIZATION_METRICS,
-)
+
+
+def metric_names(model: ConfigDict) -> tuple[str, ...]:
+    """Return the names of the metrics of a batch, of a model of this `model` section."""
+    quantized = quantization_metric_names([part.embedding for part in parts_of(model)])
+    totals = ("total_loss", "quantization_loss", "kl_loss", "packing_loss")
+    return (*totals, *(f"term/{name}" for name in TERMS), *quantized)
 
 
 class NonFiniteLoss(UserError):
@@ -122,11 +127,15 @@ def update_fixed(structure: Structure, params: nnx.State, fixed: nnx.State, view
     if not structure.config.model.ema_decay:
         return fixed
     model = structure.model(params, fixed)
-    pairs = view.pairs()
-    embedding = jnp.concatenate([e for e, _ in pairs])
-    ids = jnp.concatenate([q.ids for _, q in pairs])
-    weights = jnp.concatenate([q.weights for _, q in pairs])
-    model.quantizer.ema_update(embedding, ids, weights, jnp.tile(valid, len(pairs)))
+    most = max(q.ids.shape[1] for q in view.quantized)
+
+    def stacked(name: str) -> jax.Array:
+        # Missing tokens have the weight 0, so that they move no row.
+        arrays = [getattr(q, name) for q in view.quantized]
+        return jnp.concatenate([jnp.pad(a, ((0, 0), (0, most - a.shape[1]))) for a in arrays])
+
+    embedding = jnp.concatenate([q.embedding for q in view.quantized])
+    model.quantizer.ema_update(embedding, stacked("ids"), stacked("weights"), jnp.tile(valid, len(view.quantized)))
     return nnx.state(model, nnx.Not(nnx.Param))
 
 
@@ -165,9 +174,10 @@ def term_gradient_norms(
 
 def encode_step(
     params: nnx.State, fixed: nnx.State, batch: Batch, tables: Tables, *, structure: Structure
-) -> Embeddings:
-    """Return the four embeddings of a batch."""
-    return structure.model(params, fixed).encode(with_states(batch, tables), tables)
+) -> dict[str, jax.Array]:
+    """Return what is quantized of each code of a batch, `[batch, width]` each, by name; see `regions.parts_of`."""
+    model = structure.model(params, fixed)
+    return model.quantized_parts(model.encode(with_states(batch, tables), tables))
 
 
 def tokenize_step(

@@ -12,6 +12,7 @@ from medtok_jax.convert.request import make_request
 from medtok_jax.data.code_table import CodeTable
 from medtok_jax.data.dataset import Data
 from medtok_jax.data.input_pipeline import BatchBuilder, Budgets
+from medtok_jax.data.masking import Masked
 from medtok_jax.text.cache import TextCache
 from preprocessing.common.ragged import offsets_of
 from tests.helpers import small_run, small_tokenizer, small_visits
@@ -95,12 +96,16 @@ def config():
 def build(data):
     """Return a function that makes a batch: `build(rows, stacks=1, valid=None, token_ids=False, **budgets)`."""
 
-    def make(rows, *, stacks=1, valid=None, token_ids=False, lengths=(12,), graphs=((256, 256),), small=None):
+    def make(
+        rows, *, stacks=1, valid=None, token_ids=False, lengths=(12,), graphs=((256, 256),), small=None, textless=None
+    ):
         rows = np.asarray(rows)
         valid = np.ones(len(rows), bool) if valid is None else np.asarray(valid)
         budgets = Budgets(lengths, graphs, small)
         builder = BatchBuilder(data, budgets, num_stacks=stacks, local_stacks=range(stacks), token_ids=token_ids)
-        return builder(rows, valid, np.full(len(rows), -1))
+        masked = Masked.none(len(rows))
+        masked = masked._replace(text=masked.text if textless is None else np.asarray(textless))
+        return builder(rows, valid, np.full(len(rows), -1), masked)
 
     return make
 

@@ -269,7 +269,7 @@ def test_a_field_that_the_checkpoint_does_not_know(config):
     del saved["augment"]
     found = differences(saved, config)
     assert "model.simvq: None -> False" in found
-    assert len(found) == 6
+    assert len(found) == 7
 
 
 def test_directories(config, monkeypatch, tmp_path):
@@ -287,5 +287,8 @@ def test_directories(config, monkeypatch, tmp_path):
     ("epochs", "steps", "codes", "wanted"), [(5, 0, 1024, 10), (1, 0, 1025, 3), (5, 7, 1024, 7), (1, 0, 1, 1)]
 )
 def test_total_steps(config, epochs, steps, codes, wanted):
-    change(config, **{"train.epochs": epochs, "train.steps": steps})
+    change(config, **{"train.epochs": epochs, "train.steps": steps, "loss.positive_relations": ()})
     assert total_steps(config, codes) == wanted
+    # With positives half of a batch are partners, which are no pass over the codes.
+    change(config, **{"loss.positive_relations": ("gem_exact",)})
+    assert total_steps(config, codes) == (steps or -(-epochs * codes // (config.train.batch_size // 2)))

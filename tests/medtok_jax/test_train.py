@@ -16,11 +16,12 @@ from medtok_jax.data.input_pipeline import eval_batches
 from medtok_jax.devices import sharding
 from medtok_jax.devices.interruption import Interrupted
 from medtok_jax.lookup.directory import TokenizerDirectory
+from medtok_jax.regions import EMBEDDINGS
 from medtok_jax.training import checkpoints, reporting, setup
 from medtok_jax.training.codebook_fit import fit_codebook
 from medtok_jax.training.evaluation import validation_rows
 from medtok_jax.training.inputs import ModelInputs
-from medtok_jax.training.metrics import QUANTIZATION_METRICS
+from medtok_jax.training.metrics import quantization_metric_names
 from medtok_jax.training.programs import Programs
 from medtok_jax.training.state import TrainState
 from medtok_jax.training.steps import TERMS, NonFiniteLoss
@@ -59,7 +60,9 @@ def run_steps(ready: setup.Training, workdir) -> TrainState:
 def fit(ready: setup.Training, inputs: ModelInputs | None = None) -> TrainState:
     """Fit the codebook once more."""
     config = ready.config
-    return fit_codebook(ready.state, ready.programs, inputs or ready.inputs, seed=config.seed, model=config.model)
+    return fit_codebook(
+        ready.state, ready.programs, inputs or ready.inputs, seed=config.seed, model=config.model, anew=True
+    )
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +118,7 @@ def test_every_metric_is_logged(finished):
     workdir, _ = finished
     events = EventAccumulator(str(workdir / "logs"), size_guidance={"scalars": 0}).Reload()
     logged = set(events.Tags()["scalars"])
-    wanted = {"total_loss", "quantization_loss", "packing_loss", "kl_loss", *QUANTIZATION_METRICS}
+    wanted = {"total_loss", "quantization_loss", "packing_loss", "kl_loss", *quantization_metric_names(EMBEDDINGS)}
     wanted |= {
         f"codebook_{what}{region}"
         for what in ("utilization", "perplexity")

@@ -14,8 +14,7 @@ from medtok_jax.inference.graph_index import GraphIndex
 from medtok_jax.inference.model_reader import SavedModel
 from medtok_jax.inference.new_codes import NewCode, NewCodeEncoder
 from medtok_jax.lookup.directory import TokenizerDirectory
-from medtok_jax.models.codebook import num_nearest
-from medtok_jax.regions import EMBEDDINGS
+from medtok_jax.regions import parts_of
 from preprocessing.common.errors import UserError
 from preprocessing.graph.neighborhoods import subgraphs
 
@@ -34,8 +33,8 @@ class Tie:
 
     Attributes:
         key: `SYSTEM/code`.
-        embedding: one of `EMBEDDINGS`.
-        rank: index of the token among the K of the embedding.
+        embedding: name of the embedding, see `regions.parts_of`.
+        rank: index of the token among those of the embedding.
         flax, torch: rows that the models chose.
         gap: difference of the rows' distances from the Flax model's embedding.
     """
@@ -108,7 +107,7 @@ def compare(
     embeddings = torch.cat([part.embeddings for part in parts]).numpy()
     codebook = model.quantizer.codebook().detach().numpy()
     keys = [f"{code['system']}/{code['code']}" for code in codes]
-    ours = (flax.ids.reshape(ids.shape), flax.weights.reshape(ids.shape), flax.unquantized)
+    ours = (flax.ids, flax.weights, flax.unquantized)
     return judge(keys, ours, (ids, embeddings), codebook, saved.config.model)
 
 
@@ -123,7 +122,7 @@ def judge(
 
     Args:
         keys: `SYSTEM/code` of each code.
-        flax: ids and weights `[n, 4, K]` and embeddings `[n, 4, d]` of the Flax model.
+        flax: ids and weights `[n, T]` and embeddings `[n, E, d]` of the Flax model.
         torch: ids and embeddings of the PyTorch model.
         codebook: `[N, d]`.
         model: the `model` section of the configuration.
@@ -135,19 +134,24 @@ def judge(
     (ids, embeddings) = torch
     difference = float(np.abs(flax_embeddings - embeddings).max())
     ties = []
-    wrong = flax_ids != ids
-    if model.quantizer_kind != "top_k":
-        # Tokens after a different choice have another residual and cannot be compared.
-        wrong &= np.cumsum(wrong, -1) == 1
-    for code, number, rank in np.argwhere(wrong):
-        # Tokens that refine are chosen by the residual that the tokens before them leave.
-        refines = model.quantizer_kind == "residual" or rank >= num_nearest(model)
-        before = rank if refines and model.quantizer_kind != "top_k" else 0
-        taken = codebook[flax_ids[code, number, :before]]
-        residual = flax_embeddings[code, number] - weights[code, number, :before] @ taken
-        rows = (int(flax_ids[code, number, rank]), int(ids[code, number, rank]))
-        near, far = (np.linalg.norm(residual - codebook[row]) for row in rows)
-        ties.append(Tie(keys[code], EMBEDDINGS[number], int(rank), *rows, float(abs(near - far))))
+    parts = parts_of(model)
+    ends = np.cumsum([part.num_tokens for part in parts])
+    for number, (part, end) in enumerate(zip(parts, ends, strict=True)):
+        first = end - part.num_tokens
+        mine, others = flax_ids[:, first:end], ids[:, first:end]
+        wrong = mine != others
+        if model.quantizer_kind != "top_k":
+            # Tokens after a different choice have another residual and cannot be compared.
+            wrong &= np.cumsum(wrong, -1) == 1
+        for code, rank in np.argwhere(wrong):
+            # Tokens that refine are chosen by the residual that the tokens before them leave.
+            refines = model.quantizer_kind == "residual" or rank >= part.num_nearest
+            before = rank if refines and model.quantizer_kind != "top_k" else 0
+            taken = weights[code, first : first + before] @ codebook[mine[code, :before]]
+            residual = flax_embeddings[code, number] - taken
+            rows = (int(mine[code, rank]), int(others[code, rank]))
+            near, far = (np.linalg.norm(residual - codebook[row]) for row in rows)
+            ties.append(Tie(keys[code], part.embedding, int(rank), *rows, float(abs(near - far))))
     result = ModelComparison(len(keys), difference, float(np.mean(flax_ids == ids)), ties)
     if not difference <= TOLERANCE or result.identical < IDENTICAL or any(tie.gap > TIE for tie in ties):
         raise UserError(f"The PyTorch model differs from the Flax model by more than rounding. {result.describe()}")

@@ -21,7 +21,7 @@ from medtok_jax.convert.request import Request
 from medtok_jax.inference import model_reader, model_writer
 from medtok_jax.inference.graph_index import GraphIndex
 from medtok_jax.inference.model_reader import SavedModel
-from medtok_jax.regions import REGION_OF_EMBEDDING, Regions
+from medtok_jax.regions import Regions, parts_of
 from medtok_jax.text.encoder_files import (
     TOKENIZER_FILES,
     WEIGHTS,
@@ -45,6 +45,7 @@ KNOWN = (
     *("cross_width", "cross_layers", "cross_heads"),
     *(
         "num_top_k_tokens",
+        "shared_embedding",
         "num_nearest_tokens",
         "quantizer_kind",
         "normalize",
@@ -171,7 +172,6 @@ def describe(saved: SavedModel, metadata: dict) -> dict:
     """Return the contents of `config.json`."""
     model = saved.config.model.to_dict()
     index = GraphIndex(saved)
-    regions = Regions.from_ratios(model["codebook_size"], model["text_specific_ratio"], model["graph_specific_ratio"])
     sources = saved.graph.nodes["source"].unique().to_pylist() if saved.graph else []
     sizes = {name: getattr(saved.sizes, name) for name in saved.sizes.__dataclass_fields__}
     neighborhood = {n: getattr(saved.neighborhood, n) for n in saved.neighborhood.__dataclass_fields__}
@@ -181,7 +181,7 @@ def describe(saved: SavedModel, metadata: dict) -> dict:
         "format_version": FORMAT_VERSION,
         "model": model,
         "sizes": sizes,
-        "searched": {name: _searched(regions, region, model) for name, region in REGION_OF_EMBEDDING.items()},
+        "parts": describe_parts(model),
         "node_types": saved.node_types,
         "relation_names": saved.relation_names,
         "reverse": saved.reverse,
@@ -194,7 +194,19 @@ def describe(saved: SavedModel, metadata: dict) -> dict:
     }
 
 
-def _searched(regions: Regions, region: str, model: dict) -> tuple[int, int]:
-    """Return the first row, and one past the last, that the embeddings of a region search."""
-    searches_all = region == "shared" and model.get("shared_search", "region") == "book"
-    return (0, regions.size) if searches_all else regions.bounds(region)
+def describe_parts(model: dict) -> list[dict]:
+    """Return how each embedding is quantized: its name, the rows that it searches, and numbers of tokens.
+
+    Args:
+        model: the `model` section of the configuration.
+    """
+    regions = Regions.from_ratios(model["codebook_size"], model["text_specific_ratio"], model["graph_specific_ratio"])
+    return [
+        {
+            "embedding": part.embedding,
+            "rows": (0, regions.size) if part.searched == "all" else regions.bounds(part.region),
+            "num_tokens": part.num_tokens,
+            "num_nearest": part.num_nearest,
+        }
+        for part in parts_of(model)
+    ]

@@ -9,7 +9,7 @@ Hugging Face BERT).
 
     model = MedTok.from_pretrained(".")
     batch = model.collate([{"system": "ICD10CM", "code": "E11.9", "description": "Type 2 diabetes", "graph": {...}}])
-    model(batch).token_ids  # [codes, 4, K]
+    model(batch).token_ids  # [codes, T]
 
 Parameter names are those of the Flax model, so that weights can be converted in both directions bit for bit.
 """
@@ -35,11 +35,14 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.json"
 ENCODER = "text_encoder"
-EMBEDDINGS = ("text_specific", "graph_specific", "text_cross", "graph_cross")
 # Kinds of nodes. SELF is the code itself, whose name is not read; MISSING replaces a missing graph.
 ORDINARY, SELF, MISSING = 0, 1, 2
 MAX_HOP = 2
 LAYER_NORM_EPSILON = 1e-6
+# Shorter vectors are not brought to unit length.
+SHORTEST = 1e-3
+# Least weight of a token of `pursuit`.
+SMALLEST_WEIGHT = 1e-2
 # Prefix of the weights of the text encoder of descriptions, which are saved only if it was trained.
 BERT = "text_encoder.bert."
 
@@ -71,13 +74,13 @@ class Batch(NamedTuple):
 
 
 class Output(NamedTuple):
-    """Hold the four embeddings of each code, in the order of `EMBEDDINGS`, and their quantization; float32."""
+    """Hold the E quantized embeddings of each code, in the order of `config["parts"]`; float32."""
 
-    token_ids: Tensor  # [B, 4, K] int64 rows of the codebook, nearest (or coarsest) first
-    weights: Tensor  # [B, 4, K] share of each row; no gradient
-    embeddings: Tensor  # [B, 4, d] before quantization
-    vectors: Tensor  # [B, 4, d] quantized; gradient to the codebook only
-    quantized: Tensor  # [B, 4, d] the same values; gradient to the encoders only (straight-through)
+    token_ids: Tensor  # [B, T] int64 rows of the codebook, embedding after embedding, nearest (or coarsest) first
+    weights: Tensor  # [B, T] share of each row; no gradient
+    embeddings: Tensor  # [B, E, d] before quantization
+    vectors: Tensor  # [B, E, d] quantized; gradient to the codebook only
+    quantized: Tensor  # [B, E, d] the same values; gradient to the encoders only (straight-through)
 
 
 class Linear(nn.Linear):
@@ -130,7 +133,14 @@ class TextEncoder(nn.Module):
     def __init__(self, bert: BertModel, pooling: str):
         super().__init__()
         self.bert = bert
+        self.no_text = nn.Parameter(torch.zeros(bert.config.hidden_size))
         self.pooling = AttentionPooling(bert.config.hidden_size) if pooling == "weighted_pooling" else None
+
+    def fill(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Let the learned state stand for each text that has no token; return states and mask."""
+        missing, first = ~mask.any(1, keepdim=True), torch.arange(mask.shape[1], device=mask.device) == 0
+        stands = missing & first
+        return torch.where(stands[..., None], self.no_text.to(states.dtype), states), mask | stands
 
     def pool(self, states: Tensor, mask: Tensor) -> Tensor:
         """Pool token states: [B, L, hidden], [B, L] -> [B, hidden]."""
@@ -389,7 +399,7 @@ class CrossAttention(nn.Module):
 def l2_normalize(x: Tensor) -> Tensor:
     """Return unit vectors along the last axis, in float32."""
     x = x.float()
-    return x * (x.square().sum(-1, keepdim=True) + 1e-12).rsqrt()
+    return x * x.square().sum(-1, keepdim=True).clamp(min=SHORTEST**2).rsqrt()
 
 
 def pairwise_distance(x: Tensor, rows: Tensor) -> Tensor:
@@ -425,8 +435,28 @@ def mixing_weights(products: Tensor, rows: Tensor, ridge: float = 1e-2) -> Tenso
     return positive * along / squared.clamp(min=1e-12)
 
 
+def mix_nearest(embedding: Tensor, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the nearest rows that add something to those nearer, [B, count], and their weights in a mixture."""
+    products, ids = (embedding @ rows.T).topk(min(2 * count if count > 1 else 1, len(rows)))
+    places = torch.arange(ids.shape[1], device=ids.device)
+    chosen = torch.zeros_like(ids[:, :1])
+    left, product = rows[ids], products
+    for _ in range(count - 1):
+        direction = l2_normalize(left.take_along_dim(chosen[:, -1:, None], 1))[:, 0]
+        along = torch.einsum("bpd,bd->bp", left, direction)
+        product = product - along * (embedding * direction).sum(-1, keepdim=True)
+        left = left - along[..., None] * direction[:, None]
+        taken = (places == chosen[..., None]).any(1)
+        rank = torch.where(product > SMALLEST_WEIGHT, places, len(places) + places)
+        rank = rank.masked_fill(taken, 2 * len(places))
+        chosen = torch.cat([chosen, rank.argmin(1, keepdim=True)], 1)
+    chosen = chosen.sort(1).values
+    products, ids = products.take_along_dim(chosen, 1), ids.take_along_dim(chosen, 1)
+    return ids, mixing_weights(products, rows[ids]).clamp(min=SMALLEST_WEIGHT)
+
+
 class Quantizer(nn.Module):
-    """Quantize embeddings by K rows each of a codebook in three regions (paper section 3.2), in float32.
+    """Quantize embeddings by some rows each of a codebook in three regions (paper section 3.2), in float32.
 
     The kind of search is `top_k`, `residual` or `pursuit`.
     """
@@ -437,12 +467,10 @@ class Quantizer(nn.Module):
         size = config["model"]["codebook_size"]
         width = config["model"]["embedding_dim"]
         self.kind = model["quantizer_kind"]
-        self.num_tokens = model["num_top_k_tokens"]
-        self.num_nearest = model["num_nearest_tokens"] or -(-self.num_tokens // 2)
         self.normalize = model["normalize"]
         self.temperature = model["weight_temperature"]
         self.estimate = rotation_trick if model["gradient_estimator"] == "rotation" else straight_through
-        self.searched = [config["searched"][name] for name in EMBEDDINGS]
+        self.parts = config["parts"]
         # Rows that training updates without a gradient are a buffer, as they are fixed variables in Flax.
         if model["simvq"] or model["ema_decay"]:
             self.register_buffer("rows", torch.zeros(size, width))
@@ -453,6 +481,10 @@ class Quantizer(nn.Module):
             self.register_buffer("ema_count", torch.ones(size))
             self.register_buffer("ema_sum", torch.zeros(size, width))
 
+    def prepare(self, embeddings: Tensor) -> Tensor:
+        """Return embeddings as they are searched, in float32."""
+        return l2_normalize(embeddings) if self.normalize else embeddings.float()
+
     def codebook(self) -> Tensor:
         """Return all rows as they are searched, [N, d] float32."""
         rows = self.rows.float() if self.projection is None else self.rows.float() @ self.projection.float()
@@ -460,46 +492,49 @@ class Quantizer(nn.Module):
         return l2_normalize(rows) if unit else rows
 
     def forward(self, embeddings: Tensor) -> Output:
-        """Quantize each of the four embeddings [B, 4, d] with the rows that it searches."""
+        """Quantize each of the E embeddings [B, E, d] with the rows that it searches."""
         with torch.autocast(embeddings.device.type, enabled=False):
-            embeddings = l2_normalize(embeddings) if self.normalize else embeddings.float()
+            embeddings = self.prepare(embeddings)
             kinds = {"top_k": self._top_k, "residual": self._residual, "pursuit": self.pursuit}
             codebook = self.codebook()
             search = kinds[self.kind]
             found = []
-            for embedding, (start, stop) in zip(embeddings.unbind(1), self.searched, strict=True):
-                ids, weights, vector = search(embedding, codebook[start:stop])
+            for embedding, part in zip(embeddings.unbind(1), self.parts, strict=True):
+                start, stop = part["rows"]
+                ids, weights, vector = search(embedding, codebook[start:stop], part)
                 found.append((ids + start, weights, vector, self.estimate(embedding, vector)))
-            ids, weights, vectors, quantized = (torch.stack(parts, 1) for parts in zip(*found, strict=True))
-        return Output(ids, weights, embeddings, vectors, quantized)
+            ids, weights, vectors, quantized = zip(*found, strict=True)
+        return Output(
+            torch.cat(ids, 1), torch.cat(weights, 1), embeddings, torch.stack(vectors, 1), torch.stack(quantized, 1)
+        )
 
-    def _top_k(self, embedding: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _top_k(self, embedding: Tensor, rows: Tensor, part: dict) -> tuple[Tensor, Tensor, Tensor]:
         closeness = embedding @ rows.T if self.normalize else -pairwise_distance(embedding, rows)
-        best, ids = closeness.detach().topk(self.num_tokens)
+        best, ids = closeness.detach().topk(part["num_tokens"])
         nearest = ((2.0 - 2.0 * best).clamp(min=0.0) + 1e-12).sqrt() if self.normalize else -best
         weights = (-nearest / self.temperature).softmax(-1)
         return ids, weights, torch.einsum("bk,bkd->bd", weights, rows[ids])
 
-    def _residual(self, embedding: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _residual(self, embedding: Tensor, rows: Tensor, part: dict) -> tuple[Tensor, Tensor, Tensor]:
         residual = embedding.detach()
         chosen = []
-        for _ in range(self.num_tokens):
+        for _ in range(part["num_tokens"]):
             chosen.append(pairwise_distance(residual, rows.detach()).argmin(-1))
             residual = residual - rows.detach()[chosen[-1]]
         ids = torch.stack(chosen, 1)
         return ids, torch.ones_like(ids, dtype=rows.dtype), rows[ids].sum(1)
 
-    def pursuit(self, embedding: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def pursuit(self, embedding: Tensor, rows: Tensor, part: dict) -> tuple[Tensor, Tensor, Tensor]:
         residual = embedding.detach()
         fixed = rows.detach()
-        first = len(rows) * self.num_nearest // self.num_tokens
-        products, ids = (residual @ fixed[:first].T).topk(self.num_nearest)
-        weights = mixing_weights(products, fixed[ids])
+        num_tokens, num_nearest = part["num_tokens"], part["num_nearest"]
+        first = len(rows) * num_nearest // num_tokens
+        ids, weights = mix_nearest(residual, fixed[:first], num_nearest)
         residual = residual - torch.einsum("bk,bkd->bd", weights, fixed[ids])
-        for _ in range(self.num_tokens - self.num_nearest):
-            taken = ids[:, self.num_nearest :] - first
+        for _ in range(num_tokens - num_nearest):
+            taken = ids[:, num_nearest:] - first
             product, local = (residual @ fixed[first:].T).scatter(1, taken, float("-inf")).max(-1, keepdim=True)
-            product = product.clamp(min=0.0)
+            product = product.clamp(min=SMALLEST_WEIGHT)
             residual = residual - product * fixed[first:][local[:, 0]]
             ids = torch.cat([ids, local + first], 1)
             weights = torch.cat([weights, product], 1)
@@ -542,18 +577,19 @@ class MedTok(nn.Module):
 
     def forward(self, batch: Batch) -> Output:
         """Encode and quantize a batch of codes."""
-        states = self.text_states(batch)
+        states, text_mask = self.text_encoder.fill(self.text_states(batch), batch.text_mask)
         names = self.name_vectors(batch)
         nodes, pooled_graph = self.graph_encoder(self.node_features(batch, names), batch)
-        text_side, graph_side = self.cross_attention(states, batch.text_mask, nodes, batch.node_mask)
-        pooled_text = self.text_encoder.pool(states, batch.text_mask)
-        embeddings = [
-            self.text_head(pooled_text),
-            self.graph_head(pooled_graph),
-            self.text_cross_head(text_side),
-            self.graph_cross_head(graph_side),
-        ]
-        return self.quantizer(torch.stack(embeddings, 1))
+        text_side, graph_side = self.cross_attention(states, text_mask, nodes, batch.node_mask)
+        embeddings = {
+            "text_specific": self.text_head(self.text_encoder.pool(states, text_mask)),
+            "graph_specific": self.graph_head(pooled_graph),
+            "text_cross": self.text_cross_head(text_side),
+            "graph_cross": self.graph_cross_head(graph_side),
+        }
+        prepared = {name: self.quantizer.prepare(x) for name, x in embeddings.items()}
+        prepared["shared"] = (prepared["text_cross"] + prepared["graph_cross"]) / 2.0
+        return self.quantizer(torch.stack([prepared[part["embedding"]] for part in self.config["parts"]], 1))
 
     def text_states(self, batch: Batch) -> Tensor:
         """Return the token states of the descriptions, [B, L, hidden]."""

@@ -9,7 +9,7 @@ from eval.common.intervals import interval
 from eval.common.representation import Representation
 from eval.quality import label_building, robustness
 from eval.quality.context import Context
-from eval.quality.robustness import FEWER_EDGES, NO_GRAPH, NO_TEXT, NOTHING_DROPPED
+from eval.quality.robustness import FEWER_FACTS, NO_EDGES, NO_GRAPH, NO_TEXT, NOTHING_DROPPED
 from medtok_jax.inference.trained import TrainedModel
 from medtok_jax.regions import EMBEDDINGS, REGION_OF_EMBEDDING, REGIONS
 from medtok_jax.training import setup as runs
@@ -59,16 +59,30 @@ def test_what_is_dropped(model):
     graphless = robustness.without_graph(data, rows, config).table
     assert graphless.num_nodes.max() == graphless.num_edges.max() == 0
     assert (graphless.self_node == -1).all()
-    fewer = robustness.with_fewer_edges(data, rows, config).table
+    fewer = robustness.with_fewer_facts(data, rows, config).table
     for row in rows:
         kept, whole = (edges_of(table, row) for table in (fewer, data.table))
         assert set(kept) < set(whole)
         assert {(b, a) for a, b in kept} == set(kept)
+        nodes = take(fewer.nodes, fewer.node_offsets, np.array([row]))[0]
+        hops = take(fewer.hops, fewer.node_offsets, np.array([row]))[0]
+        touched = {nodes[end] for pair in places_of(fewer, row) for end in pair}
+        assert set(nodes[hops > 0]) <= touched, "a node that no fact is left of is dropped"
+        assert len(nodes) < data.table.num_nodes[row]
     before = sum(len(edges_of(data.table, row)) for row in rows)
-    assert 0.3 * before < sum(len(edges_of(fewer, row)) for row in rows) < 0.7 * before
+    assert 0.1 * before < sum(len(edges_of(fewer, row)) for row in rows) < 0.7 * before
+    bag = robustness.without_edges(data, rows, config).table
+    assert bag.num_edges.max() == 0
+    np.testing.assert_array_equal(bag.num_nodes, data.table.num_nodes)
 
 
 def edges_of(table, row) -> list[tuple[int, int]]:
+    """Edges of a code, as pairs of nodes of the knowledge graph."""
+    nodes = take(table.nodes, table.node_offsets, np.array([row]))[0]
+    return [(int(nodes[a]), int(nodes[b])) for a, b in places_of(table, row)]
+
+
+def places_of(table, row) -> list[tuple[int, int]]:
     ends = [
         take(getattr(table, name), table.edge_offsets, np.array([row]))[0].tolist() for name in ("senders", "receivers")
     ]
@@ -93,13 +107,13 @@ def test_the_tokenizer_of_another_run_is_refused(model, table, data_dir):
 def test_dropping_more_leaves_less(model, table, data_dir):
     labels = label_building.open_labels(DATA_SET, data_dir, progress=False).for_keys(table.keys)
     found = {(m.scope, m.metric, m.view): interval(m) for m in robustness.measure(Context(table, labels), model)}
-    assert {scope for scope, _, _ in found} == {NOTHING_DROPPED, NO_TEXT, NO_GRAPH, FEWER_EDGES}
+    assert {scope for scope, _, _ in found} == {NOTHING_DROPPED, NO_TEXT, NO_GRAPH, FEWER_FACTS, NO_EDGES}
     for view in ("vectors", "tokens"):
         similarity = {
             scope: found[scope, "similarity to the complete code", view].value for scope in robustness.CONDITIONS
         }
         assert similarity[NOTHING_DROPPED] == pytest.approx(1, abs=1e-5)
-        assert similarity[NOTHING_DROPPED] > similarity[FEWER_EDGES] > max(similarity[NO_TEXT], similarity[NO_GRAPH])
+        assert similarity[NOTHING_DROPPED] > similarity[FEWER_FACTS] > max(similarity[NO_TEXT], similarity[NO_GRAPH])
     itself = {scope: found[scope, "finds itself, R@1", "vectors"].value for scope in robustness.CONDITIONS}
     assert itself[NOTHING_DROPPED] > 0.9
     assert itself[NO_GRAPH] < 0.5 * itself[NOTHING_DROPPED]

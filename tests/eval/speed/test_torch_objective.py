@@ -34,7 +34,7 @@ def ready(request, data_dir, tmp_path_factory):
         # Of what is masked all rows are equally far at first.
         config.augment.modality_dropout = 0.0
     # What is drawn at random differs between the two.
-    config.augment.update(token_dropout=0.0, feature_dropout=0.0, edge_dropout=0.0)
+    config.augment.update(token_dropout=0.0, feature_dropout=0.0, fact_dropout=0.0)
     setting = Setting(config, "icd", tmp_path_factory.mktemp("speed")).prepared()
     opened = open_run(setting, progress=False)
     # So few codes have no small shape of their own.

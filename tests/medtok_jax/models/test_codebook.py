@@ -10,7 +10,7 @@ from flax import nnx
 from scipy.optimize import nnls
 
 from medtok_jax.models.codebook import EmaState, FrozenBasis, Quantizer, rotation_trick, straight_through
-from medtok_jax.models.search import l2_normalize, largest, mixing_weights
+from medtok_jax.models.search import SHORTEST, SMALLEST_WEIGHT, l2_normalize, largest, mixing_weights
 from medtok_jax.regions import REGIONS, Regions
 
 SIZES = Regions(text=7, graph=5, shared=9)
@@ -18,7 +18,7 @@ WIDTH, BATCH = 6, 4
 
 
 def make(**options) -> Quantizer:
-    return Quantizer(SIZES, WIDTH, **{"num_tokens": 3, "rngs": nnx.Rngs(0)} | options)
+    return Quantizer(options.pop("regions", SIZES), WIDTH, **{"num_tokens": 3, "rngs": nnx.Rngs(0)} | options)
 
 
 def embeddings(quantizer: Quantizer, seed: int = 1) -> np.ndarray:
@@ -54,18 +54,23 @@ def reference_pursuit(e, book, region, *, k, nearest):
     """By loops: the mixture of the nearest rows of the first part, then one row after another of all the others."""
     start, stop = SIZES.bounds(region)
     first = start + (stop - start) * nearest // k
-    ids = sorted(range(start, first), key=lambda row: (-e @ book[row], row))[:nearest]
+    candidates = sorted(range(start, first), key=lambda row: (-e @ book[row], row))[: max(2 * nearest, 1)]
+    ids = candidates[:1]
+    while len(ids) < nearest:
+        others = [row for row in candidates if row not in ids]
+        left = e - book[ids].T @ np.linalg.lstsq(book[ids].T, e, rcond=None)[0]
+        ids.append(next((row for row in others if left @ book[row] > SMALLEST_WEIGHT), others[0]))
+    ids = sorted(ids, key=candidates.index)
     rows = book[ids]
-    mixed = np.linalg.solve(rows @ rows.T + 1e-2 * np.eye(nearest), rows @ e)
-    mixed = np.maximum(mixed, 0) @ rows
-    weights = list(np.maximum(np.linalg.solve(rows @ rows.T + 1e-2 * np.eye(nearest), rows @ e), 0))
+    positive = np.maximum(np.linalg.solve(rows @ rows.T + 1e-2 * np.eye(nearest), rows @ e), 0)
+    mixed = positive @ rows
     scale = (mixed @ e) / (mixed @ mixed) if np.any(mixed) else 0.0
-    weights = [scale * weight for weight in weights]
-    left = e - scale * mixed
+    weights = [max(scale * weight, SMALLEST_WEIGHT) for weight in positive]
+    left = e - weights @ rows
     for _ in range(k - nearest):
         free = set(range(first, stop)) - set(ids)
         ids.append(max(free, key=lambda row: (left @ book[row], -row)))
-        weights.append(max(left @ book[ids[-1]], 0.0))
+        weights.append(max(left @ book[ids[-1]], SMALLEST_WEIGHT))
         left = left - weights[-1] * book[ids[-1]]
     return ids, weights, e - left
 
@@ -175,6 +180,44 @@ def test_the_largest_is_not_one_that_is_taken():
     np.put_along_axis(x, taken, -np.inf, axis=1)
     np.testing.assert_array_equal(place[:, 0], x.argmax(1))
     np.testing.assert_array_equal(value[:, 0], x.max(1))
+
+
+def test_a_nearest_row_without_weight_gives_way_to_the_next():
+    """Of rows that nearly repeat one another only the nearest adds anything; the next that does is taken."""
+    quantizer = make(kind="pursuit", num_tokens=2, num_nearest=2)
+    start, stop = SIZES.bounds("shared")
+    book = np.random.default_rng(0).normal(size=(SIZES.size, WIDTH)).astype(np.float32)
+    e = np.eye(WIDTH, dtype=np.float32)[:1]
+    book[start:stop] = -np.eye(WIDTH, dtype=np.float32)[0]
+    near, behind, other = np.zeros((3, WIDTH), np.float32)
+    near[:2], behind[:3], other[:2] = (0.9, 0.1), (0.9, 0.1, 0.3), (0.5, -0.5)
+    book[start : start + 3] = near, behind, other
+    quantizer.set_codebook(jnp.asarray(book))
+    found = quantizer(jnp.asarray(e), "shared")
+    np.testing.assert_array_equal(found.ids[0], [start, start + 2])
+    assert (np.asarray(found.weights) > 0.05).all()
+
+
+@pytest.mark.parametrize("share", [1, 2])
+def test_every_token_of_pursuit_has_a_weight(share):
+    quantizer = make(kind="pursuit", num_tokens=4, num_nearest=2, shared_share=share, regions=Regions(40, 40, 80))
+    rng = np.random.default_rng(0)
+    quantizer.set_codebook(jnp.asarray(rng.normal(size=(160, WIDTH)) + 0.5, jnp.float32))
+    for region, count in (("text", 4), ("shared", 4 * share)):
+        found = quantizer(quantizer.prepare(jnp.asarray(rng.normal(size=(200, WIDTH)))), region)
+        assert found.ids.shape == (200, count)
+        assert np.asarray(found.weights).min() >= SMALLEST_WEIGHT
+        assert all(len(set(row)) == count for row in np.asarray(found.ids).tolist())
+
+
+def test_short_vectors_have_a_bounded_slope():
+    for length in (0.0, 1e-6, 1e-3, 1.0):
+        x = jnp.full((WIDTH,), length / WIDTH**0.5)
+        slope = jnp.linalg.norm(jax.jacobian(l2_normalize)(x), 2)
+        assert slope <= 1.01 / max(length, SHORTEST)
+    long = np.random.default_rng(0).normal(size=(5, WIDTH)).astype(np.float32)
+    wanted = long / np.linalg.norm(long, axis=1, keepdims=True)
+    np.testing.assert_allclose(l2_normalize(jnp.asarray(long)), wanted, rtol=1e-6)
 
 
 def test_mixing_weights_are_those_of_least_squares_that_are_not_negative():

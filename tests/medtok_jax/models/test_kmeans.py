@@ -142,7 +142,7 @@ def test_a_fit_of_pursuit_refines_what_the_nearest_rows_leave(levels, nearest, m
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1.0, atol=1e-5)
     quantizer.set_codebook(jnp.concatenate([rows, jnp.ones((16, WIDTH))]))
     found = quantizer(points, "text")
-    bounds = quantizer.parts(40)
+    bounds = quantizer.parts("text")
     assert bounds == (0, *(40 * count // levels for count in range(nearest, levels + 1)))
     # Every row of every part is some point's token.
     assert set(np.asarray(found.ids).ravel()) == set(range(40))

@@ -6,13 +6,17 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import jraph
+import networkx
 import numpy as np
 import pytest
 from flax import nnx
 from ml_collections import FrozenConfigDict
 
+from medtok_jax.models.augmentation import Keep, augmentation, whole_graph
 from medtok_jax.models.bert import Bert, BertConfig
-from medtok_jax.models.medtok import Embeddings, MedTok, augmentation
+from medtok_jax.models.medtok import MedTok
+from medtok_jax.models.outputs import Embeddings
 from medtok_jax.training import losses
 from medtok_jax.training.steps import mean_states
 
@@ -30,7 +34,8 @@ class Augment(NamedTuple):
 
     token_dropout: float = 0.1
     feature_dropout: float = 0.1
-    edge_dropout: float = 0.1
+    fact_dropout: float = 0.1
+    node_dropout: float = 0.1
 
 
 MILD = Augment()
@@ -39,6 +44,11 @@ MILD = Augment()
 @functools.partial(compiled, static_argnums=0)
 def _encode(graphdef, state, batch, tables):
     return nnx.merge(graphdef, state).encode(batch, tables)
+
+
+@functools.partial(compiled, static_argnums=0)
+def _encode_kept(graphdef, state, batch, tables, keep):
+    return nnx.merge(graphdef, state).encode(batch, tables, keep)
 
 
 @functools.partial(compiled, static_argnums=0)
@@ -85,8 +95,8 @@ def gradients(model, config, batch, tables) -> tuple[dict, dict]:
     return terms, {jax.tree_util.keystr(path): np.asarray(g) for path, g in jax.tree_util.tree_leaves_with_path(found)}
 
 
-def assert_same(found: dict, wanted: dict, atol: float = 1e-5):
-    for name in EMBEDDINGS:
+def assert_same(found: dict, wanted: dict, atol: float = 1e-5, names=EMBEDDINGS):
+    for name in names:
         np.testing.assert_allclose(found[name], wanted[name], atol=atol, err_msg=name)
 
 
@@ -126,7 +136,7 @@ def test_small_codes_at_a_smaller_shape_give_the_same(data, model, build, tables
 def test_two_stacks_give_what_one_gives(model, build, tables):
     two = build(ROWS, stacks=2)
     assert two.graph.n_node.shape == (2, 5)
-    augment = Augment(edge_dropout=0.5)
+    augment = Augment(fact_dropout=0.5, node_dropout=0.3)
     views = (two_views(model, batch, tables, 3, augment) for batch in (build(ROWS), two))
     for wanted, found in zip(*views, strict=True):
         assert_same(found, wanted)
@@ -149,10 +159,10 @@ def facts_of(batch, keep_edges) -> dict[int, list[tuple[int, int, bool]]]:
 
 
 def test_edges_are_dropped_fact_by_fact_on_any_number_of_stacks(build):
-    augment = Augment(edge_dropout=0.4)
+    augment = Augment(fact_dropout=0.3, node_dropout=0.0)
 
     def draw(batch, seed):
-        return facts_of(batch, _augmentation(jax.random.key(seed), batch, augment, 8).edges)
+        return facts_of(batch, _augmentation(jax.random.key(seed), batch, augment, 8).graph.edges)
 
     found = draw(build(ROWS), 0)
     assert found == draw(build(ROWS, stacks=2), 0)
@@ -165,15 +175,84 @@ def test_edges_are_dropped_fact_by_fact_on_any_number_of_stacks(build):
     assert 0.3 < np.mean(kept) < 0.9
 
 
+def test_what_no_kept_fact_joins_to_the_code_is_dropped(build):
+    """Nodes and hops are those of a breadth-first search over what is kept, as networkx walks it."""
+    batch = build(ROWS)
+    for seed in range(5):
+        kept = _augmentation(jax.random.key(seed), batch, Augment(fact_dropout=0.4, node_dropout=0.2), 8).graph
+        edges, nodes, hops = (np.asarray(part)[0] for part in (kept.edges, kept.nodes, kept.hops))
+        graph, real = batch.graph, int(np.sum(batch.graph.n_node[0][:-1]))
+        anchors = np.flatnonzero(np.asarray(graph.nodes["hop"])[0][:real] == 0)
+        walked = networkx.Graph()
+        walked.add_nodes_from(range(real))
+        ends = zip(np.asarray(graph.senders)[0][edges], np.asarray(graph.receivers)[0][edges], strict=True)
+        walked.add_edges_from((int(a), int(b)) for a, b in ends)
+        distance = networkx.multi_source_dijkstra_path_length(walked, set(anchors.tolist()), cutoff=2)
+        assert {int(n): int(hops[n]) for n in np.flatnonzero(nodes[:real])} == distance
+        assert len(distance) < real, "something is dropped"
+
+
+def test_what_is_dropped_counts_for_nothing(model, build, tables):
+    """A view without some facts gives what a batch of the smaller subgraphs gives."""
+    batch = build([7])
+    kept = _augmentation(jax.random.key(1), batch, Augment(0.0, 0.0, 0.5, 0.3), 8).graph
+    nodes, edges = (np.asarray(part)[0] for part in (kept.nodes, kept.edges))
+    graph = jax.tree.map(lambda x: np.asarray(x)[0], batch.graph)
+    count = int(nodes[: graph.n_node[0]].sum())
+    assert 0 < count < graph.n_node[0]
+    place, spare = np.cumsum(nodes) - 1, len(nodes) - 1
+    order = np.flatnonzero(nodes[: graph.n_node[0]])
+    mine = np.flatnonzero(edges[: graph.n_edge[0]])
+    fewer = {name: np.zeros_like(value) for name, value in graph.nodes.items()}
+    for name, value in graph.nodes.items():
+        fewer[name][:count] = np.asarray(kept.hops)[0][order] if name == "hop" else value[order]
+    ends = [np.full_like(graph.senders, spare) for _ in range(2)]
+    relations = np.zeros_like(graph.edges)
+    for end, values in zip(ends, (graph.senders, graph.receivers), strict=True):
+        end[: len(mine)] = place[values[mine]]
+    relations[: len(mine)] = graph.edges[mine]
+    rest_nodes, rest_edges = len(nodes) - count, len(relations) - len(mine)
+    smaller = graph._replace(
+        nodes=fewer,
+        edges=relations,
+        senders=ends[0],
+        receivers=ends[1],
+        n_node=np.array([count, rest_nodes], np.int32),
+        n_edge=np.array([len(mine), rest_edges], np.int32),
+    )
+    wanted = encode(model, batch.replace(graph=jax.tree.map(lambda x: x[None], smaller)), tables)
+    keep = Keep(batch.text_mask, jnp.ones((len(batch.text_mask), model.text_width)), kept)
+    found = _encode_kept(*nnx.split(model), batch, tables, keep)
+    assert_same({name: np.asarray(getattr(found, name)) for name in EMBEDDINGS}, wanted)
+    unchanged = encode(model, batch, tables)
+    assert np.abs(unchanged["graph_specific"] - wanted["graph_specific"]).max() > 1e-3
+
+
+def test_a_concealed_text_is_the_learned_state(model, build, tables):
+    batch = build([6])
+    hidden = batch.replace(text_mask=np.zeros_like(batch.text_mask))
+    before = encode(model, hidden, tables)
+    other = batch.replace(text=np.asarray(batch.text) + 1.0, text_mask=np.zeros_like(batch.text_mask))
+    assert_same(encode(model, other, tables), before, atol=0)
+    model.text_encoder.no_text[...] = -model.text_encoder.no_text[...]
+    after = encode(model, hidden, tables)
+    for name in ("text_specific", "text_cross", "graph_cross"):
+        assert np.abs(after[name] - before[name]).max() > 1e-3
+    assert_same(after, before, names=("graph_specific",))
+
+
 def test_dropout_rates_and_scale(build):
     batch = build(np.tile(ROWS, 16), graphs=((1024, 2048),))
-    keep = _augmentation(jax.random.key(0), batch, Augment(0.3, 0.2, 0.0), 50)
+    keep = _augmentation(jax.random.key(0), batch, Augment(0.3, 0.2, 0.0, 0.0), 50)
     assert np.asarray(keep.tokens)[:, 0].all(), "no text becomes empty"
     assert abs(np.asarray(keep.tokens)[:, 1:].mean() - 0.7) < 0.05
     features = np.asarray(keep.features)
     np.testing.assert_allclose(np.unique(features), [0.0, 1.25])
     assert abs(features.mean() - 1.0) < 0.03
-    assert np.asarray(keep.edges).all()
+    whole = jax.vmap(whole_graph)(batch.graph)
+    real = jax.vmap(jraph.get_edge_padding_mask)(batch.graph)
+    np.testing.assert_array_equal(keep.graph.edges, real)
+    np.testing.assert_array_equal(keep.graph.hops, whole.hops)
 
 
 def test_the_self_nodes_name_is_never_read(model, data, build, tables):
@@ -222,9 +301,30 @@ def test_each_embedding_is_quantized_in_its_region(model, build, tables):
     view = _call(*nnx.split(model), build(ROWS), tables)
     for name, region in zip(EMBEDDINGS, ("text", "graph", "shared", "shared"), strict=True):
         direct = model.quantizer(getattr(view.embeddings, name), region)
-        np.testing.assert_array_equal(getattr(view, name).ids, direct.ids)
-        np.testing.assert_allclose(getattr(view, name).vector, direct.vector, atol=1e-5)
+        np.testing.assert_array_equal(view.of(name).ids, direct.ids)
+        np.testing.assert_allclose(view.of(name).vector, direct.vector, atol=1e-5)
         np.testing.assert_allclose(np.linalg.norm(getattr(view.embeddings, name), axis=1), 1.0, atol=1e-5)
+
+
+def test_one_shared_embedding_is_the_middle_of_the_two(config, data, build, tables):
+    config.model.update(shared_embedding="one", num_top_k_tokens=2, quantizer_kind="pursuit")
+    model = MedTok(config.model, data.sizes(), rngs=nnx.Rngs(0))
+    view = _call(*nnx.split(model), build(ROWS), tables)
+    assert view.names == ("text_specific", "graph_specific", "shared")
+    middle = np.asarray(view.embeddings.text_cross) + np.asarray(view.embeddings.graph_cross)
+    wanted = middle / np.linalg.norm(middle, axis=1, keepdims=True)
+    np.testing.assert_allclose(view.of("shared").embedding, wanted, atol=1e-5)
+    tokens = view.tokens()
+    assert [tokens.ids.shape[1], *tokens.vectors.shape[1:]] == [8, 3, config.model.embedding_dim]
+    regions = model.quantizer.regions
+    for place, region in zip(range(8), ("text",) * 2 + ("graph",) * 2 + ("shared",) * 4, strict=True):
+        low, high = regions.bounds(region)
+        assert ((low <= tokens.ids[:, place]) & (tokens.ids[:, place] < high)).all()
+    assert [len(set(row)) for row in np.asarray(tokens.ids).tolist()] == [8] * len(ROWS), "no token comes twice"
+    codebook = np.asarray(model.quantizer.codebook())[regions.bounds("shared")[0] :]
+    for embedding, found in zip(("text_cross", "graph_cross"), view.shared_distances, strict=True):
+        each = np.linalg.norm(np.asarray(getattr(view.embeddings, embedding))[:, None] - codebook, axis=-1)
+        np.testing.assert_allclose(found, each, atol=1e-3)
 
 
 TINY_BERT = BertConfig(
@@ -236,6 +336,7 @@ TINY_BERT = BertConfig(
     max_position_embeddings=20,
 )
 KINDS = {
+    "default, one shared embedding": {"shared_embedding": "one"},
     "default, two layers": {"graph_layers": 2, "cross_layers": 2},
     "GAT, trained BERT, CLS, residual, EMA": {
         "graph_encoder_type": "gat",
@@ -263,7 +364,8 @@ def test_every_kind_trains_all_its_parameters(config, data, build, tables, kind)
     config.loss.distillation_weight *= not trained
     bert = Bert(TINY_BERT, rngs=nnx.Rngs(1)) if trained else None
     model = MedTok(config.model, data.sizes(), bert=bert, rngs=nnx.Rngs(0))
-    terms, found = gradients(model, config, build(ROWS, token_ids=trained), tables)
+    batch = build(ROWS, token_ids=trained, textless=np.arange(len(ROWS)) == 2)
+    terms, found = gradients(model, config, batch, tables)
     assert all(np.isfinite(value).all() for value in (*terms.values(), *found.values()))
     still = [name for name, value in found.items() if not np.any(value)]
     assert not still, "parameters that nothing moves"

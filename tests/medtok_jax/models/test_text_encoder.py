@@ -56,14 +56,14 @@ def test_cls_pooling(states, mask):
 def test_padding_changes_nothing(states, mask, pooling):
     encoder = TextEncoder(HIDDEN, pooling=pooling, bert=None, rngs=nnx.Rngs(0))
     longer = np.concatenate([states, np.full((3, 4, HIDDEN), 7.0, np.float32)], axis=1)
-    _, pooled = encoder(states, mask)
-    _, wanted = encoder(longer, np.pad(mask, ((0, 0), (0, 4))))
+    _, _, pooled = encoder(states, mask)
+    _, _, wanted = encoder(longer, np.pad(mask, ((0, 0), (0, 4))))
     np.testing.assert_allclose(pooled, wanted, atol=1e-6)
 
 
 @pytest.mark.parametrize("pooling", ["default", "weighted_pooling"])
 @pytest.mark.parametrize("trained", [False, True])
-def test_an_empty_text_is_zero_and_its_gradients_finite(states, mask, pooling, trained):
+def test_an_empty_text_is_the_learned_state_and_gradients_are_finite(states, mask, pooling, trained):
     bert = Bert(TINY, rngs=nnx.Rngs(1)) if trained else None
     graphdef, params = nnx.split(TextEncoder(HIDDEN, pooling=pooling, bert=bert, rngs=nnx.Rngs(0)))
     text = np.zeros(mask.shape, np.int32) if trained else states
@@ -71,14 +71,20 @@ def test_an_empty_text_is_zero_and_its_gradients_finite(states, mask, pooling, t
     @jax.jit
     def gradients(params):
         def loss(params):
-            pooled = nnx.merge(graphdef, params)(text, mask)[1]
-            return (pooled**2).sum(), pooled
+            states, filled, pooled = nnx.merge(graphdef, params)(text, mask)
+            return (pooled**2).sum(), (states, filled, pooled)
 
         return jax.grad(loss, has_aux=True)(params)
 
-    found, pooled = gradients(params)
+    found, (encoded, filled, pooled) = gradients(params)
     assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves((found, pooled)))
-    np.testing.assert_array_equal(pooled[2], 0)
+    learned = params["no_text"][...]
+    np.testing.assert_allclose(pooled[2], learned, atol=1e-6)
+    np.testing.assert_allclose(encoded[2, 0], learned, atol=1e-6)
+    np.testing.assert_array_equal(filled, np.arange(6) < [[6], [3], [1]])
+    assert np.abs(found["no_text"][...]).max() > 0
+    if not trained:
+        np.testing.assert_array_equal(encoded[:2], states[:2])
     if trained:
         assert float(jnp.abs(found["bert"]["layers"][0]["mlp_in"]["kernel"][...]).max()) > 0
 
@@ -86,14 +92,14 @@ def test_an_empty_text_is_zero_and_its_gradients_finite(states, mask, pooling, t
 def test_a_trained_bert_gives_the_states(mask):
     bert = Bert(TINY, rngs=nnx.Rngs(1))
     ids = np.random.default_rng(0).integers(0, 30, mask.shape).astype(np.int32)
-    states, pooled = TextEncoder(HIDDEN, pooling="default", bert=bert, rngs=nnx.Rngs(0))(ids, mask)
-    np.testing.assert_array_equal(states, bert(ids, mask))
+    states, _, pooled = TextEncoder(HIDDEN, pooling="default", bert=bert, rngs=nnx.Rngs(0))(ids, mask)
+    np.testing.assert_array_equal(states[:2], bert(ids, mask)[:2])
     np.testing.assert_array_equal(pooled[:2], states[:2, 0])
 
 
 def test_bfloat16(states, mask):
     encoder = TextEncoder(HIDDEN, pooling="weighted_pooling", bert=None, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
-    tokens, pooled = encoder(states, mask)
+    tokens, _, pooled = encoder(states, mask)
     assert tokens.dtype == pooled.dtype == jnp.bfloat16
 
 

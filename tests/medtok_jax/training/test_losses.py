@@ -52,7 +52,8 @@ def random_raw(seed: int) -> dict[str, np.ndarray]:
 
 def make_view(quantizer: Quantizer, raw: dict) -> View:
     prepared = {name: quantizer.prepare(jnp.asarray(raw[name])) for name in NAMES}
-    return View(Embeddings(**prepared), **{name: quantizer(prepared[name], REGION[name]) for name in NAMES})
+    quantized = tuple(quantizer(prepared[name], REGION[name]) for name in NAMES)
+    return View(Embeddings(**prepared), quantized, tuple(q.distances for q in quantized[2:]), tuple(NAMES))
 
 
 @pytest.fixture(scope="module", params=["quantized", "unquantized"])
@@ -143,12 +144,11 @@ def test_not_negatives():
 @pytest.mark.parametrize("temperature", [0.07, 1.0])
 def test_kl_against_scipy(quantizer, temperature):
     view = make_view(quantizer, random_raw(0))
-    p = softmax(-np.asarray(view.text_cross.distances, np.float64) / temperature, axis=1)
-    q = softmax(-np.asarray(view.graph_cross.distances, np.float64) / temperature, axis=1)
+    p, q = (softmax(-np.asarray(x, np.float64) / temperature, axis=1) for x in view.shared_distances)
     wanted = rel_entr(p, q).sum(1)[VALID].mean()
-    found = losses.kl_loss(view.text_cross, view.graph_cross, VALID, temperature=temperature)
+    found = losses.kl_loss(*view.shared_distances, VALID, temperature=temperature)
     np.testing.assert_allclose(found, wanted, rtol=1e-4)
-    assert abs(found - losses.kl_loss(view.graph_cross, view.text_cross, VALID, temperature=temperature)) > 1e-5
+    assert abs(found - losses.kl_loss(*view.shared_distances[::-1], VALID, temperature=temperature)) > 1e-5
 
 
 def test_orthogonality_by_loops():
@@ -228,8 +228,8 @@ def reference_terms(quantizer, config, raw, augmented, valid, excluded, partners
     """All of sections 3-4, each written down once more."""
     view, second = make_view(quantizer, raw), make_view(quantizer, augmented)
     e, e_2 = ({name: np.asarray(getattr(v.embeddings, name), np.float64) for name in NAMES} for v in (view, second))
-    vector = {name: np.asarray(getattr(view, name).vector, np.float64) for name in NAMES}
-    vector_2 = {name: np.asarray(getattr(second, name).vector, np.float64) for name in NAMES}
+    vector = {name: np.asarray(view.of(name).vector, np.float64) for name in NAMES}
+    vector_2 = {name: np.asarray(second.of(name).vector, np.float64) for name in NAMES}
     out, out_2 = (vector, vector_2) if config.contrasted == "quantized" else (e, e_2)
     whole, whole_2 = (np.concatenate([x[name] for name in NAMES], axis=1) for x in (out, out_2))
     contrast = {"temperature": CONFIG.infonce_temperature, "excluded": excluded, "partners": partners}
@@ -241,7 +241,7 @@ def reference_terms(quantizer, config, raw, augmented, valid, excluded, partners
         return np.concatenate([a, b], axis=1)
 
     p, q = (
-        softmax(-np.asarray(getattr(view, name).distances, np.float64) / CONFIG.kl_temperature, axis=1)
+        softmax(-np.asarray(view.of(name).distances, np.float64) / CONFIG.kl_temperature, axis=1)
         for name in ("text_cross", "graph_cross")
     )
 

@@ -20,7 +20,8 @@ def make_view(seed: int = 0, collapsed: bool = False) -> View:
     raw = np.random.default_rng(seed).normal(size=(4, 4, 3))
     raw = np.repeat(raw[:, :1], 4, axis=1) if collapsed else raw
     e = {name: quantizer.prepare(jnp.asarray(x)) for name, x in zip(EMBEDDINGS, raw, strict=True)}
-    return View(Embeddings(**e), **{name: quantizer(e[name], SEARCHED[name]) for name in EMBEDDINGS})
+    quantized = tuple(quantizer(e[name], SEARCHED[name]) for name in EMBEDDINGS)
+    return View(Embeddings(**e), quantized, tuple(q.distances for q in quantized[2:]), EMBEDDINGS)
 
 
 def test_usage_counts_every_token_of_valid_codes():
@@ -28,7 +29,7 @@ def test_usage_counts_every_token_of_valid_codes():
     wanted = np.zeros(12)
     for name in EMBEDDINGS:
         for row in np.flatnonzero(VALID):
-            for token in np.asarray(getattr(view, name).ids[row]):
+            for token in np.asarray(view.of(name).ids[row]):
                 wanted[token] += 1
     usage = CodebookUsage.of(view, jnp.asarray(VALID), 12)
     np.testing.assert_array_equal(usage.compute(), wanted)
@@ -59,8 +60,8 @@ def test_nothing_used_is_no_division_by_zero():
 def test_quantization_metrics_by_hand():
     view = make_view()
     found = quantization_metrics(view, jnp.asarray(VALID))
-    for name, (embedding, quantized) in zip(EMBEDDINGS, view.pairs(), strict=True):
-        e, v = np.asarray(embedding)[VALID], np.asarray(quantized.vector)[VALID]
+    for name in EMBEDDINGS:
+        e, v = np.asarray(view.of(name).embedding)[VALID], np.asarray(view.of(name).vector)[VALID]
         power = np.mean([x @ x for x in e])
         cosines = [x @ y / np.linalg.norm(x) / np.linalg.norm(y) for x, y in zip(e, v, strict=True)]
         spread = np.sqrt(np.mean([np.sum((x - e.mean(0)) ** 2) for x in e]) / power)

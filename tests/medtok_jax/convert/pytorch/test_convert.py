@@ -351,7 +351,7 @@ def test_conversion_from_end_to_end(tokenizer_dir, tmp_path, capsys, monkeypatch
     assert not {"data_dir", "cache_dir"} & content["checkpoint"]["config"]["data"].keys()
     restore.restore(tmp_path / "out", tmp_path / "run")
     config = checkpoints.find(tmp_path / "run", prefer="best").metadata()["config"]
-    assert config["augment"]["edge_dropout"] == 0.1, "what the directory does not keep is as in configs/default.py"
+    assert config["augment"]["fact_dropout"] == 0.1, "what the directory does not keep is as in configs/default.py"
     monkeypatch.setattr(pytorch_weights, "to_torch", lambda variables: {n: -x for n, x in to_torch(variables).items()})
     with pytest.raises(UserError, match="differs from the Flax model"):
         convert.convert(make_request(output=tmp_path / "wrong", tokenizer=tokenizer_dir))
