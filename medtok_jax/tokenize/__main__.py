@@ -5,6 +5,7 @@
     python -m medtok_jax.tokenize file --input=codes.csv --output=tokens.json --tokenizer=TOK
     python -m medtok_jax.tokenize vocabulary --workdir=DIR --output=TOK [--embeddings] [--with_model]
     python -m medtok_jax.tokenize verify --tokenizer=TOK
+    python -m medtok_jax.tokenize diff OLD NEW [--output=changes.csv]
 
 A tokenizer is a directory, a name on the Hugging Face hub, or the one that training wrote in its work directory. `code`
 and `file` need neither JAX nor an accelerator for codes that the tokenizer holds.
@@ -31,7 +32,7 @@ def define_flags(given: flags.FlagValues = flags.FLAGS) -> None:
     switch = functools.partial(flags.DEFINE_bool, default=False, flag_values=given)
     text("tokenizer", help="Tokenizer directory, or its name on the Hugging Face hub.")
     text("workdir", help="Work directory of a finished training run; its tokenizer is used.")
-    text("output", help="file: .json, .jsonl, .csv or .parquet to write; vocabulary: directory to write.")
+    text("output", help="file: .json, .jsonl, .csv or .parquet to write; vocabulary: directory; diff: CSV of changes.")
     text("system", help="code, file: code system of codes that name none, such as ICD10CM.")
     flags.DEFINE_list(
         "prefer",
@@ -81,8 +82,12 @@ def main(arguments: list[str], given: flags.FlagValues = flags.FLAGS) -> None:
         _vocabulary(given)
     elif command == "verify" and not codes:
         commands.verify(_required("tokenizer", given))
+    elif command == "diff":
+        if len(codes) != 2:
+            raise InputError("Give two tokenizers: python -m medtok_jax.tokenize diff OLD NEW.")
+        commands.show_difference(*codes, Path(given.output).expanduser() if given.output else None)
     else:
-        raise InputError(f"Give a command (code, file, vocabulary or verify; see --help), for example: {USAGE}.")
+        raise InputError(f"Give a command (code, file, vocabulary, verify or diff; see --help), for example: {USAGE}.")
 
 
 def _code(codes: list[str], given: flags.FlagValues) -> None:

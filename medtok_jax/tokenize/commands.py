@@ -1,10 +1,10 @@
-"""Implement the commands of `python -m medtok_jax.tokenize`: show codes, tokenize a file, write and verify tokens."""
+"""Implement the commands of `python -m medtok_jax.tokenize` for codes, files and whole tokenizers."""
 
 from pathlib import Path
 
 from rich.console import Console
 
-from medtok_jax.lookup import directory, hub
+from medtok_jax.lookup import difference, directory, hub
 from medtok_jax.tokenize import files
 from medtok_jax.tokenize.display import show_code
 from medtok_jax.tokenizer import MedTokTokenizer
@@ -138,3 +138,21 @@ def verify(tokenizer: str) -> None:
     path = hub.resolve_tokenizer(tokenizer)
     config = directory.TokenizerDirectory.read(path, verify=True).config
     print(f"Verified {path}: {config.rows:,} codes in {len(config.files)} files, all as they were written.")
+
+
+def show_difference(before: str, after: str, output: Path | None = None) -> None:
+    """Print how two tokenizers differ, directories, work directories or names on the hub.
+
+    Args:
+        before, after: the earlier and the later one.
+        output: CSV file to write the codes to that changed; None for none.
+
+    Raises:
+        InputError: one of them cannot be opened, or the file cannot be written.
+    """
+    opened = [directory.TokenizerDirectory.read(hub.resolve_tokenizer(path)) for path in (before, after)]
+    found = difference.compare(*opened)
+    for sentence in found.sentences():
+        print(sentence)
+    if output is not None:
+        print(f"Wrote {output}: {found.write(output):,} codes that changed.")

@@ -7,7 +7,7 @@ import numpy as np
 
 from medtok_jax.lookup import directory
 from medtok_jax.lookup.directory import Tokens
-from medtok_jax.regions import EMBEDDINGS, REGION_OF_EMBEDDING, Position, Regions, positions_of
+from medtok_jax.regions import EMBEDDINGS, REGION_OF_EMBEDDING, Position, Regions
 
 K = 2
 REGIONS = Regions(text=12, graph=10, shared=14)
@@ -47,6 +47,15 @@ def make_tokens(keys=KEYS, *, seed: int = 0, kind: str = "top_k", embeddings: bo
     )
 
 
+def positions(count: int, *, searches_all: bool = False) -> tuple[Position, ...]:
+    """Return the positions of a code whose four embeddings have `count` tokens each."""
+    return tuple(
+        Position(name, "all" if searches_all and region == "shared" else region, level)
+        for name, region in REGION_OF_EMBEDDING.items()
+        for level in range(count)
+    )
+
+
 def ranked(row: np.ndarray) -> list[int]:
     """Return the distinct tokens of a code (K = 2) in the order of exports: first those of rank 1, then of rank 2."""
     return list(dict.fromkeys(row[[0, 2, 4, 6, 1, 3, 5, 7]].tolist()))
@@ -58,13 +67,11 @@ UNEVEN = {"text_specific": ("text", 1), "shared_first": ("shared", 3), "graph_sp
 
 def write_uneven(path: Path) -> Path:
     """Write a directory of another quantizer: three embeddings of 1, 3 and 2 tokens, all of weight 1."""
-    positions = tuple(
-        Position(name, region, level) for name, (region, count) in UNEVEN.items() for level in range(count)
-    )
+    places = tuple(Position(name, region, level) for name, (region, count) in UNEVEN.items() for level in range(count))
     rng = np.random.default_rng(0)
-    ids = np.stack([rng.integers(*REGIONS.bounds(place.region), len(KEYS)) for place in positions], 1).astype(np.int32)
+    ids = np.stack([rng.integers(*REGIONS.bounds(place.region), len(KEYS)) for place in places], 1).astype(np.int32)
     tokens = dataclasses.replace(make_tokens(), ids=ids, weights=np.ones(ids.shape, np.float32))
-    directory.write(path, tokens, about("residual") | {"positions": positions})
+    directory.write(path, tokens, about("residual") | {"positions": places})
     return path
 
 
@@ -89,7 +96,7 @@ def about(kind: str = "top_k", prefer=()) -> dict:
     """Return the metadata of a directory."""
     return {
         "regions": REGIONS,
-        "positions": positions_of(K),
+        "positions": positions(K),
         "quantizer_kind": kind,
         "prefer": list(prefer),
         "data_set": {"name": "medtok_codes/hand_made", "fingerprint": "0" * 64},

@@ -14,7 +14,7 @@ from medtok_jax.inference import vocabulary
 from medtok_jax.inference.trained import TrainedModel, open_trained
 from medtok_jax.lookup import code_files
 from medtok_jax.lookup.directory import TokenizerDirectory
-from medtok_jax.regions import positions_of
+from medtok_jax.regions import parts_of, positions_of
 from medtok_jax.tokenize import commands
 from medtok_jax.training import checkpoints
 
@@ -68,7 +68,7 @@ def test_the_directory_says_what_it_is(opened, trained):
         splits[key] for key in written["key"].to_pylist()
     ]
     assert set(written["kind"].to_pylist()) == {"code"}
-    assert config.positions == positions_of(opened.config.model.num_top_k_tokens)
+    assert config.positions == positions_of(parts_of(opened.config.model))
     assert config.tokens_per_code == trained.ids.shape[1]
     np.testing.assert_array_equal(trained.codebook, opened.codebook())
     assert config.data_set == {"name": opened.config.data.name, "fingerprint": table.fingerprint}

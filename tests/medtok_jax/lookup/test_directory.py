@@ -14,10 +14,10 @@ from medtok_jax.lookup import code_files, directory
 from medtok_jax.lookup.config import CODE_FILE, CONFIG
 from medtok_jax.lookup.directory import EMBEDDING_FILE, TRANSFORMERS_CONFIG, KnownCode, TokenizerDirectory
 from medtok_jax.lookup.token_table import TABLE
-from medtok_jax.regions import EMBEDDINGS, Regions, positions_of
+from medtok_jax.regions import EMBEDDINGS, Regions
 from preprocessing.common.checksums import sha256_of
 from preprocessing.common.errors import InputError
-from tests.helpers.small_tokenizer import KEYS, REGIONS, K, about, make_tokens, write, write_uneven
+from tests.helpers.small_tokenizer import KEYS, REGIONS, K, about, make_tokens, positions, write, write_uneven
 
 
 @pytest.fixture
@@ -340,7 +340,7 @@ def test_tokens_of_a_whole_book_search(tmp_path):
     """Cross-modal tokens may then lie in any region; without it the same table is refused."""
     tokens = make_tokens()
     tokens.ids[0, 2 * K] = 0
-    directory.write(tmp_path / "book", tokens, about() | {"positions": positions_of(K, searches_all=True)})
+    directory.write(tmp_path / "book", tokens, about() | {"positions": positions(K, searches_all=True)})
     config = TokenizerDirectory.read(tmp_path / "book").config
     assert [config.searched(place) for place in (0, 2 * K)] == [(0, 12), (0, REGIONS.size)]
     directory.write(tmp_path / "region", tokens, about())

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from medtok_jax.lookup.directory import TokenizerDirectory
-from medtok_jax.regions import Regions, positions_of
+from medtok_jax.regions import Regions
 from medtok_jax.report import build, maps, page
 from medtok_jax.report import data as report_data
 from medtok_jax.report.codes import read_codes, sample_evenly, select
 from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing.common.errors import InputError
 from tests.helpers.forked import run_module
-from tests.helpers.small_tokenizer import KEYS, REGIONS, make_tokens, write, write_uneven
+from tests.helpers.small_tokenizer import KEYS, REGIONS, make_tokens, positions, write, write_uneven
 
 HOSTILE = "</script><script>x</script><!-- \u2028\u2029 & \" ' <b> ${script} \x07"
 
@@ -66,7 +66,7 @@ def test_main_region_is_that_of_the_token_which_adds_most():
     ids = np.array([[0, 1, 2, 3], [0, 1, 3, 2]])
     # The long row of the graph region outweighs the heavier token of the text region, unless its weight is too small.
     weights = np.array([[0.9, 0.4, 0.5, 0.5], [0.5, 0.1, 0.2, 0.7]])
-    assert report_data.main_region(ids, weights, codebook, positions_of(1)).tolist() == [1, 2]
+    assert report_data.main_region(ids, weights, codebook, positions(1)).tolist() == [1, 2]
 
 
 def test_a_quantizer_with_embeddings_of_different_lengths(tmp_path):
