@@ -62,7 +62,7 @@ def join_tiers(small: jax.Array, large: jax.Array) -> jax.Array:
     return jnp.concatenate([groups, large[:, None]], axis=1).reshape(-1, *small.shape[1:])
 
 
-# Stands for a state of zeros in place of a row of `Tables.token_states`.
+# Stands for padding in place of a row of `Tables.token_states`.
 NO_STATE = np.iinfo(np.int32).max
 
 

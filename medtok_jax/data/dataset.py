@@ -54,8 +54,8 @@ class Data:
     def without(self, modality: str) -> "Data":
         """Return the same codes as if none had a subgraph, or as if none had a description.
 
-        Nothing of the modality is left, not even which codes share it. A missing description is one token state of
-        zeros; a missing subgraph is the node that stands for that.
+        Nothing of the modality is left, not even which codes share it. A missing description has no
+        token, and a missing subgraph is the node that stands for that.
 
         Args:
             modality: `graph` or `text`.
@@ -64,9 +64,9 @@ class Data:
             return dataclasses.replace(self, table=code_table.without_graphs(self.table))
         count, width = len(self.selected), self.cache.states.shape[1]
         empty = TextCache(
-            states=np.broadcast_to(np.zeros((1, width), self.cache.states.dtype), (count, width)),
-            offsets=np.arange(count + 1),
-            token_ids=np.zeros(count, np.int32),
+            states=np.zeros((0, width), self.cache.states.dtype),
+            offsets=np.zeros(count + 1, np.int64),
+            token_ids=np.zeros(0, np.int32),
             name_embedding=self.cache.name_embedding,
             num_cut=0,
             encoder=self.cache.encoder,

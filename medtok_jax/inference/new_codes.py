@@ -248,7 +248,7 @@ class NewCodeEncoder:
         names = list(dict.fromkeys(_clean(name) for code in codes if code.graph for name in code.graph.names))
         states, pooled = self.texts([code.text for code in codes], names)
         if self.modalities == "graph":
-            states = [np.zeros_like(state[:1]) for state in states]
+            states = [state[:0] for state in states]
         row_of_name = {name: row for row, name in enumerate(names)}
         order = np.argsort([len(state) for state in states], kind="stable")
         size = next((size for size in BATCH_SIZES if size >= len(codes)), BATCH_SIZES[-1])

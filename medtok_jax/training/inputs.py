@@ -124,7 +124,7 @@ def keeps_states(config: ConfigDict, data: Data, device: jax.Device) -> bool:
     if config.model.text_encoder_trainable or asked == "no":
         return False
     limit = device_memory(device)
-    fits = len(states) < NO_STATE and (limit is None or states.nbytes < limit)
+    fits = 0 < len(states) < NO_STATE and (limit is None or states.nbytes < limit)
     if asked == "yes" and not fits:
         raise InputError(
             f"data.states_on_device is 'yes', but {len(states):,} token states of {states.nbytes / 2**30:.1f} GiB do"

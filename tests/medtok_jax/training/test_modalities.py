@@ -36,7 +36,7 @@ def test_without_graph(data):
 def test_without_text(data):
     batch, whole = batch_of(data.without("text")), batch_of(data)
     assert not batch.text.any()
-    assert batch.text_mask.sum(1).tolist() == [1] * 4
+    assert batch.text_mask.sum(1).tolist() == [0] * 4
     assert len(set(batch.text_id)) == 4 > len(set(whole.text_id)), "equal descriptions tell nothing any more"
     jax.tree.map(np.testing.assert_array_equal, batch.graph, whole.graph)
     np.testing.assert_array_equal(batch.graph_id, whole.graph_id)
@@ -46,7 +46,7 @@ def test_a_sample_without_text(data):
     some = dataclasses.replace(data, selected=ROWS, text_id=np.where(np.isin(np.arange(12), ROWS), data.text_id, -1))
     bare = some.without("text")
     assert bare.num_texts == 4
-    assert bare.num_tokens(ROWS).tolist() == [1] * 4
+    assert bare.num_tokens(ROWS).tolist() == [0] * 4
     assert (bare.text_id[[0, 1, 2]] == -1).all()
 
 
@@ -64,7 +64,7 @@ def test_the_configuration_says_which(data_dir, modalities):
     batch = BatchBuilder(loaded, budgets, num_stacks=1, local_stacks=[0])(
         loaded.selected[:64], np.ones(64, bool), np.full(64, -1)
     )
-    assert batch.text_mask.any(1).all()
+    assert batch.text_mask.any(1).all() == (modalities != "graph")
 
 
 def test_a_trained_text_encoder_needs_texts(tmp_path):
