@@ -76,6 +76,15 @@ CELLS: dict[str, dict[str, dict]] = {
         "k_4": {"model.num_top_k_tokens": 4},
         "k_6": {"model.num_top_k_tokens": 6},
     },
+    "shared embedding": {
+        "one_shared": {"model.shared_embedding": "one"},
+        "eight_tokens": {"model.shared_embedding": "one", "model.num_top_k_tokens": 2},
+    },
+    "augmented subgraphs": {
+        "facts_kept": {"augment.fact_dropout": 0.0},
+        "more_facts_dropped": {"augment.fact_dropout": 0.3},
+        "nodes_dropped": {"augment.node_dropout": 0.2},
+    },
     "width": {
         "d_16": {"model.embedding_dim": 16},
         "d_32": {"model.embedding_dim": 32},

@@ -2,10 +2,15 @@
 
 The published code initializes rows at random, takes K = 5 nearly equally weighted tokens, searches the whole codebook
 with the cross-modal embeddings, has no KL term, and averages losses over the width. It identifies nodes by their ids
-alone and reads neither names nor relations (relations are read here). Three properties of the code are not reproduced,
-because they are defects and not settings: it attends over pooled vectors, it passes gradients straight through to
-vectors that are not normalized, and it treats codes with equal descriptions as negatives. The training length is that
-of `configs/default.py`, so that tokenizers are compared at equal cost; the code trains 50 epochs at a learning rate of
+alone and reads neither names nor relations (relations are read here). Its attention runs over token and node states, as
+ours does, one code after the other.
+
+What is not reproduced, as it is no setting here: its orthogonality term is the Frobenius norm itself, of a sum over the
+batch (neither squared nor divided by B); its alignment compares pooled inputs instead of cross-modal embeddings; both
+directions of its attention share their layers; its weights are a softmax of squared distances; both views of the
+specific contrast end in the same cross-modal vector, with its gradient; gradients pass straight through to vectors that
+are not normalized; and codes with equal descriptions are negatives of one another. The training length is that of
+`configs/default.py`, so that tokenizers are compared at equal cost; the code trains 50 epochs at a learning rate of
 1e-4.
 """
 
