@@ -14,6 +14,9 @@ from medtok_jax.devices.interruption import Interrupted, Interruption
 from medtok_jax.devices.run_lock import only_run
 from medtok_jax.inference import vocabulary
 from medtok_jax.inference.trained import TrainedModel
+from medtok_jax.lookup import difference
+from medtok_jax.lookup.config import CONFIG
+from medtok_jax.lookup.directory import TokenizerDirectory
 from medtok_jax.training import reporting
 from medtok_jax.training.checkpoints import CheckpointWriter
 from medtok_jax.training.codebook_fit import fit_codebook
@@ -58,10 +61,26 @@ def _train_and_evaluate(config: ConfigDict, workdir: Path) -> dict:
     trained = TrainedModel.restore(workdir, config, inputs, programs, like=state)
     metrics = vocabulary.write_tokenizer(trained, workdir / vocabulary.DIRECTORY, with_model=True, progress=progress)
     summary = reporting.summarize(
-        log, metrics, data=inputs.data, last_step=last_step, best_total_loss=writer.best_total_loss
+        log,
+        metrics,
+        data=inputs.data,
+        last_step=last_step,
+        best_total_loss=writer.best_total_loss,
+        since_start=_since_start(config.resume_from or config.init_from, workdir),
     )
     log.close()
     return summary
+
+
+def _since_start(start: str, workdir: Path) -> list[str]:
+    """Return how the tokens differ from those of the run or checkpoint `start`; nothing where there are none."""
+    path = Path(start).expanduser() if start else workdir
+    runs = [folder / vocabulary.DIRECTORY for folder in (path, *path.parents[:3])]
+    earlier = next((folder for folder in runs if (folder / CONFIG).is_file()), None)
+    if not start or earlier is None:
+        return []
+    pair = [TokenizerDirectory.read(folder) for folder in (earlier, workdir / vocabulary.DIRECTORY)]
+    return [f"Compared with the tokenizer of {start}:", *difference.compare(*pair).sentences()]
 
 
 def train(training: Training, log: reporting.Log, writer: CheckpointWriter) -> TrainState:

@@ -234,7 +234,13 @@ def finished_summary(workdir: Path, *, step: int, last_step: int) -> dict | None
 
 
 def summarize(
-    log: Log, metrics: dict[str, float], *, data: Data, last_step: int, best_total_loss: float | None
+    log: Log,
+    metrics: dict[str, float],
+    *,
+    data: Data,
+    last_step: int,
+    best_total_loss: float | None,
+    since_start: list[str],
 ) -> dict:
     """Write and print the final summary.
 
@@ -244,6 +250,7 @@ def summarize(
         data: of the run.
         last_step: where it ended.
         best_total_loss: validation loss of the best checkpoint.
+        since_start: sentences on how the tokens differ from those of the run that this one started from.
     """
     trend = {
         name: {"first": values[0], "max": max(values), "last": values[-1]}
@@ -262,6 +269,7 @@ def summarize(
         "missing_graph": no_graph,
         "missing_description": no_text,
         "best_total_loss": best_total_loss,
+        "since_start": since_start,
     }
     if jax.process_index() == 0:
         write_json(log.workdir / SUMMARY, summary, advice=ADVICE)
@@ -290,3 +298,5 @@ def print_summary(summary: dict) -> None:
         console.print(table)
     no_graph, no_text = summary["missing_graph"], summary["missing_description"]
     console.print(f"{no_graph:,} codes without a subgraph, {no_text:,} without a description.", highlight=False)
+    for sentence in summary["since_start"]:
+        console.print(sentence, highlight=False)

@@ -216,7 +216,10 @@ def test_more_epochs_from_another_run_without_recompilation(finished, config, tm
     logged = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert min(logged) == 14
     # The same command again finds its own checkpoint before the other run's.
-    assert train.train_and_evaluate(longer, tmp_path)["step"] == 24
+    summary = train.train_and_evaluate(longer, tmp_path)
+    assert summary["step"] == 24
+    assert f"Compared with the tokenizer of {finished[0]}:" in summary["since_start"]
+    assert any("keep their meaning" in sentence for sentence in summary["since_start"])
 
 
 def test_fine_tuning_starts_from_the_weights(finished, data_dir, tmp_path, monkeypatch):

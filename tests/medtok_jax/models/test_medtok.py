@@ -389,6 +389,14 @@ def test_a_batch_of_codes_without_graphs_has_finite_gradients(config, model, bui
     assert all(np.isfinite(value).all() for value in (*terms.values(), *found.values()))
 
 
+def test_concealed_texts_do_not_drown_the_first_steps(config, model, build, tables):
+    """Vectors near zero would multiply gradients by a million where they are brought to unit length."""
+    whole = gradients(model, config, build(ROWS), tables)[1]
+    hidden = gradients(model, config, build(ROWS, textless=np.arange(len(ROWS)) < 3), tables)[1]
+    norms = [np.sqrt(sum(np.sum(np.square(value)) for value in found.values())) for found in (whole, hidden)]
+    assert norms[1] < min(100, 5 * norms[0])
+
+
 def test_bfloat16_activations_and_float32_embeddings(config, data, model, build, tables):
     half = MedTok(config.model, data.sizes(), dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(nnx.state(half, nnx.Param)))
