@@ -91,7 +91,8 @@ class World:
         for name in ("codes.csv", "I.csv"):
             (self.stage / name).write_text(codes)
         (self.stage / "C.json").write_text(json.dumps([{"code": "ICD10CM/E11.9"}, {"code": "ICD9CM/250.00"}]))
-        mimic_copies.write(self.stage / "mimic4", "mimic4", capitals=False, gzipped=True)
+        for name in ("mimic3", "mimic4"):
+            mimic_copies.write(self.stage / name, name, capitals=False, gzipped=True)
         for version, directory in (
             ("mimic4", "mimiciv/3.1"),
             ("mimic3", "mimiciii/1.4"),
@@ -109,7 +110,9 @@ class World:
         source_copies.ehrshot(self.stage / "EHRSHOT_ASSETS")
         splits = {1: "train", 2: "tuning", 3: "train", 4: "held_out", 5: "train"}
         small_visits.write(self.stage / "mimic4_meds", files=2, splits=splits)
-        (self.stage / "M").symlink_to("mimic4_meds")
+        for name in ("M", "mimic3_meds"):
+            (self.stage / name).symlink_to("mimic4_meds")
+        small_visits.write_labels(self.stage / "benchmark" / "labels" / "mortality" / "labels.parquet")
         events = [("HOSPITAL_ADMISSION", 0), ("ICD//CM//E11", 1), ("ICD//CM//3-6//9", 1), ("TIMELINE_END", 2)]
         for part in ("train", "test"):
             small_ethos.write_tokenized(self.stage / "tokenized" / part, [events] * 30)
@@ -323,11 +326,18 @@ def copying(world: World, words: list[str], folder: Path) -> None:
 
 def elsewhere(world: World, words: list[str], folder: Path) -> None:
     """Check that what a program of other authors reads has been written: files of the conversion, by their names."""
-    program = next(word for word in words if word.startswith("ethos_"))
-    read = {"ethos_train": ("data_fp",), "ethos_infer": ("input_dir",), "ethos_tokenize": ("--config-dir",)}[program]
+    program = Path(next(word for word in words if word.startswith("ethos_"))).name
+    read = {
+        "ethos_train": ("data_fp",),
+        "ethos_infer": ("input_dir",),
+        "ethos_tokenize": ("--config-dir",),
+        "infer_samples.py": ("input_dir", "+dataset_kwargs.labels"),
+    }[program]
     values = dict(word.split("=", 1) for word in words if "=" in word)
     for name in read:
         assert (world.stage / values[name]).is_dir(), f"{name}={values[name]}"
+    if words[0] == "python":
+        assert (world.stage / words[1]).is_file()
     if program == "ethos_tokenize":
         found = list((world.stage / values["--config-dir"]).rglob(f"{values['dataset']}.yaml"))
         assert len(found) == 1
@@ -438,6 +448,7 @@ RULES: dict[tuple[str, ...], Callable[[World, list[str], Path], None]] = {
     ("sed", "-i"): changing,
     ("ethos_infer",): elsewhere,
     ("ethos_tokenize",): elsewhere,
+    ("python", "ethos_medtok/ethos_stage/infer_samples.py"): elsewhere,
 }
 
 

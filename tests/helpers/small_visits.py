@@ -61,3 +61,11 @@ def write(root: Path, events: list = EVENTS, *, files: int = 1, splits: dict[int
         columns = {"subject_id": list(splits), "split": list(splits.values())}
         pl.DataFrame(columns).write_parquet(root / "metadata" / "subject_splits.parquet")
     return root
+
+
+def write_labels(path: Path) -> Path:
+    """Write two labels, one of each value, at whose times the codes of an earlier stay are seen."""
+    rows = [(1, at("2020-03-01", 12), True), (2, at("2021-06-01", 12), False)]
+    path.parent.mkdir(parents=True)
+    pl.DataFrame(rows, schema=["subject_id", "prediction_time", "boolean_value"], orient="row").write_parquet(path)
+    return path

@@ -5,7 +5,8 @@ from pathlib import Path
 from medtok_jax.convert.ehr_models import notebook
 from medtok_jax.convert.ehr_models.notebook import AFTER, END, INSTEAD, NEW, OMIT, Change
 
-PACKAGES = "torch torch_geometric pytorch_pretrained_bert sparse transformers einops scikit-learn pandas"
+PREDICTIONS = "predictions.parquet"
+PACKAGES = "torch torch_geometric pytorch_pretrained_bert sparse transformers einops scikit-learn pandas pyarrow"
 
 
 def changes(output: Path) -> list[Change]:
@@ -14,6 +15,8 @@ def changes(output: Path) -> list[Change]:
     sizes = repr(str(output / "model_config.json"))
     vectors = repr(str(output / "initial_nodes.npy"))
     model = repr(str(output / "v_behrt.pt"))
+    samples = repr(str(output / "samples.json"))
+    predictions = repr(str(output / PREDICTIONS))
     return [
         Change(0, OMIT, why="it installs packages in Colab"),
         Change(1, OMIT, why="it installs packages in Colab"),
@@ -53,8 +56,17 @@ def changes(output: Path) -> list[Change]:
             "with torch.no_grad():\n"
             "    parts = [eval([batch], False, train_params['device'])[2:4] for batch in testload]\n"
             "logits, labels = (torch.cat(part).cpu().numpy() for part in zip(*parts))\n"
+            "import pyarrow as pa\n"
+            "from pyarrow import parquet\n"
+            f"samples = {{name: np.array(values) for name, values in json.load(open({samples})).items()}}\n"
+            "tested = samples['split'] == 'held_out'\n"
+            "parquet.write_table(pa.table({\n"
+            "    'subject_id': samples['subject_id'][tested],\n"
+            "    'prediction_time': samples['prediction_time'][tested].astype('datetime64[us]'),\n"
+            "    'predicted_boolean_probability': 1 / (1 + np.exp(-logits.astype(float))),\n"
+            f"}}), {predictions})\n"
             "print('AUROC', skm.roc_auc_score(labels, logits), 'AUPRC', skm.average_precision_score(labels, logits))",
-            why="the notebook's eval returns the last batch only",
+            why="the notebook's eval returns the last batch only, and writes no probabilities",
         ),
     ]
 

@@ -1,9 +1,10 @@
-"""Write the stages with which ETHOS itself writes MedTok tokens: a module and two data set configurations.
+"""Write the stages with which ETHOS itself writes MedTok tokens, and a command that lets it predict given samples.
 
     ethos_stage/tokenize/medtok/     stages (copy into `src/ethos/tokenize/`)
     ethos_stage/configs/dataset/     `medtok_mimic.yaml`, `medtok_meds.yaml` (found by `--config-dir`)
     ethos_stage/medtok_codes.parquet tokens of each code, with their source: see `code_tokens`
     ethos_stage/medtok_tokens.txt    tokens that the vocabulary must hold
+    ethos_stage/infer_samples.py     `ethos_infer` at the prediction times of given labels
 
 The files work without this project.
 """
@@ -25,6 +26,7 @@ FOLDER = "ethos_stage"
 CODES = "medtok_codes.parquet"
 TOKENS = "medtok_tokens.txt"
 CONFIGS = ("medtok_mimic", "medtok_meds")
+INFER = "infer_samples.py"
 _FILES = Path(__file__).with_name("files")
 
 
@@ -46,6 +48,7 @@ def write(folder: Path, directory: TokenizerDirectory, mapped: RecordCodes, toke
     shutil.copyfile(_FILES / "stages.py", module / "__init__.py")
     for name in ("code_tokens.py", "events.py"):
         shutil.copyfile(_FILES / name, module / name)
+    shutil.copyfile(_FILES / INFER, stage / INFER)
     names = {
         "@CODES@": _quoted(final / FOLDER / CODES),
         "@TOKENS@": _quoted(final / FOLDER / TOKENS),

@@ -90,6 +90,29 @@ def test_aces_finds_the_same_when_it_reads_the_file_itself(tmp_path, name):
     assert found.select("subject_id", "trigger").rows() == sorted(expected.select("subject_id", "trigger").rows())
 
 
+def test_a_stay_without_discharge_is_over_when_the_next_one_begins():
+    """Else a death in a later stay, or after it, would be one of the earlier stay."""
+    rows = [
+        (1, "2020-01-01", "HOSPITAL_ADMISSION//A"),
+        (1, "2020-02-01", "HOSPITAL_ADMISSION//A"),
+        (1, "2020-02-09", "MEDS_DEATH"),
+        (1, "2020-02-09", "HOSPITAL_DISCHARGE//DIED"),
+        (2, "2020-01-01", "HOSPITAL_ADMISSION//A"),
+        (2, "2020-02-01", "HOSPITAL_ADMISSION//A"),
+        (2, "2020-02-09", "HOSPITAL_DISCHARGE//HOME"),
+        (2, "2020-02-10", "MEDS_DEATH"),
+        (3, "2020-01-01", "HOSPITAL_ADMISSION//A"),
+        (3, "2020-01-09", "MEDS_DEATH"),
+    ]
+    events = pl.DataFrame(rows, ["subject_id", "time", "code"], orient="row").with_columns(
+        pl.col("time").str.to_datetime(time_unit="us"),
+        numeric_value=pl.lit(None, pl.Float32),
+        text_value=pl.lit(None, pl.String),
+    )
+    found = aces.extract(events, aces.read_configuration(TASKS["mortality"].path, SPELLING.path))
+    assert found.select("subject_id", "value").rows() == [(1, False), (1, True), (2, False), (2, False), (3, True)]
+
+
 def test_a_configuration_serves_several_times():
     configuration = aces.read_configuration(TASKS["mortality"].path, SPELLING.path)
     events = shard(0).events

@@ -12,8 +12,11 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("torch_geometric.data")
 metrics = pytest.importorskip("sklearn.metrics")
 
+from eval.ehr import external  # noqa: E402
+from eval.ehr.external import ExternalModel  # noqa: E402
 from medtok_jax.convert.ehr_models import gt_behrt, gt_behrt_notebook  # noqa: E402
 from medtok_jax.convert.ehr_models.notebook import changed  # noqa: E402
+from medtok_jax.records.samples import Labels  # noqa: E402
 
 # What the cells of the notebook define, as far as the changes need it; all other lines would fail without its packages.
 CELLS = {
@@ -103,6 +106,10 @@ def test_the_changed_cells_load_train_save_and_score(output, capsys):
     capsys.readouterr()
     exec(compile(cells[13], "cell 13", "exec"), space)
     assert f"AUROC {metrics.roc_auc_score(labels, scores)} AUPRC" in capsys.readouterr().out
+    # The benchmark reads them as the predictions of another program.
+    given = Labels(np.array(samples["subject_id"][:2]), np.array(samples["prediction_time"][:2], "M8[us]"), labels)
+    found = external.read(ExternalModel("mortality", "GT-BEHRT", output / "predictions.parquet"), given)
+    np.testing.assert_allclose(found, 1 / (1 + np.exp(-np.array(scores))), rtol=1e-6)
 
 
 def test_the_steps_print_every_line_and_package(output):

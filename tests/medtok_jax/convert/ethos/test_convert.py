@@ -5,13 +5,14 @@ import shlex
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
 from medtok_jax.convert.ehr_models.spelling import TokenLists
-from medtok_jax.convert.ethos import check, convert, meds, paper
+from medtok_jax.convert.ethos import check, convert, files, meds, paper
 from medtok_jax.convert.ethos import directory as ethos_directory
 from medtok_jax.convert.ethos import vocabulary as ethos_vocabulary
 from medtok_jax.convert.ethos.files import code_tokens
@@ -162,6 +163,7 @@ def test_stage_is_whole(world):
         assert "@" not in text
         assert "unmapped: keep" in text
     assert (stage / "tokenize" / "medtok" / "__init__.py").is_file()
+    assert (stage / "infer_samples.py").read_text() == Path(files.__file__).with_name("infer_samples.py").read_text()
     script = (
         "import sys; sys.path.insert(0, sys.argv[1]); import code_tokens as c; print(len(c.read_codes(sys.argv[2])[0]))"
     )
