@@ -7,7 +7,7 @@ import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from configs import default
-from eval.baselines import defaults, text_vq
+from eval.baselines import defaults, new_texts, text_vq
 from eval.baselines.data import Codes
 from eval.baselines.make import KINDS, make, sizes_like
 from eval.baselines.nearest_rows import fit_rows, nearest_rows, residual_rows
@@ -191,6 +191,17 @@ def test_pursuit_reads_further_texts_with_the_same_rows_and_follows_the_seed(mad
     again, other = (make("text_pursuit", codes, **sizes, seed=seed, progress=False) for seed in (0, 1))
     np.testing.assert_array_equal(again.tokens, one.tokens)
     assert (other.tokens != one.tokens).any()
+
+
+def test_new_descriptions_are_encoded_as_those_of_codes(made):
+    """Of wordpieces, graphs and random tokens nothing can be said of a description alone."""
+    for kind in ("raw_text", "text_pursuit", "text_crosswalk", "kmeans_text"):
+        one = made[kind]
+        found = new_texts.encode(one, one.descriptions[[5, 300]].tolist())
+        np.testing.assert_allclose(found["vectors"], one.vectors[[5, 300]], atol=2e-2)
+        assert ("tokens" in found) == (one.tokens is not None)
+    for kind in ("wordpieces", "bag_of_nodes", "random", "one_token"):
+        assert new_texts.encode(made[kind], ["diabetes"]) is None
 
 
 def test_principal_axes_keep_most_of_the_length():
