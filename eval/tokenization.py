@@ -5,7 +5,8 @@
     python -m eval.tokenization --tokenizer=TOK --other_seeds=TOK1,TOK2 --output=DIR    # stability of tokens
 
 The command writes `quality.json`, `quality.md` and plots. Families of metrics: codebook, identity, cross_system, tree,
-groups, relations, robustness, seeds. Choose between models on `--split=validation`, report on `--split=test`, once.
+groups, relations, free_text, prefixes, robustness, seeds. Choose between models on `--split=validation`,
+report on `--split=test`, once.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +22,17 @@ with command_line.importing(__name__):
     from eval.common.intervals import interval
     from eval.common.measurement import Measurement
     from eval.common.representation import Representation, load
-    from eval.quality import codebook_use, cross_system, groups, identity, relations, seed_stability, tree_metrics
+    from eval.quality import (
+        codebook_use,
+        cross_system,
+        free_text,
+        groups,
+        identity,
+        prefixes,
+        relations,
+        seed_stability,
+        tree_metrics,
+    )
     from eval.quality.context import Context
     from eval.quality.label_building import open_labels
     from eval.quality.labels import SPLITS, Labels
@@ -40,6 +51,8 @@ FAMILIES: dict[str, Callable[[Context], list[Measurement]]] = {
     tree_metrics.FAMILY: tree_metrics.measure,
     groups.FAMILY: groups.measure,
     relations.FAMILY: relations.measure,
+    free_text.FAMILY: free_text.measure,
+    prefixes.FAMILY: prefixes.measure,
 }
 # Families that need more than a representation: the run, and tokenizers of other seeds.
 MORE_FAMILIES = ("robustness", seed_stability.FAMILY)
@@ -129,6 +142,11 @@ def _notes(representation: Representation, labels: Labels, measurements: Sequenc
             "The graph contains the note edges: to hold them out, build and train on a data set with "
             "-holdout_note_30_eval in its name."
         )
+    if labels.terms and free_text.FAMILY not in measured:
+        notes.append(
+            "Free text was not measured: it needs a baseline that is made of texts, or a tokenizer with its model: "
+            "python -m medtok_jax.tokenize vocabulary --workdir=RUN --output=TOK --with_model."
+        )
     if "robustness" not in measured:
         notes.append("Robustness was not measured: it runs the model, which --workdir=RUN names.")
     if seed_stability.FAMILY not in measured:
@@ -141,7 +159,7 @@ def _notes(representation: Representation, labels: Labels, measurements: Sequenc
 def figure(measurement: Measurement, *, seed: int = 0) -> dict:
     """Return a figure with its interval in values for JSON."""
     value, low, high, n = interval(measurement, seed=seed)
-    names = ("family", "metric", "view", "scope", "unit", "given", "chance", "better")
+    names = ("family", "metric", "view", "scope", "unit", "given", "trained", "chance", "better")
     return {name: getattr(measurement, name) for name in names} | {"value": value, "low": low, "high": high, "n": n}
 
 
@@ -214,17 +232,19 @@ def _write(output: Path, report: dict, context: Context, *, plots: bool) -> None
 
 
 def _print(console: Console, report: dict) -> None:
-    """Print the figures of the complete vocabulary without intervals, marked where the graph contains labels."""
+    """Print the figures of the complete vocabulary without intervals, marked for what was given and trained on."""
     figures = [one for one in report["figures"] if one["family"] not in PER_SYSTEM or ", " not in one["scope"]]
+    figures = [one for one in figures if one["metric"] != codebook_use.BITS]
     views = views_of(figures)
     headers = ["scope", "metric", *(view or "value" for view in views)]
     rows = []
     for (scope, metric), by_view in by_row(figures).items():
-        mark = " *" if any(one["given"] for one in by_view.values()) else ""
+        mark = writer.marks(*(any(one[name] for one in by_view.values()) for name in ("given", "trained")))
         rows.append([scope + mark, metric, *(by_view[view]["value"] if view in by_view else None for view in views)])
     console.print(writer.console_table(f"{report['name']}, {report['split']}", headers, rows, texts=2))
-    for given in dict.fromkeys(one["given"] for one in figures if one["given"]):
-        console.print(f"* {given}", highlight=False)
+    for mark, name in ((writer.GIVEN, "given"), (writer.TRAINED, "trained")):
+        for said in dict.fromkeys(one[name] for one in figures if one[name]):
+            console.print(f"{mark} {said}", highlight=False)
 
 
 if __name__ == "__main__":

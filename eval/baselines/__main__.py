@@ -7,8 +7,10 @@ The command writes a folder that `eval.tokenization` and `eval.compare` read lik
 - `raw_text`: the frozen text embedding, neither quantized nor tokenized: the reference for text alone.
 - `text_vq`: a VQ-VAE of the text embedding (`text_vq.py`).
 - `text_pursuit`: the quantizer of MedTok on the text embedding alone (`text_pursuit.py`).
+- `text_crosswalk`: the same on a linear map of the text embedding that is trained on crosswalks (`text_crosswalk.py`).
 - `kmeans_text`: the nearest k-means centers of the text embedding; with `--residual` residual k-means.
 - `wordpieces`: the BERT wordpieces of the description, weighted by tf-idf.
+- `bag_of_nodes`: the same quantizer on the mean names of a code's neighbors, without edges (`bag_of_nodes.py`).
 - `vqgraph`: graph-only vector quantization (`vqgraph.py`).
 - `random`: random tokens.
 - `one_token`: a separate token for each code.
@@ -16,7 +18,8 @@ The command writes a folder that `eval.tokenization` and `eval.compare` read lik
 
 Rows are fitted to the training codes, texts are read from the text cache, and all codes of the data set are tokenized.
 Where the kind allows it, a code gets `--tokens` tokens, by default as many as with `configs/default.py`; with
-`text_pursuit` as many as one of its four embeddings.
+`text_pursuit`, `text_crosswalk` and `bag_of_nodes` as many as one of its four embeddings. Rows, width and the number of
+passes over the training codes are those of `configs/default.py` too (`defaults.py`).
 """
 
 from pathlib import Path
@@ -70,9 +73,9 @@ if __name__ == "__main__":
     flags.DEFINE_integer("sample_size", 0, "number of codes, drawn as by data.sample_size; 0 for all", lower_bound=0)
     flags.DEFINE_integer("size", SIZE, "rows of the codebook, for kinds that can choose it", lower_bound=1)
     flags.DEFINE_integer("tokens", None, "tokens of each code, for kinds that can choose it")
-    flags.DEFINE_integer("width", 0, "text_pursuit: width of the rows; 0 for that of the encoder", lower_bound=0)
+    flags.DEFINE_integer("width", 0, "width of the rows; 0 for that of the kind", lower_bound=0)
     flags.DEFINE_integer("seed", 0, "seed of all random draws", lower_bound=0)
-    flags.DEFINE_integer("steps", 0, "training steps of text_vq, vqgraph, published; 0 for the default", lower_bound=0)
+    flags.DEFINE_integer("steps", 0, "training steps of kinds that train; 0 for those of the default", lower_bound=0)
     flags.DEFINE_bool("residual", False, "kmeans_text: fit each token to the residual of the tokens before it")
     restart_with_huge_pages()
     command_line.run(main)

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from configs import default
+from eval.baselines import defaults
 from eval.common.representation import Representation
 from medtok_jax.data.dataset import Data, load_data
 from medtok_jax.text.encoder_files import resolve_text_encoder
@@ -70,7 +71,7 @@ class Codes:
         """
         table = self.data.table
         facts = {"data_set": {"name": self.config.data.name, "fingerprint": table.fingerprint}}
-        facts |= {"text_encoder": self.config.model.text_encoder_model}
+        facts |= {"text_encoder": self.config.model.text_encoder_model, "trials": defaults.TRIALS, "trained_on": []}
         return Representation(
             name=name,
             keys=table.key[self.rows].astype(str),

@@ -5,25 +5,24 @@ from pathlib import Path
 
 from absl import flags
 
-from configs import ablation, default
+from configs import ablation
+from eval.baselines.defaults import CONFIG, SIZE, TOKENS
 from medtok_jax.regions import parts_of, positions_of
 
 KINDS = (
-    *("raw_text", "text_vq", "text_pursuit", "kmeans_text", "wordpieces", "vqgraph", "random", "one_token"),
-    "published",
+    *("raw_text", "text_vq", "text_pursuit", "text_crosswalk", "kmeans_text", "wordpieces", "bag_of_nodes", "vqgraph"),
+    *("random", "one_token", "published"),
 )
 # Names of baselines that can be made for a data set: `bert` is the bag of wordpieces, the others are kinds.
 BASELINES = {"bert": "wordpieces"} | {kind: kind for kind in KINDS if kind != "published"}
 # Kinds with as many tokens as one embedding of MedTok has; others have those of a whole code.
-OF_ONE_EMBEDDING = ("text_pursuit",)
+OF_ONE_EMBEDDING = ("text_pursuit", "text_crosswalk", "bag_of_nodes")
 DEFAULT_CODES = ablation.HELD_OUT
-_MODEL = default.get_config().model
-SIZE = 12_000
 
 
 def default_tokens(kind: str) -> int:
     """Return the number of tokens of a code by a kind of baseline if none is chosen: that of the default MedTok."""
-    return _MODEL.num_top_k_tokens if kind in OF_ONE_EMBEDDING else len(positions_of(parts_of(_MODEL)))
+    return TOKENS if kind in OF_ONE_EMBEDDING else len(positions_of(parts_of(CONFIG.model)))
 
 
 def make(
@@ -36,33 +35,37 @@ def make(
         codes: `eval.baselines.data.Codes` of the data set.
         size: number of rows of the codebook.
         tokens: number of tokens of each code; 0 for `default_tokens`.
-        width: width of the rows of `text_pursuit`; 0 for that of the text encoder.
+        width: width of the rows; 0 for that of the text encoder with `text_pursuit`, for that of MedTok with others.
         seed: seed of all random draws.
         steps: number of training steps; 0 for the default of the kind.
         options: `residual` (whether k-means is residual) and `progress` (whether to show progress bars).
     """
-    from eval.baselines import simple, text_pursuit, text_vq, vqgraph
+    from eval.baselines import simple, text_crosswalk, text_vq, vqgraph
+    from eval.baselines.bag_of_nodes import bag_of_nodes
+    from eval.baselines.pursuit import PursuitOptions
+    from eval.baselines.text_pursuit import text_pursuit
     from eval.baselines.vqgraph_training import vqgraph as train_vqgraph
 
     tokens = tokens or default_tokens(kind)
     progress = options.get("progress", True)
     residual = options.get("residual", False)
-    trained = {"codebook_size": size} | ({"steps": steps} if steps else {})
+    wide = {"width": width} if width else {}
+    trained = {"codebook_size": size, "steps": steps} | wide
+    quantizer = PursuitOptions(codebook_size=size, num_tokens=tokens)
+    drawn = {"seed": seed, "progress": progress}
     kinds: dict[str, Callable] = {
         "raw_text": lambda: simple.raw_text(codes, progress=progress),
         "wordpieces": lambda: simple.wordpieces(codes),
         "random": lambda: simple.random_tokens(codes, size=size, num_tokens=tokens, seed=seed),
         "one_token": lambda: simple.one_token(codes),
         "kmeans_text": lambda: simple.kmeans_text(codes, size=size, num_tokens=tokens, seed=seed, residual=residual),
-        "text_vq": lambda: text_vq.text_vq(
-            codes, text_vq.TextVQOptions(num_tokens=tokens, **trained), seed=seed, progress=progress
+        "text_vq": lambda: text_vq.text_vq(codes, text_vq.TextVQOptions(num_tokens=tokens, **trained), **drawn),
+        "text_pursuit": lambda: text_pursuit(codes, quantizer, width=width, **drawn),
+        "text_crosswalk": lambda: text_crosswalk.text_crosswalk(
+            codes, text_crosswalk.TextCrosswalkOptions(steps=steps, **wide), quantizer, **drawn
         ),
-        "text_pursuit": lambda: text_pursuit.text_pursuit(
-            codes, text_pursuit.TextPursuitOptions(size, tokens, width), seed=seed, progress=progress
-        ),
-        "vqgraph": lambda: train_vqgraph(
-            codes, vqgraph.VQGraphOptions(**trained), num_tokens=tokens, seed=seed, progress=progress
-        ),
+        "bag_of_nodes": lambda: bag_of_nodes(codes, quantizer, width=width, **drawn),
+        "vqgraph": lambda: train_vqgraph(codes, vqgraph.VQGraphOptions(**trained), num_tokens=tokens, **drawn),
     }
     return kinds[kind]()
 
@@ -89,7 +92,7 @@ def make_once(
     folder: Path,
     sizes: dict[str, int],
     *,
-    text_encoder: str = _MODEL.text_encoder_model,
+    text_encoder: str = CONFIG.model.text_encoder_model,
     progress: bool = True,
 ) -> Path:
     """Return the folder of a baseline, which is made unless it exists with this data set and text encoder.

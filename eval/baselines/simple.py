@@ -4,6 +4,7 @@ import numpy as np
 
 from eval.baselines.data import Codes
 from eval.baselines.nearest_rows import fit_rows, nearest_rows, residual_rows
+from eval.baselines.pursuit import TOP_K
 from eval.common.representation import Representation
 from eval.common.tf_idf import tf_idf
 from medtok_jax.models.bert import load_bert
@@ -13,7 +14,7 @@ from preprocessing.common.ragged import positions
 
 def raw_text(codes: Codes, *, progress: bool = True) -> Representation:
     """Return the frozen text embedding, without quantization and tokens: the reference for text alone."""
-    return codes.representation("raw_text", {}, vectors=codes.text_vectors(progress))
+    return codes.representation("raw_text", {"graph": False}, vectors=codes.text_vectors(progress))
 
 
 def random_tokens(codes: Codes, *, size: int, num_tokens: int, seed: int) -> Representation:
@@ -26,14 +27,14 @@ def random_tokens(codes: Codes, *, size: int, num_tokens: int, seed: int) -> Rep
     codebook = rng.normal(size=(size, 64)).astype(np.float32)
     codebook /= np.linalg.norm(codebook, axis=1, keepdims=True)
     vectors = codebook[tokens].mean(1)
-    about = {"size": size, "num_tokens": num_tokens, "seed": seed}
+    about = {"size": size, "num_tokens": num_tokens, "seed": seed, "graph": False}
     return codes.representation("random", about, tokens=tokens, weights=weights, vectors=vectors, codebook=codebook)
 
 
 def one_token(codes: Codes) -> Representation:
     """Return a separate token for each code, as in EHR models without a tokenizer: no two codes share anything."""
     tokens = np.arange(len(codes), dtype=np.int32)[:, None]
-    return codes.representation("one_token", {"size": len(codes)}, tokens=tokens)
+    return codes.representation("one_token", {"size": len(codes), "graph": False}, tokens=tokens)
 
 
 def wordpieces(codes: Codes) -> Representation:
@@ -61,7 +62,7 @@ def wordpieces(codes: Codes) -> Representation:
     weights[owner, column] = bags.data
     vectors = bags @ table
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    about = {"size": len(table), "num_tokens": "of the description", "weights": "tf-idf"}
+    about = {"size": len(table), "num_tokens": "of the description", "weights": "tf-idf", "graph": False}
     return codes.representation("wordpieces", about, tokens=tokens, weights=weights, vectors=vectors, codebook=table)
 
 
@@ -83,8 +84,9 @@ def kmeans_text(codes: Codes, *, size: int, num_tokens: int, seed: int, residual
     """
     points = codes.text_vectors(progress=False)
     train = codes.is_train()
-    about = {"size": size, "num_tokens": num_tokens, "seed": seed}
+    about = {"size": size, "num_tokens": num_tokens, "seed": seed, "graph": False}
     if residual:
         return codes.representation("kmeans_residual", about, **residual_rows(points, train, size, num_tokens, seed))
     rows = fit_rows(points[train], size, seed=seed)
-    return codes.representation("kmeans_text", about, **nearest_rows(points, rows, num_tokens))
+    arrays = nearest_rows(points, rows, num_tokens) | {"projection": np.eye(points.shape[1], dtype=np.float32)}
+    return codes.representation("kmeans_text", about | {"quantizer": TOP_K}, **arrays)

@@ -1,8 +1,9 @@
 """Train the text-only baseline: a VQ-VAE of the frozen text embedding (van den Oord et al. 2017).
 
-A linear layer projects the embedding to width d, the K nearest rows of one codebook replace it as in MedTok (paper,
-equations 3 to 5), and a linear decoder reconstructs the embedding from them. It has as many tokens as a complete MedTok
-code and all N rows. The gain of MedTok over this baseline is that of the graph and its contrast; MedTok without its
+A linear map projects the embedding to the width of MedTok's rows, K rows of one codebook replace it, and a linear
+decoder reconstructs the embedding from them. Tokens are found by matching pursuit, as those of MedTok, or as the K
+nearest rows (paper, equations 3 and 4). It has as many tokens as a complete MedTok code, all N rows, and as many passes
+over the training codes. The gain of MedTok over this baseline is that of the graph and its contrast; MedTok without its
 graph is the ablation `graph_off`.
 """
 
@@ -13,12 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from eval.baselines import defaults
 from eval.baselines.data import Codes
-from eval.baselines.nearest_rows import fit_rows, nearest_rows
+from eval.baselines.nearest_rows import quantize_points
+from eval.baselines.pursuit import PURSUIT, PursuitOptions, sample_codes
 from eval.baselines.training import Trainer
 from eval.common.representation import Representation
 from medtok_jax.data.sampling import draw
 from medtok_jax.models.codebook import Quantizer
+from medtok_jax.models.kmeans import fit_region
 from medtok_jax.models.search import l2_normalize
 from medtok_jax.regions import Regions
 from medtok_jax.training.losses import quantization_loss
@@ -32,22 +36,27 @@ class TextVQOptions:
         codebook_size: number of rows N.
         width: width d of the rows.
         num_tokens: number of tokens K of each code.
+        quantizer: `pursuit` or `top_k`.
         alpha, commitment_weight: weights of the codebook and the commitment term, as in the defaults of MedTok.
-        steps: number of training steps.
+        steps: number of training steps; 0 for as many passes as the default MedTok takes.
         batch_size: number of texts of a batch.
-        kmeans_step: step before which the codebook is fitted.
+        kmeans_step: step before which the codebook is fitted; at most a third of the steps. It is fitted once more
+            after the last step.
+        kmeans_samples: number of texts that it is fitted to at most.
         learning_rate: peak learning rate.
     """
 
-    codebook_size: int = 12_000
-    width: int = 64
-    num_tokens: int = 16
-    alpha: float = 0.25
-    commitment_weight: float = 1.0
-    steps: int = 1000
-    batch_size: int = 512
-    kmeans_step: int = 300
-    learning_rate: float = 1e-3
+    codebook_size: int = defaults.SIZE
+    width: int = defaults.WIDTH
+    num_tokens: int = 4 * defaults.TOKENS
+    quantizer: str = PURSUIT
+    alpha: float = defaults.CONFIG.loss.alpha
+    commitment_weight: float = defaults.CONFIG.loss.commitment_weight
+    steps: int = 0
+    batch_size: int = defaults.BATCH_SIZE
+    kmeans_step: int = defaults.CONFIG.model.kmeans_step
+    kmeans_samples: int = defaults.KMEANS_SAMPLES
+    learning_rate: float = defaults.LEARNING_RATE
 
 
 class TextVQ(nnx.Module):
@@ -60,9 +69,11 @@ class TextVQ(nnx.Module):
     """
 
     def __init__(self, options: TextVQOptions, text_width: int, *, rngs: nnx.Rngs):
-        self.encoder = nnx.Linear(text_width, options.width, rngs=rngs)
+        self.encoder = nnx.Linear(text_width, options.width, use_bias=False, rngs=rngs)
         regions = Regions(text=options.codebook_size, graph=0, shared=0)
-        self.quantizer = Quantizer(regions, options.width, num_tokens=options.num_tokens, rngs=rngs)
+        nearest = -(-options.num_tokens // 2)
+        sizes = {"num_tokens": options.num_tokens, "num_nearest": nearest, "kind": options.quantizer}
+        self.quantizer = Quantizer(regions, options.width, **sizes, rngs=rngs)
         self.decoder = nnx.Linear(options.width, text_width, rngs=rngs)
 
     def encode(self, texts: jax.Array) -> jax.Array:
@@ -85,24 +96,26 @@ class TextVQ(nnx.Module):
 def train(texts: np.ndarray, options: TextVQOptions, *, seed: int, progress: bool = True) -> Trainer:
     """Train on embeddings `[n, text width]` of unit length."""
     model = TextVQ(options, texts.shape[1], rngs=nnx.Rngs(seed))
+    steps = options.steps or defaults.steps_for(len(texts), options.batch_size)
     trainer = Trainer(
         model,
         lambda model, batch: model.losses(batch, options),
-        steps=options.steps,
+        steps=steps,
         learning_rate=options.learning_rate,
     )
-    batches = (texts[draw(seed, step, options.batch_size, len(texts))] for step in range(options.steps))
+    batches = (texts[draw(seed, step, options.batch_size, len(texts))] for step in range(steps))
+    sizes = PursuitOptions(kmeans_samples=options.kmeans_samples)
+    sampled = texts[sample_codes(np.ones(len(texts), bool), sizes, seed=seed)]
 
     def fit() -> None:
-        trainer.set_codebook(fit_rows(_encode(trainer.model, texts), options.codebook_size, seed=seed))
+        model = trainer.model
+        points = model.encode(jnp.asarray(sampled))
+        key = jax.random.key(seed)
+        trainer.set_codebook(fit_region(key, points, model.quantizer, "text", defaults.KMEANS_ITERATIONS))
 
-    trainer.run(batches, {min(options.kmeans_step, options.steps // 3): fit}, name="text_vq", progress=progress)
+    trainer.run(batches, {min(options.kmeans_step, steps // 3): fit}, name="text_vq", progress=progress)
+    fit()
     return trainer
-
-
-def _encode(model: TextVQ, texts: np.ndarray) -> np.ndarray:
-    kernel, bias = np.asarray(model.encoder.kernel[...]), np.asarray(model.encoder.bias[...])
-    return np.asarray(l2_normalize(jnp.asarray(texts @ kernel + bias)))
 
 
 def text_vq(codes: Codes, options: TextVQOptions, *, seed: int, progress: bool = True) -> Representation:
@@ -110,6 +123,7 @@ def text_vq(codes: Codes, options: TextVQOptions, *, seed: int, progress: bool =
     texts = codes.text_vectors(progress)
     trainer = train(texts[codes.is_train()], options, seed=seed, progress=progress)
     model = trainer.model
-    arrays = nearest_rows(_encode(model, texts), np.asarray(model.quantizer.codebook()), options.num_tokens)
-    about = dataclasses.asdict(options) | {"seed": seed, "losses": trainer.history[-1]}
-    return codes.representation("text_vq", about, **arrays)
+    projection = np.asarray(model.encoder.kernel[...])
+    arrays = quantize_points(model.quantizer, texts @ projection)
+    about = dataclasses.asdict(options) | {"seed": seed, "losses": trainer.history[-1], "graph": False}
+    return codes.representation("text_vq", about | {"steps": len(trainer.history)}, projection=projection, **arrays)

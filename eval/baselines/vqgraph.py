@@ -13,6 +13,8 @@ reconstruct the attributes of the node and the edges between nodes. The details 
   have no labels.
 - Rows are initialized by k-means after a warm-up. From random rows most are never used, which would make the baseline
   too weak.
+- Codes are tokenized by their K nearest rows (top-K), as a row stands for a node by being nearest to it; there are no
+  rows that refine. The baseline has the width of MedTok's rows and takes as many passes over the training codes.
 """
 
 import dataclasses
@@ -23,6 +25,7 @@ import jax.numpy as jnp
 import jraph
 from flax import nnx
 
+from eval.baselines import defaults
 from medtok_jax.batch import MISSING, InputSizes, Tables
 from medtok_jax.models.codebook import Quantizer
 from medtok_jax.models.graph_encoder import GraphEncoder
@@ -43,21 +46,21 @@ class VQGraphOptions:
         edge_scaling: `minmax` or `sigmoid`, see `edge_reconstruction`.
         commitment_weight: weight of the commitment term relative to the codebook term; 0.25 in the published code.
         gamma: power of the scaled cosine error, at least 1.
-        steps: number of training steps.
+        steps: number of training steps; 0 for as many passes as the default MedTok takes.
         batch_size: number of codes whose subgraphs make a batch.
-        kmeans_step: step before which the codebook is fitted.
+        kmeans_step: step before which the codebook is fitted; at most a third of the steps.
         learning_rate: peak learning rate, with linear warm-up and cosine decay.
     """
 
-    codebook_size: int = 12_000
-    width: int = 64
+    codebook_size: int = defaults.SIZE
+    width: int = defaults.WIDTH
     num_layers: int = 2
     node_weight: float = 1.0
     edge_weight: float = 1.0
     edge_scaling: str = "minmax"
     commitment_weight: float = 0.25
     gamma: float = 1.0
-    steps: int = 1500
+    steps: int = 0
     batch_size: int = 64
     kmeans_step: int = 300
     learning_rate: float = 1e-3

@@ -8,8 +8,10 @@ import numpy as np
 from flax import nnx
 from tqdm import tqdm
 
+from eval.baselines import defaults
 from eval.baselines.data import Codes
 from eval.baselines.nearest_rows import fit_rows, nearest_rows
+from eval.baselines.pursuit import TOP_K
 from eval.baselines.training import Trainer
 from eval.baselines.vqgraph import VQGraph, VQGraphOptions
 from eval.common.representation import Representation
@@ -59,25 +61,26 @@ def first_stack(graph):
 def train(graphs: Graphs, options: VQGraphOptions, *, seed: int, progress: bool = True) -> Trainer:
     """Train on the subgraphs of the training codes."""
     model = VQGraph(options, graphs.data.sizes(), rngs=nnx.Rngs(seed))
+    steps = options.steps or defaults.steps_for(len(graphs.data.rows("train")), options.batch_size)
 
     def losses(model: VQGraph, batch: tuple) -> dict[str, jax.Array]:
         return model.losses(model.nodes(*batch), options)
 
     def fit() -> None:
-        trainer.set_codebook(_fit(trainer, graphs, options, seed))
+        trainer.set_codebook(_fit(trainer, graphs, options, steps, seed))
 
-    trainer = Trainer(model, losses, steps=options.steps, learning_rate=options.learning_rate)
-    batches = graphs.training(options.batch_size, options.steps, seed)
-    trainer.run(batches, {min(options.kmeans_step, options.steps // 3): fit}, name="vqgraph", progress=progress)
+    trainer = Trainer(model, losses, steps=steps, learning_rate=options.learning_rate)
+    batches = graphs.training(options.batch_size, steps, seed)
+    trainer.run(batches, {min(options.kmeans_step, steps // 3): fit}, name="vqgraph", progress=progress)
     return trainer
 
 
-def _fit(trainer: Trainer, graphs: Graphs, options: VQGraphOptions, seed: int) -> np.ndarray:
+def _fit(trainer: Trainer, graphs: Graphs, options: VQGraphOptions, steps: int, seed: int) -> np.ndarray:
     """Fit rows to the states of as many nodes as k-means uses, from separate batches: float32 `[N, width]`."""
     encode = _compiled(trainer, lambda nodes, _: (nodes.states, nodes.mask))
     found = []
     count = 0
-    for batch in graphs.training(options.batch_size, options.steps, seed + 1):
+    for batch in graphs.training(options.batch_size, steps, seed + 1):
         states, mask = encode(batch)
         found.append(np.asarray(states)[np.asarray(mask)])
         count += len(found[-1])
@@ -106,6 +109,7 @@ def vqgraph(
     trainer = train(graphs, options, seed=seed, progress=progress)
     arrays = tokens_of(graphs, trainer, num_tokens, progress=progress)
     about = dataclasses.asdict(options) | {"num_tokens": num_tokens, "seed": seed, "losses": trainer.history[-1]}
+    about |= {"steps": len(trainer.history), "quantizer": TOP_K}
     return codes.representation("vqgraph", about, **arrays)
 
 

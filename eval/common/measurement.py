@@ -18,7 +18,7 @@ class Measurement:
     """Hold a figure and the items it is the mean of.
 
     Attributes:
-        family: family of metrics: codebook, identity, cross_system, tree, groups, relations, robustness, seeds.
+        family: family of metrics, such as `cross_system`; see `docs/evaluation.md`.
         metric: name of the metric, such as `R@1`.
         view: the data that were compared: `vectors`, `tokens`, `unweighted tokens`, `unquantized`, or empty.
         scope: the codes or rows that the figure covers, such as a code system, a direction or a region.
@@ -28,6 +28,7 @@ class Measurement:
         clusters: `[n]` cluster of each item, resampled together in the bootstrap; None to resample single items.
         macro: `[n]` group of each item, for the mean of the means of groups; None for a plain mean.
         given: the part of the labels that the graph contains, empty for none.
+        trained: what of the kind that is scored was in the training loss, empty for nothing.
         chance: expected value of random tokens, None where it is not known.
         better: `higher`, `lower`, or empty where neither is better.
         transform: `mean`, or `exp` for the exponential of the mean.
@@ -43,6 +44,7 @@ class Measurement:
     clusters: np.ndarray | None = None
     macro: np.ndarray | None = None
     given: str = ""
+    trained: str = ""
     chance: float | None = None
     better: str = "higher"
     transform: str = MEAN

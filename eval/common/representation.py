@@ -52,7 +52,9 @@ class Representation:
         token_bounds: the first and one past the last column of `tokens` of each embedding; empty for equal shares.
         region_of_embedding: name of each embedding -> its region.
         about: provenance, for the report. `data_set` (name and fingerprint) identifies the graph that was read; `graph`
-            is False where none was read, so that no figure is marked as given by the graph.
+            is False where none was read, so that no figure is marked as given by the graph. `trained_on` lists the
+            relations whose pairs were in the training loss.
+        source: folder that the representation was loaded from, None if it was made in memory; not saved.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Representation:
     token_bounds: tuple[tuple[int, int], ...] = ()
     region_of_embedding: dict[str, str] = dataclasses.field(default_factory=dict)
     about: dict = dataclasses.field(default_factory=dict)
+    source: Path | None = None
 
     def __post_init__(self):
         """Raise InputError unless the fields fit together."""
@@ -116,6 +119,16 @@ class Representation:
     def _equal_shares(self, array: np.ndarray) -> tuple[tuple[int, int], ...]:
         share = array.shape[1] // len(self.embeddings)
         return tuple((start, start + share) for start in range(0, array.shape[1], share))
+
+    def reading_order(self) -> np.ndarray:
+        """Return the columns of `tokens` in the order in which they are read: int64 `[T]`.
+
+        The first token of each embedding comes first, then the second of each, and so on, so that the first tokens are
+        shared evenly by the embeddings.
+        """
+        bounds = self.bounds if self.embeddings else ((0, self.tokens.shape[1]),)
+        places = [(level, start) for start, stop in bounds for level in range(stop - start)]
+        return np.array([start + level for level, start in sorted(places)], np.int64)
 
     def part(self, name: str, embedding: str) -> np.ndarray:
         """Return the columns of the array `name` that belong to one embedding: `[n, share]`."""
@@ -199,6 +212,7 @@ def from_tokenizer(directory: TokenizerDirectory, name: str, rows: np.ndarray | 
         with directory.open_safetensors(EMBEDDING_FILE) as file:
             unquantized = file.get_tensor("embeddings")[rows].astype(np.float32).reshape(vectors.shape)
     training = {name: config.training.get(name) for name in ("step", "seed")}
+    training["trained_on"] = list((config.training.get("loss") or {}).get("positive_relations") or ())
     return Representation(
         name=name,
         keys=table["key"].to_numpy().astype(str),
@@ -215,6 +229,7 @@ def from_tokenizer(directory: TokenizerDirectory, name: str, rows: np.ndarray | 
             place.embedding: "shared" if place.region == "all" else place.region for place in config.positions
         },
         about={"kind": "medtok", "identity": config.identity, "data_set": config.data_set} | training,
+        source=directory.path,
     )
 
 
@@ -234,6 +249,7 @@ def _load_saved(path: Path, name: str | None) -> Representation:
             token_bounds=tuple(tuple(bounds) for bounds in content["token_bounds"]),
             region_of_embedding=content["region_of_embedding"],
             about=content["about"],
+            source=path,
             **arrays,
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:

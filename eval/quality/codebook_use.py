@@ -1,4 +1,11 @@
-"""Measure how much of each region of the codebook is in use, how evenly, and the loss by quantization."""
+"""Measure how much of each region of the codebook is in use, how evenly, the loss by quantization, and entropies.
+
+The entropy of each token given those before it is what a model pays, in bits, that reads the tokens of a code one after
+another, in the order of `Representation.reading_order`. All codes are equally frequent, so that the sum over all tokens
+is the logarithm of the number of codes if all are different. Entropies of prefixes are plug-in estimates with the
+correction of Miller (1955, "Note on the bias of information estimates") and Madow, (m - 1) / 2n nats for m different
+prefixes of n codes; that of a token is the difference of two of them.
+"""
 
 import numpy as np
 
@@ -7,6 +14,9 @@ from eval.common.representation import Representation
 from eval.quality.context import Context
 
 FAMILY = "codebook"
+BITS, TOTAL_BITS = "bits given the tokens before it", "bits of all tokens"
+# Positions whose entropy is measured; behind them nothing is left to tell codes apart.
+MOST_POSITIONS = 32
 
 
 def measure(context: Context) -> list[Measurement]:
@@ -22,7 +32,7 @@ def measure(context: Context) -> list[Measurement]:
     for region, bounds in regions.items():
         for suffix, rows in systems:
             found += _use(representation.tokens[rows], bounds, region + suffix, context.items[rows])
-    return found + _loss(context)
+    return found + _loss(context) + _entropy(context)
 
 
 def dead_rows(representation: Representation) -> dict[str, int]:
@@ -77,4 +87,37 @@ def _loss(context: Context) -> list[Measurement]:
         share = error / max(lengths[0].mean(), 1e-12)
         found.append(Measurement(metric="cosine(e, ê)", **where, values=cosine))
         found.append(Measurement(metric="reconstruction error", **where, values=share, better="lower"))
+    return found
+
+
+def _entropy(context: Context) -> list[Measurement]:
+    """Measure the entropy of the token at each position given those before it, and of all tokens together."""
+    representation = context.representation
+    ordered = representation.tokens[:, representation.reading_order()][:, :MOST_POSITIONS]
+    values = conditional_bits(ordered)
+    where = {"family": FAMILY, "view": "", "unit": "codes", "items": context.items, "better": ""}
+    found = [
+        Measurement(metric=BITS, scope=f"token {position}", values=column, **where)
+        for position, column in enumerate(values.T, start=1)
+    ]
+    return [*found, Measurement(metric=TOTAL_BITS, scope="code", values=values.sum(1), **where)]
+
+
+def conditional_bits(tokens: np.ndarray) -> np.ndarray:
+    """Return the contribution of each code to the entropy of each token given those before it: float64 `[n, T]` bits.
+
+    The mean of a column is the entropy, with its correction.
+
+    Args:
+        tokens: `[n, T]` int, in the order in which they are read.
+    """
+    count = len(tokens)
+    found = np.empty(tokens.shape)
+    prefix, size, different = np.zeros(count, np.int64), np.full(count, count), 1
+    for position, column in enumerate(tokens.T):
+        _, place = np.unique(column, return_inverse=True)
+        _, prefix, sizes = np.unique(prefix * np.int64(count + 1) + place, return_inverse=True, return_counts=True)
+        correction = (len(sizes) - different) / (2 * count)
+        found[:, position] = (np.log(size / sizes[prefix]) + correction) / np.log(2)
+        size, different = sizes[prefix], len(sizes)
     return found

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -65,13 +66,18 @@ class Context:
             return rows
         return np.sort(rows[np.argsort(self.items[rows], kind="stable")[:count]])
 
-    def given(self, what: str) -> str:
+    def given(self, what: str, relations: Sequence[str] = ()) -> str:
         """Return `what`, the part of some labels that the graph contains, as far as it applies to the representation.
 
-        The result is empty for a representation that read no graph, and says so where it was made from another one.
+        The result is empty for a representation that read nothing of it, and says so where it was made from another
+        graph.
+
+        Args:
+            what: description of the part, empty for none.
+            relations: relations of the graph that hold it; a representation that reads no graph may be trained on them.
         """
         about = self.representation.about
-        if not about.get("graph", True):
+        if not about.get("graph", True) and not set(relations) & set(about.get("trained_on") or ()):
             return ""
         trained_on = about.get("data_set") or {}
         if trained_on.get("fingerprint", self.labels.fingerprint) != self.labels.fingerprint:
@@ -79,6 +85,15 @@ class Context:
                 f"UNKNOWN: the tokenizer was made from another data set ({trained_on.get('name', '?')}) than the labels"
             )
         return what
+
+    def trained(self, relations: Sequence[str]) -> str:
+        """Return which of some relations the representation was trained on, on other pairs; empty for none.
+
+        A relation is one of the kind that a figure scores: what is held out of it was in no loss, but a tokenizer that
+        was trained on the rest has an advantage over one that was not.
+        """
+        used = [name for name in self.representation.about.get("trained_on") or () if name in relations]
+        return f"TRAINED on other pairs of this kind: {', '.join(used)}" if used else ""
 
     def in_split(self, rows: np.ndarray) -> np.ndarray:
         """Return those of some rows that belong to the split."""

@@ -5,6 +5,8 @@ Exact and approximate partners are also searched separately; partners of the oth
 as wrong.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from eval.common.measurement import Measurement
@@ -13,14 +15,22 @@ from eval.quality.context import BACKWARD_QUERIES, Context
 from eval.quality.label_building import APPROXIMATE, BACKWARD, EXACT, FORWARD
 from eval.quality.labels import Queries
 from eval.quality.retrieval import Ranks, Scorer
+from preprocessing.graph import icd_graph
 
 FAMILY = "cross_system"
 DEPTHS = (1, 10)
+# Relations of the graph whose edges are crosswalks.
+RELATIONS = icd_graph.EDGE_TYPES["gem"]
 WANTED = {"": (EXACT, APPROXIMATE), "exact": (EXACT,), "approximate": (APPROXIMATE,)}
 
 
-def measure(context: Context) -> list[Measurement]:
-    """Measure R@1, R@10 and MRR in both directions, by vectors and by tokens."""
+def measure(context: Context, kinds: Sequence[str] = tuple(WANTED)) -> list[Measurement]:
+    """Measure R@1, R@10 and MRR in both directions, by each view.
+
+    Args:
+        context: context of the representation.
+        kinds: kinds of partners that are searched, keys of `WANTED`.
+    """
     found = []
     for direction in (FORWARD, BACKWARD):
         if direction not in context.labels.crosswalk:
@@ -29,8 +39,8 @@ def measure(context: Context) -> list[Measurement]:
         if direction == BACKWARD:
             queries = _subsample(context, queries, context.limit(BACKWARD_QUERIES))
         candidates = context.rows_of(direction.split(" to ")[1])
-        for scorer in retrieval.scorers(context.representation, unweighted=True):
-            for kind in WANTED:
+        for scorer in context.scorers:
+            for kind in kinds:
                 chosen, wanted = with_kind(queries, kind)
                 if len(chosen):
                     ranks = retrieval.find(scorer, chosen, candidates, wanted=wanted)
@@ -65,7 +75,8 @@ def _figures(context: Context, scorer: Scorer, scope: str, queries: Queries, ran
         "view": scorer.name,
         "scope": scope,
         "unit": "codes",
-        "given": context.given(queries.given),
+        "given": context.given(queries.given, RELATIONS),
+        "trained": context.trained(RELATIONS),
     }
     where |= {"items": context.items[queries.query], "clusters": context.labels.category[queries.query]}
     figures = [Measurement(metric=f"R@{k}", values=ranks.hits(k), **where) for k in DEPTHS]

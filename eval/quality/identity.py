@@ -8,9 +8,15 @@ import numpy as np
 
 from eval.common.measurement import Measurement
 from eval.quality.context import Context
+from eval.quality.labels import Labels
 
 FAMILY = "identity"
 MODEL_MADE, DUPLICATES = "collisions made by the model", "collisions of duplicate texts only"
+WITHIN, ACROSS, OTHER_SYSTEM = (
+    "collisions within a category",
+    "collisions with another category",
+    "collisions with another system",
+)
 
 
 def measure(context: Context) -> list[Measurement]:
@@ -35,7 +41,52 @@ def measure(context: Context) -> list[Measurement]:
                     rows = context.rows_of(system)
                     part = {"items": context.items[rows], "values": values[rows].astype(float)}
                     found.append(Measurement(scope=f"{scope}, {system}", **part, **where))
+        for metric, values in colliding_with(tokens, text, context.labels).items():
+            found.append(
+                Measurement(
+                    family=FAMILY,
+                    metric=metric,
+                    view="tokens",
+                    scope=scope,
+                    unit="codes",
+                    items=context.items,
+                    values=values.astype(float),
+                    better="lower",
+                )
+            )
     return found
+
+
+def colliding_with(tuples: np.ndarray, text: np.ndarray, labels: Labels) -> dict[str, np.ndarray]:
+    """Return which codes share their tuple with a code of another text, by where that code is.
+
+    Args:
+        tuples: `[n, T]` int.
+        text: `[n]` int, number of the description of each code.
+        labels: labels of the codes, for their categories and systems.
+
+    Returns:
+        `WITHIN` (that code has the same category), `ACROSS` (it has another category of the same system) and
+        `OTHER_SYSTEM` -> bool `[n]`.
+    """
+    _, group = np.unique(_as_bytes(tuples), return_inverse=True)
+    _, category = np.unique(labels.category, return_inverse=True)
+    _, system = np.unique(labels.systems, return_inverse=True)
+
+    def count(*parts: np.ndarray) -> np.ndarray:
+        """Count the codes that agree with each code in its tuple and in these parts."""
+        number = group
+        for part in parts:
+            _, number = np.unique(number * np.int64(part.max() + 1) + part, return_inverse=True)
+        return np.bincount(number)[number]
+
+    # Codes that differ in two properties are all codes without those that agree in one, and with those that agree in
+    # both, which were taken away twice.
+    return {
+        WITHIN: count(category) > count(category, text),
+        ACROSS: count(system) - count(category) - count(system, text) + count(category, text) > 0,
+        OTHER_SYSTEM: count() - count(system) - count(text) + count(system, text) > 0,
+    }
 
 
 def as_sets(tokens: np.ndarray) -> np.ndarray:

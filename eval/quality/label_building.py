@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from eval.quality.labels import SPLITS, Labels, Queries
+from eval.quality import held_terms
+from eval.quality.labels import SPLITS, Labels, Queries, Terms
 from medtok_jax.data import code_table
 from medtok_jax.data.code_table import CodeTable
 from preprocessing import medtok_codes
@@ -37,7 +38,7 @@ GIVEN_NOTES = "GIVEN: the graph contains these note edges"
 GIVEN_TREE = "GIVEN: the graph contains the code tree"
 # The split of codes, pairs and edges into validation and test.
 _SALT = "eval/split"
-_VERSION = 2
+_VERSION = 3
 
 
 def open_labels(name: str, data_dir: str | Path | None = None, *, progress: bool = True) -> Labels:
@@ -79,6 +80,7 @@ def build_labels(name: str, table: CodeTable, held_out: Sequence[tuple[str, str,
     linked = _LinkedCodes.from_table(table)
     crosswalk, pair_counts = _crosswalk(linked, held_out)
     relations, edge_counts = _relations(linked, held_out)
+    terms, term_counts = _terms(linked) if (linked.systems == ICD10CM).any() else ({}, {})
     given = {"tree": GIVEN_TREE} if (linked.path[:, 0] >= 0).any() else {}
     in_group = set(table.graph.relation_names) & {"in_group"}
     given |= {"groups": "GIVEN: the graph contains CCSR and CCS groups"} if in_group else {}
@@ -93,8 +95,9 @@ def build_labels(name: str, table: CodeTable, held_out: Sequence[tuple[str, str,
         crosswalk=crosswalk,
         relations=relations,
         part=parts_of(linked.keys),
+        terms=terms,
         given=given,
-        counts=pair_counts | edge_counts,
+        counts=pair_counts | edge_counts | term_counts,
     )
 
 
@@ -230,6 +233,24 @@ def _groups(linked: _LinkedCodes) -> dict[str, np.ndarray]:
             rows, names = zip(*known, strict=True)
             groups[name][list(rows)] = np.unique(names, return_inverse=True)[1]
     return groups
+
+
+def _terms(linked: _LinkedCodes) -> tuple[dict[str, Terms], dict[str, int]]:
+    """Return terms for ICD-10-CM codes that no text of the data set contains, see `held_terms`, and counts."""
+    texts = [*linked.table.description.tolist(), *linked.table.graph.nodes["name"].to_pylist()]
+    links = _facts(linked, ["hpo_link"]).get("hpo_link", np.empty((0, 2), np.int64))
+    pairs = [(linked.node_keys[code], linked.node_keys[phenotype]) for code, phenotype in links.tolist()]
+
+    def codes_under(key: str) -> np.ndarray:
+        node = linked.node_of.get(key, -1)
+        under = linked.codes_under(node) if node >= 0 else np.empty(0, np.int64)
+        # A code without a tree is under no node.
+        own = linked.row.get(key)
+        return np.union1d(under, [] if own is None else [own]).astype(np.int64)
+
+    found, counts = held_terms.build(texts, pairs, codes_under)
+    part_of = {name: parts_of([f"term/{text}" for text in terms.text]) for name, terms in found.items()}
+    return {name: dataclasses.replace(terms, part=part_of[name]) for name, terms in found.items()}, counts
 
 
 def _facts(linked: _LinkedCodes, relations: Sequence[str]) -> dict[str, np.ndarray]:

@@ -16,7 +16,7 @@ from preprocessing.common.errors import InputError
 from preprocessing.common.ragged import offsets_of, positions
 
 SPLITS = ("validation", "test")
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FILE = "labels.json"
 
 
@@ -77,6 +77,56 @@ class Queries:
 
 
 @dataclasses.dataclass(frozen=True)
+class Terms:
+    """Hold terms that search codes: term i searches `targets[offsets[i]:offsets[i + 1]]`.
+
+    Attributes:
+        text: `[q]` str.
+        offsets: `[q + 1]` int64, bounds of the targets of each term.
+        targets: `[t]` int32, rows of the targets.
+        part: `[q]` int8, index into `SPLITS`.
+        given: description of what the graph of the data set contains of these terms, empty for nothing.
+    """
+
+    text: np.ndarray
+    offsets: np.ndarray
+    targets: np.ndarray
+    part: np.ndarray
+    given: str = ""
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+    def take(self, which: np.ndarray) -> "Terms":
+        """Return some of the terms, by their numbers."""
+        where, counts = positions(self.offsets, which)
+        parts = {"targets": self.targets[where], "part": self.part[which]}
+        return dataclasses.replace(self, text=self.text[which], offsets=offsets_of(counts), **parts)
+
+    def of_split(self, split: str) -> "Terms":
+        """Return the terms of a split."""
+        return self.take(np.flatnonzero(self.part == SPLITS.index(split)))
+
+    def renumbered(self, row_of: np.ndarray) -> "Terms":
+        """Return the terms with other row numbers, without the terms that keep no target.
+
+        Args:
+            row_of: `[n]` int, new number of each row, -1 for a row to drop.
+        """
+        owner = np.repeat(np.arange(len(self)), np.diff(self.offsets))
+        kept = row_of[self.targets] >= 0
+        counts = np.bincount(owner[kept], minlength=len(self))
+        some = counts > 0
+        return dataclasses.replace(
+            self,
+            text=self.text[some],
+            offsets=offsets_of(counts[some]),
+            targets=row_of[self.targets[kept]].astype(np.int32),
+            part=self.part[some],
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class Labels:
     """Hold the labels of the n codes of a data set.
 
@@ -93,6 +143,7 @@ class Labels:
             of the kinds `exact`, `approximate` and `not evaluated`.
         relations: relation -> queries for the codes under the node at the other end of a held-out edge.
         part: `[n]` int8, index into `SPLITS` of each code, for metrics whose items are codes.
+        terms: kind -> terms that no text and no name of the data set contains, with the codes that they mean.
         given: family of metrics -> what the graph contains of its labels; families without such labels are absent.
         counts: numbers of labels read, used and left out, by description.
     """
@@ -107,6 +158,7 @@ class Labels:
     crosswalk: dict[str, Queries]
     relations: dict[str, Queries]
     part: np.ndarray
+    terms: dict[str, Terms] = dataclasses.field(default_factory=dict)
     given: dict[str, str] = dataclasses.field(default_factory=dict)
     counts: dict[str, int] = dataclasses.field(default_factory=dict)
 
@@ -143,6 +195,7 @@ class Labels:
             groups={name: np.where(known, group[row], -1) for name, group in self.groups.items()},
             crosswalk={name: queries.renumbered(row_of) for name, queries in self.crosswalk.items()},
             relations={name: queries.renumbered(row_of) for name, queries in self.relations.items()},
+            terms={name: terms.renumbered(row_of) for name, terms in self.terms.items()},
             part=np.where(known, self.part[row], 0).astype(np.int8),
         )
 
@@ -155,10 +208,13 @@ class Labels:
                 for name, queries in getattr(self, family).items():
                     fields = ("query", "offsets", "targets", "kinds", "part")
                     arrays |= {f"{family}/{name}/{field}": getattr(queries, field) for field in fields}
+            for name, terms in self.terms.items():
+                arrays |= {f"terms/{name}/{field}": getattr(terms, field) for field in _TERM_FIELDS}
             np.savez(folder / "labels.npz", **arrays)
             about = {name: getattr(self, name) for name in ("data_set", "fingerprint", "given", "counts")}
             queries = {f"{f}/{n}": (q.kind_names, q.given) for f in _FAMILIES for n, q in getattr(self, f).items()}
             content = {"format_version": FORMAT_VERSION, "groups": list(self.groups), "queries": queries} | about
+            content["terms"] = {name: terms.given for name, terms in self.terms.items()}
             (folder / FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
@@ -184,6 +240,10 @@ class Labels:
                     **{name: content[name] for name in ("data_set", "fingerprint", "given", "counts")},
                     **{name: arrays[name] for name in ("keys", "systems", "category", "path", "part")},
                     groups={name: arrays[f"groups/{name}"] for name in content["groups"]},
+                    terms={
+                        name: Terms(**{field: arrays[f"terms/{name}/{field}"] for field in _TERM_FIELDS}, given=given)
+                        for name, given in content["terms"].items()
+                    },
                     **found,
                 )
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -193,3 +253,4 @@ class Labels:
 
 
 _FAMILIES = ("crosswalk", "relations")
+_TERM_FIELDS = ("text", "offsets", "targets", "part")

@@ -14,12 +14,15 @@ from eval.quality.context import Context
 from eval.quality.labels import Queries
 from eval.quality.retrieval import Scorer
 from preprocessing.common.hashing import mix
+from preprocessing.graph import icd_graph
 
 FAMILY = "relations"
 AUC, HITS = "AUC", "Hits@10"
 # Negatives drawn for each edge.
 NEGATIVES = 50
 ALL = "all notes"
+# Relations of the graph whose edges are notes; a tokenizer that is trained on some of them learned what notes join.
+RELATIONS = icd_graph.EDGE_TYPES["note"]
 
 
 def measure(context: Context) -> list[Measurement]:
@@ -35,7 +38,7 @@ def measure(context: Context) -> list[Measurement]:
         for scorer in context.scorers:
             hits = retrieval.find(scorer, queries, context.rows_of(system), category=context.labels.category).hits(10)
             where = {"family": FAMILY, "view": scorer.name, "scope": relation, "unit": "edges"}
-            where |= {"given": context.given(queries.given)}
+            where |= {"given": context.given(queries.given, [relation]), "trained": context.trained(RELATIONS)}
             where |= {"items": _edge_numbers(context, queries, number)}
             where |= {"clusters": context.labels.category[queries.query]}
             for metric, values, chance in ((AUC, _wins(scorer, queries, *sampled), 0.5), (HITS, hits, None)):

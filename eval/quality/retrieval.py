@@ -63,19 +63,18 @@ def overlap_scorer(name: str, representation: Representation, *, weighted: bool 
     return Scorer(name, lambda candidates: OverlapBlocks(bags, candidates), lambda a, b: overlaps(bags, a, b))
 
 
-def scorers(representation: Representation, *, unweighted: bool = False) -> list[Scorer]:
-    """Return a scorer for each view that a representation has: `vectors`, `tokens`, `unquantized`.
+def scorers(representation: Representation) -> list[Scorer]:
+    """Return a scorer for each view that a representation has.
 
-    Args:
-        representation: the representation to evaluate.
-        unweighted: whether to add `unweighted tokens`, in which all tokens count equally.
+    Views are `vectors`, `tokens`, `unquantized`, and where tokens have weights `unweighted tokens`, in which all count
+    equally, as a model does that reads ids alone.
     """
     found = []
     if representation.vectors is not None:
         found.append(cosine_scorer("vectors", representation.vectors))
     if representation.tokens is not None:
         found.append(overlap_scorer("tokens", representation))
-        if unweighted and representation.weights is not None:
+        if representation.weights is not None:
             found.append(overlap_scorer("unweighted tokens", representation, weighted=False))
     if representation.unquantized is not None:
         found.append(cosine_scorer("unquantized", representation.unquantized))
@@ -153,6 +152,53 @@ def find(
         found[1, block] = (scores >= best[:, None] - TIE).sum(1) - found[0, block]
         found[2, block] = np.bincount(owner[usable][right >= best[owner[usable]] - TIE], minlength=len(block))
     return Ranks(*found)
+
+
+def average_precision(scorer: Scorer, queries: Queries, candidates: np.ndarray, depth: int = 100) -> np.ndarray:
+    """Return the average precision of each query within the first `depth` candidates: float64 `[q]`.
+
+    It is the sum of the precisions at the ranks of targets, divided by the number of targets, or by `depth` if that is
+    less. Tied candidates count by their expectation in a random order (McSherry and Najork 2008, "Computing information
+    retrieval performance measures efficiently in the presence of tied scores", section 3).
+
+    Args:
+        scorer: scores the similarity of codes.
+        queries: queries, each with at least one target among the candidates; no query is a candidate.
+        candidates: rows in ascending order.
+        depth: number of first ranks that count.
+    """
+    index_of = np.full(int(max(candidates.max(), queries.targets.max())) + 1, -1)
+    index_of[candidates] = np.arange(len(candidates))
+    score = scorer.against(candidates)
+    found = np.zeros(len(queries))
+    for block in blocks(len(queries), len(candidates)):
+        scores = score(queries.query[block])
+        for row, number in enumerate(block):
+            targets = index_of[queries.targets[queries.offsets[number] : queries.offsets[number + 1]]]
+            right = np.zeros(len(candidates), bool)
+            right[targets[targets >= 0]] = True
+            found[number] = _average_precision(scores[row], right, min(depth, len(candidates)))
+    return found
+
+
+def _average_precision(scores: np.ndarray, right: np.ndarray, depth: int) -> float:
+    """Return the expected average precision of `[c]` scores with `[c]` bool targets, see `average_precision`."""
+    lowest = np.partition(scores, -depth)[-depth]
+    first = np.flatnonzero(scores > lowest + TIE)
+    first = first[np.argsort(-scores[first], kind="stable")]
+    tied = np.abs(scores - lowest) <= TIE
+    # Ranks in groups of tied candidates, of which the last one may reach beyond the depth.
+    starts = np.flatnonzero(np.diff(scores[first], prepend=np.inf) < -TIE)
+    sizes = np.append(np.diff(starts, append=len(first)), np.count_nonzero(tied))
+    targets = np.append(
+        np.add.reduceat(right[first], starts, dtype=np.int64) if len(first) else [], np.count_nonzero(right & tied)
+    ).astype(np.int64)
+    before, found_before = np.cumsum(sizes) - sizes, np.cumsum(targets) - targets
+    group = np.repeat(np.arange(len(sizes)), sizes)[:depth]
+    place = np.arange(len(group)) - before[group]
+    others = (targets[group] - 1) / np.maximum(sizes[group] - 1, 1)
+    precision = (found_before[group] + place * others + 1) / (np.arange(len(group)) + 1)
+    return float((targets[group] / sizes[group] * precision).sum() / min(np.count_nonzero(right), depth))
 
 
 def nearest_share(

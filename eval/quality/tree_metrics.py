@@ -13,27 +13,36 @@ from eval.quality.context import NEIGHBOR_QUERIES, Context
 FAMILY = "tree"
 SAME_CATEGORY, RANK_CORRELATION, SIBLINGS = "same-category 1-NN", "Spearman with closeness", "sibling above random"
 ALL = "all systems"
+# The relation of the graph that makes the tree.
+RELATIONS = ("parent",)
 SIBLING_OVERLAP, RANDOM_OVERLAP = "token overlap of siblings", "token overlap of random codes"
 
 
 def measure(context: Context) -> list[Measurement]:
     """Measure neighbors, rank correlation and siblings in each system with a tree, and neighbors over all systems."""
-    neighbors = [figure for system in context.systems for figure in _neighbors(context, system)]
     closeness = [figure for system in context.systems for figure in _closeness(context, system)]
-    views = [[one for one in neighbors if one.view == scorer.name] for scorer in context.scorers]
-    return neighbors + [one for figures in views for one in pool_scopes(figures, ALL)] + closeness
+    return neighbors(context, context.limit(NEIGHBOR_QUERIES)) + closeness
 
 
-def _neighbors(context: Context, system: str) -> list[Measurement]:
-    """Measure the share of codes whose nearest code of the system has their category.
+def neighbors(context: Context, count: int) -> list[Measurement]:
+    """Measure the share of codes whose nearest code of their system has their category, and its mean over all systems.
 
-    Codes that are alone in their category are not measured.
+    Args:
+        context: context of the representation.
+        count: most codes of a system whose neighbors are searched.
     """
+    found = [figure for system in context.systems for figure in _neighbors(context, system, count)]
+    views = [[one for one in found if one.view == scorer.name] for scorer in context.scorers]
+    return found + [one for figures in views for one in pool_scopes(figures, ALL)]
+
+
+def _neighbors(context: Context, system: str, count: int) -> list[Measurement]:
+    """Measure `neighbors` in one system; codes that are alone in their category are not measured."""
     candidates = context.rows_of(system)
     category = context.labels.category
     sizes = np.bincount(category[candidates] - category[candidates].min())
     with_others = candidates[sizes[category[candidates] - category[candidates].min()] > 1]
-    rows = context.subsample(context.in_split(with_others), context.limit(NEIGHBOR_QUERIES))
+    rows = context.subsample(context.in_split(with_others), count)
     if not len(rows):
         return []
     chance = float((sizes * (sizes - 1)).sum() / (sizes.sum() * (sizes.sum() - 1)))
@@ -79,8 +88,8 @@ def _closeness(context: Context, system: str) -> list[Measurement]:
 
 def _where(context: Context, view: str, scope: str, rows: np.ndarray) -> dict:
     items = {"items": context.items[rows], "clusters": context.labels.category[rows]}
-    given = context.given(context.labels.given.get("tree", ""))
-    return {"family": FAMILY, "view": view, "scope": scope, "unit": "codes", "given": given} | items
+    marks = {"given": context.given(context.labels.given.get("tree", "")), "trained": context.trained(RELATIONS)}
+    return {"family": FAMILY, "view": view, "scope": scope, "unit": "codes"} | marks | items
 
 
 class Tree:

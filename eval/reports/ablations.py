@@ -53,7 +53,8 @@ def markdown(results: list[dict]) -> str:
     parts = [
         "# Ablations",
         f"{quality['codes']:,} codes of `{quality['labels']['data_set']}`, {quality['split']} items; mean ± standard"
-        f" deviation over seeds; measured {machines}. Starred figures: the graph contains part of their labels.",
+        f" deviation over seeds; measured {machines}. Marks of figures, of the first cell: {writer.GIVEN} the graph"
+        f" contains part of their labels; {writer.TRAINED} other pairs of their kind were in the training loss.",
         _table(results),
         f"![ablations]({PICTURE})",
         "## What each cell changes",
@@ -66,9 +67,12 @@ def _table(results: list[dict]) -> str:
     cells = by_cell(results)
     titles = [*(one.title for one in HEADLINES), UTILIZATION, COSINE, SECONDS]
     titles = [title for title in titles if any(title in of for of in cells.values())]
-    given = {_name(figure) for figure in results[0]["quality"]["figures"] if figure["given"]}
-    starred = {one.title for one in HEADLINES if one.name in given}
-    headers = ["cell", "seeds", *(title + (" *" if title in starred else "") for title in titles)]
+    marks = {
+        _name(figure): writer.marks(bool(figure["given"]), bool(figure.get("trained")))
+        for figure in results[0]["quality"]["figures"]
+    }
+    by_title = {one.title: marks.get(one.name, "") for one in HEADLINES}
+    headers = ["cell", "seeds", *(title + by_title.get(title, "") for title in titles)]
     rows = []
     for group, members in ablation.CELLS.items():
         there = [cell for cell in members if cell in cells]

@@ -23,7 +23,7 @@ def as_values(comparison: Comparison, about: dict) -> dict:
     """Return values for JSON: `about`, all figures of all tokenizers, and the differences of the first from others."""
     figures = {}
     for name, of in comparison.figures.items():
-        facts = ("unit", "given", "chance", "better")
+        facts = ("unit", "given", "trained", "chance", "better")
         figures[name] = [
             dict(zip(FIELDS, key, strict=True))
             | {fact: getattr(found, fact) for fact in facts}
@@ -54,7 +54,9 @@ def markdown(comparison: Comparison, about: dict, picture: str) -> str:
         + (", fewer of them (quick)" if about["quick"] else "")
         + ". In brackets 95 % bootstrap intervals.",
         f"▲ {first} is better, ▼ {first} is worse, by a paired bootstrap of the difference over the same items; = the"
-        " interval of the difference includes 0. Starred figures: the graph contains part of their labels.",
+        f" interval of the difference includes 0. {writer.GIVEN} the graph that the tokenizer read contains part of the"
+        f" labels; {writer.TRAINED} the tokenizer was trained on other pairs of the kind that is scored.",
+        *_trials(comparison),
         _table([(one.title, one.name) for one in HEADLINES], comparison, intervals=True),
         f"![differences]({picture})",
     ]
@@ -65,19 +67,29 @@ def markdown(comparison: Comparison, about: dict, picture: str) -> str:
     return writer.document(parts)
 
 
+def _trials(comparison: Comparison) -> list[str]:
+    """Return a sentence on how many settings of each tokenizer were tried, where that is known."""
+    known = {name: about["trials"] for name, about in comparison.about.items() if "trials" in about}
+    if not known:
+        return []
+    told = ", ".join(f"{name} {count}" for name, count in known.items())
+    return [f"Settings that were tried before these figures: {told}."]
+
+
 def _table(rows: list[tuple[str, tuple]], comparison: Comparison, *, intervals: bool) -> str:
     verdicts = {(one.other, one.figure): one.verdict for one in comparison.differences}
     lines = []
     for title, key in rows:
-        found = [of[key] for of in comparison.figures.values() if key in of]
-        if not found:
+        if not any(key in of for of in comparison.figures.values()):
             continue
-        star = " *" if any(one.given for one in found) else ""
-        cells = [title + star]
+        cells = [title]
         for name in comparison.names:
-            value = comparison.intervals[name].get(key)
-            mark = MARKS.get(verdicts.get((name, key)), "")
-            cells.append(None if value is None else _shown(value, intervals) + mark)
+            value, figure = comparison.intervals[name].get(key), comparison.figures[name].get(key)
+            if value is None:
+                cells.append(None)
+                continue
+            marks = writer.marks(bool(figure.given), bool(figure.trained)) + MARKS.get(verdicts.get((name, key)), "")
+            cells.append(_shown(value, intervals) + marks)
         lines.append(cells)
     return writer.markdown_table(["figure", *comparison.names], lines)
 

@@ -9,6 +9,8 @@ TITLES = {
     "tree": "Hierarchy",
     "groups": "Groups: linear probes on unseen categories",
     "relations": "Relations: edges of the knowledge graph",
+    "free_text": "Free text: terms that no text and no graph contains, as queries for their codes",
+    "prefixes": "Shorter codes: the first tokens of each embedding",
     "robustness": "Robustness: codes encoded again with something dropped",
     "seeds": "Stability across seeds",
 }
@@ -69,15 +71,18 @@ def views_of(figures: list[dict]) -> list[str]:
 def _table(figures: list[dict]) -> str:
     """Return a Markdown table with a row for each scope and metric and a column for each view."""
     views = views_of(figures)
-    given, chance = (any(figure[name] not in ("", None) for figure in figures) for name in ("given", "chance"))
+    given, trained, chance = (
+        any(figure[name] not in ("", None) for figure in figures) for name in ("given", "trained", "chance")
+    )
     header = ["scope", "metric", *(view or "value" for view in views), *(["chance"] if chance else []), "items"]
-    header += ["given"] if given else []
+    header += ["given"] * given + ["trained"] * trained
     rows = []
     for (scope, metric), by_view in by_row(figures).items():
         one = next(iter(by_view.values()))
         cells = [scope, metric, *(_shown(by_view[view]) if view in by_view else None for view in views)]
         cells += [one["chance"]] if chance else []
-        cells += [f"{one['n']:,} {one['unit']}", *([one["given"] or "no"] if given else [])]
+        cells += [f"{one['n']:,} {one['unit']}"]
+        cells += [one["given"] or "no"] * given + [one["trained"] or "no"] * trained
         rows.append(cells)
     return markdown_table(header, rows, texts=2)
 

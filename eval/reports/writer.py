@@ -9,6 +9,8 @@ from rich.table import Table
 from preprocessing.common.atomic import write_json, write_text
 
 ADVICE = "give another --output"
+# Marks of figures: the graph contains part of their labels; other pairs of their kind were in the training loss.
+GIVEN, TRAINED = "*", "†"
 Cell = str | int | float | None
 
 
@@ -22,6 +24,12 @@ def number(value: float, *, like: float | None = None) -> str:
     if value != value:
         return "none"
     return f"{value:,.0f}" if abs(value if like is None else like) >= 100 else f"{value:.3f}"
+
+
+def marks(given: bool, trained: bool) -> str:
+    """Return the marks of a figure, behind a space; empty for none."""
+    found = GIVEN * given + TRAINED * trained
+    return f" {found}" if found else ""
 
 
 def with_interval(value: float, low: float, high: float) -> str:

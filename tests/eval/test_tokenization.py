@@ -6,6 +6,7 @@ import pytest
 
 from eval import tokenization
 from eval.quality.label_building import GIVEN_TREE
+from eval.quality.tree_metrics import SAME_CATEGORY
 from eval.reports.quality import markdown
 from medtok_jax.lookup import directory
 from preprocessing import medtok_codes
@@ -41,12 +42,14 @@ def test_the_command(tokenizer, data_dir, tmp_path):
     assert report["split"] == "validation"
     assert report["labels"]["data_set"] == DATA_SET
     families = {figure["family"] for figure in report["figures"]}
-    assert families >= {"codebook", "identity", "tree", "seeds"}
+    assert families >= {"codebook", "identity", "tree", "prefixes", "seeds"}
     for figure in report["figures"]:
         assert figure["n"] > 0
         if figure["value"] == figure["value"]:
             assert figure["low"] <= figure["high"]
-        assert (figure["family"] == "tree") == (figure["given"] == GIVEN_TREE)
+        of_tree = figure["family"] == "tree" or figure["metric"] == SAME_CATEGORY
+        assert of_tree == (figure["given"] == GIVEN_TREE)
+        assert figure["trained"] == ""
     text = (output / "quality.md").read_text()
     assert "| ICD10CM | same-category 1-NN |" in text
     assert GIVEN_TREE in text
@@ -85,7 +88,9 @@ def test_the_report_in_plain_values_and_as_markdown():
     assert "- pairs: 1,234" in text
     assert text.rstrip().endswith("![a.png](a.png)")
     one = {(f["metric"], f["scope"], f["view"]): f for f in report["figures"]}
-    views = [one["same-category 1-NN", "ICD10CM", view] for view in ("vectors", "tokens", "unquantized")]
+    views = [
+        one["same-category 1-NN", "ICD10CM", view] for view in ("vectors", "tokens", "unweighted tokens", "unquantized")
+    ]
     cells = " | ".join(f"{f['value']:.3f} [{f['low']:.3f}, {f['high']:.3f}]" for f in views)
     assert f"| ICD10CM | same-category 1-NN | {cells} | 0.015 | {views[0]['n']} codes | {GIVEN_TREE} |" in text
 

@@ -53,15 +53,15 @@ def representation(seed: int = 0, **fields) -> Representation:
         "unquantized": meant.astype(np.float32),
         "codebook": np.concatenate(books).astype(np.float32),
     }
-    return Representation(
-        name="hand-made",
-        keys=KEYS,
-        descriptions=np.array([f"what {key} means" for key in KEYS], object),
-        regions={"first": (0, ROWS), "second": (ROWS, 2 * ROWS)},
-        embeddings=("a", "b"),
-        region_of_embedding={"a": "first", "b": "second"},
-        **arrays | fields,
-    )
+    facts = {
+        "name": "hand-made",
+        "keys": KEYS,
+        "descriptions": np.array([f"what {key} means" for key in KEYS], object),
+        "regions": {"first": (0, ROWS), "second": (ROWS, 2 * ROWS)},
+        "embeddings": ("a", "b"),
+        "region_of_embedding": {"a": "first", "b": "second"},
+    }
+    return Representation(**facts | arrays | fields)
 
 
 def labels(**fields) -> Labels:

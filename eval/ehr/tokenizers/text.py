@@ -10,7 +10,7 @@ import re
 import numpy as np
 
 from configs import default
-from eval.baselines.text_pursuit import tokens_of_texts
+from eval.baselines.pursuit import tokens_of_texts
 from eval.common.representation import Representation
 from eval.common.tf_idf import tf_idf
 from eval.ehr.tokenizers.matrix import CodeMatrix, from_tokens, from_vectors

@@ -6,17 +6,22 @@ import numpy as np
 import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from eval.baselines import text_vq
+from configs import default
+from eval.baselines import defaults, new_texts, text_vq
 from eval.baselines.data import Codes
 from eval.baselines.make import KINDS, make, sizes_like
 from eval.baselines.nearest_rows import fit_rows, nearest_rows, residual_rows
-from eval.baselines.text_pursuit import principal_axes, tokens_of_texts
+from eval.baselines.pursuit import PursuitOptions, tokens_of_texts
+from eval.baselines.text_crosswalk import TextCrosswalkOptions
+from eval.baselines.text_pursuit import principal_axes
+from eval.baselines.vqgraph import VQGraphOptions
 from eval.common.representation import from_tokenizer, load
 from eval.quality.label_building import open_labels
 from eval.tokenization import measure
 from medtok_jax.data.dataset import load_data
 from medtok_jax.lookup.directory import TokenizerDirectory
 from medtok_jax.text.encoder_files import TextTokenizer, resolve_text_encoder
+from preprocessing.common.errors import InputError
 from tests.helpers import small_tokenizer
 from tests.helpers.forked import run_module
 from tests.helpers.small_run import DATA_SET, small_config
@@ -37,6 +42,7 @@ def made(codes) -> dict:
     """Every baseline but those that are trained for long."""
     kinds = {kind: {} for kind in KINDS if kind not in ("published", "vqgraph", "text_vq")}
     kinds["kmeans_residual"] = {"residual": True}
+    kinds["text_crosswalk"] = {"steps": 3}
     sizes = {"size": SIZE, "tokens": TOKENS, "width": 64}
     return {
         name: make(name.replace("residual", "text"), codes, **sizes, progress=False, **options)
@@ -58,6 +64,8 @@ def test_all_are_valid_and_come_back(made, codes, tmp_path):
                 np.testing.assert_array_equal(before, after)
         assert again.about == one.about
         assert again.about["data_set"]["name"] == DATA_SET
+        assert again.about["trials"] == 1
+        assert again.about["trained_on"] == (["gem_exact", "gem_approximate"] if name == "text_crosswalk" else [])
         if one.tokens is not None:
             assert one.tokens.dtype == np.int32
             assert one.tokens.max() < one.num_ids
@@ -75,7 +83,7 @@ def test_they_are_as_good_as_they_must_be(made, data_dir):
     for chancy in (("random", "tokens"), ("random", "vectors"), ("one_token", "tokens")):
         assert abs(score[chancy] - chance) < max(noise, 0.12), chancy
     assert score["raw_text", "vectors"] > score["random", "vectors"] + 0.3
-    for name in ("wordpieces", "text_pursuit", "kmeans_text", "kmeans_residual"):
+    for name in ("wordpieces", "text_pursuit", "text_crosswalk", "kmeans_text", "kmeans_residual"):
         assert score[name, "vectors"] > score["random", "vectors"] + 0.3, name
         assert score[name, "tokens"] > score["random", "tokens"] + 0.3, name
 
@@ -170,14 +178,30 @@ def test_pursuit_of_texts_by_loops(made, codes):
 
 
 def test_pursuit_reads_further_texts_with_the_same_rows_and_follows_the_seed(made, codes):
-    one, texts = made["text_pursuit"], codes.text_vectors(progress=False)
-    found = tokens_of_texts(one, texts[[5, 300]])
-    np.testing.assert_array_equal(found["tokens"], one.tokens[[5, 300]])
-    np.testing.assert_allclose(found["weights"], one.weights[[5, 300]], atol=1e-5)
+    texts = codes.text_vectors(progress=False)
+    for kind in ("text_crosswalk", "kmeans_text", "text_pursuit"):
+        one = made[kind]
+        found = tokens_of_texts(one, texts[[5, 300]])
+        np.testing.assert_array_equal(found["tokens"], one.tokens[[5, 300]])
+        np.testing.assert_allclose(found["weights"], one.weights[[5, 300]], atol=1e-5)
+        np.testing.assert_allclose(found["vectors"], one.vectors[[5, 300]], atol=1e-5)
+    with pytest.raises(InputError, match="bag_of_nodes cannot tokenize further texts"):
+        tokens_of_texts(made["bag_of_nodes"], texts)
     sizes = {"size": SIZE, "tokens": TOKENS, "width": 64}
     again, other = (make("text_pursuit", codes, **sizes, seed=seed, progress=False) for seed in (0, 1))
     np.testing.assert_array_equal(again.tokens, one.tokens)
     assert (other.tokens != one.tokens).any()
+
+
+def test_new_descriptions_are_encoded_as_those_of_codes(made):
+    """Of wordpieces, graphs and random tokens nothing can be said of a description alone."""
+    for kind in ("raw_text", "text_pursuit", "text_crosswalk", "kmeans_text"):
+        one = made[kind]
+        found = new_texts.encode(one, one.descriptions[[5, 300]].tolist())
+        np.testing.assert_allclose(found["vectors"], one.vectors[[5, 300]], atol=2e-2)
+        assert ("tokens" in found) == (one.tokens is not None)
+    for kind in ("wordpieces", "bag_of_nodes", "random", "one_token"):
+        assert new_texts.encode(made[kind], ["diabetes"]) is None
 
 
 def test_principal_axes_keep_most_of_the_length():
@@ -194,6 +218,7 @@ def test_principal_axes_keep_most_of_the_length():
 def test_a_baseline_is_as_large_as_a_tokenizer(made, tmp_path):
     medtok = from_tokenizer(TokenizerDirectory.read(small_tokenizer.write(tmp_path / "medtok")), "medtok")
     assert sizes_like("text_vq", medtok) == {"size": small_tokenizer.REGIONS.size, "tokens": 8}
+    assert sizes_like("text_crosswalk", medtok) == sizes_like("bag_of_nodes", medtok)
     assert sizes_like("text_pursuit", medtok) == {"size": small_tokenizer.REGIONS.size, "tokens": 2}
     assert sizes_like("bert", made["raw_text"]) == {}
 
@@ -209,6 +234,21 @@ def test_text_vq_learns(codes):
     made = text_vq.text_vq(codes, options, seed=0, progress=False)
     assert made.tokens.shape == (len(codes), TOKENS)
     assert made.vectors.shape == made.unquantized.shape == (len(codes), 16)
+    found = tokens_of_texts(made, codes.text_vectors(progress=False)[[5, 300]])
+    np.testing.assert_array_equal(found["tokens"], made.tokens[[5, 300]])
+
+
+def test_sizes_and_passes_are_those_of_the_default():
+    config = default.get_config()
+    for options in (text_vq.TextVQOptions(), VQGraphOptions(), PursuitOptions()):
+        assert options.codebook_size == config.model.codebook_size
+    for options in (text_vq.TextVQOptions(), VQGraphOptions(), TextCrosswalkOptions()):
+        assert options.width == config.model.embedding_dim
+        assert options.steps == 0
+    assert PursuitOptions().num_tokens == config.model.num_top_k_tokens
+    for batch_size in (64, config.train.batch_size):
+        seen = defaults.steps_for(150_000, batch_size) * batch_size
+        assert 0 <= seen - config.train.epochs * 150_000 < batch_size
 
 
 @pytest.mark.integration

@@ -1,3 +1,6 @@
+import collections
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -104,3 +107,54 @@ def test_identity_by_system_and_by_first_tokens():
     assert found[identity.MODEL_MADE, "top-1"] == 0.75
     assert found[identity.DUPLICATES, "top-1"] == 0
     assert found[identity.MODEL_MADE, "top-1, Y"] == 0.5
+
+
+def entropy_bits(rows) -> float:
+    """Return the entropy of rows in bits, with the correction of Miller and Madow."""
+    counts = np.array(list(collections.Counter(map(tuple, rows.tolist())).values()))
+    return stats.entropy(counts, base=2) + (len(counts) - 1) / (2 * len(rows) * np.log(2))
+
+
+def test_entropy_of_tokens_one_after_another_by_counting_prefixes():
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(0, 5, (300, 4))
+    tokens[:, 2] = tokens[:, 0] // 2 + (rng.random(300) < 0.2)
+    values = codebook_use.conditional_bits(tokens)
+    before = 0.0
+    for length in range(1, 5):
+        joint = entropy_bits(tokens[:, :length])
+        assert values[:, length - 1].mean() == pytest.approx(joint - before)
+        before = joint
+    assert values[:, 2].mean() < values[:, 1].mean()
+
+
+def test_a_token_that_the_others_tell_costs_nothing():
+    tokens = np.arange(64)[:, None] // [16, 4, 1, 1]
+    assert codebook_use.conditional_bits(tokens[:, [2, 3]]).mean(0)[1] == 0
+    plug_in = codebook_use.conditional_bits(tokens).mean(0) - np.array([3, 12, 48, 0]) / (128 * np.log(2))
+    assert plug_in == pytest.approx([2, 2, 2, 0])
+
+
+def test_the_entropy_is_that_of_the_reading_order():
+    """Of two embeddings the first token of the second one is read second."""
+    fields = {"embeddings": ("a", "b"), "region_of_embedding": {"a": "r", "b": "r"}, "regions": {"r": (0, 9)}}
+    tokens = np.array([[0, 2, 4, 6], [1, 2, 5, 6], [0, 2, 4, 7], [1, 3, 5, 8]])
+    found = figures(codebook_use.measure(context_of(plain(tokens, **fields))))
+    wanted = codebook_use.conditional_bits(tokens[:, [0, 2, 1, 3]])
+    assert [found[codebook_use.BITS, f"token {n}"] for n in (1, 2, 3, 4)] == pytest.approx(wanted.mean(0).tolist())
+    assert found[codebook_use.TOTAL_BITS, "code"] == pytest.approx(wanted.sum(1).mean())
+    assert found[codebook_use.TOTAL_BITS, "code"] == pytest.approx(entropy_bits(tokens))
+
+
+def test_collisions_by_where_the_other_code_is():
+    """Codes 0 and 1 share a category, 2 is in another one, 3 in another system; 4 has the text of 0."""
+    tokens = [[1]] * 5 + [[2], [2], [3]]
+    texts = ["p", "q", "r", "s", "p", "t", "t", "u"]
+    category = np.array([0, 0, 1, 2, 3, 4, 5, 6], np.int32)
+    systems = np.array(["X"] * 3 + ["Y"] + ["X"] * 4)
+    labels = dataclasses.replace(context_of(plain(tokens)).labels, category=category, systems=systems)
+    _, text = np.unique(texts, return_inverse=True)
+    found = identity.colliding_with(np.array(tokens), text, labels)
+    assert found[identity.WITHIN].tolist() == [True, True, *[False] * 6]
+    assert found[identity.ACROSS].tolist() == [True, True, True, False, True, False, False, False]
+    assert found[identity.OTHER_SYSTEM].tolist() == [True] * 5 + [False] * 3

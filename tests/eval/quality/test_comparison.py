@@ -1,5 +1,6 @@
 """Comparisons: the paired bootstrap against a case worked by hand, what is common, what is written, what is refused."""
 
+import dataclasses
 import functools
 import json
 import weakref
@@ -117,8 +118,9 @@ def test_the_report(tmp_path):
     text = comparison.markdown(found, about, "comparison.png")
     (row,) = [line for line in text.splitlines() if line.startswith(f"| {HEADLINE.title}")]
     mean = values.mean()
-    assert row.startswith(f"| {HEADLINE.title} * | {mean + 0.1:.3f} [")
-    assert row.endswith("] ▲ |")
+    assert row.startswith(f"| {HEADLINE.title} | {mean + 0.1:.3f} [")
+    assert row.endswith("] * ▲ |")
+    assert "] * | " in row
     assert f"| {mean:.3f} [" in row
     content = json.loads(json.dumps(comparison.as_values(found, about)))
     assert content["codes"] == 3
@@ -143,3 +145,16 @@ def test_bad_input(tmp_path, arguments, sentence):
     assert done.returncode == 2
     assert sentence in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_marks_are_those_of_each_tokenizer():
+    """The first was trained on the kind that is scored, and the graph of the second contains its labels."""
+    first = dataclasses.replace(measurement([1, 0, 1]), trained="TRAINED on other pairs of this kind: gem_exact")
+    found, _ = compared(first, measurement([0, 0, 1], given="GIVEN"))
+    found.about["second"]["trials"] = 1
+    text = comparison.markdown(found, {"data_set": "d", "split": "test", "quick": False}, "comparison.png")
+    (row,) = [line for line in text.splitlines() if line.startswith(f"| {HEADLINE.title}")]
+    assert "] † | " in row
+    assert row.endswith("] * = |")
+    assert "Settings that were tried before these figures: second 1." in text
+    assert comparison.as_values(found, {})["figures"]["first"][0]["trained"].startswith("TRAINED")

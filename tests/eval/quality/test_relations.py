@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from eval.quality import relations
+from eval.quality import cross_system, relations
 from eval.quality.context import Context
 from eval.quality.retrieval import cosine_scorer
 from tests.helpers import hand_world
@@ -65,3 +65,28 @@ def test_given_is_said(world):
         for measurement in relations.measure(Context(other, dataclasses.replace(labels, relations=leaky))):
             assert measurement.given.startswith(said)
             assert bool(measurement.given) == bool(said)
+
+
+def test_what_is_trained_on_is_said(world):
+    """Relations of the kind that is scored count, whether their labels are held out or not."""
+    representation, labels = world
+    for used, notes, crosswalks in (
+        ([], "", ""),
+        (["code_also", "gem_exact"], "code_also", "gem_exact"),
+        (["gem_exact", "gem_approximate"], "", "gem_exact, gem_approximate"),
+    ):
+        context = Context(dataclasses.replace(representation, about={"graph": False, "trained_on": used}), labels)
+        for measured, said in ((relations.measure(context), notes), (cross_system.measure(context), crosswalks)):
+            wanted = f"TRAINED on other pairs of this kind: {said}" if said else ""
+            assert measured
+            assert {one.trained for one in measured} == {wanted}
+            assert {one.given for one in measured} == {""}
+
+
+def test_crosswalks_that_were_trained_on_are_given_where_the_graph_contains_them(world):
+    representation, labels = world
+    leaky = {name: dataclasses.replace(queries, given="GIVEN: so") for name, queries in labels.crosswalk.items()}
+    shown = dataclasses.replace(labels, crosswalk=leaky)
+    for used, said in (([], ""), (["gem_exact"], "GIVEN: so")):
+        other = dataclasses.replace(representation, about={"graph": False, "trained_on": used})
+        assert {one.given for one in cross_system.measure(Context(other, shown))} == {said}

@@ -4,12 +4,20 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import label_ranking_average_precision_score, top_k_accuracy_score
+from sklearn.metrics import average_precision_score, label_ranking_average_precision_score, top_k_accuracy_score
 from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.neighbors import NearestNeighbors
 
 from eval.quality.labels import Queries
-from eval.quality.retrieval import cosine_scorer, expected_hits, expected_reciprocal_rank, find, nearest_share
+from eval.quality.retrieval import (
+    Scorer,
+    average_precision,
+    cosine_scorer,
+    expected_hits,
+    expected_reciprocal_rank,
+    find,
+    nearest_share,
+)
 
 
 def queries_of(pairs: dict[int, list[int]], kinds: list[int] | None = None) -> Queries:
@@ -78,6 +86,47 @@ def test_against_scikit_learn():
     near = NearestNeighbors(n_neighbors=1, metric="cosine").fit(vectors[100:]).kneighbors(vectors[:100])[1][:, 0]
     share = nearest_share(cosine_scorer("v", vectors), rows, candidates, label)
     assert np.array_equal(share, label[candidates[near]] == label[rows])
+
+
+def scorer_of(scores: np.ndarray) -> Scorer:
+    """Return a scorer by which row q scores the candidates, the first rows, by `scores[q - candidates]`."""
+    width = scores.shape[1]
+    return Scorer("s", lambda candidates: lambda rows: scores[rows - width][:, candidates].copy(), None)
+
+
+@given(st.lists(st.integers(0, 2), min_size=4, max_size=6), st.integers(1, 15), st.integers(1, 7))
+def test_average_precision_of_ties_is_that_of_a_random_order(levels, mask, depth):
+    """Every order of tied candidates is as likely as any other."""
+    right = np.array([(mask >> place) & 1 for place in range(len(levels))], bool)
+    if not right.any():
+        right[0] = True
+    scores = np.array(levels, np.float32)
+    values = []
+    for order in itertools.permutations(range(len(levels))):
+        if (np.diff(scores[list(order)]) <= 0).all():
+            hits = right[list(order)][:depth]
+            precision = np.cumsum(hits) / (np.arange(len(hits)) + 1)
+            values.append((precision * hits).sum() / min(right.sum(), depth))
+    queries = queries_of({len(levels): np.flatnonzero(right).tolist()})
+    found = average_precision(scorer_of(scores[None]), queries, np.arange(len(levels)), depth)
+    assert found[0] == pytest.approx(np.mean(values), abs=1e-9)
+
+
+def test_average_precision_against_scikit_learn():
+    rng = np.random.default_rng(0)
+    scores = rng.permutation(40 * 60).reshape(40, 60).astype(np.float32)
+    right = rng.random((40, 60)) < 0.1
+    right[:, 0] = True
+    queries = queries_of({60 + q: np.flatnonzero(row).tolist() for q, row in enumerate(right)})
+    found = average_precision(scorer_of(scores), queries, np.arange(60), 100)
+    wanted = [average_precision_score(truth, row) for truth, row in zip(right, scores, strict=True)]
+    assert found == pytest.approx(wanted)
+    # Within the first 10, with no more than 10 targets: the others of the ranking count for nothing.
+    found = average_precision(scorer_of(scores), queries, np.arange(60), 10)
+    for q, (truth, row) in enumerate(zip(right, scores, strict=True)):
+        hits = truth[np.argsort(-row)][:10]
+        precision = np.cumsum(hits) / np.arange(1, 11)
+        assert found[q] == pytest.approx((precision * hits).sum() / min(truth.sum(), 10))
 
 
 @pytest.mark.parametrize("zero", [False, True])
