@@ -9,7 +9,8 @@ The command writes `comparison.md`, `comparison.json` and `comparison.png`: ever
 tokenizer, and the difference of the first from each other one with a paired bootstrap. A tokenizer is a tokenizer
 directory, a work directory, a name on the hub, or a folder that `eval.baselines` wrote; NAME=PATH gives it another
 name. `--baseline` makes a baseline for the data set of the first tokenizer and keeps it in `OUTPUT/baselines`: `bert`
-is the bag of wordpieces, other names are kinds of `eval.baselines`.
+is the bag of wordpieces, other names are kinds of `eval.baselines`. It is as large as the first tokenizer; `NAME:8`
+gives it 8 tokens for each code.
 
 With `--dataset`, tokenizers are compared on prediction tasks of patient records, by `eval.ehr.benchmark` with its
 defaults, which writes `report.md`, `report.json` and `report.html`: `--task` names a task, or a group such as
@@ -36,13 +37,25 @@ def open_named(given: str):
     return load(path, name) if separator and name and "/" not in name else load(given)
 
 
+def name_and_tokens(given: str) -> tuple[str, int]:
+    """Return the baseline that `NAME` or `NAME:TOKENS` names, and its number of tokens, 0 for that of the first.
+
+    Raises:
+        InputError: there is no such baseline, or the number is none.
+    """
+    name, separator, tokens = given.partition(":")
+    if name not in BASELINES:
+        raise InputError(f"--baseline={given} is not a baseline; choose from: {', '.join(BASELINES)}.")
+    if separator and not (tokens.isdecimal() and int(tokens)):
+        raise InputError(f"--baseline={given} must give a number of tokens behind the colon, such as {name}:8.")
+    return name, int(tokens or 0)
+
+
 def main(argv: list[str]) -> None:
     """Compare the tokenizers and baselines that the flags name."""
     command_line.expect_arguments(argv, 0, EXAMPLE)
     given = flags.FLAGS
-    unknown = [name for name in given.baseline if name not in BASELINES]
-    if unknown:
-        raise InputError(f"--baseline={unknown[0]} is not a baseline; choose from: {', '.join(BASELINES)}.")
+    baselines = [name_and_tokens(name) for name in given.baseline]
     if len(given.tokenizers) + len(given.baseline) < 2:
         raise InputError(
             f"there is nothing to compare {', '.join(given.tokenizers)} with; name a second one, such as: {EXAMPLE}"
@@ -51,7 +64,9 @@ def main(argv: list[str]) -> None:
         raise InputError("--dataset and --task belong together; give both to compare on patients, or neither.")
     output = command_line.output_folder(given.output)
     if given.dataset is None:
-        run(given, output)
+        run(given, baselines, output)
+    elif any(tokens for _, tokens in baselines):
+        raise InputError("--baseline=NAME:TOKENS compares on codes; on patients leave out the number of tokens.")
     else:
         run_on_patients(given, output)
 
@@ -73,8 +88,14 @@ def run_on_patients(given: flags.FlagValues, output: Path) -> None:
     publish(run_benchmark(settings))
 
 
-def run(given: flags.FlagValues, output: Path) -> None:
-    """Open and measure the tokenizers, write the report, and print the headline figures."""
+def run(given: flags.FlagValues, baselines: list[tuple[str, int]], output: Path) -> None:
+    """Open and measure the tokenizers, write the report, and print the headline figures.
+
+    Args:
+        given: flags of the command.
+        baselines: names and numbers of tokens, see `name_and_tokens`.
+        output: folder for the report.
+    """
     from rich.console import Console
 
     from eval import tokenization
@@ -88,12 +109,12 @@ def run(given: flags.FlagValues, output: Path) -> None:
     if not data_set:
         raise InputError(f"{first.name} does not name its data set; give --codes=medtok_codes/icd-...")
     labels = open_labels(data_set, given.data_dir)
-    sizes = {name: sizes_like(name, first) for name in given.baseline}
+    sizes = [sizes_like(name, first) | ({"tokens": tokens} if tokens else {}) for name, tokens in baselines]
     del first
     openers = [functools.partial(open_named, name) for name in given.tokenizers]
-    for name in given.baseline:
-        path = make_once(name, data_set, given.data_dir or "", output / "baselines", sizes[name])
-        openers.append(functools.partial(load, path, name))
+    for title, (name, _), size in zip(given.baseline, baselines, sizes, strict=True):
+        path = make_once(name, data_set, given.data_dir or "", output / "baselines", size)
+        openers.append(functools.partial(load, path, title))
     measured = functools.partial(
         tokenization.measure,
         split=given.split,
@@ -113,7 +134,7 @@ if __name__ == "__main__":
     flags.DEFINE_list(
         "tokenizers", None, "tokenizers to compare, the first with the others: PATH or NAME=PATH", required=True
     )
-    flags.DEFINE_list("baseline", [], f"baselines to make and add: {', '.join(BASELINES)}")
+    flags.DEFINE_list("baseline", [], f"baselines to make and add, NAME or NAME:TOKENS: {', '.join(BASELINES)}")
     flags.DEFINE_string("output", None, "folder for the comparison", required=True)
     flags.DEFINE_string("codes", None, "data set of the labels, if not that of the first tokenizer")
     flags.DEFINE_string("data_dir", None, "directory of the data sets; the default of TFDS if not given")

@@ -6,7 +6,7 @@ from pathlib import Path
 from absl import flags
 
 from configs import ablation
-from eval.baselines.defaults import CONFIG, SIZE, TOKENS
+from eval.baselines.defaults import CONFIG, SIZE, TOKENS, TRIALS
 from medtok_jax.regions import parts_of, positions_of
 
 KINDS = (
@@ -112,7 +112,9 @@ def make_once(
     path = folder / "-".join([name, *map(str, sizes.values())])
     if (path / FILE).is_file():
         about = load(path).about
-        if (about.get("data_set", {}).get("name"), about.get("text_encoder")) == (data_set, text_encoder):
+        # Baselines of before settings were counted were smaller and trained for less.
+        made = (about.get("data_set", {}).get("name"), about.get("text_encoder"), about.get("trials"))
+        if made == (data_set, text_encoder, TRIALS):
             return path
     codes = Codes.open(data_set, data_dir, text_encoder=text_encoder, progress=progress)
     return make(BASELINES[name], codes, progress=progress, **sizes).save(path)

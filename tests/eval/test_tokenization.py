@@ -1,8 +1,11 @@
 """The command line and the reports, on a tokenizer directory of real codes with random tokens."""
 
+import io
 import json
+import re
 
 import pytest
+from rich.console import Console
 
 from eval import tokenization
 from eval.quality.label_building import GIVEN_TREE
@@ -93,6 +96,26 @@ def test_the_report_in_plain_values_and_as_markdown():
     ]
     cells = " | ".join(f"{f['value']:.3f} [{f['low']:.3f}, {f['high']:.3f}]" for f in views)
     assert f"| ICD10CM | same-category 1-NN | {cells} | 0.015 | {views[0]['n']} codes | {GIVEN_TREE} |" in text
+
+
+def test_tables_mark_what_was_trained_on_and_given():
+    """The tree is given, and crosswalks were in the loss: each is told in a column of its own, or marked."""
+    about = {"kind": "hand-made", "trained_on": ["gem_exact"]}
+    report = tokenization.judge(
+        hand_world.representation(about=about), hand_world.labels(), metrics=tokenization.FAMILIES
+    )
+    text = markdown(report)
+    rows = [line for line in text.splitlines() if line.startswith("| ICD9CM to ICD10CM | R@1 |")]
+    assert [row.endswith("| TRAINED on other pairs of this kind: gem_exact |") for row in rows] == [True]
+    shorter = [line for line in text.splitlines() if line.startswith("| ICD9CM to ICD10CM, 4 tokens | R@1 |")]
+    assert [row.endswith("| no | TRAINED on other pairs of this kind: gem_exact |") for row in shorter] == [True]
+    assert "| all systems, 4 tokens | same-category 1-NN |" in text
+    shown = Console(record=True, width=200, file=io.StringIO())
+    tokenization._print(shown, report)
+    told = shown.export_text()
+    assert re.search(r"ICD9CM to ICD10CM †\s+│ R@1", told)
+    assert re.search(r"all systems \*\s+│ same-category 1-NN", told)
+    assert "† TRAINED on other pairs of this kind: gem_exact" in told
 
 
 def test_the_same_every_time_and_for_a_part_of_the_codes():

@@ -28,13 +28,15 @@ def test_as_the_tokenizer_encodes_them(trained, tmp_path):
     for name, with_model in (("with", True), ("without", False)):
         vocabulary.write_tokenizer(trained, tmp_path / name, with_model=with_model, progress=False)
     assert new_texts.encode(load(tmp_path / "without"), TEXTS) is None
-    found = new_texts.encode(load(tmp_path / "with"), TEXTS)
+    opened = load(tmp_path / "with")
+    assert opened.about["trained_on"] == ["gem_exact", "gem_approximate"]
+    found = new_texts.encode(opened, TEXTS)
     tokenizer = MedTokTokenizer.from_pretrained(tmp_path / "with")
     for row, text in enumerate(TEXTS):
         (wanted,) = tokenizer.encode_new([NewCode("any system", "any code", text)])
         assert wanted.source == "model: text"
         np.testing.assert_array_equal(found["tokens"][row], wanted.ids)
         np.testing.assert_allclose(found["weights"][row], wanted.weights, atol=1e-5)
-    assert found["vectors"].shape == (3, load(tmp_path / "with").vectors.shape[1])
+    assert found["vectors"].shape == (3, opened.vectors.shape[1])
     np.testing.assert_allclose(found["vectors"][0], found["vectors"][2], atol=1e-5)
     assert not np.allclose(found["vectors"][0], found["vectors"][1], atol=1e-2)

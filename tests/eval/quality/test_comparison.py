@@ -136,6 +136,7 @@ def test_the_report(tmp_path):
     ("arguments", "sentence"),
     [
         (["--baseline=nonsense"], "--baseline=nonsense is not a baseline; choose from: bert, "),
+        (["--baseline=text_pursuit:few"], "must give a number of tokens behind the colon, such as text_pursuit:8."),
         ([], "there is nothing to compare first with"),
         (["--tokenizers=first,second", "--output=/dev/null/x"], "the folder /dev/null/x cannot be written"),
     ],
