@@ -20,7 +20,7 @@ from medtok_jax.data.dataset import Data
 from medtok_jax.devices import sharding
 from medtok_jax.devices.compiled_step import CompiledStep
 from medtok_jax.devices.memory import StepMemory, device_memory
-from medtok_jax.regions import REGIONS, Regions
+from medtok_jax.regions import EMBEDDINGS, REGIONS, SHARED, Regions
 from medtok_jax.training.event_file import EventFile
 from medtok_jax.training.inputs import ModelInputs
 from medtok_jax.training.metrics import Window, describe_usage
@@ -292,7 +292,7 @@ def print_summary(summary: dict) -> None:
         codebook.add_row(region, f"{utilization:.1%}", f"{perplexity:,.0f}")
     quality = ("cosine", "reconstruction_error", "spread")
     embeddings = Table("Embedding", "cosine(e, ê)", "reconstruction error", "spread", title="Quantization")
-    for name in (key.removeprefix("cosine_") for key in metrics if key.startswith("cosine_")):
+    for name in (name for name in (*EMBEDDINGS, SHARED) if f"cosine_{name}" in metrics):
         embeddings.add_row(name, *(f"{metrics[f'{metric}_{name}']:.3f}" for metric in quality))
     for table in (losses, codebook, embeddings):
         console.print(table)
