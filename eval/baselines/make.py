@@ -6,7 +6,7 @@ from pathlib import Path
 from absl import flags
 
 from configs import ablation
-from eval.baselines.defaults import CONFIG, SIZE, TOKENS, TRIALS
+from eval.baselines.defaults import DEFAULT_CONFIG, SIZE, TOKENS, TRIALS
 from medtok_jax.regions import positions_of
 
 KINDS = (
@@ -92,7 +92,7 @@ def make_once(
     folder: Path,
     sizes: dict[str, int],
     *,
-    text_encoder: str = CONFIG.model.text_encoder_model,
+    text_encoder: str = DEFAULT_CONFIG.model.text_encoder_model,
     progress: bool = True,
 ) -> Path:
     """Return the folder of a baseline, which is made unless it exists with this data set and text encoder.
