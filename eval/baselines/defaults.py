@@ -6,14 +6,14 @@ Every baseline was tried once, with these settings: none was tuned.
 from configs import default
 from medtok_jax.config import total_steps
 
-CONFIG = default.get_config()
-SIZE: int = CONFIG.model.codebook_size  # N, rows of the codebook.
-WIDTH: int = CONFIG.model.embedding_dim  # d, width of the rows.
-TOKENS: int = CONFIG.model.num_top_k_tokens  # K, tokens of one embedding.
-KMEANS_SAMPLES: int = CONFIG.model.kmeans_samples
-KMEANS_ITERATIONS: int = CONFIG.model.kmeans_iterations
-BATCH_SIZE: int = CONFIG.train.batch_size
-LEARNING_RATE: float = CONFIG.train.lr
+DEFAULT_CONFIG = default.get_config()
+SIZE: int = DEFAULT_CONFIG.model.codebook_size  # N, rows of the codebook.
+WIDTH: int = DEFAULT_CONFIG.model.embedding_dim  # d, width of the rows.
+TOKENS: int = DEFAULT_CONFIG.model.num_top_k_tokens  # K, tokens of one embedding.
+KMEANS_SAMPLES: int = DEFAULT_CONFIG.model.kmeans_samples
+KMEANS_ITERATIONS: int = DEFAULT_CONFIG.model.kmeans_iterations
+BATCH_SIZE: int = DEFAULT_CONFIG.train.batch_size
+LEARNING_RATE: float = DEFAULT_CONFIG.train.lr
 # Settings of each baseline that were tried before its figures were reported.
 TRIALS = 1
 
@@ -25,6 +25,6 @@ def steps_for(num_codes: int, batch_size: int) -> int:
         num_codes: number of training codes.
         batch_size: codes of a batch.
     """
-    config = CONFIG.copy_and_resolve_references().unlock()
+    config = DEFAULT_CONFIG.copy_and_resolve_references().unlock()
     config.train.batch_size = batch_size
     return max(total_steps(config, num_codes), 1)

@@ -6,7 +6,7 @@ from pathlib import Path
 from absl import flags
 
 from configs import ablation
-from eval.baselines.defaults import CONFIG, SIZE, TOKENS, TRIALS
+from eval.baselines.defaults import DEFAULT_CONFIG, SIZE, TOKENS, TRIALS
 from medtok_jax.regions import parts_of, positions_of
 
 KINDS = (
@@ -22,7 +22,7 @@ DEFAULT_CODES = ablation.HELD_OUT
 
 def default_tokens(kind: str) -> int:
     """Return the number of tokens of a code by a kind of baseline if none is chosen: that of the default MedTok."""
-    return TOKENS if kind in OF_ONE_EMBEDDING else len(positions_of(parts_of(CONFIG.model)))
+    return TOKENS if kind in OF_ONE_EMBEDDING else len(positions_of(parts_of(DEFAULT_CONFIG.model)))
 
 
 def make(
@@ -92,7 +92,7 @@ def make_once(
     folder: Path,
     sizes: dict[str, int],
     *,
-    text_encoder: str = CONFIG.model.text_encoder_model,
+    text_encoder: str = DEFAULT_CONFIG.model.text_encoder_model,
     progress: bool = True,
 ) -> Path:
     """Return the folder of a baseline, which is made unless it exists with this data set and text encoder.

@@ -46,7 +46,7 @@ def text_vectors(text_encoder: str, texts: Sequence[str]) -> np.ndarray:
         text_encoder: value of `model.text_encoder_model`.
         texts: at least one text.
     """
-    data = defaults.CONFIG.data
+    data = defaults.DEFAULT_CONFIG.data
     directory = resolve_text_encoder(text_encoder)
     encoder = TextStates(directory, max_length=data.max_length, dtype=DTYPES[data.cache_dtype])
     states, _ = encoder(texts, [])

@@ -25,7 +25,7 @@ from eval.common.representation import Representation
 from medtok_jax.data.sampling import Sampler
 from medtok_jax.training.losses import info_nce, not_negatives, similarity_distillation
 
-_LOSS, _AUGMENT = defaults.CONFIG.loss, defaults.CONFIG.augment
+_LOSS, _AUGMENT = defaults.DEFAULT_CONFIG.loss, defaults.DEFAULT_CONFIG.augment
 
 
 @dataclasses.dataclass(frozen=True)

@@ -50,11 +50,11 @@ class TextVQOptions:
     width: int = defaults.WIDTH
     num_tokens: int = 4 * defaults.TOKENS
     quantizer: str = PURSUIT
-    alpha: float = defaults.CONFIG.loss.alpha
-    commitment_weight: float = defaults.CONFIG.loss.commitment_weight
+    alpha: float = defaults.DEFAULT_CONFIG.loss.alpha
+    commitment_weight: float = defaults.DEFAULT_CONFIG.loss.commitment_weight
     steps: int = 0
     batch_size: int = defaults.BATCH_SIZE
-    kmeans_step: int = defaults.CONFIG.model.kmeans_step
+    kmeans_step: int = defaults.DEFAULT_CONFIG.model.kmeans_step
     kmeans_samples: int = defaults.KMEANS_SAMPLES
     learning_rate: float = defaults.LEARNING_RATE
 

@@ -20,7 +20,7 @@ from preprocessing.graph import icd_graph
 FAMILY = "cross_system"
 DEPTHS = (1, 10)
 # Relations of the graph whose edges are crosswalks.
-RELATIONS = icd_graph.EDGE_TYPES["gem"]
+CROSSWALK_RELATIONS = icd_graph.EDGE_TYPES["gem"]
 WANTED = {"": (EXACT, APPROXIMATE), "exact": (EXACT,), "approximate": (APPROXIMATE,)}
 
 
@@ -75,8 +75,8 @@ def _figures(context: Context, scorer: Scorer, scope: str, queries: Queries, ran
         "view": scorer.name,
         "scope": scope,
         "unit": "codes",
-        "given": context.given(queries.given, RELATIONS),
-        "trained": context.trained(RELATIONS),
+        "given": context.given(queries.given, CROSSWALK_RELATIONS),
+        "trained": context.trained(CROSSWALK_RELATIONS),
     }
     where |= {"items": context.items[queries.query], "clusters": context.labels.category[queries.query]}
     figures = [Measurement(metric=f"R@{k}", values=ranks.hits(k), **where) for k in DEPTHS]

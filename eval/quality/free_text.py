@@ -18,11 +18,11 @@ from preprocessing.codes import ICD10CM
 from preprocessing.common.hashing import hash_strings
 
 FAMILY = "free_text"
-DEPTHS = (1, 10)
+TERM_RANKS = (1, 10)
 PRECISION_DEPTH = 100
 AP = f"AP@{PRECISION_DEPTH}"
 # Terms of each kind: (in full, quick).
-TERMS = (4000, 500)
+MOST_TERMS = (4000, 500)
 
 
 def measure(context: Context) -> list[Measurement]:
@@ -36,7 +36,7 @@ def measure(context: Context) -> list[Measurement]:
     candidates = context.rows_of(ICD10CM)
     found = []
     for kind, terms in context.labels.terms.items():
-        terms = _drawn(terms.of_split(context.split), context.limit(TERMS))
+        terms = _drawn(terms.of_split(context.split), context.limit(MOST_TERMS))
         if not len(terms):
             continue
         encoded = new_texts.encode(context.representation, terms.text.tolist())
@@ -65,7 +65,7 @@ def _figures(
     found = []
     for scorer in retrieval.scorers(both):
         ranks = retrieval.find(scorer, queries, candidates)
-        for depth in DEPTHS:
+        for depth in TERM_RANKS:
             found.append(Measurement(metric=f"R@{depth}", view=scorer.name, values=ranks.hits(depth), **where))
         precision = retrieval.average_precision(scorer, queries, candidates, PRECISION_DEPTH)
         found.append(Measurement(metric=AP, view=scorer.name, values=precision, **where))

@@ -26,7 +26,7 @@ from preprocessing.sources.tabular import Tabular, read_tabular
 
 INCLUSION, SYNONYM = "ICD-10-CM inclusion terms", "HPO synonyms"
 GIVEN_LINK = "GIVEN: the graph links the codes to the phenotype, under its first name"
-HELD_SHARE = 0.5
+HELD_TERMS = 0.5
 # Terms of fewer letters are contained by chance; terms for more codes are no names of a code.
 SHORTEST, MOST_CODES = 3, 100
 _SALT = "eval/free_text"
@@ -35,7 +35,7 @@ _CODE = re.compile(r"\b[A-TV-Z][0-9][0-9A-Z](?:\.|\b)")
 
 def is_held_out(texts: Sequence[str]) -> np.ndarray:
     """Return which terms are held out of everything: bool `[n]`, equal for equal normal forms."""
-    return uniform(hash_strings(_SALT, [normal_form(text) for text in texts])) < HELD_SHARE
+    return uniform(hash_strings(_SALT, [normal_form(text) for text in texts])) < HELD_TERMS
 
 
 def build(

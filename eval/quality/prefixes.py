@@ -17,9 +17,9 @@ from eval.quality.context import NEIGHBOR_QUERIES, Context
 from medtok_jax.lookup.similarity import quantize
 
 FAMILY = "prefixes"
-LENGTHS = (4, 8, 12, 16, 32)
+PREFIX_LENGTHS = (4, 8, 12, 16, 32)
 # Figures of other families that are measured at each length.
-METRICS = ("R@1", "R@10", tree_metrics.SAME_CATEGORY, relations.AUC, relations.HITS)
+PREFIX_METRICS = ("R@1", "R@10", tree_metrics.SAME_CATEGORY, relations.AUC, relations.HITS)
 _CHUNK = 8192
 
 
@@ -29,7 +29,7 @@ def measure(context: Context) -> list[Measurement]:
     if tokens is None or tokens.min() < 0:
         return []
     found = []
-    for length in LENGTHS:
+    for length in PREFIX_LENGTHS:
         if length > tokens.shape[1]:
             break
         shorter = dataclasses.replace(context, representation=shortened(context.representation, length))
@@ -39,7 +39,7 @@ def measure(context: Context) -> list[Measurement]:
         figures += relations.measure(shorter)
         found += [
             dataclasses.replace(one, family=FAMILY, scope=scope_of(one.scope, length))
-            for metric in METRICS
+            for metric in PREFIX_METRICS
             for one in _pooled([figure for figure in figures if figure.metric == metric])
         ]
         found += _collisions(shorter, length)

@@ -22,7 +22,7 @@ AUC, HITS = "AUC", "Hits@10"
 NEGATIVES = 50
 ALL = "all notes"
 # Relations of the graph whose edges are notes; a tokenizer that is trained on some of them learned what notes join.
-RELATIONS = icd_graph.EDGE_TYPES["note"]
+SCORED_NOTES = icd_graph.EDGE_TYPES["note"]
 
 
 def measure(context: Context) -> list[Measurement]:
@@ -38,7 +38,7 @@ def measure(context: Context) -> list[Measurement]:
         for scorer in context.scorers:
             hits = retrieval.find(scorer, queries, context.rows_of(system), category=context.labels.category).hits(10)
             where = {"family": FAMILY, "view": scorer.name, "scope": relation, "unit": "edges"}
-            where |= {"given": context.given(queries.given, [relation]), "trained": context.trained(RELATIONS)}
+            where |= {"given": context.given(queries.given, [relation]), "trained": context.trained(SCORED_NOTES)}
             where |= {"items": _edge_numbers(context, queries, number)}
             where |= {"clusters": context.labels.category[queries.query]}
             for metric, values, chance in ((AUC, _wins(scorer, queries, *sampled), 0.5), (HITS, hits, None)):

@@ -17,7 +17,7 @@ from preprocessing.common.errors import InputError
 
 FAMILY = "seeds"
 NEIGHBORS = 10
-VIEWS = ("vectors", "tokens")
+COMPARED_VIEWS = ("vectors", "tokens")
 CODES = 1000
 
 
@@ -37,7 +37,7 @@ def measure(context: Context, others: Sequence[Representation]) -> list[Measurem
             raise InputError(f"{other.name} and {mine.name} have different codes; compare seeds of one configuration.")
     where = {"family": FAMILY, "scope": f"{len(others) + 1} tokenizers", "unit": "codes"}
     rows = context.subsample(context.in_split(np.arange(len(mine))), CODES)
-    views = {scorer.name: scorer for scorer in retrieval.scorers(mine) if scorer.name in VIEWS}
+    views = {scorer.name: scorer for scorer in retrieval.scorers(mine) if scorer.name in COMPARED_VIEWS}
     theirs = [{scorer.name: scorer for scorer in retrieval.scorers(other)} for other in others]
     found = []
     drawn = where | {"items": context.items[rows], "clusters": context.labels.category[rows]}

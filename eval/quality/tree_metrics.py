@@ -14,7 +14,7 @@ FAMILY = "tree"
 SAME_CATEGORY, RANK_CORRELATION, SIBLINGS = "same-category 1-NN", "Spearman with closeness", "sibling above random"
 ALL = "all systems"
 # The relation of the graph that makes the tree.
-RELATIONS = ("parent",)
+TREE_RELATIONS = ("parent",)
 SIBLING_OVERLAP, RANDOM_OVERLAP = "token overlap of siblings", "token overlap of random codes"
 
 
@@ -88,7 +88,7 @@ def _closeness(context: Context, system: str) -> list[Measurement]:
 
 def _where(context: Context, view: str, scope: str, rows: np.ndarray) -> dict:
     items = {"items": context.items[rows], "clusters": context.labels.category[rows]}
-    marks = {"given": context.given(context.labels.given.get("tree", "")), "trained": context.trained(RELATIONS)}
+    marks = {"given": context.given(context.labels.given.get("tree", "")), "trained": context.trained(TREE_RELATIONS)}
     return {"family": FAMILY, "view": view, "scope": scope, "unit": "codes"} | marks | items
 
 

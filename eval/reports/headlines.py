@@ -31,7 +31,7 @@ class Headline(NamedTuple):
         return self.family, self.metric, self.view, self.scope
 
 
-VIEWS = ("vectors", "tokens", "unweighted tokens")
+RETRIEVAL_VIEWS = ("vectors", "tokens", "unweighted tokens")
 # The length that figures of shorter codes begin with.
 SHORT = 8
 
@@ -45,21 +45,21 @@ def _views(
 
 def _short(title: str, metric: str, scope: str) -> list[Headline]:
     """Return the headlines of a figure of the first `SHORT` tokens."""
-    return _views(f"{title}, {SHORT} tokens", prefixes.FAMILY, metric, prefixes.scope_of(scope, SHORT), VIEWS)
+    return _views(f"{title}, {SHORT} tokens", prefixes.FAMILY, metric, prefixes.scope_of(scope, SHORT), RETRIEVAL_VIEWS)
 
 
 HEADLINES = (
-    *_views("ICD-9 to ICD-10 R@1", cross_system.FAMILY, "R@1", FORWARD, VIEWS),
-    *_views("ICD-9 to ICD-10 R@10", cross_system.FAMILY, "R@10", FORWARD, VIEWS),
-    *_views("ICD-10 to ICD-9 R@1", cross_system.FAMILY, "R@1", BACKWARD, VIEWS),
-    *_views("same-category 1-NN", tree_metrics.FAMILY, tree_metrics.SAME_CATEGORY, tree_metrics.ALL, VIEWS),
+    *_views("ICD-9 to ICD-10 R@1", cross_system.FAMILY, "R@1", FORWARD, RETRIEVAL_VIEWS),
+    *_views("ICD-9 to ICD-10 R@10", cross_system.FAMILY, "R@10", FORWARD, RETRIEVAL_VIEWS),
+    *_views("ICD-10 to ICD-9 R@1", cross_system.FAMILY, "R@1", BACKWARD, RETRIEVAL_VIEWS),
+    *_views("same-category 1-NN", tree_metrics.FAMILY, tree_metrics.SAME_CATEGORY, tree_metrics.ALL, RETRIEVAL_VIEWS),
     *_views("ICD-10-CM same-category 1-NN", tree_metrics.FAMILY, tree_metrics.SAME_CATEGORY, "ICD10CM"),
     *_views("CCSR probe", groups.FAMILY, groups.MACRO_ACCURACY, "CCSR"),
     *_views("CCS probe", groups.FAMILY, groups.MACRO_ACCURACY, "CCS"),
-    *_views("held-out relations AUC", relations.FAMILY, relations.AUC, relations.ALL, VIEWS),
+    *_views("held-out relations AUC", relations.FAMILY, relations.AUC, relations.ALL, RETRIEVAL_VIEWS),
     *_views("held-out relations Hits@10", relations.FAMILY, relations.HITS, relations.ALL),
-    *_views("inclusion terms AP@100", free_text.FAMILY, free_text.AP, held_terms.INCLUSION, VIEWS),
-    *_views("HPO synonyms AP@100", free_text.FAMILY, free_text.AP, held_terms.SYNONYM, VIEWS),
+    *_views("inclusion terms AP@100", free_text.FAMILY, free_text.AP, held_terms.INCLUSION, RETRIEVAL_VIEWS),
+    *_views("HPO synonyms AP@100", free_text.FAMILY, free_text.AP, held_terms.SYNONYM, RETRIEVAL_VIEWS),
     *_short("ICD-9 to ICD-10 R@1", "R@1", FORWARD),
     *_short("ICD-9 to ICD-10 R@10", "R@10", FORWARD),
     *_short("same-category 1-NN", tree_metrics.SAME_CATEGORY, tree_metrics.ALL),

@@ -28,7 +28,7 @@ def world(monkeypatch):
         hpo = Hpo(terms, {"OMIM:1": "Sweet sickness; SWS"}, {}, (), (), (), {})
         monkeypatch.setattr(held_terms, "read_tabular", lambda: tabular)
         monkeypatch.setattr(held_terms, "read_hpo", lambda: hpo)
-        monkeypatch.setattr(held_terms, "HELD_SHARE", 1.0)
+        monkeypatch.setattr(held_terms, "HELD_TERMS", 1.0)
         return build(TEXTS, list(links), lambda key: np.array(ROWS.get(key, []), np.int64))
 
     return make

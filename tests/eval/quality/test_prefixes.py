@@ -83,7 +83,7 @@ def test_figures_are_those_of_the_shorter_tokenizer(context):
 
 
 def test_lengths_are_those_that_the_tokenizer_has(context, monkeypatch):
-    monkeypatch.setattr(prefixes, "LENGTHS", (1, 6, 7))
+    monkeypatch.setattr(prefixes, "PREFIX_LENGTHS", (1, 6, 7))
     scopes = {one.scope.rsplit(", ", 1)[1] for one in prefixes.measure(context)}
     assert scopes == {"1 tokens", "6 tokens"}
     ragged = context.representation.tokens.copy()
