@@ -1,10 +1,10 @@
 """Measure how much of each region of the codebook is in use, how evenly, the loss by quantization, and entropies.
 
 The entropy of each token given those before it is what a model pays, in bits, that reads the tokens of a code one after
-another, in the order of `Representation.reading_order`. All codes are equally frequent, so that the sum over all tokens
-is the logarithm of the number of codes if all are different. Entropies of prefixes are plug-in estimates with the
-correction of Miller (1955, "Note on the bias of information estimates") and Madow, (m - 1) / 2n nats for m different
-prefixes of n codes; that of a token is the difference of two of them.
+another, in the order of `Representation.reading_order`. All codes are equally frequent. Entropies of prefixes are
+plug-in estimates with the correction of Miller (1955, "Note on the bias of information estimates") and Madow,
+(m - 1) / 2n nats for m different prefixes of n codes; that of a token is the difference of two of them. The correction
+is meant for samples: where all codes are different, the sum over all tokens is log2 n and .72 bits more.
 """
 
 import numpy as np
