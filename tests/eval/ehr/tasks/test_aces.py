@@ -90,8 +90,8 @@ def test_aces_finds_the_same_when_it_reads_the_file_itself(tmp_path, name):
     assert found.select("subject_id", "trigger").rows() == sorted(expected.select("subject_id", "trigger").rows())
 
 
-def test_a_stay_without_discharge_is_over_when_the_next_one_begins():
-    """Else a death in a later stay, or after it, would be one of the earlier stay."""
+def test_a_stay_without_discharge_is_left_out():
+    """Else a death in a later stay, or at home, would be one of this stay."""
     rows = [
         (1, "2020-01-01", "HOSPITAL_ADMISSION//A"),
         (1, "2020-02-01", "HOSPITAL_ADMISSION//A"),
@@ -110,7 +110,7 @@ def test_a_stay_without_discharge_is_over_when_the_next_one_begins():
         text_value=pl.lit(None, pl.String),
     )
     found = aces.extract(events, aces.read_configuration(TASKS["mortality"].path, SPELLING.path))
-    assert found.select("subject_id", "value").rows() == [(1, False), (1, True), (2, False), (2, False), (3, True)]
+    assert found.select("subject_id", "value").rows() == [(1, True), (2, False)]
 
 
 def test_a_configuration_serves_several_times():
