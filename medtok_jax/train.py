@@ -77,7 +77,7 @@ def _since_start(start: str, workdir: Path) -> list[str]:
     path = Path(start).expanduser() if start else workdir
     runs = [folder / vocabulary.DIRECTORY for folder in (path, *path.parents[:3])]
     earlier = next((folder for folder in runs if (folder / CONFIG).is_file()), None)
-    if not start or earlier is None:
+    if not start or earlier is None or jax.process_index() != 0:
         return []
     pair = [TokenizerDirectory.read(folder) for folder in (earlier, workdir / vocabulary.DIRECTORY)]
     return [f"Compared with the tokenizer of {start}:", *difference.compare(*pair).sentences()]

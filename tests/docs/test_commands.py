@@ -55,7 +55,7 @@ OUTPUTS = {"medtok_jax.main": ("workdir",), "preprocessing.medtok_codes": ("data
 
 def overrides(config: ConfigDict) -> list[str]:
     """Return the flags that make the default configuration, or any other one, this one."""
-    names = ("data", "model", "train")
+    names = ("data", "model", "loss", "augment", "train")
     values = [(f"{part}.{name}", value) for part in names for name, value in config[part].items()]
     return [f"--config.{name}={value}" for name, value in values if name not in ("data.name", "data.data_dir")]
 
@@ -122,7 +122,7 @@ class World:
         run = self.stage / "runs" / "default"
         shutil.copytree(finished, run, ignore=shutil.ignore_patterns("tokenizer"))
         with_named_codes(finished / "tokenizer", run / "tokenizer")
-        for name in ("runs/held_out", "runs/quickstart", "runs/tuned", "O", "R"):
+        for name in ("runs/held_out", "runs/quickstart", "runs/tuned", "runs/longer", "O", "R", "OLD", "NEW"):
             (self.stage / name).symlink_to(run)
         for name in ("tokenizer", "held_out"):
             (self.stage / name).symlink_to(run / "tokenizer")
@@ -164,8 +164,8 @@ class World:
         """Link what the arguments name into a folder, except what the command writes."""
         pairs = [argument.lstrip("-").partition("=") for argument in arguments]
         written = {value for name, _, value in pairs if name in ("output", *OUTPUTS.get(module, ()))}
-        for _, _, value in pairs:
-            for name in value.partition(":")[0].split(","):
+        for flag, _, value in pairs:
+            for name in (value or flag).partition(":")[0].split(","):
                 if name and name not in written and (self.stage / name).exists():
                     self._link(Path(name), {Path(output) for output in written}, folder)
 
