@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from medtok_jax.models.codebook import Quantizer
-from medtok_jax.models.search import l2_normalize, mix_nearest, pairwise_distance
+from medtok_jax.models.search import l2_normalize, mixing_weights, pairwise_distance
 from medtok_jax.regions import REGIONS
 
 CHUNK = 4096
@@ -141,8 +141,10 @@ def _less_mixture(points: jax.Array, rows: jax.Array, *, count: int) -> jax.Arra
     """Return points `[points, width]` less the closest mixture of their `count` nearest rows."""
 
     def one(chunk: jax.Array) -> jax.Array:
-        ids, weights = mix_nearest(chunk, rows, count)
-        return chunk - jnp.einsum("bk,bkd->bd", weights, rows[ids])
+        # Not `mix_nearest`: where embeddings are nearly alike, as at first, rounding would decide which rows it takes,
+        # and two processes would fit other rows than one.
+        products, ids = jax.lax.top_k(chunk @ rows.T, count)
+        return chunk - jnp.einsum("bk,bkd->bd", mixing_weights(products, rows[ids]), rows[ids])
 
     return _in_chunks(one, points)
 
