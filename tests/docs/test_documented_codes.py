@@ -1,16 +1,16 @@
-"""Check that no code that the documentation looks up is missing from a sample such as that of the quickstart."""
+"""Check that no code that the documentation looks up is missing from the sample of the quickstart."""
 
 import ast
 import re
 
 import pytest
 
+from configs import default
 from preprocessing.codes import compact_code
 from preprocessing.dataset.sample import sample
 from preprocessing.sources.icd import vocabulary
 from tests.helpers.commands import PAGES
 
-SIZE = 12_000
 # What separates codes in a text, such as the lines of a CSV file or the values of a flag.
 _SEPARATORS = re.compile(r"[\s,;='\"()\[\]{}`#:]+")
 # A code of ICD with its dot or with a letter, in any spelling of its system.
@@ -80,5 +80,6 @@ def test_samples_hold_every_documented_code(documented):
         "ICD9Proc/00.10",
     }
     keys = [record.key for record in vocabulary()]
-    drawn = {keys[row] for row in sample(keys, SIZE)}
+    quickstart = default.get_config("quickstart").data
+    drawn = {keys[row] for row in sample(keys, quickstart.sample_size, quickstart.include)}
     assert documented - drawn == set()
