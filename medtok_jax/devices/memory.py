@@ -1,7 +1,8 @@
-"""Measure the memory of devices, and what a compiled function needs of it."""
+"""Measure the memory of devices and of compiled functions, and free what many of these hold."""
 
 import dataclasses
 import os
+from pathlib import Path
 
 import jax
 
@@ -47,3 +48,23 @@ def device_memory(device: jax.Device) -> int | None:
         names = ("SC_PAGE_SIZE", "SC_PHYS_PAGES")
         return os.sysconf(names[0]) * os.sysconf(names[1]) if set(names) <= os.sysconf_names.keys() else None
     return (device.memory_stats() or {}).get("bytes_limit")
+
+
+# Each program that XLA compiles for a CPU holds some memory maps, of which Linux gives a process 65,530.
+MOST_MAPS = 20_000
+
+
+def free_programs(most_maps: int = MOST_MAPS) -> bool:
+    """Forget all compiled functions if this process holds many memory maps, and return whether it did.
+
+    Where the maps cannot be counted, as on other systems than Linux, nothing is forgotten.
+    """
+    try:
+        with open(Path("/proc/self/maps"), "rb") as file:
+            held = sum(1 for _ in file)
+    except OSError:
+        return False
+    if held <= most_maps:
+        return False
+    jax.clear_caches()
+    return True

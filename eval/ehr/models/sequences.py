@@ -20,6 +20,7 @@ from eval.ehr.models.training import Run, Setting, TrainingOptions, predict, tun
 from eval.ehr.results import BINARY, MULTICLASS
 from eval.ehr.split import Split
 from eval.ehr.tokenizers.matrix import CodeMatrix
+from medtok_jax.devices.memory import free_programs
 from medtok_jax.training.steps import NonFiniteLoss
 
 # The settings that are tried, in this order.
@@ -77,6 +78,8 @@ class SequenceModel:
         check(y, kind, classes)
         started = time.perf_counter()
         length = self.expanded_length if matrix.expanded else self.length
+        # Every length of a batch is a program of its own, and a long benchmark compiles thousands.
+        free_programs()
         made = [read_sequences(inputs, matrix, length) for inputs in (split.train, split.tuning)]
         shape = fit_shape(made, graphs=self.graphs)
         known = standardized_statics(split.train, [split.tuning, split.test])
