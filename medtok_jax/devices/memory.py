@@ -60,8 +60,7 @@ def free_programs(most_maps: int = MOST_MAPS) -> bool:
     Where the maps cannot be counted, as on other systems than Linux, nothing is forgotten.
     """
     try:
-        with open(Path("/proc/self/maps"), "rb") as file:
-            held = sum(1 for _ in file)
+        held = Path("/proc/self/maps").read_bytes().count(b"\n")
     except OSError:
         return False
     if held <= most_maps:
