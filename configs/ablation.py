@@ -55,7 +55,7 @@ CELLS: dict[str, dict[str, dict]] = {
         "no_alignment": {"loss.beta": 0.0},
         "no_specific_contrast": {"loss.specific_weight": 0.0},
         "no_orthogonality": {"loss.lambda_val": 0.0},
-        "quantized_contrast": {"loss.contrasted": "quantized"},
+        "quantized_contrast": {"loss.contrasted": "quantized", "model.shared_embedding": "two"},
         "no_joint_contrast": {"loss.joint_weight": 0.0},
         "no_distillation": {"loss.distillation_weight": 0.0},
         "more_distillation": {"loss.distillation_weight": 3.0},
@@ -72,13 +72,12 @@ CELLS: dict[str, dict[str, dict]] = {
     },
     "tokens an embedding": {
         "k_1": {"model.num_top_k_tokens": 1},
-        "k_2": {"model.num_top_k_tokens": 2},
         "k_4": {"model.num_top_k_tokens": 4},
-        "k_6": {"model.num_top_k_tokens": 6},
+        "k_8": {"model.num_top_k_tokens": 8},
     },
     "shared embedding": {
-        "one_shared": {"model.shared_embedding": "one"},
-        "eight_tokens": {"model.shared_embedding": "one", "model.num_top_k_tokens": 2},
+        "two_shared": {"model.shared_embedding": "two"},
+        "two_shared_k_8": {"model.shared_embedding": "two", "model.num_top_k_tokens": 8},
     },
     "augmented subgraphs": {
         "facts_kept": {"augment.fact_dropout": 0.0},
@@ -102,8 +101,7 @@ CELLS: dict[str, dict[str, dict]] = {
         "weight_temperature_1": {"model.weight_temperature": 1.0},
         "top_k": {"model.quantizer_kind": "top_k"},
         "residual": {"model.quantizer_kind": "residual"},
-        "one_nearest": {"model.num_nearest_tokens": 1},
-        "all_nearest": {"model.num_nearest_tokens": 8},
+        "all_nearest": {"model.num_nearest_tokens": 2},
         "top_k_of_the_book": {"model.quantizer_kind": "top_k", "model.shared_search": "book"},
     },
     "encoders": {

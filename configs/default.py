@@ -60,8 +60,8 @@ def _model() -> ConfigDict:
     model.cross_width = 64  # Width of the cross-attention between wordpieces and nodes.
     model.cross_layers = 2  # Layers of cross-attention, each in both directions.
     model.cross_heads = 4  # Attention heads of each cross-attention layer.
-    model.num_top_k_tokens = 8  # K, tokens of each of the four embeddings; a code has 4K tokens.
-    model.shared_embedding = "two"  # Quantize the two cross-modal embeddings (K tokens each), or one of both (2K).
+    model.num_top_k_tokens = 2  # K, tokens of an embedding; a code has 4K tokens.
+    model.shared_embedding = "one"  # Quantize the two cross-modal embeddings as one (2K tokens), or as two (K each).
     model.text_specific_ratio = 0.3  # Fraction of codebook rows in the text-specific region.
     model.graph_specific_ratio = 0.3  # Fraction of codebook rows in the graph-specific region.
     model.shared_ratio = 0.4  # Fraction of codebook rows in the region shared by text and graph.

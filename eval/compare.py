@@ -109,7 +109,7 @@ def run(given: flags.FlagValues, baselines: list[tuple[str, int]], output: Path)
     if not data_set:
         raise InputError(f"{first.name} does not name its data set; give --codes=medtok_codes/icd-...")
     labels = open_labels(data_set, given.data_dir)
-    sizes = [sizes_like(name, first) | ({"tokens": tokens} if tokens else {}) for name, tokens in baselines]
+    sizes = [sizes_like(first) | ({"tokens": tokens} if tokens else {}) for name, tokens in baselines]
     del first
     openers = [functools.partial(open_named, name) for name in given.tokenizers]
     for title, (name, _), size in zip(given.baseline, baselines, sizes, strict=True):

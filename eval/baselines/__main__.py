@@ -26,7 +26,7 @@ from pathlib import Path
 
 from absl import flags
 
-from eval.baselines.make import DEFAULT_CODES, KINDS, SIZE, default_tokens, make, train_published
+from eval.baselines.make import DEFAULT_CODES, KINDS, SIZE, TOKENS, make, train_published
 from preprocessing.common import command_line
 from preprocessing.common.errors import InputError
 
@@ -35,9 +35,8 @@ def main(argv: list[str]) -> None:
     """Make the baseline that the flags name."""
     command_line.expect_arguments(argv, 0, "python -m eval.baselines --kind=raw_text --output=DIR")
     given = flags.FLAGS
-    tokens = default_tokens(given.kind) if given.tokens is None else given.tokens
-    if not 0 < tokens <= given.size:
-        raise InputError(f"--tokens is {tokens}; it must be 1 to --size={given.size}.")
+    if not 0 < given.tokens <= given.size:
+        raise InputError(f"--tokens is {given.tokens}; it must be 1 to --size={given.size}.")
     if given.residual and given.kind != "kmeans_text":
         raise InputError(f"--residual can only be given with --kind=kmeans_text, not with --kind={given.kind}.")
     from eval.common.representation import FILE
@@ -56,7 +55,7 @@ def main(argv: list[str]) -> None:
         names = {"text_encoder": given.text_encoder, "sample_size": given.sample_size}
         codes = Codes.open(given.codes, given.data_dir, **names)
         options = {name: given[name].value for name in ("size", "width", "seed", "steps", "residual")}
-        representation = make(given.kind, codes, tokens=tokens, **options)
+        representation = make(given.kind, codes, tokens=given.tokens, **options)
     print(f"wrote {representation.save(given.output)}: {len(representation):,} codes")
 
 
@@ -72,7 +71,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("text_encoder", "", "value of model.text_encoder_model; the packaged encoder if not given")
     flags.DEFINE_integer("sample_size", 0, "number of codes, drawn as by data.sample_size; 0 for all", lower_bound=0)
     flags.DEFINE_integer("size", SIZE, "rows of the codebook, for kinds that can choose it", lower_bound=1)
-    flags.DEFINE_integer("tokens", None, "tokens of each code, for kinds that can choose it")
+    flags.DEFINE_integer("tokens", TOKENS, "tokens of each code, for kinds that can choose it")
     flags.DEFINE_integer("width", 0, "width of the rows; 0 for that of the kind", lower_bound=0)
     flags.DEFINE_integer("seed", 0, "seed of all random draws", lower_bound=0)
     flags.DEFINE_integer("steps", 0, "training steps of kinds that train; 0 for those of the default", lower_bound=0)

@@ -5,11 +5,12 @@ Every baseline was tried once, with these settings: none was tuned.
 
 from configs import default
 from medtok_jax.config import total_steps
+from medtok_jax.regions import parts_of, positions_of
 
 DEFAULT_CONFIG = default.get_config()
 SIZE: int = DEFAULT_CONFIG.model.codebook_size  # N, rows of the codebook.
 WIDTH: int = DEFAULT_CONFIG.model.embedding_dim  # d, width of the rows.
-TOKENS: int = DEFAULT_CONFIG.model.num_top_k_tokens  # K, tokens of one embedding.
+TOKENS: int = len(positions_of(parts_of(DEFAULT_CONFIG.model)))  # T, tokens of a code.
 KMEANS_SAMPLES: int = DEFAULT_CONFIG.model.kmeans_samples
 KMEANS_ITERATIONS: int = DEFAULT_CONFIG.model.kmeans_iterations
 BATCH_SIZE: int = DEFAULT_CONFIG.train.batch_size

@@ -7,7 +7,6 @@ from absl import flags
 
 from configs import ablation
 from eval.baselines.defaults import DEFAULT_CONFIG, SIZE, TOKENS, TRIALS
-from medtok_jax.regions import parts_of, positions_of
 
 KINDS = (
     *("raw_text", "text_vq", "text_pursuit", "text_crosswalk", "kmeans_text", "wordpieces", "bag_of_nodes", "vqgraph"),
@@ -15,18 +14,19 @@ KINDS = (
 )
 # Names of baselines that can be made for a data set: `bert` is the bag of wordpieces, the others are kinds.
 BASELINES = {"bert": "wordpieces"} | {kind: kind for kind in KINDS if kind != "published"}
-# Kinds with as many tokens as one embedding of MedTok has; others have those of a whole code.
-OF_ONE_EMBEDDING = ("text_pursuit", "text_crosswalk", "bag_of_nodes")
 DEFAULT_CODES = ablation.HELD_OUT
 
 
-def default_tokens(kind: str) -> int:
-    """Return the number of tokens of a code by a kind of baseline if none is chosen: that of the default MedTok."""
-    return TOKENS if kind in OF_ONE_EMBEDDING else len(positions_of(parts_of(DEFAULT_CONFIG.model)))
-
-
 def make(
-    kind: str, codes, *, size: int = SIZE, tokens: int = 0, width: int = 0, seed: int = 0, steps: int = 0, **options
+    kind: str,
+    codes,
+    *,
+    size: int = SIZE,
+    tokens: int = TOKENS,
+    width: int = 0,
+    seed: int = 0,
+    steps: int = 0,
+    **options,
 ):
     """Return the representation by one kind of baseline, except `published`, for which see `train_published`.
 
@@ -34,7 +34,7 @@ def make(
         kind: one of `KINDS`.
         codes: `eval.baselines.data.Codes` of the data set.
         size: number of rows of the codebook.
-        tokens: number of tokens of each code; 0 for `default_tokens`.
+        tokens: number of tokens of each code.
         width: width of the rows; 0 for that of the text encoder with `text_pursuit`, for that of MedTok with others.
         seed: seed of all random draws.
         steps: number of training steps; 0 for the default of the kind.
@@ -46,7 +46,6 @@ def make(
     from eval.baselines.text_pursuit import text_pursuit
     from eval.baselines.vqgraph_training import vqgraph as train_vqgraph
 
-    tokens = tokens or default_tokens(kind)
     progress = options.get("progress", True)
     residual = options.get("residual", False)
     wide = {"width": width} if width else {}
@@ -70,19 +69,15 @@ def make(
     return kinds[kind]()
 
 
-def sizes_like(name: str, representation) -> dict[str, int]:
+def sizes_like(representation) -> dict[str, int]:
     """Return `size` and `tokens` of a baseline that is as large as a representation; empty without tokens.
 
     Args:
-        name: name of the baseline, a key of `BASELINES`.
         representation: the `eval.common.representation.Representation` of a tokenizer.
     """
     if representation.tokens is None:
         return {}
-    tokens = representation.tokens
-    if BASELINES[name] in OF_ONE_EMBEDDING and representation.embeddings:
-        tokens = representation.part("tokens", representation.embeddings[0])
-    return {"size": representation.num_ids, "tokens": tokens.shape[1]}
+    return {"size": representation.num_ids, "tokens": representation.tokens.shape[1]}
 
 
 def make_once(

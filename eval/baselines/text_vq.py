@@ -48,7 +48,7 @@ class TextVQOptions:
 
     codebook_size: int = defaults.SIZE
     width: int = defaults.WIDTH
-    num_tokens: int = 4 * defaults.TOKENS
+    num_tokens: int = defaults.TOKENS
     quantizer: str = PURSUIT
     alpha: float = defaults.DEFAULT_CONFIG.loss.alpha
     commitment_weight: float = defaults.DEFAULT_CONFIG.loss.commitment_weight

@@ -59,7 +59,7 @@ def test_variants(module, variant):
 def test_documented_values():
     """The three configurations."""
     model, loss = default.get_config().model, default.get_config().loss
-    assert (model.codebook_size, model.embedding_dim, model.num_top_k_tokens) == (12000, 128, 8)
+    assert (model.codebook_size, model.embedding_dim, model.num_top_k_tokens) == (12000, 128, 2)
     assert (model.text_specific_ratio, model.graph_specific_ratio, model.shared_ratio) == (0.3, 0.3, 0.4)
     assert (loss.alpha, loss.beta, loss.lambda_val) == (0.25, 0.2, 0.1)
     assert pipeline.get_config().model.embedding_dim == 768
@@ -80,6 +80,8 @@ def test_documented_values():
 def test_choices(config, name):
     if name == "model.shared_search":
         change(config, **{"model.quantizer_kind": "top_k"})
+    if name == "loss.contrasted":
+        change(config, **{"model.shared_embedding": "two"})
     for allowed in configuration.CHOICES[name]:
         change(config, **{name: allowed})
         validate(config, 1)

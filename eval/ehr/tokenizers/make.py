@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from configs import default
-from eval.baselines.make import SIZE, default_tokens, make_once, sizes_like
+from eval.baselines.make import SIZE, TOKENS, make_once, sizes_like
 from eval.common.representation import load
 from eval.ehr.tokenizers import code_features, controls, medtok, text
 from eval.ehr.tokenizers.context import TokenizerContext
@@ -165,7 +165,7 @@ def _made(name: str, context: TokenizerContext) -> Path:
     data_set = context.data_set
     if context.first:
         representation = medtok.some_codes(_first(name, context))
-        sizes = sizes_like(name, representation)
+        sizes = sizes_like(representation)
         data_set = data_set or (representation.about.get("data_set") or {}).get("name")
     data_set = data_set or default.get_config().data.name
     options = {"text_encoder": context.text_encoder, "progress": context.progress}
@@ -180,7 +180,7 @@ def _first(name: str, context: TokenizerContext) -> str:
 
 def _sizes_of_first(context: TokenizerContext) -> dict[str, int]:
     """Return size, number of tokens and width of the tokens of the first run, or the defaults."""
-    defaults = {"size": SIZE, "num_tokens": default_tokens("random"), "width": _WIDTH}
+    defaults = {"size": SIZE, "num_tokens": TOKENS, "width": _WIDTH}
     if not context.first:
         return defaults
     representation = medtok.some_codes(_first("random", context))
