@@ -2,9 +2,9 @@
 
 Codes are encoded again without their text, without their graph, without half of the facts (and the nodes that only they
 join to the code), or without any edge between the nodes, and searched in the unchanged table of all codes: does a code
-find itself, its category, and its partners in the other system? A dropped
-text is replaced by the system and the code, as for codes without a description, and a dropped graph by the learned
-state for a missing graph (which stays untrained where every code of the training data has a graph).
+find itself, its category, and its partners in the other system? For a dropped
+text or graph the model reads the learned state of what is missing, as it does in training where
+`augment.modality_dropout` masks one of them; without that these states are untrained.
 """
 
 import dataclasses
@@ -27,9 +27,6 @@ from medtok_jax.data.masking import Subgraphs
 from medtok_jax.devices import sharding
 from medtok_jax.inference.trained import TrainedModel
 from medtok_jax.lookup.similarity import quantize
-from medtok_jax.text.cache import DTYPES
-from medtok_jax.text.encode import TextStates
-from medtok_jax.text.encoder_files import TextTokenizer, resolve_text_encoder
 from preprocessing.common.errors import InputError
 from preprocessing.common.ragged import offsets_of, positions
 
@@ -119,20 +116,11 @@ def unchanged(data: Data, rows: np.ndarray, config: ConfigDict) -> Data:
 
 
 def without_text(data: Data, rows: np.ndarray, config: ConfigDict) -> Data:
-    """Return the data with the texts of some rows replaced by their system and code."""
-    encoder_dir, table = resolve_text_encoder(config.model.text_encoder_model), data.table
-    texts = [f"{system} {code}" for system, code in zip(table.system[rows], table.code[rows], strict=True)]
-    length = config.data.max_length
-    token_ids, _, _ = TextTokenizer(encoder_dir, length)(texts)
-    states, _ = TextStates(encoder_dir, max_length=length, dtype=DTYPES[config.data.cache_dtype])(texts, [])
-    cache = dataclasses.replace(
-        data.cache,
-        states=np.concatenate(states),
-        offsets=offsets_of([len(state) for state in states]),
-        token_ids=token_ids.astype(np.int32),
-    )
+    """Return the data with a text of no wordpieces for some rows."""
+    offsets = data.cache.offsets
+    cache = dataclasses.replace(data.cache, offsets=np.append(offsets, offsets[-1]))
     text_id = data.text_id.copy()
-    text_id[rows] = np.arange(len(rows))
+    text_id[rows] = len(offsets) - 1
     return dataclasses.replace(data, cache=cache, text_id=text_id)
 
 
