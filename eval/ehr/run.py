@@ -1,5 +1,6 @@
 """Run a benchmark: fit every task, tokenizer, model, regime and seed as a cell of its own."""
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
@@ -31,6 +32,7 @@ from eval.ehr.tokenizers.context import TokenizerContext
 from eval.ehr.tokenizers.make import NAMES, check_name, make
 from eval.ehr.tokenizers.matrix import CodeMatrix
 from eval.ehr.tokenizers.translation import translated_share, with_translations
+from medtok_jax.devices.optimizations import few_optimizations
 from preprocessing.common.errors import InputError, without_values
 from preprocessing.common.locks import exclusive
 from preprocessing.meds.dataset import MedsDataset
@@ -87,7 +89,10 @@ def run(settings: Settings, *, progress: bool = True) -> Benchmark:
     for one in foreign:
         if one.task not in tasks or tasks[one.task].kind != BINARY:
             raise InputError(f"--predictions: {one.task} is no binary task of this run; name one of --tasks.")
-    with exclusive(settings.output, advice="give another --output"):
+    with exclusive(settings.output, advice="give another --output"), contextlib.ExitStack() as stack:
+        if settings.smoke:
+            # A few steps of small models take less time than it takes to optimize them.
+            stack.enter_context(few_optimizations())
         check_folder(settings)
         records = open_records(settings.dataset, settings.dataset_dir, settings.output)
         claim(settings)

@@ -69,10 +69,13 @@ class Shape:
     Attributes:
         length: most positions of a sample.
         visits: visits of a sample of which graphs are made; 0 if none are.
+        is_fixed: whether every batch is padded to this shape and to the most edges that it can have, so that one
+            program serves all of them, instead of to what its samples need.
     """
 
     length: int
     visits: int
+    is_fixed: bool = False
 
 
 def fit_shape(parts: list[Sequences], *, graphs: bool) -> Shape:
@@ -145,7 +148,7 @@ class Patients:
         return len(self.outcome)
 
     def batch(self, rows: np.ndarray, valid: np.ndarray, edges: Mapping[int, int]) -> PatientBatch:
-        """Return samples as a batch, with as many positions as the longest of them needs.
+        """Return samples as a batch, with as many positions as the longest of them needs, or those of a fixed shape.
 
         Args:
             rows: `[batch]` int64.
@@ -169,6 +172,9 @@ class Patients:
 
     def edges_of(self, rows: np.ndarray) -> dict[int, int]:
         """Return the number of edges that holds the graphs of each of the batches `[batches, size]`, by positions."""
+        if self.shape.visits and self.shape.is_fixed:
+            # A sample has most edges where all of its codes are of one visit.
+            return {self.shape.length: rows.shape[1] * (self.shape.length + 1) ** 2}
         most: dict[int, int] = {}
         for row in rows if self.shape.visits else ():
             length = self._length(row)
@@ -176,6 +182,8 @@ class Patients:
         return {length: power_of_two(edges) for length, edges in most.items()}
 
     def _length(self, rows: np.ndarray) -> int:
+        if self.shape.is_fixed:
+            return self.shape.length
         return min(_bucket(int(self.sizes[rows].max(initial=0))), self.shape.length)
 
     def _graph_codes(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
+from eval.ehr.models.batches import Shape
 from eval.ehr.models.behrt import Behrt
 from eval.ehr.models.counts import LightGBM, Logistic
 from eval.ehr.models.gt_behrt import GtBehrt
@@ -23,7 +24,9 @@ MODELS: dict[str, Model] = {
         SequenceModel("gt_behrt", GtBehrt, graphs=True),
     )
 }
-_SMOKE = TrainingOptions(epochs=1, least_steps=8, most_steps=8, evaluations=2)
+# Compilation takes most of a smoke run: one shape serves all tasks, and programs are small.
+_SMOKE = TrainingOptions(batch_size=16, epochs=1, least_steps=8, most_steps=8, evaluations=2)
+_SMOKE_LENGTH, _SMOKE_VISITS, _SMOKE_LAYERS = 32, 4, 2
 
 
 def choose(names: Sequence[str], *, pretrain_steps: int = 0, smoke: bool = False, progress: bool = True) -> list[Model]:
@@ -32,7 +35,7 @@ def choose(names: Sequence[str], *, pretrain_steps: int = 0, smoke: bool = False
     Args:
         names: names of `MODELS`, each once.
         pretrain_steps: steps of masked codes before sequence models are trained.
-        smoke: whether to train a few steps on the latest 64 codes of a sample, to see that all of it works.
+        smoke: whether to train a few steps of small models on the latest 32 codes of a sample, to see that it works.
         progress: whether training shows a progress bar.
 
     Raises:
@@ -46,8 +49,13 @@ def choose(names: Sequence[str], *, pretrain_steps: int = 0, smoke: bool = False
         if isinstance(model, SequenceModel):
             model = dataclasses.replace(model, pretrain_steps=pretrain_steps, progress=progress)
             if smoke:
-                few = min(pretrain_steps, 4)
-                model = dataclasses.replace(model, options=_SMOKE, length=64, expanded_length=64, pretrain_steps=few)
+                model = dataclasses.replace(
+                    model,
+                    options=_SMOKE,
+                    num_layers=_SMOKE_LAYERS,
+                    shape=Shape(_SMOKE_LENGTH, _SMOKE_VISITS if model.graphs else 0, is_fixed=True),
+                    pretrain_steps=min(pretrain_steps, 4),
+                )
         elif smoke and isinstance(model, LightGBM):
             model = dataclasses.replace(model, rounds=10)
         found.append(model)

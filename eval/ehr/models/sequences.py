@@ -45,6 +45,7 @@ class SequenceModel:
         inner: width inside the MLPs.
         length: most codes of a sample, the latest ones.
         expanded_length: most positions where each token of a code takes one.
+        shape: the shape of all batches, whose length stands for both lengths; None for the least that holds them.
         pretrain_steps: steps of masked codes on the training samples before all settings, 0 for none.
         options: budget of training.
         progress: whether to show a progress bar.
@@ -59,6 +60,7 @@ class SequenceModel:
     inner: int = 256
     length: int = 256
     expanded_length: int = 1024
+    shape: Shape | None = None
     pretrain_steps: int = 0
     options: TrainingOptions = OPTIONS
     progress: bool = True
@@ -78,10 +80,12 @@ class SequenceModel:
         check(y, kind, classes)
         started = time.perf_counter()
         length = self.expanded_length if matrix.expanded else self.length
+        if self.shape is not None:
+            length = self.shape.length
         # Every length of a batch is a program of its own, and a long benchmark compiles thousands.
         free_programs()
         made = [read_sequences(inputs, matrix, length) for inputs in (split.train, split.tuning)]
-        shape = fit_shape(made, graphs=self.graphs)
+        shape = self.shape or fit_shape(made, graphs=self.graphs)
         known = standardized_statics(split.train, [split.tuning, split.test])
         outcomes = [_outcome(values, kind, classes) for values in (y, y_tuning)]
         fitted, chosen = (Patients(*parts, shape) for parts in zip(made, known[:2], outcomes, strict=True))

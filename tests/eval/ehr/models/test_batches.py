@@ -118,6 +118,38 @@ def test_a_batch_has_the_positions_that_its_longest_sample_needs():
         assert edges[length] >= batch.graphs.edge_mask.sum() == made.num_edges[rows].sum()
 
 
+@pytest.mark.parametrize("visits", [4, 1])
+def test_batches_of_a_fixed_shape_hold_the_same_padded_further(visits):
+    made = make(Shape(32, visits))
+    # One visit of many codes has more edges than several of few.
+    fixed = make(Shape(32, visits, is_fixed=True))
+    rows = np.array([4, 0, 7])
+    plain, padded = (one.batch(rows, np.ones(3, bool), one.edges_of(rows[None])) for one in (made, fixed))
+    length = plain.code.shape[1]
+    assert padded.code.shape == (3, 32)
+    assert not padded.mask[:, length:].any()
+    for name in ("code", "mask", "age", "days", "visit"):
+        np.testing.assert_array_equal(getattr(padded, name)[:, :length], getattr(plain, name))
+    for patient in range(3):
+        found = edges_of(padded.graphs, patient, 32, visits, 3)
+        assert found == edges_of(plain.graphs, patient, length, visits, 3)
+    np.testing.assert_array_equal(padded.graphs.visit_mask, plain.graphs.visit_mask)
+
+
+@pytest.mark.parametrize("fill", [0, 5, 32])
+def test_a_fixed_shape_has_room_for_all_edges(fill):
+    """All shapes agree, whatever the samples, and the most edges of 32 codes fit: those of a single visit."""
+    full = sequences(INPUTS, 32)
+    one_visit = dataclasses.replace(full, mask=np.arange(32) < np.full((9, 1), fill), visit=np.zeros_like(full.visit))
+    fixed = make(Shape(32, 4, is_fixed=True), one_visit)
+    shapes = set()
+    for _, batch in fixed.by_length(4):
+        assert batch.graphs.edge_mask.sum() == (4 * (fill + 1) ** 2 if fill else 0)
+        shapes.add(tuple(array.shape for array in (*batch[:-1], *batch.graphs)))
+        assert len(batch.graphs.senders) == 4 * 33**2
+    assert len(shapes) == 1
+
+
 def test_statics_are_standardized_by_the_training_samples():
     train, rest = INPUTS.take(np.arange(5)), INPUTS.take(np.arange(5, 9))
     known = statics(INPUTS).astype(np.float64)

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 from sklearn.metrics import roc_auc_score
 
-from eval.ehr.inputs import sequences, statics
+from eval.ehr.inputs import Sequences, sequences, statics
 from eval.ehr.models import sequences as module
 from eval.ehr.models import training
 from eval.ehr.models.batches import Patients, Shape
@@ -313,6 +313,41 @@ def test_predictions_do_not_depend_on_the_batch(name):
     together, alone = (predict(graphdef, params, lookup, known, size) for size in (40, 1))
     np.testing.assert_allclose(alone, together, atol=1e-6)
     assert len(np.unique(together)) > 20
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_fixed_shape_changes_no_probability(name):
+    """Samples cut to their latest codes are predicted alike padded to what they need and to a shape with more room."""
+    inputs, y = patients(40, signal="order")
+    visits = 4 if MODELS[name].graphs else 0
+    cut = sequences(inputs, 8)
+    made = Sequences(**{key: np.pad(array, ((0, 0), (0, 56))) for key, array in vars(cut).items()})
+    graphdef, params = nnx.split(built(name, single_codes()))
+    lookup = make_lookup(single_codes())
+
+    def predicted(shape: Shape) -> np.ndarray:
+        known = Patients(made, statics(inputs), y[:, None].astype(np.float32), shape)
+        return predict(graphdef, params, lookup, known, 16)
+
+    needed = predicted(Shape(16, visits))
+    assert len(np.unique(needed)) > 20
+    for shape in (Shape(16, visits, is_fixed=True), Shape(64, 2 * visits, is_fixed=True)):
+        np.testing.assert_allclose(predicted(shape), needed, atol=1e-6)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("name", NAMES)
+def test_samples_of_all_tasks_share_programs_in_a_fixed_shape(name):
+    inputs, y = patients(120, signal="code")
+    visits = 4 if MODELS[name].graphs else 0
+    model = small(name, shape=Shape(32, visits, is_fixed=True))
+    fit(model, inputs, y, single_codes())
+    before = train_step._cache_size(), training._probabilities._cache_size()
+    few = split_of(inputs, y, np.arange(20), np.arange(20, 23), np.arange(30, 101))
+    # Fewer codes, fewer visits and other numbers of samples.
+    for split in (few, split_of(inputs.masked(np.arange(CODES) < 3), y, TRAIN, TUNING, TEST)):
+        model.fit_predict(split, single_codes(), seed=1, trials=1, classes=1, kind="binary")
+    assert (train_step._cache_size(), training._probabilities._cache_size()) == before
 
 
 def test_models_are_chosen_by_name():
