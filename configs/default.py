@@ -99,6 +99,7 @@ def _loss() -> ConfigDict:
     loss.joint_weight = 1.0  # Weight of the contrast of all four embeddings concatenated; 0 in the paper.
     loss.distillation_weight = 1.0  # Weight of distilling text similarities; high values favor wording; 0 in the paper.
     loss.distillation_temperature = 0.1  # Temperature of the similarities in distillation.
+    loss.cross_covariance_weight = 0.0  # Weight of the cross-covariance of text- and graph-specific embeddings.
     loss.positive_relations = ("gem_exact", "gem_approximate")  # Relations between positives; () for none.
     return loss
 

@@ -91,6 +91,16 @@ def with_states(batch: Batch, tables: Tables) -> Batch:
     return batch.replace(text=states)
 
 
+def has_both(batch: Batch) -> jax.Array:
+    """Return `[batch]` bool, the codes that are shown with a description and with a subgraph."""
+
+    def has_graph(graph: jraph.GraphsTuple) -> jax.Array:
+        first_node = (jnp.cumsum(graph.n_node) - graph.n_node)[:-1]
+        return graph.nodes["kind"][first_node] != MISSING
+
+    return jnp.any(batch.text_mask, axis=1) & jax.vmap(has_graph)(batch.graph).reshape(-1)
+
+
 @dataclasses.dataclass(frozen=True)
 class InputSizes:
     """Hold the counts and widths of the data that the model is built for."""

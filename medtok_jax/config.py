@@ -70,6 +70,7 @@ NOT_NEGATIVE = (
     "loss.specific_weight",
     "loss.joint_weight",
     "loss.distillation_weight",
+    "loss.cross_covariance_weight",
     "train.epochs",
     "train.steps",
     "train.warmup_steps",

@@ -8,7 +8,7 @@ import optax
 from flax import nnx
 from ml_collections import ConfigDict
 
-from medtok_jax.batch import Batch, Tables, with_states
+from medtok_jax.batch import Batch, Tables, has_both, with_states
 from medtok_jax.models.medtok import MedTok
 from medtok_jax.models.outputs import BatchTokens, View
 from medtok_jax.regions import Regions, parts_of
@@ -81,6 +81,7 @@ def score(
         excluded=losses.not_negatives(batch.text_id, batch.graph_id),
         partners=partners,
         teacher=mean_states(batch) if config.loss.distillation_weight else None,
+        has_both=has_both(batch),
         config=config.loss,
     )
     return terms, view

@@ -4,6 +4,8 @@ import networkx as nx
 import numpy as np
 import pytest
 
+from medtok_jax.batch import has_both
+from medtok_jax.data.input_pipeline import BatchBuilder, Budgets
 from medtok_jax.data.masking import Masked, Subgraphs
 from medtok_jax.data.positives import both_directions
 
@@ -86,3 +88,14 @@ def test_both_directions(table):
     assert sorted(named("is_a")) == sorted(named("parent_of")) == ["is_a", "parent_of"]
     assert named("maps_to", "none") == ["maps_to"]
     assert named() == []
+
+
+@pytest.mark.parametrize("stacks", [1, 2])
+def test_codes_that_are_shown_with_both_modalities(data, stacks):
+    rows = np.arange(12)
+    masked = Masked(np.zeros(12, bool), graph=rows == 2, text=rows == 5)
+    budgets = Budgets((12,), ((256, 256),))
+    builder = BatchBuilder(data, budgets, num_stacks=stacks, local_stacks=range(stacks))
+    batch = builder(rows, np.ones(12, bool), np.full(12, -1), masked)
+    # Code 10 has no subgraph.
+    assert np.flatnonzero(~np.asarray(has_both(batch))).tolist() == [2, 5, 10]

@@ -33,11 +33,14 @@ CONFIG = ConfigDict(
         "joint_weight": 0.6,
         "distillation_weight": 0.4,
         "distillation_temperature": 0.3,
+        "cross_covariance_weight": 0.5,
         "contrasted": "quantized",
     }
 )
 # Of the fifth code no text is known.
 TEACHER = np.random.default_rng(4).normal(size=(BATCH, 7)).astype(np.float32) * (np.arange(BATCH) != 4)[:, None]
+# Of the fourth code no graph is shown.
+HAS_BOTH = np.arange(BATCH) != 3
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +68,9 @@ def config(request):
 def scored(quantizer, config):
     """`f(raw, raw_augmented, valid, excluded, partners, teacher) -> terms`, compiled, by raw embeddings."""
 
-    def terms(raw, augmented, valid, excluded, partners, teacher=TEACHER):
+    def terms(raw, augmented, valid, excluded, partners, teacher=TEACHER, has_both=HAS_BOTH):
         views = make_view(quantizer, raw), make_view(quantizer, augmented)
-        given = {"excluded": excluded, "partners": partners, "teacher": teacher}
+        given = {"excluded": excluded, "partners": partners, "teacher": teacher, "has_both": has_both}
         return losses.loss_terms(*views, valid, **given, config=config)
 
     return jax.jit(terms)
@@ -158,6 +161,60 @@ def test_orthogonality_by_loops():
         matrix += np.outer(a[row], b[row])
     wanted = ((matrix / VALID.sum()) ** 2).sum()
     np.testing.assert_allclose(losses.orthogonality(jnp.asarray(a), jnp.asarray(b), VALID), wanted, rtol=1e-5)
+
+
+def reference_cross_covariance(a, b, valid) -> float:
+    """Squared correlations of all pairs of dimensions, less what independence leaves, for each dimension."""
+    rows, width = int(valid.sum()), a.shape[1]
+    covariance = np.cov(np.asarray(a[valid], float), np.asarray(b[valid], float), rowvar=False, ddof=0)
+    variance = np.diag(covariance) + losses.LEAST_VARIANCE
+    squared = (covariance**2 / np.outer(variance, variance))[:width, width:]
+    return float((squared.sum() - width**2 / (rows - 1)) / width)
+
+
+@pytest.mark.parametrize("valid", [np.ones(BATCH, bool), VALID])
+def test_cross_covariance_by_numpy(valid):
+    a, b = pair()
+    found = losses.cross_covariance(jnp.asarray(a), jnp.asarray(3 * b + 2), jnp.asarray(valid))
+    np.testing.assert_allclose(found, reference_cross_covariance(a, b, valid), atol=1e-4)
+
+
+@pytest.mark.parametrize(("count", "width"), [(64, 4), (64, 32), (512, 32), (512, 128)])
+def test_the_size_of_cross_covariance_depends_on_neither_width_nor_batch(count, width):
+    rng = np.random.default_rng(count + width)
+    valid = jnp.ones(count, bool)
+    draws = [rng.normal(size=(2, count, width)).astype(np.float32) for _ in range(30)]
+    independent = [float(losses.cross_covariance(*map(jnp.asarray, draw), valid)) for draw in draws]
+    assert abs(np.mean(independent)) < 4 * np.std(independent) / np.sqrt(30)
+    white = draws[0][0] - draws[0][0].mean(0)
+    white = white @ np.linalg.inv(np.linalg.cholesky(white.T @ white / count)).T
+    rotation = np.linalg.qr(rng.normal(size=(width, width)))[0]
+    rotated = losses.cross_covariance(jnp.asarray(white), jnp.asarray(white @ rotation), valid)
+    np.testing.assert_allclose(rotated, 1 - width / (count - 1), rtol=1e-3)
+
+
+def test_a_descent_on_cross_covariance_makes_embeddings_uncorrelated():
+    """Two linear maps of the same inputs, which start alike, come to read different dimensions."""
+    rng = np.random.default_rng(0)
+    inputs, valid = jnp.asarray(rng.normal(size=(256, 8)), jnp.float32), jnp.ones(256, bool)
+    maps = jnp.asarray(rng.normal(size=(8, 4)), jnp.float32)
+    other = maps + 0.1 * jnp.asarray(rng.normal(size=(8, 4)), jnp.float32)
+    step = jax.jit(jax.value_and_grad(lambda m: losses.cross_covariance(inputs @ m[0], inputs @ m[1], valid)))
+    both = jnp.stack([maps, other])
+    first, _ = step(both)
+    for _ in range(100):
+        last, gradient = step(both)
+        both = both - gradient
+    assert first > 1
+    assert last < 0
+
+
+def test_too_few_rows_have_no_cross_covariance():
+    a, b = map(jnp.asarray, pair())
+    for count in (0, 1, 2):
+        value, gradient = jax.value_and_grad(losses.cross_covariance)(a, b, jnp.arange(BATCH) < count)
+        assert float(value) == 0.0
+        assert np.isfinite(gradient).all()
 
 
 def test_quantization_loss_value_and_gradients(quantizer):
@@ -280,6 +337,8 @@ def reference_terms(quantizer, config, raw, augmented, valid, excluded, partners
         "joint_contrast": CONFIG.joint_weight * reference_info_nce(whole, whole_2, valid, **contrast),
         "distillation": CONFIG.distillation_weight
         * reference_distillation(whole, TEACHER, valid, temperature=CONFIG.distillation_temperature),
+        "cross_covariance": CONFIG.cross_covariance_weight
+        * reference_cross_covariance(out["text_specific"], out["graph_specific"], valid & HAS_BOTH),
     }
 
 
@@ -307,11 +366,12 @@ def test_the_total_is_the_sum_of_its_terms(scored):
 
 
 def test_terms_beyond_the_paper_are_left_out_at_weight_zero(quantizer):
-    config = ConfigDict(CONFIG.to_dict() | {"joint_weight": 0.0, "distillation_weight": 0.0})
+    weights = dict.fromkeys(("joint_weight", "distillation_weight", "cross_covariance_weight"), 0.0)
+    config = ConfigDict(CONFIG.to_dict() | weights)
     views = make_view(quantizer, random_raw(0)), make_view(quantizer, random_raw(1))
-    given = {"excluded": relations()[0], "partners": None, "teacher": None}
+    given = {"excluded": relations()[0], "partners": None, "teacher": None, "has_both": HAS_BOTH}
     terms = losses.loss_terms(*views, jnp.asarray(VALID), **given, config=config)
-    assert [float(terms[name]) for name in losses.BEYOND_THE_PAPER] == [0.0, 0.0]
+    assert [float(terms[name]) for name in losses.BEYOND_THE_PAPER] == [0.0] * len(losses.BEYOND_THE_PAPER)
 
 
 def test_invalid_rows_change_nothing(scored):
@@ -346,7 +406,15 @@ def test_the_order_of_a_batch_does_not_matter(scored):
 
     square = np.ix_(order, order)
     there = scored(raw, augmented, VALID, excluded, partners)
-    back = scored(shuffle(raw), shuffle(augmented), VALID[order], excluded[square], partners[square], TEACHER[order])
+    back = scored(
+        shuffle(raw),
+        shuffle(augmented),
+        VALID[order],
+        excluded[square],
+        partners[square],
+        TEACHER[order],
+        HAS_BOTH[order],
+    )
     for name in there:
         np.testing.assert_allclose(there[name], back[name], rtol=1e-5, atol=1e-6, err_msg=name)
 
