@@ -56,6 +56,7 @@ CELLS: dict[str, dict[str, dict]] = {
         "no_specific_contrast": {"loss.specific_weight": 0.0},
         "no_orthogonality": {"loss.lambda_val": 0.0},
         "cross_covariance": {"loss.lambda_val": 0.0, "loss.cross_covariance_weight": 1.0},
+        "link_prediction": {"loss.link_weight": 1.0},
         "quantized_contrast": {"loss.contrasted": "quantized"},
         "no_joint_contrast": {"loss.joint_weight": 0.0},
         "no_distillation": {"loss.distillation_weight": 0.0},

@@ -100,6 +100,8 @@ def _loss() -> ConfigDict:
     loss.distillation_weight = 1.0  # Weight of distilling text similarities; high values favor wording; 0 in the paper.
     loss.distillation_temperature = 0.1  # Temperature of the similarities in distillation.
     loss.cross_covariance_weight = 0.0  # Weight of the cross-covariance of text- and graph-specific embeddings.
+    loss.link_weight = 0.0  # Weight of predicting masked links of the graph from quantized embeddings.
+    loss.links = ("parent", "excludes1", "code_first", "code_also", "use_additional", "hpo_link")  # Predicted links.
     loss.positive_relations = ("gem_exact", "gem_approximate")  # Relations between positives; () for none.
     return loss
 

@@ -71,6 +71,7 @@ NOT_NEGATIVE = (
     "loss.joint_weight",
     "loss.distillation_weight",
     "loss.cross_covariance_weight",
+    "loss.link_weight",
     "train.epochs",
     "train.steps",
     "train.warmup_steps",

@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from medtok_jax.batch import CodeLinks
 from medtok_jax.data.dataset import Data
+from medtok_jax.data.links import LinkSampler
 from medtok_jax.data.masking import Masked, Subgraphs
 from medtok_jax.data.positives import Positives, both_directions
 
@@ -50,7 +52,7 @@ class CodeSizes(NamedTuple):
             masked: what is masked of each code.
             relations: `[relations]` bool, those that positives are drawn from.
         """
-        if not (masked.positives.any() or masked.graph.any()):
+        if not masked.cuts_graphs:
             return cls.unmasked(data, rows)
         part = Subgraphs.of(data.table, rows).without(masked, relations)
         nodes, edges = (np.bincount(of, minlength=len(rows)) for of in (part.of_node, part.of_edge))
@@ -70,6 +72,7 @@ class Sampler:
         seed, batch_size: of the run.
         positive_relations: names of relations; where any is given, every other code of a batch is one that such a
             relation joins to the code before it.
+        link_relations: names of relations whose links are to be predicted, and are masked.
         mask_positives: share of codes whose relations to positives are masked.
         modality_dropout: share of codes whose graph is masked, and as large a share whose text is.
     """
@@ -82,6 +85,7 @@ class Sampler:
         seed: int,
         batch_size: int,
         positive_relations: Sequence[str] = (),
+        link_relations: Sequence[str] = (),
         mask_positives: float = 0.0,
         modality_dropout: float = 0.0,
     ):
@@ -89,6 +93,7 @@ class Sampler:
         self.mask_positives, self.modality_dropout = mask_positives, modality_dropout
         self.relations = both_directions(data.table.graph, positive_relations)
         self.positives = Positives(data, rows, self.relations) if len(positive_relations) else None
+        self.link_sampler = LinkSampler(data, link_relations) if len(link_relations) else None
 
     def batch_rows(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the global batch of a step: `[batch_size]` rows and the slot of each one's partner (-1 for none)."""
@@ -103,21 +108,30 @@ class Sampler:
         partner = np.stack([np.where(found, 2 * slots + 1, -1), np.where(found, 2 * slots, -1)], axis=1).reshape(-1)
         return rows, partner
 
-    def masked(self, step: int) -> Masked:
-        """Return what a step masks of the codes of its batch."""
+    def links(self, step: int, rows: np.ndarray) -> CodeLinks | None:
+        """Return the links to predict of the global batch `rows` of a step; None where none are predicted."""
+        if self.link_sampler is None:
+            return None
+        return self.link_sampler.draw(rows, np.random.default_rng([self.seed, step, 3]))
+
+    def masked(self, step: int, links: CodeLinks | None = None) -> Masked:
+        """Return what a step masks of the codes of its batch, whose links are to be predicted."""
         rng = np.random.default_rng([self.seed, step, 2])
         shares = {"positives": self.mask_positives, "modality": self.modality_dropout}
-        return Masked.draw(rng, self.batch_size, **shares)
+        masked = Masked.draw(rng, self.batch_size, **shares)
+        return masked if links is None else masked._replace(link=links.node)
 
     def sizes(self) -> CodeSizes:
         """Return the sizes of the codes of the first batches as they are masked.
 
         Where nothing is masked and all codes are drawn alike, these are the sizes of all codes in use.
         """
-        if self.positives is None and not self.mask_positives and not self.modality_dropout:
+        masks = self.mask_positives or self.modality_dropout or self.link_sampler is not None
+        if self.positives is None and not masks:
             return CodeSizes.unmasked(self.data, self.data.selected)
-        steps = range(-(-SIZED_CODES // self.batch_size))
-        parts = [
-            CodeSizes.visible(self.data, self.batch_rows(step)[0], self.masked(step), self.relations) for step in steps
-        ]
+        parts = []
+        for step in range(-(-SIZED_CODES // self.batch_size)):
+            rows = self.batch_rows(step)[0]
+            masked = self.masked(step, self.links(step, rows))
+            parts.append(CodeSizes.visible(self.data, rows, masked, self.relations))
         return CodeSizes(*map(np.concatenate, zip(*parts, strict=True)))

@@ -85,6 +85,7 @@ def make_sampler(config: ConfigDict, data: Data) -> Sampler:
         seed=config.seed,
         batch_size=config.train.batch_size,
         positive_relations=tuple(config.loss.positive_relations),
+        link_relations=tuple(config.loss.links) if config.loss.link_weight else (),
         mask_positives=config.augment.mask_positives,
         modality_dropout=config.augment.modality_dropout,
     )
