@@ -1,7 +1,8 @@
 """Draw facts of the knowledge graph about codes, as the targets of link prediction.
 
-A link is a relation and the node that it leads to from a code. What an ICD category is linked to, such as the target of
-a note, holds for the codes below it too. Only facts of a code's own subgraph are drawn: what is held out is in none.
+A link is a relation and the node that it leads to from a code. Only facts of a code itself that its subgraph holds are
+drawn. Facts of its parent are none: a note on a category holds for the codes below it, so that one in the graph may say
+of a code what is held out.
 """
 
 from collections.abc import Sequence
@@ -13,9 +14,6 @@ from medtok_jax.data.dataset import Data
 from medtok_jax.data.masking import Subgraphs
 from medtok_jax.data.positives import both_directions
 from preprocessing.common.ragged import positions
-
-# The relation to a node whose links a code inherits, but for those of this relation.
-INHERITED_OVER = ("parent",)
 
 
 class LinkSampler:
@@ -29,8 +27,6 @@ class LinkSampler:
     def __init__(self, data: Data, relations: Sequence[str]):
         self.data, self.graph = data, data.table.graph
         self.relations = both_directions(self.graph, relations)
-        self._upward = np.isin(self.graph.relation_names, INHERITED_OVER)
-        self._inherited = self.relations & ~both_directions(self.graph, INHERITED_OVER)
 
     def draw(self, rows: np.ndarray, rng: np.random.Generator) -> CodeLinks:
         """Return a random link of each code, on the host; a code that is no node of the graph has none.
@@ -53,14 +49,11 @@ class LinkSampler:
         )
 
     def _links(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Return all links of some codes: the code's position, rising; the node they start from; relation; node."""
+        """Return all links of some codes: the code's position, rising; the node it is; relation; node."""
         part = Subgraphs.of(self.data.table, rows)
         senders, receivers, relation = part.senders, part.receivers, part.relations.astype(np.int64)
         own = senders == part.self_node[part.of_edge]
-        above = np.zeros(len(part.nodes), bool)
-        above[receivers[own & self._upward[relation]]] = True
-        counted = (own & self.relations[relation]) | (above[senders] & self._inherited[relation])
-        counted &= part.hops[receivers] > 0
+        counted = own & self.relations[relation] & (part.hops[receivers] > 0)
         nodes = part.nodes.astype(np.int64)
         return part.of_edge[counted], nodes[senders[counted]], relation[counted], nodes[receivers[counted]]
 
@@ -68,7 +61,7 @@ class LinkSampler:
         """Return `[batch, batch]` bool, whose nodes are true for a code, or are named as its own node is.
 
         Args:
-            source: `[batch]` node that a code's link starts from, -1 for none.
+            source: `[batch]` node that a code with a link is, -1 for none.
             relation, node: `[batch]`, see `CodeLinks`.
         """
         linked = np.flatnonzero(node >= 0)

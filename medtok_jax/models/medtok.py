@@ -98,9 +98,11 @@ class MedTok(nnx.Module):
             top_k=top_k,
             rngs=rngs,
         )
-        self.link_head = None
-        if predicts_links:
-            self.link_head = LinkHead(sizes.num_relations, len(self.parts) * dim, sizes.text_width, rngs=rngs)
+        self.link_head = (
+            LinkHead(sizes.num_relations, len(self.parts) * dim, sizes.text_width, rngs=rngs)
+            if predicts_links
+            else None
+        )
 
     def encode(self, batch: Batch, tables: Tables, keep: Keep | None = None) -> Embeddings:
         """Return the four prepared embeddings of a batch.

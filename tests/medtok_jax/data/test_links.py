@@ -5,9 +5,7 @@ import dataclasses
 
 import jax
 import numpy as np
-import pytest
 
-from medtok_jax.data import links
 from medtok_jax.data.input_pipeline import BatchBuilder, Budgets, TrainSource
 from medtok_jax.data.links import LinkSampler
 from medtok_jax.data.sampling import Sampler
@@ -17,21 +15,13 @@ RELATIONS = ("is_a", "has_phenotype")
 LARGE = Budgets((12,), ((512, 512),))
 
 
-@pytest.fixture(autouse=True)
-def hierarchy(monkeypatch):
-    """Let codes inherit over the hierarchy of the hand-made world."""
-    monkeypatch.setattr(links, "INHERITED_OVER", ("is_a",))
-
-
 def true_links() -> dict[int, set[tuple[str, int]]]:
-    """The links of each code, own and inherited; codes below 10 are the nodes of their numbers."""
+    """The links of each code; codes below 10 are the nodes of their numbers."""
     facts = {(a, name, b) for name in RELATIONS for a, b in FACTS[name]}
     facts |= {(b, REVERSE[name], a) for a, name, b in facts}
     found = collections.defaultdict(set)
     for a, name, b in facts:
         found[a].add((name, b))
-        if name == "is_a":
-            found[a] |= {(other, c) for p, other, c in facts if p == b and other in {"has_phenotype", "phenotype_of"}}
     return found
 
 
@@ -50,8 +40,8 @@ def test_links_are_facts_and_each_relation_is_as_likely(data):
         assert (relation == -1) == (node == -1) == (row in {9, 10, 11})
         if node >= 0:
             met[row][names[relation], node] += 1
-    # Code 3 has a phenotype of its own, 11, and one of its parent 1, 10.
-    assert {("has_phenotype", 10), ("has_phenotype", 11)} < set(met[3])
+    # The phenotype 10 of its parent is none of code 3.
+    assert set(met[3]) == {("is_a", 1), ("has_phenotype", 11)}
     for row, counts in met.items():
         assert set(counts) == wanted[row]
         relations = collections.Counter(name for name, _ in wanted[row])
@@ -71,10 +61,8 @@ def test_what_is_true_too_is_known(data):
         assert known[same].all()
         for other in np.flatnonzero(known & ~same):
             assert (names[relation], int(drawn.node[other])) in wanted[int(row)]
-        # Of a relation that is not inherited, all true nodes are known.
-        if names[relation] in {"is_a", "parent_of"}:
-            true = [other for other, b in enumerate(drawn.node) if (names[relation], int(b)) in wanted[int(row)]]
-            assert set(np.flatnonzero(known)) == set(true)
+        true = [other for other, b in enumerate(drawn.node) if (names[relation], int(b)) in wanted[int(row)]]
+        assert set(np.flatnonzero(known)) == set(true)
 
 
 def test_nodes_of_one_name_are_no_negatives(data):
