@@ -63,6 +63,9 @@ CELLS: dict[str, dict[str, dict]] = {
         "more_distillation": {"loss.distillation_weight": 3.0},
         "no_positives": {"loss.positive_relations": ()},
     },
+    "negatives": {
+        "hard_negatives": {"data.hard_negatives": 0.3},
+    },
     "masking": {
         "positives_shown": {"augment.mask_positives": 0.0},
         "modalities_shown": {"augment.modality_dropout": 0.0},

@@ -8,6 +8,7 @@ import numpy as np
 
 from medtok_jax.batch import CodeLinks
 from medtok_jax.data.dataset import Data
+from medtok_jax.data.hard_negatives import HardNegatives
 from medtok_jax.data.links import LinkSampler
 from medtok_jax.data.masking import Masked, Subgraphs
 from medtok_jax.data.positives import Positives, both_directions
@@ -66,13 +67,18 @@ class CodeSizes(NamedTuple):
 class Sampler:
     """Draw the batches of a run.
 
+    Where there are positives or hard negatives, every other code of a batch is drawn for the anchors: a positive of the
+    anchor before it; where that has none, a hard negative of any anchor, as many as are asked for; in the places that
+    are left, a random code.
+
     Args:
         data: codes.
         rows: training rows of the table.
         seed, batch_size: of the run.
-        positive_relations: names of relations; where any is given, every other code of a batch is one that such a
-            relation joins to the code before it.
+        positive_relations: names of relations that join positives to anchors.
         link_relations: names of relations whose links are to be predicted, and are masked.
+        hard_negatives: draws hard negatives, or None.
+        hard_share: share of anchors that bring one, as far as there is room.
         mask_positives: share of codes whose relations to positives are masked.
         modality_dropout: share of codes whose graph is masked, and as large a share whose text is.
     """
@@ -86,13 +92,17 @@ class Sampler:
         batch_size: int,
         positive_relations: Sequence[str] = (),
         link_relations: Sequence[str] = (),
+        hard_negatives: HardNegatives | None = None,
+        hard_share: float = 0.0,
         mask_positives: float = 0.0,
         modality_dropout: float = 0.0,
     ):
         self.data, self.rows, self.seed, self.batch_size = data, rows, seed, batch_size
         self.mask_positives, self.modality_dropout = mask_positives, modality_dropout
         self.relations = both_directions(data.table.graph, positive_relations)
-        self.positives = Positives(data, rows, self.relations) if len(positive_relations) else None
+        self.hard_negatives, self.hard_share = hard_negatives, hard_share
+        paired = len(positive_relations) or hard_negatives is not None
+        self.positives = Positives(data, rows, self.relations) if paired else None
         self.link_sampler = LinkSampler(data, link_relations) if len(link_relations) else None
 
     def batch_rows(self, step: int) -> tuple[np.ndarray, np.ndarray]:
@@ -103,10 +113,20 @@ class Sampler:
         half = self.batch_size // 2
         anchors = self.rows[draw(self.seed, step, half, len(self.rows))]
         neighbors, found = self.positives.draw(anchors, np.random.default_rng([self.seed, step, 1]))
+        if self.hard_negatives is not None:
+            self._put_hard_negatives(anchors, neighbors, np.flatnonzero(~found), step)
         slots = np.arange(half)
         rows = np.stack([anchors, neighbors], axis=1).reshape(-1)
         partner = np.stack([np.where(found, 2 * slots + 1, -1), np.where(found, 2 * slots, -1)], axis=1).reshape(-1)
         return rows, partner
+
+    def _put_hard_negatives(self, anchors: np.ndarray, others: np.ndarray, free: np.ndarray, step: int) -> None:
+        """Put hard negatives of some anchors into some of the places that are free, in `others` `[anchors]`."""
+        rng = np.random.default_rng([self.seed, step, 4])
+        bringing = anchors[rng.permutation(len(anchors))[: round(self.hard_share * len(anchors))]]
+        hard = self.hard_negatives.draw(bringing, self.positives, rng)
+        hard = hard[hard >= 0][: len(free)]
+        others[rng.permutation(free)[: len(hard)]] = hard
 
     def links(self, step: int, rows: np.ndarray) -> CodeLinks | None:
         """Return the links to predict of the global batch `rows` of a step; None where none are predicted."""
