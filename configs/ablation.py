@@ -55,11 +55,16 @@ CELLS: dict[str, dict[str, dict]] = {
         "no_alignment": {"loss.beta": 0.0},
         "no_specific_contrast": {"loss.specific_weight": 0.0},
         "no_orthogonality": {"loss.lambda_val": 0.0},
+        "cross_covariance": {"loss.lambda_val": 0.0, "loss.cross_covariance_weight": 1.0},
+        "link_prediction": {"loss.link_weight": 1.0},
         "quantized_contrast": {"loss.contrasted": "quantized", "model.shared_embedding": "two"},
         "no_joint_contrast": {"loss.joint_weight": 0.0},
         "no_distillation": {"loss.distillation_weight": 0.0},
         "more_distillation": {"loss.distillation_weight": 3.0},
         "no_positives": {"loss.positive_relations": ()},
+    },
+    "negatives": {
+        "hard_negatives": {"data.hard_negatives": 0.3},
     },
     "masking": {
         "positives_shown": {"augment.mask_positives": 0.0},

@@ -36,6 +36,7 @@ def _data() -> ConfigDict:
     data.sample_size = 0  # Number of codes to use, drawn by a stable hash over all splits; 0 uses all codes.
     data.include = ()  # Keys, or prefixes of keys, that a sample always contains, such as ("ICD10CM/E11",).
     data.modalities = "both"  # Modalities the model reads: both, or only text or graph (an ablation).
+    data.hard_negatives = 0.0  # Fraction of anchors that bring one of their 50 nearest codes by text, no partner.
     data.max_length = 64  # Maximum number of wordpieces of a description; longer ones are truncated and counted.
     data.length_buckets = (16, 32, 64, 128)  # Lengths that token states are padded to: the smallest that fits.
     data.cache_dtype = "bfloat16"  # Data type of cached token states: bfloat16 or float32.
@@ -99,6 +100,9 @@ def _loss() -> ConfigDict:
     loss.joint_weight = 1.0  # Weight of the contrast of all four embeddings concatenated; 0 in the paper.
     loss.distillation_weight = 1.0  # Weight of distilling text similarities; high values favor wording; 0 in the paper.
     loss.distillation_temperature = 0.1  # Temperature of the similarities in distillation.
+    loss.cross_covariance_weight = 0.0  # Weight of the cross-covariance of text- and graph-specific embeddings.
+    loss.link_weight = 0.0  # Weight of predicting masked links of the graph from quantized embeddings.
+    loss.links = ("parent", "excludes1", "code_first", "code_also", "use_additional", "hpo_link")  # Predicted links.
     loss.positive_relations = ("gem_exact", "gem_approximate")  # Relations between positives; () for none.
     return loss
 

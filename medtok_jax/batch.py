@@ -15,6 +15,30 @@ MISSING = 2  # the one node of a code without a subgraph
 
 
 @flax.struct.dataclass
+class CodeLinks:
+    """Hold links of the codes of a batch that are to be predicted; their nodes are masked from the codes' subgraphs.
+
+    Attributes:
+        node: `[batch]` int32, node of the knowledge graph that a relation leads to from each code, -1 for none.
+        relation: `[batch]` int32, that relation, -1 for none.
+        known: `[batch, batch]` bool, codes whose nodes are no negatives of a code: its relation leads there too, or
+            they are named as its node is. All False for a code without a link.
+    """
+
+    node: jax.Array
+    relation: jax.Array
+    known: jax.Array
+
+    def take(self, order: np.ndarray) -> "CodeLinks":
+        """Return the same of a batch whose codes stand in another order, on the host."""
+        return CodeLinks(self.node[order], self.relation[order], self.known[order][:, order])
+
+    def part(self, slots: np.ndarray) -> "CodeLinks":
+        """Return what belongs to some slots, on the host; `known` keeps the columns of the global batch."""
+        return CodeLinks(self.node[slots], self.relation[slots], self.known[slots])
+
+
+@flax.struct.dataclass
 class Batch:
     """Hold a batch of codes; arrays are host-local until they are placed, then sharded over the `data` axis.
 
@@ -33,6 +57,7 @@ class Batch:
         partner: `[batch]` int32, slot of a code joined to this one by a graph edge, -1 for none.
         small: (tokens, nodes) that no code exceeds but those in every `TIER`th slot, or None where that does not hold.
             It is static: text and cross-attention are computed at that smaller shape for all but these slots.
+        links: to be predicted; None where none are.
     """
 
     text: jax.Array
@@ -44,6 +69,7 @@ class Batch:
     graph_id: jax.Array
     partner: jax.Array
     small: tuple[int, int] | None = flax.struct.field(pytree_node=False, default=None)
+    links: CodeLinks | None = None
 
 
 # Every `TIER`th slot is for codes of any size. A fixed pattern of slots is the same on any number of devices.
@@ -89,6 +115,16 @@ def with_states(batch: Batch, tables: Tables) -> Batch:
         return batch
     states = jnp.take(tables.token_states, batch.text, axis=0, mode="fill", fill_value=0)
     return batch.replace(text=states)
+
+
+def has_both(batch: Batch) -> jax.Array:
+    """Return `[batch]` bool, the codes that are shown with a description and with a subgraph."""
+
+    def has_graph(graph: jraph.GraphsTuple) -> jax.Array:
+        first_node = (jnp.cumsum(graph.n_node) - graph.n_node)[:-1]
+        return graph.nodes["kind"][first_node] != MISSING
+
+    return jnp.any(batch.text_mask, axis=1) & jax.vmap(has_graph)(batch.graph).reshape(-1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -70,6 +70,8 @@ NOT_NEGATIVE = (
     "loss.specific_weight",
     "loss.joint_weight",
     "loss.distillation_weight",
+    "loss.cross_covariance_weight",
+    "loss.link_weight",
     "train.epochs",
     "train.steps",
     "train.warmup_steps",
@@ -87,6 +89,8 @@ RATES = (
     "augment.modality_dropout",
     "model.ema_decay",
 )
+
+SHARES = ("augment.mask_positives", "data.hard_negatives")
 
 # Names of the training pipeline document and of other projects whose field is not found by its spelling, and the flag
 # that is meant.
@@ -187,8 +191,9 @@ def validate(config: ConfigDict, num_devices: int) -> None:
     for name in RATES:
         if not 0.0 <= get_field(config, name) < 1.0:
             raise InputError(f"{name} is {get_field(config, name)}; it must be at least 0 and less than 1.")
-    if not 0.0 <= config.augment.mask_positives <= 1.0:
-        raise InputError(f"augment.mask_positives is {config.augment.mask_positives}; it must be between 0 and 1.")
+    for name in SHARES:
+        if not 0.0 <= get_field(config, name) <= 1.0:
+            raise InputError(f"{name} is {get_field(config, name)}; it must be between 0 and 1.")
     if config.augment.modality_dropout > 0.5:
         raise InputError(
             f"augment.modality_dropout is {config.augment.modality_dropout}; it must be at most 0.5, as this share of"
@@ -231,6 +236,11 @@ def _validate_codebook(model: ConfigDict) -> None:
 
 
 def _validate_modalities(config: ConfigDict) -> None:
+    if config.data.modalities == "graph" and config.data.hard_negatives:
+        raise InputError(
+            f"data.modalities='graph' leaves no text that data.hard_negatives={config.data.hard_negatives} could be"
+            " near to; change one of the two."
+        )
     if config.data.modalities == "graph" and config.model.text_encoder_trainable:
         raise InputError(
             "data.modalities='graph' leaves no text to train the encoder of model.text_encoder_trainable=True on;"
@@ -264,11 +274,11 @@ def _validate_training(config: ConfigDict, num_devices: int) -> None:
             f"train.batch_size={train.batch_size} is not divisible by the {num_devices} devices in use{over};"
             f" use a multiple of {stacks}, or set train.num_devices to fewer devices."
         )
-    positives = tuple(config.loss.positive_relations)
-    if positives and train.batch_size % 2:
+    if pairs_codes(config) and train.batch_size % 2:
         raise InputError(
-            f"train.batch_size={train.batch_size} must be even, as loss.positive_relations={positives} makes half of a"
-            " batch the positives of the other half."
+            f"train.batch_size={train.batch_size} must be even, as loss.positive_relations="
+            f"{tuple(config.loss.positive_relations)} and data.hard_negatives={config.data.hard_negatives} make half of"
+            " a batch positives and hard negatives of the other half."
         )
     if not train.steps and not train.epochs:
         raise InputError("train.steps and train.epochs are both 0; one of them must be more than 0.")
@@ -329,14 +339,19 @@ def cache_dir(config: ConfigDict) -> Path:
     return Path(config.data.cache_dir).expanduser() if config.data.cache_dir else data_dir(config) / "medtok_cache"
 
 
+def pairs_codes(config: ConfigDict) -> bool:
+    """Return whether every other code of a training batch is drawn for the anchors."""
+    return bool(len(config.loss.positive_relations) or config.data.hard_negatives)
+
+
 def total_steps(config: ConfigDict, num_train_codes: int) -> int:
     """Return the steps of a run: `train.steps`, or `train.epochs` passes over the training codes as anchors.
 
-    With positives every other code of a batch is the partner of an anchor. The last step is full.
+    With positives or hard negatives every other code of a batch is no anchor. The last step is full.
     """
     if config.train.steps:
         return config.train.steps
-    anchors = config.train.batch_size // (2 if len(config.loss.positive_relations) else 1)
+    anchors = config.train.batch_size // (2 if pairs_codes(config) else 1)
     return int(np.ceil(config.train.epochs * num_train_codes / anchors))
 
 

@@ -3,7 +3,7 @@
 import jraph
 import numpy as np
 
-from medtok_jax.batch import MISSING, ORDINARY, SELF, Batch
+from medtok_jax.batch import MISSING, ORDINARY, SELF, Batch, CodeLinks
 from medtok_jax.data.masking import Subgraphs
 
 
@@ -89,6 +89,7 @@ def make_batch(
     graph_id: np.ndarray | None = None,
     partner: np.ndarray | None = None,
     small: tuple[int, int] | None = None,
+    links: CodeLinks | None = None,
 ) -> Batch:
     """Put padded parts together; see `Batch` for each. Nothing but training reads those that may be None.
 
@@ -98,6 +99,7 @@ def make_batch(
         valid: `[batch]` bool.
         index, text_id, graph_id, partner: `[batch]` integers.
         small: static shape of small codes.
+        links: to be predicted.
     """
     none = np.full(len(valid), -1)
     index, text_id, graph_id, partner = (
@@ -113,6 +115,7 @@ def make_batch(
         graph_id=graph_id,
         partner=partner,
         small=small,
+        links=links,
     )
 
 

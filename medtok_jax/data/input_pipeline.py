@@ -7,7 +7,7 @@ import grain
 import jraph
 import numpy as np
 
-from medtok_jax.batch import NO_STATE, TIER, Batch
+from medtok_jax.batch import NO_STATE, TIER, Batch, CodeLinks
 from medtok_jax.data.collate import make_batch, pad_subgraphs, pad_tokens
 from medtok_jax.data.dataset import Data
 from medtok_jax.data.masking import Masked, Subgraphs
@@ -129,18 +129,27 @@ class BatchBuilder:
         self.states_on_device = states_on_device
         self.positive_relations = both_directions(data.table.graph, positive_relations)
 
-    def __call__(self, rows: np.ndarray, valid: np.ndarray, partner: np.ndarray, masked: Masked | None = None) -> Batch:
+    def __call__(
+        self,
+        rows: np.ndarray,
+        valid: np.ndarray,
+        partner: np.ndarray,
+        masked: Masked | None = None,
+        links: CodeLinks | None = None,
+    ) -> Batch:
         """Return this process's part of a batch, its codes arranged so that the large ones have the slots for them.
 
         Args:
             rows: `[batch]` table rows of the global batch; `valid`, `partner`: `[batch]`, see `Batch`.
             masked: what is masked of each code; None for nothing.
+            links: to be predicted, if any.
         """
         masked = Masked.none(len(rows)) if masked is None else masked
         sizes = CodeSizes.visible(self.data, rows, masked, self.positive_relations)
         order, small = self._arrange(sizes)
         rows, valid, masked, sizes = rows[order], valid[order], masked.take(order), sizes.take(order)
         partner = np.where(partner >= 0, np.argsort(order)[partner], -1)[order]
+        links = None if links is None else links.take(order)
         table, text, stacks = self.data.table, self.data.text_id[rows], rows.reshape(self.num_stacks, -1)
         length = self.budgets.length(int(sizes.tokens.max()))
         nodes, edges = (
@@ -161,6 +170,7 @@ class BatchBuilder:
             graph_id=np.where(masked.graph[mine], -1, table.graph_id[rows[mine]]),
             partner=partner[mine],
             small=small,
+            links=None if links is None else links.part(mine),
         )
 
     def _arrange(self, sizes: CodeSizes) -> tuple[np.ndarray, tuple[int, int] | None]:
@@ -191,7 +201,7 @@ class BatchBuilder:
 
     def _pad_graphs(self, rows: np.ndarray, masked: Masked, shape: tuple[int, int]) -> jraph.GraphsTuple:
         part = Subgraphs.of(self.data.table, rows)
-        if masked.positives.any() or masked.graph.any():
+        if masked.cuts_graphs:
             part = part.without(masked, self.positive_relations)
         return pad_subgraphs(part, len(rows), shape)
 
@@ -217,7 +227,9 @@ class TrainSource:
 
     def __getitem__(self, step: int) -> Batch:
         rows, partner = self.sampler.batch_rows(step)
-        return self.builder(rows, np.ones(len(rows), bool), partner, self.sampler.masked(step))
+        links = self.sampler.links(step, rows)
+        masked = self.sampler.masked(step, links)
+        return self.builder(rows, np.ones(len(rows), bool), partner, masked, links)
 
 
 def train_batches(source: TrainSource, start: int) -> Iterator[Batch]:

@@ -10,23 +10,26 @@ from preprocessing.common.ragged import positions
 
 
 class Masked(NamedTuple):
-    """Say what is masked of each code of a batch, `[batch]` bool each.
+    """Say what is masked of each code of a batch, `[batch]` each, bool but for `link`.
 
     Attributes:
         positives: the relations that positives are drawn from, and all nodes that only they lead to: a model that
             reads the positive's name off the graph learns nothing for codes that have none.
         graph: the complete subgraph.
         text: the description.
+        link: integers, node of the knowledge graph that is to be predicted, and all nodes that only it leads to; -1
+            for none.
     """
 
     positives: np.ndarray
     graph: np.ndarray
     text: np.ndarray
+    link: np.ndarray
 
     @classmethod
     def none(cls, count: int) -> "Masked":
         """Return masks that leave everything visible."""
-        return cls(*np.zeros((3, count), bool))
+        return cls(*np.zeros((3, count), bool), link=np.full(count, -1))
 
     @classmethod
     def draw(cls, rng: np.random.Generator, count: int, *, positives: float, modality: float) -> "Masked":
@@ -39,7 +42,12 @@ class Masked(NamedTuple):
             modality: share of codes whose graph is masked, and as large a share whose text is; never both.
         """
         draw = rng.random(count)
-        return cls(rng.random(count) < positives, draw < modality, draw >= 1.0 - modality)
+        return cls(rng.random(count) < positives, draw < modality, draw >= 1.0 - modality, np.full(count, -1))
+
+    @property
+    def cuts_graphs(self) -> bool:
+        """Return whether anything of a subgraph is masked."""
+        return bool(self.positives.any() or self.graph.any() or (self.link >= 0).any())
 
     def take(self, order: np.ndarray) -> "Masked":
         """Return the codes in another order, or some of them."""
@@ -96,7 +104,9 @@ class Subgraphs:
         # A code without such a relation has nothing to mask.
         has_any = np.bincount(self.of_edge[relations[self.relations]], minlength=len(self.self_node)) > 0
         cut = masked.positives & has_any
-        open_edge = ~(relations[self.relations] & cut[self.of_edge])
+        hidden = (self.nodes == masked.link[self.of_node]) & (self.hops > 0)
+        open_edge = ~(relations[self.relations] & cut[self.of_edge]) & ~hidden[self.senders] & ~hidden[self.receivers]
+        cut |= np.bincount(self.of_node[hidden], minlength=len(cut)) > 0
         hops = self._hops(open_edge)
         kept = (hops >= 0) | ~cut[self.of_node]
         kept &= ~masked.graph[self.of_node]

@@ -34,6 +34,16 @@ class Positives:
 
         Where there is none, it is a random training code.
         """
+        owner, row = self.joined(anchors)
+        order = np.lexsort((rng.random(len(owner)), owner))
+        found = np.bincount(owner, minlength=len(anchors)) > 0
+        first = np.searchsorted(owner[order], np.flatnonzero(found))
+        drawn = self.rows[rng.integers(len(self.rows), size=len(anchors))]
+        drawn[found] = row[order][first]
+        return drawn, found
+
+    def joined(self, anchors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return all pairs of an anchor and a positive of it: the anchor's position, rising, and the positive's row."""
         table = self.data.table
         where, counts = positions(table.edge_offsets, anchors)
         owner = np.repeat(np.arange(len(anchors)), counts)
@@ -43,10 +53,4 @@ class Positives:
         row = self.data.row_of_node[node]
         usable = row >= 0
         usable[usable] = self.is_train[row[usable]]
-        owner, row = owner[usable], row[usable]
-        order = np.lexsort((rng.random(len(owner)), owner))
-        found = np.bincount(owner, minlength=len(anchors)) > 0
-        first = np.searchsorted(owner[order], np.flatnonzero(found))
-        drawn = self.rows[rng.integers(len(self.rows), size=len(anchors))]
-        drawn[found] = row[order][first]
-        return drawn, found
+        return owner[usable], row[usable]

@@ -24,6 +24,8 @@ from preprocessing.dataset.name import parse_name
 from preprocessing.graph.knowledge_graph import KnowledgeGraph
 
 MACHINE_PATHS = ("data_dir", "cache_dir")
+# What only training uses of a model.
+TRAINING_ONLY = "params.link_head."
 # Examples read to see whether codes are nodes.
 EXAMPLES = 256
 
@@ -159,7 +161,8 @@ def _describe(exported: _Exported) -> dict:
 
 
 def _write_variables(variables: dict[str, np.ndarray], folder: Path) -> str:
-    write_bytes(folder / VARIABLES, save({name: np.ascontiguousarray(array) for name, array in variables.items()}))
+    kept = {name: array for name, array in variables.items() if not name.startswith(TRAINING_ONLY)}
+    write_bytes(folder / VARIABLES, save({name: np.ascontiguousarray(array) for name, array in kept.items()}))
     return sha256_of_files([folder / VARIABLES])
 
 

@@ -14,6 +14,7 @@ from medtok_jax.models.bert import Bert
 from medtok_jax.models.codebook import Quantizer
 from medtok_jax.models.cross_attention import CrossAttention
 from medtok_jax.models.graph_encoder import GraphEncoder
+from medtok_jax.models.link_head import LinkHead
 from medtok_jax.models.node_features import NodeFeatures
 from medtok_jax.models.outputs import Embeddings, View
 from medtok_jax.models.text_encoder import TextEncoder
@@ -29,6 +30,7 @@ class MedTok(nnx.Module):
         bert: the text encoder where it is trained too, else None.
         dtype: of activations.
         top_k: see `Quantizer`.
+        predicts_links: whether it has a head that predicts links, which only training uses.
         rngs: parameter initialization.
     """
 
@@ -40,6 +42,7 @@ class MedTok(nnx.Module):
         bert: Bert | None = None,
         dtype=jnp.float32,
         top_k: Callable = jax.lax.top_k,
+        predicts_links: bool = False,
         rngs: nnx.Rngs,
     ):
         width, dim = config.graph_width, config.embedding_dim
@@ -94,6 +97,11 @@ class MedTok(nnx.Module):
             ema_decay=config.ema_decay,
             top_k=top_k,
             rngs=rngs,
+        )
+        self.link_head = (
+            LinkHead(sizes.num_relations, len(self.parts) * dim, sizes.text_width, rngs=rngs)
+            if predicts_links
+            else None
         )
 
     def encode(self, batch: Batch, tables: Tables, keep: Keep | None = None) -> Embeddings:

@@ -8,8 +8,10 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from medtok_jax import config as configuration
 from medtok_jax.batch import NO_STATE, Batch, Tables
 from medtok_jax.data.dataset import Data
+from medtok_jax.data.hard_negatives import HardNegatives
 from medtok_jax.data.input_pipeline import BatchBuilder, Budgets, EvalSource, TrainSource, eval_batches
 from medtok_jax.data.sampling import CodeSizes, Sampler
 from medtok_jax.devices import sharding
@@ -78,13 +80,23 @@ def make_inputs(config: ConfigDict, data: Data, mesh: Mesh) -> ModelInputs:
 
 
 def make_sampler(config: ConfigDict, data: Data) -> Sampler:
-    """Return the sampler of a configuration's training batches."""
+    """Return the sampler of a configuration's training batches, with the near texts of all codes where it needs them.
+
+    Raises:
+        InputError: these cannot be written to the cache.
+    """
+    rows, hard = data.rows("train"), None
+    if config.data.hard_negatives:
+        hard = HardNegatives(data, rows, configuration.cache_dir(config), progress=jax.process_index() == 0)
     return Sampler(
         data,
-        data.rows("train"),
+        rows,
         seed=config.seed,
         batch_size=config.train.batch_size,
         positive_relations=tuple(config.loss.positive_relations),
+        link_relations=tuple(config.loss.links) if config.loss.link_weight else (),
+        hard_negatives=hard,
+        hard_share=config.data.hard_negatives,
         mask_positives=config.augment.mask_positives,
         modality_dropout=config.augment.modality_dropout,
     )

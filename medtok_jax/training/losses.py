@@ -1,16 +1,23 @@
 """Compute the objective: quantization, agreement of shared tokens, token packing (paper section 3.3, eq. 5-9).
 
-Two terms are not in the paper: the contrast of all that is quantized together, and distillation of the text encoder's
-similarities (Park et al. 2019, "Relational knowledge distillation").
+Four terms are not in the paper: the contrast of all that is quantized together, distillation of the text encoder's
+similarities (Park et al. 2019, "Relational knowledge distillation"), the cross-covariance of the two specific
+embeddings (Cheung et al. 2014, "Discovering Hidden Factors of Variation in Deep Networks"), and link prediction.
 """
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from medtok_jax.batch import CodeLinks
 from medtok_jax.models.outputs import Embeddings, Quantized, View
 from medtok_jax.models.search import l2_normalize
 from medtok_jax.regions import EMBEDDINGS
+
+# Added to variances, so that the gradient of a collapsed dimension is finite.
+LEAST_VARIANCE = 1e-6
 
 
 def masked_mean(values: jax.Array, valid: jax.Array) -> jax.Array:
@@ -86,10 +93,59 @@ def not_negatives(text_id: jax.Array, graph_id: jax.Array) -> jax.Array:
     return (text_id[:, None] == text_id[None, :]) | (graph_id[:, None] == graph_id[None, :])
 
 
+def link_prediction(scores: jax.Array, links: CodeLinks, valid: jax.Array, *, temperature: float) -> jax.Array:
+    """Return the mean of `-log softmax(scores / tau)` at each code's own node, over the nodes of the global batch.
+
+    Args:
+        scores: `[batch, batch]` of each code, by its relation, and the node of each code.
+        links: to be predicted.
+        valid: `[batch]` bool; invalid rows are neither codes nor negatives.
+        temperature: tau.
+
+    Returns:
+        Scalar mean over valid codes that have a link, 0 where there is none.
+    """
+    counted = valid & (links.node >= 0)
+    own = jnp.eye(len(counted), dtype=bool)
+    allowed = own | (counted[None, :] & ~links.known)
+    log_share = jax.nn.log_softmax(jnp.where(allowed, scores / temperature, -jnp.inf), axis=-1)
+    return masked_mean(-jnp.sum(jnp.where(own, log_share, 0.0), axis=-1), counted)
+
+
 def orthogonality(specific: jax.Array, shared: jax.Array, valid: jax.Array) -> jax.Array:
     """Return `|| (1/B) sum_i ê_i^s (e_i^c)^T ||_F^2` over valid codes (eq. 8-9), not divided by the squared width."""
     outer = jnp.einsum("bi,bj->ij", jnp.where(valid[:, None], specific, 0.0), shared)
     return jnp.sum((outer / jnp.maximum(jnp.sum(valid), 1)) ** 2)
+
+
+def cross_covariance(first: jax.Array, second: jax.Array, valid: jax.Array) -> jax.Array:
+    """Return `(||R||_F^2 - d^2 / (n - 1)) / d`, R the correlations of two embeddings over the n valid codes.
+
+    It is the penalty XCov of Cheung et al. (2014, eq. 2) with each dimension standardized over the batch, as in Barlow
+    Twins (Zbontar et al. 2021, eq. 2). A squared sample correlation of independent dimensions is 1 / (n - 1) on
+    average, which is subtracted: whatever d and n, independent embeddings have the mean 0, and a white embedding and
+    its rotation 1 - d / (n - 1).
+
+    Args:
+        first, second: `[batch, width]`.
+        valid: `[batch]` bool; the means are over all valid rows of the global batch.
+
+    Returns:
+        Scalar, 0 where fewer than 3 rows are valid.
+    """
+    count = jnp.sum(valid)
+
+    def standardized(x: jax.Array) -> jax.Array:
+        chosen = valid[:, None]
+        mean = jnp.sum(jnp.where(chosen, x, 0.0), axis=0) / jnp.maximum(count, 1)
+        centered = jnp.where(chosen, x - mean, 0.0)
+        variance = jnp.sum(centered**2, axis=0) / jnp.maximum(count, 1)
+        return centered / jnp.sqrt(variance + LEAST_VARIANCE)
+
+    products = jnp.einsum("bi,bj->ij", standardized(first), standardized(second), precision="highest")
+    squared = jnp.sum((products / jnp.maximum(count, 1)) ** 2)
+    width = first.shape[1]
+    return jnp.where(count > 2, (squared - width**2 / jnp.maximum(count - 1, 1)) / width, 0.0)
 
 
 def specific_contrast(
@@ -159,6 +215,9 @@ def loss_terms(
     excluded: jax.Array,
     partners: jax.Array | None,
     teacher: jax.Array,
+    has_both: jax.Array,
+    links: CodeLinks | None = None,
+    link_scores: Callable[[jax.Array], jax.Array] | None = None,
     config: ConfigDict,
 ) -> dict[str, jax.Array]:
     """Return every term of the objective, weighted by the coefficients of its own equation.
@@ -172,11 +231,15 @@ def loss_terms(
         excluded: `[batch, batch]` bool, pairs that are no negatives.
         partners: `[batch, batch]` bool, extra positives, or None.
         teacher: `[batch, text width]`, pooled states of the frozen text encoder, zero where there is no text.
+        has_both: `[batch]` bool, codes shown with text and graph; only these count in the cross-covariance.
+        links: to be predicted from the quantized embeddings, or None.
+        link_scores: returns their `[batch, batch]` scores of the codes' vectors, see `LinkHead`.
         config: the `loss` section of the configuration.
 
     Returns:
         Scalars by name: quantization, kl, shared_contrast, alignment, text_contrast, graph_contrast,
-        text_orthogonality, graph_orthogonality, joint_contrast, distillation. The last two are 0 where their weight is.
+        text_orthogonality, graph_orthogonality, joint_contrast, distillation, cross_covariance, link_prediction. The
+        last four are 0 where their weight is.
     """
     contrast = {"temperature": config.infonce_temperature, "excluded": excluded, "partners": partners}
     quantization = sum(
@@ -206,13 +269,22 @@ def loss_terms(
     terms = {name: config.packing_weight * value for name, value in packing.items()}
     terms["quantization"] = config.quantization_weight * quantization
     terms["kl"] = config.kl_weight * kl_loss(*view.shared_distances, valid, temperature=config.kl_temperature)
-    terms["joint_contrast"] = terms["distillation"] = jnp.zeros(())
+    terms |= dict.fromkeys(BEYOND_THE_PAPER, jnp.zeros(()))
     student = joined(view, config)
     if config.joint_weight:
         terms["joint_contrast"] = config.joint_weight * info_nce(student, joined(augmented, config), valid, **contrast)
     if config.distillation_weight:
         terms["distillation"] = config.distillation_weight * similarity_distillation(
             student, teacher, valid, temperature=config.distillation_temperature
+        )
+    if config.cross_covariance_weight:
+        terms["cross_covariance"] = config.cross_covariance_weight * cross_covariance(
+            clean.text_specific, clean.graph_specific, valid & has_both
+        )
+    if config.link_weight and links is not None:
+        scores = link_scores(jnp.concatenate([q.output for q in view.quantized], axis=-1))
+        terms["link_prediction"] = config.link_weight * link_prediction(
+            scores, links, valid, temperature=config.infonce_temperature
         )
     return terms
 
@@ -226,7 +298,7 @@ PACKING_TERMS = (
     "graph_orthogonality",
 )
 
-BEYOND_THE_PAPER = ("joint_contrast", "distillation")
+BEYOND_THE_PAPER = ("joint_contrast", "distillation", "cross_covariance", "link_prediction")
 
 
 def totals(terms: dict[str, jax.Array]) -> dict[str, jax.Array]:

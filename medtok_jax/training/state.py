@@ -78,7 +78,15 @@ def create_state(
 
     def build(bert_state) -> MedTok:
         bert = None if bert_def is None else nnx.merge(bert_def, bert_state)
-        return MedTok(config.model, sizes, bert=bert, dtype=dtype, top_k=top_k, rngs=nnx.Rngs(config.seed))
+        return MedTok(
+            config.model,
+            sizes,
+            bert=bert,
+            dtype=dtype,
+            top_k=top_k,
+            predicts_links=config.loss.link_weight > 0,
+            rngs=nnx.Rngs(config.seed),
+        )
 
     def init(bert_state) -> TrainState:
         _, params, fixed = nnx.split(build(bert_state), nnx.Param, ...)

@@ -1,5 +1,6 @@
 """Define the functions of a training run that `programs` compiles: pure, at module level, of their arguments alone."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -8,7 +9,7 @@ import optax
 from flax import nnx
 from ml_collections import ConfigDict
 
-from medtok_jax.batch import Batch, Tables, with_states
+from medtok_jax.batch import Batch, Tables, has_both, with_states
 from medtok_jax.models.medtok import MedTok
 from medtok_jax.models.outputs import BatchTokens, View
 from medtok_jax.regions import Regions, parts_of
@@ -81,9 +82,18 @@ def score(
         excluded=losses.not_negatives(batch.text_id, batch.graph_id),
         partners=partners,
         teacher=mean_states(batch) if config.loss.distillation_weight else None,
+        has_both=has_both(batch),
+        links=batch.links,
+        link_scores=functools.partial(score_links, model, batch, tables),
         config=config.loss,
     )
     return terms, view
+
+
+def score_links(model: MedTok, batch: Batch, tables: Tables, codes: jax.Array) -> jax.Array:
+    """Return the score `[batch, batch]` of each code `[batch, width]`, by its relation, and each code's node."""
+    names = tables.name_embedding[tables.node_name[jnp.maximum(batch.links.node, 0)]]
+    return model.link_head(codes, batch.links.relation, names)
 
 
 def mean_states(batch: Batch) -> jax.Array:

@@ -132,6 +132,15 @@ def test_numbers(config, names, values, allowed):
         ({"train.batch_size": 9, "loss.positive_relations": ("is_a",)}, ["train.batch_size=9", "even", "('is_a',)"]),
         ({"model.text_encoder_trainable": True}, ["loss.distillation_weight=1.0", "model.text_encoder_trainable=True"]),
         ({"augment.mask_positives": 1.1}, ["augment.mask_positives is 1.1", "between 0 and 1"]),
+        ({"data.hard_negatives": 1.1}, ["data.hard_negatives is 1.1", "between 0 and 1"]),
+        (
+            {"train.batch_size": 9, "loss.positive_relations": (), "data.hard_negatives": 0.3},
+            ["train.batch_size=9", "even", "data.hard_negatives=0.3"],
+        ),
+        (
+            {"data.modalities": "graph", "data.hard_negatives": 0.3},
+            ["data.modalities='graph'", "data.hard_negatives=0.3"],
+        ),
         ({"augment.modality_dropout": 0.6}, ["augment.modality_dropout is 0.6", "at most 0.5"]),
         ({"model.num_nearest_tokens": 9}, ["model.num_nearest_tokens is 9", "model.num_top_k_tokens"]),
         ({"model.shared_search": "book"}, ["model.shared_search='book'", "model.quantizer_kind='pursuit'"]),
@@ -291,6 +300,9 @@ def test_directories(config, monkeypatch, tmp_path):
 def test_total_steps(config, epochs, steps, codes, wanted):
     change(config, **{"train.epochs": epochs, "train.steps": steps, "loss.positive_relations": ()})
     assert total_steps(config, codes) == wanted
-    # With positives half of a batch are partners, which are no pass over the codes.
+    # With positives half of a batch are partners, which are no pass over the codes; so it is with hard negatives.
+    change(config, **{"data.hard_negatives": 0.3})
+    assert total_steps(config, codes) == (steps or -(-epochs * codes // (config.train.batch_size // 2)))
+    change(config, **{"data.hard_negatives": 0.0})
     change(config, **{"loss.positive_relations": ("gem_exact",)})
     assert total_steps(config, codes) == (steps or -(-epochs * codes // (config.train.batch_size // 2)))

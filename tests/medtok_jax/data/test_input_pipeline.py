@@ -282,7 +282,7 @@ def test_partners_are_joined_by_a_relation_that_counts(data, relations):
 def test_what_is_masked_is_not_in_the_batch(data):
     """Whole batches against the table; what is left of a subgraph is tested in test_subgraphs.py."""
     rows = np.arange(12)
-    hidden = Masked(np.zeros(12, bool), rows % 3 == 0, rows % 3 == 1)
+    hidden = Masked.none(12)._replace(graph=rows % 3 == 0, text=rows % 3 == 1)
     for small in (None, (8, 9)):
         rows = np.arange(12) if small is None else np.resize(np.array([8, 9]), 12)
         budgets = dataclasses.replace(ONE_SHAPE, small=small)
@@ -337,14 +337,15 @@ def test_sizes_are_those_of_what_is_shown(data):
 
 def test_how_much_is_masked(data):
     source = make_source(data, ("maps_to",), batch_size=4000, mask_positives=0.7, modality_dropout=0.1)
-    positives, graph, text = source.sampler.masked(3)
+    positives, graph, text, link = source.sampler.masked(3)
+    assert (link == -1).all()
     assert abs(positives.mean() - 0.7) < 0.03
     assert abs(graph.mean() - 0.1) < 0.02
     assert abs(text.mean() - 0.1) < 0.02
     assert not (graph & text).any()
-    np.testing.assert_array_equal(source.sampler.masked(3), (positives, graph, text))
+    np.testing.assert_array_equal(source.sampler.masked(3), (positives, graph, text, link))
     assert (source.sampler.masked(4).positives != positives).any()
-    assert not np.any(make_source(data).sampler.masked(3))
+    assert not np.any(make_source(data).sampler.masked(3)[:3])
 
 
 @pytest.mark.parametrize("batch_size", [5, 6, 16])

@@ -4,6 +4,8 @@ import networkx as nx
 import numpy as np
 import pytest
 
+from medtok_jax.batch import has_both
+from medtok_jax.data.input_pipeline import BatchBuilder, Budgets
 from medtok_jax.data.masking import Masked, Subgraphs
 from medtok_jax.data.positives import both_directions
 
@@ -44,7 +46,8 @@ def test_they_are_those_of_the_table(table):
 def test_masked_relations_and_what_only_they_lead_to_are_gone(table, names):
     relations = both_directions(table.graph, names)
     rng = np.random.default_rng(0)
-    masked = Masked(rng.random(len(ROWS)) < 0.6, np.arange(len(ROWS)) == 4, np.zeros(len(ROWS), bool))
+    hidden = {"positives": rng.random(len(ROWS)) < 0.6, "graph": np.arange(len(ROWS)) == 4}
+    masked = Masked.none(len(ROWS))._replace(**hidden)
     assert masked.positives.any()
     assert not masked.positives.all()
     part = Subgraphs.of(table, ROWS).without(masked, relations)
@@ -69,8 +72,24 @@ def test_masked_relations_and_what_only_they_lead_to_are_gone(table, names):
             assert found["self"] == whole["self"]
 
 
+def test_a_node_that_is_to_be_predicted_is_gone_with_all_that_it_leads_to(table):
+    """Code 3 loses its parent, code 1 a child, code 0 a node that it does not have, code 4 nothing."""
+    rows, nodes = np.array([1, 3, 0, 4]), np.array([3, 1, 9, -1])
+    masked = Masked.none(4)._replace(link=nodes)
+    assert masked.cuts_graphs
+    part = Subgraphs.of(table, rows).without(masked, both_directions(table.graph, ()))
+    for code, (row, hidden) in enumerate(zip(rows, nodes, strict=True)):
+        found, whole = read(part, code), from_table(table, row)
+        graph = nx.Graph([edge[:2] for edge in whole["edges"] if hidden not in edge[:2]])
+        graph.add_node(row)
+        wanted = nx.single_source_shortest_path_length(graph, row, 2)
+        assert found["hops"] == wanted
+        assert found["edges"] == [edge for edge in whole["edges"] if edge[0] in wanted and edge[1] in wanted]
+        assert (len(wanted) < len(whole["hops"])) == (hidden in whole["hops"])
+
+
 def test_a_code_that_hangs_on_a_node_keeps_it(table):
-    everything = Masked(np.ones(1, bool), np.zeros(1, bool), np.zeros(1, bool))
+    everything = Masked.none(1)._replace(positives=np.ones(1, bool))
     part = Subgraphs.of(table, np.array([11])).without(everything, both_directions(table.graph, ("has_phenotype",)))
     assert read(part, 0) == {"hops": {12: 0}, "edges": [], "self": None}
 
@@ -86,3 +105,14 @@ def test_both_directions(table):
     assert sorted(named("is_a")) == sorted(named("parent_of")) == ["is_a", "parent_of"]
     assert named("maps_to", "none") == ["maps_to"]
     assert named() == []
+
+
+@pytest.mark.parametrize("stacks", [1, 2])
+def test_codes_that_are_shown_with_both_modalities(data, stacks):
+    rows = np.arange(12)
+    masked = Masked.none(12)._replace(graph=rows == 2, text=rows == 5)
+    budgets = Budgets((12,), ((256, 256),))
+    builder = BatchBuilder(data, budgets, num_stacks=stacks, local_stacks=range(stacks))
+    batch = builder(rows, np.ones(12, bool), np.full(12, -1), masked)
+    # Code 10 has no subgraph.
+    assert np.flatnonzero(~np.asarray(has_both(batch))).tolist() == [2, 5, 10]

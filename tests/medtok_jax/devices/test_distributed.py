@@ -32,6 +32,19 @@ def steps_of(names: tuple[str, ...], data_dir: Path, workdir: Path) -> dict[str,
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def test_losses_of_a_whole_batch_are_the_same_on_any_number_of_devices():
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4"
+    command = [sys.executable, "-m", "tests.helpers.sharded_losses"]
+    done = subprocess.run(command, env=environment(XLA_FLAGS=flags), cwd=ROOT, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    found = json.loads(done.stdout.splitlines()[-1])
+    for number in ("2", "4"):
+        assert found[number].keys() == found["1"].keys()
+        for loss, values in found["1"].items():
+            assert abs(values[0]) > 1e-3
+            np.testing.assert_allclose(found[number][loss], values, rtol=1e-5, err_msg=loss)
+
+
 @pytest.fixture(scope="module")
 def steps(data_dir, tmp_path_factory) -> dict[str, dict]:
     """A step on one device, on four that hold all token states, and on four of which two share a codebook."""

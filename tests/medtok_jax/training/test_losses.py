@@ -8,7 +8,9 @@ from flax import nnx
 from ml_collections import ConfigDict
 from scipy.special import logsumexp, rel_entr, softmax
 
+from medtok_jax.batch import CodeLinks
 from medtok_jax.models.codebook import Quantizer
+from medtok_jax.models.link_head import LinkHead
 from medtok_jax.models.outputs import Embeddings, View
 from medtok_jax.regions import Regions
 from medtok_jax.training import losses
@@ -33,16 +35,34 @@ CONFIG = ConfigDict(
         "joint_weight": 0.6,
         "distillation_weight": 0.4,
         "distillation_temperature": 0.3,
+        "cross_covariance_weight": 0.5,
+        "link_weight": 0.9,
         "contrasted": "quantized",
     }
 )
 # Of the fifth code no text is known.
 TEACHER = np.random.default_rng(4).normal(size=(BATCH, 7)).astype(np.float32) * (np.arange(BATCH) != 4)[:, None]
+# Of the fourth code no graph is shown.
+HAS_BOTH = np.arange(BATCH) != 3
+# The sixth code has no link; the third, whose node is the first's too, is invalid.
+LINKS = CodeLinks(
+    node=np.array([7, 8, 7, 9, 5, -1], np.int32),
+    relation=np.array([0, 1, 2, 3, 1, -1], np.int32),
+    known=np.eye(BATCH, dtype=bool) | (np.add.outer(np.arange(BATCH), np.arange(BATCH)) == 4),
+)
+NODE_NAMES = np.random.default_rng(6).normal(size=(BATCH, 7)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
 def quantizer():
     return Quantizer(Regions(text=8, graph=7, shared=9), WIDTH, num_tokens=2, rngs=nnx.Rngs(0))
+
+
+@pytest.fixture(scope="module")
+def link_head():
+    head = LinkHead(4, 4 * WIDTH, NODE_NAMES.shape[1], rngs=nnx.Rngs(1))
+    head.relations[...] = jnp.asarray(np.random.default_rng(5).normal(size=(4, 4 * WIDTH)), jnp.float32)
+    return head
 
 
 def random_raw(seed: int) -> dict[str, np.ndarray]:
@@ -62,12 +82,15 @@ def config(request):
 
 
 @pytest.fixture(scope="module")
-def scored(quantizer, config):
+def scored(quantizer, link_head, config):
     """`f(raw, raw_augmented, valid, excluded, partners, teacher) -> terms`, compiled, by raw embeddings."""
 
-    def terms(raw, augmented, valid, excluded, partners, teacher=TEACHER):
+    def terms(
+        raw, augmented, valid, excluded, partners, teacher=TEACHER, has_both=HAS_BOTH, links=LINKS, names=NODE_NAMES
+    ):
         views = make_view(quantizer, raw), make_view(quantizer, augmented)
-        given = {"excluded": excluded, "partners": partners, "teacher": teacher}
+        given = {"excluded": excluded, "partners": partners, "teacher": teacher, "has_both": has_both}
+        given |= {"links": links, "link_scores": lambda codes: link_head(codes, links.relation, names)}
         return losses.loss_terms(*views, valid, **given, config=config)
 
     return jax.jit(terms)
@@ -160,6 +183,89 @@ def test_orthogonality_by_loops():
     np.testing.assert_allclose(losses.orthogonality(jnp.asarray(a), jnp.asarray(b), VALID), wanted, rtol=1e-5)
 
 
+def reference_cross_covariance(a, b, valid) -> float:
+    """Squared correlations of all pairs of dimensions, less what independence leaves, for each dimension."""
+    rows, width = int(valid.sum()), a.shape[1]
+    covariance = np.cov(np.asarray(a[valid], float), np.asarray(b[valid], float), rowvar=False, ddof=0)
+    variance = np.diag(covariance) + losses.LEAST_VARIANCE
+    squared = (covariance**2 / np.outer(variance, variance))[:width, width:]
+    return float((squared.sum() - width**2 / (rows - 1)) / width)
+
+
+@pytest.mark.parametrize("valid", [np.ones(BATCH, bool), VALID])
+def test_cross_covariance_by_numpy(valid):
+    a, b = pair()
+    found = losses.cross_covariance(jnp.asarray(a), jnp.asarray(3 * b + 2), jnp.asarray(valid))
+    np.testing.assert_allclose(found, reference_cross_covariance(a, b, valid), atol=1e-4)
+
+
+@pytest.mark.parametrize(("count", "width"), [(64, 4), (64, 32), (512, 32), (512, 128)])
+def test_the_size_of_cross_covariance_depends_on_neither_width_nor_batch(count, width):
+    rng = np.random.default_rng(count + width)
+    valid = jnp.ones(count, bool)
+    draws = [rng.normal(size=(2, count, width)).astype(np.float32) for _ in range(30)]
+    independent = [float(losses.cross_covariance(*map(jnp.asarray, draw), valid)) for draw in draws]
+    assert abs(np.mean(independent)) < 4 * np.std(independent) / np.sqrt(30)
+    white = draws[0][0] - draws[0][0].mean(0)
+    white = white @ np.linalg.inv(np.linalg.cholesky(white.T @ white / count)).T
+    rotation = np.linalg.qr(rng.normal(size=(width, width)))[0]
+    rotated = losses.cross_covariance(jnp.asarray(white), jnp.asarray(white @ rotation), valid)
+    np.testing.assert_allclose(rotated, 1 - width / (count - 1), rtol=1e-3)
+
+
+def test_a_descent_on_cross_covariance_makes_embeddings_uncorrelated():
+    """Two linear maps of the same inputs, which start alike, come to read different dimensions."""
+    rng = np.random.default_rng(0)
+    inputs, valid = jnp.asarray(rng.normal(size=(256, 8)), jnp.float32), jnp.ones(256, bool)
+    maps = jnp.asarray(rng.normal(size=(8, 4)), jnp.float32)
+    other = maps + 0.1 * jnp.asarray(rng.normal(size=(8, 4)), jnp.float32)
+    step = jax.jit(jax.value_and_grad(lambda m: losses.cross_covariance(inputs @ m[0], inputs @ m[1], valid)))
+    both = jnp.stack([maps, other])
+    first, _ = step(both)
+    for _ in range(100):
+        last, gradient = step(both)
+        both = both - gradient
+    assert first > 1
+    assert last < 0
+
+
+def test_too_few_rows_have_no_cross_covariance():
+    a, b = map(jnp.asarray, pair())
+    for count in (0, 1, 2):
+        value, gradient = jax.value_and_grad(losses.cross_covariance)(a, b, jnp.arange(BATCH) < count)
+        assert float(value) == 0.0
+        assert np.isfinite(gradient).all()
+
+
+def reference_link_prediction(scores, links, valid, *, temperature) -> float:
+    """Mean over codes of the surprise at their node among it and the nodes of others that are not known to be true."""
+    linked = np.flatnonzero(valid & (links.node >= 0))
+    found = []
+    for code in linked:
+        logits = {other: scores[code, other] / temperature for other in linked if not links.known[code, other]}
+        logits[code] = scores[code, code] / temperature
+        found.append(logsumexp(list(logits.values())) - logits[code])
+    return float(np.mean(found))
+
+
+@pytest.mark.parametrize("valid", [np.ones(BATCH, bool), VALID])
+def test_link_prediction_by_loops(valid):
+    scores = np.random.default_rng(0).normal(size=(BATCH, BATCH)).astype(np.float32)
+    found = losses.link_prediction(jnp.asarray(scores), LINKS, jnp.asarray(valid), temperature=0.3)
+    np.testing.assert_allclose(found, reference_link_prediction(scores, LINKS, valid, temperature=0.3), rtol=1e-5)
+
+
+def test_a_batch_without_links_has_no_link_prediction():
+    none = LINKS.replace(node=np.full(BATCH, -1, np.int32))
+
+    def loss(scores):
+        return losses.link_prediction(scores, none, VALID, temperature=0.1)
+
+    value, gradient = jax.value_and_grad(loss)(jnp.ones((BATCH, BATCH)))
+    assert float(value) == 0.0
+    assert not np.any(gradient)
+
+
 def test_quantization_loss_value_and_gradients(quantizer):
     graphdef, params, rest = nnx.split(quantizer, nnx.Param, ...)
     e = np.asarray(quantizer.prepare(jnp.asarray(pair()[0])))
@@ -224,7 +330,7 @@ def reference_distillation(student, teacher, valid, *, temperature) -> float:
     return float(np.mean(found))
 
 
-def reference_terms(quantizer, config, raw, augmented, valid, excluded, partners) -> dict[str, float]:
+def reference_terms(quantizer, link_head, config, raw, augmented, valid, excluded, partners) -> dict[str, float]:
     """All of sections 3-4, each written down once more."""
     view, second = make_view(quantizer, raw), make_view(quantizer, augmented)
     e, e_2 = ({name: np.asarray(getattr(v.embeddings, name), np.float64) for name in NAMES} for v in (view, second))
@@ -249,6 +355,8 @@ def reference_terms(quantizer, config, raw, augmented, valid, excluded, partners
         matrix = sum(np.outer(a, b) for a, b in zip(specific[valid], shared[valid], strict=True)) / valid.sum()
         return (matrix**2).sum()
 
+    quantized = np.concatenate([vector[name] for name in NAMES], axis=1)
+    link_scores = np.asarray(link_head(jnp.asarray(quantized, jnp.float32), LINKS.relation, NODE_NAMES))
     packing = {
         "shared_contrast": CONFIG.shared_weight
         * (
@@ -280,15 +388,19 @@ def reference_terms(quantizer, config, raw, augmented, valid, excluded, partners
         "joint_contrast": CONFIG.joint_weight * reference_info_nce(whole, whole_2, valid, **contrast),
         "distillation": CONFIG.distillation_weight
         * reference_distillation(whole, TEACHER, valid, temperature=CONFIG.distillation_temperature),
+        "cross_covariance": CONFIG.cross_covariance_weight
+        * reference_cross_covariance(out["text_specific"], out["graph_specific"], valid & HAS_BOTH),
+        "link_prediction": CONFIG.link_weight
+        * reference_link_prediction(link_scores, LINKS, valid, temperature=CONFIG.infonce_temperature),
     }
 
 
 @pytest.mark.parametrize("with_partners", [False, True])
-def test_all_terms_by_loops(quantizer, config, scored, with_partners):
+def test_all_terms_by_loops(quantizer, link_head, config, scored, with_partners):
     raw, augmented = random_raw(0), random_raw(1)
     excluded, partners = relations()
     arguments = (raw, augmented, VALID, excluded, partners if with_partners else None)
-    found, wanted = scored(*arguments), reference_terms(quantizer, config, *arguments)
+    found, wanted = scored(*arguments), reference_terms(quantizer, link_head, config, *arguments)
     assert found.keys() == wanted.keys()
     for name, value in wanted.items():
         np.testing.assert_allclose(found[name], value, rtol=2e-4, atol=1e-6, err_msg=name)
@@ -307,11 +419,12 @@ def test_the_total_is_the_sum_of_its_terms(scored):
 
 
 def test_terms_beyond_the_paper_are_left_out_at_weight_zero(quantizer):
-    config = ConfigDict(CONFIG.to_dict() | {"joint_weight": 0.0, "distillation_weight": 0.0})
+    weights = dict.fromkeys(("joint_weight", "distillation_weight", "cross_covariance_weight", "link_weight"), 0.0)
+    config = ConfigDict(CONFIG.to_dict() | weights)
     views = make_view(quantizer, random_raw(0)), make_view(quantizer, random_raw(1))
-    given = {"excluded": relations()[0], "partners": None, "teacher": None}
+    given = {"excluded": relations()[0], "partners": None, "teacher": None, "has_both": HAS_BOTH}
     terms = losses.loss_terms(*views, jnp.asarray(VALID), **given, config=config)
-    assert [float(terms[name]) for name in losses.BEYOND_THE_PAPER] == [0.0, 0.0]
+    assert [float(terms[name]) for name in losses.BEYOND_THE_PAPER] == [0.0] * len(losses.BEYOND_THE_PAPER)
 
 
 def test_invalid_rows_change_nothing(scored):
@@ -346,7 +459,9 @@ def test_the_order_of_a_batch_does_not_matter(scored):
 
     square = np.ix_(order, order)
     there = scored(raw, augmented, VALID, excluded, partners)
-    back = scored(shuffle(raw), shuffle(augmented), VALID[order], excluded[square], partners[square], TEACHER[order])
+    given = {"teacher": TEACHER[order], "has_both": HAS_BOTH[order], "links": LINKS.take(order)}
+    given["names"] = NODE_NAMES[order]
+    back = scored(shuffle(raw), shuffle(augmented), VALID[order], excluded[square], partners[square], **given)
     for name in there:
         np.testing.assert_allclose(there[name], back[name], rtol=1e-5, atol=1e-6, err_msg=name)
 
