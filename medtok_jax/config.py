@@ -117,8 +117,17 @@ def field_names(config: ConfigDict, prefix: str = "") -> list[str]:
 
 
 def get_field(config: ConfigDict, name: str):
-    """Return the value of a dotted field name."""
+    """Return the value of a dotted field name.
+
+    Raises:
+        InputError: the configuration has no such field, as one that another version of the library wrote.
+    """
     for part in name.split("."):
+        if part not in config:
+            raise InputError(
+                f"The configuration has no field {name}: another version of medtok_jax wrote it; start from"
+                " configs/default.py, and train again if it is that of a run."
+            )
         config = config[part]
     return config
 

@@ -76,6 +76,15 @@ def test_documented_values():
     assert paper.get_config("21000").model.codebook_size == 21000
 
 
+@pytest.mark.parametrize("name", ["loss.link_weight", "model.quantizer_kind", "augment.node_dropout"])
+def test_the_configuration_of_another_version(config, name):
+    section, field = name.split(".")
+    del config[section][field]
+    sentence = refusal(config)
+    assert sentence.startswith(f"The configuration has no field {name}: another version")
+    assert "train again" in sentence
+
+
 @pytest.mark.parametrize("name", configuration.CHOICES)
 def test_choices(config, name):
     if name == "model.shared_search":
