@@ -189,15 +189,20 @@ def test_devices_that_share_a_codebook_see_the_same_codes(config):
 
 @pytest.mark.parametrize("size", [5, 7, 10, 23, 101])
 @pytest.mark.parametrize("ratios", [(0.3, 0.3, 0.4), (0.25, 0.25, 0.5), (0.34, 0.33, 0.33)])
-def test_k_is_held_against_the_regions_that_the_quantizer_has(config, size, ratios):
+@pytest.mark.parametrize(("shared", "share"), [("two", 1), ("one", 2)])
+def test_k_is_held_against_the_regions_that_the_quantizer_has(config, size, ratios, shared, share):
     regions = Regions.from_ratios(size, *ratios[:2])
-    smallest = min(getattr(regions, name) for name in REGIONS)
+    most = {name: getattr(regions, name) // (share if name == "shared" else 1) for name in REGIONS}
+    largest = min(most.values())
     names = ("model.text_specific_ratio", "model.graph_specific_ratio", "model.shared_ratio")
     change(config, **dict(zip(names, ratios, strict=True)), **{"model.codebook_size": size})
-    config.model.num_top_k_tokens = smallest
-    validate(config, 1)
-    config.model.num_top_k_tokens = smallest + 1
-    assert f"region has only {smallest} rows" in refusal(config)
+    config.model.shared_embedding = shared
+    if largest:
+        config.model.num_top_k_tokens = largest
+        validate(config, 1)
+    config.model.num_top_k_tokens = largest + 1
+    scarce = [getattr(regions, name) for name in REGIONS if most[name] == largest]
+    assert any(f"region has only {rows} rows" in refusal(config) for rows in scarce)
 
 
 @pytest.mark.parametrize(
