@@ -16,7 +16,7 @@ from medtok_jax.data.input_pipeline import eval_batches
 from medtok_jax.devices import sharding
 from medtok_jax.devices.interruption import Interrupted
 from medtok_jax.lookup.directory import TokenizerDirectory
-from medtok_jax.regions import EMBEDDINGS
+from medtok_jax.regions import parts_of
 from medtok_jax.training import checkpoints, reporting, setup
 from medtok_jax.training.codebook_fit import fit_codebook
 from medtok_jax.training.evaluation import validation_rows
@@ -105,20 +105,22 @@ def finished(finished_run):
 def test_every_code_is_tokenized(finished):
     workdir, _ = finished
     tokens = TokenizerDirectory.read(workdir / "tokenizer", verify=True)
-    ids = tokens.ids.reshape(-1, 4, 8)
+    ids = tokens.ids
     assert len(ids) == len(set(tokens.table["key"].to_pylist())) > 500
-    for place, (low, high) in enumerate([(0, 36), (36, 72), (72, 120), (72, 120)]):
-        assert ids[:, place].min() >= low
-        assert ids[:, place].max() < high
-    # Within one embedding the K tokens are K different rows.
-    assert all(len(set(row)) == 8 for row in ids.reshape(-1, 8))
+    for columns, (low, high) in {(0, 2): (0, 36), (2, 4): (36, 72), (4, 8): (72, 120)}.items():
+        part = ids[:, slice(*columns)]
+        assert part.min() >= low
+        assert part.max() < high
+        # Within one embedding all tokens are different rows.
+        assert all(len(set(row)) == len(row) for row in part.tolist())
 
 
-def test_every_metric_is_logged(finished):
+def test_every_metric_is_logged(finished, run_config):
     workdir, _ = finished
     events = EventAccumulator(str(workdir / "logs"), size_guidance={"scalars": 0}).Reload()
     logged = set(events.Tags()["scalars"])
-    wanted = {"total_loss", "quantization_loss", "packing_loss", "kl_loss", *quantization_metric_names(EMBEDDINGS)}
+    names = [part.embedding for part in parts_of(run_config.model)]
+    wanted = {"total_loss", "quantization_loss", "packing_loss", "kl_loss", *quantization_metric_names(names)}
     wanted |= {
         f"codebook_{what}{region}"
         for what in ("utilization", "perplexity")

@@ -11,7 +11,7 @@ from medtok_jax.data import code_table
 from medtok_jax.inference import model_reader, model_writer
 from medtok_jax.inference.new_codes import NewCode, NewCodeEncoder
 from medtok_jax.lookup.directory import TokenizerDirectory
-from medtok_jax.regions import Regions
+from medtok_jax.regions import Regions, parts_of, positions_of
 from preprocessing import medtok_codes
 from preprocessing.common.errors import InputError
 from tests.helpers.small_graph import of_table
@@ -96,13 +96,19 @@ def test_spellings_of_a_key_are_one_code(encoder):
     assert encoder.encode([NewCode("LOCAL", "not a code", TEXT)]).keys == ["LOCAL/not a code"]
 
 
+def columns_of(encoder, embedding: str) -> list[int]:
+    """Return the columns of the tokens of an embedding."""
+    positions = positions_of(parts_of(encoder.saved.config.model))
+    return [column for column, position in enumerate(positions) if position.embedding == embedding]
+
+
 def test_embeddings_are_the_weighted_rows(encoder, codes, rows):
     tokens = encoder.encode([code_of(codes, row) for row in rows[:3]])
     rows_of = np.asarray(encoder.params["quantizer"]["rows"][...])
     rows_of = rows_of / np.linalg.norm(rows_of, axis=1, keepdims=True)
-    k = encoder.saved.config.model.num_top_k_tokens
-    wanted = rows_of[tokens.ids] * tokens.weights[..., None]
-    np.testing.assert_allclose(tokens.embeddings, wanted.reshape(3, 4, k, -1).sum(axis=2), atol=1e-5)
+    counts = [part.num_tokens for part in parts_of(encoder.saved.config.model)]
+    wanted = np.add.reduceat(rows_of[tokens.ids] * tokens.weights[..., None], np.cumsum([0, *counts[:-1]]), axis=1)
+    np.testing.assert_allclose(tokens.embeddings, wanted, atol=1e-5)
 
 
 def test_one_by_one_or_together(encoder, codes, rows):
@@ -118,13 +124,14 @@ def test_one_by_one_or_together(encoder, codes, rows):
 
 def test_each_side_reads_its_own_part(encoder, codes, rows, monkeypatch):
     row = rows[0]
-    both = encoder.encode([code_of(codes, row)]).ids.reshape(4, -1)
+    of_text, of_graph = columns_of(encoder, "text_specific"), columns_of(encoder, "graph_specific")
+    both = encoder.encode([code_of(codes, row)]).ids[0]
     text = encoder.encode([code_of(codes, row, graph=False)])
     graph = encoder.encode([code_of(codes, row, text=False)])
-    np.testing.assert_array_equal(text.ids.reshape(4, -1)[0], both[0])
-    np.testing.assert_array_equal(graph.ids.reshape(4, -1)[1], both[1])
-    assert text.ids.reshape(4, -1)[1].tolist() != both[1].tolist()
-    assert graph.ids.reshape(4, -1)[0].tolist() != both[0].tolist()
+    np.testing.assert_array_equal(text.ids[0, of_text], both[of_text])
+    np.testing.assert_array_equal(graph.ids[0, of_graph], both[of_graph])
+    assert text.ids[0, of_graph].tolist() != both[of_graph].tolist()
+    assert graph.ids[0, of_text].tolist() != both[of_text].tolist()
     assert (text.source, graph.source) == (["text"], ["graph"])
     assert not any("never saw" in note for note in text.notes[0])
     monkeypatch.setattr(encoder, "saved", dataclasses.replace(encoder.saved, learned_missing_graph=False))
@@ -133,7 +140,7 @@ def test_each_side_reads_its_own_part(encoder, codes, rows, monkeypatch):
     # A code without a description is described by its system and code.
     name = f"{codes.system[row]} {codes.code[row]}"
     stand_in = encoder.encode([NewCode(codes.system[row], codes.code[row], name)])
-    np.testing.assert_array_equal(graph.ids.reshape(4, -1)[0], stand_in.ids.reshape(4, -1)[0])
+    np.testing.assert_array_equal(graph.ids[0, of_text], stand_in.ids[0, of_text])
 
 
 def test_a_description_alone_joins_the_code_above(encoder):
@@ -156,11 +163,12 @@ def test_tokens_lie_in_their_regions(encoder):
     regions = Regions.from_ratios(model.codebook_size, model.text_specific_ratio, model.graph_specific_ratio)
     graph = {"nodes": [{"id": 0, "self": True}, {"id": 1, "name": "Fever", "type": "new"}], "links": []}
     ids = encoder.encode([NewCode("LOCAL", "1", TEXT, graph), NewCode("LOCAL", "2", None, ["Fever"])]).ids
-    for place, region in enumerate(("text", "graph", "shared", "shared")):
-        low, high = regions.bounds(region)
-        part = ids.reshape(2, 4, -1)[:, place]
-        assert (part >= low).all()
-        assert (part < high).all()
+    for part in parts_of(model):
+        low, high = regions.bounds(part.region)
+        found = ids[:, columns_of(encoder, part.embedding)]
+        assert found.shape == (2, part.num_tokens)
+        assert (found >= low).all()
+        assert (found < high).all()
 
 
 def test_few_programs_and_no_more_for_more_codes(encoder):
@@ -173,7 +181,7 @@ def test_few_programs_and_no_more_for_more_codes(encoder):
 
 def test_no_codes(encoder):
     tokens = encoder.encode([])
-    assert (tokens.ids.shape, tokens.embeddings.shape, tokens.source) == ((0, 32), (0, 4, 16), [])
+    assert (tokens.ids.shape, tokens.embeddings.shape, tokens.source) == ((0, 8), (0, 3, 16), [])
 
 
 @pytest.mark.parametrize("text", ["", "  ", "\x00\x01", "\u200b"])

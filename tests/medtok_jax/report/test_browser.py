@@ -114,10 +114,11 @@ def overlap(tokens, row: int, other: int) -> float:
     """Weighted Jaccard overlap, by the book."""
     bags = []
     for place in (row, other):
-        weights = tokens.weights[place].reshape(4, -1)
         bag = {}
-        for token, weight in zip(tokens.ids[place], (weights / weights.sum(1, keepdims=True)).ravel(), strict=True):
-            bag[token] = bag.get(token, 0.0) + weight
+        for start, stop in tokens.config.bounds:
+            ids, weights = (array[place, start:stop].tolist() for array in (tokens.ids, tokens.weights))
+            for token, weight in zip(ids, weights, strict=True):
+                bag[token] = bag.get(token, 0.0) + weight / sum(weights)
         bags.append(bag)
     pairs = [(bags[0].get(token, 0.0), bags[1].get(token, 0.0)) for token in bags[0].keys() | bags[1].keys()]
     return sum(map(min, pairs)) / sum(map(max, pairs))
