@@ -14,7 +14,7 @@ from medtok_jax.inference import vocabulary
 from medtok_jax.inference.trained import TrainedModel, open_trained
 from medtok_jax.lookup import code_files
 from medtok_jax.lookup.directory import TokenizerDirectory
-from medtok_jax.regions import parts_of, positions_of
+from medtok_jax.regions import REGIONS, parts_of, positions_of
 from medtok_jax.tokenize import commands
 from medtok_jax.training import checkpoints
 
@@ -106,7 +106,7 @@ def test_transformers_opens_the_very_directory_that_training_writes(trained, tmp
     assert done.returncode == 0, done.stderr
     ids, shown = done.stdout.splitlines()
     assert json.loads(ids) == trained.ids[::20].tolist()
-    assert shown == f"(4, {trained.config.embedding_dim}) 2"
+    assert shown == f"({len(trained.config.embeddings)}, {trained.config.embedding_dim}) 2"
     assert {path: path.read_bytes() for path in trained.path.rglob("*") if path.is_file()} == before
 
 
@@ -117,9 +117,7 @@ def test_embeddings_are_those_that_were_quantized(opened, tmp_path):
     before, after = (tokenizer.embed(codes, quantized=quantized) for quantized in (False, True))
     np.testing.assert_allclose(np.linalg.norm(before, axis=-1), 1.0, atol=2e-3)
     regions = tokenizer.config.regions
-    for place, (region, (first, end)) in enumerate(
-        zip(("text", "graph", "shared", "shared"), tokenizer.config.bounds, strict=True)
-    ):
+    for place, (region, (first, end)) in enumerate(zip(REGIONS, tokenizer.config.bounds, strict=True)):
         start, stop = regions.bounds(region)
         k = end - first
         similarity = before[:, place] @ tokenizer.codebook[start:stop].T

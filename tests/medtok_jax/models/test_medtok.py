@@ -18,6 +18,7 @@ from medtok_jax.models.augmentation import Keep, augmentation, whole_graph
 from medtok_jax.models.bert import Bert, BertConfig
 from medtok_jax.models.medtok import MedTok
 from medtok_jax.models.outputs import Embeddings
+from medtok_jax.regions import REGIONS
 from medtok_jax.training import losses
 from medtok_jax.training.steps import mean_states
 
@@ -300,11 +301,13 @@ def test_the_clean_view_is_the_call_and_the_augmented_is_not(model, build, table
 
 def test_each_embedding_is_quantized_in_its_region(model, build, tables):
     view = _call(*nnx.split(model), build(ROWS), tables)
-    for name, region in zip(EMBEDDINGS, ("text", "graph", "shared", "shared"), strict=True):
-        direct = model.quantizer(getattr(view.embeddings, name), region)
+    assert view.names == ("text_specific", "graph_specific", "shared")
+    quantized = model.quantized_parts(view.embeddings)
+    for name, region in zip(view.names, REGIONS, strict=True):
+        direct = model.quantizer(quantized[name], region)
         np.testing.assert_array_equal(view.of(name).ids, direct.ids)
         np.testing.assert_allclose(view.of(name).vector, direct.vector, atol=1e-5)
-        np.testing.assert_allclose(np.linalg.norm(getattr(view.embeddings, name), axis=1), 1.0, atol=1e-5)
+        np.testing.assert_allclose(np.linalg.norm(quantized[name], axis=1), 1.0, atol=1e-5)
 
 
 def test_one_shared_embedding_is_the_middle_of_the_two(config, data, build, tables):

@@ -259,7 +259,7 @@ def test_gradients_go_where_they_should(pair):
 
 def test_straight_through_leaves_the_gradient_as_it_is(default_folder):
     _, model = open_model(default_folder)
-    batch, direction = model.collate(CODES), torch.randn(len(CODES), 4, 8)
+    batch, direction = model.collate(CODES), torch.randn(len(CODES), 3, 8)
     gradients = []
     for field in ("quantized", "embeddings"):
         model.zero_grad()
