@@ -190,8 +190,8 @@ def test_text_baselines_are_those_of_a_data_set(data_dir, context):
     matrix = make("text_pursuit", some, given)
     (folder,) = context.folder.iterdir()
     made = load(folder)
-    assert folder.name == "text_pursuit-36-2"
-    assert made.tokens.shape == (600, 2)
+    assert folder.name == "text_pursuit-36-8"
+    assert made.tokens.shape == (600, 8)
     assert made.codebook.shape == (36, 384)
     token = [np.flatnonzero((made.codebook == row).all(1)).item() for row in matrix.initial[matrix.own :]]
     found = np.zeros((len(some), 36))
