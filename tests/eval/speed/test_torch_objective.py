@@ -27,7 +27,7 @@ from tests.helpers import small_run  # noqa: E402
 def ready(request, data_dir, tmp_path_factory):
     config = ConfigDict(small_run.small_config(data_dir, model__graph_encoder_type="hierarchical").to_dict())
     if request.param == "paper":
-        config.model.quantizer_kind = "top_k"
+        config.model.update(quantizer_kind="top_k", shared_embedding="two")
         for section, field in (("loss", "contrasted"), ("loss", "joint_weight"), ("loss", "distillation_weight")):
             config[section][field] = paper.get_config()[section][field]
         config.loss.positive_relations = ()
