@@ -194,7 +194,7 @@ def test_pursuit_reads_further_texts_with_the_same_rows_and_follows_the_seed(mad
 
 
 def test_new_descriptions_are_encoded_as_those_of_codes(made):
-    """Of wordpieces, graphs and random tokens nothing can be said of a description alone."""
+    """Baselines that are made of texts encode a new description; wordpieces, graphs and random tokens do not."""
     for kind in ("raw_text", "text_pursuit", "text_crosswalk", "kmeans_text"):
         one = made[kind]
         found = new_texts.encode(one, one.descriptions[[5, 300]].tolist())
