@@ -3,8 +3,8 @@
 Codes are encoded again without their text, without their graph, without half of the facts (and the nodes that only they
 join to the code), or without any edge between the nodes, and searched in the unchanged table of all codes: does a code
 find itself, its category, and its partners in the other system? For a dropped text or graph the model reads the learned
-state of what is missing, as in training where `augment.modality_dropout` masks one of the two; without that these states
-are untrained. A new code without a description is encoded by its system and code instead (`inference.new_codes`).
+state of what is missing, as in training where `augment.modality_dropout` masks one of the two; without that these
+states are untrained. A new code without a description is encoded by its system and code (`inference.new_codes`).
 """
 
 import dataclasses
