@@ -52,6 +52,7 @@ CELLS: dict[str, dict[str, dict]] = {
         "no_kl": {"loss.kl_weight": 0.0},
         "no_packing": {"loss.packing_weight": 0.0},
         "no_shared_contrast": {"loss.shared_weight": 0.0},
+        "less_shared_contrast": {"loss.shared_weight": 0.2},
         "no_alignment": {"loss.beta": 0.0},
         "no_specific_contrast": {"loss.specific_weight": 0.0},
         "no_orthogonality": {"loss.lambda_val": 0.0},
@@ -98,6 +99,7 @@ CELLS: dict[str, dict[str, dict]] = {
     "codebook health": {
         "random_init": {"model.kmeans_init": False, "model.kmeans_refit": False},
         "no_refit": {"model.kmeans_refit": False},
+        "no_joint_fit": {"model.joint_fit_rounds": 0},
         "kmeans_at_start": {"model.kmeans_step": 0},
         "rotation_trick": {"model.gradient_estimator": "rotation"},
         "simvq": {"model.simvq": True},
@@ -106,6 +108,7 @@ CELLS: dict[str, dict[str, dict]] = {
         "weight_temperature_1": {"model.weight_temperature": 1.0},
         "top_k": {"model.quantizer_kind": "top_k"},
         "residual": {"model.quantizer_kind": "residual"},
+        "tokens_may_coincide": {"model.distinct_tokens": False},
         "all_nearest": {"model.num_nearest_tokens": 2},
         "top_k_of_the_book": {"model.quantizer_kind": "top_k", "model.shared_search": "book"},
     },

@@ -69,6 +69,7 @@ def _model() -> ConfigDict:
     model.shared_search = "region"  # Rows that cross-modal embeddings search: the shared region, or the whole book.
     model.num_nearest_tokens = 0  # Number of the K tokens that `pursuit` takes as nearest rows; 0 takes half of K.
     model.quantizer_kind = "pursuit"  # Quantizer: pursuit (matching pursuit), top_k (the paper's) or residual.
+    model.distinct_tokens = True  # Let a last token of `pursuit` give way where other descriptions have the same.
     model.normalize = True  # Search with embeddings and rows normalized to unit length.
     model.weight_temperature = 0.07  # Softmax temperature of the K token weights of `top_k`.
     model.gradient_estimator = "straight_through"  # Gradient estimator: straight_through, or rotation (rotation trick).
@@ -79,6 +80,7 @@ def _model() -> ConfigDict:
     model.kmeans_refit = True  # Fit the codebook by k-means again after the last step, before codes are tokenized.
     model.kmeans_samples = 65536  # Number of training codes that k-means is fitted to.
     model.kmeans_iterations = 10  # Lloyd iterations of k-means.
+    model.joint_fit_rounds = 4  # Rounds, after k-means, of fitting all rows of `pursuit` together by least squares.
     return model
 
 

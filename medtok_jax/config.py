@@ -59,6 +59,7 @@ NOT_NEGATIVE = (
     "data.sample_size",
     "model.kmeans_step",
     "model.num_nearest_tokens",
+    "model.joint_fit_rounds",
     "loss.alpha",
     "loss.commitment_weight",
     "loss.beta",

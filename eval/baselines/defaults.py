@@ -13,6 +13,7 @@ WIDTH: int = DEFAULT_CONFIG.model.embedding_dim  # d, width of the rows.
 TOKENS: int = len(positions_of(parts_of(DEFAULT_CONFIG.model)))  # T, tokens of a code.
 KMEANS_SAMPLES: int = DEFAULT_CONFIG.model.kmeans_samples
 KMEANS_ITERATIONS: int = DEFAULT_CONFIG.model.kmeans_iterations
+JOINT_FIT_ROUNDS: int = DEFAULT_CONFIG.model.joint_fit_rounds
 BATCH_SIZE: int = DEFAULT_CONFIG.train.batch_size
 LEARNING_RATE: float = DEFAULT_CONFIG.train.lr
 # Settings of each baseline that were tried before its figures were reported.

@@ -32,12 +32,14 @@ class PursuitOptions:
         num_tokens: number of tokens K of each code, half of them (rounded up) nearest rows.
         kmeans_samples: number of training codes that rows are fitted to at most, drawn at random.
         kmeans_iterations: Lloyd iterations of k-means.
+        joint_fit_rounds: rounds of fitting all rows together afterwards.
     """
 
     codebook_size: int = defaults.SIZE
     num_tokens: int = defaults.TOKENS
     kmeans_samples: int = defaults.KMEANS_SAMPLES
     kmeans_iterations: int = defaults.KMEANS_ITERATIONS
+    joint_fit_rounds: int = defaults.JOINT_FIT_ROUNDS
 
 
 def sample_codes(is_train: np.ndarray, options: PursuitOptions, *, seed: int) -> np.ndarray:
@@ -70,7 +72,8 @@ def fit_and_quantize(
     """
     quantizer = make_quantizer(options.codebook_size, points.shape[1], options.num_tokens)
     prepared = quantizer.prepare(jnp.asarray(points[sampled]))
-    rows = fit_region(jax.random.key(seed), prepared, quantizer, "text", options.kmeans_iterations)
+    rounds = options.joint_fit_rounds
+    rows = fit_region(jax.random.key(seed), prepared, quantizer, "text", options.kmeans_iterations, rounds=rounds)
     quantizer.set_codebook(rows)
     return quantize_points(quantizer, points)
 

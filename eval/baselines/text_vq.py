@@ -110,8 +110,8 @@ def train(texts: np.ndarray, options: TextVQOptions, *, seed: int, progress: boo
     def fit() -> None:
         model = trainer.model
         points = model.encode(jnp.asarray(sampled))
-        key = jax.random.key(seed)
-        trainer.set_codebook(fit_region(key, points, model.quantizer, "text", defaults.KMEANS_ITERATIONS))
+        fit = {"iterations": defaults.KMEANS_ITERATIONS, "rounds": defaults.JOINT_FIT_ROUNDS}
+        trainer.set_codebook(fit_region(jax.random.key(seed), points, model.quantizer, "text", **fit))
 
     trainer.run(batches, {min(options.kmeans_step, steps // 3): fit}, name="text_vq", progress=progress)
     fit()

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import pyarrow as pa
 from jax.experimental import multihost_utils
+from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from medtok_jax import config as configuration
@@ -27,6 +28,7 @@ from medtok_jax.data.input_pipeline import EvalSource, eval_batches
 from medtok_jax.devices import sharding
 from medtok_jax.devices.run_lock import only_run
 from medtok_jax.inference import model_writer
+from medtok_jax.inference.distinct import separate
 from medtok_jax.inference.trained import TrainedModel
 from medtok_jax.lookup import directory
 from medtok_jax.lookup.directory import KnownCode, Tokens
@@ -58,7 +60,8 @@ def write_tokenizer(
         progress: whether to show a bar.
 
     Returns:
-        Quantization metrics, utilization and perplexity over these codes.
+        Quantization metrics, utilization and perplexity over these codes; in the first process also how many codes were
+        `separated` from codes of the same tokens, and how many could not be; see `distinct`.
     """
     directory.check_replaceable(output)
     with only_run(output.parent, file=output.name, advice="choose another --output"):
@@ -68,28 +71,30 @@ def write_tokenizer(
 def _write_tokenizer(
     trained: TrainedModel, output: Path, embeddings: bool, with_model: bool, progress: bool
 ) -> dict[str, float]:
-    plan = _plan(trained, embeddings)
+    plan = _plan(trained)
     parts = Parts(output, plan)
     passed = _Pass.of_codes(trained)
-    _tokenize_parts(trained, passed, parts, embeddings, progress)
+    _tokenize_parts(trained, passed, parts, progress)
     arrays = parts.read()
     found = [_Rows(passed.table, np.full(len(arrays["row"]), CODE), arrays)]
     known = read_known_codes(_builder(trained))
     further = _further(trained, known, progress)
     if further is not None:
         more = Parts(output.with_name(f"{output.name}.further"), plan | {"further": len(further.data.table)})
-        _tokenize_parts(trained, _Pass.of_further(trained, further), more, embeddings, progress)
+        _tokenize_parts(trained, _Pass.of_further(trained, further), more, progress)
         written = more.read()
         found.append(_Rows(further.data.table, further.kinds[written["row"]], written))
     trained = trained.gathered()
-    codebook = trained.codebook()
+    codebook, separated = trained.codebook(), {}
     if jax.process_index() == 0:
         add = functools.partial(model_writer.write_model, trained) if with_model else None
-        directory.write(output, _to_tokens(found, known, codebook), _about(trained), add)
+        tokens, separated = _to_tokens(found, known, codebook, trained.config.model)
+        tokens = tokens if embeddings else dataclasses.replace(tokens, embeddings=None)
+        directory.write(output, tokens, _about(trained, separated), add)
         parts.remove()
         if further is not None:
             more.remove()
-    return _metrics(arrays, trained.programs.structure.regions)
+    return _metrics(arrays, trained.programs.structure.regions) | separated
 
 
 def _builder(trained: TrainedModel):
@@ -188,7 +193,7 @@ class Parts:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _plan(trained: TrainedModel, embeddings: bool) -> dict:
+def _plan(trained: TrainedModel) -> dict:
     return {
         "run": str(trained.workdir.resolve()),
         "step": trained.step,
@@ -196,22 +201,18 @@ def _plan(trained: TrainedModel, embeddings: bool) -> dict:
         "encoder": trained.metadata["encoder"],
         "config": hashlib.sha256(json.dumps(trained.config.to_dict(), sort_keys=True).encode()).hexdigest(),
         "codes": len(trained.inputs.data.selected),
-        "embeddings": embeddings,
         "part": PART,
     }
 
 
-def _tokenize_parts(trained: TrainedModel, passed: _Pass, parts: Parts, embeddings: bool, progress: bool) -> None:
+def _tokenize_parts(trained: TrainedModel, passed: _Pass, parts: Parts, progress: bool) -> None:
     rows, size = passed.rows, PART * trained.inputs.batch_size
     done = parts.begin()
     with tqdm(total=len(rows), desc="Tokenizing", unit=" codes", unit_scale=True, disable=not progress) as bar:
         bar.update(min(done * size, len(rows)))
         for number in range(done, -(-len(rows) // size)):
             piece = rows[number * size : (number + 1) * size]
-            arrays = _tokenize_rows(trained, passed, piece, bar.update)
-            if not embeddings:
-                del arrays["embeddings"]
-            parts.save(number, arrays)
+            parts.save(number, _tokenize_rows(trained, passed, piece, bar.update))
 
 
 def _tokenize_rows(trained: TrainedModel, passed: _Pass, rows: np.ndarray, update: Callable) -> dict[str, np.ndarray]:
@@ -266,27 +267,37 @@ class _Rows:
         }
 
 
-def _to_tokens(found: list[_Rows], known: pa.Table, codebook: np.ndarray) -> Tokens:
-    """Return the tokens of all passes, and the codes that the systems know beside these."""
-    joined = {name: np.concatenate([part.arrays[name] for part in found]) for name in ("ids", "weights")}
+def _to_tokens(
+    found: list[_Rows], known: pa.Table, codebook: np.ndarray, model: ConfigDict
+) -> tuple[Tokens, dict[str, int]]:
+    """Return the tokens of all passes, codes that the systems know beside these, and how many codes were separated."""
+    joined = {name: np.concatenate([part.arrays[name] for part in found]) for name in ("ids", "weights", "embeddings")}
     strings = [part.strings() for part in found]
-    keys = np.concatenate([part["key"] for part in strings])
+    strings = {name: np.concatenate([part[name] for part in strings]).astype(object) for name in strings[0]}
+    has_text = np.concatenate([part.table.has_text[part.arrays["row"]] for part in found])
+    counts = {}
+    if model.distinct_tokens and model.quantizer_kind == "pursuit":
+        # Nothing is known by which codes without a description differ.
+        _, text = np.unique(np.where(has_text, strings["description"], "").astype(str), return_inverse=True)
+        regions = Regions.from_ratios(model.codebook_size, model.text_specific_ratio, model.graph_specific_ratio)
+        apart = separate(**joined, codebook=codebook, texts=text, parts=parts_of(model), regions=regions)
+        joined |= {"ids": apart.ids, "weights": apart.weights}
+        counts = {"separated": int(apart.moved.sum()), "not_separated": int(apart.left.sum())}
+    keys = strings["key"]
     held = set(keys.tolist())
     pairs = zip(known["key"].to_pylist(), known["kind"].to_pylist(), strict=True)
-    with_embeddings = "embeddings" in found[0].arrays
-    return Tokens(
-        strings={name: np.concatenate([part[name] for part in strings]).astype(object) for name in strings[0]},
-        ids=joined["ids"],
-        weights=joined["weights"],
-        has_text=np.concatenate([part.table.has_text[part.arrays["row"]] for part in found]),
+    tokens = Tokens(
+        strings=strings,
+        has_text=has_text,
         has_graph=np.concatenate([part.table.num_nodes[part.arrays["row"]] > 0 for part in found]),
         codebook=codebook,
-        embeddings=np.concatenate([part.arrays["embeddings"] for part in found]) if with_embeddings else None,
         others=[KnownCode(key, kind) for key, kind in pairs if key not in held],
+        **joined,
     )
+    return tokens, counts
 
 
-def _about(trained: TrainedModel) -> dict:
+def _about(trained: TrainedModel, separated: dict[str, int]) -> dict:
     config, metadata = trained.config.to_dict(), trained.metadata
     return {
         "regions": trained.programs.structure.regions,
@@ -295,5 +306,7 @@ def _about(trained: TrainedModel) -> dict:
         "prefer": [],
         "data_set": {"name": config["data"]["name"], "fingerprint": metadata["fingerprint"]},
         "text_encoder": {"name": config["model"]["text_encoder_model"], "identity": metadata["encoder"]},
-        "training": {"step": trained.step} | {name: config[name] for name in ("seed", "model", "loss", "train")},
+        "training": {"step": trained.step}
+        | separated
+        | {name: config[name] for name in ("seed", "model", "loss", "train")},
     }

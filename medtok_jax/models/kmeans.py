@@ -1,4 +1,4 @@
-"""Fit the rows of a codebook to embeddings by k-means: Lloyd's iterations as matmuls."""
+"""Fit the rows of a codebook: by k-means, Lloyd's iterations as matmuls, and then those of `pursuit` together."""
 
 import functools
 import itertools
@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from medtok_jax.models.codebook import Quantizer
+from medtok_jax.models.dictionary import optimal_directions
 from medtok_jax.models.search import l2_normalize, mixing_weights, pairwise_distance
 from medtok_jax.regions import REGIONS
 
@@ -92,11 +93,12 @@ def fit_region(
     region: str,
     iterations: int,
     *,
+    rounds: int = 0,
     present: jax.Array | None = None,
 ) -> jax.Array:
     """Return the rows of one region fitted to prepared embeddings `[points, width]`.
 
-    Rows of refining tokens are fitted to what the rows before them leave over.
+    Rows of refining tokens are fitted to what the rows before them leave over, and those of `pursuit` then together.
 
     Args:
         key: of the first draw of rows.
@@ -104,6 +106,7 @@ def fit_region(
         quantizer: the quantizer that the rows are for.
         region: the region.
         iterations: Lloyd iterations.
+        rounds: of fitting the rows of `pursuit` together, see `dictionary`.
         present: `[rows, width]` of the region to start from, so that a row keeps its meaning; None to draw anew.
     """
     unit = quantizer.unit_rows
@@ -123,7 +126,11 @@ def fit_region(
             left = _less_mixture(left, rows, count=1 if level else quantizer.num_nearest(region))
         elif quantizer.refines:
             left = _less_nearest(left, rows)
-    return jnp.concatenate(parts)
+    fitted = jnp.concatenate(parts)
+    if not (quantizer.mixes and rounds):
+        return fitted
+    tokens = {"num_tokens": quantizer.num_tokens(region), "num_nearest": quantizer.num_nearest(region)}
+    return optimal_directions(points, fitted, first=quantizer.parts(region)[1], rounds=rounds, **tokens)
 
 
 @jax.jit
@@ -155,6 +162,7 @@ def fit_regions(
     quantizer: Quantizer,
     *,
     iterations: int = 10,
+    rounds: int = 0,
     present: jax.Array | None = None,
 ) -> jax.Array:
     """Return a codebook `[N, width]` fitted region by region.
@@ -164,6 +172,7 @@ def fit_regions(
         points: name of each region -> its prepared embeddings `[points, width]`.
         quantizer: the quantizer that the rows are for.
         iterations: Lloyd iterations.
+        rounds: of fitting the rows of `pursuit` together, see `dictionary`.
         present: `[N, width]` rows to start from; None to draw anew.
     """
     fitted = []
@@ -171,5 +180,5 @@ def fit_regions(
         start, stop = quantizer.regions.bounds(region)
         rows = None if present is None else present[start:stop]
         fold = jax.random.fold_in(key, number)
-        fitted.append(fit_region(fold, points[region], quantizer, region, iterations, present=rows))
+        fitted.append(fit_region(fold, points[region], quantizer, region, iterations, rounds=rounds, present=rows))
     return jnp.concatenate(fitted)

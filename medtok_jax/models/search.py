@@ -2,8 +2,8 @@
 
 - `search_top_k`, the paper's K nearest rows mixed by softmax weights;
 - `search_residual`, K searches that refine one another;
-- `search_pursuit`, the best mixture of the nearest rows, then searches that refine it, each row at a length of its own
-  (after Mallat and Zhang 1993, "Matching pursuits with time-frequency dictionaries").
+- `search_pursuit`, the nearest rows, then searches that refine what they leave, all mixed by least squares (after
+  Mallat and Zhang 1993, "Matching pursuits with time-frequency dictionaries").
 
 Ids are positions in the rows that were given. Choices and weights carry no gradient; vectors pass theirs to the rows.
 """
@@ -184,8 +184,8 @@ def search_pursuit(
 ) -> Match:
     """Mix the nearest rows as close to the embedding as they come, then add one row after another for what is left.
 
-    Each of the latter has the largest inner product with what is left, and that product as its weight. No row is taken
-    twice, and none has a weight below `SMALLEST_WEIGHT`: it would be one token less.
+    Each of the latter has the largest inner product with what is left. The weights of all are those of the closest
+    mixture. No row is taken twice, and none has a weight below `SMALLEST_WEIGHT`: it would be one token less.
 
     Args:
         embedding: `[batch, width]`.
@@ -201,10 +201,12 @@ def search_pursuit(
     left = left - jnp.einsum("bk,bkd->bd", weights, fixed[ids])
     for _ in range(num_tokens - num_nearest):
         product, local = largest(left @ fixed[first:].T, ids[:, num_nearest:] - first)
-        product = jnp.maximum(product, SMALLEST_WEIGHT)
-        left = left - product * fixed[first:][local[:, 0]]
+        left = left - jnp.maximum(product, SMALLEST_WEIGHT) * fixed[first:][local[:, 0]]
         ids = jnp.concatenate([ids, local + first], axis=1)
-        weights = jnp.concatenate([weights, product], axis=1)
+    if num_tokens > num_nearest:
+        chosen = fixed[ids]
+        products = jnp.einsum("bkd,bd->bk", chosen, jax.lax.stop_gradient(embedding))
+        weights = jnp.maximum(mixing_weights(products, chosen), SMALLEST_WEIGHT)
     vector = jnp.einsum("bk,bkd->bd", weights, rows[ids])
     return Match(ids, weights, vector, pairwise_distance(embedding, rows))
 

@@ -127,6 +127,8 @@ def write_vocabulary(
     used = ", ".join(f"{name} {metrics[f'codebook_utilization_{name}']:.1%}" for name in ("text", "graph", "shared"))
     codes = len(trained.inputs.data.selected)
     print(f"{output}: {codes:,} codes; codebook in use: {used}; cosine {metrics['cosine']:.3f}")
+    if metrics.get("separated"):
+        print(f"{metrics['separated']:,} codes changed one token, as codes of other descriptions had the same tokens.")
 
 
 def verify(tokenizer: str) -> None:

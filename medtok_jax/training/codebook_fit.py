@@ -40,6 +40,7 @@ def fit_codebook(
         {region: jnp.concatenate(embedded) for region, embedded in of_region.items()},
         fitted.quantizer,
         iterations=model.kmeans_iterations,
+        rounds=model.joint_fit_rounds,
         present=None if anew else jnp.asarray(programs.codebook(state)),
     )
     fitted.quantizer.set_codebook(sharding.place_everywhere(np.asarray(rows), programs.mesh))

@@ -48,11 +48,13 @@ KNOWN = (
         "shared_embedding",
         "num_nearest_tokens",
         "quantizer_kind",
+        "distinct_tokens",
         "normalize",
         "weight_temperature",
         "gradient_estimator",
     ),
     *("simvq", "ema_decay", "kmeans_init", "kmeans_step", "kmeans_refit", "kmeans_samples", "kmeans_iterations"),
+    "joint_fit_rounds",
 )
 # Fields that have no meaning on another machine.
 MACHINE_FIELDS = ("data_dir", "cache_dir")

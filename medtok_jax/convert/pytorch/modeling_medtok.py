@@ -534,10 +534,11 @@ class Quantizer(nn.Module):
         for _ in range(num_tokens - num_nearest):
             taken = ids[:, num_nearest:] - first
             product, local = (residual @ fixed[first:].T).scatter(1, taken, float("-inf")).max(-1, keepdim=True)
-            product = product.clamp(min=SMALLEST_WEIGHT)
-            residual = residual - product * fixed[first:][local[:, 0]]
+            residual = residual - product.clamp(min=SMALLEST_WEIGHT) * fixed[first:][local[:, 0]]
             ids = torch.cat([ids, local + first], 1)
-            weights = torch.cat([weights, product], 1)
+        if num_tokens > num_nearest:
+            products = (fixed[ids] * embedding.detach()[:, None]).sum(-1)
+            weights = mixing_weights(products, fixed[ids]).clamp(min=SMALLEST_WEIGHT)
         return ids, weights, torch.einsum("bk,bkd->bd", weights, rows[ids])
 
 

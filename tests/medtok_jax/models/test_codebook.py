@@ -50,8 +50,16 @@ def reference_residual(e, book, region, *, k):
     return ids, e - left
 
 
+def reference_mixture(e, rows):
+    """Weights of the closest mixture: least squares with a ridge, without negative ones, scaled."""
+    positive = np.maximum(np.linalg.solve(rows @ rows.T + 1e-2 * np.eye(len(rows)), rows @ e), 0)
+    mixed = positive @ rows
+    scale = (mixed @ e) / (mixed @ mixed) if np.any(mixed) else 0.0
+    return np.maximum(scale * positive, SMALLEST_WEIGHT)
+
+
 def reference_pursuit(e, book, region, *, k, nearest):
-    """By loops: the mixture of the nearest rows of the first part, then one row after another of all the others."""
+    """By loops: nearest rows of the first part, then one row after another of all the others, all mixed anew."""
     start, stop = SIZES.bounds(region)
     first = start + (stop - start) * nearest // k
     candidates = sorted(range(start, first), key=lambda row: (-e @ book[row], row))[: max(2 * nearest, 1)]
@@ -61,18 +69,13 @@ def reference_pursuit(e, book, region, *, k, nearest):
         left = e - book[ids].T @ np.linalg.lstsq(book[ids].T, e, rcond=None)[0]
         ids.append(next((row for row in others if left @ book[row] > SMALLEST_WEIGHT), others[0]))
     ids = sorted(ids, key=candidates.index)
-    rows = book[ids]
-    positive = np.maximum(np.linalg.solve(rows @ rows.T + 1e-2 * np.eye(nearest), rows @ e), 0)
-    mixed = positive @ rows
-    scale = (mixed @ e) / (mixed @ mixed) if np.any(mixed) else 0.0
-    weights = [max(scale * weight, SMALLEST_WEIGHT) for weight in positive]
-    left = e - weights @ rows
+    left = e - reference_mixture(e, book[ids]) @ book[ids]
     for _ in range(k - nearest):
         free = set(range(first, stop)) - set(ids)
         ids.append(max(free, key=lambda row: (left @ book[row], -row)))
-        weights.append(max(left @ book[ids[-1]], SMALLEST_WEIGHT))
-        left = left - weights[-1] * book[ids[-1]]
-    return ids, weights, e - left
+        left = left - max(left @ book[ids[-1]], SMALLEST_WEIGHT) * book[ids[-1]]
+    weights = reference_mixture(e, book[ids])
+    return ids, weights, weights @ book[ids]
 
 
 def split_loss(quantizer: Quantizer, region: str, loss):
