@@ -102,6 +102,8 @@ def _loss() -> ConfigDict:
     loss.joint_weight = 1.0  # Weight of the contrast of all four embeddings concatenated; 0 in the paper.
     loss.distillation_weight = 1.0  # Weight of distilling text similarities; high values favor wording; 0 in the paper.
     loss.distillation_temperature = 0.1  # Temperature of the similarities in distillation.
+    loss.shared_joint_weight = 0.0  # Weight of the same contrast of the one shared embedding by itself.
+    loss.shared_distillation_weight = 0.0  # Weight of distilling text similarities into that embedding by itself.
     loss.cross_covariance_weight = 0.0  # Weight of the cross-covariance of text- and graph-specific embeddings.
     loss.link_weight = 0.0  # Weight of predicting masked links of the graph from quantized embeddings.
     loss.links = ("parent", "excludes1", "code_first", "code_also", "use_additional", "hpo_link")  # Predicted links.

@@ -71,6 +71,8 @@ NOT_NEGATIVE = (
     "loss.specific_weight",
     "loss.joint_weight",
     "loss.distillation_weight",
+    "loss.shared_joint_weight",
+    "loss.shared_distillation_weight",
     "loss.cross_covariance_weight",
     "loss.link_weight",
     "train.epochs",
@@ -261,11 +263,18 @@ def _validate_modalities(config: ConfigDict) -> None:
             "model.shared_embedding='one' quantizes the two cross-modal embeddings as one, so that"
             " loss.contrasted='quantized' has nothing to contrast between them; change one of the two."
         )
-    if config.loss.distillation_weight and config.model.text_encoder_trainable:
-        raise InputError(
-            f"loss.distillation_weight={config.loss.distillation_weight} distills a frozen text encoder, but"
-            " model.text_encoder_trainable=True trains it; change one of the two."
-        )
+    for name in ("distillation_weight", "shared_distillation_weight"):
+        if config.loss[name] and config.model.text_encoder_trainable:
+            raise InputError(
+                f"loss.{name}={config.loss[name]} distills a frozen text encoder, but"
+                " model.text_encoder_trainable=True trains it; change one of the two."
+            )
+    for name in ("shared_joint_weight", "shared_distillation_weight"):
+        if config.loss[name] and config.model.shared_embedding != "one":
+            raise InputError(
+                f"loss.{name}={config.loss[name]} is of the one shared embedding, but"
+                f" model.shared_embedding={config.model.shared_embedding!r}; change one of the two."
+            )
 
 
 def _validate_widths(model: ConfigDict) -> None:

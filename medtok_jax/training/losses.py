@@ -184,6 +184,17 @@ def joined(view: View, loss: ConfigDict) -> jax.Array:
     return jnp.concatenate(parts, axis=-1)
 
 
+def shared_alone(view: View, loss: ConfigDict) -> jax.Array:
+    """Return the last that is quantized of each code, `[batch, width]`: the one shared embedding where there is one."""
+    last = view.quantized[-1]
+    return last.embedding if loss.contrasted == "unquantized" else last.output
+
+
+def distills(loss: ConfigDict) -> bool:
+    """Return whether similarities of the frozen text encoder are distilled into anything."""
+    return bool(loss.distillation_weight or loss.shared_distillation_weight)
+
+
 def similarity_distillation(
     student: jax.Array, teacher: jax.Array, valid: jax.Array, *, temperature: float
 ) -> jax.Array:
@@ -270,13 +281,15 @@ def loss_terms(
     terms["quantization"] = config.quantization_weight * quantization
     terms["kl"] = config.kl_weight * kl_loss(*view.shared_distances, valid, temperature=config.kl_temperature)
     terms |= dict.fromkeys(BEYOND_THE_PAPER, jnp.zeros(()))
-    student = joined(view, config)
-    if config.joint_weight:
-        terms["joint_contrast"] = config.joint_weight * info_nce(student, joined(augmented, config), valid, **contrast)
-    if config.distillation_weight:
-        terms["distillation"] = config.distillation_weight * similarity_distillation(
-            student, teacher, valid, temperature=config.distillation_temperature
-        )
+    # What is quantized, all together and the one shared embedding by itself, each against its augmented view.
+    for name, of in (("", joined), ("shared_", shared_alone)):
+        student, candidates = of(view, config), of(augmented, config)
+        if config[f"{name}joint_weight"]:
+            weight = config[f"{name}joint_weight"]
+            terms["joint_contrast"] += weight * info_nce(student, candidates, valid, **contrast)
+        if config[f"{name}distillation_weight"]:
+            distilled = similarity_distillation(student, teacher, valid, temperature=config.distillation_temperature)
+            terms["distillation"] += config[f"{name}distillation_weight"] * distilled
     if config.cross_covariance_weight:
         terms["cross_covariance"] = config.cross_covariance_weight * cross_covariance(
             clean.text_specific, clean.graph_specific, valid & has_both

@@ -81,7 +81,7 @@ def score(
         batch.valid,
         excluded=losses.not_negatives(batch.text_id, batch.graph_id),
         partners=partners,
-        teacher=mean_states(batch) if config.loss.distillation_weight else None,
+        teacher=mean_states(batch) if losses.distills(config.loss) else None,
         has_both=has_both(batch),
         links=batch.links,
         link_scores=functools.partial(score_links, model, batch, tables),

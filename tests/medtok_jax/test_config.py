@@ -140,6 +140,10 @@ def test_numbers(config, names, values, allowed):
         ({"model.cross_heads": 5}, ["model.cross_width=64", "not divisible", "model.cross_heads=5"]),
         ({"train.batch_size": 9, "loss.positive_relations": ("is_a",)}, ["train.batch_size=9", "even", "('is_a',)"]),
         ({"model.text_encoder_trainable": True}, ["loss.distillation_weight=1.0", "model.text_encoder_trainable=True"]),
+        (
+            {"model.shared_embedding": "two", "loss.shared_joint_weight": 1.0},
+            ["loss.shared_joint_weight=1.0", "model.shared_embedding='two'"],
+        ),
         ({"augment.mask_positives": 1.1}, ["augment.mask_positives is 1.1", "between 0 and 1"]),
         ({"data.hard_negatives": 1.1}, ["data.hard_negatives is 1.1", "between 0 and 1"]),
         (

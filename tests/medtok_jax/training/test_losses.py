@@ -34,11 +34,18 @@ CONFIG = ConfigDict(
         "specific_weight": 1.1,
         "joint_weight": 0.6,
         "distillation_weight": 0.4,
+        "shared_joint_weight": 0.3,
+        "shared_distillation_weight": 0.2,
         "distillation_temperature": 0.3,
         "cross_covariance_weight": 0.5,
         "link_weight": 0.9,
         "contrasted": "quantized",
     }
+)
+# Weights of terms that are left out at zero.
+LATER = (
+    *("joint_weight", "distillation_weight", "shared_joint_weight", "shared_distillation_weight"),
+    *("cross_covariance_weight", "link_weight"),
 )
 # Of the fifth code no text is known.
 TEACHER = np.random.default_rng(4).normal(size=(BATCH, 7)).astype(np.float32) * (np.arange(BATCH) != 4)[:, None]
@@ -338,6 +345,8 @@ def reference_terms(quantizer, link_head, config, raw, augmented, valid, exclude
     vector_2 = {name: np.asarray(second.of(name).vector, np.float64) for name in NAMES}
     out, out_2 = (vector, vector_2) if config.contrasted == "quantized" else (e, e_2)
     whole, whole_2 = (np.concatenate([x[name] for name in NAMES], axis=1) for x in (out, out_2))
+    # The last that is quantized is taken by itself too; where there is one shared embedding, that is it.
+    last, last_2 = (x["graph_cross"] for x in (out, out_2))
     contrast = {"temperature": CONFIG.infonce_temperature, "excluded": excluded, "partners": partners}
 
     def mean(x):
@@ -385,9 +394,12 @@ def reference_terms(quantizer, link_head, config, raw, augmented, valid, exclude
     return {name: CONFIG.packing_weight * value for name, value in packing.items()} | {
         "quantization": CONFIG.quantization_weight * (CONFIG.commitment_weight + CONFIG.alpha) * distance,
         "kl": CONFIG.kl_weight * mean(rel_entr(p, q).sum(1)),
-        "joint_contrast": CONFIG.joint_weight * reference_info_nce(whole, whole_2, valid, **contrast),
+        "joint_contrast": CONFIG.joint_weight * reference_info_nce(whole, whole_2, valid, **contrast)
+        + CONFIG.shared_joint_weight * reference_info_nce(last, last_2, valid, **contrast),
         "distillation": CONFIG.distillation_weight
-        * reference_distillation(whole, TEACHER, valid, temperature=CONFIG.distillation_temperature),
+        * reference_distillation(whole, TEACHER, valid, temperature=CONFIG.distillation_temperature)
+        + CONFIG.shared_distillation_weight
+        * reference_distillation(last, TEACHER, valid, temperature=CONFIG.distillation_temperature),
         "cross_covariance": CONFIG.cross_covariance_weight
         * reference_cross_covariance(out["text_specific"], out["graph_specific"], valid & HAS_BOTH),
         "link_prediction": CONFIG.link_weight
@@ -419,7 +431,7 @@ def test_the_total_is_the_sum_of_its_terms(scored):
 
 
 def test_terms_beyond_the_paper_are_left_out_at_weight_zero(quantizer):
-    weights = dict.fromkeys(("joint_weight", "distillation_weight", "cross_covariance_weight", "link_weight"), 0.0)
+    weights = dict.fromkeys(LATER, 0.0)
     config = ConfigDict(CONFIG.to_dict() | weights)
     views = make_view(quantizer, random_raw(0)), make_view(quantizer, random_raw(1))
     given = {"excluded": relations()[0], "partners": None, "teacher": None, "has_both": HAS_BOTH}
