@@ -119,8 +119,10 @@ def arms_of(
                         )
                     )
                 except InputError as error:
-                    skipped[f"{task.name}, {rule}, {regime}"] = str(error)
-                    break
+                    # Another draw may be possible where this one is not.
+                    draw = f", draw {seed}" if _seeds(regime, settings) > 1 else ""
+                    skipped[f"{task.name}, {rule}, {regime}{draw}"] = str(error)
+                    continue
                 by_setting: dict[str, list[Split]] = {}
                 for about, part in drawn:
                     # A smoke run takes the headline of a regime.

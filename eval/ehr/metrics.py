@@ -106,11 +106,14 @@ def rows_of_folds(fold: np.ndarray | None, samples: int) -> list[np.ndarray]:
 
 
 def ranks_in_folds(p: np.ndarray, folds: list[np.ndarray]) -> np.ndarray:
-    """Return the rank of each sample in its fold as a share of the fold, `[n]` float64; equal ones share their mean."""
+    """Return the share of its fold that each sample is above, half of itself included, `[n]` float64.
+
+    Equal ones share their mean, so that all samples of a model that tells nothing apart have 1/2, in folds of any size.
+    """
     ranks = np.empty(len(p))
     for rows in folds:
         _, place, count = np.unique(p[rows], return_inverse=True, return_counts=True)
-        ranks[rows] = ((np.cumsum(count) - (count - 1) / 2) / len(rows))[place]
+        ranks[rows] = ((np.cumsum(count) - count / 2) / len(rows))[place]
     return ranks
 
 

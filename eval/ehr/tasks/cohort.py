@@ -50,7 +50,7 @@ class Cohort:
 
     @property
     def problem(self) -> str:
-        """Return the sentence that says why nothing can be learned from the labels; empty if something can."""
+        """Return why nothing can be learned from the labels, a sentence without counts; empty if something can."""
         if not len(self.labels):
             count, reason = max(
                 ((count, reason) for reason, count in self.flow if reason.startswith("left out")), default=(0, "")
@@ -58,9 +58,9 @@ class Cohort:
             most = f"; most were {reason}" if count else ""
             return f"The task {self.task.name} finds no sample in this data set{most}."
         if self.task.kind != MULTICLASS and not self.labels.value.any():
-            return f"The task {self.task.name} finds no positive label among {len(self.labels):,} in this data set."
+            return f"The task {self.task.name} finds no positive label in this data set."
         if self.task.kind != MULTILABEL and len(np.unique(self.labels.value)) < 2:
-            return f"All {len(self.labels):,} labels that the task {self.task.name} finds in this data set are alike."
+            return f"All labels that the task {self.task.name} finds in this data set are alike."
         return ""
 
 

@@ -155,7 +155,7 @@ def test_a_task_without_positives_is_told(settings, world, tmp_path):
     shutil.copytree(world, path)
     labels = path / "labels" / "planted" / "labels.parquet"
     pl.read_parquet(labels).with_columns(boolean_value=pl.lit(False)).write_parquet(labels)
-    with pytest.raises(InputError, match="finds no positive label among 480"):
+    with pytest.raises(InputError, match="finds no positive label in this data set"):
         run(dataclasses.replace(settings, dataset_dir=path, output=tmp_path / "out"), progress=False)
 
 

@@ -82,6 +82,15 @@ def test_one_outcome_has_no_figures():
     assert np.isnan(metrics.average_precision(np.zeros(5, bool), np.full(5, 0.2)))
 
 
+def test_a_model_that_tells_nothing_apart_is_at_chance_in_folds_of_any_size():
+    fold = np.repeat([0, 1, 2], [10, 25, 40])
+    y = np.random.default_rng(0).random(75) < 0.2
+    # Each fold has a model of its own, which gives all its samples the same probability.
+    scores = evaluate(y, np.array([0.3, 0.1, 0.2])[fold], BINARY, float("nan"), fold)
+    assert scores.auprc == pytest.approx(y.mean())
+    assert scores.auroc == pytest.approx(0.5)
+
+
 def test_classes_are_averaged_with_equal_weight():
     """The third class occurs in no label and does not count."""
     rng = np.random.default_rng(0)

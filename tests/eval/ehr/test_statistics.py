@@ -24,11 +24,11 @@ def draws(one: CellResult, metric: str = AUROC) -> Draws:
 
 
 def ranks(p, folds) -> np.ndarray:
-    """Return scipy's ranks in each fold, as shares of the fold."""
+    """Return scipy's ranks in each fold, less half a sample, as shares of the fold."""
     found = np.empty(p.shape)
     for one in np.unique(folds):
         rows = folds == one
-        found[rows] = stats.rankdata(p[rows], axis=0) / rows.sum()
+        found[rows] = (stats.rankdata(p[rows], axis=0) - 0.5) / rows.sum()
     return found
 
 

@@ -224,14 +224,14 @@ def test_no_sample_and_no_positive_are_said_in_a_sentence(tmp_path):
     )
     longer = frame.with_columns(time=pl.Series([at("2020-01-01"), at("2020-01-05")]))
     cohort = make_cohort(TASKS["mortality"], written(tmp_path / "long", longer), "MEDS")
-    assert cohort.problem == "The task mortality finds no positive label among 1 in this data set."
+    assert cohort.problem == "The task mortality finds no positive label in this data set."
     cohort = make_cohort(TASKS["los10"], written(tmp_path / "los", longer), "MEDS")
-    assert cohort.problem.startswith("All 1 labels that the task los10 finds")
+    assert cohort.problem.startswith("All labels that the task los10 finds")
     dead = pl.concat(
         [longer, pl.DataFrame([(1, at("2020-01-05"), "MEDS_DEATH", None)], schema=frame.schema, orient="row")]
     )
     cohort = make_cohort(TASKS["mortality"], written(tmp_path / "dead", dead), "MEDS")
-    assert cohort.problem.startswith("All 1 labels that the task mortality finds")
+    assert cohort.problem.startswith("All labels that the task mortality finds")
 
 
 @pytest.mark.parametrize(("name", "files"), [("mortality", 1), ("los10", 1), ("drug", 5), ("phenotype", 25)])
