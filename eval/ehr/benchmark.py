@@ -86,7 +86,7 @@ if __name__ == "__main__":
         f"folds of cross-fitting by person; 0: splits of the data set; -1: {FOLDS} where these hold too few outcomes",
         lower_bound=-1,
     )
-    flags.DEFINE_integer("pretrain_steps", 0, "steps of masked codes before sequence models are trained")
+    flags.DEFINE_integer("pretrain_steps", 0, "steps of masked codes before sequence models are trained", lower_bound=0)
     flags.DEFINE_bool("smoke", False, "fit as little as shows that everything runs; the figures say nothing")
     flags.DEFINE_bool("show_small_counts", False, "print counts below 11, which only open data allow")
     flags.DEFINE_list("predictions", [], "TASK=NAME=PATH: predictions of another program for the same samples")

@@ -21,7 +21,7 @@ from preprocessing.meds.layout import LABELS, METADATA
 
 FLOW = "cohort.json"
 # To be increased when the same records give other labels.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 def open_cohorts(
@@ -59,7 +59,7 @@ def _write(path: Path, cohort: Cohort, stamp: str) -> None:
     with whole_folder(path) as provisional:
         files = write_labels(provisional, cohort) if len(cohort.labels) else []
         names = [file.relative_to(provisional).as_posix() for file in files]
-        content = {"stamp": stamp, "flow": cohort.flow, "files": names}
+        content = {"stamp": stamp, "flow": cohort.flow, "files": names, "sha256": sha256_of_files(files)}
         (provisional / FLOW).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
@@ -78,13 +78,16 @@ def _stamp(task: Task, source: str, digest: str) -> str:
 
 
 def _read(path: Path, task: Task, stamp: str) -> Cohort | None:
-    """Return a cohort that was written, None if it was not, is of other records, or is damaged."""
+    """Return a cohort that was written, None if it was not, is of other records, or was changed since."""
     try:
         content = json.loads((path / FLOW).read_text(encoding="utf-8"))
         if content["stamp"] != stamp or not content["files"]:
             return None
         flow = [(reason, int(count)) for reason, count in content["flow"]]
-        parts = [read_labels(path / file) for file in content["files"]]
+        files = [path / file for file in content["files"]]
+        if sha256_of_files(files) != content["sha256"]:
+            return None
+        parts = [read_labels(file) for file in files]
     except (OSError, ValueError, TypeError, KeyError, InputError):
         return None
     value = np.stack([part.value for part in parts], axis=1) if task.kind == MULTILABEL else parts[0].value

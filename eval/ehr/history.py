@@ -7,6 +7,7 @@ What gives an outcome away is left out for every task: deaths, discharges and wh
 groups that are billed. Events without time are left out too; sex and birth are columns of their own.
 """
 
+import contextlib
 import dataclasses
 import json
 from pathlib import Path
@@ -109,10 +110,13 @@ def open_histories(dataset: MedsDataset, folder: Path, *, progress: bool = True)
     recover(folder)
     persons = [path for path in (dataset.root / METADATA / PERSONS,) if path.is_file()]
     stamp = {"format_version": FORMAT_VERSION, "source": sha256_of_files([*dataset.shards, *persons])}
-    if not _is_of(folder, stamp):
-        with whole_folder(folder) as provisional:
-            _write(dataset, provisional, progress)
-            (provisional / FILE).write_text(json.dumps(stamp) + "\n", encoding="utf-8")
+    if _is_of(folder, stamp):
+        # Damaged arrays are made anew.
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError):
+            return _read(folder)
+    with whole_folder(folder) as provisional:
+        _write(dataset, provisional, progress)
+        (provisional / FILE).write_text(json.dumps(stamp) + "\n", encoding="utf-8")
     return _read(folder)
 
 

@@ -62,19 +62,23 @@ class Settings:
     cells: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse unknown names.
+        """Refuse unknown names, empty lists and repetitions.
 
         Raises:
-            InputError: a name is unknown; the nearest one is told.
+            InputError: something given cannot be used; of an unknown name the nearest one is told.
         """
         check_names("--dataset", [self.dataset], DATASETS)
         check_names("--regime", self.regimes, REGIMES)
         check_names("--protocol", [self.protocol], PROTOCOLS)
-        if not self.tokenizers:
-            raise InputError("--tokenizers is empty; name at least one, such as --tokenizers=codes,words.")
-        repeated = [name for name in self.tokenizers if self.tokenizers.count(name) > 1]
-        if repeated:
-            raise InputError(f"--tokenizers names {repeated[0]} twice; name each tokenizer once.")
+        lists = {"tokenizers": self.tokenizers, "models": self.models, "regime": self.regimes}
+        for name, example in {"tokenizers": "codes,words", "models": "logistic", "regime": FULL}.items():
+            if not lists[name]:
+                raise InputError(f"--{name} is empty; name at least one, such as --{name}={example}.")
+        named = ["=".join(given.split("=")[:2]) for given in self.predictions]
+        for name, given in (lists | {"tasks": self.tasks, "predictions": named}).items():
+            repeated = [one for one in given if given.count(one) > 1]
+            if repeated:
+                raise InputError(f"--{name} names {repeated[0]} twice; name each once.")
 
     @property
     def fitted_trials(self) -> int:

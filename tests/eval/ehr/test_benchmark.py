@@ -252,6 +252,16 @@ def test_damaged_labels_are_made_anew_and_settings_are_told(settings, found, tmp
         run(changed, progress=False)
 
 
+def test_labels_that_were_changed_are_made_anew(settings, tmp_path):
+    changed = dataclasses.replace(settings, output=tmp_path, regimes=("full",), tokenizers=("codes",))
+    run(changed, progress=False)
+    path = tmp_path / "labels" / "planted" / "labels.parquet"
+    before = path.read_bytes()
+    pl.read_parquet(path).with_columns(~pl.col("boolean_value")).write_parquet(path)
+    run(changed, progress=False)
+    assert path.read_bytes() == before
+
+
 def test_cells_of_earlier_runs_stay_in_the_report(settings, tmp_path):
     changed = dataclasses.replace(settings, output=tmp_path, regimes=("full", "few_shot"), tokenizers=("codes",))
     every = {cell.setting for cell in run(changed, progress=False).results}

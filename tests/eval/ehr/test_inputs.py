@@ -92,6 +92,22 @@ def test_samples_see_what_a_loop_finds(records, rule):
     assert {"DRUGS", *SPOKEN} <= set(histories.codes), "names that begin alike stay"
 
 
+@pytest.mark.parametrize("name", ["code.npy", "time.npy", "codes.parquet"])
+@pytest.mark.parametrize("damage", ["truncated", "absent"])
+def test_damaged_histories_are_made_anew(tmp_path, name, damage):
+    events = sorted(random_events(0), key=lambda one: (one[0], one[1] or datetime.datetime.min))
+    dataset = MedsDataset.open(small_visits.write(tmp_path / "meds", events, files=3))
+    folder = tmp_path / "histories"
+    open_histories(dataset, folder, progress=False)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    if damage == "absent":
+        (folder / name).unlink()
+    else:
+        (folder / name).write_bytes(before[name][:-8])
+    open_histories(dataset, folder, progress=False)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
 def test_rules_differ_where_diagnoses_are_coded(records):
     _, histories, labels = records
     coded, bedside, before = (make_inputs(histories, labels, rule).stop for rule in (CODED, BEDSIDE, BEFORE))

@@ -21,7 +21,12 @@ def settings(tmp_path):
         ({"regimes": ("full", "few_shots")}, "--regime=few_shots is unknown; did you mean 'few_shot'"),
         ({"protocol": "clinic"}, "did you mean 'clinical'"),
         ({"tokenizers": ()}, "--tokenizers is empty"),
-        ({"tokenizers": ("codes", "words", "codes")}, "names codes twice"),
+        ({"tokenizers": ("codes", "words", "codes")}, "--tokenizers names codes twice"),
+        ({"models": ()}, "--models is empty; name at least one, such as --models=logistic"),
+        ({"regimes": ()}, "--regime is empty"),
+        ({"regimes": ("full", "full")}, "--regime names full twice"),
+        ({"tasks": ("mortality", "mortality")}, "--tasks names mortality twice"),
+        ({"predictions": ("mortality=X=a", "mortality=X=b")}, "--predictions names mortality=X twice"),
     ],
 )
 def test_what_cannot_be_used_is_refused(settings, change, told):
