@@ -20,6 +20,7 @@ from eval.quality.label_building import open_labels
 from eval.tokenization import measure
 from medtok_jax.data.dataset import load_data
 from medtok_jax.lookup.directory import TokenizerDirectory
+from medtok_jax.models.search import SMALLEST_WEIGHT
 from medtok_jax.text.encoder_files import TextTokenizer, resolve_text_encoder
 from preprocessing.common.errors import InputError
 from tests.helpers import small_tokenizer
@@ -154,8 +155,15 @@ def test_residual_tokens_add_up_and_refine(codes):
     assert flat.shape == (SIZE, points.shape[1])
 
 
+def mixture(point: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Weights of the closest mixture of rows: least squares with a small ridge, without negative ones, scaled."""
+    positive = np.maximum(np.linalg.solve(rows @ rows.T + 1e-2 * np.eye(len(rows)), rows @ point), 0)
+    mixed = positive @ rows
+    return np.maximum(positive * (mixed @ point) / (mixed @ mixed), SMALLEST_WEIGHT)
+
+
 def test_pursuit_of_texts_by_loops(made, codes):
-    """The tokens of a code are those of the search by hand: the two nearest rows, mixed, and two that refine."""
+    """The tokens of a code are those of the search by hand: the two nearest rows and two that refine, all mixed."""
     one = made["text_pursuit"]
     texts = codes.text_vectors(progress=False)
     assert one.codebook.shape == (SIZE, 64)
@@ -165,13 +173,14 @@ def test_pursuit_of_texts_by_loops(made, codes):
         point /= np.linalg.norm(point)
         nearest = np.argsort(-(one.codebook[: SIZE // 2] @ point))[:2]
         assert set(one.tokens[row, :2]) == set(nearest)
-        left = point - one.weights[row, :2] @ one.codebook[one.tokens[row, :2]]
+        rows = one.codebook[one.tokens[row]].astype(np.float64)
+        left = point - mixture(point, rows[:2]) @ rows[:2]
         for column in (2, 3):
             product = one.codebook[SIZE // 2 :] @ left
             product[one.tokens[row, 2:column] - SIZE // 2] = -np.inf
             assert one.tokens[row, column] - SIZE // 2 == product.argmax()
-            np.testing.assert_allclose(one.weights[row, column], max(product.max(), 0), atol=1e-5)
-            left -= one.weights[row, column] * one.codebook[one.tokens[row, column]]
+            left -= max(product.max(), SMALLEST_WEIGHT) * rows[column]
+        np.testing.assert_allclose(one.weights[row], mixture(point, rows), atol=1e-4)
     error = np.linalg.norm(one.unquantized - one.vectors, axis=1)
     nearest = nearest_rows(one.unquantized, one.codebook[: SIZE // 2], 2)
     assert error.mean() < np.linalg.norm(nearest["unquantized"] - nearest["vectors"], axis=1).mean()

@@ -57,8 +57,10 @@ def test_the_table_equals_the_model_on_the_spot(opened, trained):
         assert (~same).sum(axis=1).max() <= 1
         assert not (~same & ~np.array(refining)).any()
         separated += int((~same).sum())
-        # Half precision rounds weights by up to 2**-11 of them.
-        weights = np.where(same, np.asarray(tokens.weights)[kept], trained.weights[places])
+        # With a token, the weights of its embedding change. Half precision rounds weights by up to 2**-11 of them.
+        names = [position.embedding for position in trained.config.positions]
+        touched = (~same).astype(int) @ np.equal.outer(names, names).astype(int) > 0
+        weights = np.where(touched, trained.weights[places], np.asarray(tokens.weights)[kept])
         np.testing.assert_allclose(weights, trained.weights[places], rtol=2**-11, atol=1e-4)
         seen += len(kept)
     assert seen == len(row_of) == trained.config.codes
