@@ -73,7 +73,8 @@ def _primary_sentence(one: PrimaryComparison, medtok: str, run: RunDescription) 
 def standing(result: SetupResult, metric: str, run: RunDescription) -> str | None:
     """Return how the primary tokenizer stands against each other one in one setup, None if it or they are not there.
 
-    Joined tokenizers are left out, and only differences from `names.OPPONENTS` are given in numbers.
+    Joined tokenizers are left out, and only differences from `names.OPPONENTS` are given in numbers. On a small test
+    set no tokenizer is called better or worse.
     """
     first = run.family.tokenizer
     others = [name for name in result.tokenizers if name != first and not names.is_joined(name)]
@@ -86,10 +87,14 @@ def standing(result: SetupResult, metric: str, run: RunDescription) -> str | Non
         found.setdefault(verdict(difference, metric), []).append(shown)
     parts = [f"{WORDS_OF[key]} {enumerated(found[key])}" for key in (BETTER, WORSE, NOISE) if key in found]
     value = writer.number(result.tokenizers[first].draws[metric].interval().value)
-    small = ", on too few events to rank" if result.is_small else ""
+    stands = f"it is {'; '.join(parts)}"
+    if result.is_small:
+        numbers = [one for shown in found.values() for one in shown if one.endswith(")")]
+        less = f"; its differences, which are not judged: {enumerated(numbers)}" if numbers else ""
+        stands = f"there are too few events to rank it{less}"
     return (
         f"{run.task(result.setup.task).title} ({result.setup.title}), {METRIC_TITLES[metric]}:"
-        f" {names.title(first, first)} has {value}{small}; it is {'; '.join(parts)}."
+        f" {names.title(first, first)} has {value}; {stands}."
     )
 
 

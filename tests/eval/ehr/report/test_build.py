@@ -161,6 +161,16 @@ def test_a_small_test_set_is_shown_without_ranks_and_bold(report):
     assert "Too few events to rank tokenizers" in section(text_of(report), "What this run found")
 
 
+def test_no_tokenizer_is_called_better_or_worse_on_a_small_test_set(open_report):
+    text = text_of(open_report)
+    small = [line for line in text.splitlines() if "too few events to rank it" in line]
+    assert small
+    for line in small:
+        assert re.search(r"its differences, which are not judged: .*codes \([+-]", line)
+        assert not re.search("better|worse|noise", line)
+    assert any("it is better than" in line or "it is within noise of" in line for line in text.splitlines())
+
+
 def test_two_tasks_do_not_tell_a_small_group_by_their_difference(tmp_path):
     tasks = {name: described(name.title()) for name in ("kept", "left_out")}
     cells = [
