@@ -64,7 +64,9 @@ def test_the_table_equals_the_model_on_the_spot(opened, trained):
         np.testing.assert_allclose(weights, trained.weights[places], rtol=2**-11, atol=1e-4)
         seen += len(kept)
     assert seen == len(row_of) == trained.config.codes
-    assert separated == trained.config.training["separated"]
+    # Categories and codes of earlier editions, which are not encoded here, are among those that were separated.
+    others = len(trained.ids) - len(row_of)
+    assert 0 < separated <= trained.config.training["separated"] <= separated + others
 
 
 def count_of(trained: TokenizerDirectory, embedding: str) -> int:
