@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from medtok_jax.models.search import SHORTEST, SMALLEST_WEIGHT, mixing_weights, share_rows
+from medtok_jax.models.search import SMALLEST_WEIGHT, l2_normalize, mixing_weights, share_rows
 from medtok_jax.regions import Part, Regions
 
 # Rows of each embedding that may take the place of its last token.
@@ -154,7 +154,7 @@ def _options(
         chunks = []
         for begin in range(0, len(ids), _CHUNK):
             chunk = slice(begin, begin + _CHUNK)
-            embedding = _unit(embeddings[chunk, number])
+            embedding = np.asarray(l2_normalize(embeddings[chunk, number]))
             chunks.append(
                 _alternatives(embedding, ids[chunk, columns], weights[chunk, columns], codebook[:stop], start)
             )
@@ -198,11 +198,5 @@ def _first_free(own: np.ndarray, options: _Options, place: int, taken: set[bytes
 def _mixture(embedding: np.ndarray, ids: np.ndarray, codebook: np.ndarray) -> np.ndarray:
     """Return the weights `[m, K]` by which the rows of an embedding of each code come closest to it."""
     rows = codebook[ids]
-    products = np.einsum("mkd,md->mk", rows, _unit(embedding))
+    products = np.einsum("mkd,md->mk", rows, np.asarray(l2_normalize(embedding)))
     return np.maximum(np.asarray(mixing_weights(products, rows)), SMALLEST_WEIGHT)
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    """Return vectors along the last axis at unit length, float32."""
-    vectors = vectors.astype(np.float32)
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), SHORTEST)

@@ -11,11 +11,10 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from medtok_jax.models.search import l2_normalize, largest, mixing_weights
+from medtok_jax.models.search import in_chunks, l2_normalize, largest, mixing_weights
 
 # Share of the mean use of a row by which rows are held where they are: it keeps rows that few points use.
 RIDGE = 1e-3
-CHUNK = 4096
 
 
 @functools.partial(jax.jit, static_argnames=("first", "num_tokens", "num_nearest", "rounds"))
@@ -75,10 +74,7 @@ def _choose(
         weights = mixing_weights(jnp.einsum("bkd,bd->bk", rows[ids], chunk), rows[ids])
         return ids, weights, chunk - jnp.einsum("bk,bkd->bd", weights, rows[ids])
 
-    padded = -(-points.shape[0] // CHUNK) * CHUNK
-    chunks = jnp.pad(points, ((0, padded - points.shape[0]), (0, 0))).reshape(-1, CHUNK, points.shape[1])
-    found = jax.lax.map(one, chunks)
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[: points.shape[0]], found)
+    return in_chunks(one, points)
 
 
 def _worst_served(points: jax.Array, left: jax.Array, unused: jax.Array, first: int) -> jax.Array:

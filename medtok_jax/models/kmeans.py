@@ -2,17 +2,14 @@
 
 import functools
 import itertools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from medtok_jax.models.codebook import Quantizer
 from medtok_jax.models.dictionary import optimal_directions
-from medtok_jax.models.search import l2_normalize, mixing_weights, pairwise_distance
+from medtok_jax.models.search import in_chunks, l2_normalize, mixing_weights, pairwise_distance
 from medtok_jax.regions import REGIONS
-
-CHUNK = 4096
 
 
 def _assign(points: jax.Array, centroids: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -23,14 +20,7 @@ def _assign(points: jax.Array, centroids: jax.Array) -> tuple[jax.Array, jax.Arr
         nearest = jnp.argmin(squared, axis=-1)
         return nearest, jnp.min(squared, axis=-1) + jnp.sum(chunk * chunk, -1)
 
-    return _in_chunks(one, points)
-
-
-def _in_chunks(function: Callable, points: jax.Array):
-    """Apply `function` to all points, `CHUNK` at a time, so that memory stays flat."""
-    padded = -(-points.shape[0] // CHUNK) * CHUNK
-    chunks = jnp.pad(points, ((0, padded - points.shape[0]), (0, 0))).reshape(-1, CHUNK, points.shape[1])
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[: points.shape[0]], jax.lax.map(function, chunks))
+    return in_chunks(one, points)
 
 
 def _draw(key: jax.Array, points: jax.Array, count: int) -> jax.Array:
@@ -140,7 +130,7 @@ def _less_nearest(points: jax.Array, rows: jax.Array) -> jax.Array:
     def one(chunk: jax.Array) -> jax.Array:
         return chunk - rows[jnp.argmin(pairwise_distance(chunk, rows), axis=-1)]
 
-    return _in_chunks(one, points)
+    return in_chunks(one, points)
 
 
 @functools.partial(jax.jit, static_argnames="count")
@@ -153,7 +143,7 @@ def _less_mixture(points: jax.Array, rows: jax.Array, *, count: int) -> jax.Arra
         products, ids = jax.lax.top_k(chunk @ rows.T, count)
         return chunk - jnp.einsum("bk,bkd->bd", mixing_weights(products, rows[ids]), rows[ids])
 
-    return _in_chunks(one, points)
+    return in_chunks(one, points)
 
 
 def fit_regions(

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 
 # Least weight of a token of `pursuit`: one that a reader of ids alone takes for a token is one.
 SMALLEST_WEIGHT = 1e-2
+# Number of points that are searched for at once.
+CHUNK = 4096
 
 
 class Match(NamedTuple):
@@ -209,6 +211,13 @@ def search_pursuit(
         weights = jnp.maximum(mixing_weights(products, chosen), SMALLEST_WEIGHT)
     vector = jnp.einsum("bk,bkd->bd", weights, rows[ids])
     return Match(ids, weights, vector, pairwise_distance(embedding, rows))
+
+
+def in_chunks(function: Callable, points: jax.Array):
+    """Apply `function` to all points, `CHUNK` at a time, so that memory stays flat."""
+    padded = -(-points.shape[0] // CHUNK) * CHUNK
+    chunks = jnp.pad(points, ((0, padded - points.shape[0]), (0, 0))).reshape(-1, CHUNK, points.shape[1])
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[: points.shape[0]], jax.lax.map(function, chunks))
 
 
 def share_rows(size: int, num_tokens: int, num_nearest: int) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 from sklearn.cluster import KMeans
 
-from medtok_jax.models import kmeans as module
+from medtok_jax.models import search
 from medtok_jax.models.codebook import Quantizer
 from medtok_jax.models.kmeans import fit_region, fit_regions, kmeans
 from medtok_jax.regions import REGIONS, Regions
@@ -30,7 +30,7 @@ def squared(points: np.ndarray, centroids: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_objective_is_that_of_scikit_learn(seed, monkeypatch):
-    monkeypatch.setattr(module, "CHUNK", 64)  # The 500 points in chunks, the last one padded.
+    monkeypatch.setattr(search, "CHUNK", 64)  # The 500 points in chunks, the last one padded.
     points = blobs(500, seed)
     found = kmeans(jax.random.key(seed), jnp.asarray(points), num_centroids=20, iterations=25)
     ours = squared(points, np.asarray(found)).min(1).sum()
@@ -135,7 +135,7 @@ def test_a_residual_fit_refines_level_by_level(size, levels):
 
 @pytest.mark.parametrize(("levels", "nearest"), [(4, 1), (4, 2), (3, 3)])
 def test_a_fit_of_pursuit_refines_what_the_nearest_rows_leave(levels, nearest, monkeypatch):
-    monkeypatch.setattr(module, "CHUNK", 64)
+    monkeypatch.setattr(search, "CHUNK", 64)
     quantizer = make("pursuit", Regions(text=40, graph=8, shared=8), levels, num_nearest=nearest)
     points = quantizer.prepare(jnp.asarray(blobs(300)))
     rows = fit_region(jax.random.key(0), points, quantizer, "text", 10)
