@@ -1,7 +1,7 @@
 """Store the events of a data set that a model may see, so that the history of each sample is a slice of them.
 
-Events are sorted by patient and time. Among simultaneous ones those that are coded after the discharge come last, so
-that what is known at a prediction time is always the beginning of a patient's events (see `inputs`). No JAX here.
+Events are sorted by patient and by the time from which they are known, so that what is known at a prediction time is
+always the beginning of a patient's events (see `inputs` and `tasks.coding`). No JAX here.
 
 What gives an outcome away is left out for every task: deaths, discharges and where they lead, and the diagnosis-related
 groups that are billed. Events without time are left out too; sex and birth are columns of their own.
@@ -15,7 +15,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from medtok_jax.records.visits import DISCHARGE, PRESCRIPTION, kind_of
+from eval.ehr.tasks.coding import with_coding
+from eval.ehr.tasks.spelling import Spelling
+from medtok_jax.records.visits import PRESCRIPTION, kind_of
 from preprocessing.common.atomic import recover, whole_folder
 from preprocessing.common.checksums import sha256_of_files
 from preprocessing.common.errors import InputError
@@ -29,15 +31,13 @@ pl = load("polars")
 
 FILE = "histories.json"
 # Of the arrays; those of another number are made anew.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 # Outcomes, and what is decided with them. A transfer of MIMIC-IV whose kind is `discharge` is the discharge.
 FORBIDDEN = (
     r"^(?:MEDS_DEATH|MEDS_BIRTH|DRG|HOSPITAL_DISCHARGE|ICU_DISCHARGE|GENDER|RACE|ETHNICITY)(?:/|$)"
     r"|^TRANSFER_TO//discharge(?:/|$)|^(?:Gender|Sex|Race|Ethnicity|Death Type|Discharge)/"
 )
 _SEX = r"^(?i:gender|sex)/+([FM])"
-# Names of events of diagnoses and procedures that are in no code system.
-_CODED_NAMES = r"^(?:DIAGNOSIS|PROCEDURE)(?:/|$)"
 _OF_EVENTS = {"code": np.int32, "time": np.int64, "visit": np.int32, "coded": np.bool_}
 _CHUNK = 1 << 24
 
@@ -53,12 +53,13 @@ class Histories:
         time: `[events]` datetime64[us].
         visit: `[events]` int32, number of the visit (stay, or day outside of stays) within its subject, in the order
             of the visits' first events.
-        coded: `[events]` bool, True for diagnoses and procedures at the discharge of their stay, coded after it.
+        coded: `[events]` bool, True for diagnoses and procedures from the discharge of their stay on, coded after it.
         codes: `[codes]` str, distinct codes as the data set spells them, sorted.
         is_drug: `[codes]` bool.
         birth: `[subjects]` datetime64[us], NaT where it is unknown.
         sex: `[subjects]` str, `F`, `M`, or empty where it is unknown.
         person: `[subjects]` int64, the same for all subjects that are one person.
+        coding: how long after a discharge the rule `bedside` does not see what is coded after it.
         translation: `[codes]` int32, the code of the other vocabulary that stands for each code, or itself; None where
             there is none, see `eval.ehr.tokenizers.translation`.
     """
@@ -74,6 +75,7 @@ class Histories:
     birth: np.ndarray
     sex: np.ndarray
     person: np.ndarray
+    coding: np.timedelta64
     translation: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -94,13 +96,14 @@ class Histories:
         return rows
 
 
-def open_histories(dataset: MedsDataset, folder: Path, *, progress: bool = True) -> Histories:
+def open_histories(dataset: MedsDataset, spelling: Spelling, folder: Path, *, progress: bool = True) -> Histories:
     """Return the histories of a data set, made in `folder` unless they lie there already.
 
     Files are read one at a time. A killed run leaves nothing behind, and the next one makes the same bytes.
 
     Args:
         dataset: the events.
+        spelling: how the data set spells stays, which says when codes are known.
         folder: where the arrays are kept, for files of the same content.
         progress: whether to show a progress bar.
 
@@ -109,15 +112,16 @@ def open_histories(dataset: MedsDataset, folder: Path, *, progress: bool = True)
     """
     recover(folder)
     persons = [path for path in (dataset.root / METADATA / PERSONS,) if path.is_file()]
-    stamp = {"format_version": FORMAT_VERSION, "source": sha256_of_files([*dataset.shards, *persons])}
+    files = [*dataset.shards, *persons, spelling.path]
+    stamp = {"format_version": FORMAT_VERSION, "source": sha256_of_files(files)}
     if _is_of(folder, stamp):
         # Damaged arrays are made anew.
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError):
-            return _read(folder)
+            return _read(folder, spelling)
     with whole_folder(folder) as provisional:
-        _write(dataset, provisional, progress)
+        _write(dataset, spelling, provisional, progress)
         (provisional / FILE).write_text(json.dumps(stamp) + "\n", encoding="utf-8")
-    return _read(folder)
+    return _read(folder, spelling)
 
 
 def _is_of(folder: Path, stamp: dict) -> bool:
@@ -127,7 +131,7 @@ def _is_of(folder: Path, stamp: dict) -> bool:
         return False
 
 
-def _read(folder: Path) -> Histories:
+def _read(folder: Path, spelling: Spelling) -> Histories:
     arrays = {path.stem: np.load(path, mmap_mode="r") for path in folder.glob("*.npy")}
     time, birth = (arrays.pop(name).view("datetime64[us]") for name in ("time", "birth"))
     table = pl.read_parquet(folder / "codes.parquet")
@@ -137,10 +141,12 @@ def _read(folder: Path) -> Histories:
         birth=birth,
         codes=table["code"].to_numpy().astype(str),
         is_drug=table["is_drug"].to_numpy(),
+        coding=np.timedelta64(round(spelling.coding_days * 86400e6), "us"),
     )
 
 
-def _write(dataset: MedsDataset, folder: Path, progress: bool) -> None:
+def _write(dataset: MedsDataset, spelling: Spelling, folder: Path, progress: bool) -> None:
+    further = [name for name in (spelling.discharge_from,) if name in dataset.further]
     number: dict[str, int] = {}
     subjects = []
     raw = {name: folder / f"{name}.raw" for name in _OF_EVENTS}
@@ -150,8 +156,8 @@ def _write(dataset: MedsDataset, folder: Path, progress: bool) -> None:
             total=len(dataset.shards), desc="Reading histories", unit=" files", disable=None if progress else True
         )
         with bar:
-            for frame in dataset.frames(columns=("hadm_id",)):
-                events, about = _of_shard(frame)
+            for frame in dataset.frames(columns=("hadm_id", *further)):
+                events, about = _of_shard(frame, spelling)
                 for name, kind in _OF_EVENTS.items():
                     column = _numbers(events["code"], number) if name == "code" else events[name].to_numpy()
                     column.astype(kind).tofile(files[name])
@@ -198,25 +204,18 @@ def _as_npy(raw: Path, path: Path, kind: type, rank: np.ndarray | None) -> None:
     raw.unlink()
 
 
-def _of_shard(frame: "pl.DataFrame") -> tuple["pl.DataFrame", "pl.DataFrame"]:
+def _of_shard(frame: "pl.DataFrame", spelling: Spelling) -> tuple["pl.DataFrame", "pl.DataFrame"]:
     """Return the events of one file that a model may see, and a row for each of its subjects."""
     time, code = pl.col("time"), pl.col("code")
     timed = frame.filter(time.is_not_null())
     births = timed.filter(code == BIRTH).group_by("subject_id").agg(birth=time.min())
     sexes = frame.select("subject_id", sex=code.str.extract(_SEX, 1)).drop_nulls()
     sexes = sexes.group_by("subject_id", maintain_order=True).agg(pl.col("sex").first())
-    stay = ["subject_id", "hadm_id"]
-    left = timed.filter(code.str.contains(DISCHARGE)).group_by(stay).agg(left=time.min())
-    events = timed.filter(~code.str.contains(FORBIDDEN)).with_columns(
-        day=pl.when(pl.col("hadm_id").is_null()).then(time.dt.date()).otherwise(None)
-    )
-    events = events.join(left, on=stay, how="left", maintain_order="left").with_columns(
-        coded=(_is_diagnosis_or_procedure(events["code"]) & (time == pl.col("left"))).fill_null(False),
-    )
-    # The number of an event in the file stands for its place in the order of time.
+    day = pl.when(pl.col("hadm_id").is_null()).then(time.dt.date()).otherwise(None)
+    events = with_coding(timed.with_columns(day=day), spelling).filter(~code.str.contains(FORBIDDEN))
+    # The number of an event in this order stands for its place in the order of time.
     events = events.with_row_index("first").with_columns(pl.col("first").min().over("subject_id", "hadm_id", "day"))
     events = events.with_columns(visit=(pl.col("first").rank("dense").over("subject_id") - 1).cast(pl.Int32))
-    events = events.sort("subject_id", "time", "coded", maintain_order=True)
     counts = events.group_by("subject_id").agg(events=pl.len())
     about = (
         frame.select(pl.col("subject_id").unique(maintain_order=True))
@@ -227,13 +226,6 @@ def _of_shard(frame: "pl.DataFrame") -> tuple["pl.DataFrame", "pl.DataFrame"]:
         .with_columns(pl.col("sex").fill_null(""), pl.col("events").fill_null(0).cast(pl.Int64))
     )
     return events.with_columns(time.cast(pl.Int64)), about
-
-
-def _is_diagnosis_or_procedure(events: "pl.Series") -> "pl.Expr":
-    """Return the expression that is True where a code is of a diagnosis or procedure."""
-    unique = events.unique()
-    of_system = [code for code in unique if kind_of(code) not in (None, PRESCRIPTION)]
-    return pl.col("code").is_in(of_system) | pl.col("code").str.contains(_CODED_NAMES)
 
 
 def _persons(dataset: MedsDataset, subjects: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 Each sample sees the beginning of its patient's events, up to its prediction time, under one of three rules:
 
     coded     what happened at or before the prediction time
-    bedside   the same without diagnoses and procedures of a discharge at that very time, as they are coded after it
+    bedside   the same without diagnoses and procedures of a discharge in the last day, as they are coded after it
     before    what happened before the prediction time
 """
 
@@ -39,6 +39,7 @@ class Inputs:
         time: `[n]` datetime64[us], the prediction times.
         seen: `[codes]` bool, the codes that these samples may see.
         hidden: `[n]` int32, number of a visit of which the sample does not see drugs; -1 for none.
+        at_bedside: whether they do not see what is coded after a discharge less than `histories.coding` ago.
         codes_alone: whether models are told codes and nothing else: neither age and sex nor the number of codes.
         is_translated: whether they see each code as its translation, see `Histories.translation`.
     """
@@ -50,6 +51,7 @@ class Inputs:
     time: np.ndarray
     seen: np.ndarray
     hidden: np.ndarray
+    at_bedside: bool = False
     codes_alone: bool = False
     is_translated: bool = False
 
@@ -96,19 +98,16 @@ def make_inputs(histories: Histories, labels: Labels, rule: str, *, hide_drugs_o
     row = histories.rows_of(labels.subject)
     start, end = histories.offsets[row], histories.offsets[row + 1]
     stop = np.empty(len(row), np.int64)
-    time, coded = histories.time, histories.coded
+    time = histories.time
     for sample, (first, last, moment) in enumerate(zip(start, end, labels.time, strict=True)):
         events = time[first:last]
         stop[sample] = first + np.searchsorted(events, moment, side="left" if rule == BEFORE else "right")
-        if rule == BEDSIDE:
-            same = first + np.searchsorted(events, moment, side="left")
-            stop[sample] -= np.count_nonzero(coded[same : stop[sample]])
     hidden = np.full(len(row), -1, np.int32)
     if hide_drugs_of_visit:
         some = stop > start
         hidden[some] = histories.visit[stop[some] - 1]
     seen = np.ones(len(histories.codes), bool)
-    return Inputs(histories, row, start, stop, labels.time, seen, hidden)
+    return Inputs(histories, row, start, stop, labels.time, seen, hidden, at_bedside=rule == BEDSIDE)
 
 
 def bags(inputs: Inputs, days: float | None = None) -> "sparse.csr_matrix":
@@ -238,6 +237,9 @@ def _events(inputs: Inputs, samples: slice) -> tuple[np.ndarray, np.ndarray]:
     histories = inputs.histories
     code = inputs.code_of(event)
     kept = inputs.seen[code]
+    if inputs.at_bedside:
+        uncoded_from = inputs.time[sample] - histories.coding
+        kept &= ~(histories.coded[event] & (histories.time[event] >= uncoded_from))
     if (inputs.hidden[samples] >= 0).any():
         kept &= ~(histories.is_drug[code] & (histories.visit[event] == inputs.hidden[sample]))
     return sample[kept], event[kept]

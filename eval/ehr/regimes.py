@@ -5,8 +5,10 @@
                       added to those of a smaller one; samples are never repeated, so a class with fewer ends the curve
     few_patients      n training persons with all of their samples, and a quarter as many to tune by: a learning curve
                       at the prevalence of the records, nested as above, for tasks of every kind
-    rare              fitted as full; tested on samples whose most informative code hardly any training patient has
-    unseen            three in ten codes, chosen by a hash, are hidden from all training and tuning samples
+    rare              fitted as full; tested on samples whose most informative code hardly any training patient has; it
+                      is a code of a code system, as tokenizers have nothing to say of other events
+    unseen            three in ten codes, chosen by a hash, are hidden from all training and tuning samples; of records
+                      that state each diagnosis in both editions of ICD those of ICD-10 are hidden from all samples
     cross_vocabulary  fitted on codes of ICD-9 alone and tested on those of ICD-10, and as a control on those of ICD-9;
                       once more without age, sex and number of codes, and once more with all other events; records of
                       ICD-9 alone are tested on translations, see `tokenizers.translation`
@@ -93,7 +95,8 @@ def splits(
         yield from _named(f"<{RARE_BELOW} patients", _rare(parts))
     elif regime == UNSEEN:
         hidden = unseen_codes(inputs.histories.codes, seed)
-        yield from _named(f"{UNSEEN_SHARE:.0%} unseen", [_masked(part, ~hidden, None) for part in parts])
+        shown = _stated_once(inputs)
+        yield from _named(f"{UNSEEN_SHARE:.0%} unseen", [_masked(part, shown & ~hidden, shown) for part in parts])
     else:
         yield from _cross_vocabulary(inputs, parts)
 
@@ -143,9 +146,19 @@ def _masked(part: Split, fitted: np.ndarray, tested: np.ndarray | None) -> Split
 
 def unseen_codes(names: np.ndarray, seed: int) -> np.ndarray:
     """Return which codes of code systems the regime `unseen` hides, `[codes]` str -> `[codes]` bool."""
+    return _of_systems(names) & (uniform(hash_strings(f"unseen {seed}", names)) < UNSEEN_SHARE)
+
+
+def _of_systems(names: np.ndarray) -> np.ndarray:
+    """Return which codes are of code systems, `[codes]` str -> `[codes]` bool."""
     splitter = _splitter()
-    of_system = np.array([splitter.split(unfolded(name))[0] is not None for name in names], bool)
-    return of_system & (uniform(hash_strings(f"unseen {seed}", names)) < UNSEEN_SHARE)
+    return np.array([splitter.split(unfolded(name))[0] is not None for name in names], bool)
+
+
+def _stated_once(inputs: Inputs) -> np.ndarray:
+    """Return which codes state each diagnosis once, `[codes]` bool: without ICD-10 where records state it in both."""
+    edition = editions(inputs.histories.codes)
+    return (edition != 10) | (not _is_double(_has_edition(inputs, edition)))
 
 
 def editions(names: np.ndarray) -> np.ndarray:
@@ -171,13 +184,22 @@ def _cross_vocabulary(inputs: Inputs, parts: Sequence[Split]) -> Iterator[tuple[
     if inputs.histories.translation is not None:
         yield from _across(parts, [_translated(part) for part in parts], edition)
         return
-    seen = bags(inputs)
-    has = {number: np.asarray(seen[:, edition == number].sum(1)).ravel() > 0 for number in (9, 10)}
+    has = _has_edition(inputs, edition)
     if not has[9].any() or not has[10].any():
         lacking = 9 if not has[9].any() else 10
         raise InputError(f"No sample sees a code of ICD-{lacking}, so cross_vocabulary does not fit these records.")
-    is_double = (has[9] & has[10]).sum() > _BOTH * (has[9] | has[10]).sum()
-    yield from _across(parts, parts, edition, by_time=not is_double)
+    yield from _across(parts, parts, edition, by_time=not _is_double(has))
+
+
+def _has_edition(inputs: Inputs, edition: np.ndarray) -> dict[int, np.ndarray]:
+    """Return for each edition of ICD which samples see a code of it, `[n]` bool."""
+    seen = bags(inputs)
+    return {number: np.asarray(seen[:, edition == number].sum(1)).ravel() > 0 for number in (9, 10)}
+
+
+def _is_double(has: dict[int, np.ndarray]) -> bool:
+    """Return whether records state each diagnosis in both editions of ICD."""
+    return bool((has[9] & has[10]).sum() > _BOTH * (has[9] | has[10]).sum())
 
 
 def _across(
@@ -346,11 +368,12 @@ def _rare(parts: Sequence[Split]) -> list[Split]:
 def rarest_evidence(part: Split) -> np.ndarray:
     """Return how many training persons have the most informative code of each test sample, `[n]` int64.
 
-    The most informative code of a sample is that with the largest absolute log odds ratio of an outcome among training
-    samples, after adding to the samples with the code one at the rate of all samples; a code that no training sample
-    has says nothing. Samples without codes count as seen by all.
+    The most informative code of a sample is that of a code system with the largest absolute log odds ratio of an
+    outcome among training samples, after adding to the samples with the code one at the rate of all samples; a code
+    that no training sample has says nothing. Samples without codes count as seen by all.
     """
-    train, test = _present(bags(part.train)), _present(bags(part.test))
+    of_system = _of_systems(part.train.histories.codes)
+    train, test = (_present(bags(samples)[:, of_system]) for samples in (part.train, part.test))
     score = np.zeros(train.shape[1])
     with_code = np.asarray(train.sum(0)).ravel()
     for outcome in _outcomes(part.y):

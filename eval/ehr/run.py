@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
@@ -26,19 +25,18 @@ from eval.ehr.settings import Settings, check_folder, claim
 from eval.ehr.split import Split
 from eval.ehr.tasks import definition
 from eval.ehr.tasks.cohort import Cohort
-from eval.ehr.tasks.definition import Task
+from eval.ehr.tasks.definition import SOURCES, Task
 from eval.ehr.tasks.leaks import check_leaks, seen_by_models
+from eval.ehr.tasks.spelling import Spelling, read_spelling
 from eval.ehr.tokenizers.context import TokenizerContext
-from eval.ehr.tokenizers.make import NAMES, check_name, make
+from eval.ehr.tokenizers.make import make
 from eval.ehr.tokenizers.matrix import CodeMatrix
+from eval.ehr.tokenizers.names import OF_TRAINING, is_baseline, judged_of, named, reads_training
 from eval.ehr.tokenizers.translation import translated_share, with_translations
 from medtok_jax.devices.optimizations import few_optimizations
 from preprocessing.common.errors import InputError, without_values
 from preprocessing.common.locks import exclusive
 from preprocessing.meds.dataset import MedsDataset
-
-# A tokenizer that reads the training samples, and is made anew for each fold.
-_OF_TRAINING = "cooccurrence"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +81,7 @@ def run(settings: Settings, *, progress: bool = True) -> Benchmark:
         InputError: something given cannot be used, another run works in the output folder, or nothing can be fitted.
     """
     tasks = chosen_tasks(settings)
-    tokenizers = _named(settings.tokenizers)
+    tokenizers = named(settings.tokenizers)
     fitted = choose(settings.models, pretrain_steps=settings.pretrain_steps, smoke=settings.smoke, progress=progress)
     foreign = [external.parse(given) for given in settings.predictions]
     for one in foreign:
@@ -96,7 +94,9 @@ def run(settings: Settings, *, progress: bool = True) -> Benchmark:
         check_folder(settings)
         records = open_records(settings.dataset, settings.dataset_dir, settings.output)
         claim(settings)
-        histories = open_histories(records.dataset, settings.output / "histories", progress=progress)
+        histories = open_histories(
+            records.dataset, _spelling(settings), settings.output / "histories", progress=progress
+        )
         return _Runner(settings, records, tasks, tokenizers, fitted, foreign, histories, progress).run()
 
 
@@ -114,41 +114,8 @@ def chosen_tasks(settings: Settings) -> dict[str, Task]:
     return {task.name: task for task in found}
 
 
-def judged_of(names: Sequence[str]) -> str:
-    """Return the tokenizer that is judged: the first that is no baseline by its name, else the first."""
-    return next((name for name in names if not _is_baseline(name)), names[0])
-
-
-def _is_baseline(name: str) -> bool:
-    return name.partition(":")[0] in NAMES or "+" in name
-
-
-def _reads_training(path: str) -> bool:
-    return _OF_TRAINING in path.split("+")
-
-
-def _named(given: Sequence[str]) -> dict[str, str]:
-    """Return name -> what it is made of, for each tokenizer.
-
-    Raises:
-        InputError: a tokenizer is unknown, or two have one name.
-    """
-    found: dict[str, str] = {}
-    for one in given:
-        name, path = _titled(one)
-        check_name(path)
-        if name in found:
-            raise InputError(f"--tokenizers: {found[name]} and {path} are both called {name}; write NAME={path}.")
-        found[name] = path
-    return found
-
-
-def _titled(given: str) -> tuple[str, str]:
-    """Return the name of a tokenizer in tables and what it is made of, from `PATH` or `NAME=PATH`."""
-    name, separator, path = given.partition("=")
-    if separator and name and "/" not in name:
-        return name, path
-    return (given, given) if _is_baseline(given) else (Path(given).name or given, given)
+def _spelling(settings: Settings) -> Spelling:
+    return read_spelling(SOURCES[settings.dataset])
 
 
 class _Runner:
@@ -184,7 +151,7 @@ class _Runner:
             folder=settings.output / "baselines",
             descriptions=_descriptions(records.dataset),
             data_dir=settings.data_dir,
-            first="" if _is_baseline(tokenizers[self.judged]) else tokenizers[self.judged],
+            first="" if is_baseline(tokenizers[self.judged]) else tokenizers[self.judged],
             progress=progress,
         )
         self._matrices: dict[tuple[str, int, int], CodeMatrix] = {}
@@ -215,8 +182,10 @@ class _Runner:
         arms = self._arms(cohorts)
         if not arms:
             raise InputError(f"nothing can be fitted: {'; '.join(self.skipped.values())}")
-        results = []
         person = dict(zip(self.histories.subject.tolist(), _anonymous(self.histories.person), strict=True))
+        # Read before anything is fitted, so that a file that cannot be used is told at once.
+        others = [result for arm in arms for one in self.foreign for result in self._external(one, arm, person)]
+        results = []
         total = len(arms) * len(self.models) * len(self.tokenizers)
         bar = tqdm(total=total, desc="Fitting", unit=" cells", disable=None if self.progress else True)
         with bar:
@@ -232,10 +201,9 @@ class _Runner:
                         if cell in self.cells or (chosen and self._ensure(cell, arm, name, model)):
                             results.append(self.cells.load(cell, person))
                         bar.update()
-                results += [self._external(one, arm, person) for one in self.foreign if _is_for(one, arm)]
         if not results:
             raise InputError(f"no cell was fitted: {'; '.join(self.skipped.values()) or 'none contains --cells'}")
-        known = [name for name, path in self.tokenizers.items() if not _reads_training(path)]
+        known = [name for name, path in self.tokenizers.items() if not reads_training(path)]
         mapped = {name: self._matrix(name, 0).about["mapped_share"] for name in known}
         trained_on = {name: self._matrix(name, 0).about.get("data_set") for name in known}
         flows = {name: cohort.flow for name, cohort in cohorts.items()}
@@ -245,7 +213,7 @@ class _Runner:
             tasks=self.tasks,
             flows=flows,
             judged=self.judged,
-            results=results,
+            results=results + others,
             skipped=self.skipped,
             mapped=mapped,
             data_sets={name: about["name"] for name, about in trained_on.items() if about and about.get("name")},
@@ -262,7 +230,8 @@ class _Runner:
         bar = tqdm(cohorts.values(), desc="Testing for leaks", unit=" tasks", disable=None if self.progress else True)
         for cohort in bar:
             task = cohort.task
-            inputs_of = seen_by_models(self.settings.output / "leaks", hide_drugs_of_visit=task.hide_drugs_of_visit)
+            scratch, spelling = self.settings.output / "leaks", _spelling(self.settings)
+            inputs_of = seen_by_models(scratch, spelling, hide_drugs_of_visit=task.hide_drugs_of_visit)
             found = check_leaks(task, self.records.dataset, cohort.labels, self.settings.dataset, inputs_of=inputs_of)
             told += [f"{task.name}: {one}" for one in found]
         if told:
@@ -285,7 +254,7 @@ class _Runner:
         """Return what a tokenizer says of each code; `part` is given to one that reads training samples."""
         codes, path = (histories or self.histories).codes, self.tokenizers[name]
         key = (name, seed, len(codes))
-        if _reads_training(path):
+        if reads_training(path):
             bag = None if part is None else bags(part.train)
             made = make(path, codes, dataclasses.replace(self.context, seed=seed, train_bags=bag))
         elif key in self._matrices:
@@ -296,8 +265,8 @@ class _Runner:
         return made
 
     def _cell(self, arm: Arm, name: str, model: Model) -> Cell:
-        if _reads_training(self.tokenizers[name]):
-            identity = _OF_TRAINING
+        if reads_training(self.tokenizers[name]):
+            identity = OF_TRAINING
         else:
             key = (name, arm.seed, len(arm.histories.codes))
             if key not in self._identities:
@@ -349,13 +318,18 @@ class _Runner:
         }
         return Predicted(arm.labels, arm.in_order(probabilities), np.array(thresholds), about, arm.fold)
 
-    def _external(self, one: ExternalModel, arm: Arm, person: dict[int, int]) -> CellResult:
-        """Return predictions by another program as a result beside those of the full training set."""
+    def _external(self, one: ExternalModel, arm: Arm, person: dict[int, int]) -> list[CellResult]:
+        """Return predictions by another program as results of the headline, beside the tokenizers of each model.
+
+        There are none for other arms than those of all patients under the headline's input rule.
+        """
+        if (arm.task.name, arm.regime, arm.setting, arm.input) != (one.task, FULL, "", arm.task.inputs[0]):
+            return []
         labels = arm.labels
-        return CellResult(
+        found = CellResult(
             task=one.task,
             tokenizer=one.name,
-            model="its own",
+            model="",
             regime=FULL,
             setting="",
             input=arm.input,
@@ -367,12 +341,7 @@ class _Runner:
             about={},
             fold=arm.fold,
         )
-
-
-def _is_for(one: ExternalModel, arm: Arm) -> bool:
-    """Return whether predictions by another program are for an arm: all patients, under the headline's input rule."""
-    is_headline = arm.regime == FULL and not arm.setting and arm.input == arm.task.inputs[0]
-    return is_headline and arm.task.name == one.task
+        return [dataclasses.replace(found, model=model.name) for model in self.models]
 
 
 def _descriptions(dataset: MedsDataset) -> dict[str, str]:

@@ -43,6 +43,7 @@ def patients(number: int, *, signal: str, seed: int = 0) -> tuple[Inputs, np.nda
         birth=np.datetime64("1930-01-01", "us") + rng.integers(0, 20_000, number) * np.timedelta64(1, "D"),
         sex=np.array(["F", "M"])[rng.integers(0, 2, number)],
         person=np.arange(number),
+        coding=np.timedelta64(1, "D"),
     )
     asked = time[offsets[1:] - 1] + np.timedelta64(1, "D")
     return make_inputs(histories, Labels(histories.subject, asked, outcome), "coded"), outcome

@@ -80,25 +80,34 @@ def check_leaks(
     return found
 
 
-def seen_by_models(scratch: Path, *, hide_drugs_of_visit: bool = False, length: int = 256) -> InputsOf:
+def seen_by_models(
+    scratch: Path, spelling: Spelling, *, hide_drugs_of_visit: bool = False, length: int = 256
+) -> InputsOf:
     """Return the `inputs_of` of `check_leaks` for what the models of the benchmark see.
 
     Args:
         scratch: a folder beside which events and histories are written, and removed again.
+        spelling: how the data set spells stays.
         hide_drugs_of_visit: as the task states it.
         length: number of codes of a sequence.
     """
-    return functools.partial(_seen, scratch, hide_drugs_of_visit, length)
+    return functools.partial(_seen, scratch, spelling, hide_drugs_of_visit, length)
 
 
 def _seen(
-    scratch: Path, hide: bool, length: int, frames: Sequence["pl.DataFrame"], labels: Labels, rule: str
+    scratch: Path,
+    spelling: Spelling,
+    hide: bool,
+    length: int,
+    frames: Sequence["pl.DataFrame"],
+    labels: Labels,
+    rule: str,
 ) -> "pl.DataFrame":
     with scratch_folder(scratch) as folder:
         (folder / DATA).mkdir()
         for number, frame in enumerate(frames):
             frame.write_parquet(folder / DATA / f"{number}.parquet")
-        histories = open_histories(MedsDataset.open(folder), folder / "histories", progress=False)
+        histories = open_histories(MedsDataset.open(folder), spelling, folder / "histories", progress=False)
         inputs = make_inputs(histories, labels, rule, hide_drugs_of_visit=hide)
         bag = bags(inputs).tocoo()
         sequence = sequences(inputs, length)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from eval.ehr.tokenizers.matrix import CodeMatrix, from_tokens, from_vectors
-from eval.ehr.tokenizers.medtok import CodesOfTokenizer, pooled
+from eval.ehr.tokenizers.medtok import CodesOfTokenizer, embedded, pooled
 from eval.ehr.tokenizers.spelling import EventCodes
 from preprocessing.common.errors import InputError
 from preprocessing.common.extras import load
@@ -15,18 +15,34 @@ linalg = load("scipy.sparse.linalg")
 WIDTH = 64
 
 
-def shuffled(opened: CodesOfTokenizer, *, medical: np.ndarray, seed: int) -> CodeMatrix:
+def shuffled(
+    opened: CodesOfTokenizer,
+    *,
+    medical: np.ndarray,
+    seed: int,
+    weighted: bool = True,
+    expanded: bool = False,
+    of_vectors: bool = False,
+) -> CodeMatrix:
     """Return the matrix of a tokenizer whose tokens are dealt at random, to no code its own.
 
     It has the same tokens as often, and so tells what a tokenizer gains by anything but the meaning of its tokens.
+    Where frozen vectors are judged, these are dealt instead.
 
     Args:
         opened: codes with their rows of the tokenizer.
         medical: `[codes]` bool, codes that name a code system.
         seed: seed of the permutation.
+        weighted: whether tokens count by their weights.
+        expanded: see `CodeMatrix`.
+        of_vectors: whether to deal the frozen vectors.
     """
     order = one_cycle(opened.share.shape[1], np.random.default_rng([seed, 1]))
-    matrix = pooled(opened, "shuffled", medical=medical, order=order, seed=seed)
+    if of_vectors:
+        matrix = embedded(opened, "shuffled", medical=medical, order=order)
+    else:
+        options = {"weighted": weighted, "expanded": expanded, "order": order, "seed": seed}
+        matrix = pooled(opened, "shuffled", medical=medical, **options)
     matrix.about.update(permutation=seed, of=opened.representation.name)
     return matrix
 

@@ -9,7 +9,7 @@
 | `wordpieces` | wordpieces of its description |
 | `raw_text` | the frozen text vector of its description |
 | `text_pursuit`, `text_vq`, `vqgraph` | tokens of a baseline (`eval.baselines`) |
-| `shuffled` | tokens of the first run, dealt to wrong codes |
+| `shuffled` | tokens (of `:embeddings` the vectors) of the first run, dealt to wrong codes |
 | `random` | random tokens, as many as of the first run |
 | `cooccurrence` | vectors of the co-occurrence of codes in training samples |
 | a path | pooled tokens of a run, a tokenizer directory, a tokenizer on the hub or a saved representation |
@@ -65,7 +65,7 @@ def check_name(name: str) -> str:
     Raises:
         InputError: it is neither a known name nor a path, a package or a name on the hub; the nearest name is given.
     """
-    parts = _parts(name)
+    parts = parts_of(name)
     if len(parts) > 2:
         raise InputError(f"{name!r} names {len(parts)} tokenizers; give at most two, joined by a plus.")
     for part in parts:
@@ -80,9 +80,23 @@ def check_name(name: str) -> str:
     return name
 
 
-def _parts(name: str) -> list[str]:
+def parts_of(name: str) -> list[str]:
     """Return the two names of `A+B`, or the only one; a path that exists may contain a plus."""
-    return [name] if Path(name).expanduser().exists() or "+" not in name else name.split("+")
+    without_suffixes = name
+    while "+" in without_suffixes:
+        if Path(without_suffixes).expanduser().exists():
+            return [name]
+        without_suffixes = without_suffixes.rpartition(":")[0]
+    return name.split("+")
+
+
+def base_of(name: str) -> str:
+    """Return the name or path of a tokenizer, not of two that are joined, without its label and suffixes.
+
+    Raises:
+        InputError: a suffix is not known.
+    """
+    return _split(name)[0]
 
 
 def _label(name: str) -> str:
@@ -108,7 +122,7 @@ def _split(name: str) -> tuple[str, list[str]]:
 
 
 def _make(name: str, codes: EventCodes, context: TokenizerContext) -> CodeMatrix:
-    parts = _parts(name)
+    parts = parts_of(name)
     if len(parts) == 2:
         first, second = (_make(part, codes, context) for part in parts)
         label = f"{first.name}+{second.name}"
@@ -124,7 +138,15 @@ def _make(name: str, codes: EventCodes, context: TokenizerContext) -> CodeMatrix
         return controls.random_tokens(codes, **_sizes_of_first(context), seed=context.seed)
     if base == "shuffled":
         opened = medtok.open_tokenizer(_first(base, context), codes)
-        return controls.shuffled(opened, medical=codes.medical, seed=context.seed)
+        of_first = _split(context.first)[1]
+        return controls.shuffled(
+            opened,
+            medical=codes.medical,
+            seed=context.seed,
+            weighted="unweighted" not in of_first,
+            expanded="expanded" in of_first,
+            of_vectors="embeddings" in of_first,
+        )
     if base == "text_pursuit":
         texts = describe(codes, context.descriptions)
         opened = text.quantized_texts(load(_made(base, context)), texts, context.text_encoder)

@@ -151,13 +151,16 @@ def pooled(
     )
 
 
-def embedded(opened: CodesOfTokenizer, name: str, *, medical: np.ndarray) -> CodeMatrix:
+def embedded(
+    opened: CodesOfTokenizer, name: str, *, medical: np.ndarray, order: np.ndarray | None = None
+) -> CodeMatrix:
     """Return the matrix of the frozen vectors of codes: of MedTok the quantized embeddings, side by side.
 
     Args:
         opened: codes with their rows.
         name: name of the result.
         medical: `[codes]` bool, codes that name a code system.
+        order: `[rows]` ints, the row whose vector each row gets; None leaves them.
 
     Raises:
         InputError: the tokenizer has no vectors.
@@ -166,6 +169,5 @@ def embedded(opened: CodesOfTokenizer, name: str, *, medical: np.ndarray) -> Cod
     if representation.vectors is None:
         raise InputError(f"{name} cannot be made: {representation.name} has tokens but no vectors.")
     mapped = np.diff(opened.share.indptr) > 0
-    return from_vectors(
-        name, opened.share @ representation.vectors, mapped, medical=medical, about=representation.about
-    )
+    vectors = representation.vectors if order is None else representation.vectors[order]
+    return from_vectors(name, opened.share @ vectors, mapped, medical=medical, about=dict(representation.about))

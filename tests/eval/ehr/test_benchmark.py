@@ -9,8 +9,10 @@ import polars as pl
 import pytest
 
 from eval.ehr.publish import describe, publish
-from eval.ehr.run import judged_of, run
+from eval.ehr.report.study import analyze
+from eval.ehr.run import run
 from eval.ehr.settings import Settings
+from eval.ehr.statistics import AUROC
 from preprocessing.common.errors import InputError, UserError
 from preprocessing.common.locks import exclusive
 from preprocessing.meds.planted.write import PlantedRequest, write
@@ -110,8 +112,14 @@ def test_predictions_of_another_program_stand_beside_them(settings, found, tmp_p
     path = tmp_path / "other.parquet"
     pl.read_parquet(cell / "predictions.parquet").write_parquet(path)
     given = dataclasses.replace(settings, regimes=("full",), predictions=(f"planted=ETHOS={path}",))
-    result = run(given, progress=False).results[-1]
-    assert (result.tokenizer, result.model) == ("ETHOS", "its own")
+    found = run(given, progress=False)
+    result = found.results[-1]
+    assert (result.tokenizer, result.model) == ("ETHOS", found.settings.models[-1])
+    # The same predictions as those of a tokenizer: their difference is none.
+    [setup] = [one for one in analyze(found.results, found.judged) if one.setup.model == settings.models[0]]
+    differences = [setup.difference("ETHOS", name, AUROC).value for name in settings.tokenizers]
+    assert min(map(abs, differences)) == pytest.approx(0, abs=1e-9)
+    assert max(map(abs, differences)) > 1e-4
     pl.read_parquet(path)[1:].write_parquet(path)
     with pytest.raises(InputError, match="lacks 1 of 160 test samples of planted"):
         run(given, progress=False)
@@ -132,7 +140,7 @@ def test_predictions_of_another_program_stand_beside_them(settings, found, tmp_p
         ({"tasks": ("new_lupus",)}, "The task new_lupus does not fit planted; it fits ehrshot"),
         ({"models": ("logistics",)}, "there is no model 'logistics'; did you mean 'logistic'"),
         ({"tokenizers": ("code",)}, r"'code' is no tokenizer: .*did you mean 'codes'"),
-        ({"tokenizers": ("words", "words=codes")}, "words and codes are both called words; write NAME=codes"),
+        ({"tokenizers": ("words", "x=words", "x=codes")}, "words and codes are both called x; write NAME=codes"),
         ({"tokenizers": ("shuffled",)}, "shuffled needs a run or tokenizer directory"),
         ({"predictions": ("mortality=A=none",)}, "there is no file none"),
         ({"cells": ("nothing",)}, "no cell was fitted: none contains --cells"),
@@ -157,12 +165,6 @@ def test_a_task_without_positives_is_told(settings, world, tmp_path):
     pl.read_parquet(labels).with_columns(boolean_value=pl.lit(False)).write_parquet(labels)
     with pytest.raises(InputError, match="finds no positive label in this data set"):
         run(dataclasses.replace(settings, dataset_dir=path, output=tmp_path / "out"), progress=False)
-
-
-def test_the_judged_tokenizer_is_the_first_that_is_no_baseline():
-    assert judged_of(["codes", "runs/default", "other"]) == "runs/default"
-    assert judged_of(["codes", "words"]) == "codes"
-    assert judged_of(["codes", "runs/default+words", "text_pursuit:unweighted"]) == "codes"
 
 
 @pytest.mark.thorough

@@ -11,12 +11,15 @@ import pytest
 
 from eval.ehr.history import open_histories
 from eval.ehr.inputs import BEDSIDE, BEFORE, CODED, INPUT_RULES, bags, make_inputs, sequences, statics
+from eval.ehr.tasks.spelling import read_spelling
 from medtok_jax.records.samples import Labels
 from preprocessing.common.errors import InputError
 from preprocessing.meds.dataset import MedsDataset
 from tests.helpers import small_visits
 from tests.helpers.small_visits import at
 
+SPELLING = read_spelling("MEDS")
+PROCEDURES = ["ICD10PCS/0016070", "PROCEDURE//dialysis", "CPT4/99213"]
 DIAGNOSES = ["ICD10CM/E11.9", "ICD9CM/250.00", "DIAGNOSIS//ICD//10//I10", "DIAGNOSIS//sepsis"]
 OTHERS = ["NDC/00002143380", "MEDICATION//HICL//7", "LAB//1//mg", "ICU_ADMISSION//MICU"]
 HIDDEN = [
@@ -40,23 +43,42 @@ def random_events(seed: int) -> list:
         for _ in range(rng.randrange(1, 40)):
             stay = rng.choice([None, subject * 10, subject * 10 + 1])
             time = at(f"2020-01-0{rng.randrange(1, 5)}", rng.choice([0, 8]))
-            events.append((subject, time, rng.choice(DIAGNOSES + OTHERS + HIDDEN + SPOKEN), stay))
+            events.append((subject, time, rng.choice(DIAGNOSES + OTHERS + PROCEDURES + HIDDEN + SPOKEN), stay))
     return events
 
 
+def first_event(mine: list, kind: str, stay: int | None) -> datetime.datetime | None:
+    """Return the time of the first admission or discharge of a stay, None without any."""
+    return min((time for _, time, code, of in mine if code.startswith(kind) and of == stay), default=None)
+
+
+def stay_of(mine: list, time: datetime.datetime, stay: int | None) -> tuple:
+    """Return admission and discharge of the stay of an event at a time; without a number, of the stay that goes on."""
+    if stay is not None:
+        return first_event(mine, "HOSPITAL_ADMISSION", stay), first_event(mine, "HOSPITAL_DISCHARGE", stay)
+    begun = [t for _, t, code, of in mine if code.startswith("HOSPITAL_ADMISSION") and of is None and t <= time]
+    if not begun:
+        return None, None
+    left = [t for _, t, code, of in mine if code.startswith("HOSPITAL_DISCHARGE") and of is None and t >= max(begun)]
+    end = min(left, default=None)
+    return (None, None) if end is not None and time > end else (max(begun), end)
+
+
 def visible(events: list, subject: int) -> list[tuple]:
-    """Return time, code, stay or day, and whether it is coded, of a patient's events in order."""
+    """Return time, whether it is coded, place, code, and stay or day of a patient's events in order."""
     mine = [event for event in events if event[0] == subject and event[1] is not None]
-    left = {}
-    for _, time, code, stay in mine:
-        if code.startswith("HOSPITAL_DISCHARGE") and stay is not None:
-            left[stay] = min(time, left.get(stay, time))
     found = []
     for place, (_, time, code, stay) in enumerate(mine):
         if code in HIDDEN or code == "MEDS_BIRTH":
             continue
-        coded = code in DIAGNOSES and left.get(stay) == time
-        found.append((time, coded, place, code, time.date() if stay is None else stay))
+        start, end = stay_of(mine, time, stay)
+        day = time.date() if stay is None else stay
+        if code in PROCEDURES and start is not None and time >= start:
+            if end is None:
+                continue
+            time = max(time, end)
+        coded = code in DIAGNOSES + PROCEDURES and end is not None and time >= end
+        found.append((time, coded, place, code, day))
     return sorted(found, key=lambda one: one[:3])
 
 
@@ -64,14 +86,15 @@ def seen(events: list, subject: int, time: datetime.datetime, rule: str) -> list
     found = visible(events, subject)
     if rule == BEFORE:
         return [one for one in found if one[0] < time]
-    return [one for one in found if one[0] < time or (one[0] == time and not (rule == BEDSIDE and one[1]))]
+    uncoded = time - datetime.timedelta(days=1)
+    return [one for one in found if one[0] <= time and not (rule == BEDSIDE and one[1] and one[0] >= uncoded)]
 
 
 @pytest.fixture(params=[0, 1])
 def records(request, tmp_path):
     events = sorted(random_events(request.param), key=lambda one: (one[0], one[1] or datetime.datetime.min))
     root = small_visits.write(tmp_path / "meds", events, files=3)
-    histories = open_histories(MedsDataset.open(root), tmp_path / "histories", progress=False)
+    histories = open_histories(MedsDataset.open(root), SPELLING, tmp_path / "histories", progress=False)
     times = [at(f"2020-01-0{day}", hour) for day in range(1, 5) for hour in (0, 8)]
     rows = [(subject, time) for subject in range(1, 13) for time in times]
     subject, time = (np.array(column) for column in zip(*rows, strict=True))
@@ -82,12 +105,17 @@ def records(request, tmp_path):
 def test_samples_see_what_a_loop_finds(records, rule):
     events, histories, labels = records
     inputs = make_inputs(histories, labels, rule)
+    counts = bags(inputs).toarray()
     for sample in range(len(labels)):
-        expected = seen(events, int(labels.subject[sample]), labels.time[sample].astype(object), rule)
+        subject, time = int(labels.subject[sample]), labels.time[sample].astype(object)
+        # At the bedside some of the slice is masked.
+        sliced = seen(events, subject, time, CODED if rule == BEDSIDE else rule)
         part = slice(inputs.start[sample], inputs.stop[sample])
-        assert histories.codes[histories.code[part]].tolist() == [one[3] for one in expected]
-        assert histories.time[part].astype(object).tolist() == [one[0] for one in expected]
-        assert histories.coded[part].tolist() == [one[1] for one in expected]
+        assert histories.codes[histories.code[part]].tolist() == [one[3] for one in sliced]
+        assert histories.time[part].astype(object).tolist() == [one[0] for one in sliced]
+        assert histories.coded[part].tolist() == [one[1] for one in sliced]
+        codes = [one[3] for one in seen(events, subject, time, rule)]
+        assert counts[sample].tolist() == [codes.count(code) for code in histories.codes]
     assert not set(histories.codes) & set(HIDDEN)
     assert {"DRUGS", *SPOKEN} <= set(histories.codes), "names that begin alike stay"
 
@@ -98,22 +126,90 @@ def test_damaged_histories_are_made_anew(tmp_path, name, damage):
     events = sorted(random_events(0), key=lambda one: (one[0], one[1] or datetime.datetime.min))
     dataset = MedsDataset.open(small_visits.write(tmp_path / "meds", events, files=3))
     folder = tmp_path / "histories"
-    open_histories(dataset, folder, progress=False)
+    open_histories(dataset, SPELLING, folder, progress=False)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     if damage == "absent":
         (folder / name).unlink()
     else:
         (folder / name).write_bytes(before[name][:-8])
-    open_histories(dataset, folder, progress=False)
+    open_histories(dataset, SPELLING, folder, progress=False)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def test_rules_differ_where_diagnoses_are_coded(records):
+def test_rules_differ_where_codes_are_coded(records):
     _, histories, labels = records
-    coded, bedside, before = (make_inputs(histories, labels, rule).stop for rule in (CODED, BEDSIDE, BEFORE))
-    for fewer, more in ((before, bedside), (bedside, coded)):
-        assert (fewer <= more).all()
-        assert (fewer < more).any()
+    coded, bedside, before = (bags(make_inputs(histories, labels, rule)) for rule in (CODED, BEDSIDE, BEFORE))
+    for fewer in (before, bedside):
+        assert (fewer > coded).nnz == 0
+        assert fewer.sum() < coded.sum()
+
+
+STAY = [
+    (1, at("2020-01-01"), "HOSPITAL_ADMISSION//URGENT//ER"),
+    (1, at("2020-01-01", 9), "ICD10CM/R07.9"),
+    (1, at("2020-01-02"), "ICD10PCS/0016070"),
+    (1, at("2020-01-04", 15), "HOSPITAL_DISCHARGE//HOME"),
+    (1, at("2020-01-04", 15), "ICD10CM/I21.9"),
+]
+
+
+def of_stay(root, source: str, hour: datetime.datetime, rule: str, numbered: bool) -> list[str]:
+    """Return the codes that a sample of the patient of `STAY` sees."""
+    events = [(*event, 7 if numbered else None) for event in STAY]
+    dataset = MedsDataset.open(small_visits.write(root / "meds", events))
+    histories = open_histories(dataset, read_spelling(source), root / "histories", progress=False)
+    labels = Labels(np.array([1]), np.array([hour], "datetime64[us]"), np.zeros(1))
+    seen = bags(make_inputs(histories, labels, rule)).toarray()[0]
+    return [code for code, count in zip(histories.codes, seen, strict=True) if count and code.startswith("ICD")]
+
+
+ENTERED, DONE, CODED_LATER = "ICD10CM/R07.9", "ICD10PCS/0016070", "ICD10CM/I21.9"
+
+
+@pytest.mark.parametrize("numbered", [True, False], ids=["hadm_id", "no_hadm_id"])
+@pytest.mark.parametrize(
+    ("source", "hour", "rule", "expected"),
+    [
+        # A procedure with a date is coded after the discharge all the same, but where procedures are noted at once.
+        ("mimic4", at("2020-01-03"), CODED, [ENTERED]),
+        ("mimic4", at("2020-01-03"), BEDSIDE, [ENTERED]),
+        ("MEDS", at("2020-01-03"), BEDSIDE, [ENTERED]),
+        ("eicu", at("2020-01-03"), BEDSIDE, [ENTERED, DONE]),
+        ("mimic4", at("2020-01-04", 15), CODED, [CODED_LATER, ENTERED, DONE]),
+        ("mimic4", at("2020-01-04", 15), BEDSIDE, [ENTERED]),
+        # Nor are codes there at the end of the day, but two days later they are.
+        ("mimic4", at("2020-01-04", 23), BEDSIDE, [ENTERED]),
+        ("mimic4", at("2020-01-04", 23), CODED, [CODED_LATER, ENTERED, DONE]),
+        ("mimic4", at("2020-01-06"), BEDSIDE, [CODED_LATER, ENTERED, DONE]),
+        # Times are an order: the next stay begins a second later.
+        ("diabetes130", at("2020-01-04", 15), BEDSIDE, [ENTERED, DONE]),
+        ("diabetes130", at("2020-01-04", 16), BEDSIDE, [CODED_LATER, ENTERED, DONE]),
+    ],
+)
+def test_the_bedside_does_not_see_what_is_coded_after_the_discharge(tmp_path, source, hour, rule, expected, numbered):
+    assert of_stay(tmp_path, source, hour, rule, numbered) == expected
+
+
+def test_ends_of_visits_in_a_column_are_discharges(tmp_path):
+    """EHRSHOT gives the end of a visit in a column; billing codes stand at it, and labels at the end of the day."""
+    end = at("2020-01-04", 15)
+    events = [
+        (1, at("2020-01-01"), "Visit/IP", 7, end),
+        (1, at("2020-01-02"), "CPT4/99213", 7, None),
+        (1, end, "ICD10CM/I21.9", 7, None),
+    ]
+    schema = {**small_visits.SCHEMA, "end": pl.Datetime("us")}
+    (tmp_path / "meds" / "data").mkdir(parents=True)
+    pl.DataFrame(events, schema=schema, orient="row").write_parquet(tmp_path / "meds" / "data" / "0.parquet")
+    dataset = MedsDataset.open(tmp_path / "meds")
+    histories = open_histories(dataset, read_spelling("ehrshot"), tmp_path / "histories", progress=False)
+    labels = Labels(np.array([1]), np.array([at("2020-01-04", 23)], "datetime64[us]"), np.zeros(1))
+    for rule, expected in (
+        (CODED, ["CPT4/99213", "ICD10CM/I21.9", "Visit/IP"]),
+        (BEDSIDE, ["CPT4/99213", "Visit/IP"]),
+    ):
+        counts = bags(make_inputs(histories, labels, rule)).toarray()[0]
+        assert histories.codes[counts > 0].tolist() == expected
 
 
 @pytest.mark.parametrize("days", [None, 1.0, 0.5])
@@ -198,15 +294,15 @@ def test_chunks_change_nothing(records, monkeypatch):
 def test_histories_are_kept_and_made_anew_for_other_files(records, tmp_path):
     root = tmp_path / "meds"
     written = {path.name: path.read_bytes() for path in (tmp_path / "histories").iterdir()}
-    open_histories(MedsDataset.open(root), tmp_path / "again", progress=False)
+    open_histories(MedsDataset.open(root), SPELLING, tmp_path / "again", progress=False)
     assert {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()} == written
     changed = (tmp_path / "histories" / "code.npy").stat().st_mtime_ns
-    open_histories(MedsDataset.open(root), tmp_path / "histories", progress=False)
+    open_histories(MedsDataset.open(root), SPELLING, tmp_path / "histories", progress=False)
     assert (tmp_path / "histories" / "code.npy").stat().st_mtime_ns == changed
     path = next((root / "data").iterdir())
     frame = pl.read_parquet(path)
     frame[1:].write_parquet(path)
-    open_histories(MedsDataset.open(root), tmp_path / "histories", progress=False)
+    open_histories(MedsDataset.open(root), SPELLING, tmp_path / "histories", progress=False)
     assert (tmp_path / "histories" / "code.npy").stat().st_mtime_ns != changed
 
 
@@ -214,7 +310,7 @@ def test_persons_of_several_subjects(records, tmp_path):
     (tmp_path / "meds" / "metadata").mkdir()
     table = pl.DataFrame({"subject_id": range(1, 13), "person": [f"p{number // 2}" for number in range(12)]})
     table.write_parquet(tmp_path / "meds" / "metadata" / "persons.parquet")
-    histories = open_histories(MedsDataset.open(tmp_path / "meds"), tmp_path / "others", progress=False)
+    histories = open_histories(MedsDataset.open(tmp_path / "meds"), SPELLING, tmp_path / "others", progress=False)
     by_subject = dict(zip(histories.subject.tolist(), histories.person.tolist(), strict=True))
     assert len(set(by_subject.values())) == 6
     assert all(by_subject[2 * n + 1] == by_subject[2 * n + 2] for n in range(6))
@@ -230,7 +326,7 @@ def test_labels_of_unknown_patients(records):
 def test_nothing_to_see(tmp_path):
     root = small_visits.write(tmp_path / "meds", [(1, at("2020-01-01"), "MEDS_DEATH", None)])
     with pytest.raises(InputError, match="no event with a time that a model may see"):
-        open_histories(MedsDataset.open(root), tmp_path / "histories", progress=False)
+        open_histories(MedsDataset.open(root), SPELLING, tmp_path / "histories", progress=False)
 
 
 def test_counts_are_kept_for_as_long_as_the_samples(records):

@@ -44,6 +44,7 @@ def samples_of(seed: int, persons: int, *, each: int = 2, codes: list[np.ndarray
         birth=np.full(subjects, np.datetime64("1950-01-01", "us")),
         sex=np.full(subjects, "F"),
         person=np.arange(subjects) // each + 7_000,
+        coding=np.timedelta64(1, "D"),
     )
     row = np.arange(subjects)
     return Inputs(
@@ -206,8 +207,16 @@ def test_few_patients_take_labels_that_go_together_and_leave_out_sizes_that_teac
     assert [settings["setting"] for settings, _ in listed(FEW_PATIENTS, inputs, rare)] == ["n=500"]
 
 
+def of_edition(number: int, seed: int = 6, persons: int = 200) -> Inputs:
+    """Return random samples whose codes are of one edition of ICD, or of none."""
+    rng = np.random.default_rng(seed)
+    others = np.flatnonzero(np.isin(regimes.editions(CODES), [0, number]))
+    codes = [rng.choice(others, rng.integers(0, 8), replace=False) for _ in range(2 * persons)]
+    return samples_of(seed, persons, codes=codes)
+
+
 def test_unseen_hides_a_third_of_the_codes_of_systems_from_all_but_the_test():
-    inputs = samples_of(6, 200)
+    inputs = of_edition(10)
     [(settings, part)] = listed(UNSEEN, inputs, outcomes_of(inputs))
     assert settings["setting"] == "30% unseen"
     hidden = ~part.train.seen
@@ -219,6 +228,12 @@ def test_unseen_hides_a_third_of_the_codes_of_systems_from_all_but_the_test():
     assert bags(part.test)[:, hidden].nnz
     [(_, other)] = listed(UNSEEN, inputs, outcomes_of(inputs), seed=1)
     assert (other.train.seen != part.train.seen).any()
+    # What states a diagnosis in both editions would tell the hidden code by the other: one of them is left.
+    both = samples_of(6, 200)
+    [(_, once)] = listed(UNSEEN, both, outcomes_of(both))
+    ten = regimes.editions(CODES) == 10
+    assert (once.test.seen == ~ten).all()
+    assert (once.train.seen == (part.train.seen & ~ten)).all()
     # A code is hidden or not for its own name, whatever other codes there are.
     assert (regimes.unseen_codes(CODES[::2], 0) == hidden[::2]).all()
 
@@ -294,7 +309,7 @@ def test_cross_vocabulary_refuses_records_of_one_edition():
 
 
 def test_rare_tests_samples_whose_evidence_few_training_patients_have():
-    strong, weak, common = 0, 1, 2
+    strong, weak, common, of_no_system = 2, 3, 4, 0
     roles = [SPLITS[max(0, (person + 7_000) % 6 - 3)] for person in range(240)]
     y = np.zeros(240, bool)
     codes, seen = [], 0
@@ -303,7 +318,7 @@ def test_rare_tests_samples_whose_evidence_few_training_patients_have():
         y[person] = person % 2
         # Nine training patients have the strong code, all of them positive; half of all have the weak one.
         if role == "train" and y[person] and seen < 9:
-            mine.append(strong)
+            mine += [strong, of_no_system]
             seen += 1
         if person % 5 == 0:
             mine.append(weak)
@@ -312,6 +327,8 @@ def test_rare_tests_samples_whose_evidence_few_training_patients_have():
     chosen = tested[:6]
     for person in chosen:
         codes[person] = np.array([strong, common])
+    # An event outside of code systems tells as much, but is nothing that a tokenizer could say something of.
+    codes[tested[6]] = np.array([of_no_system, common])
     inputs = samples_of(0, 240, each=1, codes=codes)
     [(settings, part)] = listed(RARE, inputs, y)
     assert settings["setting"] == "<10 patients"
@@ -340,9 +357,10 @@ def test_evidence_agrees_with_a_count_by_hand():
         score[code] = abs(np.log(odds) - np.log(rate / (1 - rate)))
         persons[code] = len({inputs.person[row] for row in having})
     for row, found in zip(part.test.subject, regimes.rarest_evidence(part), strict=True):
-        if codes_of[row]:
-            best = max(score[code] for code in codes_of[row])
-            assert found == min(persons[code] for code in codes_of[row] if np.isclose(score[code], best, rtol=1e-9))
+        mine = {code for code in codes_of[row] if CODES[code].startswith(("ICD", "NDC"))}
+        if mine:
+            best = max(score[code] for code in mine)
+            assert found == min(persons[code] for code in mine if np.isclose(score[code], best, rtol=1e-9))
         else:
             assert found >= regimes.RARE_BELOW
 

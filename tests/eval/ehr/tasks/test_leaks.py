@@ -54,7 +54,9 @@ def all_until(frames, labels: Labels, rule: str, *, days: int = 0, hidden: str =
 )
 def test_what_models_see_has_no_leak(dataset, tmp_path, name):
     task = TASKS[name]
-    inputs_of = seen_by_models(tmp_path / "scratch", hide_drugs_of_visit=task.hide_drugs_of_visit)
+    inputs_of = seen_by_models(
+        tmp_path / "scratch", read_spelling("MEDS"), hide_drugs_of_visit=task.hide_drugs_of_visit
+    )
     labels = labels_of(name, dataset)
     assert check_leaks(task, dataset, labels, "MEDS", inputs_of=inputs_of) == []
     assert list(tmp_path.iterdir()) == []
@@ -120,7 +122,8 @@ def test_a_code_that_says_what_the_label_says_is_found(tmp_path, code, rules):
     subject = np.arange(1, 61)
     labels = Labels(subject, np.full(60, time, "datetime64[us]"), subject % 2 == 1)
     dataset = written(tmp_path / "meds", frame)
-    found = check_leaks(TASKS["planted"], dataset, labels, "planted", inputs_of=seen_by_models(tmp_path / "scratch"))
+    inputs_of = seen_by_models(tmp_path / "scratch", read_spelling("planted"))
+    found = check_leaks(TASKS["planted"], dataset, labels, "planted", inputs_of=inputs_of)
     assert found == [f"Codes say what the label says: {code}. (inputs: {rule})" for rule in rules]
 
 

@@ -1,5 +1,7 @@
 """Tokens and vectors of a tokenizer: by hand, in the order of a data set, and the controls made of them."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -81,6 +83,18 @@ def test_shuffled_codes_have_tokens_of_others(small_dir, context):
         assert not same[kept.mapped].any()
     assert len({matrix.identity() for matrix in dealt}) > 1
     assert make("shuffled", CODES, context).identity() == dealt[0].identity()
+
+
+def test_where_vectors_are_judged_they_are_dealt(small_dir, context):
+    judged = f"{small_dir}:embeddings"
+    kept = make(judged, CODES, context)
+    dealt = make("shuffled", CODES, dataclasses.replace(context, first=judged))
+    assert dealt.vectors is not None
+    assert sorted(map(tuple, dealt.vectors)) == sorted(map(tuple, kept.vectors))
+    assert (dealt.vectors != kept.vectors).any(1)[kept.mapped].all()
+    unweighted = dataclasses.replace(context, first=f"{small_dir}:unweighted")
+    same_bags = make(f"{small_dir}:unweighted", CODES, context).weights.toarray()
+    assert sorted(map(tuple, make("shuffled", CODES, unweighted).weights.toarray())) == sorted(map(tuple, same_bags))
 
 
 def test_one_cycle_moves_everything():

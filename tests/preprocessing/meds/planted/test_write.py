@@ -10,6 +10,7 @@ import pytest
 
 from eval.ehr.history import open_histories
 from eval.ehr.inputs import BEDSIDE, CODED, bags, make_inputs
+from eval.ehr.tasks.spelling import read_spelling
 from medtok_jax.records.samples import read_labels
 from preprocessing.common.errors import InputError
 from preprocessing.meds.dataset import MedsDataset
@@ -93,7 +94,7 @@ def test_leaks_tell_the_label_and_the_bedside_hides_them(planted, tmp_path):
         assert not len(after)
         return
     assert sorted(after) == labels.subject[labels.value].tolist()
-    histories = open_histories(MedsDataset.open(root), tmp_path / "histories", progress=False)
+    histories = open_histories(MedsDataset.open(root), read_spelling("planted"), tmp_path / "histories", progress=False)
     told = np.isin(histories.codes, truth["leaks"]["at"])
     assert told.sum() == 2
     for rule, expected in ((CODED, labels.value), (BEDSIDE, np.zeros(PATIENTS, bool))):
