@@ -63,6 +63,7 @@ CELLS: dict[str, dict[str, dict]] = {
         "no_distillation": {"loss.distillation_weight": 0.0},
         "more_distillation": {"loss.distillation_weight": 3.0},
         "meaning_shared": {"loss.shared_joint_weight": 1.0, "loss.shared_distillation_weight": 1.0},
+        "meaning_quantized": {"loss.quantized_joint_weight": 1.0, "loss.quantized_distillation_weight": 1.0},
         "no_positives": {"loss.positive_relations": ()},
     },
     "negatives": {

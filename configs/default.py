@@ -104,6 +104,8 @@ def _loss() -> ConfigDict:
     loss.distillation_temperature = 0.1  # Temperature of the similarities in distillation.
     loss.shared_joint_weight = 0.0  # Weight of the same contrast of the one shared embedding by itself.
     loss.shared_distillation_weight = 0.0  # Weight of distilling text similarities into that embedding by itself.
+    loss.quantized_joint_weight = 0.0  # Weight of the same contrast of all quantized embeddings concatenated.
+    loss.quantized_distillation_weight = 0.0  # Weight of distilling text similarities into these.
     loss.cross_covariance_weight = 0.0  # Weight of the cross-covariance of text- and graph-specific embeddings.
     loss.link_weight = 0.0  # Weight of predicting masked links of the graph from quantized embeddings.
     loss.links = ("parent", "excludes1", "code_first", "code_also", "use_additional", "hpo_link")  # Predicted links.

@@ -188,7 +188,7 @@ def define_flags() -> None:
         None,
         list(INPUTS),
         "coded: diagnoses and procedures at a discharge are seen at the time of that discharge, the default without"
-        " --labels; bedside: only later, the default with --labels.",
+        " --labels; bedside: only a day later, the default with --labels.",
     )
     flags.DEFINE_integer("n_layer", None, "ETHOS: number of layers; 6 by default.", lower_bound=1)
     flags.DEFINE_integer("n_head", None, "ETHOS: number of attention heads; 12 by default.", lower_bound=1)

@@ -203,7 +203,8 @@ def make_samples(visits: Visits, labels: Labels, *, coded: bool) -> Samples:
     Args:
         visits: all visits of the data set.
         labels: the labels.
-        coded: whether diagnoses and procedures at the discharge are seen where the prediction time is that discharge.
+        coded: whether diagnoses and procedures at the discharge are seen where the prediction time is that discharge,
+            or less than `Visits.coding` after it.
 
     Raises:
         InputError: no label has a code before it.
@@ -215,7 +216,7 @@ def make_samples(visits: Visits, labels: Labels, *, coded: bool) -> Samples:
     # Most visits are over, and seen by all samples alike; of each other one a row of its own is made.
     partial = ~(visits.complete[visit] <= time)
     if not coded:
-        partial |= visits.has_coded[visit] & (visits.discharge[visit] == time)
+        partial |= visits.has_coded[visit] & (visits.discharge[visit] >= time - visits.coding)
     row = visit.copy()
     kept = ~partial
     where = np.flatnonzero(partial)
@@ -255,10 +256,10 @@ def _ranges(start: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarr
 def _as_seen(visits: Visits, visit: np.ndarray, time: np.ndarray, coded: bool) -> tuple[VisitTable, np.ndarray]:
     """Return visits as they are seen at a time each, those of which a code is seen, and a `[n]` bool mask of these."""
     place, code = _ranges(visits.offsets[visit], np.diff(visits.offsets)[visit])
-    is_seen = visits.code_time[code] <= time[place]
+    is_seen = visits.known[code] <= time[place]
     if not coded:
-        left = visits.discharge[visit]
-        is_seen &= ~(visits.is_coded[code] & (left == time)[place])
+        recent = visits.discharge[visit] >= time - visits.coding
+        is_seen &= ~(visits.is_coded[code] & recent[place])
     place, code = place[is_seen], code[is_seen]
     counts = np.bincount(place, minlength=len(visit))
     kept = counts > 0

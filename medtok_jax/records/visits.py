@@ -37,6 +37,9 @@ _DIED = r"(?i)^HOSPITAL_DISCHARGE//.*(?:DIED|DEAD|DEATH|EXPIRED)"
 _SHIFTED_AGE = 150
 _MEDIAN_AGE = 91
 DAYS_A_YEAR = 365.2425
+# Days after a discharge for which the codes of the stay are not there yet.
+CODING_DAYS = 1.0
+_NEVER = np.datetime64("9999-12-31", "us")
 # Column of a discharge with the days of the stay, which data sets without dates have.
 STAY_DAYS = "stay_days"
 
@@ -162,19 +165,36 @@ class Visits(VisitTable):
     @functools.cached_property
     def complete(self) -> np.ndarray:
         """Return the time from which on nothing of each visit changes any more, `[visits]` datetime64[us]."""
-        parts = (self.admission, self.discharge, self.typed, self.birth, self.code_time[self.offsets[1:] - 1])
-        return functools.reduce(np.fmax, parts)
+        known = np.maximum.reduceat(self.known, self.offsets[:-1])
+        return functools.reduce(np.fmax, (self.admission, self.discharge, self.typed, self.birth, known))
+
+    @functools.cached_property
+    def known(self) -> np.ndarray:
+        """Return the time from which on each of `code` is known, `[codes]` datetime64[us].
+
+        Procedures are coded after the discharge of their stay, whatever their date in the records; those of a stay that
+        has no discharge are never known.
+        """
+        admission, discharge = (np.repeat(time, np.diff(self.offsets)) for time in (self.admission, self.discharge))
+        moved = (self.kind[self.code] == KINDS.index(PROCEDURE)) & (self.code_time >= admission)
+        at_discharge = np.where(np.isnat(discharge), _NEVER, np.fmax(self.code_time, discharge))
+        return np.where(moved, at_discharge, self.code_time)
 
     @functools.cached_property
     def is_coded(self) -> np.ndarray:
-        """Return a `[codes]` bool mask of diagnoses and procedures at the discharge; they are coded after it."""
+        """Return a `[codes]` bool mask of diagnoses and procedures from the discharge on; they are coded after it."""
         left = np.repeat(self.discharge, np.diff(self.offsets))
-        return (self.kind[self.code] != KINDS.index(PRESCRIPTION)) & (self.code_time == left)
+        return (self.kind[self.code] != KINDS.index(PRESCRIPTION)) & (self.known >= left)
 
     @functools.cached_property
     def has_coded(self) -> np.ndarray:
         """Return a `[visits]` bool mask of the visits with a code of `is_coded`."""
         return np.logical_or.reduceat(self.is_coded, self.offsets[:-1])
+
+    @property
+    def coding(self) -> np.timedelta64:
+        """Return how long after a discharge the codes of its stay are not there yet; none where times are an order."""
+        return np.timedelta64(0 if self.time_is_order else round(CODING_DAYS * 86400e6), "us")
 
     @property
     def is_first(self) -> np.ndarray:

@@ -190,9 +190,19 @@ def shared_alone(view: View, loss: ConfigDict) -> jax.Array:
     return last.embedding if loss.contrasted == "unquantized" else last.output
 
 
+def quantized_joined(view: View, loss: ConfigDict) -> jax.Array:
+    """Return the quantized embeddings of each code end to end, `[batch, E width]`; the gradient goes to embeddings."""
+    del loss
+    return jnp.concatenate([q.output for q in view.quantized], axis=-1)
+
+
+# Start of the names of weights -> what is contrasted and distilled as a whole by them.
+WHOLES = {"": joined, "shared_": shared_alone, "quantized_": quantized_joined}
+
+
 def distills(loss: ConfigDict) -> bool:
     """Return whether similarities of the frozen text encoder are distilled into anything."""
-    return bool(loss.distillation_weight or loss.shared_distillation_weight)
+    return any(loss[f"{name}distillation_weight"] for name in WHOLES)
 
 
 def similarity_distillation(
@@ -281,8 +291,8 @@ def loss_terms(
     terms["quantization"] = config.quantization_weight * quantization
     terms["kl"] = config.kl_weight * kl_loss(*view.shared_distances, valid, temperature=config.kl_temperature)
     terms |= dict.fromkeys(BEYOND_THE_PAPER, jnp.zeros(()))
-    # What is quantized, all together and the one shared embedding by itself, each against its augmented view.
-    for name, of in (("", joined), ("shared_", shared_alone)):
+    # Each against its augmented view.
+    for name, of in WHOLES.items():
         student, candidates = of(view, config), of(augmented, config)
         if config[f"{name}joint_weight"]:
             weight = config[f"{name}joint_weight"]

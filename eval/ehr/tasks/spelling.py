@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 
 from eval.ehr.tasks.definition import ANY_MEDS, FOLDER
+from medtok_jax.records.visits import CODING_DAYS
 
 HOSPITAL, FIRST_ICU = "hospital", "first_icu"
 
@@ -38,7 +39,7 @@ class Spelling:
     needs_diagnosis: bool = False
     any_age: bool = False
     procedures_at_discharge: bool = False
-    coding_days: float = 1.0
+    coding_days: float = CODING_DAYS
 
 
 @functools.cache

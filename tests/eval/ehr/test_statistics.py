@@ -183,16 +183,36 @@ def test_a_difference_is_paired():
     assert not clear.is_noise
 
 
-def test_seeds_are_nested():
-    """Persons do not matter here: the spread of the draws is that of the mean of seeds that are drawn again."""
-    values = np.array([0.6, 0.7, 0.8])
-    seeded = Draws((0, 1, 2), values, np.repeat(values[:, None], PERSON_DRAWS, axis=1))
-    found = seeded.interval()
-    assert found.value == pytest.approx(0.7)
-    assert found.n == 3
-    mean = np.mean(list(itertools.product(values, repeat=3)), axis=1)
-    assert (found.low, found.high) == pytest.approx(np.quantile(mean, [0.025, 0.975]), abs=0.035)
-    assert np.std(statistics._nested(seeded.drawn)) == pytest.approx(np.std(mean), rel=0.1)
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_intervals_over_few_seeds_are_those_of_student(seeds):
+    """Where the persons do not matter, the interval is that of the mean of a few normal values."""
+    values = np.random.default_rng(seeds).normal(size=seeds)
+    draws = Draws(tuple(range(seeds)), values, np.repeat(values[:, None], statistics.PERSON_DRAWS, axis=1))
+    found = draws.interval()
+    low, high = stats.t.interval(0.95, seeds - 1, np.mean(values), stats.sem(values))
+    assert (found.low, found.high) == pytest.approx((low, high), rel=0.01, abs=0.01)
+
+
+def test_intervals_over_few_seeds_hold_the_truth_as_often_as_they_say():
+    rng = np.random.default_rng(7)
+    held = 0
+    for _ in range(400):
+        values = rng.normal(0.3, 0.1, 3)
+        drawn = np.repeat(values[:, None], statistics.PERSON_DRAWS, axis=1)
+        found = Draws((0, 1, 2), values, drawn).interval()
+        held += found.low <= 0.3 <= found.high
+    assert 0.92 < held / 400 < 0.98
+
+
+def test_persons_and_seeds_vary_independently():
+    """The variance of the mean is the sum of that of the persons' draws and that of the seeds."""
+    rng = np.random.default_rng(3)
+    values = rng.normal(size=40)
+    drawn = values[:, None] + rng.normal(0, 0.2, statistics.PERSON_DRAWS)
+    spread = np.std(statistics._nested(values, drawn)) ** 2
+    assert spread == pytest.approx(0.2**2 + np.var(values, ddof=1) / 40 * 39 / 37, rel=0.1)
+    # One seed has no variance to tell.
+    assert (statistics._nested(values[:1], drawn[:1]) == drawn[0]).all()
 
 
 def test_seeds_are_compared_in_pairs():

@@ -104,17 +104,36 @@ def test_what_is_coded_at_the_discharge_is_seen_after_it(tmp_path):
     visits = read(small_visits.write(tmp_path / "meds", events))
     left = at("2020-01-10", 16)
     moments = [at("2020-01-02"), at("2020-01-03"), left - datetime.timedelta(seconds=1), left]
-    moments.append(left + datetime.timedelta(microseconds=1))
+    # Nor are codes there an hour later, but they are on the day after the next.
+    moments += [left + datetime.timedelta(hours=1), left + datetime.timedelta(days=1, microseconds=1)]
     labels = labels_of(*((1, moment, True) for moment in moments))
     bedside, coded = (make_samples(visits, labels, coded=coded) for coded in (False, True))
     every = [OTHER, CODE, "ICD10PCS/0016070", DRUG]
-    assert [codes_of(bedside, s)[0][1] for s in range(4)] == [[OTHER], [OTHER], [OTHER, DRUG], every]
-    assert [codes_of(coded, s)[0][1] for s in range(4)] == [[OTHER], [OTHER], every, every]
+    not_coded = [OTHER, DRUG]
+    assert [codes_of(bedside, s)[0][1] for s in range(5)] == [[OTHER], [OTHER], not_coded, not_coded, every]
+    assert [codes_of(coded, s)[0][1] for s in range(5)] == [[OTHER], [OTHER], every, every, every]
     assert bedside.left_out == coded.left_out == 1
     assert bedside.labels.time.tolist() == labels.time[1:].tolist()
     # Of a stay that goes on the end is not known, and its days are those until the last code.
-    assert bedside.visits.days[bedside.row].tolist() == [1, 1, 9, 9]
+    assert bedside.visits.days[bedside.row].tolist() == [1, 1, 9, 9, 9]
     assert set(bedside.visits.admission_type[bedside.row]) == {"ELECTIVE"}
+
+
+@pytest.mark.parametrize("coded", [False, True])
+def test_procedures_are_known_from_the_discharge_whatever_their_date(tmp_path, coded):
+    """MIMIC-IV dates procedures within the stay, but they are coded after it as diagnoses are."""
+    events = [*stay(1, 1, "2020-01-01", "2020-01-10", CODE), (1, at("2020-01-02"), "ICD10PCS/0016070", 1)]
+    # Of a stay without a discharge it is never known; outside of stays it is what is done.
+    events += [(1, at("2020-03-01"), "HOSPITAL_ADMISSION//URGENT//ER", 2), (1, at("2020-03-02"), OTHER, 2)]
+    events += [(1, at("2020-03-02"), "ICD10PCS/0016070", 2), (1, at("2020-02-01"), "CPT4/99213", None)]
+    visits = read(small_visits.write(tmp_path / "meds", events))
+    moments = [at("2020-01-05"), at("2020-01-20"), at("2020-02-01"), at("2020-06-01")]
+    samples = make_samples(visits, labels_of(*((1, moment, True) for moment in moments)), coded=coded)
+    assert samples.left_out == 1
+    whole = ("1", ["ICD10PCS/0016070", CODE])
+    assert codes_of(samples, 0) == [whole]
+    assert codes_of(samples, 1) == [whole, ("1-20200201", ["CPT4/99213"])]
+    assert codes_of(samples, 2)[2] == ("2", [OTHER])
 
 
 def random_events(draw, subjects):
@@ -149,18 +168,24 @@ def random_labels(draw, events, count=300):
 def plain_story(events, subject, time, coded):
     """Return what is seen of a patient, by a plain loop: stay -> its codes."""
     mine = [event for event in events if event[0] == subject and event[1] <= time]
-    left = {}
+    come, left = {}, {}
     for _, when, code, number in mine:
-        if code.startswith("HOSPITAL_DISCHARGE") and number is not None:
-            left.setdefault(number, when)
+        for name, of in (("HOSPITAL_ADMISSION", come), ("HOSPITAL_DISCHARGE", left)):
+            if code.startswith(name) and number is not None:
+                of.setdefault(number, when)
     seen = {}
     for _, when, code, number in mine:
         if "//" in code or code == "MEDS_BIRTH":
             continue
         name = f"{subject}-{when:%Y%m%d}" if number is None else str(number)
-        is_drug = code.split("/")[0] in ("NDC", "RxNorm", "ATC")
+        system = code.split("/")[0]
+        is_drug, is_procedure = system in ("NDC", "RxNorm", "ATC"), system in ("ICD9Proc", "ICD10PCS", "CPT4", "HCPCS")
         found = seen.setdefault(name, {})
-        hidden = not coded and left.get(number) == when == time and not is_drug
+        known = when
+        if is_procedure and number in come and when >= come[number]:
+            known = max(when, left[number]) if number in left else None
+        recent = number in left and left[number] >= time - datetime.timedelta(days=1)
+        hidden = known is None or (not coded and recent and known >= left[number] and not is_drug)
         # A code that appeared before the discharge is known from then on.
         found.setdefault(code, not hidden)
     return {
@@ -313,7 +338,7 @@ def test_patients_of_one_visit_have_no_next(tmp_path):
     visits = read(small_visits.write(tmp_path / "meds", stay(1, 1, "2020-01-01", "2020-01-02", CODE)))
     with pytest.raises(InputError, match="No patient has two visits"):
         task_labels(visits, "mortality")
-    assert len(make_samples(visits, labels_of((1, at("2020-01-03"), True)), coded=False)) == 1
+    assert len(make_samples(visits, labels_of((1, at("2020-01-04"), True)), coded=False)) == 1
 
 
 def test_a_death_in_any_of_the_stays_that_are_the_next_visit_counts(tmp_path):

@@ -170,7 +170,7 @@ def test_of_a_stay_that_goes_on_only_what_has_happened_is_seen(ask, tmp_path):
         (1, small_visits.at("2020-01-10"), "ATC/A10BA02", 1),
     ]
     events = small_visits.write(tmp_path / "meds", events)
-    times = [small_visits.at("2020-01-05"), small_visits.at("2020-01-20", 16), small_visits.at("2020-01-21")]
+    times = [small_visits.at("2020-01-05"), small_visits.at("2020-01-20", 16), small_visits.at("2020-01-22")]
     pl.DataFrame({"subject_id": 1, "prediction_time": times, "boolean_value": True}).write_parquet(tmp_path / "labels")
     patients, names, _ = read(convert(ask(events=events, nodes="codes", labels=str(tmp_path / "labels"))))
     seen = [[names[i] for i in patient[0].x.tolist()[1:]] for patient in patients]
