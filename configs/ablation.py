@@ -22,6 +22,11 @@ SAMPLE = (
 # Fields that all cells share although the recipes differ in them.
 COMMON = ("model.codebook_size", "model.text_encoder_model")
 
+# K tokens of each of the four embeddings, as in the paper.
+_K_EACH = {"model.text_token_share": 0.25, "model.graph_token_share": 0.25}
+_NO_MEANING = {"loss.shared_joint_weight": 0.0, "loss.shared_distillation_weight": 0.0}
+_TWO = {"model.shared_embedding": "two", **_K_EACH, **_NO_MEANING}
+
 
 def _recipe(config: ConfigDict) -> dict:
     """Return the fields of model, loss and augmentation that differ from the default, except those in `COMMON`."""
@@ -58,12 +63,11 @@ CELLS: dict[str, dict[str, dict]] = {
         "no_orthogonality": {"loss.lambda_val": 0.0},
         "cross_covariance": {"loss.lambda_val": 0.0, "loss.cross_covariance_weight": 1.0},
         "link_prediction": {"loss.link_weight": 1.0},
-        "quantized_contrast": {"loss.contrasted": "quantized", "model.shared_embedding": "two"},
-        "no_joint_contrast": {"loss.joint_weight": 0.0},
-        "no_distillation": {"loss.distillation_weight": 0.0},
+        "quantized_contrast": {"loss.contrasted": "quantized", **_TWO},
+        "no_joint_contrast": {"loss.joint_weight": 0.0, "loss.shared_joint_weight": 0.0},
+        "no_distillation": {"loss.distillation_weight": 0.0, "loss.shared_distillation_weight": 0.0},
         "more_distillation": {"loss.distillation_weight": 3.0},
-        "meaning_shared": {"loss.shared_joint_weight": 1.0, "loss.shared_distillation_weight": 1.0},
-        "meaning_quantized": {"loss.quantized_joint_weight": 1.0, "loss.quantized_distillation_weight": 1.0},
+        "shared_without_meaning": _NO_MEANING,
         "no_positives": {"loss.positive_relations": ()},
     },
     "negatives": {
@@ -83,9 +87,14 @@ CELLS: dict[str, dict[str, dict]] = {
         "k_4": {"model.num_top_k_tokens": 4},
         "k_8": {"model.num_top_k_tokens": 8},
     },
+    "tokens of each kind": {
+        "tokens_2_2_4": _K_EACH,
+        "tokens_3_1_4": {"model.text_token_share": 0.375},
+        "tokens_5_1_2": {"model.text_token_share": 0.625},
+    },
     "shared embedding": {
-        "two_shared": {"model.shared_embedding": "two"},
-        "two_shared_k_8": {"model.shared_embedding": "two", "model.num_top_k_tokens": 8},
+        "two_shared": _TWO,
+        "two_shared_k_8": {**_TWO, "model.num_top_k_tokens": 8},
     },
     "augmented subgraphs": {
         "facts_kept": {"augment.fact_dropout": 0.0},

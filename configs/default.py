@@ -61,8 +61,10 @@ def _model() -> ConfigDict:
     model.cross_width = 64  # Width of the cross-attention between wordpieces and nodes.
     model.cross_layers = 2  # Layers of cross-attention, each in both directions.
     model.cross_heads = 4  # Attention heads of each cross-attention layer.
-    model.num_top_k_tokens = 2  # K, tokens of an embedding; a code has 4K tokens.
-    model.shared_embedding = "one"  # Quantize the two cross-modal embeddings as one (2K tokens), or as two (K each).
+    model.num_top_k_tokens = 2  # K; a code has 4K tokens.
+    model.text_token_share = 0.5  # Fraction of them, rounded, that quantizes the text-specific embedding.
+    model.graph_token_share = 0.125  # Fraction of them that quantizes the graph-specific embedding; the rest is shared.
+    model.shared_embedding = "one"  # Quantize the two cross-modal embeddings as one, or as two with half the tokens.
     model.text_specific_ratio = 0.3  # Fraction of codebook rows in the text-specific region.
     model.graph_specific_ratio = 0.3  # Fraction of codebook rows in the graph-specific region.
     model.shared_ratio = 0.4  # Fraction of codebook rows in the region shared by text and graph.
@@ -102,10 +104,8 @@ def _loss() -> ConfigDict:
     loss.joint_weight = 1.0  # Weight of the contrast of all four embeddings concatenated; 0 in the paper.
     loss.distillation_weight = 1.0  # Weight of distilling text similarities; high values favor wording; 0 in the paper.
     loss.distillation_temperature = 0.1  # Temperature of the similarities in distillation.
-    loss.shared_joint_weight = 0.0  # Weight of the same contrast of the one shared embedding by itself.
-    loss.shared_distillation_weight = 0.0  # Weight of distilling text similarities into that embedding by itself.
-    loss.quantized_joint_weight = 0.0  # Weight of the same contrast of all quantized embeddings concatenated.
-    loss.quantized_distillation_weight = 0.0  # Weight of distilling text similarities into these.
+    loss.shared_joint_weight = 1.0  # Weight of the same contrast of the one shared embedding by itself.
+    loss.shared_distillation_weight = 1.0  # Weight of distilling text similarities into that embedding by itself.
     loss.cross_covariance_weight = 0.0  # Weight of the cross-covariance of text- and graph-specific embeddings.
     loss.link_weight = 0.0  # Weight of predicting masked links of the graph from quantized embeddings.
     loss.links = ("parent", "excludes1", "code_first", "code_also", "use_additional", "hpo_link")  # Predicted links.

@@ -20,6 +20,8 @@ def get_config(variant: str = "12000") -> ConfigDict:
     config.model.codebook_size = int(variant)  # N, number of codebook rows.
     config.model.embedding_dim = 64  # d, width of the embeddings.
     config.model.num_top_k_tokens = 4  # K, tokens of each embedding.
+    config.model.text_token_share = 0.25  # All four embeddings have K tokens.
+    config.model.graph_token_share = 0.25  # Likewise.
     config.model.weight_temperature = 1.0  # The paper uses no temperature.
     config.model.kmeans_init = False  # The paper initializes rows at random.
     config.loss.alpha = 0.25  # Weight of the codebook term in the quantization loss.
@@ -44,5 +46,7 @@ def leave_additions_out(config: ConfigDict) -> None:
     config.loss.positive_relations = ()  # Crosswalks are no positives in the paper.
     config.loss.joint_weight = 0.0  # The paper has no joint contrast.
     config.loss.distillation_weight = 0.0  # The paper has no distillation.
+    config.loss.shared_joint_weight = 0.0  # Nor does it contrast the shared part by itself.
+    config.loss.shared_distillation_weight = 0.0  # Nor distill into it.
     config.augment.mask_positives = 0.0  # The paper masks no edges.
     config.augment.modality_dropout = 0.0  # The paper drops no modality.

@@ -11,7 +11,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from medtok_jax.regions import Regions, parts_of
+from medtok_jax.regions import Regions, parts_of, token_counts
 from preprocessing.common.errors import InputError
 from preprocessing.common.names import nearest
 
@@ -39,6 +39,8 @@ POSITIVE = (
     "model.cross_layers",
     "model.cross_heads",
     "model.num_top_k_tokens",
+    "model.text_token_share",
+    "model.graph_token_share",
     "model.weight_temperature",
     "model.kmeans_samples",
     "model.kmeans_iterations",
@@ -73,8 +75,6 @@ NOT_NEGATIVE = (
     "loss.distillation_weight",
     "loss.shared_joint_weight",
     "loss.shared_distillation_weight",
-    "loss.quantized_joint_weight",
-    "loss.quantized_distillation_weight",
     "loss.cross_covariance_weight",
     "loss.link_weight",
     "train.epochs",
@@ -225,11 +225,13 @@ def _validate_codebook(model: ConfigDict) -> None:
         shown = ", ".join(f"model.{name}_ratio={value}" for name, value in ratios.items())
         raise InputError(f"{shown} add up to {sum(ratios.values()):g}; they must be positive and add up to 1.")
     regions = Regions.from_ratios(model.codebook_size, model.text_specific_ratio, model.graph_specific_ratio)
+    _validate_shares(model)
     most = {part.region: part.num_tokens for part in parts_of(model)}
     for (name, ratio), rows in zip(ratios.items(), dataclasses.astuple(regions), strict=True):
         if most[name.removesuffix("_specific")] > rows:
             raise InputError(
-                f"model.num_top_k_tokens is {model.num_top_k_tokens}, but the {name} region has only {rows} rows"
+                f"model.num_top_k_tokens is {model.num_top_k_tokens}, so that an embedding of the {name} region has"
+                f" {most[name.removesuffix('_specific')]} tokens, but the region has only {rows} rows"
                 f" (model.codebook_size={model.codebook_size} x {ratio:g}); use fewer tokens or a larger region."
             )
     if model.quantizer_kind == "pursuit" and model.shared_search == "book":
@@ -249,6 +251,22 @@ def _validate_codebook(model: ConfigDict) -> None:
         )
 
 
+def _validate_shares(model: ConfigDict) -> None:
+    counts = token_counts(model)
+    shares = ", ".join(f"model.{name}_token_share={model[f'{name}_token_share']}" for name in ("text", "graph"))
+    embeddings = 2 if model.shared_embedding == "two" else 1
+    if counts["shared"] < embeddings:
+        raise InputError(
+            f"{shares} leave {max(0, counts['shared'])} of {4 * model.num_top_k_tokens} tokens to the shared region,"
+            f" which needs {embeddings}; make them smaller."
+        )
+    if counts["shared"] % embeddings:
+        raise InputError(
+            f"{shares} leave {counts['shared']} tokens to the two embeddings of model.shared_embedding='two', which"
+            " have equally many; set both to 0.25, which gives K to each."
+        )
+
+
 def _validate_modalities(config: ConfigDict) -> None:
     if config.data.modalities == "graph" and config.data.hard_negatives:
         raise InputError(
@@ -265,7 +283,7 @@ def _validate_modalities(config: ConfigDict) -> None:
             "model.shared_embedding='one' quantizes the two cross-modal embeddings as one, so that"
             " loss.contrasted='quantized' has nothing to contrast between them; change one of the two."
         )
-    for name in ("distillation_weight", "shared_distillation_weight", "quantized_distillation_weight"):
+    for name in ("distillation_weight", "shared_distillation_weight"):
         if config.loss[name] and config.model.text_encoder_trainable:
             raise InputError(
                 f"loss.{name}={config.loss[name]} distills a frozen text encoder, but"

@@ -79,29 +79,40 @@ class Part:
     num_nearest: int
 
 
+def token_counts(model: Mapping) -> dict[str, int]:
+    """Return the number of tokens of each region of a code's 4K, at least 1: text, graph, and the rest is shared.
+
+    Args:
+        model: the `model` section of a configuration.
+    """
+    total = 4 * model["num_top_k_tokens"]
+    text, graph = (max(1, round(total * model[f"{name}_token_share"])) for name in ("text", "graph"))
+    return {"text": text, "graph": graph, "shared": total - text - graph}
+
+
 def parts_of(model: Mapping) -> tuple[Part, ...]:
     """Return the embeddings that a model quantizes, in the order of a code's 4K tokens.
 
     Args:
-        model: the `model` section of a configuration. Each embedding has K tokens; where `shared_embedding` is `one`,
-            the one embedding of the shared region has the 2K tokens of the two that it replaces.
+        model: the `model` section of a configuration. Where `shared_embedding` is `one`, the one embedding of the
+            shared region has all tokens of that region, else each of the two cross-modal ones has half of them.
     """
-    tokens = model["num_top_k_tokens"]
-    nearest = model["num_nearest_tokens"] or -(-tokens // 2)
-    counts = dict.fromkeys(EMBEDDINGS, 1)
-    if model["shared_embedding"] == "one":
-        counts = {"text_specific": 1, "graph_specific": 1, SHARED: 2}
-    return tuple(
-        Part(
+    names = EMBEDDINGS if model["shared_embedding"] == "two" else ("text_specific", "graph_specific", SHARED)
+    regions = [REGION_OF_EMBEDDING.get(name, "shared") for name in names]
+    counts = token_counts(model)
+    nearest = model["num_nearest_tokens"] / model["num_top_k_tokens"]
+
+    def part(name: str, region: str) -> Part:
+        tokens = counts[region] // regions.count(region)
+        return Part(
             embedding=name,
             region=region,
             searched="all" if region == "shared" and model["shared_search"] == "book" else region,
-            num_tokens=count * tokens,
-            num_nearest=count * nearest,
+            num_tokens=tokens,
+            num_nearest=max(1, round(tokens * nearest)) if nearest else -(-tokens // 2),
         )
-        for name, count in counts.items()
-        for region in [REGION_OF_EMBEDDING.get(name, "shared")]
-    )
+
+    return tuple(map(part, names, regions))
 
 
 def positions_of(parts: Sequence[Part]) -> tuple[Position, ...]:

@@ -276,11 +276,14 @@ def total_loss(views: Views, teacher: Tensor, arrays: Arrays, loss: ConfigDict) 
 
     total = loss.quantization_weight * quantization + loss.kl_weight * kl
     total = total + loss.packing_weight * _packing(views, contrast, loss)
-    if loss.joint_weight:
-        total = total + loss.joint_weight * contrast(*views.joined)
-    if loss.distillation_weight:
-        distilled = distillation(views.joined[0], teacher, loss.distillation_temperature)
-        total = total + loss.distillation_weight * distilled
+    width = views.joined[0].shape[1] // len(views.quantized)
+    # All that is quantized, and the last of it by itself: the one shared embedding.
+    for name, whole in (("", views.joined), ("shared_", [x[:, -width:] for x in views.joined])):
+        if loss[f"{name}joint_weight"]:
+            total = total + loss[f"{name}joint_weight"] * contrast(*whole)
+        if loss[f"{name}distillation_weight"]:
+            distilled = distillation(whole[0], teacher, loss.distillation_temperature)
+            total = total + loss[f"{name}distillation_weight"] * distilled
     return total
 
 

@@ -51,6 +51,10 @@ def rotation_trick(embedding: jax.Array, vector: jax.Array) -> jax.Array:
 GRADIENT_ESTIMATORS = {"straight_through": straight_through, "rotation": rotation_trick}
 
 
+def _of_regions(number: int | tuple[int, ...]) -> tuple[int, ...]:
+    return (number,) * len(REGIONS) if isinstance(number, int) else tuple(number)
+
+
 class FrozenBasis(nnx.Variable):
     """Hold SimVQ's untrained codebook rows: saved with the model, never given a gradient."""
 
@@ -65,9 +69,8 @@ class Quantizer(nnx.Module):
     Args:
         regions: sizes of the three regions; `regions.size` is N.
         width: d.
-        num_tokens: K.
-        num_nearest: how many of them `pursuit` gives to the nearest rows; the others refine.
-        shared_share: how many times as many tokens, of either kind, an embedding of the shared region has.
+        num_tokens: number of tokens of an embedding, for all regions or each, in the order of `regions.REGIONS`.
+        num_nearest: how many of them `pursuit` gives to the nearest rows, likewise; the others refine.
         kind: `top_k` (paper eq. 3-4), `residual` or `pursuit`; see `search`.
         normalize: whether embeddings and, but for `residual`, rows are l2-normalized. Residual rows keep their length,
             since what is left after a step is shorter than a unit vector. Rows of `pursuit` are unit vectors always.
@@ -90,9 +93,8 @@ class Quantizer(nnx.Module):
         regions: Regions,
         width: int,
         *,
-        num_tokens: int,
-        num_nearest: int = 1,
-        shared_share: int = 1,
+        num_tokens: int | tuple[int, ...],
+        num_nearest: int | tuple[int, ...] = 1,
         kind: str = "top_k",
         shared_search: str = "region",
         normalize: bool = True,
@@ -109,9 +111,8 @@ class Quantizer(nnx.Module):
         self.estimate_gradient = GRADIENT_ESTIMATORS[gradient]
         self.mixes, self.refines = kind == "pursuit", kind != "top_k"
         self.unit_rows = kind == "pursuit" or (kind == "top_k" and normalize)
-        shares = tuple(shared_share if name == "shared" else 1 for name in REGIONS)
-        self._tokens = tuple(share * num_tokens for share in shares)
-        self._nearest = tuple(share * num_nearest if self.mixes else 1 for share in shares)
+        self._tokens = _of_regions(num_tokens)
+        self._nearest = _of_regions(num_nearest if self.mixes else 1)
 
         def search(tokens: int, nearest: int) -> Callable[[jax.Array, jax.Array], Match]:
             return {

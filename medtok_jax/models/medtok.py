@@ -18,7 +18,7 @@ from medtok_jax.models.link_head import LinkHead
 from medtok_jax.models.node_features import NodeFeatures
 from medtok_jax.models.outputs import Embeddings, View
 from medtok_jax.models.text_encoder import TextEncoder
-from medtok_jax.regions import EMBEDDINGS, SHARED, Regions, parts_of
+from medtok_jax.regions import EMBEDDINGS, REGIONS, SHARED, Regions, parts_of
 
 
 class MedTok(nnx.Module):
@@ -82,12 +82,13 @@ class MedTok(nnx.Module):
         self.graph_head = nnx.Linear(width, dim, dtype=dtype, rngs=rngs)
         self.text_cross_head = nnx.Linear(config.cross_width, dim, dtype=dtype, rngs=rngs)
         self.graph_cross_head = nnx.Linear(config.cross_width, dim, dtype=dtype, rngs=rngs)
+        # Embeddings of one region are quantized alike.
+        of_region = {part.region: part for part in self.parts}
         self.quantizer = Quantizer(
             Regions.from_ratios(config.codebook_size, config.text_specific_ratio, config.graph_specific_ratio),
             dim,
-            num_tokens=self.parts[0].num_tokens,
-            num_nearest=self.parts[0].num_nearest,
-            shared_share=2 if config.shared_embedding == "one" else 1,
+            num_tokens=tuple(of_region[name].num_tokens for name in REGIONS),
+            num_nearest=tuple(of_region[name].num_nearest for name in REGIONS),
             kind=config.quantizer_kind,
             shared_search=config.shared_search,
             normalize=config.normalize,

@@ -190,14 +190,8 @@ def shared_alone(view: View, loss: ConfigDict) -> jax.Array:
     return last.embedding if loss.contrasted == "unquantized" else last.output
 
 
-def quantized_joined(view: View, loss: ConfigDict) -> jax.Array:
-    """Return the quantized embeddings of each code end to end, `[batch, E width]`; the gradient goes to embeddings."""
-    del loss
-    return jnp.concatenate([q.output for q in view.quantized], axis=-1)
-
-
 # Start of the names of weights -> what is contrasted and distilled as a whole by them.
-WHOLES = {"": joined, "shared_": shared_alone, "quantized_": quantized_joined}
+WHOLES = {"": joined, "shared_": shared_alone}
 
 
 def distills(loss: ConfigDict) -> bool:

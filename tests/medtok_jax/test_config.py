@@ -61,12 +61,14 @@ def test_documented_values():
     model, loss = default.get_config().model, default.get_config().loss
     assert (model.codebook_size, model.embedding_dim, model.num_top_k_tokens) == (12000, 128, 2)
     assert (model.text_specific_ratio, model.graph_specific_ratio, model.shared_ratio) == (0.3, 0.3, 0.4)
+    assert [part.num_tokens for part in parts_of(model)] == [4, 1, 3]
     assert (loss.alpha, loss.beta, loss.lambda_val) == (0.25, 0.2, 0.1)
     assert pipeline.get_config().model.embedding_dim == 768
     assert pipeline.get_config().model.text_encoder_model == "bert-base-uncased"
     published = paper.get_config()
     assert (published.model.codebook_size, published.model.embedding_dim) == (12000, 64)
     assert (published.model.quantizer_kind, published.model.num_top_k_tokens) == ("top_k", 4)
+    assert [part.num_tokens for part in parts_of(published.model)] == [4, 4, 4, 4]
     assert published.loss.contrasted == "quantized"
     assert not any((published.loss.joint_weight, published.loss.distillation_weight, published.loss.positive_relations))
     assert not any((published.augment.mask_positives, published.augment.modality_dropout))
@@ -133,15 +135,28 @@ def test_numbers(config, names, values, allowed):
         ),
         (
             {"model.codebook_size": 10, "model.num_top_k_tokens": 4},
-            ["model.num_top_k_tokens is 4", "text_specific region has only 3 rows", "model.codebook_size=10 x 0.3"],
+            [
+                "model.num_top_k_tokens is 4",
+                "an embedding of the text_specific region has 8 tokens, but the region has only 3 rows",
+                "model.codebook_size=10 x 0.3",
+            ],
         ),
+        (
+            {"model.text_token_share": 0.9, "model.graph_token_share": 0.5},
+            ["model.text_token_share=0.9, model.graph_token_share=0.5 leave 0 of 8 tokens", "needs 1; make them smaller"],
+        ),
+        (
+            {"model.shared_embedding": "two", **WITHOUT_MEANING},
+            ["model.text_token_share=0.5", "leave 3 tokens to the two embeddings", "set both to 0.25"],
+        ),
+        ({"model.graph_token_share": 0.0}, ["model.graph_token_share is 0.0"]),
         ({"model.simvq": True, "model.ema_decay": 0.9}, ["model.simvq=True", "model.ema_decay=0.9", "one of the two"]),
         ({"model.graph_width": 130}, ["model.graph_width=130", "not divisible", "model.graph_heads=4"]),
         ({"model.cross_heads": 5}, ["model.cross_width=64", "not divisible", "model.cross_heads=5"]),
         ({"train.batch_size": 9, "loss.positive_relations": ("is_a",)}, ["train.batch_size=9", "even", "('is_a',)"]),
         ({"model.text_encoder_trainable": True}, ["loss.distillation_weight=1.0", "model.text_encoder_trainable=True"]),
         (
-            {"model.shared_embedding": "two", "loss.shared_joint_weight": 1.0},
+            {"model.shared_embedding": "two", **K_EACH, "loss.shared_joint_weight": 1.0},
             ["loss.shared_joint_weight=1.0", "model.shared_embedding='two'"],
         ),
         ({"augment.mask_positives": 1.1}, ["augment.mask_positives is 1.1", "between 0 and 1"]),
@@ -200,7 +215,7 @@ def test_k_is_held_against_the_regions_that_the_quantizer_has(config, size, rati
     largest = min(most.values())
     names = ("model.text_specific_ratio", "model.graph_specific_ratio", "model.shared_ratio")
     change(config, **dict(zip(names, ratios, strict=True)), **{"model.codebook_size": size})
-    config.model.shared_embedding = shared
+    change(config, **WITHOUT_MEANING, **K_EACH, **{"model.shared_embedding": shared})
     if largest:
         config.model.num_top_k_tokens = largest
         validate(config, 1)

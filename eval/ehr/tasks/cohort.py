@@ -229,9 +229,18 @@ def _published(task: Task, dataset: MedsDataset, source: str) -> Cohort | None:
     if not np.issubdtype(labels.value.dtype, wanted):
         column = "boolean_value" if task.kind == BINARY else "integer_value"
         raise InputError(f"{path} must have the column {column} for the task {task.name}; choose the labels of it.")
-    order = np.lexsort((labels.time, labels.subject))
-    labels = Labels(labels.subject[order], labels.time[order], labels.value[order])
-    return Cohort(labels, [("published labels", len(labels)), *_of_labels(task, labels, persons_of(dataset))], task)
+    order = np.lexsort((labels.value, labels.time, labels.subject))
+    subject, time, value = (column[order] for column in (labels.subject, labels.time, labels.value))
+    again = np.zeros(len(order), bool)
+    again[1:] = (subject[1:] == subject[:-1]) & (time[1:] == time[:-1])
+    if differ := int((again[1:] & (value[1:] != value[:-1])).sum()):
+        raise InputError(f"{path} contradicts itself: {differ:,} samples have two values; keep one label of each.")
+    flow = [
+        ("published labels", len(order)),
+        *([("left out: the same label again", int(again.sum()))] if again.any() else []),
+    ]
+    labels = Labels(subject[~again], time[~again], value[~again])
+    return Cohort(labels, [*flow, *_of_labels(task, labels, persons_of(dataset))], task)
 
 
 def _labels(task: Task, parts: Sequence["pl.DataFrame"]) -> Labels:

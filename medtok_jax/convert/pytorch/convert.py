@@ -45,6 +45,8 @@ KNOWN = (
     *("cross_width", "cross_layers", "cross_heads"),
     *(
         "num_top_k_tokens",
+        "text_token_share",
+        "graph_token_share",
         "shared_embedding",
         "num_nearest_tokens",
         "quantizer_kind",

@@ -28,8 +28,9 @@ def ready(request, data_dir, tmp_path_factory):
     config = ConfigDict(small_run.small_config(data_dir, model__graph_encoder_type="hierarchical").to_dict())
     if request.param == "paper":
         config.model.update(quantizer_kind="top_k", shared_embedding="two")
-        for section, field in (("loss", "contrasted"), ("loss", "joint_weight"), ("loss", "distillation_weight")):
-            config[section][field] = paper.get_config()[section][field]
+        weights = ("joint_weight", "distillation_weight", "shared_joint_weight", "shared_distillation_weight")
+        for field in ("contrasted", *weights):
+            config.loss[field] = paper.get_config().loss[field]
         config.loss.positive_relations = ()
         # Of what is masked all rows are equally far at first.
         config.augment.modality_dropout = 0.0

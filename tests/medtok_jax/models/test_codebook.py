@@ -203,10 +203,11 @@ def test_a_nearest_row_without_weight_gives_way_to_the_next():
 
 @pytest.mark.parametrize("share", [1, 2])
 def test_every_token_of_pursuit_has_a_weight(share):
-    quantizer = make(kind="pursuit", num_tokens=4, num_nearest=2, shared_share=share, regions=Regions(40, 40, 80))
+    counts = {"num_tokens": (4, 1, 4 * share), "num_nearest": (2, 1, 2 * share)}
+    quantizer = make(kind="pursuit", **counts, regions=Regions(40, 40, 80))
     rng = np.random.default_rng(0)
     quantizer.set_codebook(jnp.asarray(rng.normal(size=(160, WIDTH)) + 0.5, jnp.float32))
-    for region, count in (("text", 4), ("shared", 4 * share)):
+    for region, count in (("text", 4), ("graph", 1), ("shared", 4 * share)):
         found = quantizer(quantizer.prepare(jnp.asarray(rng.normal(size=(200, WIDTH)))), region)
         assert found.ids.shape == (200, count)
         assert np.asarray(found.weights).min() >= SMALLEST_WEIGHT

@@ -321,7 +321,7 @@ def test_one_shared_embedding_is_the_middle_of_the_two(config, data, build, tabl
     tokens = view.tokens()
     assert [tokens.ids.shape[1], *tokens.vectors.shape[1:]] == [8, 3, config.model.embedding_dim]
     regions = model.quantizer.regions
-    for place, region in zip(range(8), ("text",) * 2 + ("graph",) * 2 + ("shared",) * 4, strict=True):
+    for place, region in zip(range(8), ("text",) * 4 + ("graph",) * 1 + ("shared",) * 3, strict=True):
         low, high = regions.bounds(region)
         assert ((low <= tokens.ids[:, place]) & (tokens.ids[:, place] < high)).all()
     assert [len(set(row)) for row in np.asarray(tokens.ids).tolist()] == [8] * len(ROWS), "no token comes twice"

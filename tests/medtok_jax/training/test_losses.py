@@ -36,8 +36,6 @@ CONFIG = ConfigDict(
         "distillation_weight": 0.4,
         "shared_joint_weight": 0.3,
         "shared_distillation_weight": 0.2,
-        "quantized_joint_weight": 0.25,
-        "quantized_distillation_weight": 0.35,
         "distillation_temperature": 0.3,
         "cross_covariance_weight": 0.5,
         "link_weight": 0.9,
@@ -47,7 +45,6 @@ CONFIG = ConfigDict(
 # Weights of terms that are left out at zero.
 LATER = (
     *("joint_weight", "distillation_weight", "shared_joint_weight", "shared_distillation_weight"),
-    *("quantized_joint_weight", "quantized_distillation_weight"),
     *("cross_covariance_weight", "link_weight"),
 )
 # Of the fifth code no text is known.
@@ -367,7 +364,7 @@ def reference_terms(quantizer, link_head, config, raw, augmented, valid, exclude
         matrix = sum(np.outer(a, b) for a, b in zip(specific[valid], shared[valid], strict=True)) / valid.sum()
         return (matrix**2).sum()
 
-    quantized, quantized_2 = (np.concatenate([x[name] for name in NAMES], axis=1) for x in (vector, vector_2))
+    quantized = np.concatenate([vector[name] for name in NAMES], axis=1)
     link_scores = np.asarray(link_head(jnp.asarray(quantized, jnp.float32), LINKS.relation, NODE_NAMES))
     packing = {
         "shared_contrast": CONFIG.shared_weight
@@ -398,14 +395,11 @@ def reference_terms(quantizer, link_head, config, raw, augmented, valid, exclude
         "quantization": CONFIG.quantization_weight * (CONFIG.commitment_weight + CONFIG.alpha) * distance,
         "kl": CONFIG.kl_weight * mean(rel_entr(p, q).sum(1)),
         "joint_contrast": CONFIG.joint_weight * reference_info_nce(whole, whole_2, valid, **contrast)
-        + CONFIG.shared_joint_weight * reference_info_nce(last, last_2, valid, **contrast)
-        + CONFIG.quantized_joint_weight * reference_info_nce(quantized, quantized_2, valid, **contrast),
+        + CONFIG.shared_joint_weight * reference_info_nce(last, last_2, valid, **contrast),
         "distillation": CONFIG.distillation_weight
         * reference_distillation(whole, TEACHER, valid, temperature=CONFIG.distillation_temperature)
         + CONFIG.shared_distillation_weight
-        * reference_distillation(last, TEACHER, valid, temperature=CONFIG.distillation_temperature)
-        + CONFIG.quantized_distillation_weight
-        * reference_distillation(quantized, TEACHER, valid, temperature=CONFIG.distillation_temperature),
+        * reference_distillation(last, TEACHER, valid, temperature=CONFIG.distillation_temperature),
         "cross_covariance": CONFIG.cross_covariance_weight
         * reference_cross_covariance(out["text_specific"], out["graph_specific"], valid & HAS_BOTH),
         "link_prediction": CONFIG.link_weight

@@ -141,6 +141,19 @@ def test_published_labels_take_the_place_of_windows(tmp_path):
     assert ("published labels", 2) not in make_cohort(TASKS["long_los"], dataset, "mimic4").flow
 
 
+def test_published_labels_that_repeat_count_once_and_must_not_contradict(tmp_path):
+    dataset = written(tmp_path, random_stays.events(1))
+    columns = {"subject_id": [2, 1, 2], "prediction_time": [at("2020-01-01")] * 3}
+    publish(dataset, "guo_los", **columns, boolean_value=[True, False, True])
+    cohort = make_cohort(TASKS["long_los"], dataset, "ehrshot")
+    assert cohort.labels.value.tolist() == [False, True]
+    assert cohort.flow[:3] == [("published labels", 3), ("left out: the same label again", 1), ("samples", 2)]
+    changed = pl.DataFrame({**columns, "boolean_value": [True, False, False]})
+    changed.write_parquet(dataset.root / "labels" / "guo_los" / "labels.parquet")
+    with pytest.raises(InputError, match="contradicts itself: 1 samples have two values; keep one label of each"):
+        make_cohort(TASKS["long_los"], dataset, "ehrshot")
+
+
 def test_published_labels_serve_data_that_give_only_an_order(tmp_path):
     dataset = written(tmp_path, random_stays.events(1))
     (tmp_path / "metadata").mkdir()

@@ -458,6 +458,7 @@ def test_a_difference_is_told_from_a_tie():
     model = ConfigDict(
         {"quantizer_kind": "top_k", "num_nearest_tokens": 0, "num_top_k_tokens": 1}
         | {"shared_embedding": "two", "shared_search": "region"}
+        | {"text_token_share": 0.25, "graph_token_share": 0.25}
     )
 
     codebook = np.array([[1, 0], [0, 1], [-1, 0]], np.float32)
