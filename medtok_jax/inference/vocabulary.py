@@ -15,7 +15,6 @@ import jax
 import numpy as np
 import pyarrow as pa
 from jax.experimental import multihost_utils
-from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from medtok_jax import config as configuration
@@ -88,7 +87,7 @@ def _write_tokenizer(
     codebook, separated = trained.codebook(), {}
     if jax.process_index() == 0:
         add = functools.partial(model_writer.write_model, trained) if with_model else None
-        tokens, separated = _to_tokens(found, known, codebook, trained.config.model)
+        tokens, separated = _to_tokens(found, known, codebook, trained)
         tokens = tokens if embeddings else dataclasses.replace(tokens, embeddings=None)
         directory.write(output, tokens, _about(trained, separated), add)
         parts.remove()
@@ -268,18 +267,18 @@ class _Rows:
 
 
 def _to_tokens(
-    found: list[_Rows], known: pa.Table, codebook: np.ndarray, model: ConfigDict
+    found: list[_Rows], known: pa.Table, codebook: np.ndarray, trained: TrainedModel
 ) -> tuple[Tokens, dict[str, int]]:
     """Return the tokens of all passes, codes that the systems know beside these, and how many codes were separated."""
     joined = {name: np.concatenate([part.arrays[name] for part in found]) for name in ("ids", "weights", "embeddings")}
     strings = [part.strings() for part in found]
     strings = {name: np.concatenate([part[name] for part in strings]).astype(object) for name in strings[0]}
     has_text = np.concatenate([part.table.has_text[part.arrays["row"]] for part in found])
-    counts = {}
+    counts, model = {}, trained.config.model
     if model.distinct_tokens and model.quantizer_kind == "pursuit":
         # Nothing is known by which codes without a description differ.
         _, text = np.unique(np.where(has_text, strings["description"], "").astype(str), return_inverse=True)
-        regions = Regions.from_ratios(model.codebook_size, model.text_specific_ratio, model.graph_specific_ratio)
+        regions = trained.programs.structure.regions
         apart = separate(**joined, codebook=codebook, texts=text, parts=parts_of(model), regions=regions)
         joined |= {"ids": apart.ids, "weights": apart.weights}
         counts = {"separated": int(apart.moved.sum()), "not_separated": int(apart.left.sum())}

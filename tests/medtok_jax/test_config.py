@@ -8,8 +8,11 @@ import pytest
 from configs import default, paper, pipeline
 from medtok_jax import config as configuration
 from medtok_jax.config import check_overrides, differences, field_names, get_field, total_steps, validate
-from medtok_jax.regions import REGIONS, Regions
+from medtok_jax.regions import REGIONS, Regions, parts_of
 from preprocessing.common.errors import InputError
+
+K_EACH = {"model.text_token_share": 0.25, "model.graph_token_share": 0.25}
+WITHOUT_MEANING = {"loss.shared_joint_weight": 0.0, "loss.shared_distillation_weight": 0.0}
 
 CONFIGS = Path(default.__file__).parent
 
@@ -91,8 +94,8 @@ def test_the_configuration_of_another_version(config, name):
 def test_choices(config, name):
     if name == "model.shared_search":
         change(config, **{"model.quantizer_kind": "top_k"})
-    if name == "loss.contrasted":
-        change(config, **{"model.shared_embedding": "two"})
+    if name in ("loss.contrasted", "model.shared_embedding"):
+        change(config, **{"model.shared_embedding": "two"}, **K_EACH, **WITHOUT_MEANING)
     for allowed in configuration.CHOICES[name]:
         change(config, **{name: allowed})
         validate(config, 1)
@@ -143,7 +146,10 @@ def test_numbers(config, names, values, allowed):
         ),
         (
             {"model.text_token_share": 0.9, "model.graph_token_share": 0.5},
-            ["model.text_token_share=0.9, model.graph_token_share=0.5 leave 0 of 8 tokens", "needs 1; make them smaller"],
+            [
+                "model.text_token_share=0.9, model.graph_token_share=0.5 leave 0 of 8 tokens",
+                "needs 1; make them smaller",
+            ],
         ),
         (
             {"model.shared_embedding": "two", **WITHOUT_MEANING},

@@ -27,7 +27,8 @@ from tests.helpers import small_run  # noqa: E402
 def ready(request, data_dir, tmp_path_factory):
     config = ConfigDict(small_run.small_config(data_dir, model__graph_encoder_type="hierarchical").to_dict())
     if request.param == "paper":
-        config.model.update(quantizer_kind="top_k", shared_embedding="two")
+        config.model.update(quantizer_kind="top_k", shared_embedding="two", text_token_share=0.25)
+        config.model.graph_token_share = 0.25
         weights = ("joint_weight", "distillation_weight", "shared_joint_weight", "shared_distillation_weight")
         for field in ("contrasted", *weights):
             config.loss[field] = paper.get_config().loss[field]

@@ -69,7 +69,7 @@ def _gradients(graphdef, loss, params, rest, batch, tables):
         model = nnx.merge(graphdef, params, rest)
         views = model.two_views(batch, tables, augment=MILD, key=jax.random.key(0))
         excluded = losses.not_negatives(batch.text_id, batch.graph_id)
-        teacher = mean_states(batch) if loss.distillation_weight else None
+        teacher = mean_states(batch) if losses.distills(loss) else None
         given = {"excluded": excluded, "partners": None, "teacher": teacher, "has_both": has_both(batch)}
         terms = losses.loss_terms(*views, batch.valid, **given, config=loss)
         return sum(terms.values()), terms
@@ -365,7 +365,8 @@ KINDS = {
 def test_every_kind_trains_all_its_parameters(config, data, build, tables, kind):
     config.model.update(KINDS[kind])
     trained = config.model.text_encoder_trainable
-    config.loss.distillation_weight *= not trained
+    for name in ("distillation_weight", "shared_distillation_weight"):
+        config.loss[name] *= not trained
     bert = Bert(TINY_BERT, rngs=nnx.Rngs(1)) if trained else None
     model = MedTok(config.model, data.sizes(), bert=bert, rngs=nnx.Rngs(0))
     batch = build(ROWS, token_ids=trained, textless=np.arange(len(ROWS)) == 2)
