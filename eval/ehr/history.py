@@ -59,7 +59,8 @@ class Histories:
         birth: `[subjects]` datetime64[us], NaT where it is unknown.
         sex: `[subjects]` str, `F`, `M`, or empty where it is unknown.
         person: `[subjects]` int64, the same for all subjects that are one person.
-        coding: how long after a discharge the rule `bedside` does not see what is coded after it.
+        coding: how long the rule `bedside` does not see what stands at a discharge or after it.
+        identity: of the events and of the rules by which they are read.
         translation: `[codes]` int32, the code of the other vocabulary that stands for each code, or itself; None where
             there is none, see `eval.ehr.tokenizers.translation`.
     """
@@ -76,6 +77,7 @@ class Histories:
     sex: np.ndarray
     person: np.ndarray
     coding: np.timedelta64
+    identity: str = ""
     translation: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -142,6 +144,7 @@ def _read(folder: Path, spelling: Spelling) -> Histories:
         codes=table["code"].to_numpy().astype(str),
         is_drug=table["is_drug"].to_numpy(),
         coding=np.timedelta64(round(spelling.coding_days * 86400e6), "us"),
+        identity=json.loads((folder / FILE).read_text(encoding="utf-8"))["source"],
     )
 
 

@@ -3,7 +3,8 @@
 Each sample sees the beginning of its patient's events, up to its prediction time, under one of three rules:
 
     coded     what happened at or before the prediction time
-    bedside   the same without diagnoses and procedures of a discharge in the last day, as they are coded after it
+    bedside   the same without diagnoses and procedures that stand at the discharge of their stay or after it, which are
+              not seen for a day, as they are coded after it
     before    what happened before the prediction time
 """
 
@@ -39,7 +40,7 @@ class Inputs:
         time: `[n]` datetime64[us], the prediction times.
         seen: `[codes]` bool, the codes that these samples may see.
         hidden: `[n]` int32, number of a visit of which the sample does not see drugs; -1 for none.
-        at_bedside: whether they do not see what is coded after a discharge less than `histories.coding` ago.
+        at_bedside: whether they do not see what stands at a discharge or after it for `histories.coding`.
         codes_alone: whether models are told codes and nothing else: neither age and sex nor the number of codes.
         is_translated: whether they see each code as its translation, see `Histories.translation`.
     """

@@ -13,7 +13,6 @@ from eval.ehr.report.family import PrimaryFamily
 from eval.ehr.report.study import Setup
 from eval.ehr.run import Benchmark
 from eval.ehr.tasks.definition import Task
-from eval.ehr.tokenizers.names import titled
 from medtok_jax.records.choices import CODED
 
 # Opponents of the primary comparisons: the code itself, and the words of its description.
@@ -91,9 +90,7 @@ def declared_family(benchmark: Benchmark) -> PrimaryFamily:
         for regime, setting in _SETTINGS.items()
         if regime in settings.regimes
     ]
-    # By what they are made of, whatever they are called.
-    called = {path: name for name, path in map(titled, settings.tokenizers) if name != benchmark.judged}
-    others = tuple(called[path] for path in OPPONENTS if path in called)
+    others = tuple(name for name in OPPONENTS if name in settings.tokenizers and name != benchmark.judged)
     return PrimaryFamily(benchmark.judged, others, tuple(setups))
 
 

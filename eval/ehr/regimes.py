@@ -22,6 +22,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from eval.ehr.history import Histories
 from eval.ehr.inputs import Inputs, bags
 from eval.ehr.split import Split
 from medtok_jax.lookup.code_names import CodeNames
@@ -47,7 +48,7 @@ SIZES, TRAINING_A_TUNING = (100, 500, 2000, 10_000), 4
 RARE_BELOW, UNSEEN_SHARE = 10, 0.3
 # Share of the persons outside the tested fold by which settings are chosen.
 TUNING_SHARE = 0.2
-# With more than this share of samples coded in both vocabularies, the records state each diagnosis in both.
+# With more than this share of visits coded in both vocabularies, the records state each diagnosis in both.
 _BOTH = 0.5
 _EDITIONS = {codes.ICD9CM: 9, codes.ICD9PROC: 9, codes.ICD10CM: 10, codes.ICD10PCS: 10}
 
@@ -158,7 +159,7 @@ def _of_systems(names: np.ndarray) -> np.ndarray:
 def _stated_once(inputs: Inputs) -> np.ndarray:
     """Return which codes state each diagnosis once, `[codes]` bool: without ICD-10 where records state it in both."""
     edition = editions(inputs.histories.codes)
-    return (edition != 10) | (not _is_double(_has_edition(inputs, edition)))
+    return (edition != 10) | (not _is_double(inputs.histories, edition))
 
 
 def editions(names: np.ndarray) -> np.ndarray:
@@ -184,22 +185,25 @@ def _cross_vocabulary(inputs: Inputs, parts: Sequence[Split]) -> Iterator[tuple[
     if inputs.histories.translation is not None:
         yield from _across(parts, [_translated(part) for part in parts], edition)
         return
-    has = _has_edition(inputs, edition)
-    if not has[9].any() or not has[10].any():
-        lacking = 9 if not has[9].any() else 10
-        raise InputError(f"No sample sees a code of ICD-{lacking}, so cross_vocabulary does not fit these records.")
-    yield from _across(parts, parts, edition, by_time=not _is_double(has))
-
-
-def _has_edition(inputs: Inputs, edition: np.ndarray) -> dict[int, np.ndarray]:
-    """Return for each edition of ICD which samples see a code of it, `[n]` bool."""
     seen = bags(inputs)
-    return {number: np.asarray(seen[:, edition == number].sum(1)).ravel() > 0 for number in (9, 10)}
+    has = {number: seen[:, edition == number].nnz > 0 for number in (9, 10)}
+    if not all(has.values()):
+        lacking = 9 if not has[9] else 10
+        raise InputError(f"No sample sees a code of ICD-{lacking}, so cross_vocabulary does not fit these records.")
+    yield from _across(parts, parts, edition, by_time=not _is_double(inputs.histories, edition))
 
 
-def _is_double(has: dict[int, np.ndarray]) -> bool:
-    """Return whether records state each diagnosis in both editions of ICD."""
-    return bool((has[9] & has[10]).sum() > _BOTH * (has[9] | has[10]).sum())
+def _is_double(histories: Histories, edition: np.ndarray) -> bool:
+    """Return whether records state each diagnosis in both editions of ICD: in most visits that have any.
+
+    Patients who are seen for years have both editions too, but one a visit.
+    """
+    subject = np.repeat(np.arange(len(histories)), np.diff(histories.offsets))
+    of_event = edition[histories.code]
+    visit = subject * (int(histories.visit.max(initial=0)) + 1) + histories.visit
+    nine, ten = (np.unique(visit[of_event == number]) for number in (9, 10))
+    both = len(np.intersect1d(nine, ten, assume_unique=True))
+    return both > _BOTH * (len(nine) + len(ten) - both)
 
 
 def _across(

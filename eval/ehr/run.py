@@ -29,7 +29,7 @@ from eval.ehr.tasks.definition import SOURCES, Task
 from eval.ehr.tasks.leaks import check_leaks, seen_by_models
 from eval.ehr.tasks.spelling import Spelling, read_spelling
 from eval.ehr.tokenizers.context import TokenizerContext
-from eval.ehr.tokenizers.make import make
+from eval.ehr.tokenizers.make import NAMES, make, parts_of
 from eval.ehr.tokenizers.matrix import CodeMatrix
 from eval.ehr.tokenizers.names import OF_TRAINING, is_baseline, judged_of, named, reads_training
 from eval.ehr.tokenizers.translation import translated_share, with_translations
@@ -87,6 +87,8 @@ def run(settings: Settings, *, progress: bool = True) -> Benchmark:
     for one in foreign:
         if one.task not in tasks or tasks[one.task].kind != BINARY:
             raise InputError(f"--predictions: {one.task} is no binary task of this run; name one of --tasks.")
+        if one.name in tokenizers or "+" in one.name or one.name in NAMES:
+            raise InputError(f"--predictions: {one.name} is taken, or says that two are joined; give another name.")
     with exclusive(settings.output, advice="give another --output"), contextlib.ExitStack() as stack:
         if settings.smoke:
             # A few steps of small models take less time than it takes to optimize them.
@@ -213,7 +215,7 @@ class _Runner:
             tasks=self.tasks,
             flows=flows,
             judged=self.judged,
-            results=results + others,
+            results=results + [one for one in others if any(one.model == result.model for result in results)],
             skipped=self.skipped,
             mapped=mapped,
             data_sets={name: about["name"] for name, about in trained_on.items() if about and about.get("name")},
@@ -265,13 +267,6 @@ class _Runner:
         return made
 
     def _cell(self, arm: Arm, name: str, model: Model) -> Cell:
-        if reads_training(self.tokenizers[name]):
-            identity = OF_TRAINING
-        else:
-            key = (name, arm.seed, len(arm.histories.codes))
-            if key not in self._identities:
-                self._identities[key] = self._matrix(name, arm.seed, arm.histories).identity()
-            identity = self._identities[key]
         settings = {key: getattr(self.settings, key) for key in ("trials", "smoke", "pretrain_steps")}
         return Cell(
             task=arm.task.name,
@@ -282,8 +277,23 @@ class _Runner:
             input=arm.input,
             seed=arm.seed,
             kind=arm.task.kind,
-            depends_on={"records": self.digest, "samples": arm.digest, "tokenizer": identity} | settings,
+            depends_on={"records": self.digest, "samples": arm.digest, "tokenizer": self._identity(arm, name)}
+            | settings,
         )
+
+    def _identity(self, arm: Arm, name: str) -> str:
+        """Return what changes with the matrix of a tokenizer, but for what it learns of training samples."""
+        key = (name, arm.seed, len(arm.histories.codes))
+        if key not in self._identities:
+            path = self.tokenizers[name]
+            if reads_training(path):
+                context = dataclasses.replace(self.context, seed=arm.seed)
+                fixed = [part for part in parts_of(path) if not reads_training(part)]
+                known = [make(part, arm.histories.codes, context).identity() for part in fixed]
+                self._identities[key] = "+".join([OF_TRAINING, *known])
+            else:
+                self._identities[key] = self._matrix(name, arm.seed, arm.histories).identity()
+        return self._identities[key]
 
     def _ensure(self, cell: Cell, arm: Arm, name: str, model: Model) -> bool:
         """Fit a cell that is not there yet, and return whether it is there now."""

@@ -77,8 +77,8 @@ class Draws:
     drawn: np.ndarray
 
     def interval(self) -> Interval:
-        """Return the mean over seeds with its interval, and the number of seeds."""
-        low, high = _percentiles(_nested(self.values, self.drawn))
+        """Return the mean over seeds with its interval, within 0 and 1, and the number of seeds."""
+        low, high = _percentiles(np.clip(_nested(self.values, self.drawn), 0, 1))
         return Interval(float(np.mean(self.values)), low, high, len(self.seeds))
 
     def minus(self, other: "Draws") -> PairedDifference:
@@ -103,7 +103,9 @@ def _difference(value: float, drawn: np.ndarray) -> PairedDifference:
     low, high = _percentiles(drawn)
     tail = min(np.count_nonzero(drawn <= 0), np.count_nonzero(drawn >= 0))
     p = min(1.0, 2 * (1 + tail) / (1 + len(drawn)))
-    return PairedDifference(value, low, high, p, DETECTABLE * float(np.std(drawn, ddof=1)))
+    # Half of the interval counts as two standard errors; of a few seeds these have no standard deviation to speak of.
+    error = (high - low) / 2 / stats.norm.ppf((1 + LEVEL) / 2)
+    return PairedDifference(value, low, high, p, DETECTABLE * float(error))
 
 
 def _nested(values: np.ndarray, drawn: np.ndarray, *, stream: int = 0) -> np.ndarray:

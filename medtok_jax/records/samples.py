@@ -3,9 +3,10 @@
 A label is a patient, a prediction time and a value, from a file in the form of MEDS (`read_labels`) or from the next
 visit (`task_labels`). `make_samples` gives each label its history, in one way for every export and benchmark:
 
-- An event is seen if its time is at or before the prediction time: of a stay that goes on, all that has happened.
-- Diagnoses and procedures that stand at the discharge are coded after it. If the prediction time is the discharge, they
-  are seen only where the caller asks for them (`coded`); at any later time they are.
+- An event is seen if it is known at the prediction time: of a stay that goes on, all that has happened but procedures,
+  which are coded after its discharge (`Visits.known`).
+- Diagnoses and procedures at the discharge or after it are seen at once only where the caller asks for them (`coded`),
+  else a day later.
 - The beginning, the end and the type of a visit are those that can be told by then.
 
 What a sample sees is the same whatever follows its prediction time.
@@ -203,8 +204,7 @@ def make_samples(visits: Visits, labels: Labels, *, coded: bool) -> Samples:
     Args:
         visits: all visits of the data set.
         labels: the labels.
-        coded: whether diagnoses and procedures at the discharge are seen where the prediction time is that discharge,
-            or less than `Visits.coding` after it.
+        coded: whether diagnoses and procedures from the discharge on are seen at once, not `Visits.coding` later.
 
     Raises:
         InputError: no label has a code before it.
@@ -216,7 +216,7 @@ def make_samples(visits: Visits, labels: Labels, *, coded: bool) -> Samples:
     # Most visits are over, and seen by all samples alike; of each other one a row of its own is made.
     partial = ~(visits.complete[visit] <= time)
     if not coded:
-        partial |= visits.has_coded[visit] & (visits.discharge[visit] >= time - visits.coding)
+        partial |= visits.has_coded[visit] & (visits.complete[visit] >= time - visits.coding)
     row = visit.copy()
     kept = ~partial
     where = np.flatnonzero(partial)
@@ -258,8 +258,7 @@ def _as_seen(visits: Visits, visit: np.ndarray, time: np.ndarray, coded: bool) -
     place, code = _ranges(visits.offsets[visit], np.diff(visits.offsets)[visit])
     is_seen = visits.known[code] <= time[place]
     if not coded:
-        recent = visits.discharge[visit] >= time - visits.coding
-        is_seen &= ~(visits.is_coded[code] & recent[place])
+        is_seen &= ~(visits.is_coded[code] & (visits.known[code] >= (time - visits.coding)[place]))
     place, code = place[is_seen], code[is_seen]
     counts = np.bincount(place, minlength=len(visit))
     kept = counts > 0

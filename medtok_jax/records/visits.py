@@ -37,7 +37,7 @@ _DIED = r"(?i)^HOSPITAL_DISCHARGE//.*(?:DIED|DEAD|DEATH|EXPIRED)"
 _SHIFTED_AGE = 150
 _MEDIAN_AGE = 91
 DAYS_A_YEAR = 365.2425
-# Days after a discharge for which the codes of the stay are not there yet.
+# Days for which codes at the discharge of their stay or after it are not there yet.
 CODING_DAYS = 1.0
 _NEVER = np.datetime64("9999-12-31", "us")
 # Column of a discharge with the days of the stay, which data sets without dates have.
@@ -134,6 +134,7 @@ class Visits(VisitTable):
         admission, discharge: `[visits]` datetime64[us], the first event of each kind; NaT where there is none.
         typed: `[visits]` datetime64[us], the event that gives `admission_type`; NaT where there is none.
         code_time: `[codes]` datetime64[us], the first event of each of `code`.
+        numbered: `[visits]` bool, True for those with a `hadm_id`; the others are days.
         without_codes: number of visits with a `hadm_id` that are left out because they have no medical code.
         time_is_order: True if the data set states that times only order events, so that no interval has a meaning.
     """
@@ -143,6 +144,7 @@ class Visits(VisitTable):
     discharge: np.ndarray
     typed: np.ndarray
     code_time: np.ndarray
+    numbered: np.ndarray
     without_codes: int
     time_is_order: bool
 
@@ -172,11 +174,13 @@ class Visits(VisitTable):
     def known(self) -> np.ndarray:
         """Return the time from which on each of `code` is known, `[codes]` datetime64[us].
 
-        Procedures are coded after the discharge of their stay, whatever their date in the records; those of a stay that
-        has no discharge are never known.
+        Procedures of a stay with a `hadm_id` are coded after its discharge, whatever their date in the records, if the
+        data set has discharges; those of a stay that has none are never known.
         """
-        admission, discharge = (np.repeat(time, np.diff(self.offsets)) for time in (self.admission, self.discharge))
-        moved = (self.kind[self.code] == KINDS.index(PROCEDURE)) & (self.code_time >= admission)
+        discharge, numbered = (np.repeat(part, np.diff(self.offsets)) for part in (self.discharge, self.numbered))
+        if np.isnat(discharge).all():
+            return self.code_time
+        moved = (self.kind[self.code] == KINDS.index(PROCEDURE)) & numbered
         at_discharge = np.where(np.isnat(discharge), _NEVER, np.fmax(self.code_time, discharge))
         return np.where(moved, at_discharge, self.code_time)
 
@@ -193,7 +197,7 @@ class Visits(VisitTable):
 
     @property
     def coding(self) -> np.timedelta64:
-        """Return how long after a discharge the codes of its stay are not there yet; none where times are an order."""
+        """Return how long codes at a discharge or after it are not there yet; no time where times are an order."""
         return np.timedelta64(0 if self.time_is_order else round(CODING_DAYS * 86400e6), "us")
 
     @property
@@ -372,6 +376,7 @@ def _assemble(visits: "pl.DataFrame", pairs: "pl.DataFrame", vocabulary: _Codes,
             for name in ("start", "end", "birth", "first", "admission", "discharge", "typed")
         },
         code_time=pairs["time"].to_numpy().astype("datetime64[us]")[order],
+        numbered=kept["hadm_id"].is_not_null().to_numpy(),
         died=kept["died"].to_numpy(),
         admission_type=kept["admission_type"].to_numpy().astype(str),
         offsets=offsets_of(kept["count"].to_numpy()),

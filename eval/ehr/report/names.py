@@ -15,6 +15,7 @@ BASELINE_NAMES = (
     "gem",
     "shuffled",
     "random",
+    "cooccurrence",
 )
 # Those whose differences the text states with their intervals; all others stand in the tables.
 OPPONENTS = ("codes", "words", "text_pursuit", "gem", "shuffled")

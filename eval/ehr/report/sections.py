@@ -25,8 +25,9 @@ COSTS = {
 }
 METHODS = (
     f"Intervals are 95 % percentile intervals of {PERSON_DRAWS:,} bootstrap draws of persons; all samples of a person"
-    " are drawn together. Where a tokenizer has several seeds, its figure is their mean, and seeds are drawn too.",
-    "Differences are paired: both tokenizers are scored on the same draws of persons and of the seeds that both have."
+    " are drawn together. Where a tokenizer has several seeds, its figure is their mean, and each draw also moves it by"
+    " the standard error of the seeds times a draw from Student's distribution.",
+    "Differences are paired: both tokenizers are scored on the same draws of persons, and seed by seed."
     " p-values are two-sided, from the draws. Only those of the primary family are corrected for their number (Holm)."
     " A difference is called within noise if its interval includes 0, or in the primary family if its corrected p-value"
     " is not below 5 %.",

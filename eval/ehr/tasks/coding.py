@@ -2,21 +2,21 @@
 
 from eval.ehr.tasks.spelling import Spelling
 from eval.ehr.tasks.stays import with_discharges
-from medtok_jax.records.visits import PRESCRIPTION, PROCEDURE, kind_of
+from medtok_jax.records.visits import DIAGNOSIS, PROCEDURE, kind_of
 from preprocessing.common.extras import load
 
 pl = load("polars")
 
 # Names of events of diagnoses and procedures that are in no code system.
 _CODED_NAMES = r"^(?:DIAGNOSIS|PROCEDURE)(?:/|$)"
-_PROCEDURE_NAMES = r"^PROCEDURE(?:/|$)"
 
 
 def with_coding(events: "pl.DataFrame", spelling: Spelling) -> "pl.DataFrame":
     """Add `coded`, true for diagnoses and procedures that stand at or after the discharge of their stay.
 
-    Where a data set dates procedures before the discharge although they are coded after it (see `Spelling`), they are
-    put at the discharge; those of a stay without one are left out, as it never becomes known when they were coded.
+    Where a data set dates procedures of code systems before the discharge although they are coded after it (see
+    `Spelling`), they are put at the discharge; those of a stay without one are left out, as it never becomes known when
+    they were coded. Procedures in no code system, such as those that are noted in intensive care, keep their times.
 
     Args:
         events: columns `subject_id`, `time` (no null), `code` and `hadm_id`, of whole patients, sorted.
@@ -30,7 +30,8 @@ def with_coding(events: "pl.DataFrame", spelling: Spelling) -> "pl.DataFrame":
     numbered, others = events.filter(pl.col("hadm_id").is_not_null()), events.filter(pl.col("hadm_id").is_null())
     by_number = stay.filter(pl.col("hadm_id").is_not_null())
     numbered = numbered.join(by_number, on=["subject_id", "hadm_id"], how="left", maintain_order="left")
-    by_time = stay.filter(pl.col("hadm_id").is_null()).drop("hadm_id").sort("admitted")
+    # Of those that begin together, the one that ends last; simultaneous rows are matched by the last of them.
+    by_time = stay.drop_nulls("admitted").drop("hadm_id").sort("admitted", "discharged", nulls_last=True)
     others = others.sort("time").join_asof(
         by_time.with_columns(begun="admitted"),
         left_on="time",
@@ -39,16 +40,18 @@ def with_coding(events: "pl.DataFrame", spelling: Spelling) -> "pl.DataFrame":
         strategy="backward",
         check_sortedness=False,
     )
-    # Without a number an event is of the stay of its time, if that goes on.
+    # Without a number an event is of the last stay that has begun by its time, if that goes on.
     time, goes_on = pl.col("time"), ~(pl.col("time") > pl.col("discharged")).fill_null(False)
     others = others.with_columns(pl.when(goes_on).then(pl.col(name)).alias(name) for name in ("admitted", "discharged"))
     events = pl.concat([numbered, others.select(numbered.columns)])
     if spelling.procedures_at_discharge:
-        moved = _is_of_kind(events["code"], (PROCEDURE,), _PROCEDURE_NAMES) & (time >= pl.col("admitted"))
-        moved = moved.fill_null(False)
+        # A number says that an event is of a stay, also one of the day before the admission.
+        moved = _is_of_kind(events["code"], (PROCEDURE,)) & (
+            pl.col("hadm_id").is_not_null() | pl.col("admitted").is_not_null()
+        )
         events = events.filter(~(moved & pl.col("discharged").is_null()))
         events = events.with_columns(time=pl.when(moved).then(pl.max_horizontal("time", "discharged")).otherwise(time))
-    is_code = _is_of_kind(events["code"], None, _CODED_NAMES)
+    is_code = _is_of_kind(events["code"], (DIAGNOSIS, PROCEDURE)) | pl.col("code").str.contains(_CODED_NAMES)
     events = events.with_columns(coded=(is_code & (time >= pl.col("discharged"))).fill_null(False))
     return events.sort("subject_id", "time", "coded", "place").drop("place", "admitted", "discharged")
 
@@ -56,7 +59,7 @@ def with_coding(events: "pl.DataFrame", spelling: Spelling) -> "pl.DataFrame":
 def _stays(events: "pl.DataFrame", spelling: Spelling) -> "pl.DataFrame":
     """Return `subject_id`, `hadm_id`, and the first of its times `admitted` and `discharged`, or null, of each stay.
 
-    A stay without `hadm_id` ends with the next discharge without one.
+    A stay without `hadm_id` ends with the next discharge without one, or else where the next stay begins.
     """
     if spelling.discharge_from in events.columns:
         events = with_discharges(events, spelling)
@@ -67,21 +70,23 @@ def _stays(events: "pl.DataFrame", spelling: Spelling) -> "pl.DataFrame":
     starts = start.drop_nulls("hadm_id").group_by(key).agg(pl.col("admitted").min())
     ends = end.drop_nulls("hadm_id").group_by(key).agg(pl.col("discharged").min())
     numbered = starts.join(ends, on=key, how="full", coalesce=True)
-    without = start.filter(pl.col("hadm_id").is_null()).sort("admitted")
-    without = without.join_asof(
+    without = start.filter(pl.col("hadm_id").is_null()).sort("subject_id", "admitted")
+    following = pl.col("admitted").shift(-1).over("subject_id")
+    # A discharge at the very time of an admission is of the stay before.
+    without = without.with_columns(following=following, later=pl.col("admitted") + pl.duration(microseconds=1))
+    without = without.sort("later").join_asof(
         end.filter(pl.col("hadm_id").is_null()).drop("hadm_id").sort("discharged"),
-        left_on="admitted",
+        left_on="later",
         right_on="discharged",
         by="subject_id",
         strategy="forward",
         coalesce=False,
         check_sortedness=False,
     )
+    without = without.with_columns(discharged=pl.min_horizontal("discharged", "following"))
     return pl.concat([numbered, without.select(numbered.columns)])
 
 
-def _is_of_kind(events: "pl.Series", kinds: tuple[str, ...] | None, names: str) -> "pl.Expr":
-    """Return the expression that is true where a code is of one of `kinds`, any but drugs if None, or named so."""
-    of_kind = {code: kind_of(code) for code in events.unique()}
-    wanted = [code for code, kind in of_kind.items() if (kind in kinds if kinds else kind not in (None, PRESCRIPTION))]
-    return pl.col("code").is_in(wanted) | pl.col("code").str.contains(names)
+def _is_of_kind(events: "pl.Series", kinds: tuple[str, ...]) -> "pl.Expr":
+    """Return the expression that is true where a code is of a code system of one of `kinds`."""
+    return pl.col("code").is_in([code for code in events.unique() if kind_of(code) in kinds])

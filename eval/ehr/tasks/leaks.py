@@ -163,9 +163,12 @@ def replaced(frame: "pl.DataFrame", times: "pl.DataFrame", spelling: Spelling) -
 
 
 def deleted(frame: "pl.DataFrame", times: "pl.DataFrame", spelling: Spelling) -> "pl.DataFrame":
-    """Return the events without the future of each patient; see `replaced`."""
+    """Return the events without the future of each patient, also where it is told by a column; see `replaced`."""
     joined = frame.join(times, on="subject_id", how="left", maintain_order="left")
     late = (joined["time"] > joined["prediction_time"]).fill_null(False)
+    if (column := spelling.discharge_from) in frame.columns:
+        told = (joined[column] <= joined["prediction_time"]).fill_null(True)
+        frame = frame.with_columns(pl.when(told).then(pl.col(column)).alias(column))
     return frame.filter(~late)
 
 

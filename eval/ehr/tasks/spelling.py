@@ -26,9 +26,10 @@ class Spelling:
         needs_survival: True if stays are left out whose discharge does not say whether the patient lived.
         needs_diagnosis: True if stays are left out in which no diagnosis was entered up to the prediction time.
         any_age: True if no stay is left out for the age of the patient, because all units are for adults.
-        procedures_at_discharge: True if procedures are coded after the discharge, whatever their date in the records.
-        coding_days: days after a discharge for which the rule `bedside` does not see what is coded after it; codes are
-            not there yet on the day of the discharge.
+        procedures_at_discharge: True if procedures of stays are coded after the discharge, whatever their date in the
+            records.
+        coding_days: days for which the rule `bedside` does not see what stands at a discharge or after it, as it takes
+            time until it is coded.
     """
 
     path: Path

@@ -33,19 +33,19 @@ def reads_training(path: str) -> bool:
 def named(given: Iterable[str]) -> dict[str, str]:
     """Return the name in tables of each tokenizer, and what it is made of, from `PATH` or `NAME=PATH`.
 
-    Reports know a baseline by its name, and by a plus those that are joined, so that a name must not mislead.
+    Reports know a baseline by its name, and by a plus those that are joined. So baselines keep their names.
 
     Raises:
         InputError: a tokenizer is unknown, two have one name, or one has the name of another.
     """
     found: dict[str, str] = {}
-    for one in given:
-        name, path = titled(one)
+    for text in given:
+        name, path = titled(text)
         check_name(path)
         if name in found:
             raise InputError(f"--tokenizers: {found[name]} and {path} are both called {name}; write NAME={path}.")
-        if name.partition(":")[0] in NAMES and path != name:
-            raise InputError(f"--tokenizers: {name} is the name of a baseline; give {path} another name.")
+        if name != path and (of_baseline := [one for one in (name, path) if one.partition(":")[0] in NAMES]):
+            raise InputError(f"--tokenizers={text}: {of_baseline[0]} is a baseline, which no other name stands for.")
         if ("+" in name) != is_joined(path):
             raise InputError(f"--tokenizers: {name}={path}: a plus in a name says that two are joined, and only then.")
         found[name] = path

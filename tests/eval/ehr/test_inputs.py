@@ -19,7 +19,8 @@ from tests.helpers import small_visits
 from tests.helpers.small_visits import at
 
 SPELLING = read_spelling("MEDS")
-PROCEDURES = ["ICD10PCS/0016070", "PROCEDURE//dialysis", "CPT4/99213"]
+PROCEDURES_OF_SYSTEMS = ["ICD10PCS/0016070", "CPT4/99213"]
+PROCEDURES = [*PROCEDURES_OF_SYSTEMS, "PROCEDURE//dialysis"]
 DIAGNOSES = ["ICD10CM/E11.9", "ICD9CM/250.00", "DIAGNOSIS//ICD//10//I10", "DIAGNOSIS//sepsis"]
 OTHERS = ["NDC/00002143380", "MEDICATION//HICL//7", "LAB//1//mg", "ICU_ADMISSION//MICU"]
 HIDDEN = [
@@ -52,16 +53,29 @@ def first_event(mine: list, kind: str, stay: int | None) -> datetime.datetime | 
     return min((time for _, time, code, of in mine if code.startswith(kind) and of == stay), default=None)
 
 
+def stays_of(mine: list) -> list[tuple]:
+    """Return admission and discharge of every stay; without a number it ends at the latest where the next begins."""
+    numbers = {of for *_, of in mine if of is not None}
+    found = [tuple(first_event(mine, f"HOSPITAL_{kind}", of) for kind in ("ADMISSION", "DISCHARGE")) for of in numbers]
+    for _, start, code, of in mine:
+        if code.startswith("HOSPITAL_ADMISSION") and of is None:
+            after = [t for _, t, name, of in mine if name.startswith("HOSPITAL_DISCHARGE") and of is None and t > start]
+            after += [
+                t for _, t, name, of in mine if name.startswith("HOSPITAL_ADMISSION") and of is None and t > start
+            ]
+            found.append((start, min(after, default=None)))
+    return [(start, end) for start, end in found if start is not None]
+
+
 def stay_of(mine: list, time: datetime.datetime, stay: int | None) -> tuple:
-    """Return admission and discharge of the stay of an event at a time; without a number, of the stay that goes on."""
+    """Return whether an event is of a stay, and its discharge; without a number, of the last that has begun."""
     if stay is not None:
-        return first_event(mine, "HOSPITAL_ADMISSION", stay), first_event(mine, "HOSPITAL_DISCHARGE", stay)
-    begun = [t for _, t, code, of in mine if code.startswith("HOSPITAL_ADMISSION") and of is None and t <= time]
-    if not begun:
-        return None, None
-    left = [t for _, t, code, of in mine if code.startswith("HOSPITAL_DISCHARGE") and of is None and t >= max(begun)]
-    end = min(left, default=None)
-    return (None, None) if end is not None and time > end else (max(begun), end)
+        return True, first_event(mine, "HOSPITAL_DISCHARGE", stay)
+    never = datetime.datetime.max
+    start, end = max(((start, end or never) for start, end in stays_of(mine) if start <= time), default=(None, never))
+    if start is None or time > end:
+        return False, None
+    return True, None if end == never else end
 
 
 def visible(events: list, subject: int) -> list[tuple]:
@@ -71,9 +85,9 @@ def visible(events: list, subject: int) -> list[tuple]:
     for place, (_, time, code, stay) in enumerate(mine):
         if code in HIDDEN or code == "MEDS_BIRTH":
             continue
-        start, end = stay_of(mine, time, stay)
+        is_of_stay, end = stay_of(mine, time, stay)
         day = time.date() if stay is None else stay
-        if code in PROCEDURES and start is not None and time >= start:
+        if code in PROCEDURES_OF_SYSTEMS and is_of_stay:
             if end is None:
                 continue
             time = max(time, end)
@@ -188,6 +202,50 @@ ENTERED, DONE, CODED_LATER = "ICD10CM/R07.9", "ICD10PCS/0016070", "ICD10CM/I21.9
 )
 def test_the_bedside_does_not_see_what_is_coded_after_the_discharge(tmp_path, source, hour, rule, expected, numbered):
     assert of_stay(tmp_path, source, hour, rule, numbered) == expected
+
+
+PROCEDURE = "ICD10PCS/0016070"
+DAYS = ("2020-01-01", "2020-01-02", "2020-01-20", "2020-01-22")
+CASES = {
+    "dated on the day before the admission": (
+        [("2020-01-01", PROCEDURE, 7), ("2020-01-02", "A", 7), ("2020-01-06", "X", 7)],
+        {"2020-01-03": 0, "2020-01-08": 1},
+    ),
+    "without the number of its stay": (
+        [("2020-01-01", "A", 7), ("2020-01-02", PROCEDURE, None), ("2020-01-06", "X", 7)],
+        {"2020-01-03": 0, "2020-01-08": 1},
+    ),
+    "of the second of two stays, one after the other": (
+        [(day, what, None) for day, what in (("2020-01-01", "A"), ("2020-01-05", "X"), ("2020-01-05", "A"))]
+        + [("2020-01-07", PROCEDURE, None), ("2020-01-09", "X", None)],
+        {"2020-01-08": 0, "2020-01-11": 1},
+    ),
+    "of a stay that is over when the next begins": (
+        [(day, what, None) for day, what in zip(DAYS, ("A", PROCEDURE, "A", "X"), strict=True)],
+        {"2020-01-10": 0, "2020-01-22": 1},
+    ),
+    "outside of stays": (
+        [("2020-01-01", "A", 7), ("2020-01-06", "X", 7), ("2020-02-01", PROCEDURE, None)],
+        {"2020-02-01": 1},
+    ),
+    "noted in intensive care": (
+        [("2020-01-01", "A", 7), ("2020-01-02", "PROCEDURE//START//224385", 7), ("2020-01-06", "X", 7)],
+        {"2020-01-03": 1},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_when_a_procedure_is_known(tmp_path, case):
+    events, expected = CASES[case]
+    spelled = {"A": "HOSPITAL_ADMISSION//URGENT//ER", "X": "HOSPITAL_DISCHARGE//HOME"}
+    rows = [(1, at(day), spelled.get(what, what), number) for day, what, number in events]
+    dataset = MedsDataset.open(small_visits.write(tmp_path / "meds", rows))
+    histories = open_histories(dataset, SPELLING, tmp_path / "histories", progress=False)
+    times = np.array(list(expected), "datetime64[us]")
+    counts = bags(make_inputs(histories, Labels(np.ones(len(times), int), times, np.zeros(len(times))), BEDSIDE))
+    told = [code not in spelled.values() for code in histories.codes]
+    assert np.asarray(counts[:, told].sum(1)).ravel().tolist() == list(expected.values())
 
 
 def test_ends_of_visits_in_a_column_are_discharges(tmp_path):

@@ -9,8 +9,8 @@ from eval.ehr.settings import Settings
 from eval.ehr.tasks import definition
 
 
-def family(tasks: tuple[str, ...], regimes: tuple[str, ...], codes: str = "codes"):
-    settings = Settings("mimic4", None, Path("out"), ("run", codes), tasks=tasks, regimes=regimes)
+def family(tasks: tuple[str, ...], regimes: tuple[str, ...]):
+    settings = Settings("mimic4", None, Path("out"), ("run", "codes"), tasks=tasks, regimes=regimes)
     chosen = {task.name: task for task in definition.choose(tasks, "mimic4")}
     return declared_family(types.SimpleNamespace(settings=settings, tasks=chosen, judged="run"))
 
@@ -28,5 +28,3 @@ def test_across_vocabularies_the_codes_of_the_stay_are_seen():
 def test_the_judged_tokenizer_is_compared_with_the_opponents_that_are_there():
     found = family(("mortality",), (FULL,))
     assert (found.tokenizer, found.others) == ("run", ("codes",))
-    # A baseline is one under any name.
-    assert family(("mortality",), (FULL,), "mine=codes").others == ("mine",)

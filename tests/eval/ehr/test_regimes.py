@@ -234,6 +234,11 @@ def test_unseen_hides_a_third_of_the_codes_of_systems_from_all_but_the_test():
     ten = regimes.editions(CODES) == 10
     assert (once.test.seen == ~ten).all()
     assert (once.train.seen == (part.train.seen & ~ten)).all()
+    # Patients who were coded in one and later in the other state nothing twice.
+    visits = np.where(regimes.editions(CODES)[both.histories.code] == 10, 1, 0).astype(np.int32)
+    later = dataclasses.replace(both, histories=dataclasses.replace(both.histories, visit=visits))
+    [(_, alone)] = listed(UNSEEN, later, outcomes_of(later))
+    assert alone.test.seen.all()
     # A code is hidden or not for its own name, whatever other codes there are.
     assert (regimes.unseen_codes(CODES[::2], 0) == hidden[::2]).all()
 

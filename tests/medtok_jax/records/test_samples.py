@@ -122,7 +122,7 @@ def test_what_is_coded_at_the_discharge_is_seen_after_it(tmp_path):
 @pytest.mark.parametrize("coded", [False, True])
 def test_procedures_are_known_from_the_discharge_whatever_their_date(tmp_path, coded):
     """MIMIC-IV dates procedures within the stay, but they are coded after it as diagnoses are."""
-    events = [*stay(1, 1, "2020-01-01", "2020-01-10", CODE), (1, at("2020-01-02"), "ICD10PCS/0016070", 1)]
+    events = [*stay(1, 1, "2020-01-01", "2020-01-10", CODE), (1, at("2020-01-01"), "ICD10PCS/0016070", 1)]
     # Of a stay without a discharge it is never known; outside of stays it is what is done.
     events += [(1, at("2020-03-01"), "HOSPITAL_ADMISSION//URGENT//ER", 2), (1, at("2020-03-02"), OTHER, 2)]
     events += [(1, at("2020-03-02"), "ICD10PCS/0016070", 2), (1, at("2020-02-01"), "CPT4/99213", None)]
@@ -168,11 +168,10 @@ def random_labels(draw, events, count=300):
 def plain_story(events, subject, time, coded):
     """Return what is seen of a patient, by a plain loop: stay -> its codes."""
     mine = [event for event in events if event[0] == subject and event[1] <= time]
-    come, left = {}, {}
+    left = {}
     for _, when, code, number in mine:
-        for name, of in (("HOSPITAL_ADMISSION", come), ("HOSPITAL_DISCHARGE", left)):
-            if code.startswith(name) and number is not None:
-                of.setdefault(number, when)
+        if code.startswith("HOSPITAL_DISCHARGE") and number is not None:
+            left.setdefault(number, when)
     seen = {}
     for _, when, code, number in mine:
         if "//" in code or code == "MEDS_BIRTH":
@@ -182,10 +181,10 @@ def plain_story(events, subject, time, coded):
         is_drug, is_procedure = system in ("NDC", "RxNorm", "ATC"), system in ("ICD9Proc", "ICD10PCS", "CPT4", "HCPCS")
         found = seen.setdefault(name, {})
         known = when
-        if is_procedure and number in come and when >= come[number]:
+        if is_procedure and number is not None:
             known = max(when, left[number]) if number in left else None
-        recent = number in left and left[number] >= time - datetime.timedelta(days=1)
-        hidden = known is None or (not coded and recent and known >= left[number] and not is_drug)
+        recent = known is not None and known >= time - datetime.timedelta(days=1)
+        hidden = known is None or (not coded and recent and number in left and known >= left[number] and not is_drug)
         # A code that appeared before the discharge is known from then on.
         found.setdefault(code, not hidden)
     return {

@@ -24,9 +24,8 @@ def test_a_folder_with_a_plus_is_one_tokenizer(tmp_path):
 
 
 def test_names_and_what_they_are_made_of(tmp_path):
-    assert named(["codes", "mine=codes", f"own={tmp_path}", "codes+words", "both+words=codes+words"]) == {
+    assert named(["codes", f"own={tmp_path}", "codes+words", "both+words=codes+words"]) == {
         "codes": "codes",
-        "mine": "codes",
         "own": str(tmp_path),
         "codes+words": "codes+words",
         "both+words": "codes+words",
@@ -37,10 +36,14 @@ def test_names_and_what_they_are_made_of(tmp_path):
     ("given", "told"),
     [
         (["codes", "codes"], "codes and codes are both called codes; write NAME=codes"),
-        (["words=codes"], "words is the name of a baseline; give codes another name"),
-        (["text_pursuit:unweighted=codes"], "is the name of a baseline; give codes another name"),
+        (
+            ["words=runs/default"],
+            "--tokenizers=words=runs/default: words is a baseline, which no other name stands for",
+        ),
+        (["text_pursuit:unweighted=runs/default"], "text_pursuit:unweighted is a baseline"),
+        (["mine=codes"], "--tokenizers=mine=codes: codes is a baseline, which no other name stands for"),
         (["both=codes+words"], "both=codes.words: a plus in a name says that two are joined, and only then"),
-        (["a+b=codes"], "a.b=codes: a plus in a name says that two are joined"),
+        (["a+b=runs/default"], "a.b=runs/default: a plus in a name says that two are joined"),
         (["code"], "'code' is no tokenizer: .*did you mean 'codes'"),
         (["words:every"], "'words:every' has the suffix 'every'"),
     ],
