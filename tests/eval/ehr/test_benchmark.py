@@ -143,6 +143,9 @@ def test_predictions_of_another_program_stand_beside_them(settings, found, tmp_p
         ({"tokenizers": ("words", "x=words", "x=codes")}, "words and codes are both called x; write NAME=codes"),
         ({"tokenizers": ("shuffled",)}, "shuffled needs a run or tokenizer directory"),
         ({"predictions": ("mortality=A=none",)}, "there is no file none"),
+        ({"predictions": (f"planted=words={__file__}",)}, "--predictions: words is taken"),
+        ({"predictions": (f"planted=a+b={__file__}",)}, "says that two are joined; give another name"),
+        ({"predictions": (f"planted=A={__file__}",)}, "cannot be read as parquet"),
         ({"cells": ("nothing",)}, "no cell was fitted: none contains --cells"),
     ],
 )

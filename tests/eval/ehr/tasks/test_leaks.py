@@ -62,6 +62,17 @@ def test_what_models_see_has_no_leak(dataset, tmp_path, name):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_deleted_future_is_in_no_column_either():
+    """EHRSHOT tells the end of a visit in a column of its beginning, and a task may read it."""
+    times = pl.DataFrame({"subject_id": [1], "prediction_time": [at("2020-01-02")]})
+    rows = [
+        (1, at("2020-01-01"), "Visit/IP", 7, at("2020-01-04")),
+        (1, at("2020-01-01"), "Visit/OP", 8, at("2020-01-01")),
+    ]
+    frame = pl.DataFrame(rows, schema={**random_stays.SCHEMA, "end": pl.Datetime("us")}, orient="row")
+    assert deleted(frame, times, read_spelling("ehrshot"))["end"].to_list() == [None, at("2020-01-01")]
+
+
 def test_events_after_the_time_are_found_by_each_test(dataset):
     """The inputs reach a month into the future, deaths and discharges included."""
     labels = labels_of("mortality", dataset)
