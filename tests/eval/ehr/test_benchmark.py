@@ -140,7 +140,7 @@ def test_predictions_of_another_program_stand_beside_them(settings, found, tmp_p
         ({"tasks": ("new_lupus",)}, "The task new_lupus does not fit planted; it fits ehrshot"),
         ({"models": ("logistics",)}, "there is no model 'logistics'; did you mean 'logistic'"),
         ({"tokenizers": ("code",)}, r"'code' is no tokenizer: .*did you mean 'codes'"),
-        ({"tokenizers": ("words", "x=words", "x=codes")}, "words and codes are both called x; write NAME=codes"),
+        ({"tokenizers": ("words", "runs/a", "other/a")}, "runs/a and other/a are both called a; write NAME=other/a"),
         ({"tokenizers": ("shuffled",)}, "shuffled needs a run or tokenizer directory"),
         ({"predictions": ("mortality=A=none",)}, "there is no file none"),
         ({"predictions": (f"planted=words={__file__}",)}, "--predictions: words is taken"),
