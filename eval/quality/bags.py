@@ -9,8 +9,8 @@ from eval.common.representation import Representation
 def bags_of(representation: Representation, *, weighted: bool = True) -> sp.csr_array:
     """Return the bag of each code: `[n, N]` float32 in canonical form (ascending ids without repeats).
 
-    The weights of each embedding are scaled to a sum of one, so that all embeddings count equally; a token of two
-    embeddings counts for both. Without embeddings, weights are not scaled.
+    The weights of each embedding are scaled to a sum of the number of its tokens, so that embeddings count as their
+    tokens do; a token of two embeddings counts for both. Without embeddings, weights are not scaled.
 
     Args:
         representation: a representation with tokens.
@@ -23,8 +23,8 @@ def bags_of(representation: Representation, *, weighted: bool = True) -> sp.csr_
     if representation.embeddings:
         for start, stop in representation.bounds:
             part = weights[:, start:stop]
-            sums = part.sum(1, keepdims=True)
-            weights[:, start:stop] = np.divide(part, sums, out=np.zeros_like(part), where=sums > 0)
+            sums, count = part.sum(1, keepdims=True), present[:, start:stop].sum(1, keepdims=True)
+            weights[:, start:stop] = np.divide(part * count, sums, out=np.zeros_like(part), where=sums > 0)
     counts = present.sum(1)
     offsets = np.concatenate([[0], np.cumsum(counts)])
     bags = sp.csr_array(

@@ -180,7 +180,9 @@ class CodeLookup:
             shares = np.asarray(weights, np.float32).reshape(-1)
             if len(shares) != len(ids):
                 raise InputError(f"There are {len(shares)} weights for {len(ids)} tokens; give one for each.")
-            shares = shares[known]
+            whole = known.all() and len(ids) == self.tokens_per_code
+            # Of a part of a code it is not known which embedding a weight belongs to.
+            shares = self.similarity.shares(shares) if whole else shares[known] * known.sum() / max(shares.sum(), 1e-12)
         tokens = np.array([number for number, kept in zip(ids, known, strict=True) if kept], np.int64)
         return self.similarity.describe(*best(*self.similarity.overlap(tokens, shares), k))
 

@@ -69,11 +69,12 @@ class Similarity:
         return np.unique(rows[starts[token] : starts[token + 1]])
 
     def shares(self, weights: np.ndarray) -> np.ndarray:
-        """Return weights `[codes, T]` scaled so that those of each embedding sum to one."""
+        """Return weights `[..., T]` scaled so that those of each embedding sum to the number of its tokens."""
         scaled = np.array(weights, np.float32)
         for start, stop in self.bounds:
             # The weights of an embedding may all be 0; its shares are 0 too.
-            scaled[:, start:stop] /= np.maximum(scaled[:, start:stop].sum(-1, keepdims=True), 1e-12)
+            sums = np.maximum(scaled[..., start:stop].sum(-1, keepdims=True), 1e-12)
+            scaled[..., start:stop] *= (stop - start) / sums
         return scaled
 
     def overlap(self, ids: np.ndarray, weights: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -81,8 +82,7 @@ class Similarity:
 
         Args:
             ids: `[tokens]`, the bag.
-            weights: `[tokens]`, those of an embedding summing to one; None to weigh all tokens alike, those of codes
-                too.
+            weights: `[tokens]`, see `shares`; None to weigh all tokens alike, those of codes too.
 
         Returns:
             Rows of codes, ascending, and their overlap.
@@ -91,11 +91,10 @@ class Similarity:
         found = [rows[starts[token] : starts[token + 1]] for token in np.unique(ids)]
         candidates = np.unique(np.concatenate(found)) if found else np.zeros(0, np.int32)
         bag = np.zeros(len(self.table.codebook), np.float32)
-        alike = len(self.bounds) / self.table.ids.shape[1]
-        np.add.at(bag, ids, alike if weights is None else weights)
+        np.add.at(bag, ids, 1.0 if weights is None else weights)
         other = self.table.ids[candidates].astype(np.int64)
         if weights is None:
-            theirs = np.full(other.shape, alike, np.float32)
+            theirs = np.ones(other.shape, np.float32)
         else:
             theirs = self.shares(self.table.weights[candidates])
         other, theirs = merged_bags(other, theirs)

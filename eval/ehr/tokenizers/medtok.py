@@ -120,7 +120,7 @@ def pooled(
     expanded: bool = False,
     seed: int = 0,
 ) -> CodeMatrix:
-    """Return the matrix of the tokens of codes; each embedding of a code has an equal share of its weight.
+    """Return the matrix of the tokens of codes; each embedding has as large a share of its weight as of its tokens.
 
     The table of a model starts as the codebook.
 

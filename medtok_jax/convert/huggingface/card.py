@@ -112,10 +112,23 @@ def _metadata(config: TokenizerConfig, summary: dict) -> ModelCardData:
     )
 
 
+# What the tokens of an embedding speak of.
+_SUBJECTS = {
+    "text_specific": "its description",
+    "graph_specific": "its neighborhood in a knowledge graph",
+    "shared": "what both have in common",
+    "text_cross": "the description seen from the neighborhood",
+    "graph_cross": "the neighborhood seen from the description",
+}
+
+
 def _introduction(config: TokenizerConfig) -> str:
+    parts = [
+        f"{stop - start} for {_SUBJECTS.get(name, name)}"
+        for name, (start, stop) in zip(config.embeddings, config.bounds, strict=True)
+    ]
     return (
-        f"Every code has {config.tokens_per_code} tokens out of {config.codebook_size:,}, an equal share each for its"
-        " description, for its neighborhood in a knowledge graph, and for each of the two seen from the other. Codes of"
+        f"Every code has {config.tokens_per_code} tokens out of {config.codebook_size:,}: {', '.join(parts)}. Codes of"
         " similar meaning share tokens (Su et al., *Multimodal Medical Code Tokenizer*, ICML 2025,"
         " [arXiv:2502.04397](https://arxiv.org/abs/2502.04397)). This tokenizer was made with medtok_jax.\n"
     )

@@ -29,12 +29,14 @@ def test_a_code_may_have_fewer_tokens_and_hold_one_twice():
     assert overlaps(bags_of(plain([[1, 1, 2, -1], [-1] * 4])), np.array([0, 1]), np.array([1, 1])).tolist() == [0, 0]
 
 
-def test_each_embedding_counts_alike():
+def test_each_embedding_counts_as_its_tokens_do():
     """Residual tokens all have weight 1; top-K weights sum to one."""
     fields = {"embeddings": ("a", "b"), "region_of_embedding": {"a": "r", "b": "r"}, "regions": {"r": (0, 9)}}
     for weights in ([[1, 1, 1, 1]], [[0.5, 0.5, 3, 3]]):
         bags = bags_of(plain([[1, 2, 2, 3]], weights, **fields))
-        assert bags.toarray()[0, :4].tolist() == [0, 0.5, 1, 0.5]
+        assert bags.toarray()[0, :4].tolist() == [0, 1, 2, 1]
+    uneven = bags_of(plain([[1, 2, 3, 4]], [[0.2, 0.2, 0.4, 7]], token_bounds=((0, 3), (3, 4)), **fields))
+    assert uneven.toarray()[0, 1:5] == pytest.approx([0.75, 0.75, 1.5, 1])
 
 
 def test_sets_against_scikit_learn():
