@@ -61,9 +61,13 @@ def test_known_codes_have_the_tokens_of_the_table(encoder, codes, written, rows)
     assert tokens.source == ["text+graph"] * SHOWN
     assert tokens.notes == [()] * SHOWN
     ids, weights = (np.array(part) for part in zip(*(written[codes.key[row]] for row in rows), strict=True))
-    # Programs of other shapes round differently: a near-tie may fall the other way.
     same = (tokens.ids == ids).all(axis=1)
-    assert same.mean() >= 0.9
+    # In the table a token gave way where a code of another description has all tokens that the model gives.
+    held = {tuple(found.tolist()) for found, _ in written.values()}
+    gave_way = ~same & np.array([tuple(found) in held for found in tokens.ids.tolist()])
+    assert ((tokens.ids != ids).sum(axis=1)[gave_way] == 1).all()
+    # Programs of other shapes round differently: a near-tie may fall the other way.
+    assert (same | gave_way).mean() >= 0.9
     np.testing.assert_allclose(tokens.weights[same], weights[same], atol=1e-3)
 
 
