@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from medtok_jax.lookup import hub
 from medtok_jax.lookup.config import CONFIG
 from medtok_jax.lookup.directory import EMBEDDING_FILE, TokenizerDirectory
-from medtok_jax.lookup.similarity import quantize
+from medtok_jax.lookup.similarity import quantize, scales
 from medtok_jax.regions import REGIONS
 from preprocessing.common.atomic import recover, whole_folder
 from preprocessing.common.errors import InputError
@@ -136,6 +136,17 @@ class Representation:
         bounds = self.bounds if name in ("tokens", "weights") else self._equal_shares(array)
         start, stop = bounds[self.embeddings.index(embedding)]
         return array[:, start:stop]
+
+    def scaled(self, name: str) -> np.ndarray:
+        """Return the array `name`, `vectors` or `unquantized`, with each embedding scaled by its number of tokens.
+
+        So codes are compared, see `medtok_jax.lookup.similarity.scales`; without tokens nothing is scaled.
+        """
+        array = getattr(self, name)
+        if self.tokens is None or len(self.embeddings) < 2:
+            return array
+        parts = array.reshape(len(array), len(self.embeddings), -1) * scales(self.bounds)[:, None]
+        return parts.reshape(array.shape)
 
     def take(self, rows: np.ndarray) -> "Representation":
         """Return the representation of some rows, which must be in ascending order."""

@@ -67,17 +67,17 @@ def scorers(representation: Representation) -> list[Scorer]:
     """Return a scorer for each view that a representation has.
 
     Views are `vectors`, `tokens`, `unquantized`, and where tokens have weights `unweighted tokens`, in which all count
-    equally, as a model does that reads ids alone.
+    equally, as a model does that reads ids alone. Vectors of several embeddings count by their numbers of tokens.
     """
     found = []
     if representation.vectors is not None:
-        found.append(cosine_scorer("vectors", representation.vectors))
+        found.append(cosine_scorer("vectors", representation.scaled("vectors")))
     if representation.tokens is not None:
         found.append(overlap_scorer("tokens", representation))
         if representation.weights is not None:
             found.append(overlap_scorer("unweighted tokens", representation, weighted=False))
     if representation.unquantized is not None:
-        found.append(cosine_scorer("unquantized", representation.unquantized))
+        found.append(cosine_scorer("unquantized", representation.scaled("unquantized")))
     return found
 
 

@@ -112,23 +112,39 @@ class Similarity:
 
     @functools.cached_property
     def _norms(self) -> np.ndarray:
-        """Return the `[codes]` float32 norms of each code's quantized embeddings, concatenated."""
+        """Return the `[codes]` float32 norms of each code's quantized embeddings, scaled and concatenated."""
         norms = np.empty(len(self.table), np.float32)
         for start in range(0, len(norms), CHUNK):
             part = np.arange(start, min(start + CHUNK, len(norms)))
-            norms[part] = np.linalg.norm(self.quantized(part).reshape(len(part), -1), axis=1)
+            scaled = self.quantized(part) * scales(self.bounds)[:, None]
+            norms[part] = np.linalg.norm(scaled.reshape(len(part), -1), axis=1)
         return norms
 
     def cosine(self, vectors: np.ndarray) -> np.ndarray:
-        """Return the cosine `[codes]` of the embeddings `[E, d]` of a code, concatenated, with those of every code."""
-        table = self.table
+        """Return the cosine `[codes]` of the embeddings `[E, d]` of a code with those of every code.
+
+        They are scaled and concatenated, see `scales`.
+        """
+        table, scale = self.table, scales(self.bounds)[:, None]
         # A code's inner product with each embedding is the weighted sum of those of its codebook rows.
-        row_products = (table.codebook @ vectors.T).astype(np.float32)
+        row_products = (table.codebook @ (vectors * scale**2).T).astype(np.float32)
         products = np.zeros(len(table), np.float32)
         for group, (start, stop) in enumerate(self.bounds):
             part = slice(start, stop)
             products += (row_products[table.ids[:, part], group] * table.weights[:, part]).sum(1)
-        return products / np.maximum(self._norms * np.linalg.norm(vectors), 1e-12)
+        return products / np.maximum(self._norms * np.linalg.norm(vectors * scale), 1e-12)
+
+
+def scales(bounds: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Return the factor of each embedding where codes are compared by the cosine of all of them, `[E]` float32.
+
+    Each counts by its tokens: the factor is the square root of their number, divided by its mean over embeddings.
+
+    Args:
+        bounds: the first and one past the last position of each of the E embeddings.
+    """
+    counts = np.array([stop - start for start, stop in bounds], np.float32)
+    return np.sqrt(counts / counts.mean())
 
 
 def quantize(

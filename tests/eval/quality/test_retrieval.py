@@ -8,6 +8,7 @@ from sklearn.metrics import average_precision_score, label_ranking_average_preci
 from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.neighbors import NearestNeighbors
 
+from eval.common.representation import Representation
 from eval.quality.labels import Queries
 from eval.quality.retrieval import (
     Scorer,
@@ -17,6 +18,7 @@ from eval.quality.retrieval import (
     expected_reciprocal_rank,
     find,
     nearest_share,
+    scorers,
 )
 
 
@@ -140,3 +142,25 @@ def test_vectors_that_are_all_the_same_find_nothing_by_their_order(zero):
     label = np.arange(400) % 4
     # 99 of the 399 other codes have the code's own label.
     assert nearest_share(scorer, np.arange(50), np.arange(400), label) == pytest.approx(99 / 399)
+
+
+def test_vectors_count_by_the_tokens_of_their_embeddings():
+    rng = np.random.default_rng(5)
+    vectors = rng.normal(size=(6, 4)).astype(np.float32)
+    fields = {"embeddings": ("a", "b"), "region_of_embedding": {"a": "r", "b": "r"}, "regions": {"r": (0, 9)}}
+    representation = Representation(
+        name="r",
+        keys=np.array([f"S/{row}" for row in range(6)]),
+        descriptions=np.array([""] * 6, object),
+        tokens=rng.integers(9, size=(6, 4)),
+        vectors=vectors,
+        unquantized=vectors[::-1].copy(),
+        token_bounds=((0, 3), (3, 4)),
+        **fields,
+    )
+    first, second = np.triu_indices(6, 1)
+    found = {scorer.name: scorer.pairs(first, second) for scorer in scorers(representation)}
+    for name, plain in (("vectors", vectors), ("unquantized", vectors[::-1])):
+        weighted = plain * np.sqrt([3, 3, 1, 1])
+        unit = weighted / np.linalg.norm(weighted, axis=1, keepdims=True)
+        np.testing.assert_allclose(found[name], (unit[first] * unit[second]).sum(1), atol=1e-6)
