@@ -1,7 +1,7 @@
 """Say when the codes of a stay become known: in most hospitals they are coded after the discharge."""
 
 from eval.ehr.tasks.spelling import Spelling
-from eval.ehr.tasks.stays import with_discharges
+from eval.ehr.tasks.stays import with_discharges, with_next_end
 from medtok_jax.records.visits import DIAGNOSIS, PROCEDURE, kind_of
 from preprocessing.common.extras import load
 
@@ -65,26 +65,17 @@ def _stays(events: "pl.DataFrame", spelling: Spelling) -> "pl.DataFrame":
         events = with_discharges(events, spelling)
     code, key = pl.col("code"), ["subject_id", "hadm_id"]
     pattern = spelling.patterns.get("hospital_admission", spelling.patterns["admission"])
-    start = events.filter(code.str.contains(pattern)).select(*key, admitted="time")
-    end = events.filter(code.str.contains(spelling.patterns["discharge"])).select(*key, discharged="time")
-    starts = start.drop_nulls("hadm_id").group_by(key).agg(pl.col("admitted").min())
-    ends = end.drop_nulls("hadm_id").group_by(key).agg(pl.col("discharged").min())
+    start = events.filter(code.str.contains(pattern)).select(*key, start="time")
+    end = events.filter(code.str.contains(spelling.patterns["discharge"])).select(*key, end="time")
+    starts = start.drop_nulls("hadm_id").group_by(key).agg(pl.col("start").min())
+    ends = end.drop_nulls("hadm_id").group_by(key).agg(pl.col("end").min())
     numbered = starts.join(ends, on=key, how="full", coalesce=True)
-    without = start.filter(pl.col("hadm_id").is_null()).sort("subject_id", "admitted")
-    following = pl.col("admitted").shift(-1).over("subject_id")
-    # A discharge at the very time of an admission is of the stay before.
-    without = without.with_columns(following=following, later=pl.col("admitted") + pl.duration(microseconds=1))
-    without = without.sort("later").join_asof(
-        end.filter(pl.col("hadm_id").is_null()).drop("hadm_id").sort("discharged"),
-        left_on="later",
-        right_on="discharged",
-        by="subject_id",
-        strategy="forward",
-        coalesce=False,
-        check_sortedness=False,
-    )
-    without = without.with_columns(discharged=pl.min_horizontal("discharged", "following"))
-    return pl.concat([numbered, without.select(numbered.columns)])
+    without = start.filter(pl.col("hadm_id").is_null()).sort("subject_id", "start")
+    without = without.with_columns(following=pl.col("start").shift(-1).over("subject_id"))
+    without = with_next_end(without, end.filter(pl.col("hadm_id").is_null()))
+    without = without.with_columns(end=pl.min_horizontal("end", "following"))
+    stays = pl.concat([numbered, without.select(numbered.columns)])
+    return stays.rename({"start": "admitted", "end": "discharged"})
 
 
 def _is_of_kind(events: "pl.Series", kinds: tuple[str, ...]) -> "pl.Expr":

@@ -57,7 +57,7 @@ def read_stays(events: "pl.DataFrame", spelling: Spelling) -> "pl.DataFrame":
     """Return the stays among the events of whole patients, sorted by patient and start.
 
     The discharge of a stay is that with its `hadm_id`, the latest if there are several; of an admission without
-    `hadm_id` it is the next discharge without one.
+    `hadm_id` it is the next discharge without one, later than the admission.
 
     Args:
         events: columns `subject_id`, `time`, `code`, `hadm_id` and perhaps those of `OPTIONAL`, sorted.
@@ -169,20 +169,31 @@ def _with_ends(stays: "pl.DataFrame", discharges: "pl.DataFrame") -> "pl.DataFra
     numbered = numbered.sort("end", maintain_order=True).unique(["subject_id", "hadm_id"], keep="last")
     with_number = stays.filter(pl.col("hadm_id").is_not_null())
     with_number = with_number.join(numbered, on=["subject_id", "hadm_id"], how="left", maintain_order="left")
-    without = stays.filter(pl.col("hadm_id").is_null()).sort("start", maintain_order=True)
-    others = ends.filter(pl.col("hadm_id").is_null()).drop("hadm_id").sort("end", maintain_order=True)
-    without = without.join_asof(
-        others,
-        left_on="start",
+    without = with_next_end(stays.filter(pl.col("hadm_id").is_null()), ends.filter(pl.col("hadm_id").is_null()))
+    return pl.concat([with_number, without.select(with_number.columns)]).with_columns(
+        pl.col("survival_known").fill_null(False)
+    )
+
+
+def with_next_end(stays: "pl.DataFrame", ends: "pl.DataFrame") -> "pl.DataFrame":
+    """Return stays without `hadm_id`, sorted by start, with the columns of the next end of their patient, null if none.
+
+    An end at the very time of a start is that of the stay before.
+
+    Args:
+        stays: columns `subject_id`, `start` and others.
+        ends: columns `subject_id`, `end` and others, of which `hadm_id` is left out.
+    """
+    later = stays.with_columns(later=pl.col("start") + pl.duration(microseconds=1)).sort("later", maintain_order=True)
+    return later.join_asof(
+        ends.drop("hadm_id").sort("end", maintain_order=True),
+        left_on="later",
         right_on="end",
         by="subject_id",
         strategy="forward",
         coalesce=False,
         check_sortedness=False,
-    )
-    return pl.concat([with_number, without.select(with_number.columns)]).with_columns(
-        pl.col("survival_known").fill_null(False)
-    )
+    ).drop("later")
 
 
 def _with_conflicts(stays: "pl.DataFrame") -> "pl.DataFrame":

@@ -168,3 +168,15 @@ def test_leap_day_births():
     born = (1, datetime.datetime(2004, 2, 29), "MEDS_BIRTH", None)
     assert reasons(born, *stay(1, "2022-02-27", "2022-03-05"))[1] == {"younger than 18 years": 1}
     assert reasons(born, *stay(1, "2022-02-28", "2022-03-05"))[1] == {}
+
+
+@pytest.mark.parametrize("number", [7, None], ids=["hadm_id", "no_hadm_id"])
+def test_stays_one_after_the_other_keep_their_own_ends(number):
+    """The second begins at the very time of the first discharge, which is not its own."""
+    times = [at("2020-01-01"), at("2020-01-05"), at("2020-01-05"), at("2020-01-09")]
+    codes = ["HOSPITAL_ADMISSION//URGENT//ER", "HOSPITAL_DISCHARGE//HOME"] * 2
+    numbers = [None] * 4 if number is None else [number, number, number + 1, number + 1]
+    rows = [(1, time, code, stay) for time, code, stay in zip(times, codes, numbers, strict=True)]
+    stays = read_stays(pl.DataFrame(rows, schema=SCHEMA, orient="row"), read_spelling("MEDS"))
+    assert stays.select("start", "end").rows() == [(times[0], times[1]), (times[2], times[3])]
+    assert not stays["overlaps"].any()
