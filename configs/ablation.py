@@ -64,10 +64,19 @@ CELLS: dict[str, dict[str, dict]] = {
         "cross_covariance": {"loss.lambda_val": 0.0, "loss.cross_covariance_weight": 1.0},
         "link_prediction": {"loss.link_weight": 1.0},
         "quantized_contrast": {"loss.contrasted": "quantized", **_TWO},
-        "no_joint_contrast": {"loss.joint_weight": 0.0, "loss.shared_joint_weight": 0.0},
-        "no_distillation": {"loss.distillation_weight": 0.0, "loss.shared_distillation_weight": 0.0},
+        "no_joint_contrast": {
+            "loss.joint_weight": 0.0,
+            "loss.shared_joint_weight": 0.0,
+            "loss.text_joint_weight": 0.0,
+        },
+        "no_distillation": {
+            "loss.distillation_weight": 0.0,
+            "loss.shared_distillation_weight": 0.0,
+            "loss.text_distillation_weight": 0.0,
+        },
         "more_distillation": {"loss.distillation_weight": 3.0},
         "shared_without_meaning": _NO_MEANING,
+        "text_without_meaning": {"loss.text_joint_weight": 0.0, "loss.text_distillation_weight": 0.0},
         "no_positives": {"loss.positive_relations": ()},
     },
     "negatives": {
@@ -90,7 +99,8 @@ CELLS: dict[str, dict[str, dict]] = {
     "tokens of each kind": {
         "tokens_2_2_4": _K_EACH,
         "tokens_3_1_4": {"model.text_token_share": 0.375},
-        "tokens_5_1_2": {"model.text_token_share": 0.625},
+        "tokens_4_1_3": {"model.text_token_share": 0.5},
+        "tokens_6_1_1": {"model.text_token_share": 0.75},
     },
     "shared embedding": {
         "two_shared": _TWO,

@@ -22,6 +22,9 @@ def get_config(variant: str = "12000") -> ConfigDict:
     config.model.num_top_k_tokens = 4  # K, tokens of each embedding.
     config.model.text_token_share = 0.25  # All four embeddings have K tokens.
     config.model.graph_token_share = 0.25  # Likewise.
+    config.model.text_specific_ratio = 0.3  # Fraction of codebook rows in the text-specific region.
+    config.model.graph_specific_ratio = 0.3  # Fraction of codebook rows in the graph-specific region.
+    config.model.shared_ratio = 0.4  # Fraction of codebook rows in the shared region.
     config.model.weight_temperature = 1.0  # The paper uses no temperature.
     config.model.kmeans_init = False  # The paper initializes rows at random.
     config.loss.alpha = 0.25  # Weight of the codebook term in the quantization loss.
@@ -48,5 +51,7 @@ def leave_additions_out(config: ConfigDict) -> None:
     config.loss.distillation_weight = 0.0  # The paper has no distillation.
     config.loss.shared_joint_weight = 0.0  # Nor does it contrast the shared part by itself.
     config.loss.shared_distillation_weight = 0.0  # Nor distill into it.
+    config.loss.text_joint_weight = 0.0  # Nor the text-specific part.
+    config.loss.text_distillation_weight = 0.0  # Likewise.
     config.augment.mask_positives = 0.0  # The paper masks no edges.
     config.augment.modality_dropout = 0.0  # The paper drops no modality.

@@ -75,6 +75,8 @@ NOT_NEGATIVE = (
     "loss.distillation_weight",
     "loss.shared_joint_weight",
     "loss.shared_distillation_weight",
+    "loss.text_joint_weight",
+    "loss.text_distillation_weight",
     "loss.cross_covariance_weight",
     "loss.link_weight",
     "train.epochs",
@@ -283,7 +285,7 @@ def _validate_modalities(config: ConfigDict) -> None:
             "model.shared_embedding='one' quantizes the two cross-modal embeddings as one, so that"
             " loss.contrasted='quantized' has nothing to contrast between them; change one of the two."
         )
-    for name in ("distillation_weight", "shared_distillation_weight"):
+    for name in ("distillation_weight", "shared_distillation_weight", "text_distillation_weight"):
         if config.loss[name] and config.model.text_encoder_trainable:
             raise InputError(
                 f"loss.{name}={config.loss[name]} distills a frozen text encoder, but"

@@ -190,8 +190,14 @@ def shared_alone(view: View, loss: ConfigDict) -> jax.Array:
     return last.embedding if loss.contrasted == "unquantized" else last.output
 
 
+def text_alone(view: View, loss: ConfigDict) -> jax.Array:
+    """Return the text-specific embedding of each code, `[batch, width]`, quantized or before, as `contrasted`."""
+    text = view.of("text_specific")
+    return text.embedding if loss.contrasted == "unquantized" else text.output
+
+
 # Start of the names of weights -> what is contrasted and distilled as a whole by them.
-WHOLES = {"": joined, "shared_": shared_alone}
+WHOLES = {"": joined, "shared_": shared_alone, "text_": text_alone}
 
 
 def distills(loss: ConfigDict) -> bool:

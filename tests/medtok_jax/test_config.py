@@ -63,8 +63,9 @@ def test_documented_values():
     """The three configurations."""
     model, loss = default.get_config().model, default.get_config().loss
     assert (model.codebook_size, model.embedding_dim, model.num_top_k_tokens) == (12000, 128, 2)
-    assert (model.text_specific_ratio, model.graph_specific_ratio, model.shared_ratio) == (0.3, 0.3, 0.4)
-    assert [part.num_tokens for part in parts_of(model)] == [4, 1, 3]
+    assert (model.text_specific_ratio, model.graph_specific_ratio, model.shared_ratio) == (0.5, 0.2, 0.3)
+    assert [part.num_tokens for part in parts_of(model)] == [5, 1, 2]
+    assert [part.num_nearest for part in parts_of(model)] == [2, 1, 1]
     assert (loss.alpha, loss.beta, loss.lambda_val) == (0.25, 0.2, 0.1)
     assert pipeline.get_config().model.embedding_dim == 768
     assert pipeline.get_config().model.text_encoder_model == "bert-base-uncased"
