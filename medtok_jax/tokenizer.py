@@ -17,6 +17,8 @@ from medtok_jax.lookup.batch_encoding import as_list
 from medtok_jax.lookup.code_index import UnknownCodeError
 from medtok_jax.lookup.code_tokens import CodeTokens
 from medtok_jax.lookup.directory import TokenizerDirectory
+from medtok_jax.lookup.similarity import Neighbor, best
+from preprocessing.common.errors import InputError
 
 
 class MedTokTokenizer(tokenization_medtok.MedTokTokenizer):
@@ -177,6 +179,33 @@ class MedTokTokenizer(tokenization_medtok.MedTokTokenizer):
                 codes, new.keys, new.ids, new.weights, new.source, new.notes, strict=True
             )
         ]
+
+    def search(self, text: str, k: int = 10, *, within: object = None) -> list[Neighbor]:
+        """Return the codes that a text describes best, by the model of the directory. This needs JAX.
+
+        The text is compared as it is before quantization with the quantized embeddings of the codes (asymmetric
+        distance, Jegou et al. 2011), which loses half as much as if both were quantized.
+
+        Args:
+            text: what is looked for, such as "heart attack".
+            k: number of codes to return.
+            within: code system of the codes to return; None for all.
+
+        Returns:
+            The codes, best first, each with the cosine of its embeddings and those of the text.
+
+        Raises:
+            InputError: the directory holds no model, the text is empty, or the code system is not known.
+        """
+        from medtok_jax.inference.new_codes import FREE_TEXT, NewCode
+
+        if not isinstance(text, str) or not text.strip():
+            raise InputError("The text to search for is empty; give some words.")
+        rows = np.arange(self.num_codes)
+        kept = rows if within is None else rows[self.index.is_of(rows, within)]
+        found = self.new_code_encoder.encode([NewCode(FREE_TEXT, "text", text)])
+        scores = self.similarity.cosine(found.unquantized[0])
+        return self.similarity.describe(*best(kept, scores[kept], k))
 
     @functools.cached_property
     def new_code_encoder(self) -> "NewCodeEncoder":  # noqa: F821

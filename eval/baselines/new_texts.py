@@ -12,14 +12,12 @@ from medtok_jax.text.cache import DTYPES
 from medtok_jax.text.encode import TextStates
 from medtok_jax.text.encoder_files import resolve_text_encoder
 
-# What a new description is called, for the encoder of new codes; no code system has this name.
-SYSTEM = "free text"
-
 
 def encode(representation: Representation, texts: Sequence[str]) -> dict[str, np.ndarray] | None:
     """Return `tokens`, `weights` and `vectors` of new descriptions, as far as the representation has them.
 
     A MedTok encodes them with the model of its directory, as `MedTokTokenizer` encodes a code that its table lacks.
+    `vectors` are what is quantized, not mixtures of rows, as `MedTokTokenizer.search` compares a text with codes.
 
     Args:
         representation: a MedTok, or a baseline.
@@ -34,7 +32,9 @@ def encode(representation: Representation, texts: Sequence[str]) -> dict[str, np
     if kind != "raw_text" and not reads_texts(representation):
         return None
     vectors = text_vectors(representation.about["text_encoder"], texts)
-    return {"vectors": vectors} if kind == "raw_text" else tokens_of_texts(representation, vectors)
+    if kind == "raw_text":
+        return {"vectors": vectors}
+    return tokens_of_texts(representation, vectors) | {"vectors": vectors @ representation.projection}
 
 
 def text_vectors(text_encoder: str, texts: Sequence[str]) -> np.ndarray:
@@ -57,10 +57,10 @@ def text_vectors(text_encoder: str, texts: Sequence[str]) -> np.ndarray:
 def _by_model(representation: Representation, texts: Sequence[str]) -> dict[str, np.ndarray] | None:
     if representation.source is None or not TokenizerDirectory.read(representation.source).has_model:
         return None
-    from medtok_jax.inference.new_codes import NewCode
+    from medtok_jax.inference.new_codes import FREE_TEXT, NewCode
     from medtok_jax.tokenizer import MedTokTokenizer
 
     tokenizer = MedTokTokenizer.from_pretrained(representation.source)
-    codes = [NewCode(SYSTEM, str(number), text) for number, text in enumerate(texts)]
+    codes = [NewCode(FREE_TEXT, str(number), text) for number, text in enumerate(texts)]
     found = tokenizer.new_code_encoder.encode(codes)
-    return {"tokens": found.ids, "weights": found.weights, "vectors": found.embeddings.reshape(len(texts), -1)}
+    return {"tokens": found.ids, "weights": found.weights, "vectors": found.unquantized.reshape(len(texts), -1)}

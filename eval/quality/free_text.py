@@ -1,7 +1,8 @@
 """Measure whether a description in other words finds its code: what a search box asks, and a new code's description.
 
 Queries are terms that no text and no edge of the data set contains (`held_terms`), encoded as the tokenizer encodes a
-new description, without a graph. They are searched among all codes of ICD-10-CM. R@k is the share of terms with one of
+new description, without a graph. They are searched among all codes of ICD-10-CM, by their tokens, or by their vectors
+before quantization among the quantized ones of the codes, as a search box does. R@k is the share of terms with one of
 their codes among the k nearest, AP@100 the average precision within the first 100.
 """
 

@@ -277,8 +277,10 @@ def total_loss(views: Views, teacher: Tensor, arrays: Arrays, loss: ConfigDict) 
     total = loss.quantization_weight * quantization + loss.kl_weight * kl
     total = total + loss.packing_weight * _packing(views, contrast, loss)
     width = views.joined[0].shape[1] // len(views.quantized)
-    # All that is quantized, and the last of it by itself: the one shared embedding.
-    for name, whole in (("", views.joined), ("shared_", [x[:, -width:] for x in views.joined])):
+    # All that is quantized, the last of it by itself, which is the one shared embedding, and the first, the text's.
+    alone = {"shared_": slice(-width, None), "text_": slice(0, width)}
+    wholes = {"": views.joined} | {name: [x[:, part] for x in views.joined] for name, part in alone.items()}
+    for name, whole in wholes.items():
         if loss[f"{name}joint_weight"]:
             total = total + loss[f"{name}joint_weight"] * contrast(*whole)
         if loss[f"{name}distillation_weight"]:

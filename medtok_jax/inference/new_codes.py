@@ -30,6 +30,8 @@ BATCH_SIZES = (1, 32)
 CODES_AT_ONCE = 512
 # What is read of a description or name before it is cut into wordpieces.
 MAX_CHARACTERS = 100_000
+# The system of a text that is no code's description; no code system has this name.
+FREE_TEXT = "free text"
 # Characters of a system or a code.
 MAX_NAME = 200
 # The model's tables whose rows are named; each gets a row, the mean of all, for names it never saw.

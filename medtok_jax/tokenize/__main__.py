@@ -5,6 +5,7 @@
     python -m medtok_jax.tokenize file --input=codes.csv --output=tokens.json --tokenizer=TOK
     python -m medtok_jax.tokenize vocabulary --workdir=DIR --output=TOK [--embeddings] [--with_model]
     python -m medtok_jax.tokenize verify --tokenizer=TOK
+    python -m medtok_jax.tokenize search "heart attack" --workdir=DIR [--within=ICD10CM]
     python -m medtok_jax.tokenize diff OLD NEW [--output=changes.csv]
 
 A tokenizer is a directory, a name on the Hugging Face hub, or the one that training wrote in its work directory. `code`
@@ -22,6 +23,7 @@ from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing.common import command_line
 from preprocessing.common.errors import InputError
 
+COMMANDS = ("code", "file", "search", "vocabulary", "verify", "diff")
 USAGE = "python -m medtok_jax.tokenize code CODE [CODE ...] --workdir=DIR"
 
 
@@ -50,7 +52,8 @@ def define_flags(given: flags.FlagValues = flags.FLAGS) -> None:
     text("description", help="code: description to encode an unknown code by.")
     text("graph", help="code: JSON file with the subgraph (node-link) or a list of neighbors of an unknown code.")
     switch("verbose", help="code: print a line for each token, with other codes that share it.")
-    number("neighbors", 10, "code: number of codes to list that share most tokens.")
+    number("neighbors", 10, "code: number of codes to list that share most tokens; search: number of codes to list.")
+    text("within", help="search: code system of the codes to list, such as ICD10CM.")
     text("input", help="file: codes as .csv, .tsv, .txt, .json, .jsonl (all of these also .gz) or .parquet.")
     text(
         "ndc_map",
@@ -82,12 +85,16 @@ def main(arguments: list[str], given: flags.FlagValues = flags.FLAGS) -> None:
         _vocabulary(given)
     elif command == "verify" and not codes:
         commands.verify(_required("tokenizer", given))
+    elif command == "search":
+        if len(codes) != 1:
+            raise InputError('Give one text: python -m medtok_jax.tokenize search "heart attack" --workdir=DIR.')
+        commands.show_found(_open_tokenizer(given), codes[0], count=given.neighbors, within=given.within)
     elif command == "diff":
         if len(codes) != 2:
             raise InputError("Give two tokenizers: python -m medtok_jax.tokenize diff OLD NEW.")
         commands.show_difference(*codes, Path(given.output).expanduser() if given.output else None)
     else:
-        raise InputError(f"Give a command (code, file, vocabulary, verify or diff; see --help), for example: {USAGE}.")
+        raise InputError(f"Give a command ({', '.join(COMMANDS)}; see --help), for example: {USAGE}.")
 
 
 def _code(codes: list[str], given: flags.FlagValues) -> None:

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from medtok_jax.lookup import difference, directory, hub
 from medtok_jax.tokenize import files
-from medtok_jax.tokenize.display import show_code
+from medtok_jax.tokenize.display import show_code, table_of_codes
 from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing.common.errors import InputError
 
@@ -48,6 +48,16 @@ def show_codes(
     found = [tokenizer.look_up(code, system, **options) for code in codes]
     for number, tokens in enumerate(found):
         show_code(tokenizer, tokens, Console(), neighbors=0 if number else neighbors, verbose=verbose)
+
+
+def show_found(tokenizer: MedTokTokenizer, text: str, *, count: int = 10, within: str | None = None) -> None:
+    """Print the codes that a text describes best; see `MedTokTokenizer.search`.
+
+    Raises:
+        InputError: the tokenizer has no model, the text is empty, or the code system is not known.
+    """
+    found = tokenizer.search(text, count, within=within)
+    Console().print(table_of_codes(found, measure="cosine", title="Codes that are described best"))
 
 
 def tokenize_file(

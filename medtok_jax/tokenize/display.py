@@ -1,6 +1,7 @@
 """Print the tokens of a code as tables in a terminal."""
 
 import textwrap
+from collections.abc import Sequence
 
 import numpy as np
 from rich.console import Console
@@ -8,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from medtok_jax.lookup.code_tokens import CodeTokens
+from medtok_jax.lookup.similarity import Neighbor
 from medtok_jax.lookup.token_table import KINDS
 from medtok_jax.tokenizer import MedTokTokenizer
 
@@ -76,8 +78,14 @@ def _each_token(tokenizer: MedTokTokenizer, tokens: CodeTokens) -> Table:
 
 def _neighbors(tokenizer: MedTokTokenizer, tokens: CodeTokens, count: int) -> Table:
     found = tokenizer.nearest(tokens.ids, count + 1, weights=tokenizer.similarity.shares(tokens.weights[None])[0])
-    table = Table("overlap", "code", "description", title=f"Codes that share most tokens with {escape(tokens.key)}")
-    for neighbor in [neighbor for neighbor in found if neighbor.key != tokens.key][:count]:
+    others = [neighbor for neighbor in found if neighbor.key != tokens.key][:count]
+    return table_of_codes(others, measure="overlap", title=f"Codes that share most tokens with {escape(tokens.key)}")
+
+
+def table_of_codes(found: Sequence[Neighbor], *, measure: str, title: str) -> Table:
+    """Return a table of codes, each with its description and how similar it is by `measure`."""
+    table = Table(measure, "code", "description", title=title)
+    for neighbor in found:
         text = textwrap.shorten(_plain(neighbor.description), 80, placeholder=" ...")
         table.add_row(f"{neighbor.score:.2f}", escape(neighbor.key), escape(text))
     return table

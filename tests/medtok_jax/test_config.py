@@ -131,18 +131,18 @@ def test_numbers(config, names, values, allowed):
     [
         (
             {"model.shared_ratio": 0.5},
-            ["model.text_specific_ratio=0.3", "model.shared_ratio=0.5", "add up to 1.1", "add up to 1."],
+            ["model.text_specific_ratio=0.5", "model.shared_ratio=0.5", "add up to 1.2", "add up to 1."],
         ),
         (
-            {"model.text_specific_ratio": -0.1, "model.shared_ratio": 0.8},
+            {"model.text_specific_ratio": -0.1, "model.shared_ratio": 0.9},
             ["model.text_specific_ratio=-0.1", "positive"],
         ),
         (
             {"model.codebook_size": 10, "model.num_top_k_tokens": 4},
             [
                 "model.num_top_k_tokens is 4",
-                "an embedding of the text_specific region has 8 tokens, but the region has only 3 rows",
-                "model.codebook_size=10 x 0.3",
+                "an embedding of the text_specific region has 10 tokens, but the region has only 5 rows",
+                "model.codebook_size=10 x 0.5",
             ],
         ),
         (
@@ -153,7 +153,7 @@ def test_numbers(config, names, values, allowed):
             ],
         ),
         (
-            {"model.shared_embedding": "two", **WITHOUT_MEANING},
+            {"model.shared_embedding": "two", "model.text_token_share": 0.5, **WITHOUT_MEANING},
             ["model.text_token_share=0.5", "leave 3 tokens to the two embeddings", "set both to 0.25"],
         ),
         ({"model.graph_token_share": 0.0}, ["model.graph_token_share is 0.0"]),

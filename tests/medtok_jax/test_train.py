@@ -306,6 +306,7 @@ def test_the_text_encoder_can_be_trained_in_bfloat16(data_dir, tiny_encoder, tmp
         model__text_encoder_trainable=True,
         loss__distillation_weight=0.0,
         loss__shared_distillation_weight=0.0,
+        loss__text_distillation_weight=0.0,
         train__mixed_precision=True,
         train__batch_size=8,
         train__steps=2,

