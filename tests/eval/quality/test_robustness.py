@@ -22,9 +22,10 @@ from tests.helpers.small_run import DATA_SET, small_config
 
 @pytest.fixture(scope="module")
 def model(data_dir, tmp_path_factory) -> TrainedModel:
-    """A model as it is initialized."""
+    """A model as it is initialized; two of eight tokens are of the text and two of the graph."""
     workdir = tmp_path_factory.mktemp("robustness")
-    ready = runs.set_up(small_config(data_dir), workdir, progress=False)
+    config = small_config(data_dir, model__text_token_share=0.25, model__graph_token_share=0.25)
+    ready = runs.set_up(config, workdir, progress=False)
     return TrainedModel(workdir, ready.config, ready.inputs, ready.programs, ready.state, ready.metadata)
 
 

@@ -153,7 +153,7 @@ def test_embeddings_are_those_that_were_quantized(opened, tmp_path):
         k = end - first
         similarity = before[:, place] @ tokenizer.codebook[start:stop].T
         # Half of the tokens are of as many of the rows: the nearest, then others of the k nearest that add something.
-        few = -(-k // 2)
+        few = max(1, k // 2)
         nearest = start + np.argsort(-similarity[:, : (stop - start) * few // k], axis=1)[:, :k]
         ids = tokenizer.directory.ids[:, first : first + few]
         # Half precision may swap rows that are equally near.
