@@ -69,7 +69,7 @@ def _model() -> ConfigDict:
     model.graph_specific_ratio = 0.2  # Fraction of codebook rows in the graph-specific region.
     model.shared_ratio = 0.3  # Fraction of codebook rows in the region shared by text and graph.
     model.shared_search = "region"  # Rows that cross-modal embeddings search: the shared region, or the whole book.
-    model.num_nearest_tokens = 0  # Nearest rows among K tokens of `pursuit`; 0: half of them, rounded down, but 1.
+    model.num_nearest_tokens = 0  # Nearest rows among K tokens of `pursuit`; 0: half, rounded down, at least 1.
     model.quantizer_kind = "pursuit"  # Quantizer: pursuit (matching pursuit), top_k (the paper's) or residual.
     model.distinct_tokens = True  # Let a last token of `pursuit` give way where other descriptions have the same.
     model.normalize = True  # Search with embeddings and rows normalized to unit length.

@@ -117,6 +117,11 @@ def with_states(batch: Batch, tables: Tables) -> Batch:
     return batch.replace(text=states)
 
 
+def has_text(batch: Batch) -> jax.Array:
+    """Return `[batch]` bool, the codes that are shown with a description."""
+    return jnp.any(batch.text_mask, axis=1)
+
+
 def has_both(batch: Batch) -> jax.Array:
     """Return `[batch]` bool, the codes that are shown with a description and with a subgraph."""
 
@@ -124,7 +129,7 @@ def has_both(batch: Batch) -> jax.Array:
         first_node = (jnp.cumsum(graph.n_node) - graph.n_node)[:-1]
         return graph.nodes["kind"][first_node] != MISSING
 
-    return jnp.any(batch.text_mask, axis=1) & jax.vmap(has_graph)(batch.graph).reshape(-1)
+    return has_text(batch) & jax.vmap(has_graph)(batch.graph).reshape(-1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -109,7 +109,7 @@ def parts_of(model: Mapping) -> tuple[Part, ...]:
             region=region,
             searched="all" if region == "shared" and model["shared_search"] == "book" else region,
             num_tokens=tokens,
-            num_nearest=max(1, round(tokens * nearest)) if nearest else max(1, tokens // 2),
+            num_nearest=max(1, int(tokens * nearest) if nearest else tokens // 2),
         )
 
     return tuple(map(part, names, regions))

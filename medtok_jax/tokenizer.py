@@ -18,7 +18,6 @@ from medtok_jax.lookup.code_index import UnknownCodeError
 from medtok_jax.lookup.code_tokens import CodeTokens
 from medtok_jax.lookup.directory import TokenizerDirectory
 from medtok_jax.lookup.similarity import Neighbor, best
-from preprocessing.common.errors import InputError
 
 
 class MedTokTokenizer(tokenization_medtok.MedTokTokenizer):
@@ -184,7 +183,8 @@ class MedTokTokenizer(tokenization_medtok.MedTokTokenizer):
         """Return the codes that a text describes best, by the model of the directory. This needs JAX.
 
         The text is compared as it is before quantization with the quantized embeddings of the codes (asymmetric
-        distance, Jegou et al. 2011), which loses half as much as if both were quantized.
+        distance, Jegou et al. 2011), which loses half as much as if both were quantized. Categories and codes of
+        earlier editions are found too.
 
         Args:
             text: what is looked for, such as "heart attack".
@@ -195,16 +195,11 @@ class MedTokTokenizer(tokenization_medtok.MedTokTokenizer):
             The codes, best first, each with the cosine of its embeddings and those of the text.
 
         Raises:
-            InputError: the directory holds no model, the text is empty, or the code system is not known.
+            InputError: the directory holds no model, the text has no word, or the code system is not known.
         """
-        from medtok_jax.inference.new_codes import FREE_TEXT, NewCode
-
-        if not isinstance(text, str) or not text.strip():
-            raise InputError("The text to search for is empty; give some words.")
         rows = np.arange(self.num_codes)
         kept = rows if within is None else rows[self.index.is_of(rows, within)]
-        found = self.new_code_encoder.encode([NewCode(FREE_TEXT, "text", text)])
-        scores = self.similarity.cosine(found.unquantized[0])
+        scores = self.similarity.cosine(self.new_code_encoder.queries([text])[0])
         return self.similarity.describe(*best(kept, scores[kept], k))
 
     @functools.cached_property

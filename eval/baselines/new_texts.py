@@ -61,6 +61,7 @@ def _by_model(representation: Representation, texts: Sequence[str]) -> dict[str,
     from medtok_jax.tokenizer import MedTokTokenizer
 
     tokenizer = MedTokTokenizer.from_pretrained(representation.source)
-    codes = [NewCode(FREE_TEXT, str(number), text) for number, text in enumerate(texts)]
-    found = tokenizer.new_code_encoder.encode(codes)
-    return {"tokens": found.ids, "weights": found.weights, "vectors": found.unquantized.reshape(len(texts), -1)}
+    encoder = tokenizer.new_code_encoder
+    found = encoder.encode([NewCode(FREE_TEXT, str(number), text) for number, text in enumerate(texts)])
+    vectors = encoder.queries(texts).reshape(len(texts), -1)
+    return {"tokens": found.ids, "weights": found.weights, "vectors": vectors}

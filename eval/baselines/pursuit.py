@@ -29,7 +29,7 @@ class PursuitOptions:
 
     Attributes:
         codebook_size: number of rows N.
-        num_tokens: number of tokens K of each code, half of them (rounded up) nearest rows.
+        num_tokens: number of tokens K of each code, half of them (rounded down, at least 1) nearest rows.
         kmeans_samples: number of training codes that rows are fitted to at most, drawn at random.
         kmeans_iterations: Lloyd iterations of k-means.
         joint_fit_rounds: rounds of fitting all rows together afterwards.
@@ -81,7 +81,7 @@ def fit_and_quantize(
 def make_quantizer(size: int, width: int, num_tokens: int) -> Quantizer:
     """Return a quantizer by pursuit with `size` rows in one region, `text`."""
     regions = Regions(text=size, graph=0, shared=0)
-    nearest = -(-num_tokens // 2)
+    nearest = max(1, num_tokens // 2)
     return Quantizer(regions, width, num_tokens=num_tokens, num_nearest=nearest, kind=PURSUIT, rngs=nnx.Rngs(0))
 
 

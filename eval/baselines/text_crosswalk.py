@@ -38,7 +38,7 @@ class TextCrosswalkOptions:
         batch_size: number of codes of a batch, half of them partners of the others.
         learning_rate: peak learning rate.
         relations: names of the relations between positives.
-        contrast_weight, distillation_weight: weights of the two losses.
+        contrast_weight, distillation_weight: weights of the two losses: those of MedTok for all and for its text.
         feature_dropout: share of the components of a text that its second view lacks.
     """
 
@@ -47,8 +47,8 @@ class TextCrosswalkOptions:
     batch_size: int = defaults.BATCH_SIZE
     learning_rate: float = defaults.LEARNING_RATE
     relations: tuple[str, ...] = tuple(_LOSS.positive_relations)
-    contrast_weight: float = _LOSS.joint_weight
-    distillation_weight: float = _LOSS.distillation_weight
+    contrast_weight: float = _LOSS.joint_weight + _LOSS.text_joint_weight
+    distillation_weight: float = _LOSS.distillation_weight + _LOSS.text_distillation_weight
     feature_dropout: float = _AUGMENT.feature_dropout
 
 

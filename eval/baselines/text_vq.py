@@ -71,7 +71,7 @@ class TextVQ(nnx.Module):
     def __init__(self, options: TextVQOptions, text_width: int, *, rngs: nnx.Rngs):
         self.encoder = nnx.Linear(text_width, options.width, use_bias=False, rngs=rngs)
         regions = Regions(text=options.codebook_size, graph=0, shared=0)
-        nearest = -(-options.num_tokens // 2)
+        nearest = max(1, options.num_tokens // 2)
         sizes = {"num_tokens": options.num_tokens, "num_nearest": nearest, "kind": options.quantizer}
         self.quantizer = Quantizer(regions, options.width, **sizes, rngs=rngs)
         self.decoder = nnx.Linear(options.width, text_width, rngs=rngs)

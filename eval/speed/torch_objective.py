@@ -271,8 +271,12 @@ def total_loss(views: Views, teacher: Tensor, arrays: Arrays, loss: ConfigDict) 
     kl = (logs[0].exp() * (logs[0] - logs[1])).sum(-1).mean()
     partners = arrays.partners if len(loss.positive_relations) else None
 
-    def contrast(a: Tensor, b: Tensor) -> Tensor:
-        return info_nce(a, b, arrays.excluded, partners, loss.infonce_temperature)
+    def contrast(a: Tensor, b: Tensor, counted: Tensor | None = None) -> Tensor:
+        if counted is None:
+            return info_nce(a, b, arrays.excluded, partners, loss.infonce_temperature)
+        excluded = arrays.excluded[counted][:, counted]
+        joined = None if partners is None else partners[counted][:, counted]
+        return info_nce(a[counted], b[counted], excluded, joined, loss.infonce_temperature)
 
     total = loss.quantization_weight * quantization + loss.kl_weight * kl
     total = total + loss.packing_weight * _packing(views, contrast, loss)
@@ -282,7 +286,9 @@ def total_loss(views: Views, teacher: Tensor, arrays: Arrays, loss: ConfigDict) 
     wholes = {"": views.joined} | {name: [x[:, part] for x in views.joined] for name, part in alone.items()}
     for name, whole in wholes.items():
         if loss[f"{name}joint_weight"]:
-            total = total + loss[f"{name}joint_weight"] * contrast(*whole)
+            # What stands for a concealed text is like no other text.
+            counted = arrays.text_mask.any(1) if name == "text_" else None
+            total = total + loss[f"{name}joint_weight"] * contrast(*whole, counted)
         if loss[f"{name}distillation_weight"]:
             distilled = distillation(whole[0], teacher, loss.distillation_temperature)
             total = total + loss[f"{name}distillation_weight"] * distilled

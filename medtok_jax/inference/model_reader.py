@@ -25,7 +25,7 @@ from preprocessing.common.checksums import sha256_of_files
 from preprocessing.common.errors import InputError
 from preprocessing.graph.knowledge_graph import KnowledgeGraph
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 # Sections and fields of the training configuration that are kept.
 SECTIONS = ("data", "model", "train", "seed")
 VARIABLES, CONFIG, GRAPH = "model.safetensors", "model_config.json", "graph"

@@ -177,6 +177,25 @@ class NewCodeEncoder:
             ids, weights, vectors, searched, [code.source for code in prepared], notes, [c.key for c in prepared]
         )
 
+    def queries(self, texts: Sequence[str]) -> np.ndarray:
+        """Return what texts are compared with the quantized embeddings of codes by, `[texts, E, d]` float32.
+
+        It is what is quantized of a description; the graph-specific embedding is zero, as a text has no graph.
+
+        Raises:
+            InputError: a text has no word, or the model was trained without texts.
+        """
+        if self.modalities == "graph":
+            raise InputError("This model was trained on graphs alone, so that no text can be compared with its codes.")
+        for text in texts:
+            if not isinstance(text, str) or len(self.texts.tokenizer([_clean(text.strip())])[0]) <= 2:
+                raise InputError(f"The text {graph_input.describe(text)} has no word to compare by; give some.")
+        found = self.encode([NewCode(FREE_TEXT, str(number), text, []) for number, text in enumerate(texts)])
+        names = [part.embedding for part in parts_of(self.saved.config.model)]
+        queries = found.unquantized.copy()
+        queries[:, names.index("graph_specific")] = 0.0
+        return queries
+
     def can_encode(self, code: NewCode) -> bool:
         """Return whether `encode` would accept a code."""
         try:

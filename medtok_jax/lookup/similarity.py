@@ -165,7 +165,8 @@ def quantize(
 
 
 def best(rows: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the `k` rows of highest score and their scores, best first, ties in the order of rows."""
+    """Return the `k` rows of highest score and their scores, best first, ties in the order of rows; none for k < 1."""
+    k = max(k, 0)
     if 4 * k < len(rows):
         keep = np.flatnonzero(scores >= np.partition(scores, -k)[-k]) if k else np.zeros(0, np.int64)
         rows, scores = rows[keep], scores[keep]

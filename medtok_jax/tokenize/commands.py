@@ -54,7 +54,7 @@ def show_found(tokenizer: MedTokTokenizer, text: str, *, count: int = 10, within
     """Print the codes that a text describes best; see `MedTokTokenizer.search`.
 
     Raises:
-        InputError: the tokenizer has no model, the text is empty, or the code system is not known.
+        InputError: the tokenizer has no model, the text has no word, or the code system is not known.
     """
     found = tokenizer.search(text, count, within=within)
     Console().print(table_of_codes(found, measure="cosine", title="Codes that are described best"))

@@ -236,6 +236,7 @@ def loss_terms(
     excluded: jax.Array,
     partners: jax.Array | None,
     teacher: jax.Array,
+    has_text: jax.Array,
     has_both: jax.Array,
     links: CodeLinks | None = None,
     link_scores: Callable[[jax.Array], jax.Array] | None = None,
@@ -252,6 +253,7 @@ def loss_terms(
         excluded: `[batch, batch]` bool, pairs that are no negatives.
         partners: `[batch, batch]` bool, extra positives, or None.
         teacher: `[batch, text width]`, pooled states of the frozen text encoder, zero where there is no text.
+        has_text: `[batch]` bool, codes shown with text; only these count for the text-specific embedding by itself.
         has_both: `[batch]` bool, codes shown with text and graph; only these count in the cross-covariance.
         links: to be predicted from the quantized embeddings, or None.
         link_scores: returns their `[batch, batch]` scores of the codes' vectors, see `LinkHead`.
@@ -294,11 +296,13 @@ def loss_terms(
     # Each against its augmented view.
     for name, of in WHOLES.items():
         student, candidates = of(view, config), of(augmented, config)
+        # What stands for a concealed text is like no other text.
+        counted = valid & has_text if of is text_alone else valid
         if config[f"{name}joint_weight"]:
             weight = config[f"{name}joint_weight"]
-            terms["joint_contrast"] += weight * info_nce(student, candidates, valid, **contrast)
+            terms["joint_contrast"] += weight * info_nce(student, candidates, counted, **contrast)
         if config[f"{name}distillation_weight"]:
-            distilled = similarity_distillation(student, teacher, valid, temperature=config.distillation_temperature)
+            distilled = similarity_distillation(student, teacher, counted, temperature=config.distillation_temperature)
             terms["distillation"] += config[f"{name}distillation_weight"] * distilled
     if config.cross_covariance_weight:
         terms["cross_covariance"] = config.cross_covariance_weight * cross_covariance(

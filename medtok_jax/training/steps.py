@@ -9,7 +9,7 @@ import optax
 from flax import nnx
 from ml_collections import ConfigDict
 
-from medtok_jax.batch import Batch, Tables, has_both, with_states
+from medtok_jax.batch import Batch, Tables, has_both, has_text, with_states
 from medtok_jax.models.medtok import MedTok
 from medtok_jax.models.outputs import BatchTokens, View
 from medtok_jax.regions import Regions, parts_of
@@ -82,6 +82,7 @@ def score(
         excluded=losses.not_negatives(batch.text_id, batch.graph_id),
         partners=partners,
         teacher=mean_states(batch) if losses.distills(config.loss) else None,
+        has_text=has_text(batch),
         has_both=has_both(batch),
         links=batch.links,
         link_scores=functools.partial(score_links, model, batch, tables),

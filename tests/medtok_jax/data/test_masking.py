@@ -4,7 +4,7 @@ import networkx as nx
 import numpy as np
 import pytest
 
-from medtok_jax.batch import has_both
+from medtok_jax.batch import has_both, has_text
 from medtok_jax.data.input_pipeline import BatchBuilder, Budgets
 from medtok_jax.data.masking import Masked, Subgraphs
 from medtok_jax.data.positives import both_directions
@@ -116,3 +116,4 @@ def test_codes_that_are_shown_with_both_modalities(data, stacks):
     batch = builder(rows, np.ones(12, bool), np.full(12, -1), masked)
     # Code 10 has no subgraph.
     assert np.flatnonzero(~np.asarray(has_both(batch))).tolist() == [2, 5, 10]
+    assert np.flatnonzero(~np.asarray(has_text(batch))).tolist() == [5]

@@ -266,12 +266,13 @@ def test_another_text_encoder_is_refused(folder, tmp_path):
         NewCodeEncoder.from_directory(tmp_path)
 
 
-def test_search(finished_run, encoder, capsys):
+def test_search(finished_run, encoder, capsys, monkeypatch):
     """A text is compared before quantization with what the codes' tokens stand for, embeddings by their tokens."""
     directory = finished_run[0] / "tokenizer"
     tokenizer = MedTokTokenizer.from_pretrained(directory)
     text = "sugar sickness of the old"
     query = encoder.encode([NewCode("free text", "x", text)]).unquantized[0]
+    query[1] = 0.0  # A text has no graph.
     bounds = tokenizer.config.bounds
     cosines = {}
     for row in range(tokenizer.num_codes):
@@ -290,9 +291,15 @@ def test_search(finished_run, encoder, capsys):
     wanted = sorted(cosines[one] for one in of_system)[:-4:-1]
     np.testing.assert_allclose([one.score for one in within], wanted, atol=1e-5)
     assert all(one.key in of_system for one in within)
-    for nothing in ("", "  ", None):
-        with pytest.raises(InputError, match="text to search for is empty"):
+    for nothing in ("", "  ", "\u200b", "\x00", None):
+        with pytest.raises(InputError, match="has no word to compare by"):
             tokenizer.search(nothing)
+    monkeypatch.setattr(encoder, "modalities", "graph")
+    with pytest.raises(InputError, match="trained on graphs alone"):
+        encoder.queries([text])
+    assert tokenizer.search(text, -1) == tokenizer.search(text, 0) == []
+    with pytest.raises(InputError, match="no such system"):
+        tokenizer.search(text, within="no such system")
     given = flags.FlagValues()
     define_flags(given)
     main(given(["tokenize", "search", text, f"--tokenizer={directory}", "--neighbors=2"]), given)

@@ -13,7 +13,7 @@ import pytest
 from flax import nnx
 from ml_collections import FrozenConfigDict
 
-from medtok_jax.batch import has_both
+from medtok_jax.batch import has_both, has_text
 from medtok_jax.models.augmentation import Keep, augmentation, whole_graph
 from medtok_jax.models.bert import Bert, BertConfig
 from medtok_jax.models.medtok import MedTok
@@ -70,7 +70,8 @@ def _gradients(graphdef, loss, params, rest, batch, tables):
         views = model.two_views(batch, tables, augment=MILD, key=jax.random.key(0))
         excluded = losses.not_negatives(batch.text_id, batch.graph_id)
         teacher = mean_states(batch) if losses.distills(loss) else None
-        given = {"excluded": excluded, "partners": None, "teacher": teacher, "has_both": has_both(batch)}
+        shown = {"has_text": has_text(batch), "has_both": has_both(batch)}
+        given = {"excluded": excluded, "partners": None, "teacher": teacher, **shown}
         terms = losses.loss_terms(*views, batch.valid, **given, config=loss)
         return sum(terms.values()), terms
 

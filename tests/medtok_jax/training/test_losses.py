@@ -54,6 +54,8 @@ LATER = (
 TEACHER = np.random.default_rng(4).normal(size=(BATCH, 7)).astype(np.float32) * (np.arange(BATCH) != 4)[:, None]
 # Of the fourth code no graph is shown.
 HAS_BOTH = np.arange(BATCH) != 3
+# Of the second code no text is shown.
+HAS_TEXT = np.arange(BATCH) != 1
 # The sixth code has no link; the third, whose node is the first's too, is invalid.
 LINKS = CodeLinks(
     node=np.array([7, 8, 7, 9, 5, -1], np.int32),
@@ -95,11 +97,11 @@ def config(request):
 def scored(quantizer, link_head, config):
     """`f(raw, raw_augmented, valid, excluded, partners, teacher) -> terms`, compiled, by raw embeddings."""
 
-    def terms(
-        raw, augmented, valid, excluded, partners, teacher=TEACHER, has_both=HAS_BOTH, links=LINKS, names=NODE_NAMES
-    ):
+    shown = {"has_text": HAS_TEXT, "has_both": HAS_BOTH}
+
+    def terms(raw, augmented, valid, excluded, partners, teacher=TEACHER, links=LINKS, names=NODE_NAMES, shown=shown):
         views = make_view(quantizer, raw), make_view(quantizer, augmented)
-        given = {"excluded": excluded, "partners": partners, "teacher": teacher, "has_both": has_both}
+        given = {"excluded": excluded, "partners": partners, "teacher": teacher, **shown}
         given |= {"links": links, "link_scores": lambda codes: link_head(codes, links.relation, names)}
         return losses.loss_terms(*views, valid, **given, config=config)
 
@@ -400,13 +402,13 @@ def reference_terms(quantizer, link_head, config, raw, augmented, valid, exclude
         "kl": CONFIG.kl_weight * mean(rel_entr(p, q).sum(1)),
         "joint_contrast": CONFIG.joint_weight * reference_info_nce(whole, whole_2, valid, **contrast)
         + CONFIG.shared_joint_weight * reference_info_nce(last, last_2, valid, **contrast)
-        + CONFIG.text_joint_weight * reference_info_nce(first, first_2, valid, **contrast),
+        + CONFIG.text_joint_weight * reference_info_nce(first, first_2, valid & HAS_TEXT, **contrast),
         "distillation": CONFIG.distillation_weight
         * reference_distillation(whole, TEACHER, valid, temperature=CONFIG.distillation_temperature)
         + CONFIG.shared_distillation_weight
         * reference_distillation(last, TEACHER, valid, temperature=CONFIG.distillation_temperature)
         + CONFIG.text_distillation_weight
-        * reference_distillation(first, TEACHER, valid, temperature=CONFIG.distillation_temperature),
+        * reference_distillation(first, TEACHER, valid & HAS_TEXT, temperature=CONFIG.distillation_temperature),
         "cross_covariance": CONFIG.cross_covariance_weight
         * reference_cross_covariance(out["text_specific"], out["graph_specific"], valid & HAS_BOTH),
         "link_prediction": CONFIG.link_weight
@@ -441,7 +443,7 @@ def test_terms_beyond_the_paper_are_left_out_at_weight_zero(quantizer):
     weights = dict.fromkeys(LATER, 0.0)
     config = ConfigDict(CONFIG.to_dict() | weights)
     views = make_view(quantizer, random_raw(0)), make_view(quantizer, random_raw(1))
-    given = {"excluded": relations()[0], "partners": None, "teacher": None, "has_both": HAS_BOTH}
+    given = {"excluded": relations()[0], "partners": None, "teacher": None, "has_text": HAS_TEXT, "has_both": HAS_BOTH}
     terms = losses.loss_terms(*views, jnp.asarray(VALID), **given, config=config)
     assert [float(terms[name]) for name in losses.BEYOND_THE_PAPER] == [0.0] * len(losses.BEYOND_THE_PAPER)
 
@@ -478,8 +480,8 @@ def test_the_order_of_a_batch_does_not_matter(scored):
 
     square = np.ix_(order, order)
     there = scored(raw, augmented, VALID, excluded, partners)
-    given = {"teacher": TEACHER[order], "has_both": HAS_BOTH[order], "links": LINKS.take(order)}
-    given["names"] = NODE_NAMES[order]
+    shown = {"has_text": HAS_TEXT[order], "has_both": HAS_BOTH[order]}
+    given = {"teacher": TEACHER[order], "shown": shown, "links": LINKS.take(order), "names": NODE_NAMES[order]}
     back = scored(shuffle(raw), shuffle(augmented), VALID[order], excluded[square], partners[square], **given)
     for name in there:
         np.testing.assert_allclose(there[name], back[name], rtol=1e-5, atol=1e-6, err_msg=name)
