@@ -21,7 +21,7 @@ from preprocessing.meds.layout import LABELS, METADATA
 
 FLOW = "cohort.json"
 # To be increased when the same records give other labels.
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 
 def open_cohorts(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from eval.ehr.report.counts import shown
 from medtok_jax.records.samples import Labels
 from preprocessing.common.errors import InputError, fault_of
 from preprocessing.common.extras import load
@@ -73,13 +74,15 @@ def read(external: ExternalModel, labels: Labels) -> np.ndarray:
     asked = pl.DataFrame({"subject_id": labels.subject, "prediction_time": labels.time.astype("datetime64[us]")})
     twice = len(table) - table.select("subject_id", "prediction_time").n_unique()
     if twice:
-        raise InputError(f"{external.path} predicts {twice:,} samples more than once; keep one row for each.")
+        raise InputError(
+            f"{external.path} predicts {shown(twice, show_small=False)} samples more than once; keep one row for each."
+        )
     found = asked.join(table, on=["subject_id", "prediction_time"], how="left", maintain_order="left")
     probability = found["predicted_boolean_probability"]
     missing = probability.null_count()
     if missing:
         raise InputError(
-            f"{external.path} lacks {missing:,} of {len(asked):,} test samples of {external.task}; predict those of"
-            " the label files that the benchmark writes."
+            f"{external.path} lacks {shown(missing, show_small=False)} of {len(asked):,} test samples of"
+            f" {external.task}; predict those of the label files that the benchmark writes."
         )
     return probability.to_numpy()

@@ -1,4 +1,4 @@
-"""Declare the primary comparisons of a benchmark before it runs, and write its report behind it."""
+"""Write the report of a benchmark, and say in it how the benchmark was run."""
 
 import platform
 from importlib import metadata
@@ -6,19 +6,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from eval.ehr.regimes import CROSS_VOCABULARY, FULL
 from eval.ehr.report.build import PAGE, REPORT, write
 from eval.ehr.report.description import RunDescription
-from eval.ehr.report.family import PrimaryFamily
-from eval.ehr.report.study import Setup
 from eval.ehr.run import Benchmark
-from eval.ehr.tasks.definition import Task
-from medtok_jax.records.choices import CODED
 
-# Opponents of the primary comparisons: the code itself, and the words of its description.
-OPPONENTS = ("codes", "words")
-# Setting of the primary comparison of a regime.
-_SETTINGS = {FULL: "", CROSS_VOCABULARY: "icd9->icd10"}
 _PACKAGES = ("medtok_jax", "jax", "flax", "scikit-learn", "lightgbm", "es-aces", "polars")
 
 
@@ -62,41 +53,22 @@ def describe(benchmark: Benchmark) -> RunDescription:
             "the records hold ICD-9-CM alone: test patients are coded in ICD-10-CM by the official mapping, which"
             f" translates {benchmark.translated:.1%} of the codes"
         )
+    if benchmark.fitted_before:
+        facts["Primary comparisons"] = (
+            f"some were left out or replaced when {benchmark.fitted_before} cells had been fitted in this folder: read"
+            " them as exploratory"
+        )
     if settings.smoke:
         facts["Smoke run"] = "models were hardly fitted: the figures show that everything runs, and nothing else"
     return RunDescription(
         dataset=settings.dataset,
         tasks=benchmark.tasks,
-        family=declared_family(benchmark),
+        family=benchmark.family,
         facts=facts,
         flows=benchmark.flows,
         left_out=[f"{name}: {reason}" for name, reason in benchmark.skipped.items()],
         show_small_counts=settings.show_small_counts,
     )
-
-
-def declared_family(benchmark: Benchmark) -> PrimaryFamily:
-    """Return the comparisons that the conclusions rest on: the judged tokenizer with codes and words.
-
-    They are made for each task that its file calls primary, by the first model: with all training samples on the
-    headline input, and, where that is asked for, across vocabularies on the input that sees the codes of the stay, as
-    samples that see none cannot tell vocabularies apart. Settings alone decide, and no result.
-    """
-    settings = benchmark.settings
-    setups = [
-        Setup(task.name, _input_of(task, regime), settings.models[0], regime, setting)
-        for task in benchmark.tasks.values()
-        if task.primary
-        for regime, setting in _SETTINGS.items()
-        if regime in settings.regimes
-    ]
-    others = tuple(name for name in OPPONENTS if name in settings.tokenizers and name != benchmark.judged)
-    return PrimaryFamily(benchmark.judged, others, tuple(setups))
-
-
-def _input_of(task: Task, regime: str) -> str:
-    """Return the input rule of the primary comparison: the headline, across vocabularies with all codes of the stay."""
-    return CODED if regime == CROSS_VOCABULARY and CODED in task.inputs else task.inputs[0]
 
 
 def _version(package: str) -> str:

@@ -20,22 +20,25 @@ from eval.ehr.models.choice import choose
 from eval.ehr.models.model import Model
 from eval.ehr.records import Records, open_records
 from eval.ehr.regimes import CROSS_VOCABULARY, FULL
+from eval.ehr.report.family import PrimaryFamily, declared
 from eval.ehr.results import BINARY, CellResult
-from eval.ehr.settings import Settings, check_folder, claim
+from eval.ehr.settings import CELLS, Settings, check_folder, claim, declare
 from eval.ehr.split import Split
 from eval.ehr.tasks import definition
 from eval.ehr.tasks.cohort import Cohort
 from eval.ehr.tasks.definition import SOURCES, Task
 from eval.ehr.tasks.leaks import check_leaks, seen_by_models
+from eval.ehr.tasks.phenotypes import PHENOTYPES
 from eval.ehr.tasks.spelling import Spelling, read_spelling
 from eval.ehr.tokenizers.context import TokenizerContext
-from eval.ehr.tokenizers.make import NAMES, make, parts_of
+from eval.ehr.tokenizers.make import NAMES, data_sets_of, make, parts_of
 from eval.ehr.tokenizers.matrix import CodeMatrix
 from eval.ehr.tokenizers.names import OF_TRAINING, is_baseline, judged_of, named, reads_training
 from eval.ehr.tokenizers.translation import translated_share, with_translations
 from medtok_jax.devices.optimizations import few_optimizations
 from preprocessing.common.errors import InputError, without_values
 from preprocessing.common.locks import exclusive
+from preprocessing.dataset.name import parse_name
 from preprocessing.meds.dataset import MedsDataset
 
 
@@ -50,6 +53,8 @@ class Benchmark:
         flows: task -> the steps of its cohort.
         judged: name of the tokenizer that is judged: the first that is no baseline, else the first.
         results: the cells.
+        family: the primary comparisons, declared before anything was fitted.
+        fitted_before: number of cells that had been fitted when comparisons of before were left out; 0 if none were.
         skipped: what was not run -> why.
         mapped: tokenizer -> share of the data set's codes of code systems that it maps.
         data_sets: tokenizer -> name of the data set that it was trained on, where it tells it.
@@ -63,6 +68,8 @@ class Benchmark:
     flows: dict[str, list[tuple[str, int]]]
     judged: str
     results: list[CellResult]
+    family: PrimaryFamily
+    fitted_before: int
     skipped: dict[str, str]
     mapped: dict[str, float]
     data_sets: dict[str, str]
@@ -89,6 +96,9 @@ def run(settings: Settings, *, progress: bool = True) -> Benchmark:
             raise InputError(f"--predictions: {one.task} is no binary task of this run; name one of --tasks.")
         if one.name in tokenizers or "+" in one.name or one.name in NAMES:
             raise InputError(f"--predictions: {one.name} is taken, or says that two are joined; give another name.")
+    _refuse_given_groups(tasks, tokenizers)
+    # It holds times and outcomes of patients.
+    settings.output.mkdir(mode=0o700, parents=True, exist_ok=True)
     with exclusive(settings.output, advice="give another --output"), contextlib.ExitStack() as stack:
         if settings.smoke:
             # A few steps of small models take less time than it takes to optimize them.
@@ -114,6 +124,22 @@ def chosen_tasks(settings: Settings) -> dict[str, Task]:
     if not found:
         raise InputError(f"no task of the {settings.protocol} protocol fits {settings.dataset}; give --tasks.")
     return {task.name: task for task in found}
+
+
+def _refuse_given_groups(tasks: Mapping[str, Task], tokenizers: Mapping[str, str]) -> None:
+    """Refuse tokenizers of graphs that hold the groups of CCS and CCSR where a task asks for these groups.
+
+    Raises:
+        InputError: a tokenizer knows what a task asks for.
+    """
+    asking = [task.name for task in tasks.values() if task.classes == tuple(PHENOTYPES)]
+    for name, path in tokenizers.items() if asking else ():
+        given = [one for one in data_sets_of(path) if parse_name(one).groups]
+        if given:
+            raise InputError(
+                f"{name} was trained on {given[0]}, whose graph holds the groups that {asking[0]} asks for;"
+                " train it on a data set without `groups`, or name other --tasks."
+            )
 
 
 def _spelling(settings: Settings) -> Spelling:
@@ -145,7 +171,7 @@ class _Runner:
         self.across = with_translations(histories) if CROSS_VOCABULARY in settings.regimes else histories
         self.digest = digest_of_records(records.dataset)
         self.progress = progress
-        self.cells = Cells(settings.output / "cells")
+        self.cells = Cells(settings.output / CELLS)
         self.skipped: dict[str, str] = {}
         self.judged = judged_of(list(tokenizers.values()))
         self.judged = next(name for name, path in tokenizers.items() if path == self.judged)
@@ -156,6 +182,8 @@ class _Runner:
             first="" if is_baseline(tokenizers[self.judged]) else tokenizers[self.judged],
             progress=progress,
         )
+        self.family = declared(settings, tasks.values(), self.judged)
+        self.fitted_before = declare(settings, dataclasses.asdict(self.family))
         self._matrices: dict[tuple[str, int, int], CodeMatrix] = {}
         self._identities: dict[tuple[str, int, int], str] = {}
 
@@ -215,6 +243,8 @@ class _Runner:
             tasks=self.tasks,
             flows=flows,
             judged=self.judged,
+            family=self.family,
+            fitted_before=self.fitted_before,
             results=results + [one for one in others if any(one.model == result.model for result in results)],
             skipped=self.skipped,
             mapped=mapped,

@@ -12,7 +12,7 @@ from preprocessing.common.atomic import write_json
 from preprocessing.common.errors import InputError
 from preprocessing.common.names import did_you_mean
 
-FILE = "settings.json"
+FILE, DECLARED, CELLS = "settings.json", "declared.json", "cells"
 # Settings that all runs in one folder share, because cells are compared with one another.
 SHARED = ("dataset", "protocol", "smoke", "trials", "folds", "pretrain_steps")
 
@@ -118,6 +118,45 @@ def check_folder(settings: Settings) -> None:
                 f"{settings.output} holds a benchmark with --{name}={theirs.get(name)}, not {value}; give another"
                 " --output."
             )
+
+
+def declare(settings: Settings, family: dict) -> int:
+    """Write the primary comparisons into the output folder before anything is fitted.
+
+    Comparisons may be added later. Where some are left out or replaced when cells were fitted already, the choice may
+    have been made by their results.
+
+    Args:
+        settings: the settings.
+        family: `report.family.PrimaryFamily` as a dictionary.
+
+    Returns:
+        The number of cells that had been fitted when comparisons of before were last left out; 0 if none were.
+
+    Raises:
+        InputError: the folder cannot be written, or what was declared before is damaged.
+    """
+    path = settings.output / DECLARED
+    family = json.loads(json.dumps(family))
+    fitted = 0
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+        fitted = before["fitted"]
+        if not _contains(family, before["family"]):
+            fitted = max(fitted, sum(1 for _ in (settings.output / CELLS).glob("*")))
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, TypeError, KeyError):
+        raise InputError(f"{path} cannot be read; delete it if the folder is of this benchmark.") from None
+    write_json(path, {"family": family, "fitted": fitted})
+    return fitted
+
+
+def _contains(family: dict, earlier: dict) -> bool:
+    """Return whether a family has all comparisons of an earlier one."""
+    return family["tokenizer"] == earlier["tokenizer"] and all(
+        one in family[part] for part in ("others", "setups") for one in earlier[part]
+    )
 
 
 def claim(settings: Settings) -> None:

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from eval.ehr.inputs import Inputs
+from eval.ehr.report.counts import shown
 from preprocessing.common.errors import InputError
 
 
@@ -37,7 +38,8 @@ class Split:
         for one, other in (("train", "tune"), ("train", "test"), ("tune", "test")):
             if shared := len(np.intersect1d(persons[one], persons[other])):
                 raise InputError(
-                    f"{shared:,} persons have samples both to {one} and to {other} on; split the records by person."
+                    f"{shown(shared, show_small=False)} persons have samples both to {one} and to {other} on; split the"
+                    " records by person."
                 )
         if (self.y == self.y[:1]).all():
             raise InputError("All training samples have the same outcome, so nothing can be learned; use more records.")

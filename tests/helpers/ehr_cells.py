@@ -45,7 +45,7 @@ def cell(
 def described(title: str, protocol: str = "clinical") -> types.SimpleNamespace:
     """A task as reports describe it."""
     sentences = {name: f"{name} of {title}." for name in ("source", "cohort", "prediction_time", "label")}
-    return types.SimpleNamespace(title=title, protocol=protocol, **sentences)
+    return types.SimpleNamespace(title=title, protocol=protocol, inputs=("coded",), **sentences)
 
 
 TASKS = {

@@ -285,7 +285,13 @@ def _first_day_label(task: str, stay: SourceStay, time: datetime.datetime):
         return stay.end - stay.start > 7 * Day
     if task == "los10":
         return los_class(stay.days)
-    return flags(drugs_ordered(stay, time, stay.end) - drugs_ordered(stay, datetime.datetime.min, time), 5)
+    early = drugs_ordered(stay, datetime.datetime.min, time)
+    for ordered, name, route in stay.orders:
+        # Only its day is known.
+        vague = ordered == stay.end or ordered.time() == datetime.time(23, 59, 59)
+        if vague and ordered.date() == time.date():
+            early |= drugs_named(name, route)
+    return flags(drugs_ordered(stay, time, stay.end) - early, 5)
 
 
 def _icu_transfer(clinical: list[SourceStay]) -> Labels:

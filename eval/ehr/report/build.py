@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.ehr.report import blocks, family, sections, study
+from eval.ehr.report import blocks, family, macro, sections, study
 from eval.ehr.report.counts import FEWEST
 from eval.ehr.report.description import RunDescription
 from eval.ehr.report.values import values
@@ -34,8 +34,10 @@ def write(cells: Sequence[CellResult], run: RunDescription, folder: Path, *, pro
     results = study.analyze(cells, run.family.tokenizer, least=least, progress=progress)
     run = run.with_rounded(results)
     comparisons = family.compare(run.family, results)
-    found = values(results, comparisons, cells, run)
-    document = sections.document(results, comparisons, cells, run)
+    inputs = {name: task.inputs for name, task in run.tasks.items()}
+    means = macro.means_of_groups(cells, inputs, run.family.tokenizer)
+    found = values(results, comparisons, cells, run, means)
+    document = sections.document(results, comparisons, cells, run, means)
     writer.write(folder / REPORT, blocks.markdown(document), found)
     write_text(folder / PAGE, blocks.page(sections.title(run), document), advice=writer.ADVICE)
     return found

@@ -22,6 +22,7 @@ class DescribedTask(Protocol):
     prediction_time: str
     label: str
     protocol: str
+    inputs: Sequence[str]
 
 
 @dataclasses.dataclass(frozen=True)

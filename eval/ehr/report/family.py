@@ -1,15 +1,23 @@
-"""Hold the primary family of comparisons, which is declared before a run, and correct its p-values together."""
+"""Declare the primary family of comparisons before a run, and correct its p-values together."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from eval.ehr import statistics
+from eval.ehr.regimes import CROSS_VOCABULARY, FULL
 from eval.ehr.report.study import NOISE, Setup, SetupResult, verdict
+from eval.ehr.settings import Settings
 from eval.ehr.statistics import AUPRC, PairedDifference
+from eval.ehr.tasks.definition import Task
+from medtok_jax.records.choices import CODED
 
 SIGNIFICANCE = 0.05
+# Opponents of the primary comparisons: the code itself, and the words of its description.
+OPPONENTS = ("codes", "words")
+# Setting of the primary comparison of a regime.
+_SETTINGS = {FULL: "", CROSS_VOCABULARY: "icd9->icd10"}
 TOO_FEW, NOT_RUN = "too few events to judge", "not run"
 
 
@@ -45,6 +53,34 @@ class PrimaryComparison:
     difference: PairedDifference | None
     corrected: float
     verdict: str
+
+
+def declared(settings: Settings, tasks: Iterable[Task], judged: str) -> PrimaryFamily:
+    """Return the comparisons that the conclusions rest on: the judged tokenizer with codes and words.
+
+    They are made for each task that its file calls primary, by the first model: with all training samples on the
+    headline input, and, where that is asked for, across vocabularies on the input that sees the codes of the stay, as
+    samples that see none cannot tell vocabularies apart. Settings alone decide, and no result.
+
+    Args:
+        settings: settings of the run.
+        tasks: its tasks.
+        judged: name of the judged tokenizer.
+    """
+    setups = [
+        Setup(task.name, _input_of(task, regime), settings.models[0], regime, setting)
+        for task in tasks
+        if task.primary
+        for regime, setting in _SETTINGS.items()
+        if regime in settings.regimes
+    ]
+    others = tuple(name for name in OPPONENTS if name in settings.tokenizers and name != judged)
+    return PrimaryFamily(judged, others, tuple(setups))
+
+
+def _input_of(task: Task, regime: str) -> str:
+    """Return the input rule of the primary comparison: the headline, across vocabularies with all codes of the stay."""
+    return CODED if regime == CROSS_VOCABULARY and CODED in task.inputs else task.inputs[0]
 
 
 def compare(family: PrimaryFamily, results: Sequence[SetupResult]) -> list[PrimaryComparison]:

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from eval.ehr.report import counts, names, published, sentences
+from eval.ehr.report import counts, macro, names, published, sentences
 from eval.ehr.report.blocks import Block, DataTable, Heading, Listing, Paragraph, Strong
 from eval.ehr.report.description import RunDescription
 from eval.ehr.report.family import PrimaryComparison
 from eval.ehr.report.licenses import license_of
+from eval.ehr.report.macro import GroupMean
 from eval.ehr.report.sentences import signed
 from eval.ehr.report.study import BETTER, NOISE, WORSE, SetupResult, verdict
 from eval.ehr.report.task_section import task_section
@@ -50,6 +51,7 @@ def document(
     comparisons: Sequence[PrimaryComparison],
     cells: Sequence[CellResult],
     run: RunDescription,
+    means: Sequence[GroupMean] = (),
 ) -> list[Block]:
     """Return the whole report.
 
@@ -58,9 +60,11 @@ def document(
         comparisons: the primary family.
         cells: the cells, for their costs.
         run: the description of the run.
+        means: means over the tasks of groups.
     """
     blocks: list[Block] = [Heading(title(run), 1), *_about(run), *_findings(results, comparisons, run)]
     blocks += [*_primary(comparisons, run), *_summary(results, run), *_text_pursuit(results, run)]
+    blocks += macro.section(means, run)
     for task in dict.fromkeys(result.setup.task for result in results):
         blocks += task_section(task, [result for result in results if result.setup.task == task], run)
     return [*blocks, *_costs(cells, run), *_cohorts(run), *_published(run), *_license(run), *_methods()]

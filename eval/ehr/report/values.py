@@ -4,10 +4,11 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from eval.ehr.report import counts, names, sections, sentences
+from eval.ehr.report import counts, macro, names, sections, sentences
 from eval.ehr.report.description import RunDescription
 from eval.ehr.report.family import PrimaryComparison
 from eval.ehr.report.licenses import license_of
+from eval.ehr.report.macro import GroupMean
 from eval.ehr.report.study import SetupResult, TokenizerResult, verdict
 from eval.ehr.results import CellResult
 from eval.ehr.statistics import METRICS, PairedDifference
@@ -18,6 +19,7 @@ def values(
     comparisons: Sequence[PrimaryComparison],
     cells: Sequence[CellResult],
     run: RunDescription,
+    means: Sequence[GroupMean] = (),
 ) -> dict:
     """Return the report as values for JSON; None stands for figures that are not defined.
 
@@ -37,6 +39,7 @@ def values(
             "exploratory": sentences.exploratory(results, run),
             "primary": [_primary(one, run) for one in comparisons],
             "setups": [_setup(result, run) for result in results],
+            "means": macro.values(means, run.family.tokenizer),
             "costs": sections.costs(cells, run.family.tokenizer),
             "cohorts": flows,
         }

@@ -14,6 +14,7 @@ import numpy as np
 
 from eval.ehr.history import open_histories
 from eval.ehr.inputs import bags, make_inputs, sequences, statics
+from eval.ehr.report.counts import shown
 from eval.ehr.results import BINARY
 from eval.ehr.tasks.cohort import persons_of
 from eval.ehr.tasks.definition import SOURCES, Task
@@ -231,7 +232,8 @@ def _changed(
         samples += differing[-2].vstack(differing[-1])["sample"].n_unique()
     differences = pl.concat(differing)
     if len(differences):
-        yield f"If {name}, {samples:,} samples see something else; what differs is {_types(differences)}."
+        told = shown(samples, show_small=False)
+        yield f"If {name}, {told} samples see something else; what differs is {_types(differences)}."
 
 
 def _without(one: "pl.DataFrame", other: "pl.DataFrame") -> "pl.DataFrame":
@@ -309,7 +311,7 @@ def _split_leaks(dataset: MedsDataset) -> Iterator[str]:
     frame = frame.join(persons_of(dataset), on="subject_id", how="inner")
     several = frame.group_by("person").agg(pl.col("split").n_unique()).filter(pl.col("split") > 1)
     if len(several):
-        yield f"{len(several):,} persons are in several splits; split by person."
+        yield f"{shown(len(several), show_small=False)} persons are in several splits; split by person."
 
 
 def _foreign(dataset: MedsDataset, labels: Labels) -> int:

@@ -6,6 +6,7 @@ from eval.ehr.tasks.phenotypes import PHENOTYPES, count_ungrouped, diagnoses, wi
 from eval.ehr.tasks.shard import Shard, flags, is_among
 from eval.ehr.tasks.stays import Exclusions, of_stay
 from preprocessing.common.extras import load
+from preprocessing.meds.mimic_tables import END_OF_DAY
 
 pl = load("polars")
 
@@ -39,13 +40,19 @@ def _coming(shard: Shard, samples: "pl.DataFrame", exclusions: Exclusions) -> tu
     return samples.with_columns(prediction_time="start"), own
 
 
+def _at_an_unknown_time_of_that_day() -> "pl.Expr":
+    """Return whether an order of the day of the prediction states no time: it stands at the end of day or stay."""
+    own_day = pl.col("time").dt.date() == pl.col("prediction_time").dt.date()
+    return own_day & ((pl.col("time").dt.time() == END_OF_DAY) | (pl.col("time") == pl.col("end")))
+
+
 def first_orders(shard: Shard, samples: "pl.DataFrame", exclusions: Exclusions) -> "pl.DataFrame":
     """Label stays with the drugs that are ordered after the first day and not on it; see `functions`."""
     samples = in_hospital_after_a_day(samples, exclusions)
     found = orders(shard.events.filter(pl.col("time").is_not_null()), shard.names, shard.parents)
     bounds = samples.select("stay", "prediction_time", "end")
     here = of_stay(found, samples).join(bounds, on="stay", how="left")
-    early = here.filter(pl.col("time") <= pl.col("prediction_time"))
+    early = here.filter((pl.col("time") <= pl.col("prediction_time")) | _at_an_unknown_time_of_that_day())
     late = here.filter((pl.col("time") > pl.col("prediction_time")) & (pl.col("time") <= pl.col("end")))
     first = late.join(early, on=["stay", "drug"], how="anti").select("stay", "drug").unique()
     return samples.with_columns(flags(samples, first, "drug", len(DRUGS)))

@@ -80,6 +80,13 @@ def check_name(name: str) -> str:
     return name
 
 
+def data_sets_of(name: str) -> list[str]:
+    """Return the names of the data sets of codes that the runs and directories in a tokenizer say they are made of."""
+    bases = [base_of(part) for part in parts_of(name)]
+    abouts = [medtok.some_codes(base).about for base in bases if base not in NAMES]
+    return [about["data_set"]["name"] for about in abouts if (about.get("data_set") or {}).get("name")]
+
+
 def parts_of(name: str) -> list[str]:
     """Return the two names of `A+B`, or the only one; a path that exists may contain a plus."""
     without_suffixes = name

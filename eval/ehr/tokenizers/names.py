@@ -11,8 +11,9 @@ OF_TRAINING = "cooccurrence"
 
 
 def judged_of(paths: Sequence[str]) -> str:
-    """Return the tokenizer that is judged: the first that is no baseline, else the first."""
-    return next((path for path in paths if not is_baseline(path)), paths[0])
+    """Return the tokenizer that is judged: the first that is no baseline, else the first that needs no samples."""
+    fixed = [path for path in paths if not reads_training(path)] or list(paths)
+    return next((path for path in fixed if not is_baseline(path)), fixed[0])
 
 
 def is_baseline(path: str) -> bool:

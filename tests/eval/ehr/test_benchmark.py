@@ -4,10 +4,13 @@ import dataclasses
 import json
 import re
 import shutil
+import stat
 
+import numpy as np
 import polars as pl
 import pytest
 
+from eval.common.representation import Representation
 from eval.ehr.publish import describe, publish
 from eval.ehr.report.study import analyze
 from eval.ehr.run import run
@@ -121,7 +124,7 @@ def test_predictions_of_another_program_stand_beside_them(settings, found, tmp_p
     assert setup.difference("ETHOS", "words", AUROC).value == pytest.approx(0, abs=1e-9)
     assert setup.difference("ETHOS", "codes", AUROC).value != 0
     pl.read_parquet(path)[1:].write_parquet(path)
-    with pytest.raises(InputError, match="lacks 1 of 160 test samples of planted"):
+    with pytest.raises(InputError, match="lacks < 11 of 160 test samples of planted"):
         run(given, progress=False)
 
 
@@ -152,6 +155,27 @@ def test_predictions_of_another_program_stand_beside_them(settings, found, tmp_p
 def test_what_cannot_be_used_is_refused(settings, tmp_path, change, told):
     with pytest.raises(InputError, match=told):
         run(dataclasses.replace(settings, output=tmp_path / "other", **change), progress=False)
+
+
+def test_tokenizers_that_know_the_groups_of_a_task_are_refused(settings, tmp_path):
+    about = {"data_set": {"name": "medtok_codes/icd-groups", "fingerprint": "0"}}
+    tokens = {"tokens": np.array([[0], [1]], np.int32), "codebook": np.eye(2, dtype=np.float32)}
+    keys = np.array(["ICD9CM/250.00", "ICD9CM/401.9"])
+    path = Representation(name="knows", keys=keys, descriptions=keys, about=about, **tokens).save(tmp_path / "knows")
+    given = dataclasses.replace(settings, dataset="mimic4", tasks=("phenotype",), output=tmp_path / "other")
+    for tokenizers, name in (((str(path), "codes"), "knows"), (("codes", f"both+words={path}+words"), "both.words")):
+        told = f"{name} was trained on medtok_codes/icd-groups, whose graph holds the groups that phenotype asks for"
+        with pytest.raises(InputError, match=told):
+            run(dataclasses.replace(given, tokenizers=tokenizers), progress=False)
+    assert not (tmp_path / "other").exists()
+
+
+def test_only_the_owner_reads_the_output_folder(settings, tmp_path):
+    output = tmp_path / "new" / "output"
+    with pytest.raises(InputError, match="none contains --cells"):
+        run(dataclasses.replace(settings, output=output, cells=("nothing",)), progress=False)
+    assert (output / "labels").is_dir()
+    assert stat.S_IMODE(output.stat().st_mode) == 0o700
 
 
 def test_a_second_run_and_other_settings_are_refused(settings, found):

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from eval.ehr.settings import Settings, check_folder, claim
+from eval.ehr.settings import CELLS, DECLARED, Settings, check_folder, claim, declare
 from preprocessing.common.errors import InputError
 
 
@@ -46,3 +46,23 @@ def test_a_folder_keeps_to_one_benchmark(settings):
     (settings.output / "settings.json").write_text("{")
     with pytest.raises(InputError, match=r"settings\.json cannot be read"):
         check_folder(settings)
+
+
+def test_comparisons_are_declared_before_anything_is_fitted(settings):
+    """More may be added at any time; what is left out or replaced later is told with the number of fitted cells."""
+    family = {"tokenizer": "run", "others": ("codes", "words"), "setups": (("mortality", "before"),)}
+    assert declare(settings, family) == declare(settings, family) == 0
+    fewer = family | {"others": ("codes",)}
+    assert declare(settings, fewer) == 0, "nothing was fitted yet"
+    for number in range(3):
+        (settings.output / CELLS / str(number)).mkdir(parents=True)
+    more = family | {"setups": (*family["setups"], ("readmission", "bedside"))}
+    assert declare(settings, fewer) == declare(settings, more) == 0
+    for other in (fewer, more | {"tokenizer": "other"}, more | {"setups": (("mortality", "coded"),)}):
+        (settings.output / DECLARED).unlink()
+        assert declare(settings, more) == 0
+        assert declare(settings, other) == 3
+        assert declare(settings, more) == 3, "what was told once is not forgotten"
+    (settings.output / DECLARED).write_text("{}")
+    with pytest.raises(InputError, match=f"{DECLARED} cannot be read"):
+        declare(settings, family)

@@ -125,6 +125,21 @@ def test_a_drug_counts_if_it_is_first_ordered_after_a_day(hours, expected):
     assert value("first_orders", START + 2 * DAY, *others) == [False, False, expected, False, False]
 
 
+def test_an_order_without_a_time_of_day_is_not_after_a_time_of_its_day():
+    """It stands at the end of its day, or at a discharge of that day."""
+    heparin = "MEDICATION//START//Heparin"
+    day = datetime.datetime.combine((START + DAY).date(), datetime.time())
+    bare = day + datetime.timedelta(hours=23, minutes=59, seconds=59)
+    timed = (START + DAY + datetime.timedelta(hours=1), heparin, 1)
+    assert not any(value("first_orders", START + 3 * DAY, (bare, heparin, 1)))
+    assert not any(value("first_orders", START + 3 * DAY, (bare, heparin, 1), timed))
+    assert any(value("first_orders", START + 3 * DAY, timed))
+    assert any(value("first_orders", START + 3 * DAY, (bare + DAY, heparin, 1)))
+    leaves = START + DAY + datetime.timedelta(hours=2)
+    assert leaves.date() == day.date()
+    assert not any(value("first_orders", leaves, (leaves, heparin, 1)))
+
+
 def test_phenotypes_of_earlier_stays_are_not_new():
     """Shock was there before; hypertension is coded at the very admission, which is not before it."""
     later = [(START + 10 * DAY, "HOSPITAL_ADMISSION//X//Y", 2), (START + 12 * DAY, "HOSPITAL_DISCHARGE//HOME", 2)]

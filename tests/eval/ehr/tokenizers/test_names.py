@@ -9,6 +9,8 @@ from preprocessing.common.errors import InputError
 def test_the_judged_tokenizer_is_the_first_that_is_no_baseline():
     assert judged_of(["codes", "runs/default", "other"]) == "runs/default"
     assert judged_of(["codes", "words"]) == "codes"
+    assert judged_of(["cooccurrence", "codes"]) == "codes"
+    assert judged_of(["cooccurrence"]) == "cooccurrence"
     assert judged_of(["codes", "runs/default+words", "text_pursuit:unweighted"]) == "codes"
 
 

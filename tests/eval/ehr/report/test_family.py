@@ -1,18 +1,16 @@
 """The primary comparisons follow from the settings of a run alone."""
 
-import types
 from pathlib import Path
 
-from eval.ehr.publish import declared_family
 from eval.ehr.regimes import CROSS_VOCABULARY, FULL, UNSEEN
+from eval.ehr.report.family import declared
 from eval.ehr.settings import Settings
 from eval.ehr.tasks import definition
 
 
 def family(tasks: tuple[str, ...], regimes: tuple[str, ...]):
     settings = Settings("mimic4", None, Path("out"), ("run", "codes"), tasks=tasks, regimes=regimes)
-    chosen = {task.name: task for task in definition.choose(tasks, "mimic4")}
-    return declared_family(types.SimpleNamespace(settings=settings, tasks=chosen, judged="run"))
+    return declared(settings, definition.choose(tasks, "mimic4"), "run")
 
 
 def test_across_vocabularies_the_codes_of_the_stay_are_seen():
