@@ -185,4 +185,4 @@ def _arm(task: Task, rule: str, regime: str, setting: str, seed: int, parts: Seq
 
 def _arrays(inputs: Inputs) -> tuple[np.ndarray, ...]:
     told = np.array([inputs.codes_alone, inputs.is_translated, inputs.at_bedside, inputs.histories.identity])
-    return inputs.start, inputs.stop, inputs.time.astype(np.int64), inputs.seen, inputs.hidden, told
+    return inputs.start, inputs.stop, inputs.time.astype(np.int64), inputs.seen, inputs.hidden.astype(np.int64), told

@@ -39,7 +39,7 @@ class Inputs:
         start, stop: `[n]` int64, the sample sees the events `start` to `stop`.
         time: `[n]` datetime64[us], the prediction times.
         seen: `[codes]` bool, the codes that these samples may see.
-        hidden: `[n]` int32, number of a visit of which the sample does not see drugs; -1 for none.
+        hidden: `[n]` datetime64[us], time from which on the sample does not see drugs; NaT for none.
         at_bedside: whether they do not see what stands at a discharge or after it for `histories.coding`.
         codes_alone: whether models are told codes and nothing else: neither age and sex nor the number of codes.
         is_translated: whether they see each code as its translation, see `Histories.translation`.
@@ -91,7 +91,8 @@ def make_inputs(histories: Histories, labels: Labels, rule: str, *, hide_drugs_o
         histories: all events.
         labels: patients and prediction times.
         rule: one of `INPUT_RULES`.
-        hide_drugs_of_visit: whether to hide the drugs of the visit of the last event that is seen.
+        hide_drugs_of_visit: whether to hide drugs from the beginning of the visit of the last event on, whether they
+            are of that visit or of none.
 
     Raises:
         InputError: a label's patient has no events.
@@ -103,12 +104,13 @@ def make_inputs(histories: Histories, labels: Labels, rule: str, *, hide_drugs_o
     for sample, (first, last, moment) in enumerate(zip(start, end, labels.time, strict=True)):
         events = time[first:last]
         stop[sample] = first + np.searchsorted(events, moment, side="left" if rule == BEFORE else "right")
-    hidden = np.full(len(row), -1, np.int32)
-    if hide_drugs_of_visit:
-        some = stop > start
-        hidden[some] = histories.visit[stop[some] - 1]
+    hidden = np.full(len(row), np.datetime64("NaT"), "datetime64[us]")
+    for sample in np.flatnonzero(stop > start) if hide_drugs_of_visit else ():
+        part = slice(start[sample], stop[sample])
+        of_last = histories.visit[part] == histories.visit[stop[sample] - 1]
+        hidden[sample] = time[part][of_last].min()
     seen = np.ones(len(histories.codes), bool)
-    return Inputs(histories, row, start, stop, labels.time, seen, hidden, at_bedside=rule == BEDSIDE)
+    return Inputs(histories, row, start, stop, labels.time, seen, hidden, at_bedside=rule != CODED)
 
 
 def bags(inputs: Inputs, days: float | None = None) -> "sparse.csr_matrix":
@@ -241,8 +243,9 @@ def _events(inputs: Inputs, samples: slice) -> tuple[np.ndarray, np.ndarray]:
     if inputs.at_bedside:
         uncoded_from = inputs.time[sample] - histories.coding
         kept &= ~(histories.coded[event] & (histories.time[event] >= uncoded_from))
-    if (inputs.hidden[samples] >= 0).any():
-        kept &= ~(histories.is_drug[code] & (histories.visit[event] == inputs.hidden[sample]))
+    if not np.isnat(inputs.hidden[samples]).all():
+        # Nothing is after a time that is none.
+        kept &= ~(histories.is_drug[code] & (histories.time[event] >= inputs.hidden[sample]))
     return sample[kept], event[kept]
 
 

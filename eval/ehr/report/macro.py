@@ -66,9 +66,8 @@ def means_of_groups(
 
 def _means(cells: list[CellResult], tasks: Sequence[str], primary: str, seed: int) -> dict[str, dict[str, Draws]]:
     """Return the draws of the mean of each tokenizer that has a result of every task."""
-    drawn = dict(
-        zip([(cell.tokenizer, cell.seed, cell.task) for cell in cells], statistics.bootstrap(cells, seed=seed))
-    )
+    keys = [(cell.tokenizer, cell.seed, cell.task) for cell in cells]
+    drawn = dict(zip(keys, statistics.bootstrap(cells, seed=seed), strict=True))
     found = {}
     for name in sorted({cell.tokenizer for cell in cells}, key=lambda one: names.order(one, primary)):
         seeds = sorted({one for tokenizer, one, _ in drawn if tokenizer == name})

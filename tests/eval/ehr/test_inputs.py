@@ -98,10 +98,13 @@ def visible(events: list, subject: int) -> list[tuple]:
 
 def seen(events: list, subject: int, time: datetime.datetime, rule: str) -> list[tuple]:
     found = visible(events, subject)
-    if rule == BEFORE:
-        return [one for one in found if one[0] < time]
     uncoded = time - datetime.timedelta(days=1)
-    return [one for one in found if one[0] <= time and not (rule == BEDSIDE and one[1] and one[0] >= uncoded)]
+    found = [one for one in found if not (rule != CODED and one[1] and one[0] >= uncoded)]
+    return until(found, time, rule)
+
+
+def until(events: list[tuple], time: datetime.datetime, rule: str) -> list[tuple]:
+    return [one for one in events if one[0] < time or (one[0] == time and rule != BEFORE)]
 
 
 @pytest.fixture(params=[0, 1])
@@ -122,8 +125,8 @@ def test_samples_see_what_a_loop_finds(records, rule):
     counts = bags(inputs).toarray()
     for sample in range(len(labels)):
         subject, time = int(labels.subject[sample]), labels.time[sample].astype(object)
-        # At the bedside some of the slice is masked.
-        sliced = seen(events, subject, time, CODED if rule == BEDSIDE else rule)
+        # But where all codes are seen, some of the slice is masked.
+        sliced = until(visible(events, subject), time, rule)
         part = slice(inputs.start[sample], inputs.stop[sample])
         assert histories.codes[histories.code[part]].tolist() == [one[3] for one in sliced]
         assert histories.time[part].astype(object).tolist() == [one[0] for one in sliced]
@@ -318,8 +321,11 @@ def test_drugs_of_the_last_visit_are_hidden(records):
     drugs = {"NDC/00002143380", "MEDICATION//HICL//7"}
     assert set(histories.codes[histories.is_drug]) == drugs
     for sample in range(len(labels)):
-        found = seen(events, int(labels.subject[sample]), labels.time[sample].astype(object), BEFORE)
-        lost = [one[3] for one in found if one[3] in drugs and one[4] == found[-1][4]]
+        subject, time = int(labels.subject[sample]), labels.time[sample].astype(object)
+        whole = until(visible(events, subject), time, BEFORE)
+        begun = min((one[0] for one in whole if one[4] == whole[-1][4]), default=None)
+        found = seen(events, subject, time, BEFORE)
+        lost = [one[3] for one in found if one[3] in drugs and one[0] >= begun]
         assert (all_counts - counts)[sample].sum() == len(lost)
     assert (all_counts != counts).any()
 

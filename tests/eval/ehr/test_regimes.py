@@ -54,7 +54,7 @@ def samples_of(seed: int, persons: int, *, each: int = 2, codes: list[np.ndarray
         stop=offsets[1:],
         time=np.datetime64("2020-02-01", "us") + row.astype("timedelta64[D]"),
         seen=np.ones(len(CODES), bool),
-        hidden=np.full(subjects, -1, np.int32),
+        hidden=np.full(subjects, np.datetime64("NaT"), "datetime64[us]"),
     )
 
 
