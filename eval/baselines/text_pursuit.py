@@ -1,6 +1,6 @@
 """Tokenize codes by the quantizer of MedTok on the frozen text embedding alone: no graph and no training.
 
-A code has as many tokens as one embedding of MedTok (`pursuit.py`). What MedTok adds beside this is the graph, its
+A code has as many tokens as with MedTok, all of its text (`pursuit.py`). What MedTok adds beside this is the graph, its
 crosswalks and contrasts.
 
 Rows are as wide as the text embedding: reduced to 128 of 384 components, the width of MedTok's rows, they serve worse

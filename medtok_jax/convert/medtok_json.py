@@ -1,12 +1,12 @@
 """Write tokens and embeddings as the two JSON files of MedTok's authors, which the code of their users reads.
 
     code2tokens.json        {code: [T token ids]}
-    code2embeddings.json    {code: [4d numbers]}
+    code2embeddings.json    {code: [E d numbers]}
     left_out.json           {code: [SYSTEM/code, ...]} of codes that another system has too
 
 A code is written bare, in the spelling of its system (`E11.9`). Where several systems have it, the first in the order
-of the authors' data keeps the entry. Both lists go through the four embeddings in the order of the authors'
-`inference.py`: text, graph, text given graph, graph given text; token ids are rows of the tokenizer's codebook. Entries
+of the authors' data keeps the entry. Both lists go through the E embeddings in the order of the authors'
+`inference.py`: text, graph, and what both share, as one or as text given graph and graph given text; token ids are rows of the tokenizer's codebook. Entries
 are sorted by code, one a line, so that the files can be read in parts.
 """
 

@@ -69,7 +69,7 @@ def _build(tokenizer: MedTokTokenizer, selection: Selection, method: str, progre
 
 
 def _vectors(tokenizer: MedTokTokenizer, rows: np.ndarray) -> np.ndarray:
-    """Return the four quantized embeddings of each code, concatenated: `[rows, 4d]` float32."""
+    """Return the quantized embeddings of each code, concatenated: `[rows, E d]` float32."""
     parts = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
     return np.concatenate([tokenizer.similarity.quantized(part).reshape(len(part), -1) for part in parts])
 

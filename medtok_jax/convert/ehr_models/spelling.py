@@ -1,7 +1,7 @@
 """Spell codes in the vocabulary of another model: as MedTok tokens, as tokens of their own, or as the unknown token.
 
 A token is written `MEDTOK//<id>` with its id, the row of the codebook. The tokens of a code are ordered by rank: the
-first token of each of the four embeddings, then the second of each, and so on; repeated tokens are left out. The first
+first token of each embedding, then the second of each, and so on; repeated tokens are left out. The first
 tokens are thus the most important ones of every embedding.
 """
 
@@ -114,7 +114,7 @@ def by_tokens(rows: TokenRows, visits: Visits, *, special: list[str], unknown: s
 
 
 def by_codes(rows: TokenRows, visits: Visits, *, special: list[str], unknown: str | None) -> Spelling:
-    """Spell every code by a token of its own, whose vector is the mean of the code's four quantized embeddings.
+    """Spell every code by a token of its own, whose vector is the mean of the code's quantized embeddings.
 
     Args and errors as for `by_tokens`.
     """
@@ -130,7 +130,7 @@ def by_codes(rows: TokenRows, visits: Visits, *, special: list[str], unknown: st
 
 
 def pooled(rows: TokenRows, chosen: np.ndarray) -> np.ndarray:
-    """Return the mean of the four quantized embeddings of each chosen row, `[chosen, d]` float32."""
+    """Return the mean of the quantized embeddings of each chosen row, `[chosen, d]` float32."""
     parts = [chosen[start : start + CHUNK] for start in range(0, len(chosen), CHUNK)]
     found = [rows.quantized(part).mean(1) for part in parts]
     return np.concatenate(found or [np.zeros((0, rows.config.embedding_dim), np.float32)])
