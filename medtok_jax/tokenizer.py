@@ -212,7 +212,7 @@ class MedTokTokenizer(tokenization_medtok.MedTokTokenizer):
     def embed(
         self, code: str | Sequence[str], system: object = None, *, pooled: bool = False, quantized: bool = True
     ) -> np.ndarray:
-        """Return the embeddings of a code, `[E, d]` float32 (E is 3 by default), or of a list of codes, `[codes, E, d]`.
+        """Return the embeddings of a code, `[E, d]` float32, or of a list of codes, `[codes, E, d]`.
 
         Args:
             code, system: see `look_up`.

@@ -6,8 +6,8 @@
 
 A code is written bare, in the spelling of its system (`E11.9`). Where several systems have it, the first in the order
 of the authors' data keeps the entry. Both lists go through the E embeddings in the order of the authors'
-`inference.py`: text, graph, and what both share, as one or as text given graph and graph given text; token ids are rows of the tokenizer's codebook. Entries
-are sorted by code, one a line, so that the files can be read in parts.
+`inference.py`: text, graph, and what both share, as one or as text given graph and graph given text; token ids are rows
+of the tokenizer's codebook. Entries are sorted by code, one a line, so that the files can be read in parts.
 """
 
 import json

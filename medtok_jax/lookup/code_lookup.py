@@ -222,7 +222,7 @@ class CodeLookup:
         return self.similarity.describe(*best(rows[kept], scores[kept], k))
 
     def embed(self, code: str | Sequence[str], system: object = None, *, pooled: bool = False) -> np.ndarray:
-        """Return the quantized embeddings of a code, `[E, d]` float32 (E is 3 by default), or of a list of codes, `[codes, E, d]`.
+        """Return the quantized embeddings of a code, `[E, d]` float32, or of a list of codes, `[codes, E, d]`.
 
         Args:
             code, system: see `look_up`.
