@@ -23,16 +23,21 @@ SAMPLE = (
 COMMON = ("model.codebook_size", "model.text_encoder_model")
 
 
-def _rows(text: float, graph: float, shared: float) -> dict:
-    """Return the shares of the rows that the regions have."""
-    shares = {"text_specific": text, "graph_specific": graph, "shared": shared}
-    return {f"model.{name}_ratio": share for name, share in shares.items()}
-
-
 # As in the paper: its regions, and K tokens of each of the four embeddings.
-_K_EACH = {"model.text_token_share": 0.25, "model.graph_token_share": 0.25, **_rows(0.3, 0.3, 0.4)}
+_K_EACH = {
+    "model.text_token_share": 0.25,
+    "model.graph_token_share": 0.25,
+    "model.text_specific_ratio": 0.3,
+    "model.graph_specific_ratio": 0.3,
+    "model.shared_ratio": 0.4,
+}
 _NO_MEANING = {"loss.shared_joint_weight": 0.0, "loss.shared_distillation_weight": 0.0}
 _TWO = {"model.shared_embedding": "two", **_K_EACH, **_NO_MEANING}
+
+
+def _text_rows(share: float) -> dict:
+    """Return the fields that give the text this share of the rows, and the shared region what it had less or more."""
+    return {"model.text_specific_ratio": share, "model.shared_ratio": round(0.8 - share, 2)}
 
 
 def _recipe(config: ConfigDict) -> dict:
@@ -105,9 +110,9 @@ CELLS: dict[str, dict[str, dict]] = {
     },
     "tokens of each kind": {
         "tokens_2_2_4": _K_EACH,
-        "tokens_3_1_4": {"model.text_token_share": 0.375, **_rows(0.4, 0.2, 0.4)},
-        "tokens_4_1_3": {"model.text_token_share": 0.5, **_rows(0.45, 0.2, 0.35)},
-        "tokens_6_1_1": {"model.text_token_share": 0.75, **_rows(0.55, 0.2, 0.25)},
+        "tokens_3_1_4": {"model.text_token_share": 0.375, **_text_rows(0.4)},
+        "tokens_4_1_3": {"model.text_token_share": 0.5, **_text_rows(0.45)},
+        "tokens_6_1_1": {"model.text_token_share": 0.75, **_text_rows(0.55)},
     },
     "shared embedding": {
         "two_shared": _TWO,

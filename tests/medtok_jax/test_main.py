@@ -23,7 +23,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
         (["--config.train.epoch=5"], r"--config.train.epoch is not a field .* nearest is --config.train.epochs\."),
         (["--config.train.epochs=many"], r"--config.train.epochs=many: invalid literal"),
         (["--config=configs/absent.py"], r"There is no configuration file .*configs/absent.py; give another"),
-        (["--config.model.num_top_k_tokens=4000"], r"model.num_top_k_tokens is 4000, so that .* only 3600 rows"),
+        (["--config.model.num_top_k_tokens=4000"], r"model.num_top_k_tokens is 4000, so that .* only 6000 rows"),
         (["--config.model.text_encoder_model=/absent"], r"text encoder '/absent' is neither"),
         (["--config.data.name=medtok_codes/icdd"], r"did you mean 'medtok_codes/icd'"),
         (["--config=configs/paper.py"], r"doi:10.7910/DVN/7XNT3M"),

@@ -107,7 +107,7 @@ def test_every_code_is_tokenized(finished):
     tokens = TokenizerDirectory.read(workdir / "tokenizer", verify=True)
     ids = tokens.ids
     assert len(ids) == len(set(tokens.table["key"].to_pylist())) > 500
-    for columns, (low, high) in {(0, 4): (0, 36), (4, 5): (36, 72), (5, 8): (72, 120)}.items():
+    for columns, (low, high) in {(0, 5): (0, 60), (5, 6): (60, 84), (6, 8): (84, 120)}.items():
         part = ids[:, slice(*columns)]
         assert part.min() >= low
         assert part.max() < high

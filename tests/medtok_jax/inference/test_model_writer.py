@@ -94,7 +94,7 @@ def test_damage_is_one_sentence(folder, name, damage):
 @pytest.mark.parametrize(
     "change",
     [
-        {"format_version": 2},
+        {"format_version": 1},
         {"sizes": {}},
         {"config": None},
         {"node_types": ["other"]},

@@ -94,7 +94,7 @@ def test_one_surface(auto, library):
             wanted = parameters(theirs)
             assert [one for one in parameters(ours) if one[0] not in MORE.get(name, ())] == wanted, name
     more = {name for name in dir(type(library)) if not name.startswith("_")} - set(names)
-    assert more == {"directory", "has_model", "new_code", "encode_new", "new_code_encoder"}
+    assert more == {"directory", "has_model", "new_code", "encode_new", "new_code_encoder", "search"}
 
 
 def test_the_same_values(auto, library):
