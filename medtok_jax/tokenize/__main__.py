@@ -5,7 +5,7 @@
     python -m medtok_jax.tokenize file --input=codes.csv --output=tokens.json --tokenizer=TOK
     python -m medtok_jax.tokenize vocabulary --workdir=DIR --output=TOK [--embeddings] [--with_model]
     python -m medtok_jax.tokenize verify --tokenizer=TOK
-    python -m medtok_jax.tokenize search "heart attack" --workdir=DIR [--within=ICD10CM]
+    python -m medtok_jax.tokenize search "kidney failure" --workdir=DIR [--within=ICD10CM]
     python -m medtok_jax.tokenize diff OLD NEW [--output=changes.csv]
 
 A tokenizer is a directory, a name on the Hugging Face hub, or the one that training wrote in its work directory. `code`
@@ -87,7 +87,7 @@ def main(arguments: list[str], given: flags.FlagValues = flags.FLAGS) -> None:
         commands.verify(_required("tokenizer", given))
     elif command == "search":
         if len(codes) != 1:
-            raise InputError('Give one text: python -m medtok_jax.tokenize search "heart attack" --workdir=DIR.')
+            raise InputError('Give one text: python -m medtok_jax.tokenize search "kidney failure" --workdir=DIR.')
         commands.show_found(_open_tokenizer(given), codes[0], count=given.neighbors, within=given.within)
     elif command == "diff":
         if len(codes) != 2:
