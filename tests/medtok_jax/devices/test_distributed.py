@@ -12,6 +12,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from medtok_jax import train
+from medtok_jax.lookup.directory import TokenizerDirectory
 from tests.helpers.paths import ROOT
 
 # All tests of this file start processes.
@@ -102,7 +103,9 @@ def test_gradients_are_reduced_once(steps):
     parameters = sum(int(np.prod(shape)) for shape in step["parameters"])
     # Two arrays of the padded nodes of a device's graphs, whose number depends on the codes, are among them.
     nodes = 2 * step["graph"][1][1] * width
-    assert parameters <= sum(sizes) <= parameters + losses * batch * batch + nodes + codebook + 600
+    # Both views of the text part are contrasted by themselves, and the first is distilled into.
+    text = 3 * batch * width
+    assert parameters <= sum(sizes) <= parameters + losses * batch * batch + nodes + text + codebook + 600
 
 
 @pytest.mark.thorough
@@ -153,9 +156,11 @@ def train_by_one(config: ConfigDict, workdir: Path, resume_from: Path) -> dict:
     return train.train_and_evaluate(config, workdir)
 
 
-def assert_same_losses(first: dict, second: dict) -> None:
+def assert_same_losses(first: dict, second: dict, *, refitted: bool = False) -> None:
+    """Compare the last losses; rows that were `refitted` apart differ, as a code between two rows falls to either."""
     for name, trend in first["losses"].items():
-        np.testing.assert_allclose(second["losses"][name]["last"], trend["last"], rtol=1e-4, err_msg=name)
+        tolerance = 1e-2 if refitted and name == "quantization_loss" else 1e-4
+        np.testing.assert_allclose(second["losses"][name]["last"], trend["last"], rtol=tolerance, err_msg=name)
 
 
 @pytest.fixture(scope="module")
@@ -169,8 +174,11 @@ def by_two(run_config, tmp_path_factory) -> tuple[Path, dict]:
 def test_two_processes_reach_the_loss_of_one(finished_run, by_two):
     (_, one), (_, two) = finished_run, by_two
     assert_same_losses(one, two)
+    codes = TokenizerDirectory.read(finished_run[0] / "tokenizer").config.rows
     for name, value in one["all_codes"].items():
-        np.testing.assert_allclose(two["all_codes"][name], value, rtol=2e-2, err_msg=name)
+        # A number of codes that nearly tie: those of one in a hundred may fall to another row.
+        absolute = codes / 100 if name == "separated" else 0
+        np.testing.assert_allclose(two["all_codes"][name], value, rtol=2e-2, atol=absolute, err_msg=name)
 
 
 @pytest.mark.thorough
@@ -178,7 +186,7 @@ def test_one_process_goes_on_where_two_stopped(finished_run, by_two, run_config,
     first = train_by_one(run_config, tmp_path / "one", finished_run[0])
     second = train_by_one(run_config, tmp_path / "two", by_two[0])
     assert first["step"] == second["step"] == 24
-    assert_same_losses(first, second)
+    assert_same_losses(first, second, refitted=True)
     before = finished_run[1]["losses"]["total_loss"]["last"]
     assert first["losses"]["total_loss"]["last"] != pytest.approx(before, rel=1e-3)
 
