@@ -90,6 +90,11 @@ def token_counts(model: Mapping) -> dict[str, int]:
     return {"text": text, "graph": graph, "shared": total - text - graph}
 
 
+def nearest_of(num_tokens: int) -> int:
+    """Return how many of an embedding's tokens `pursuit` takes as nearest rows where the configuration does not say."""
+    return max(1, num_tokens // 2)
+
+
 def parts_of(model: Mapping) -> tuple[Part, ...]:
     """Return the embeddings that a model quantizes, in the order of a code's 4K tokens.
 
@@ -109,7 +114,7 @@ def parts_of(model: Mapping) -> tuple[Part, ...]:
             region=region,
             searched="all" if region == "shared" and model["shared_search"] == "book" else region,
             num_tokens=tokens,
-            num_nearest=max(1, int(tokens * nearest) if nearest else tokens // 2),
+            num_nearest=max(1, int(tokens * nearest)) if nearest else nearest_of(tokens),
         )
 
     return tuple(map(part, names, regions))

@@ -183,11 +183,11 @@ class MedTokTokenizer(tokenization_medtok.MedTokTokenizer):
         """Return the codes that a text describes best, by the model of the directory. This needs JAX.
 
         The text is compared as it is before quantization with the quantized embeddings of the codes (asymmetric
-        distance, Jegou et al. 2011), which loses half as much as if both were quantized. Categories and codes of
+        distance, Jegou et al. 2011), which loses about half as much as if both were quantized. Categories and codes of
         earlier editions are found too.
 
         Args:
-            text: what is looked for, such as "heart attack".
+            text: what is looked for, such as "kidney failure".
             k: number of codes to return.
             within: code system of the codes to return; None for all.
 
@@ -199,7 +199,7 @@ class MedTokTokenizer(tokenization_medtok.MedTokTokenizer):
         """
         rows = np.arange(self.num_codes)
         kept = rows if within is None else rows[self.index.is_of(rows, within)]
-        scores = self.similarity.cosine(self.new_code_encoder.queries([text])[0])
+        scores = self.similarity.cosine(self.new_code_encoder.encode_texts([text]).queries[0])
         return self.similarity.describe(*best(kept, scores[kept], k))
 
     @functools.cached_property

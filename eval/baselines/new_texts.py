@@ -57,11 +57,8 @@ def text_vectors(text_encoder: str, texts: Sequence[str]) -> np.ndarray:
 def _by_model(representation: Representation, texts: Sequence[str]) -> dict[str, np.ndarray] | None:
     if representation.source is None or not TokenizerDirectory.read(representation.source).has_model:
         return None
-    from medtok_jax.inference.new_codes import FREE_TEXT, NewCode
     from medtok_jax.tokenizer import MedTokTokenizer
 
     tokenizer = MedTokTokenizer.from_pretrained(representation.source)
-    encoder = tokenizer.new_code_encoder
-    found = encoder.encode([NewCode(FREE_TEXT, str(number), text) for number, text in enumerate(texts)])
-    vectors = encoder.queries(texts).reshape(len(texts), -1)
-    return {"tokens": found.ids, "weights": found.weights, "vectors": vectors}
+    found = tokenizer.new_code_encoder.encode_texts(texts)
+    return {"tokens": found.ids, "weights": found.weights, "vectors": found.queries.reshape(len(texts), -1)}

@@ -17,7 +17,7 @@ from eval.baselines.nearest_rows import nearest_rows, quantize_points
 from eval.common.representation import Representation
 from medtok_jax.models.codebook import Quantizer
 from medtok_jax.models.kmeans import fit_region
-from medtok_jax.regions import Regions
+from medtok_jax.regions import Regions, nearest_of
 from preprocessing.common.errors import InputError
 
 PURSUIT, TOP_K = "pursuit", "top_k"
@@ -81,8 +81,8 @@ def fit_and_quantize(
 def make_quantizer(size: int, width: int, num_tokens: int) -> Quantizer:
     """Return a quantizer by pursuit with `size` rows in one region, `text`."""
     regions = Regions(text=size, graph=0, shared=0)
-    nearest = max(1, num_tokens // 2)
-    return Quantizer(regions, width, num_tokens=num_tokens, num_nearest=nearest, kind=PURSUIT, rngs=nnx.Rngs(0))
+    counts = {"num_tokens": num_tokens, "num_nearest": nearest_of(num_tokens)}
+    return Quantizer(regions, width, **counts, kind=PURSUIT, rngs=nnx.Rngs(0))
 
 
 def reads_texts(representation: Representation) -> bool:

@@ -38,7 +38,7 @@ class TextCrosswalkOptions:
         batch_size: number of codes of a batch, half of them partners of the others.
         learning_rate: peak learning rate.
         relations: names of the relations between positives.
-        contrast_weight, distillation_weight: weights of the two losses: those of MedTok for all and for its text.
+        contrast_weight, distillation_weight: weights of the two losses: the sums of MedTok's for all and for its text.
         feature_dropout: share of the components of a text that its second view lacks.
     """
 

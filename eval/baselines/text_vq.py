@@ -24,7 +24,7 @@ from medtok_jax.data.sampling import draw
 from medtok_jax.models.codebook import Quantizer
 from medtok_jax.models.kmeans import fit_region
 from medtok_jax.models.search import l2_normalize
-from medtok_jax.regions import Regions
+from medtok_jax.regions import Regions, nearest_of
 from medtok_jax.training.losses import quantization_loss
 
 
@@ -71,7 +71,7 @@ class TextVQ(nnx.Module):
     def __init__(self, options: TextVQOptions, text_width: int, *, rngs: nnx.Rngs):
         self.encoder = nnx.Linear(text_width, options.width, use_bias=False, rngs=rngs)
         regions = Regions(text=options.codebook_size, graph=0, shared=0)
-        nearest = max(1, options.num_tokens // 2)
+        nearest = nearest_of(options.num_tokens)
         sizes = {"num_tokens": options.num_tokens, "num_nearest": nearest, "kind": options.quantizer}
         self.quantizer = Quantizer(regions, options.width, **sizes, rngs=rngs)
         self.decoder = nnx.Linear(options.width, text_width, rngs=rngs)

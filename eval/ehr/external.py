@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.ehr.report.counts import shown
+from eval.common.counts import shown
 from medtok_jax.records.samples import Labels
 from preprocessing.common.errors import InputError, fault_of
 from preprocessing.common.extras import load

@@ -97,9 +97,11 @@ def run(settings: Settings, *, progress: bool = True) -> Benchmark:
         if one.name in tokenizers or "+" in one.name or one.name in NAMES:
             raise InputError(f"--predictions: {one.name} is taken, or says that two are joined; give another name.")
     _refuse_given_groups(tasks, tokenizers)
-    # It holds times and outcomes of patients.
-    settings.output.mkdir(mode=0o700, parents=True, exist_ok=True)
+    is_new = not settings.output.exists()
     with exclusive(settings.output, advice="give another --output"), contextlib.ExitStack() as stack:
+        if is_new:
+            # It will hold times and outcomes of patients.
+            settings.output.chmod(0o700)
         if settings.smoke:
             # A few steps of small models take less time than it takes to optimize them.
             stack.enter_context(few_optimizations())

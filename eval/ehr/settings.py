@@ -138,14 +138,13 @@ def declare(settings: Settings, family: dict) -> int:
     """
     path = settings.output / DECLARED
     family = json.loads(json.dumps(family))
-    fitted = 0
+    before = {"family": family, "fitted": 0}
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))
+        if path.exists():
+            before = json.loads(path.read_text(encoding="utf-8"))
         fitted = before["fitted"]
         if not _contains(family, before["family"]):
             fitted = max(fitted, sum(1 for _ in (settings.output / CELLS).glob("*")))
-    except FileNotFoundError:
-        pass
     except (OSError, ValueError, TypeError, KeyError):
         raise InputError(f"{path} cannot be read; delete it if the folder is of this benchmark.") from None
     write_json(path, {"family": family, "fitted": fitted})

@@ -4,8 +4,8 @@ import dataclasses
 
 import numpy as np
 
+from eval.common.counts import shown
 from eval.ehr.inputs import Inputs
-from eval.ehr.report.counts import shown
 from preprocessing.common.errors import InputError
 
 

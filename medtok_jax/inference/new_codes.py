@@ -17,7 +17,7 @@ from medtok_jax.inference.graph_index import GraphIndex
 from medtok_jax.inference.graph_input import CodeGraph
 from medtok_jax.inference.model_reader import SavedModel
 from medtok_jax.models.outputs import BatchTokens
-from medtok_jax.regions import parts_of
+from medtok_jax.regions import EMBEDDINGS, parts_of
 from medtok_jax.text.cache import DTYPES
 from medtok_jax.text.encode import TextStates
 from medtok_jax.text.encoder_files import encoder_identity, resolve_text_encoder
@@ -86,6 +86,17 @@ class NewTokens:
     source: list[str]
     notes: list[tuple[str, ...]]
     keys: list[str]
+
+    @property
+    def queries(self) -> np.ndarray:
+        """Return what is compared with the quantized embeddings of codes to find similar ones, `[n, E, d]` float32.
+
+        It is what was quantized, without the graph-specific embedding of a code that has no graph.
+        """
+        found = self.unquantized.copy()
+        has_no_graph = np.array([source == "text" for source in self.source], bool)
+        found[has_no_graph, EMBEDDINGS.index("graph_specific")] = 0.0
+        return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,10 +188,8 @@ class NewCodeEncoder:
             ids, weights, vectors, searched, [code.source for code in prepared], notes, [c.key for c in prepared]
         )
 
-    def queries(self, texts: Sequence[str]) -> np.ndarray:
-        """Return what texts are compared with the quantized embeddings of codes by, `[texts, E, d]` float32.
-
-        It is what is quantized of a description; the graph-specific embedding is zero, as a text has no graph.
+    def encode_texts(self, texts: Sequence[str]) -> NewTokens:
+        """Return the tokens of texts that describe no code in particular; `queries` of them is what finds codes.
 
         Raises:
             InputError: a text has no word, or the model was trained without texts.
@@ -190,11 +199,7 @@ class NewCodeEncoder:
         for text in texts:
             if not isinstance(text, str) or len(self.texts.tokenizer([_clean(text.strip())])[0]) <= 2:
                 raise InputError(f"The text {graph_input.describe(text)} has no word to compare by; give some.")
-        found = self.encode([NewCode(FREE_TEXT, str(number), text, []) for number, text in enumerate(texts)])
-        names = [part.embedding for part in parts_of(self.saved.config.model)]
-        queries = found.unquantized.copy()
-        queries[:, names.index("graph_specific")] = 0.0
-        return queries
+        return self.encode([NewCode(FREE_TEXT, str(number), text) for number, text in enumerate(texts)])
 
     def can_encode(self, code: NewCode) -> bool:
         """Return whether `encode` would accept a code."""

@@ -178,22 +178,24 @@ def contrasted(view: View, loss: ConfigDict) -> Embeddings:
     return Embeddings(**{name: view.of(name).output for name in EMBEDDINGS})
 
 
+def _compared(quantized: Quantized, loss: ConfigDict) -> jax.Array:
+    """Return what is contrasted of one embedding, `[batch, width]`, quantized or before, as `contrasted`."""
+    return quantized.embedding if loss.contrasted == "unquantized" else quantized.output
+
+
 def joined(view: View, loss: ConfigDict) -> jax.Array:
-    """Return what is quantized of each code end to end, `[batch, E width]`, quantized or before, as `contrasted`."""
-    parts = [q.embedding if loss.contrasted == "unquantized" else q.output for q in view.quantized]
-    return jnp.concatenate(parts, axis=-1)
+    """Return what is quantized of each code end to end, `[batch, E width]`."""
+    return jnp.concatenate([_compared(quantized, loss) for quantized in view.quantized], axis=-1)
 
 
 def shared_alone(view: View, loss: ConfigDict) -> jax.Array:
     """Return the last that is quantized of each code, `[batch, width]`: the one shared embedding where there is one."""
-    last = view.quantized[-1]
-    return last.embedding if loss.contrasted == "unquantized" else last.output
+    return _compared(view.quantized[-1], loss)
 
 
 def text_alone(view: View, loss: ConfigDict) -> jax.Array:
-    """Return the text-specific embedding of each code, `[batch, width]`, quantized or before, as `contrasted`."""
-    text = view.of("text_specific")
-    return text.embedding if loss.contrasted == "unquantized" else text.output
+    """Return the text-specific embedding of each code, `[batch, width]`."""
+    return _compared(view.of("text_specific"), loss)
 
 
 # Start of the names of weights -> what is contrasted and distilled as a whole by them.

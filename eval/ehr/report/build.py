@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from eval.common.counts import FEWEST
 from eval.ehr.report import blocks, family, macro, sections, study
-from eval.ehr.report.counts import FEWEST
 from eval.ehr.report.description import RunDescription
 from eval.ehr.report.values import values
 from eval.ehr.results import CellResult

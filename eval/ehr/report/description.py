@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from eval.ehr.report import counts
+from eval.common import counts
 from eval.ehr.report.family import PrimaryFamily
 from eval.ehr.report.study import SetupResult
 from preprocessing.common.errors import InputError

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from eval.ehr.report import counts, macro, names, published, sentences
+from eval.common import counts
+from eval.ehr.report import macro, names, published, sentences
 from eval.ehr.report.blocks import Block, DataTable, Heading, Listing, Paragraph, Strong
 from eval.ehr.report.description import RunDescription
 from eval.ehr.report.family import PrimaryComparison

@@ -4,7 +4,8 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from eval.ehr.report import counts, macro, names, sections, sentences
+from eval.common import counts
+from eval.ehr.report import macro, names, sections, sentences
 from eval.ehr.report.description import RunDescription
 from eval.ehr.report.family import PrimaryComparison
 from eval.ehr.report.licenses import license_of

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from eval.common.counts import shown
 from eval.ehr.history import open_histories
 from eval.ehr.inputs import bags, make_inputs, sequences, statics
-from eval.ehr.report.counts import shown
 from eval.ehr.results import BINARY
 from eval.ehr.tasks.cohort import persons_of
 from eval.ehr.tasks.definition import SOURCES, Task

@@ -176,6 +176,9 @@ def test_only_the_owner_reads_the_output_folder(settings, tmp_path):
         run(dataclasses.replace(settings, output=output, cells=("nothing",)), progress=False)
     assert (output / "labels").is_dir()
     assert stat.S_IMODE(output.stat().st_mode) == 0o700
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="give another --output"):
+        run(dataclasses.replace(settings, output=tmp_path / "file"), progress=False)
 
 
 def test_a_second_run_and_other_settings_are_refused(settings, found):

@@ -297,7 +297,7 @@ def test_search(finished_run, encoder, capsys, monkeypatch):
             tokenizer.search(nothing)
     monkeypatch.setattr(encoder, "modalities", "graph")
     with pytest.raises(InputError, match="trained on graphs alone"):
-        encoder.queries([text])
+        encoder.encode_texts([text])
     assert tokenizer.search(text, -1) == tokenizer.search(text, 0) == []
     with pytest.raises(InputError, match="no such system"):
         tokenizer.search(text, within="no such system")

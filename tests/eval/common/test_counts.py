@@ -1,6 +1,6 @@
 import pytest
 
-from eval.ehr.report import counts
+from eval.common import counts
 
 
 @pytest.mark.parametrize(("number", "shown"), [(0, 0), (1, "< 11"), (10, "< 11"), (11, 11), (2500, 2500)])
