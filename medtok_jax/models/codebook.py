@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from medtok_jax.models.exact import exact
 from medtok_jax.models.outputs import Quantized
 from medtok_jax.models.search import (
     Match,
@@ -142,6 +143,7 @@ class Quantizer(nnx.Module):
         """Return how many of these are mixed as nearest rows; the others refine, where the kind does."""
         return self._nearest[REGIONS.index(region)]
 
+    @exact
     def codebook(self) -> jax.Array:
         """Return all rows as they are searched: `[N, width]` float32."""
         rows = self.rows[...] if self.projection is None else self.rows[...] @ self.projection[...]

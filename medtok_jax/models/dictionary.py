@@ -11,12 +11,14 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from medtok_jax.models.exact import exact
 from medtok_jax.models.search import in_chunks, l2_normalize, largest, mixing_weights
 
 # Share of the mean use of a row by which rows are held where they are: it keeps rows that few points use.
 RIDGE = 1e-3
 
 
+@exact
 @functools.partial(jax.jit, static_argnames=("first", "num_tokens", "num_nearest", "rounds"))
 def optimal_directions(
     points: jax.Array, rows: jax.Array, *, first: int, num_tokens: int, num_nearest: int, rounds: int

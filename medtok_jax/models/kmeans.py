@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from medtok_jax.models.codebook import Quantizer
 from medtok_jax.models.dictionary import optimal_directions
+from medtok_jax.models.exact import exact
 from medtok_jax.models.search import in_chunks, l2_normalize, mixing_weights, pairwise_distance
 from medtok_jax.regions import REGIONS
 
@@ -32,6 +33,7 @@ def _draw(key: jax.Array, points: jax.Array, count: int) -> jax.Array:
     return drawn + jnp.where((jnp.arange(count) >= points.shape[0])[:, None], noise, 0.0)
 
 
+@exact
 @functools.partial(jax.jit, static_argnames=("num_centroids", "iterations", "spherical"))
 def kmeans(
     key: jax.Array,
@@ -123,6 +125,7 @@ def fit_region(
     return optimal_directions(points, fitted, first=quantizer.parts(region)[1], rounds=rounds, **tokens)
 
 
+@exact
 @jax.jit
 def _less_nearest(points: jax.Array, rows: jax.Array) -> jax.Array:
     """Return points `[points, width]` less their nearest row."""
@@ -133,6 +136,7 @@ def _less_nearest(points: jax.Array, rows: jax.Array) -> jax.Array:
     return in_chunks(one, points)
 
 
+@exact
 @functools.partial(jax.jit, static_argnames="count")
 def _less_mixture(points: jax.Array, rows: jax.Array, *, count: int) -> jax.Array:
     """Return points `[points, width]` less the closest mixture of their `count` nearest rows."""

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from medtok_jax.models.exact import exact
 from medtok_jax.models.search import l2_normalize
 
 
@@ -24,6 +25,7 @@ class LinkHead(nnx.Module):
         self.relations = nnx.Param(jnp.ones((num_relations, width)))
         self.node = nnx.Linear(name_width, width, use_bias=False, rngs=rngs)
 
+    @exact
     def __call__(self, codes: jax.Array, relation: jax.Array, names: jax.Array) -> jax.Array:
         """Return the sum over the width of code i, its relation and node j.
 
@@ -37,4 +39,4 @@ class LinkHead(nnx.Module):
         """
         weights = self.relations[...][jnp.maximum(relation, 0)]
         nodes = l2_normalize(self.node(names.astype(jnp.float32)))
-        return jnp.matmul(l2_normalize(codes) * weights, nodes.T, precision="highest")
+        return (l2_normalize(codes) * weights) @ nodes.T

@@ -14,6 +14,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from medtok_jax.models.exact import exact, solve_positive
+
 # Least weight of a token of `pursuit`: one that a reader of ids alone takes for a token is one.
 SMALLEST_WEIGHT = 1e-2
 # Number of points that are searched for at once.
@@ -51,12 +53,14 @@ def euclidean(squared: jax.Array) -> jax.Array:
     return jnp.sqrt(jnp.maximum(squared, 0.0) + 1e-12)
 
 
+@exact
 def pairwise_distance(x: jax.Array, rows: jax.Array) -> jax.Array:
     """Return the Euclidean distances of `[batch, width]` to `[rows, width]`: `[batch, rows]` by one matmul."""
     squared = jnp.sum(x * x, -1)[:, None] + jnp.sum(rows * rows, -1)[None, :] - 2.0 * x @ rows.T
     return euclidean(squared)
 
 
+@exact
 def mixing_weights(products: jax.Array, rows: jax.Array, ridge: float = 1e-2) -> jax.Array:
     """Return the weights of the mixture of some rows that comes closest to an embedding; none is negative.
 
@@ -72,13 +76,14 @@ def mixing_weights(products: jax.Array, rows: jax.Array, ridge: float = 1e-2) ->
         `[batch, k]`.
     """
     gram = jnp.einsum("bkd,bld->bkl", rows, rows)
-    solved = jnp.linalg.solve(gram + ridge * jnp.eye(rows.shape[1]), products[..., None])[..., 0]
+    solved = solve_positive(gram + ridge * jnp.eye(rows.shape[1]), products)
     positive = jnp.maximum(solved, 0.0)
     along = jnp.sum(positive * products, axis=-1, keepdims=True)
     squared = jnp.einsum("bk,bkl,bl->b", positive, gram, positive)[:, None]
     return positive * along / jnp.maximum(squared, 1e-12)
 
 
+@exact
 def mix_nearest(
     embedding: jax.Array, rows: jax.Array, count: int, top_k: Callable = jax.lax.top_k
 ) -> tuple[jax.Array, jax.Array]:
@@ -127,6 +132,7 @@ def largest(x: jax.Array, taken: jax.Array) -> tuple[jax.Array, jax.Array]:
     return value, jnp.min(jnp.where(x == value, places, x.shape[1]), axis=-1, keepdims=True)
 
 
+@exact
 def search_top_k(
     embedding: jax.Array,
     rows: jax.Array,
@@ -158,6 +164,7 @@ def search_top_k(
     return Match(ids, weights, jnp.einsum("bk,bkd->bd", weights, rows[ids]), distances)
 
 
+@exact
 def search_residual(embedding: jax.Array, rows: jax.Array, *, num_tokens: int) -> Match:
     """Take the nearest row, then K - 1 times the row nearest to what those before leave over; all weights are 1.
 
@@ -176,6 +183,7 @@ def search_residual(embedding: jax.Array, rows: jax.Array, *, num_tokens: int) -
     return Match(ids, jnp.ones(ids.shape, jnp.float32), vector, pairwise_distance(embedding, rows))
 
 
+@exact
 def search_pursuit(
     embedding: jax.Array,
     rows: jax.Array,

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from medtok_jax.batch import CodeLinks
+from medtok_jax.models.exact import exact
 from medtok_jax.models.outputs import Embeddings, Quantized, View
 from medtok_jax.models.search import l2_normalize
 from medtok_jax.regions import EMBEDDINGS
@@ -56,6 +57,7 @@ def kl_loss(text: jax.Array, graph: jax.Array, valid: jax.Array, *, temperature:
     return masked_mean(jnp.sum(jnp.exp(log_text) * (log_text - log_graph), axis=-1), valid)
 
 
+@exact
 def info_nce(
     anchors: jax.Array,
     candidates: jax.Array,
@@ -112,12 +114,14 @@ def link_prediction(scores: jax.Array, links: CodeLinks, valid: jax.Array, *, te
     return masked_mean(-jnp.sum(jnp.where(own, log_share, 0.0), axis=-1), counted)
 
 
+@exact
 def orthogonality(specific: jax.Array, shared: jax.Array, valid: jax.Array) -> jax.Array:
     """Return `|| (1/B) sum_i ê_i^s (e_i^c)^T ||_F^2` over valid codes (eq. 8-9), not divided by the squared width."""
     outer = jnp.einsum("bi,bj->ij", jnp.where(valid[:, None], specific, 0.0), shared)
     return jnp.sum((outer / jnp.maximum(jnp.sum(valid), 1)) ** 2)
 
 
+@exact
 def cross_covariance(first: jax.Array, second: jax.Array, valid: jax.Array) -> jax.Array:
     """Return `(||R||_F^2 - d^2 / (n - 1)) / d`, R the correlations of two embeddings over the n valid codes.
 
@@ -142,7 +146,7 @@ def cross_covariance(first: jax.Array, second: jax.Array, valid: jax.Array) -> j
         variance = jnp.sum(centered**2, axis=0) / jnp.maximum(count, 1)
         return centered / jnp.sqrt(variance + LEAST_VARIANCE)
 
-    products = jnp.einsum("bi,bj->ij", standardized(first), standardized(second), precision="highest")
+    products = jnp.einsum("bi,bj->ij", standardized(first), standardized(second))
     squared = jnp.sum((products / jnp.maximum(count, 1)) ** 2)
     width = first.shape[1]
     return jnp.where(count > 2, (squared - width**2 / jnp.maximum(count - 1, 1)) / width, 0.0)
@@ -207,6 +211,7 @@ def distills(loss: ConfigDict) -> bool:
     return any(loss[f"{name}distillation_weight"] for name in WHOLES)
 
 
+@exact
 def similarity_distillation(
     student: jax.Array, teacher: jax.Array, valid: jax.Array, *, temperature: float
 ) -> jax.Array:

@@ -14,6 +14,7 @@ from medtok_jax.models.link_head import LinkHead
 from medtok_jax.models.outputs import Embeddings, View
 from medtok_jax.regions import Regions
 from medtok_jax.training import losses
+from tests.helpers.matmuls import is_exact, matmuls
 
 BATCH, WIDTH = 6, 5
 VALID = np.array([True, True, False, True, True, True])
@@ -437,6 +438,17 @@ def test_the_total_is_the_sum_of_its_terms(scored):
     assert terms.keys() == others
     assert totals["quantization_loss"] == terms["quantization"]
     assert totals["kl_loss"] == terms["kl"]
+
+
+def test_all_terms_and_their_gradients_are_exact(scored):
+    excluded, partners = relations()
+
+    def total(raw):
+        return sum(scored(raw, random_raw(1), VALID, excluded, partners).values())
+
+    found = matmuls(jax.value_and_grad(total), random_raw(0))
+    assert len(found) > 40
+    assert all(map(is_exact, found))
 
 
 def test_terms_beyond_the_paper_are_left_out_at_weight_zero(quantizer):
