@@ -1,6 +1,7 @@
 """Encode codes that no table holds with a trained model, from a description, a subgraph, or both."""
 
 import dataclasses
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -191,14 +192,23 @@ class NewCodeEncoder:
     def encode_texts(self, texts: Sequence[str]) -> NewTokens:
         """Return the tokens of texts that describe no code in particular; `queries` of them is what finds codes.
 
+        A warning names a text that is too long to be read to its end.
+
         Raises:
             InputError: a text has no word, or the model was trained without texts.
         """
         if self.modalities == "graph":
             raise InputError("This model was trained on graphs alone, so that no text can be compared with its codes.")
         for text in texts:
-            if not isinstance(text, str) or len(self.texts.tokenizer([_clean(text.strip())])[0]) <= 2:
+            read = _clean(text.strip()) if isinstance(text, str) else ""
+            tokens, _, cut = self.texts.tokenizer([read])
+            if len(tokens) <= 2:
                 raise InputError(f"The text {graph_input.describe(text)} has no word to compare by; give some.")
+            if cut or len(read) < len(text.strip()):
+                length = self.texts.tokenizer.max_length
+                warnings.warn(
+                    f"The text {graph_input.describe(text)} is read up to {length} wordpieces only.", stacklevel=3
+                )
         return self.encode([NewCode(FREE_TEXT, str(number), text) for number, text in enumerate(texts)])
 
     def can_encode(self, code: NewCode) -> bool:

@@ -1,5 +1,7 @@
 """Implement the commands of `python -m medtok_jax.tokenize` for codes, files and whole tokenizers."""
 
+import sys
+import warnings
 from pathlib import Path
 
 from rich.console import Console
@@ -56,7 +58,11 @@ def show_found(tokenizer: MedTokTokenizer, text: str, *, count: int = 10, within
     Raises:
         InputError: the tokenizer has no model, the text has no word, or the code system is not known.
     """
-    found = tokenizer.search(text, count, within=within)
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter("always", UserWarning)
+        found = tokenizer.search(text, count, within=within)
+    for note in notes:
+        print(f"note: {note.message}", file=sys.stderr)
     Console().print(table_of_codes(found, measure="cosine", title="Codes that are described best"))
 
 

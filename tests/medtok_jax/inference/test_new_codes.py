@@ -304,8 +304,13 @@ def test_search(finished_run, encoder, capsys, monkeypatch):
     given = flags.FlagValues()
     define_flags(given)
     main(given(["tokenize", "search", text, f"--tokenizer={directory}", "--neighbors=2"]), given)
-    shown = capsys.readouterr().out
-    rows = re.findall(r"│ *(-?[0-9.]+) *│ *([^ ]+) *│", shown)
+    shown = capsys.readouterr()
+    rows = re.findall(r"│ *(-?[0-9.]+) *│ *([^ ]+) *│", shown.out)
     assert rows == [(f"{one.score:.2f}", one.key) for one in found[:2]]
+    assert "note: " not in shown.err
+    main(given(["tokenize", "search", "sugar " * 500, f"--tokenizer={directory}", "--neighbors=2"]), given)
+    assert re.search(
+        r"^note: The text 'sugar .*'\.\.\. is read up to \d+ wordpieces only\.$", capsys.readouterr().err, re.M
+    )
     with pytest.raises(InputError, match="Give one text"):
         main(given(["tokenize", "search", f"--tokenizer={directory}"]), given)
