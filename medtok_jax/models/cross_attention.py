@@ -95,7 +95,12 @@ class CrossAttention(nnx.Module):
         self.text_pooling = AttentionPooling(width, dtype=dtype, rngs=rngs)
 
     def __call__(
-        self, token_states: jax.Array, token_mask: jax.Array, node_states: jax.Array, node_mask: jax.Array
+        self,
+        token_states: jax.Array,
+        token_mask: jax.Array,
+        node_states: jax.Array,
+        node_mask: jax.Array,
+        first: tuple[jax.Array, jax.Array] | None = None,
     ) -> tuple[jax.Array, jax.Array]:
         """Let each side attend to the other, and pool it.
 
@@ -104,12 +109,18 @@ class CrossAttention(nnx.Module):
             token_mask: [batch, length] bool, False at padding.
             node_states: [batch, nodes, node_width].
             node_mask: [batch, nodes] bool, False at padding.
+            first: rows [batch] bool whose first token has another state, and those states [batch, text_width]; None for
+                none. It is put in place after the projection, so that `token_states` need no gradient.
 
         Returns:
             text side [batch, width], pooled by learned attention over real tokens, and graph side [batch, width], the
             mean over real nodes; zeros where a side has nothing real.
         """
         tokens, nodes = self.text_in(token_states), self.node_in(node_states)
+        if first is not None:
+            rows, states = first
+            replaced = rows[:, None] & (jnp.arange(tokens.shape[1]) == 0)
+            tokens = jnp.where(replaced[..., None], self.text_in(states)[:, None], tokens)
         text_side, graph_side = tokens, nodes
         for layer in self.text_to_graph:
             text_side = layer(text_side, nodes, context_mask=node_mask)

@@ -9,7 +9,7 @@ import optax
 from flax import nnx
 from ml_collections import ConfigDict
 
-from medtok_jax.batch import Batch, Tables, has_both, has_text, with_states
+from medtok_jax.batch import Batch, Tables, has_both, has_text, join_tiers, split_tiers, with_states
 from medtok_jax.models.medtok import MedTok
 from medtok_jax.models.outputs import BatchTokens, View
 from medtok_jax.regions import Regions, parts_of
@@ -99,8 +99,16 @@ def score_links(model: MedTok, batch: Batch, tables: Tables, codes: jax.Array) -
 
 def mean_states(batch: Batch) -> jax.Array:
     """Return `[batch, text width]` float32, means of the frozen encoder's states; 0 where there is no description."""
-    weights = batch.text_mask / jnp.maximum(jnp.sum(batch.text_mask, axis=1, keepdims=True), 1)
-    return jnp.einsum("bl,blh->bh", weights.astype(batch.text.dtype), batch.text, preferred_element_type=jnp.float32)
+
+    def means(states: jax.Array, mask: jax.Array) -> jax.Array:
+        weights = mask / jnp.maximum(jnp.sum(mask, axis=1, keepdims=True), 1)
+        return jnp.einsum("bl,blh->bh", weights.astype(states.dtype), states, preferred_element_type=jnp.float32)
+
+    if batch.small is None:
+        return means(batch.text, batch.text_mask)
+    tokens, _ = batch.small
+    (small, large), (small_mask, large_mask) = split_tiers(batch.text), split_tiers(batch.text_mask)
+    return join_tiers(means(small[:, :tokens], small_mask[:, :tokens]), means(large, large_mask))
 
 
 def train_step(
