@@ -51,6 +51,17 @@ def _layer_by_loops(layer, states, context):
     return normed * np.asarray(layer.norm.scale[...]) + np.asarray(layer.norm.bias[...])
 
 
+def test_a_first_token_is_put_in_place(model, inputs):
+    tokens, *others = inputs
+    states = np.random.default_rng(2).normal(size=(2, TEXT)).astype(np.float32)
+    replaced = tokens.copy()
+    replaced[1, 0] = states[1]
+    found = _run(model, tokens, *others, (np.array([False, True]), states))
+    for side, wanted, before in zip(found, _run(model, replaced, *others), _run(model, *inputs), strict=True):
+        np.testing.assert_allclose(side, wanted, atol=1e-6)
+        assert np.abs(np.asarray(side - before)[1]).max() > 1e-3
+
+
 def test_one_layer_of_each_direction_against_loops(inputs):
     model = CrossAttention(
         text_width=TEXT, node_width=NODE, width=WIDTH, num_heads=HEADS, num_layers=1, rngs=nnx.Rngs(3)

@@ -11,7 +11,7 @@ import networkx
 import numpy as np
 import pytest
 from flax import nnx
-from ml_collections import FrozenConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from medtok_jax.batch import has_both, has_text
 from medtok_jax.models.augmentation import Keep, augmentation, whole_graph
@@ -21,6 +21,7 @@ from medtok_jax.models.outputs import Embeddings
 from medtok_jax.regions import REGIONS
 from medtok_jax.training import losses
 from medtok_jax.training.steps import mean_states
+from tests.helpers.matmuls import matmuls
 
 NO_GRAPH, NO_SELF = 10, 11
 ROWS = np.array([1, 3, 4, NO_GRAPH, 6, 7, 9, NO_SELF])
@@ -132,6 +133,7 @@ def test_small_codes_at_a_smaller_shape_give_the_same(data, model, build, tables
     batch = build(rows, small=(8, 9))
     assert batch.small == (8, 9)
     there, back = two_views(model, batch, tables, 3), two_views(model, batch.replace(small=None), tables, 3)
+    np.testing.assert_allclose(mean_states(batch), mean_states(batch.replace(small=None)), atol=1e-6)
     for found, wanted in zip(there, back, strict=True):
         assert_same(found, wanted)
 
@@ -242,6 +244,20 @@ def test_a_concealed_text_is_the_learned_state(model, build, tables):
     for name in ("text_specific", "text_cross", "graph_cross"):
         assert np.abs(after[name] - before[name]).max() > 1e-3
     assert_same(after, before, names=("graph_specific",))
+
+
+def test_frozen_states_ask_for_no_gradient(config, data, build, tables):
+    batch = build([6, 7])
+    # Other widths than that of the texts.
+    wide = ConfigDict(config.model.to_dict() | {"cross_width": 20, "graph_width": 12})
+    graphdef, params = nnx.split(MedTok(wide, data.sizes(), rngs=nnx.Rngs(0)))
+
+    def total(params):
+        return sum(jnp.sum(x) for x in jax.tree.leaves(nnx.merge(graphdef, params).encode(batch, tables)))
+
+    shapes = [equation.outvars[0].aval.shape for equation in matmuls(jax.grad(total), params)]
+    assert (*batch.text.shape[:2], 20) in shapes
+    assert batch.text.shape not in shapes
 
 
 def test_dropout_rates_and_scale(build):
