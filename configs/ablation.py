@@ -149,6 +149,7 @@ CELLS: dict[str, dict[str, dict]] = {
         "gat": {"model.graph_encoder_type": "gat"},
         "gcn": {"model.graph_encoder_type": "default"},
         "cls_pooling": {"model.text_encoder_type": "default"},
+        "cross_layers_2": {"model.cross_layers": 2},
         "names_off": {"model.node_name_features": False},
         "names_off_ids_on": {"model.node_name_features": False, "model.node_id_features": True},
     },

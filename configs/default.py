@@ -59,7 +59,7 @@ def _model() -> ConfigDict:
     model.node_name_features = True  # Use the frozen text embedding of each node's name as a feature.
     model.node_id_features = False  # Use a learned embedding of each node's id as a feature too (not inductive).
     model.cross_width = 64  # Width of the cross-attention between wordpieces and nodes.
-    model.cross_layers = 2  # Layers of cross-attention, each in both directions.
+    model.cross_layers = 1  # Layers of cross-attention, each in both directions.
     model.cross_heads = 4  # Attention heads of each cross-attention layer.
     model.num_top_k_tokens = 2  # K; a code has 4K tokens.
     model.text_token_share = 0.625  # Fraction of them, rounded, that quantizes the text-specific embedding.

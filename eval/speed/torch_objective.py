@@ -198,11 +198,10 @@ class Objective(nn.Module):
         return [_joined(*side) for side in sides]
 
     def _join_modalities(self, text, mask, scale, nodes, node_mask) -> list[Tensor]:
-        text, mask = self.model.text_encoder.fill(text, mask)
-        pooled = self.model.text_encoder.pool(text, mask)
+        pooled, no_text = self.model.text_encoder.pool(text, mask), self.model.text_encoder.no_text
         if scale is not None:
-            pooled, text = pooled * scale, text * scale[:, None]
-        return [pooled, *self.model.cross_attention(text, mask, nodes, node_mask)]
+            pooled, text, no_text = pooled * scale, text * scale[:, None], no_text * scale
+        return [pooled, *self.model.cross_attention(text, mask, nodes, node_mask, no_text)]
 
     def _quantize(self, embeddings: dict[str, Tensor], codebook: Tensor) -> dict[str, "QuantizedTensors"]:
         quantizer, given = self.model.quantizer, self._parts(embeddings)

@@ -136,17 +136,10 @@ class TextEncoder(nn.Module):
         self.no_text = nn.Parameter(torch.zeros(bert.config.hidden_size))
         self.pooling = AttentionPooling(bert.config.hidden_size) if pooling == "weighted_pooling" else None
 
-    def fill(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Let the learned state stand for each text that has no token; return states and mask."""
-        missing, first = ~mask.any(1, keepdim=True), torch.arange(mask.shape[1], device=mask.device) == 0
-        stands = missing & first
-        return torch.where(stands[..., None], self.no_text.to(states.dtype), states), mask | stands
-
     def pool(self, states: Tensor, mask: Tensor) -> Tensor:
-        """Pool token states: [B, L, hidden], [B, L] -> [B, hidden]."""
-        if self.pooling is not None:
-            return self.pooling(states, mask)
-        return states[:, 0].masked_fill(~mask[:, :1], 0.0)
+        """Pool token states: [B, L, hidden], [B, L] -> [B, hidden]; the learned state where there is no token."""
+        pooled = states[:, 0] if self.pooling is None else self.pooling(states, mask)
+        return torch.where(mask.any(1, keepdim=True), pooled, self.no_text.to(pooled.dtype))
 
 
 class NodeFeatures(nn.Module):
@@ -383,9 +376,18 @@ class CrossAttention(nn.Module):
         self.graph_to_text = stack()
         self.text_pooling = AttentionPooling(width)
 
-    def forward(self, text: Tensor, text_mask: Tensor, nodes: Tensor, node_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return both sides, [B, width] each, of token states [B, L, hidden] and node states [B, V, graph width]."""
-        tokens = self.text_in(text)
+    def forward(
+        self, text: Tensor, text_mask: Tensor, nodes: Tensor, node_mask: Tensor, no_text: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return both sides, [B, width] each, of token states [B, L, hidden] and node states [B, V, graph width].
+
+        `no_text`, [hidden] or [B, hidden], is the only state of each text that has no token.
+        """
+        first = torch.arange(text_mask.shape[1], device=text_mask.device) == 0
+        stands = ~text_mask.any(1, keepdim=True) & first
+        text_mask = text_mask | stands
+        # Put in place after the projection: frozen states then need no gradient.
+        tokens = torch.where(stands[..., None], self.text_in(no_text.to(text.dtype))[..., None, :], self.text_in(text))
         nodes = self.node_in(nodes)
         text_side = tokens
         graph_side = nodes
@@ -578,10 +580,11 @@ class MedTok(nn.Module):
 
     def forward(self, batch: Batch) -> Output:
         """Encode and quantize a batch of codes."""
-        states, text_mask = self.text_encoder.fill(self.text_states(batch), batch.text_mask)
+        states, text_mask = self.text_states(batch), batch.text_mask
         names = self.name_vectors(batch)
         nodes, pooled_graph = self.graph_encoder(self.node_features(batch, names), batch)
-        text_side, graph_side = self.cross_attention(states, text_mask, nodes, batch.node_mask)
+        no_text = self.text_encoder.no_text
+        text_side, graph_side = self.cross_attention(states, text_mask, nodes, batch.node_mask, no_text)
         embeddings = {
             "text_specific": self.text_head(self.text_encoder.pool(states, text_mask)),
             "graph_specific": self.graph_head(pooled_graph),
