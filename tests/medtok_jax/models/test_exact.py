@@ -1,5 +1,8 @@
 """What decides tokens is computed in float32 on every device, and small systems are solved."""
 
+import contextlib
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +13,7 @@ from medtok_jax.models.codebook import Quantizer
 from medtok_jax.models.exact import exact, solve_positive
 from medtok_jax.models.kmeans import fit_regions
 from medtok_jax.regions import Regions
-from tests.helpers.matmuls import is_exact, matmuls
+from tests.helpers.matmuls import as_on_tpu, is_exact, matmuls
 
 WIDTH = 16
 
@@ -55,6 +58,23 @@ def test_fits_are_exact():
     found = matmuls(lambda points: fit_regions(jax.random.key(0), points, quantizer, rounds=1), points)
     assert len(found) > 20
     assert all(map(is_exact, found))
+
+
+@pytest.mark.parametrize("options", [{"kind": "pursuit", "num_nearest": 2}, {"kind": "top_k"}])
+def test_a_tpu_gives_the_same_tokens(options, monkeypatch):
+    quantizer = Quantizer(Regions(text=600, graph=10, shared=12), 64, num_tokens=4, **options, rngs=nnx.Rngs(0))
+    points = jax.random.normal(jax.random.key(1), (500, 64))
+
+    def tokens() -> Callable:
+        # Another one each time, as JAX remembers what it traced.
+        return lambda points: quantizer(quantizer.prepare(points), "text").ids
+
+    wanted = np.asarray(tokens()(points))
+    np.testing.assert_array_equal(as_on_tpu(tokens())(points), wanted)
+    # Without a word about precision some would be others.
+    monkeypatch.setattr(jax, "default_matmul_precision", lambda precision: contextlib.nullcontext())
+    share = np.mean(np.asarray(as_on_tpu(tokens())(points)) != wanted)
+    assert 0.001 < share < 0.2
 
 
 def test_others_are_found():
