@@ -200,7 +200,7 @@ class Objective(nn.Module):
     def _join_modalities(self, text, mask, scale, nodes, node_mask) -> list[Tensor]:
         pooled, no_text = self.model.text_encoder.pool(text, mask), self.model.text_encoder.no_text
         if scale is not None:
-            pooled, text, no_text = pooled * scale, text * scale[:, None], no_text * scale
+            pooled, text = pooled * scale, text * scale[:, None]
         return [pooled, *self.model.cross_attention(text, mask, nodes, node_mask, no_text)]
 
     def _quantize(self, embeddings: dict[str, Tensor], codebook: Tensor) -> dict[str, "QuantizedTensors"]:

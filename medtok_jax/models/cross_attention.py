@@ -109,8 +109,8 @@ class CrossAttention(nnx.Module):
             token_mask: [batch, length] bool, False at padding.
             node_states: [batch, nodes, node_width].
             node_mask: [batch, nodes] bool, False at padding.
-            first: rows [batch] bool whose first token has another state, and those states [batch, text_width]; None for
-                none. It is put in place after the projection, so that `token_states` need no gradient.
+            first: rows [batch] bool whose first token has another state, and that state [text_width]; None for none. It
+                is put in place after the projection, so that `token_states` need no gradient.
 
         Returns:
             text side [batch, width], pooled by learned attention over real tokens, and graph side [batch, width], the
@@ -118,9 +118,9 @@ class CrossAttention(nnx.Module):
         """
         tokens, nodes = self.text_in(token_states), self.node_in(node_states)
         if first is not None:
-            rows, states = first
+            rows, state = first
             replaced = rows[:, None] & (jnp.arange(tokens.shape[1]) == 0)
-            tokens = jnp.where(replaced[..., None], self.text_in(states)[:, None], tokens)
+            tokens = jnp.where(replaced[..., None], self.text_in(state), tokens)
         text_side, graph_side = tokens, nodes
         for layer in self.text_to_graph:
             text_side = layer(text_side, nodes, context_mask=node_mask)

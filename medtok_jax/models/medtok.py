@@ -151,7 +151,8 @@ class MedTok(nnx.Module):
         states, pooled = self.text_encoder(text, text_mask, missing)
         scale = features.astype(states.dtype)
         text_mask = text_mask | (missing[:, None] & (jnp.arange(text_mask.shape[1]) == 0))
-        stands = missing, self.text_encoder.no_text[...].astype(states.dtype) * scale
+        # Of one state for all codes: its projection is not reduced over devices a second time.
+        stands = missing, self.text_encoder.no_text[...].astype(states.dtype)
         sides = self.cross_attention(states * scale[:, None], text_mask, nodes, node_mask, stands)
         return pooled * scale, *sides
 

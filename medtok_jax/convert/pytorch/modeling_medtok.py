@@ -381,13 +381,13 @@ class CrossAttention(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Return both sides, [B, width] each, of token states [B, L, hidden] and node states [B, V, graph width].
 
-        `no_text`, [hidden] or [B, hidden], is the only state of each text that has no token.
+        `no_text`, [hidden], is the only state of each text that has no token.
         """
         first = torch.arange(text_mask.shape[1], device=text_mask.device) == 0
         stands = ~text_mask.any(1, keepdim=True) & first
         text_mask = text_mask | stands
         # Put in place after the projection: frozen states then need no gradient.
-        tokens = torch.where(stands[..., None], self.text_in(no_text.to(text.dtype))[..., None, :], self.text_in(text))
+        tokens = torch.where(stands[..., None], self.text_in(no_text.to(text.dtype)), self.text_in(text))
         nodes = self.node_in(nodes)
         text_side = tokens
         graph_side = nodes

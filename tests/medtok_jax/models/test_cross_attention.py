@@ -53,10 +53,10 @@ def _layer_by_loops(layer, states, context):
 
 def test_a_first_token_is_put_in_place(model, inputs):
     tokens, *others = inputs
-    states = np.random.default_rng(2).normal(size=(2, TEXT)).astype(np.float32)
+    state = np.random.default_rng(2).normal(size=TEXT).astype(np.float32)
     replaced = tokens.copy()
-    replaced[1, 0] = states[1]
-    found = _run(model, tokens, *others, (np.array([False, True]), states))
+    replaced[1, 0] = state
+    found = _run(model, tokens, *others, (np.array([False, True]), state))
     for side, wanted, before in zip(found, _run(model, replaced, *others), _run(model, *inputs), strict=True):
         np.testing.assert_allclose(side, wanted, atol=1e-6)
         assert np.abs(np.asarray(side - before)[1]).max() > 1e-3
