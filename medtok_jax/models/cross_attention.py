@@ -100,27 +100,25 @@ class CrossAttention(nnx.Module):
         token_mask: jax.Array,
         node_states: jax.Array,
         node_mask: jax.Array,
-        first: tuple[jax.Array, jax.Array] | None = None,
+        no_text: jax.Array,
     ) -> tuple[jax.Array, jax.Array]:
         """Let each side attend to the other, and pool it.
 
         Args:
             token_states: [batch, length, text_width].
-            token_mask: [batch, length] bool, False at padding.
+            token_mask: [batch, length] bool, False at padding; all False where there is no text.
             node_states: [batch, nodes, node_width].
             node_mask: [batch, nodes] bool, False at padding.
-            first: rows [batch] bool whose first token has another state, and that state [text_width]; None for none. It
-                is put in place after the projection, so that `token_states` need no gradient.
+            no_text: [text_width], the only state of a text that has no token. It is put in place after the projection,
+                so that `token_states` need no gradient.
 
         Returns:
             text side [batch, width], pooled by learned attention over real tokens, and graph side [batch, width], the
             mean over real nodes; zeros where a side has nothing real.
         """
         tokens, nodes = self.text_in(token_states), self.node_in(node_states)
-        if first is not None:
-            rows, state = first
-            replaced = rows[:, None] & (jnp.arange(tokens.shape[1]) == 0)
-            tokens = jnp.where(replaced[..., None], self.text_in(state), tokens)
+        stands = ~jnp.any(token_mask, axis=1, keepdims=True) & (jnp.arange(tokens.shape[1]) == 0)
+        tokens, token_mask = jnp.where(stands[..., None], self.text_in(no_text), tokens), token_mask | stands
         text_side, graph_side = tokens, nodes
         for layer in self.text_to_graph:
             text_side = layer(text_side, nodes, context_mask=node_mask)

@@ -113,21 +113,19 @@ class MedTok(nnx.Module):
             tables: node tables of the data set's knowledge graph.
             keep: what an augmented view keeps; None for all.
         """
-        # An augmented view keeps the first token of every text, so that no other text goes missing.
-        missing = ~jnp.any(batch.text_mask, axis=1)
         text_mask = batch.text_mask if keep is None else batch.text_mask & keep.tokens
         features = jnp.ones((), jnp.float32) if keep is None else keep.features
         features = jnp.broadcast_to(features, (text_mask.shape[0], self.text_width))
         kept = None if keep is None else keep.graph
         nodes, node_mask, pooled_graph = self._encode_graphs(batch.graph, tables, kept)
-        codes = (batch.text, text_mask, missing, features, nodes, node_mask)
+        codes = (batch.text, text_mask, features, nodes, node_mask)
         if batch.small is None:
             pooled_text, text_side, graph_side = self._join_modalities(*codes)
         else:
             tokens, places = batch.small
             small, large = zip(*(split_tiers(part) for part in codes), strict=True)
-            text, mask, *of_code, small_nodes, small_node_mask = small
-            cut = (text[:, :tokens], mask[:, :tokens], *of_code, small_nodes[:, :places], small_node_mask[:, :places])
+            text, mask, scale, small_nodes, small_node_mask = small
+            cut = (text[:, :tokens], mask[:, :tokens], scale, small_nodes[:, :places], small_node_mask[:, :places])
             sides = zip(self._join_modalities(*cut), self._join_modalities(*large), strict=True)
             pooled_text, text_side, graph_side = (join_tiers(*side) for side in sides)
         prepare = self.quantizer.prepare
@@ -139,21 +137,14 @@ class MedTok(nnx.Module):
         )
 
     def _join_modalities(
-        self,
-        text: jax.Array,
-        text_mask: jax.Array,
-        missing: jax.Array,
-        features: jax.Array,
-        nodes: jax.Array,
-        node_mask: jax.Array,
+        self, text: jax.Array, text_mask: jax.Array, features: jax.Array, nodes: jax.Array, node_mask: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Return pooled text `[batch, text width]` and both sides of cross-attention `[batch, cross width]`."""
-        states, pooled = self.text_encoder(text, text_mask, missing)
+        states, pooled = self.text_encoder(text, text_mask)
         scale = features.astype(states.dtype)
-        text_mask = text_mask | (missing[:, None] & (jnp.arange(text_mask.shape[1]) == 0))
-        # Of one state for all codes: its projection is not reduced over devices a second time.
-        stands = missing, self.text_encoder.no_text[...].astype(states.dtype)
-        sides = self.cross_attention(states * scale[:, None], text_mask, nodes, node_mask, stands)
+        # Not scaled, so one state for all codes: its projection is not reduced over devices a second time.
+        no_text = self.text_encoder.no_text[...].astype(states.dtype)
+        sides = self.cross_attention(states * scale[:, None], text_mask, nodes, node_mask, no_text)
         return pooled * scale, *sides
 
     def quantized_parts(self, embeddings: Embeddings) -> dict[str, jax.Array]:

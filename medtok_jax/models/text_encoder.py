@@ -63,7 +63,7 @@ class TextEncoder(nnx.Module):
         self.no_text = nnx.Param(NO_TEXT_SCALE * jax.random.normal(rngs.params(), (hidden,)))
         self.pooling = AttentionPooling(hidden, dtype=dtype, rngs=rngs) if pooling == "weighted_pooling" else None
 
-    def __call__(self, text: jax.Array, mask: jax.Array, missing: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, text: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Encode a batch of descriptions.
 
         The learned state is put in place after pooling and, by cross-attention, after its projection: among the frozen
@@ -71,8 +71,7 @@ class TextEncoder(nnx.Module):
 
         Args:
             text: token ids [batch, length] int32 if there is a BERT, else its cached states [batch, length, hidden].
-            mask: [batch, length] bool, False at padding.
-            missing: [batch] bool, codes without a text, whose mask is False or does not matter.
+            mask: [batch, length] bool, False at padding; all False where there is no text.
 
         Returns:
             states [batch, length, hidden], of any value where there is no text, and pooled [batch, hidden], the learned
@@ -80,4 +79,4 @@ class TextEncoder(nnx.Module):
         """
         states = (text if self.bert is None else self.bert(text, mask)).astype(self.dtype)
         pooled = cls_pooling(states, mask) if self.pooling is None else self.pooling(states, mask)
-        return states, jnp.where(missing[:, None], self.no_text[...].astype(self.dtype), pooled)
+        return states, jnp.where(jnp.any(mask, axis=1, keepdims=True), pooled, self.no_text[...].astype(self.dtype))

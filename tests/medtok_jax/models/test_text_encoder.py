@@ -8,7 +8,6 @@ from medtok_jax.models.bert import Bert, BertConfig
 from medtok_jax.models.text_encoder import AttentionPooling, TextEncoder, cls_pooling
 
 HIDDEN = 8
-MISSING = np.array([False, False, True])
 TINY = BertConfig(
     vocab_size=30,
     hidden_size=HIDDEN,
@@ -57,8 +56,8 @@ def test_cls_pooling(states, mask):
 def test_padding_changes_nothing(states, mask, pooling):
     encoder = TextEncoder(HIDDEN, pooling=pooling, bert=None, rngs=nnx.Rngs(0))
     longer = np.concatenate([states, np.full((3, 4, HIDDEN), 7.0, np.float32)], axis=1)
-    _, pooled = encoder(states, mask, MISSING)
-    _, wanted = encoder(longer, np.pad(mask, ((0, 0), (0, 4))), MISSING)
+    _, pooled = encoder(states, mask)
+    _, wanted = encoder(longer, np.pad(mask, ((0, 0), (0, 4))))
     np.testing.assert_allclose(pooled, wanted, atol=1e-6)
 
 
@@ -72,7 +71,7 @@ def test_an_empty_text_is_the_learned_state_and_gradients_are_finite(states, mas
     @jax.jit
     def gradients(params):
         def loss(params):
-            _, pooled = nnx.merge(graphdef, params)(text, mask, MISSING)
+            _, pooled = nnx.merge(graphdef, params)(text, mask)
             return (pooled**2).sum(), pooled
 
         return jax.grad(loss, has_aux=True)(params)
@@ -89,14 +88,14 @@ def test_an_empty_text_is_the_learned_state_and_gradients_are_finite(states, mas
 def test_a_trained_bert_gives_the_states(mask):
     bert = Bert(TINY, rngs=nnx.Rngs(1))
     ids = np.random.default_rng(0).integers(0, 30, mask.shape).astype(np.int32)
-    states, pooled = TextEncoder(HIDDEN, pooling="default", bert=bert, rngs=nnx.Rngs(0))(ids, mask, MISSING)
+    states, pooled = TextEncoder(HIDDEN, pooling="default", bert=bert, rngs=nnx.Rngs(0))(ids, mask)
     np.testing.assert_array_equal(states[:2], bert(ids, mask)[:2])
     np.testing.assert_array_equal(pooled[:2], states[:2, 0])
 
 
 def test_bfloat16(states, mask):
     encoder = TextEncoder(HIDDEN, pooling="weighted_pooling", bert=None, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
-    tokens, pooled = encoder(states, mask, MISSING)
+    tokens, pooled = encoder(states, mask)
     assert tokens.dtype == pooled.dtype == jnp.bfloat16
 
 
