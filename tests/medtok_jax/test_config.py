@@ -62,7 +62,7 @@ def test_variants(module, variant):
 def test_documented_values():
     """The three configurations."""
     model, loss = default.get_config().model, default.get_config().loss
-    assert (model.codebook_size, model.embedding_dim, model.num_top_k_tokens) == (12000, 128, 2)
+    assert (model.codebook_size, model.embedding_dim, model.num_top_k_tokens) == (12000, 256, 2)
     assert (model.text_specific_ratio, model.graph_specific_ratio, model.shared_ratio) == (0.5, 0.2, 0.3)
     assert [part.num_tokens for part in parts_of(model)] == [5, 1, 2]
     assert [part.num_nearest for part in parts_of(model)] == [2, 1, 1]
@@ -289,7 +289,7 @@ def test_a_checkpoint_of_other_fields_is_told(config):
         "train.batch_size: 512 -> 256",
         "data.name: medtok_codes/icd -> other",
         "loss.beta: 0.2 -> 0.1",
-        "model.embedding_dim: 128 -> 32",
+        "model.embedding_dim: 256 -> 32",
     ]
 
 
