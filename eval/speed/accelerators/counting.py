@@ -19,7 +19,7 @@ _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "afte
 _FREE |= {"partition-id", "replica-id", "opt-barrier", "token"}
 _CONTROL = {"while", "call", "conditional", "async-start"}
 # Calls that are parts of a collective which runs beside other work, or that only annotate.
-_ANNOTATIONS = ("AsyncCollective", "AssumeGatherIndices", "GatherScatterIndices", "Sharding", "AllocateBuffer")
+_ANNOTATIONS = ("AsyncCollective", "AssumeGatherIndices", "GatherScatterIndices", "ConcatBitcast", "Sharding")
 _EXACT_ALGORITHMS = ("dot_f32_f32_f32", "dot_bf16_bf16_f32_x6", "dot_bf16_bf16_f32_x9")
 
 
@@ -148,7 +148,10 @@ def _kind(one: Instruction) -> str:
         return "copy"
     if opcode == "custom-call":
         return "" if one.target.startswith(_ANNOTATIONS) else "library"
-    return "fusion" if opcode == "fusion" else "other"
+    if opcode == "fusion":
+        return "fusion"
+    # A TPU computes single numbers beside its kernels; a GPU computes them in fusions.
+    return "other" if any(array.shape for array in one.results) else ""
 
 
 def _arrays_of(program: Program, computation: str, name: str) -> tuple[Array, ...]:
@@ -167,14 +170,21 @@ def _traffic(program: Program, computation: str, one: Instruction) -> int:
         whole = _main(_arrays_of(program, computation, name))
         read += int(min(whole, _read(program, one, position, name))) if whole else 0
     if one.opcode.endswith("-start"):
-        # Their tuples hold operands and semaphores too.
-        target = one.results[:1] if one.opcode in ("copy-start", "slice-start") else one.results[-1:]
-        return read + _main(target)
+        return read + _main((_target(one),))
     return read + _written(program, computation, one)
+
+
+def _target(one: Instruction) -> Array:
+    """Return what an instruction that begins a transfer fills; its tuple holds operands and semaphores too."""
+    if one.opcode == "copy-start":
+        return one.results[0]
+    return one.results[min(len(one.operands), len(one.results) - 1)]
 
 
 def _read(program: Program, user: Instruction, position: int, name: str) -> float:
     """Return the bytes that an instruction takes of one operand, infinity for all of it."""
+    if user.opcode in ("slice-start", "dynamic-slice-start") and position == 0:
+        return _target(user).bytes
     if user.opcode in ("gather", "dynamic-slice", "slice") and position == 0:
         return sum(one.bytes for one in user.results)
     if user.opcode == "dynamic-update-slice" and position == 0:

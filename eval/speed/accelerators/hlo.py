@@ -190,11 +190,18 @@ def _instruction(name: str, text: str, is_root: bool) -> Instruction:
     called = tuple(_CALLED.findall(attributes))
     for group in _BRANCHES.findall(attributes):
         called += tuple(one.strip().lstrip("%") for one in group.split(",") if one.strip())
-    operands = () if opcode in ("constant", "parameter", "iota") else tuple(re.findall(r"%([\w.$-]+)", inside))
+    operands = () if opcode in ("constant", "parameter", "iota") else tuple(_names(inside))
     # The number of a parameter stands where others have operands.
     if opcode == "parameter":
         attributes = f"number={inside}{attributes}"
     return Instruction(name, opcode, arrays(kind), operands, called, attributes, is_root)
+
+
+def _names(text: str) -> list[str]:
+    """Return the names of operands, each of which may have its type before it and a percent sign."""
+    # Commas within types do not separate.
+    parts = re.sub(r"/\*.*?\*/|\[[^\]]*\]|\{[^{}]*\}", "", text).split(",")
+    return [part.split()[-1].lstrip("%") for part in parts if part.strip() and not part.strip().endswith(")")]
 
 
 def _closing(text: str) -> int:

@@ -101,7 +101,7 @@ def gathered(collective: Collective, graph_sizes: frozenset[int], text_sizes: fr
     """
     if collective.kind not in GATHERING:
         return ""
-    shapes = [one.shape for one in collective.results]
+    shapes = [tuple(size for size in one.shape if size > 1) for one in collective.results]
     if any(graph_sizes & set(shape) for shape in shapes):
         return "graphs"
     # Codes come first and features last.

@@ -26,7 +26,7 @@ def on(name: str, *more, marks=()):
 ROWS, WIDTH, CODES = 8_192, 64, 64
 
 
-def compile_quantizer(name: str, exactly: bool, top_k_is_cut: bool) -> dict:
+def compile_quantizer(name: str, exactly: bool) -> dict:
     """Compile quantization of a batch with its gradient; return sentences on broken promises, and counts."""
     import jax
     import jax.numpy as jnp
@@ -43,8 +43,9 @@ def compile_quantizer(name: str, exactly: bool, top_k_is_cut: bool) -> dict:
     mesh = sharding.make_mesh(target.open())
     regions = Regions(text=ROWS, graph=64, shared=64)
     options = {"num_tokens": 4, "kind": "pursuit", "num_nearest": 2}
-    top_k = sharding.top_k(mesh) if top_k_is_cut else jax.lax.top_k
-    quantizer = nnx.eval_shape(lambda: Quantizer(regions, WIDTH, top_k=top_k, **options, rngs=nnx.Rngs(0)))
+    quantizer = nnx.eval_shape(
+        lambda: Quantizer(regions, WIDTH, top_k=sharding.top_k(mesh), **options, rngs=nnx.Rngs(0))
+    )
     graphdef, state = nnx.split(quantizer)
 
     def step(state, points):
@@ -72,19 +73,14 @@ def compile_quantizer(name: str, exactly: bool, top_k_is_cut: bool) -> dict:
     }
 
 
-def quantizer_for(name: str, *, exactly: bool = True, top_k_is_cut: bool = True) -> dict:
-    environment = targets.TARGETS[name].environment()
-    return in_child(compile_quantizer, name, exactly, top_k_is_cut, **environment)
-
-
 @pytest.mark.parametrize("name", [on("v5e:2x4"), on("h200", marks=[pytest.mark.thorough])])
 def test_the_quantizer_keeps_them(name):
-    found = quantizer_for(name)
+    target = targets.TARGETS[name]
+    found = in_child(compile_quantizer, name, True, **target.environment())
     assert found["broken"] == []
     assert found["parts"]["search"] >= 3
     assert found["parts"]["least squares"] >= 1
     # Each of a device's codes is compared with all rows: distances, their gradient, and each part once for the tokens.
-    target = targets.TARGETS[name]
     searched = 2 * (CODES // target.devices) * WIDTH * ROWS
     assert 2 * searched < found["flops"] < 8 * searched
     assert found["xla"] is None or found["flops"] <= found["xla"] < 2 * found["flops"]
@@ -97,7 +93,7 @@ def test_the_quantizer_keeps_them(name):
 @pytest.mark.thorough
 @pytest.mark.parametrize(("name", "arithmetic"), [on("v5e:2x4", "bfloat16"), on("h200", "TF32")])
 def test_a_search_that_is_not_exact_is_found_out(name, arithmetic):
-    found = quantizer_for(name, exactly=False)
+    found = in_child(compile_quantizer, name, False, **targets.TARGETS[name].environment())
     assert any(f"matmuls of the search are in {arithmetic}" in sentence for sentence in found["broken"])
 
 

@@ -99,12 +99,20 @@ def test_kinds_of_kernels():
             "r": "reduce(%a)",
         }.items()
     )
+    body += "  %number = s32[] add(%m, %m)\n"
     assert count(ARGUMENTS + body).kernels == {"copy": 2, "library": 1, "other": 1}
 
 
 def test_memory_on_the_chip_is_no_traffic():
     body = "  %c = f32[4,8]{1,0:T(8,128)S(1)} copy(%a)\n  %n = f32[4,8]{1,0} negate(%c)\n"
     assert count(ARGUMENTS + body).bytes == 2 * 4 * 8 * 4
+
+
+def test_transfers_that_run_beside_other_work():
+    body = "  %s = (f32[4,8]{1,0:S(1)}, f32[4,8]{1,0}, u32[]) copy-start(%a)\n"
+    assert count(ARGUMENTS + body).bytes == 4 * 8 * 4
+    body = "  %s = ((f32[4,8]{1,0}), f32[2,8]{1,0:S(1)}, s32[]) slice-start(%a), slice={[0:2], [0:8]}\n"
+    assert count(ARGUMENTS + body).bytes == 2 * 8 * 4
 
 
 LOOK_UP = """\

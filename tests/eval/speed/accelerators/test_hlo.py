@@ -79,6 +79,13 @@ def test_memory_spaces_and_sizes(program):
     assert [one.bytes for one in hlo.arrays("(pred[3]{0}, s4[8], token[])")] == [3, 4, 0]
 
 
+def test_operands_as_they_are_lowered():
+    text = "ENTRY main.2 {\n  a = f32[4,8]{1,0} parameter(0)\n  n.1 = f32[4,8]{1,0} negate(a)\n"
+    text += "  ROOT add.3 = f32[4,8]{1,0} add(n.1, f32[4,8]{1,0} %a)\n}\n"
+    inside = hlo.parse(text).computations["main.2"]
+    assert (inside["n.1"].operands, inside["add.3"].operands) == (("a",), ("n.1", "a"))
+
+
 def test_a_text_of_something_else_is_refused():
     with pytest.raises(ValueError, match="no ENTRY computation"):
         hlo.parse("module @jit_step {\n}\n")

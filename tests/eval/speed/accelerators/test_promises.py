@@ -74,6 +74,7 @@ def test_parts_that_are_promised(file, function, part):
         ("all-gather", (512, 64, 384), "token states"),
         ("collective-permute", (2, 448, 24, 384), "token states"),
         ("all-gather", (512, 64), ""),
+        ("all-gather", (1, 64, 384), ""),
         ("all-reduce", (512, 64, 384), ""),
     ],
 )
