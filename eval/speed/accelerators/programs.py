@@ -53,6 +53,7 @@ class Step:
         waiting_bytes: of batches that lie on a device beside the one that the step works on.
         graph_sizes: numbers of nodes and edges, of a device and of all, that an array has which holds graphs.
         text_sizes: numbers of positions that an array has, within its codes, which holds token states.
+        parts: what is promised float32 and must be found in it, see `promises.EXACT_PARTS`.
         compiles: whether it is compiled too; else promises are checked on the program that is lowered.
     """
 
@@ -61,6 +62,7 @@ class Step:
     waiting_bytes: int = 0
     graph_sizes: frozenset[int] = frozenset()
     text_sizes: frozenset[int] = frozenset()
+    parts: frozenset[str] = frozenset()
     compiles: bool = True
 
 
@@ -92,14 +94,11 @@ def lower(setting: Setting, target: Target, devices: list) -> tuple[dict, list[S
     shape = f"{config.train.batch_size} codes of {batch.text.shape[1]} tokens, {batch.graph.senders.shape} edges"
     sizes = {"graph_sizes": _graph_sizes(batch), "text_sizes": _text_sizes(batch, inputs)}
     waiting = (UNDER_WAY - 1) * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(batch)) // len(devices)
+    train = programs.train_step.lower(state, window, batch, tables)
+    tokenize = programs.tokenize_step.lower(state.params, state.fixed, batch, tables)
     found = [
-        Step(f"train: {shape}", programs.train_step.lower(state, window, batch, tables), waiting, **sizes),
-        Step(
-            f"tokenize: {shape}",
-            programs.tokenize_step.lower(state.params, state.fixed, batch, tables),
-            waiting,
-            **sizes,
-        ),
+        Step(f"train: {shape}", train, waiting, **sizes, parts=frozenset(("search", "logits"))),
+        Step(f"tokenize: {shape}", tokenize, waiting, **sizes, parts=frozenset(("search",))),
         _text_encoder(setting, target, mesh),
     ]
     if config.model.kmeans_init or config.model.kmeans_refit:
@@ -199,4 +198,4 @@ def _kmeans(structure: Structure, state, mesh: jax.sharding.Mesh) -> Step:
     lowered = jax.jit(fit, in_shardings=sharding.replicated(mesh)).lower(
         state.params, state.fixed, dict.fromkeys(REGIONS, points)
     )
-    return Step("k-means, as lowered", lowered, compiles=False)
+    return Step("k-means, as lowered", lowered, parts=frozenset(("k-means",)), compiles=False)

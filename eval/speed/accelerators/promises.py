@@ -57,8 +57,9 @@ def broken(
     target: Target,
     *,
     memory: int,
-    graph_sizes: frozenset[int],
-    text_sizes: frozenset[int],
+    graph_sizes: frozenset[int] = frozenset(),
+    text_sizes: frozenset[int] = frozenset(),
+    parts: frozenset[str] = frozenset(),
 ) -> list[str]:
     """Return a sentence for each promise that a step breaks.
 
@@ -69,14 +70,18 @@ def broken(
         memory: bytes that it needs on a device, 0 where that is not known.
         graph_sizes: dimensions that only arrays of graphs have.
         text_sizes: dimensions that arrays of token states have behind that of the codes.
+        parts: those of `EXACT_PARTS` that the program must have, as a promise on what is not found would be kept.
     """
     found = []
+    exact = promised(counts.matmuls)
     if memory > target.memory:
         found.append(does_not_fit(step, target, f"it needs {memory / 1e9:.1f} GB"))
     for one in counts.collectives:
         if what := gathered(one, graph_sizes, text_sizes):
             found.append(f"{step}: {what} cross devices, in an {one.kind} of {', '.join(map(str, one.results))}.")
-    for name, matmuls in promised(counts.matmuls).items():
+    for name in sorted(parts - exact.keys()):
+        found.append(f"{step}: no matmul of the {name} was found, so that nothing is known of its precision.")
+    for name, matmuls in exact.items():
         wrong = [one for one in matmuls if one.precision != "float32"]
         if wrong:
             kinds = " and ".join(sorted({arithmetic(one, target) for one in wrong}))

@@ -50,6 +50,8 @@ class Target:
         """
         flags = [f"--xla_force_host_platform_device_count={self.devices}"]
         found = {"JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
+        # Programs are those that users get; one that is read from a cache cannot be loaded without the device.
+        found |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0", "JAX_ENABLE_COMPILATION_CACHE": "false"}
         if self.platform == TPU:
             # Otherwise libtpu asks the host's metadata service which TPU it has.
             found |= {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost"}

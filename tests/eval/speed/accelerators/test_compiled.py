@@ -61,9 +61,8 @@ def compile_quantizer(name: str, exactly: bool) -> dict:
     lowered = jitted.lower(state, jax.ShapeDtypeStruct((CODES, WIDTH), jnp.float32))
     compiled = lowered.compile(compiler_options=target.compiler_options())
     counts = counting.count(hlo.parse(compiled.as_text()))
-    nothing = {"graph_sizes": frozenset(), "text_sizes": frozenset()}
     return {
-        "broken": promises.broken("quantizer", counts, target, memory=0, **nothing),
+        "broken": promises.broken("quantizer", counts, target, memory=0, parts=frozenset(("search",))),
         "parts": {part: len(found) for part, found in promises.promised(counts.matmuls).items()},
         "flops": counts.flops,
         "xla": (compiled.cost_analysis() or {}).get("flops"),
@@ -112,8 +111,7 @@ def inexact_search(name: str) -> list[str]:
     def found(function) -> list[str]:
         text = jax.jit(function).lower(points, rows).compile(compiler_options=target.compiler_options()).as_text()
         counts = counting.count(hlo.parse(text))
-        nothing = {"graph_sizes": frozenset(), "text_sizes": frozenset()}
-        return promises.broken("search", counts, target, memory=0, **nothing)
+        return promises.broken("search", counts, target, memory=0, parts=frozenset(("search",)))
 
     return [found(search.pairwise_distance), found(search.pairwise_distance.__wrapped__)]
 

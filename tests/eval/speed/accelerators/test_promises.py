@@ -83,6 +83,12 @@ def test_what_may_not_cross_devices(kind, shape, what):
     assert found == ([] if not what else [f"train: {what} cross devices, in an {kind} of {Array('bf16', shape)}."])
 
 
+def test_what_is_not_found_is_not_promised():
+    counts = Counts({}, 0, [MATMUL], [], [])
+    (sentence,) = promises.broken("train", counts, V5E, memory=0, parts=frozenset(("search", "logits")))
+    assert sentence == "train: no matmul of the logits was found, so that nothing is known of its precision."
+
+
 def test_a_program_that_does_not_fit():
     (sentence,) = broken(memory=17 * 10**9)
     assert sentence == "train: does not fit the 16 GB of a device of v5e:2x4: it needs 17.0 GB."
