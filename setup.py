@@ -57,6 +57,8 @@ setup(
     extras_require={
         "cuda": ["jax[cuda12]>=0.7"],
         "tpu": ["jax[tpu]>=0.7"],
+        # Compiles for NVIDIA's GPUs without one: no driver, no libraries that only run programs.
+        "cuda-aot": ["jax-cuda12-plugin>=0.7", "jax-cuda12-pjrt>=0.7", "nvidia-cuda-nvcc-cu12>=12.6"],
         "data": DATA,
         "drugs": DATA + DRUGS,
         "beam": BEAM,

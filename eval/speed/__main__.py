@@ -3,6 +3,7 @@
     python -m eval.speed train --output=DIR [--scale=primekg] [--config=configs/default.py --config.FIELD=VALUE ...]
     python -m eval.speed all --output=DIR
     python -m eval.speed memory --config=configs/pipeline.py --output=DIR
+    python -m eval.speed accelerators --target=v5e:2x4 --output=DIR
 
 The command prints a table and writes `DIR/speed_BENCHMARK_SCALE.json` and `.md`. Benchmarks:
 
@@ -12,7 +13,11 @@ The command prints a table and writes `DIR/speed_BENCHMARK_SCALE.json` and `.md`
 - `dataset`: building, packing and opening the data set;
 - `lookup`: tokens of codes from a table;
 - `memory`: the memory of a training step on its device, planned without training;
-- `run`: a complete training run, with encoding of texts and compilation; it takes as long and is not part of `all`.
+- `run`: a complete training run, with encoding of texts and compilation; it takes as long and is not part of `all`;
+- `accelerators`: what XLA makes of the steps for a TPU or GPU that need not be there, `--target=v5e:2x4`, `v6e:2x4`,
+  `v5p:2x2x1`, `h100` or `h200`: memory, operations, bytes, kernels, exchanges between devices, and the arithmetic of
+  each matmul that is promised float32. It needs the extra `tpu` or `cuda-aot`, ends with status 1 and a sentence for
+  each promise that is broken, and is not part of `all`.
 
 `--scale=icd` takes the embedded data set (or `--config.data.name`); `primekg` and `release` generate data of the
 published size, 617,490 codes, in `--folder`. Except in `run`, text states are random, so that no texts have to be
@@ -30,6 +35,10 @@ from eval.speed.benchmarks import EXAMPLE, SCALES, named, run
 from medtok_jax import config as configuration
 from medtok_jax.devices.huge_pages import restart_with_huge_pages
 from preprocessing.common import command_line
+from preprocessing.common.errors import UserError
+
+# Of tables where the output is no terminal.
+WIDTH = 220
 
 
 def main(argv: list[str]) -> None:
@@ -42,9 +51,12 @@ def main(argv: list[str]) -> None:
             f"[{number} of {len(names)}] measuring {one}, which takes minutes on an idle machine", style="dim"
         )
         report = run(one, given)
-        Console().print(speed_report.table(report))
+        for table in speed_report.tables(report):
+            command_line.table_console(WIDTH).print(table)
         if given.output is not None:
             print(f"wrote {speed_report.write(report, Path(given.output).expanduser())}")
+        if report.get("broken"):
+            raise UserError("\n".join(report["broken"]))
 
 
 if __name__ == "__main__":
@@ -59,6 +71,7 @@ if __name__ == "__main__":
     flags.DEFINE_integer("steps", 8, "train: number of batches in one repetition", lower_bound=1)
     flags.DEFINE_enum("encoder", None, ["bert-base", "tiny"], "a text encoder of this shape with random weights")
     flags.DEFINE_string("tokenizer", None, "lookup: tokenizer directory; one with random tokens if not given")
+    flags.DEFINE_string("target", None, "accelerators: device to compile for; see the text above")
     flags.DEFINE_bool("quick", False, "few repetitions, to check that the benchmark works")
     restart_with_huge_pages()
     command_line.run(main, check=configuration.check_arguments)

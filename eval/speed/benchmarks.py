@@ -49,6 +49,14 @@ def _memory(given: flags.FlagValues) -> dict:
     return memory.run(_setting(given))
 
 
+def _accelerators(given: flags.FlagValues) -> dict:
+    from eval.speed.accelerators import measure, targets
+
+    # Before the data are opened, which takes long.
+    targets.find(given.target)
+    return measure.run(_setting(given), given.target)
+
+
 def _run(given: flags.FlagValues) -> dict:
     from eval.speed import run as complete_run
 
@@ -64,9 +72,10 @@ BENCHMARKS: dict[str, Callable[[flags.FlagValues], dict]] = {
     "lookup": _lookup,
     "memory": _memory,
     "run": _run,
+    "accelerators": _accelerators,
 }
 # Benchmarks that `all` leaves out.
-LONG = ("run",)
+LONG = ("run", "accelerators")
 
 
 def _setting(given: flags.FlagValues):
@@ -86,7 +95,7 @@ def _setting(given: flags.FlagValues):
 
 
 def named(name: str) -> list[str]:
-    """Return the benchmark of this name, or for `all` those that do not take long.
+    """Return the benchmark of this name, or for `all` those that do not take long and need no target.
 
     Raises:
         InputError: there is no such benchmark.

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 
+from rich.markup import escape
 from rich.table import Table
 
 from eval.reports import writer
@@ -75,21 +76,37 @@ def _columns(report: Mapping) -> tuple[list[str], list[list[str]]]:
     return [HEADERS[column] for column in used], [[row[column] for column in used] for row in rows]
 
 
-def table(report: Mapping) -> Table:
-    """Return a report as a table for the terminal."""
-    return writer.console_table(title(report), *_columns(report))
+def tables(report: Mapping) -> list[Table]:
+    """Return a report as tables for the terminal: its own `tables` where it has any, else one of its rows."""
+    own = [
+        writer.console_table(one["title"], one["headers"], one["rows"], texts=one.get("texts", 1))
+        for one in report.get("tables", ())
+        if one["rows"]
+    ]
+    if own:
+        own[0].title = escape(title(report))
+    return own or [writer.console_table(title(report), *_columns(report))]
 
 
 def markdown(report: Mapping) -> str:
     """Return a report as Markdown."""
     machine_facts = ", ".join(f"{name} {value}" for name, value in report["machine"].items())
-    heading = [f"## {report['benchmark']}", title(report), f"Measured on: {machine_facts}"]
-    return writer.document([*heading, writer.markdown_table(*_columns(report))])
+    parts = [f"## {report['benchmark']}", title(report), f"Measured on: {machine_facts}"]
+    for one in report.get("tables", ()):
+        if one["rows"]:
+            table = writer.markdown_table(one["headers"], one["rows"], texts=one.get("texts", 1))
+            parts += [f"### {one['title']}", table]
+    if not report.get("tables"):
+        parts.append(writer.markdown_table(*_columns(report)))
+    if "broken" in report:
+        sentences = "\n".join(f"- {sentence}" for sentence in report["broken"])
+        parts += ["### broken promises", sentences or "none"]
+    return writer.document(parts)
 
 
 def write(report: Mapping, folder: Path) -> Path:
-    """Write `speed_BENCHMARK[_SCALE].json` and `.md` to a folder, and return the path of the first."""
-    scale = f"_{report['facts']['scale']}" if "scale" in report["facts"] else ""
-    path = folder / f"speed_{report['benchmark']}{scale}.json"
+    """Write `speed_BENCHMARK[_SCALE][_TARGET].json` and `.md` to a folder, and return the path of the first."""
+    names = (report["facts"][name].replace(":", "-") for name in ("scale", "target") if name in report["facts"])
+    path = folder / f"{'_'.join(('speed', report['benchmark'], *names))}.json"
     writer.write(path.with_suffix(".md"), markdown(report), report)
     return path

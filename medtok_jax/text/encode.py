@@ -1,5 +1,6 @@
 """Encode strings with a frozen text encoder to token states and mean-pooled vectors, in few padded shapes."""
 
+import functools
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,23 +21,35 @@ LENGTHS_ON_THE_SPOT = (16, 32, 64, 128, 256)
 TOKENS_ON_THE_SPOT = 512
 # Of an accelerator's memory for each token encoded at once: many times what a BERT needs, as training may hold much.
 BYTES_A_TOKEN = 2**18
+# Bounds of the tokens that a device encodes at once.
+LEAST_TOKENS, MOST_TOKENS = 8192, 65536
 # Vectors of node names kept in memory: the same nodes come again in the subgraphs of related codes.
 REMEMBERED_NAMES = 100_000
 
 
-def activations(kept) -> type:
-    """Return the dtype that the frozen encoder computes in: that of its results, but float32 on CPUs."""
-    on_cpu = jax.default_backend() == "cpu"
+def activations(kept, platform: str | None = None) -> type:
+    """Return the dtype that the frozen encoder computes in: that of its results, but float32 on CPUs.
+
+    Args:
+        kept: dtype of the results.
+        platform: of the devices; None for those of this process.
+    """
+    on_cpu = (platform or jax.default_backend()) == "cpu"
     return jnp.bfloat16 if np.dtype(kept) == jnp.bfloat16 and not on_cpu else jnp.float32
 
 
 def tokens_a_batch() -> int:
     """Return the padded tokens of a batch of strings: enough to fill this process's devices, as memory allows."""
-    first, least, most = jax.local_devices()[0], 8192, 65536
+    first = jax.local_devices()[0]
     if first.platform == "cpu":
-        return least
-    room = (device_memory(first) or most * BYTES_A_TOKEN) // BYTES_A_TOKEN
-    return jax.local_device_count() * int(np.clip(2 ** int(np.log2(room)), least, most))
+        return LEAST_TOKENS
+    return jax.local_device_count() * tokens_a_device(device_memory(first))
+
+
+def tokens_a_device(memory: int | None) -> int:
+    """Return the padded tokens that an accelerator of so many bytes encodes at once, the most where none are known."""
+    room = (memory or MOST_TOKENS * BYTES_A_TOKEN) // BYTES_A_TOKEN
+    return int(np.clip(2 ** int(np.log2(room)), LEAST_TOKENS, MOST_TOKENS))
 
 
 def plan(lengths: np.ndarray, buckets: Sequence[int], tokens_a_batch: int) -> list[tuple[int, np.ndarray]]:
@@ -71,19 +84,32 @@ def pad(
     return ids, mask
 
 
+def encode_texts_step(
+    state: nnx.State, ids: jax.Array, mask: jax.Array, *, graphdef: nnx.GraphDef
+) -> tuple[jax.Array, jax.Array]:
+    """Encode a batch of strings.
+
+    Args:
+        state: weights of the encoder.
+        ids: `[batch, length]` int32 wordpieces.
+        mask: `[batch, length]` bool, False at padding.
+        graphdef: structure of the encoder.
+
+    Returns:
+        States `[batch, length, hidden]` in the dtype of the encoder, and their means `[batch, hidden]` float32.
+    """
+    states = nnx.merge(graphdef, state)(ids, mask)
+    total = jnp.einsum("blh,bl->bh", states, mask.astype(states.dtype), preferred_element_type=jnp.float32)
+    return states, total / mask.sum(-1, keepdims=True)
+
+
 def compile_encoder(bert: Bert) -> Callable:
     """Return `(ids, mask) -> (states, mean-pooled states)`, the batch split over this process's devices."""
     graphdef, state = nnx.split(bert)
     mesh = jax.sharding.Mesh(np.array(jax.local_devices()), ("data",))
     spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
     state = jax.device_put(state, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
-
-    @jax.jit
-    def run(state, ids, mask):
-        states = nnx.merge(graphdef, state)(ids, mask)
-        total = jnp.einsum("blh,bl->bh", states, mask.astype(states.dtype), preferred_element_type=jnp.float32)
-        mean = total / mask.sum(-1, keepdims=True)
-        return states, mean
+    run = jax.jit(functools.partial(encode_texts_step, graphdef=graphdef))
 
     def call(ids: np.ndarray, mask: np.ndarray):
         return run(state, jax.device_put(ids, spread), jax.device_put(mask, spread))

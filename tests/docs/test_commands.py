@@ -256,8 +256,8 @@ def converting(world: World, words: list[str], folder: Path) -> None:
 def installing(world: World, words: list[str], folder: Path) -> None:
     """Check that the extras of `pip install` exist; installing itself is what launch/test.sh does."""
     assert words[2] == "-e"
-    known = set(re.findall(r'^        "(\w+)": ', (ROOT / "setup.py").read_text(), re.M))
-    extras = {name for group in re.findall(r"\[([\w,]+)\]", words[3]) for name in group.split(",")}
+    known = set(re.findall(r'^        "([\w-]+)": ', (ROOT / "setup.py").read_text(), re.M))
+    extras = {name for group in re.findall(r"\[([\w,-]+)\]", words[3]) for name in group.split(",")}
     assert extras <= known
 
 

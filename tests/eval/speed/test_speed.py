@@ -108,7 +108,8 @@ def test_reports_say_what_failed_and_leave_empty_columns_out(tmp_path):
     assert "failed: no compiler" in text
     assert "codes 1,000" in text
     assert "FLOP/s" not in text
-    assert speed_report.table(report).row_count == 2
+    (table,) = speed_report.tables(report)
+    assert table.row_count == 2
 
 
 @pytest.mark.integration
