@@ -71,7 +71,8 @@ def measure_step(step: Step, target: Target) -> dict:
     else:
         text = step.lowered.as_text("hlo", debug_info=True)
     counts = counting.count(hlo.parse(text))
-    expected = {"graph_sizes": step.graph_sizes, "text_sizes": step.text_sizes, "parts": step.parts}
+    expected = {"graph_sizes": step.graph_sizes, "text_sizes": step.text_sizes}
+    expected |= {"codes": step.codes, "parts": step.parts}
     row["broken"] = promises.broken(step.name, counts, target, memory=memory, **expected)
     row["matmuls"] = _matmuls(counts, target)
     if step.compiles:

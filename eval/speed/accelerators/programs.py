@@ -53,6 +53,7 @@ class Step:
         waiting_bytes: of batches that lie on a device beside the one that the step works on.
         graph_sizes: numbers of nodes and edges, of a device and of all, that an array has which holds graphs.
         text_sizes: numbers of positions that an array has, within its codes, which holds token states.
+        codes: number of codes of its batch.
         parts: what is promised float32 and must be found in it, see `promises.EXACT_PARTS`.
         compiles: whether it is compiled too; else promises are checked on the program that is lowered.
     """
@@ -62,6 +63,7 @@ class Step:
     waiting_bytes: int = 0
     graph_sizes: frozenset[int] = frozenset()
     text_sizes: frozenset[int] = frozenset()
+    codes: int = 0
     parts: frozenset[str] = frozenset()
     compiles: bool = True
 
@@ -93,6 +95,7 @@ def lower(setting: Setting, target: Target, devices: list) -> tuple[dict, list[S
     window = jax.eval_shape(lambda: empty_window(names, structure.regions.size))
     shape = f"{config.train.batch_size} codes of {batch.text.shape[1]} tokens, {batch.graph.senders.shape} edges"
     sizes = {"graph_sizes": _graph_sizes(batch), "text_sizes": _text_sizes(batch, inputs)}
+    sizes |= {"codes": config.train.batch_size}
     waiting = (UNDER_WAY - 1) * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(batch)) // len(devices)
     train = programs.train_step.lower(state, window, batch, tables)
     tokenize = programs.tokenize_step.lower(state.params, state.fixed, batch, tables)

@@ -3,6 +3,7 @@
 It fits; no graphs and no token states cross devices; what decides tokens and losses is float32; top-k is no full sort.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 
 from eval.speed.accelerators.counting import GATHERING, Collective, Counts, Matmul, Sort
@@ -59,6 +60,7 @@ def broken(
     memory: int,
     graph_sizes: frozenset[int] = frozenset(),
     text_sizes: frozenset[int] = frozenset(),
+    codes: int = 0,
     parts: frozenset[str] = frozenset(),
 ) -> list[str]:
     """Return a sentence for each promise that a step breaks.
@@ -70,6 +72,7 @@ def broken(
         memory: bytes that it needs on a device, 0 where that is not known.
         graph_sizes: dimensions that only arrays of graphs have.
         text_sizes: dimensions that arrays of token states have behind that of the codes.
+        codes: number of codes of the whole batch, 0 where there are none.
         parts: those of `EXACT_PARTS` that the program must have, as a promise on what is not found would be kept.
     """
     found = []
@@ -77,7 +80,7 @@ def broken(
     if memory > target.memory:
         found.append(does_not_fit(step, target, f"it needs {memory / 1e9:.1f} GB"))
     for one in counts.collectives:
-        if what := gathered(one, graph_sizes, text_sizes):
+        if what := gathered(one, graph_sizes, text_sizes, codes):
             found.append(f"{step}: {what} cross devices, in an {one.kind} of {', '.join(map(str, one.results))}.")
     for name in sorted(parts - exact.keys()):
         found.append(f"{step}: no matmul of the {name} was found, so that nothing is known of its precision.")
@@ -98,7 +101,7 @@ def does_not_fit(step: str, target: Target, reason: str) -> str:
     return f"{step}: does not fit the {target.memory / 1e9:.0f} GB of a device of {target.name}: {reason}."
 
 
-def gathered(collective: Collective, graph_sizes: frozenset[int], text_sizes: frozenset[int]) -> str:
+def gathered(collective: Collective, graph_sizes: frozenset[int], text_sizes: frozenset[int], codes: int = 0) -> str:
     """Return what a collective brings from other devices, `graphs` or `token states`; empty for what is allowed.
 
     Gradients are reduced, which is no gathering. Embeddings of codes `[batch, width]` may be gathered: a contrast needs
@@ -109,8 +112,14 @@ def gathered(collective: Collective, graph_sizes: frozenset[int], text_sizes: fr
     shapes = [tuple(size for size in one.shape if size > 1) for one in collective.results]
     if any(graph_sizes & set(shape) for shape in shapes):
         return "graphs"
-    # Codes come first and features last.
+    # Codes come first, by device where they were just gathered, and features last.
+    shapes = [_without_devices(shape, codes) for shape in shapes]
     return "token states" if any(text_sizes & set(shape[1:-1]) for shape in shapes) else ""
+
+
+def _without_devices(shape: tuple[int, ...], codes: int) -> tuple[int, ...]:
+    """Return a shape without the devices, where the codes of all stand as `[devices, codes of each]`."""
+    return shape[1:] if codes and codes not in shape[:1] and math.prod(shape[:2]) == codes else shape
 
 
 def replaces_top_k(sort: Sort) -> bool:

@@ -14,7 +14,7 @@ SEARCH = Frame("/x/medtok_jax/models/search.py", "search_pursuit", 213)
 ENCODER = Frame("/x/medtok_jax/models/bert.py", "attend", 9)
 EMBEDDINGS, ROWS = Array("f32", (512, 128)), Array("f32", (128, 6000))
 MATMUL = Matmul((EMBEDDINGS, ROWS), Array("f32", (512, 6000)), "float32", 1, 1, (SEARCH, ENCODER))
-SIZES = {"graph_sizes": frozenset({1100, 2200, 8800}), "text_sizes": frozenset({64, 24})}
+SIZES = {"graph_sizes": frozenset({1100, 2200, 8800}), "text_sizes": frozenset({64, 24}), "codes": 512}
 
 
 def broken(*, matmuls=(), collectives=(), sorts=(), memory=0, target=V5E) -> list[str]:
@@ -73,7 +73,9 @@ def test_parts_that_are_promised(file, function, part):
         ("all-to-all", (8, 2200), "graphs"),
         ("all-gather", (512, 64, 384), "token states"),
         ("collective-permute", (2, 448, 24, 384), "token states"),
+        ("all-gather", (8, 64, 64, 384), "token states"),
         ("all-gather", (512, 64), ""),
+        ("all-gather", (8, 64, 8), ""),
         ("all-gather", (1, 64, 384), ""),
         ("all-reduce", (512, 64, 384), ""),
     ],
