@@ -171,12 +171,16 @@ def write_json(path: str | os.PathLike, content: object, *, advice: str = ADVICE
 
 
 def put_in_place(partial: Path, path: Path) -> None:
-    """Give a complete file its name in one step, after its content and before that name have reached the disk.
+    """Give a complete file or folder its name in one step, after its content and before that name reached the disk.
+
+    Args:
+        partial: the file or folder.
+        path: its name; a file that lies there is replaced, but no folder.
 
     Raises:
         OSError: the file system refuses.
     """
-    flush(partial)
+    _flush_folder(partial)
     os.replace(partial, path)
     flush(path.parent)
 
