@@ -29,7 +29,7 @@ _OLD = ".old-"
 _DIGITS = 8
 # A folder of more files than this reaches the disk by one `sync` of everything, which is faster then.
 _MANY = 1000
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _NO_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
 _NOT_EMPTY = (errno.ENOTEMPTY, errno.EEXIST)
@@ -216,7 +216,7 @@ def _is_refusal(error: OSError, partial: Path) -> bool:
     about = isinstance(error.filename, str | os.PathLike) and Path(error.filename).is_relative_to(partial)
     # NumPy tells a short write in words only.
     short = error.errno is None and "requested and" in str(error) and str(error).endswith("written")
-    return error.errno in _FULL or short or (about and not isinstance(error, FileNotFoundError))
+    return error.errno in FULL or short or (about and not isinstance(error, FileNotFoundError))
 
 
 def _target(path: Path) -> Path:

@@ -37,25 +37,20 @@ def _sha256_at(path: str, *_: int) -> str:
 
 def sealed(content: dict) -> dict:
     """Return what is written as JSON with a last entry, `checksum`, by which `unsealed` notices any change of it."""
-    return content | {CHECKSUM: _checksum(content)}
+    kept = {name: value for name, value in content.items() if name != CHECKSUM}
+    digest = hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+    return kept | {CHECKSUM: digest[:16]}
 
 
-def unsealed(content: dict) -> dict:
+def unsealed(content: object) -> dict:
     """Return what `sealed` was given.
 
     Raises:
         ValueError: it is not what was written.
     """
-    if not isinstance(content, dict):
-        raise ValueError("it is no JSON object")
-    kept = {name: value for name, value in content.items() if name != CHECKSUM}
-    if content.get(CHECKSUM) != _checksum(kept):
+    if not isinstance(content, dict) or content.get(CHECKSUM) != sealed(content)[CHECKSUM]:
         raise ValueError("it does not have the checksum that it was written with")
-    return kept
-
-
-def _checksum(content: dict) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+    return {name: value for name, value in content.items() if name != CHECKSUM}
 
 
 def md5_of(path: str | os.PathLike) -> str:

@@ -15,8 +15,9 @@ from medtok_jax.lookup.config import CODE_FILE, CONFIG
 from medtok_jax.lookup.directory import EMBEDDING_FILE, TRANSFORMERS_CONFIG, KnownCode, TokenizerDirectory
 from medtok_jax.lookup.token_table import TABLE
 from medtok_jax.regions import EMBEDDINGS, Regions
-from preprocessing.common.checksums import sha256_of
+from preprocessing.common.checksums import sealed, sha256_of
 from preprocessing.common.errors import InputError
+from tests.helpers.damages import flip
 from tests.helpers.small_tokenizer import KEYS, REGIONS, K, about, make_tokens, positions, write, write_uneven
 
 
@@ -199,7 +200,7 @@ def test_a_file_of_another_tokenizer(folder, tmp_path, monkeypatch, name, sized)
         monkeypatch.setattr("medtok_jax.lookup.directory_check.SMALL", -1)
         config = json.loads((folder / CONFIG).read_text())
         config["files"][name]["size"] = (folder / name).stat().st_size
-        (folder / CONFIG).write_text(json.dumps(config))
+        (folder / CONFIG).write_text(json.dumps(sealed(config)))
     refused(folder, r"safetensors is damaged" if name == CONFIG else name)
 
 
@@ -212,6 +213,17 @@ def test_changed_bytes_are_found_by_verifying(folder, monkeypatch, name):
     content[bytes(content).index(codebook.tobytes())] ^= 1
     (folder / name).write_bytes(bytes(content))
     refused(folder, f"{name} is damaged", verify=True)
+    if name == TABLE:
+        refused(folder, r"tokens\.safetensors is not a readable table of MedTok tokens \(its sha256")
+    else:
+        with pytest.raises(InputError, match=r"embeddings\.safetensors is damaged \(its sha256"):
+            TokenizerDirectory.read(folder).embeddings(np.array([0]))
+
+
+@pytest.mark.parametrize("place", [0.1, 0.3, 0.5, 0.7, 0.9])
+def test_a_changed_bit_of_the_configuration(folder, place):
+    flip(folder / CONFIG, place)
+    refused(folder, r"medtok\.json")
 
 
 @pytest.mark.parametrize("version", [2, 0, "1", None])
@@ -222,7 +234,7 @@ def test_a_wrong_version(folder, version):
 
 def edit(folder, **fields):
     config = json.loads((folder / CONFIG).read_text()) | fields
-    (folder / CONFIG).write_text(json.dumps(config))
+    (folder / CONFIG).write_text(json.dumps(sealed(config)))
 
 
 @pytest.mark.parametrize(
@@ -276,7 +288,7 @@ def rewrite(folder, change):
     save_file(change(arrays), folder / TABLE, metadata)
     config = json.loads((folder / CONFIG).read_text())
     config["files"][TABLE] = {"size": (folder / TABLE).stat().st_size, "sha256": sha256_of(folder / TABLE)}
-    (folder / CONFIG).write_text(json.dumps(config))
+    (folder / CONFIG).write_text(json.dumps(sealed(config)))
 
 
 def put(name, place, value):
