@@ -2,7 +2,8 @@
 
 `WORKDIR/checkpoints/{last,best}/STEP/` holds `state` (parameters, fixed variables, optimizer state, step; all by name)
 and `metadata` (configuration, data set fingerprint, text encoder identity, names of node types and relations, the steps
-of the run, its best loss). `files.json` beside them lists all files: what is not as it says is never used.
+of the run, its best loss, the number of entries of its log). `files.json` beside them lists all files: what is not as
+it says is never used.
 """
 
 import dataclasses
@@ -181,17 +182,17 @@ class CheckpointWriter:
         """Return the validation loss of the best checkpoint, None before there is one."""
         return self._metadata["best_total_loss"]
 
-    def save_last(self, state: TrainState) -> None:
-        """Write the checkpoint that a run goes on from."""
-        self._save("last", state)
+    def save_last(self, state: TrainState, *, logged: int = 0) -> None:
+        """Write the checkpoint that a run goes on from, and how many entries its log has."""
+        self._save("last", state, logged)
 
-    def save_best(self, state: TrainState, total_loss: float) -> None:
+    def save_best(self, state: TrainState, total_loss: float, *, logged: int = 0) -> None:
         """Write the checkpoint that a run is used by, and remember its validation loss."""
         self._metadata["best_total_loss"] = total_loss
-        self._save("best", state)
+        self._save("best", state, logged)
 
-    def _save(self, kind: str, state: TrainState) -> None:
-        save(self.workdir, kind, state, self._metadata | {"step": int(state.step)})
+    def _save(self, kind: str, state: TrainState, logged: int) -> None:
+        save(self.workdir, kind, state, self._metadata | {"step": int(state.step), "logged": logged})
 
 
 def save(workdir: Path, kind: str, state: TrainState, metadata: dict) -> None:

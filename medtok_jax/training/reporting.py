@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -115,6 +116,7 @@ class Log:
         workdir: where these files go.
         step: of the state that the run goes on from; later entries of the files are dropped.
         regions: of the codebook.
+        logged: entries that the log had at that step; where it has lost some, a warning says so.
 
     Attributes:
         history: logged training windows of this work directory, `{"step": ..., name: value, ...}`.
@@ -122,7 +124,7 @@ class Log:
         seconds: time spent in this process.
     """
 
-    def __init__(self, workdir: Path, *, step: int, regions: Regions):
+    def __init__(self, workdir: Path, *, step: int, regions: Regions, logged: int = 0):
         self.workdir, self.regions = workdir, regions
         self.start, self.active = time.monotonic(), jax.process_index() == 0
         self.path = workdir / HISTORY
@@ -130,10 +132,21 @@ class Log:
         self.history = [entry for entry in kept if entry["kind"] == "train"]
         self.validations = [entry for entry in kept if entry["kind"] == "validation"]
         self.writer = None
+        if self.active and len(kept) < logged:
+            print(
+                f"warning: {self.path} has lost {logged - len(kept)} of the {logged} entries up to step {step:,}; the"
+                " run goes on, and its summary tells of the others.",
+                file=sys.stderr,
+            )
         if self.active:
             # What was logged after the checkpoint gone on from will be logged again.
             write_text(self.path, "".join(json.dumps(sealed(entry)) + "\n" for entry in kept), advice=ADVICE)
             self.writer = EventFile(workdir / "logs", step, ADVICE)
+
+    @property
+    def entries(self) -> int:
+        """Return the number of entries of this work directory's log."""
+        return len(self.history) + len(self.validations)
 
     @property
     def seconds(self) -> float:
