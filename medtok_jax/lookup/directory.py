@@ -27,7 +27,7 @@ from safetensors.numpy import save
 
 from medtok_jax.lookup import code_files
 from medtok_jax.lookup.config import CODE_FILE, CONFIG, TokenizerConfig, special_token_ids
-from medtok_jax.lookup.directory_check import check_files, damaged, foreign, read_config
+from medtok_jax.lookup.directory_check import UNLISTED_JSON, check_files, damaged, foreign, read_config
 from medtok_jax.lookup.token_table import KINDS, SPLITS, TABLE, Strings, TokenTable, index_arrays
 from preprocessing.common.atomic import whole_folder
 from preprocessing.common.checksums import sha256_of, sha256_once
@@ -36,7 +36,7 @@ from preprocessing.common.errors import InputError
 EMBEDDING_FILE = "embeddings.safetensors"
 TRANSFORMERS_CONFIG = "tokenizer_config.json"
 # Written by whoever saves or publishes a tokenizer, so that their contents are not checked.
-UNCHECKED = (TRANSFORMERS_CONFIG, "added_tokens.json", "README.md", ".gitattributes")
+UNCHECKED = (*UNLISTED_JSON, "README.md", ".gitattributes")
 IDENTITY = "identity"
 STRINGS = ("key", "description", "split", "kind")
 FLAGS = ("has_text", "has_graph")

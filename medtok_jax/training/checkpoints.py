@@ -6,13 +6,18 @@ of the run, its best loss, the number of entries of its log). `files.json` besid
 it says is never used.
 """
 
+import contextlib
 import dataclasses
+import logging
 import os
 import re
 import shutil
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import TracebackType
 
+import absl.logging
 import jax
 import orbax.checkpoint as ocp
 from flax import nnx
@@ -97,8 +102,27 @@ class Checkpoint:
             raise InputError(f"The checkpoint {self.path} cannot be restored ({reason}); {advice}.") from error
 
 
-def _checkpointer() -> ocp.Checkpointer:
-    return ocp.Checkpointer(ocp.CompositeCheckpointHandler())
+@contextlib.contextmanager
+def _checkpointer() -> Iterator[ocp.Checkpointer]:
+    """Yield Orbax's reader and writer, whose errors are raised, and not logged with tracebacks of its threads too."""
+    verbosity, hook = absl.logging.get_verbosity(), sys.excepthook
+
+    def without_late_results(kind: type, error: BaseException, trace: TracebackType | None) -> None:
+        if str(error) != "Event loop is closed":
+            hook(kind, error, trace)
+
+    absl.logging.set_verbosity(absl.logging.FATAL)
+    sys.excepthook = without_late_results
+    try:
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+            yield checkpointer
+        sys.excepthook = hook
+    except BaseException:
+        # After a failure its threads and tasks go on telling of errors, some when they are collected.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        raise
+    finally:
+        absl.logging.set_verbosity(verbosity)
 
 
 def _to_tree(state: TrainState) -> dict:

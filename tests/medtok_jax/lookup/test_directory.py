@@ -220,6 +220,12 @@ def test_changed_bytes_are_found_by_verifying(folder, monkeypatch, name):
             TokenizerDirectory.read(folder).embeddings(np.array([0]))
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", "\udcff"])
+def test_a_damaged_configuration_of_transformers(folder, text):
+    (folder / TRANSFORMERS_CONFIG).write_text(text, errors="surrogateescape")
+    refused(folder, r"tokenizer_config\.json is damaged \(it is no JSON object\)")
+
+
 @pytest.mark.parametrize("place", [0.1, 0.3, 0.5, 0.7, 0.9])
 def test_a_changed_bit_of_the_configuration(folder, place):
     flip(folder / CONFIG, place)

@@ -50,7 +50,7 @@ def test_the_writer_remembers_the_best_loss(tmp_path, state):
     writer.save_best(state, 2.5)
     writer.save_last(state)
     assert writer.best_total_loss == 2.5
-    assert checkpoints.find(tmp_path).metadata() == {"best_total_loss": 2.5, "step": 7}
+    assert checkpoints.find(tmp_path).metadata() == {"best_total_loss": 2.5, "step": 7, "logged": 0}
     assert checkpoints.find(tmp_path / "checkpoints/last/7").step == 7
 
 
