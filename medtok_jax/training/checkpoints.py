@@ -15,7 +15,6 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
 
 import absl.logging
 import jax
@@ -105,18 +104,18 @@ class Checkpoint:
 @contextlib.contextmanager
 def _checkpointer() -> Iterator[ocp.Checkpointer]:
     """Yield Orbax's reader and writer, whose errors are raised, and not logged with tracebacks of its threads too."""
-    verbosity, hook = absl.logging.get_verbosity(), sys.excepthook
+    verbosity, hook = absl.logging.get_verbosity(), sys.unraisablehook
 
-    def without_late_results(kind: type, error: BaseException, trace: TracebackType | None) -> None:
-        if str(error) != "Event loop is closed":
-            hook(kind, error, trace)
+    def without_late_results(told: "sys.UnraisableHookArgs") -> None:
+        if str(told.exc_value) != "Event loop is closed":
+            hook(told)
 
     absl.logging.set_verbosity(absl.logging.FATAL)
-    sys.excepthook = without_late_results
+    sys.unraisablehook = without_late_results
     try:
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
             yield checkpointer
-        sys.excepthook = hook
+        sys.unraisablehook = hook
     except BaseException:
         # After a failure its threads and tasks go on telling of errors, some when they are collected.
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
