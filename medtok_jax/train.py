@@ -55,7 +55,8 @@ def _train_and_evaluate(config: ConfigDict, workdir: Path) -> dict:
         reporting.print_summary(finished)
         return finished
     reporting.print_start(config, inputs, training.state, last_step=last_step, workdir=workdir)
-    log = reporting.Log(workdir, step=step, regions=programs.structure.regions)
+    logged, regions = training.metadata["logged"], programs.structure.regions
+    log = reporting.Log(workdir, step=step, regions=regions, logged=logged)
     writer = CheckpointWriter(workdir, training.metadata)
     state = train(training, log, writer)
     trained = TrainedModel.restore(workdir, config, inputs, programs, like=state)
@@ -144,12 +145,12 @@ def train(training: Training, log: reporting.Log, writer: CheckpointWriter) -> T
                 loss, best = scalars["total_loss"], writer.best_total_loss
                 better = best is None or loss < best or (last and plan.refits)
                 if better and np.isfinite(loss) and step > plan.first_step + plan.kmeans_step:
-                    writer.save_best(state, loss)
+                    writer.save_best(state, loss, logged=log.entries)
                 clock = time.monotonic()
             stopping = interruption.asked(step, config.log_every)
             if step % config.checkpoint_every == 0 or last or stopping:
                 check_finite(pending)
-                writer.save_last(state)
+                writer.save_last(state, logged=log.entries)
                 saved_step = step
             if stopping:
                 break

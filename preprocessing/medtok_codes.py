@@ -12,6 +12,7 @@ The examples, their order and the fingerprint are those of a local build; where 
 begin at other examples.
 """
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -30,8 +31,9 @@ from tensorflow_datasets.proto import tf_example_pb2
 from tqdm import tqdm
 
 from preprocessing.common import command_line
-from preprocessing.common.checksums import sha256_of
+from preprocessing.common.checksums import sha256_once
 from preprocessing.common.errors import InputError, UserError
+from preprocessing.common.listing import LISTING, check_listing, write_listing
 from preprocessing.dataset.beam import BeamPipeline, beam_examples
 from preprocessing.dataset.build_lock import only_builder, quiet_tfds, writable
 from preprocessing.dataset.examples import examples, open_plan, write_plan
@@ -244,6 +246,12 @@ def open_prepared(name: str = f"{NAME}/icd", data_dir: str | os.PathLike | None 
             f"build it with: python -m preprocessing.medtok_codes --codes={name}{files}{where}"
         )
     try:
+        if not (path / LISTING).exists():
+            # Its builder was killed at the very end.
+            with contextlib.suppress(InputError):  # Others may only read here.
+                write_listing(path)
+        if (path / LISTING).exists():
+            check_listing(path, digest=sha256_once)
         builder = _builder(name, data_dir)
         tfds.core.features.FeatureConnector.from_config(path)
         for split in SPLITS:
@@ -303,7 +311,7 @@ def _split_digest(files: list[Path]) -> bytes:
 
 
 def _file_digest(file: Path) -> bytes:
-    return f"{file.name}\n".encode() + bytes.fromhex(sha256_of(file))
+    return f"{file.name}\n".encode() + bytes.fromhex(sha256_once(file))
 
 
 def _builder(name: str, data_dir: str | os.PathLike | None) -> MedtokCodes:
@@ -334,6 +342,7 @@ def _build(
             with quiet_tfds(), tqdm(desc="reading official files", unit=" codes", disable=not progress) as bar:
                 builder.progress_bar = bar if progress else None
                 builder.download_and_prepare(download_config=_download_config(beam))
+            write_listing(path)
         finally:
             builder.progress_bar = None
             shutil.rmtree(builder.plan_dir, ignore_errors=True)

@@ -9,8 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from preprocessing.common.atomic import whole_folder
-from preprocessing.common.locks import exclusive
+from preprocessing.common.listing import cached
 from preprocessing.common.ragged import offsets_of
 from preprocessing.graph.knowledge_graph import KnowledgeGraph
 from preprocessing.medtok_codes import fingerprint
@@ -103,11 +102,7 @@ def load(builder, cache_dir: Path, *, progress: bool = True) -> CodeTable:
     graph = builder.knowledge_graph
     identity = fingerprint(builder, graph)
     folder = cache_dir / f"examples-{identity[:16]}-{FORMAT}"
-    if not folder.exists():
-        with exclusive(cache_dir, file=folder.name, wait=True, advice=ADVICE):
-            if not folder.exists():  # Another process packed them while this one waited.
-                with whole_folder(folder, advice=ADVICE) as partial:
-                    _write_columns(_read_columns(builder, progress), partial)
+    cached(folder, lambda partial: _write_columns(_read_columns(builder, progress), partial), advice=ADVICE)
     arrays = {path.stem: np.load(path, mmap_mode="r") for path in folder.glob("*.npy")}
     strings = pq.read_table(folder / "strings.parquet")
     return CodeTable(

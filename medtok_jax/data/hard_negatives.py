@@ -14,8 +14,7 @@ from tqdm import tqdm
 from medtok_jax.data.dataset import Data
 from medtok_jax.data.positives import Positives
 from medtok_jax.text.cache import TextCache
-from preprocessing.common.atomic import whole_file
-from preprocessing.common.locks import exclusive
+from preprocessing.common.listing import cached
 from preprocessing.common.ragged import offsets_of
 
 # Nearest texts of an anchor that its hard negatives are drawn from.
@@ -26,6 +25,7 @@ SCALE = 2048
 # Similarities at once, and columns of which only the largest is looked at first.
 BLOCK = 2**25
 GROUP = 64
+FILE = "neighbors.npy"
 ADVICE = "set data.cache_dir"
 
 
@@ -131,14 +131,11 @@ def _open_or_find(vectors: np.ndarray, starts: np.ndarray, cache_dir: Path, prog
     """
     digest = hashlib.blake2b(np.ascontiguousarray(vectors), digest_size=8)
     digest.update(np.array([NEIGHBORS, vectors.shape[1], *starts], np.int64).tobytes())
-    path = cache_dir / f"neighbors-{digest.hexdigest()}.npy"
-    if not path.exists():
-        with exclusive(cache_dir, file=path.name, wait=True, advice=ADVICE):
-            if not path.exists():  # Another process found them while this one waited.
-                found = _find(vectors, starts, progress)
-                with whole_file(path, advice=ADVICE) as partial:
-                    np.save(partial, found)
-    return np.load(path)
+
+    def write(folder: Path) -> None:
+        np.save(folder / FILE, _find(vectors, starts, progress))
+
+    return np.load(cached(cache_dir / f"neighbors-{digest.hexdigest()}", write, advice=ADVICE) / FILE)
 
 
 def _find(vectors: np.ndarray, starts: np.ndarray, progress: bool) -> np.ndarray:

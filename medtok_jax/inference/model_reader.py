@@ -21,7 +21,7 @@ from medtok_jax.batch import InputSizes
 from medtok_jax.models.bert import Bert, BertConfig
 from medtok_jax.models.medtok import MedTok
 from preprocessing.common.atomic import recover
-from preprocessing.common.checksums import sha256_of_files
+from preprocessing.common.checksums import sha256_of_files, unsealed
 from preprocessing.common.errors import InputError
 from preprocessing.graph.knowledge_graph import KnowledgeGraph
 
@@ -133,7 +133,10 @@ def _read_config(folder: Path) -> dict:
         raise InputError(f"{path} is damaged ({type(error).__name__}); {_AGAIN}") from error
     if version != FORMAT_VERSION:
         raise InputError(f"{path} has format version {version}, this code reads version {FORMAT_VERSION}; {_AGAIN}")
-    return content
+    try:
+        return unsealed(content)
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}); {_AGAIN}") from error
 
 
 def _checkdigest(what: Path, files: list[Path], wanted: str) -> None:

@@ -18,7 +18,7 @@ from medtok_jax.models.medtok import MedTok
 from medtok_jax.training import checkpoints
 from preprocessing import medtok_codes
 from preprocessing.common.atomic import whole_folder, write_bytes, write_json
-from preprocessing.common.checksums import sha256_of_files
+from preprocessing.common.checksums import sealed, sha256_of_files
 from preprocessing.common.errors import InputError
 from preprocessing.dataset.name import parse_name
 from preprocessing.graph.knowledge_graph import KnowledgeGraph
@@ -101,7 +101,7 @@ def _write(exported: _Exported, folder: str | Path, *, with_graph: bool) -> Path
         digests = {VARIABLES: _write_variables(exported.variables, folder)}
         if with_graph:
             digests[GRAPH] = _write_graph(exported.graph, folder)
-        write_json(folder / CONFIG, _describe(exported) | {"sha256": digests})
+        write_json(folder / CONFIG, sealed(_describe(exported) | {"sha256": digests}))
     except OSError as error:
         raise InputError(
             f"The model cannot be written to {folder} ({error.strerror}); choose another directory."

@@ -6,8 +6,10 @@ Tokenizing with the same checkpoint, data set and batch size gives the same byte
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import shutil
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -165,24 +167,40 @@ class Parts:
         done = 0
         if jax.process_index() == 0:
             named = self.folder / "plan.json"
-            if not named.is_file() or named.read_text() != self.plan:
+            if not named.is_file() or named.read_bytes() != self.plan.encode():
                 shutil.rmtree(self.folder, ignore_errors=True)
                 self.folder.mkdir(parents=True)
                 write_text(named, self.plan)
-            done = len(list(self.folder.glob("[0-9]*.npz")))
+            done = next(number for number in itertools.count() if not self._is_whole(number))
+            for path in self._files()[done:]:
+                path.unlink()
         return int(multihost_utils.broadcast_one_to_all(np.int32(done))) if jax.process_count() > 1 else done
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob("[0-9]*.npz"))
+
+    def _file(self, number: int) -> Path:
+        return self.folder / f"{number:06d}.npz"
+
+    def _is_whole(self, number: int) -> bool:
+        """Return whether a piece is there and intact: the archive holds a checksum of each array."""
+        try:
+            with zipfile.ZipFile(self._file(number)) as file:
+                return file.testzip() is None
+        except Exception:  # Damaged archives raise errors of many kinds.
+            return False
 
     def save(self, number: int, arrays: dict[str, np.ndarray]) -> None:
         """Write one piece."""
         if jax.process_index() == 0:
-            with whole_file(self.folder / f"{number:06d}.npz") as partial:
+            with whole_file(self._file(number)) as partial:
                 np.savez(partial, **arrays)
 
     def read(self) -> dict[str, np.ndarray]:
         """Return all pieces end to end; what was summed up over a piece has a row for each."""
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("parts written")
-        pieces = [dict(np.load(path)) for path in sorted(self.folder.glob("[0-9]*.npz"))]
+        pieces = [dict(np.load(path)) for path in self._files()]
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("parts read")
         return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}

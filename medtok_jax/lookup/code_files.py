@@ -9,7 +9,7 @@ from medtok_jax.lookup.config import CODE_FILE
 
 # Modules that `tokenization_medtok.py` imports, itself included: they import one another, numpy and transformers.
 MODULES = (
-    *("preprocessing.codes", "preprocessing.common.errors", "medtok_jax.regions"),
+    *("preprocessing.codes", "preprocessing.common.checksums", "preprocessing.common.errors", "medtok_jax.regions"),
     *(
         f"medtok_jax.lookup.{name}"
         for name in (

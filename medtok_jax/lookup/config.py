@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from medtok_jax.regions import REGIONS, Position, Regions
+from preprocessing.common.checksums import sealed, unsealed
 from preprocessing.common.errors import InputError
 
 FORMAT_VERSION = 1
@@ -90,7 +91,7 @@ class TokenizerConfig:
 
     def to_json(self) -> str:
         fields = dataclasses.asdict(self) | {"positions": [dataclasses.astuple(place) for place in self.positions]}
-        return json.dumps({"format_version": FORMAT_VERSION} | fields, indent=1) + "\n"
+        return json.dumps(sealed({"format_version": FORMAT_VERSION} | fields), indent=1) + "\n"
 
     @classmethod
     def from_json(cls, text: str, path: Path) -> "TokenizerConfig":
@@ -110,6 +111,8 @@ class TokenizerConfig:
                 " use the release that wrote it, or write the directory again."
             )
         try:
+            fields = unsealed({"format_version": version} | fields)
+            del fields["format_version"]
             fields["regions"] = Regions(**fields["regions"])
             fields["positions"] = tuple(Position(*place) for place in fields["positions"])
             config = cls(**fields)

@@ -27,16 +27,16 @@ from safetensors.numpy import save
 
 from medtok_jax.lookup import code_files
 from medtok_jax.lookup.config import CODE_FILE, CONFIG, TokenizerConfig, special_token_ids
-from medtok_jax.lookup.directory_check import check_files, damaged, foreign, read_config
+from medtok_jax.lookup.directory_check import UNLISTED_JSON, check_files, damaged, foreign, read_config
 from medtok_jax.lookup.token_table import KINDS, SPLITS, TABLE, Strings, TokenTable, index_arrays
 from preprocessing.common.atomic import whole_folder
-from preprocessing.common.checksums import sha256_of
+from preprocessing.common.checksums import sha256_of, sha256_once
 from preprocessing.common.errors import InputError
 
 EMBEDDING_FILE = "embeddings.safetensors"
 TRANSFORMERS_CONFIG = "tokenizer_config.json"
 # Written by whoever saves or publishes a tokenizer, so that their contents are not checked.
-UNCHECKED = (TRANSFORMERS_CONFIG, "added_tokens.json", "README.md", ".gitattributes")
+UNCHECKED = (*UNLISTED_JSON, "README.md", ".gitattributes")
 IDENTITY = "identity"
 STRINGS = ("key", "description", "split", "kind")
 FLAGS = ("has_text", "has_graph")
@@ -218,7 +218,7 @@ class TokenizerDirectory:
         path = Path(path)
         config = read_config(path)
         check_files(path, config, verify=verify)
-        tokens = TokenTable(path / TABLE)
+        tokens = TokenTable(path / TABLE, config.files[TABLE]["sha256"])
         try:
             _check_table(tokens, config)
         except ValueError as error:
@@ -305,6 +305,8 @@ class TokenizerDirectory:
                 f"{self.path} holds no embeddings before quantization; write it with"
                 " `python -m medtok_jax.tokenize vocabulary --embeddings`."
             )
+        if sha256_once(self.path / EMBEDDING_FILE) != self.config.files[EMBEDDING_FILE]["sha256"]:
+            raise damaged(self.path / EMBEDDING_FILE, f"its sha256 is not the one in {CONFIG}")
         with self.open_safetensors(EMBEDDING_FILE) as file:
             embeddings = file.get_slice("embeddings")
             found = [embeddings[int(row) : int(row) + 1] for row in rows]

@@ -1,5 +1,6 @@
 """Read `medtok.json`, and check the files of a tokenizer directory against it. No JAX here."""
 
+import json
 from pathlib import Path
 
 from medtok_jax.lookup.config import AGAIN, CONFIG, TokenizerConfig
@@ -10,6 +11,8 @@ from preprocessing.common.errors import InputError
 
 # Files of up to this many bytes have their contents checked whenever a directory is opened.
 SMALL = 1 << 20
+# Written anew by whoever saves or publishes a tokenizer, so that they are not listed; read by transformers.
+UNLISTED_JSON = ("tokenizer_config.json", "added_tokens.json")
 
 
 def read_config(path: Path) -> TokenizerConfig:
@@ -50,6 +53,13 @@ def check_files(path: Path, config: TokenizerConfig, *, verify: bool = False) ->
             raise damaged(file, f"it has {size:,} bytes where {CONFIG} lists {wanted['size']:,}")
         if (verify or size <= SMALL) and sha256_of(file) != wanted["sha256"]:
             raise damaged(file, f"its sha256 is not the one in {CONFIG}")
+    for name in UNLISTED_JSON:
+        try:
+            content = json.loads((path / name).read_text(encoding="utf-8")) if (path / name).exists() else {}
+        except (OSError, ValueError, RecursionError):
+            content = None
+        if not isinstance(content, dict):
+            raise damaged(path / name, "it is no JSON object")
 
 
 def damaged(path: Path, what: object) -> InputError:

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
+from preprocessing.common.checksums import sha256_once
 from preprocessing.common.errors import InputError
 
 TABLE = "tokens.safetensors"
@@ -106,13 +107,19 @@ def capitals(code: str) -> str:
     return code.upper() if code.isascii() else code
 
 
-def read_arrays(path: str | Path) -> tuple[dict[str, np.ndarray], dict]:
+def read_arrays(path: str | Path, sha256: str | None = None) -> tuple[dict[str, np.ndarray], dict]:
     """Return the arrays of a table, memory-mapped, and its metadata.
 
+    Args:
+        path: the file.
+        sha256: that the file must have (hex), or None.
+
     Raises:
-        InputError: the file is missing or is not a table of MedTok tokens.
+        InputError: the file is missing, is not a table of MedTok tokens, or has another SHA-256.
     """
     try:
+        if sha256 and sha256_once(path) != sha256:
+            raise ValueError("its sha256 is not the one in medtok.json")
         # It becomes a plain array, as every slice of a memmap costs microseconds.
         content = np.asarray(np.memmap(path, mode="r"))
         start = 8 + int(content[:8].view("<u8")[0])
@@ -160,15 +167,15 @@ class TokenTable:
     """Hold the arrays of a table by name; see the head of this file.
 
     Args:
-        path: the file.
+        path, sha256: see `read_arrays`.
 
     Raises:
         InputError: see `read_arrays`.
     """
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path, sha256: str | None = None):
         self.path = Path(path)
-        self.arrays, self.metadata = read_arrays(path)
+        self.arrays, self.metadata = read_arrays(path, sha256)
         self.ids, self.weights, self.codebook = (self.arrays[name] for name in ("ids", "weights", "codebook"))
         self.key = Strings(self.arrays["key_text"], self.arrays["key_offsets"])
         self.description = Strings(self.arrays["description_text"], self.arrays["description_offsets"])

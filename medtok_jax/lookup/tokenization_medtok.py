@@ -76,7 +76,7 @@ class MedTokTokenizer(CodeLookup, PreTrainedTokenizer):
 
     def _open(self) -> None:
         self.config = TokenizerConfig.from_json(Path(self.config_file).read_text("utf-8"), Path(self.config_file))
-        self.table = TokenTable(self.table_file)
+        self.table = TokenTable(self.table_file, self.config.files[TABLE]["sha256"])
         if self.table.metadata["identity"] != self.config.identity:
             raise InputError(
                 f"{self.table_file} belongs to another tokenizer than {self.config_file}; copy both again."

@@ -2,14 +2,16 @@
 
 The cache is ragged and memory-mapped: `states.bin` holds `[tokens, hidden]` of all descriptions one after the other.
 It is keyed by the encoder's identity, the strings, the cut and the dtype, so that it never serves the wrong data.
-What another cache of the same encoder, cut and dtype holds already is copied instead of encoded.
+What another cache of the same encoder, cut and dtype holds already is copied instead of encoded. Its listing is written
+last and marks a complete cache; a damaged one is made anew, and nothing is copied from it.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import ml_dtypes
@@ -19,15 +21,19 @@ from tqdm import tqdm
 from medtok_jax.models.bert import Bert, load_bert
 from medtok_jax.text.encode import activations, compile_encoder, pad, plan, tokens_a_batch
 from medtok_jax.text.encoder_files import TextTokenizer, encoder_identity
-from preprocessing.common.atomic import whole_file, write_json, write_text
+from preprocessing.common.atomic import whole_file, write_json
+from preprocessing.common.checksums import sha256_of
 from preprocessing.common.errors import InputError
-from preprocessing.common.locks import exclusive
+from preprocessing.common.listing import LISTING, is_whole, write_listing
+from preprocessing.common.locks import LOCK, exclusive
 from preprocessing.common.ragged import positions
 
 DTYPES = {"bfloat16": ml_dtypes.bfloat16, "float32": np.float32}
 ENCODE_LENGTHS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384)
 FLUSH_EVERY = 64
 ADVICE = "set data.cache_dir"
+# Of an encoding that is under way.
+PROGRESS, MISSING = "progress.json", "missing.npy"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,11 +86,20 @@ def open_or_encode(
     settings = [1, encoder_identity(encoder_dir), max_length, dtype]
     key = _cache_key(settings, texts, names)
     folder = cache_dir / f"text-{key[:16]}"
-    if not (folder / "about.json").exists():
+    if not is_whole(folder, quiet=True):
         with exclusive(folder, wait=True, advice=ADVICE):
-            if not (folder / "about.json").exists():  # Another process encoded them while this one waited.
+            if not is_whole(folder):  # Another process encoded them while this one waited.
+                if (folder / LISTING).exists():
+                    _clear(folder)
                 _encode(encoder_dir, folder, texts, names, settings, progress)
     return _open(folder)
+
+
+def _clear(folder: Path) -> None:
+    """Remove a damaged cache; what other processes have mapped of it stays theirs."""
+    for path in folder.iterdir():
+        if path.name != LOCK:
+            path.unlink()
 
 
 def _cache_key(settings: list, texts: list[str], names: list[str]) -> str:
@@ -145,15 +160,20 @@ class _Store:
         kept = where < stops[:, None]
         self.states[where[kept]] = states[is_text][kept].astype(self.states.dtype)
 
+    def add_to(self, digest: "hashlib._Hash", members: np.ndarray) -> None:
+        """Add what is stored of some strings to a digest."""
+        where, _ = positions(self.offsets, members[members < len(self.offsets) - 1])
+        rows = self.name_row[members]
+        for array in (members.astype(np.int64), self.states[where], self.pooled[rows[rows > 0]]):
+            digest.update(np.ascontiguousarray(array).view(np.uint8))
+
     def flush(self) -> None:
         self.states.flush()
         self.pooled.flush()
 
 
-def _encode(
-    encoder_dir: Path, folder: Path, texts: list[str], names: list[str], settings: list, progress: bool
-) -> None:
-    """Encode what is missing; `about.json`, written last, marks a complete cache."""
+def _encode(encoder_dir: Path, folder: Path, texts: list[str], names: list[str], settings: list, show: bool) -> None:
+    """Encode what is missing."""
     *_, max_length, dtype = settings
     strings = list(dict.fromkeys([*texts, *names]))
     tokens, offsets, _ = TextTokenizer(encoder_dir, max_length)(strings)
@@ -166,10 +186,11 @@ def _encode(
         store = _Store.open(folder, DTYPES[dtype], bert.config.hidden_size, text_offsets, name_row)
     except OSError as error:
         raise InputError(f"The text cache {folder} cannot be written ({error}); set data.cache_dir.") from error
-    missing = _missing(store, folder, strings, settings)
-    bar = tqdm(total=len(strings), initial=len(strings) - len(missing), unit=" texts", disable=not progress)
+    progress = _Progress.open(folder, store, np.diff(offsets), lambda: _missing(store, folder, strings, settings))
+    bar = tqdm(total=len(strings), unit=" texts", disable=not show)
     bar.set_description(f"Encoding {len(texts):,} descriptions, {len(names):,} node names")
-    _encode_batches(bert, store, tokens, offsets, missing, folder / "batches_done", bar)
+    bar.update(len(strings) - progress.left)
+    _encode_batches(bert, store, tokens, offsets, progress, bar)
     bar.close()
     _save(folder / "offsets.npy", text_offsets)
     _save(folder / "token_ids.npy", tokens[: text_offsets[-1]])
@@ -182,60 +203,116 @@ def _encode(
         "num_cut": _count_cut(encoder_dir, texts, np.diff(text_offsets), max_length),
     }
     write_json(folder / "about.json", about, advice=ADVICE)
-    for name in ("batches_done", "missing.npy"):
+    for name in (PROGRESS, MISSING):
         (folder / name).unlink(missing_ok=True)
+    write_listing(folder)
 
 
 def _missing(store: _Store, folder: Path, strings: list[str], settings: list) -> np.ndarray:
-    """Copy states from other caches of these settings; return the numbers of the strings that none of them holds.
-
-    They are kept beside the states: caches that come later must not change what an interrupted encoding goes on with.
-    """
-    kept = folder / "missing.npy"
-    if kept.exists():
-        return np.load(kept)
+    """Copy states from other caches of these settings; return the numbers of the strings that none of them holds."""
     wanted = digests(strings)
     missing_states, missing_mean = np.ones(len(store.offsets) - 1, bool), store.name_row > 0
-    for other in sorted(folder.parent.glob("text-*/about.json")):
-        if json.loads(other.read_text()).get("settings") == settings:
-            cache = _open(other.parent)
-            copy_states(cache, other.parent, store, wanted, (missing_states, missing_mean))
+    for other in sorted(folder.parent.glob(f"text-*/{LISTING}")):
+        if _settings_of(other.parent) == settings and is_whole(other.parent, quiet=True):
+            copy_states(_open(other.parent), other.parent, store, wanted, (missing_states, missing_mean))
     store.flush()
     missing_mean[: len(missing_states)] |= missing_states
-    missing = np.flatnonzero(missing_mean)
-    _save(kept, missing)
-    return missing
+    return np.flatnonzero(missing_mean)
+
+
+def _settings_of(folder: Path) -> object:
+    """Return the settings of another cache, None where they cannot be read."""
+    try:
+        return json.loads((folder / "about.json").read_text(encoding="utf-8"))["settings"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+@dataclasses.dataclass
+class _Progress:
+    """Keep on disk which strings are stored, so that an interrupted encoding goes on.
+
+    What was missing when it began is kept too: caches that come later must not change what it goes on with.
+
+    Attributes:
+        folder: of the cache.
+        size: padded tokens of a batch; another device may go on with batches of another size, which begin anew.
+        missing: numbers of the strings to encode.
+        batches: padded length and strings of each batch.
+        done: number of batches that are stored.
+        digest: of what is stored.
+    """
+
+    folder: Path
+    size: int
+    missing: np.ndarray
+    batches: list[tuple[int, np.ndarray]]
+    done: int
+    digest: "hashlib._Hash"
+
+    @classmethod
+    def open(
+        cls, folder: Path, store: _Store, lengths: np.ndarray, find_missing: Callable[[], np.ndarray]
+    ) -> "_Progress":
+        """Return where an interrupted encoding stopped, or, where nothing intact is stored, what is to be encoded."""
+        # Nothing that is damaged is read: its digest differs.
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+            kept = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
+            if (kept["size"], kept["missing"]) == (tokens_a_batch(), sha256_of(folder / MISSING)):
+                found = cls._at(folder, store, lengths, np.load(folder / MISSING), kept["done"])
+                if found.digest.hexdigest() == kept["digest"]:
+                    return found
+        (folder / PROGRESS).unlink(missing_ok=True)
+        begun = cls._at(folder, store, lengths, find_missing(), 0)
+        _save(folder / MISSING, begun.missing)
+        begun.save()
+        return begun
+
+    @classmethod
+    def _at(cls, folder: Path, store: _Store, lengths: np.ndarray, missing: np.ndarray, done: int) -> "_Progress":
+        size = tokens_a_batch()
+        batches = plan(lengths[missing], _buckets(lengths), size)
+        batches, digest = [(length, missing[members]) for length, members in batches], hashlib.sha256()
+        copied = np.setdiff1d(np.arange(len(lengths)), missing)
+        groups = [copied[start : start + CHUNK] for start in range(0, len(copied), CHUNK)]
+        for members in (*groups, *(members for _, members in batches[:done])):
+            store.add_to(digest, members)
+        return cls(folder, size, missing, batches, done, digest)
+
+    @property
+    def left(self) -> int:
+        """Return the number of strings that are still to be encoded."""
+        return sum(len(members) for _, members in self.batches[self.done :])
+
+    def save(self) -> None:
+        """Write down what is stored; it has reached the disk before."""
+        kept = {"done": self.done, "size": self.size, "digest": self.digest.hexdigest()}
+        write_json(self.folder / PROGRESS, kept | {"missing": sha256_of(self.folder / MISSING)}, advice=ADVICE)
 
 
 def _encode_batches(
-    bert: Bert,
-    store: _Store,
-    tokens: np.ndarray,
-    offsets: np.ndarray,
-    missing: np.ndarray,
-    done_file: Path,
-    bar: tqdm,
+    bert: Bert, store: _Store, tokens: np.ndarray, offsets: np.ndarray, progress: _Progress, bar: tqdm
 ) -> None:
-    """Encode batch after batch of the missing, keeping in `done_file` how many are stored durably."""
-    lengths, size = np.diff(offsets), tokens_a_batch()
-    batches = plan(lengths[missing], _buckets(lengths), size)
-    run, batches = compile_encoder(bert), [(length, missing[members]) for length, members in batches]
-    # Another device may go on with batches of another size, which begin anew.
-    done, *of_size = done_file.read_text().split() if done_file.exists() else ("0",)
-    done = int(done) if of_size == [str(size)] else 0
-    bar.update(sum(len(members) for _, members in batches[:done]))
-    pending = []
-    for number, (length, members) in enumerate(batches[done:], start=done + 1):
-        pending.append((members, run(*pad(tokens, offsets, members, length, size))))
+    """Encode batch after batch of the missing strings."""
+    run, pending, last = compile_encoder(bert), [], len(progress.batches)
+
+    def store_next() -> None:
+        members, outputs = pending.pop(0)
+        store.put(members, outputs)
+        store.add_to(progress.digest, members)
+        progress.done += 1
+
+    for number, (length, members) in enumerate(progress.batches[progress.done :], start=progress.done + 1):
+        pending.append((members, run(*pad(tokens, offsets, members, length, progress.size))))
         # The batch before is stored while the device works on this one.
         if len(pending) > 1:
-            store.put(*pending.pop(0))
+            store_next()
         bar.update(len(members))
-        if number % FLUSH_EVERY == 0 or number == len(batches):
+        if number % FLUSH_EVERY == 0 or number == last:
             while pending:
-                store.put(*pending.pop(0))
+                store_next()
             store.flush()
-            write_text(done_file, f"{number} {size}", advice=ADVICE)
+            progress.save()
 
 
 def _count_cut(encoder_dir: Path, texts: list[str], lengths: np.ndarray, max_length: int) -> int:

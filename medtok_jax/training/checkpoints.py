@@ -2,20 +2,30 @@
 
 `WORKDIR/checkpoints/{last,best}/STEP/` holds `state` (parameters, fixed variables, optimizer state, step; all by name)
 and `metadata` (configuration, data set fingerprint, text encoder identity, names of node types and relations, the steps
-of the run, its best loss).
+of the run, its best loss, the number of entries of its log). `files.json` beside them lists all files: what is not as
+it says is never used.
 """
 
+import contextlib
 import dataclasses
+import logging
 import os
 import re
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import absl.logging
 import jax
 import orbax.checkpoint as ocp
 from flax import nnx
+from jax.experimental import multihost_utils
 
 from medtok_jax.training.state import TrainState
+from preprocessing.common.atomic import PARTIAL, put_in_place
 from preprocessing.common.errors import InputError
+from preprocessing.common.listing import LISTING, Damage, check_listing, write_listing
 
 KINDS = ("last", "best")
 STATE, METADATA = "state", "metadata"
@@ -68,27 +78,50 @@ class Checkpoint:
         for name, found, what in (("fingerprint", fingerprint, "data set"), ("encoder", encoder, "text encoder")):
             if metadata[name] != found:
                 raise InputError(
-                    f"The checkpoint {self.folder / str(self.step)} was trained on another {what}"
+                    f"The checkpoint {self.path} was trained on another {what}"
                     f" ({metadata[name][:12]} instead of {found[:12]}); use that one, or --config.init_from."
                 )
 
+    @property
+    def path(self) -> Path:
+        """Return the folder of its files."""
+        return self.folder / str(self.step)
+
     def _read(self, item: str, arguments: ocp.args.CheckpointArgs) -> dict:
-        with _manager(self.folder) as manager:
-            try:
-                return manager.restore(self.step, args=ocp.args.Composite(**{item: arguments}))[item]
-            except (OSError, ValueError, KeyError) as error:
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-                raise InputError(
-                    f"The checkpoint {self.folder / str(self.step)} is damaged ({reason[:200]}); delete it to start"
-                    " anew, or go on from another one with --config.resume_from."
-                ) from error
+        advice = "delete it to start anew, or go on from another one with --config.resume_from"
+        try:
+            check_listing(self.path, part=f"{item}/")
+        except Damage as error:
+            raise InputError(f"The checkpoint {self.path} is damaged ({error}); {advice}.") from error
+        try:
+            with _checkpointer() as checkpointer:
+                return checkpointer.restore(self.path.resolve(), args=ocp.args.Composite(**{item: arguments}))[item]
+        except Exception as error:  # Orbax and the libraries below it raise errors of many kinds.
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise InputError(f"The checkpoint {self.path} cannot be restored ({reason}); {advice}.") from error
 
 
-def _manager(folder: Path, max_to_keep: int | None = None) -> ocp.CheckpointManager:
-    options = ocp.CheckpointManagerOptions(
-        max_to_keep=max_to_keep, create=max_to_keep is not None, enable_async_checkpointing=False
-    )
-    return ocp.CheckpointManager(folder.resolve(), options=options, item_names=(STATE, METADATA))
+@contextlib.contextmanager
+def _checkpointer() -> Iterator[ocp.Checkpointer]:
+    """Yield Orbax's reader and writer, whose errors are raised, and not logged with tracebacks of its threads too."""
+    verbosity, hook = absl.logging.get_verbosity(), sys.unraisablehook
+
+    def without_late_results(told: "sys.UnraisableHookArgs") -> None:
+        if str(told.exc_value) != "Event loop is closed":
+            hook(told)
+
+    absl.logging.set_verbosity(absl.logging.FATAL)
+    sys.unraisablehook = without_late_results
+    try:
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+            yield checkpointer
+        sys.unraisablehook = hook
+    except BaseException:
+        # After a failure its threads and tasks go on telling of errors, some when they are collected.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        raise
+    finally:
+        absl.logging.set_verbosity(verbosity)
 
 
 def _to_tree(state: TrainState) -> dict:
@@ -132,11 +165,8 @@ def _look_up(nested: dict, path: tuple):
 
 def latest(folder: Path) -> Checkpoint | None:
     """Return the newest finished checkpoint under a folder of steps, or None."""
-    if not folder.is_dir():
-        return None
-    with _manager(folder) as manager:
-        step = manager.latest_step()
-    return None if step is None else Checkpoint(folder, step)
+    steps = [int(path.name) for path in folder.glob("[0-9]*") if path.name.isdigit() and path.is_dir()]
+    return Checkpoint(folder, max(steps)) if steps else None
 
 
 def find(path: str | Path, prefer: str = "last") -> Checkpoint:
@@ -150,10 +180,8 @@ def find(path: str | Path, prefer: str = "last") -> Checkpoint:
         InputError: where there is none.
     """
     path = Path(path).expanduser()
-    if path.name.isdigit() and path.is_dir():
-        with _manager(path.parent) as manager:
-            if int(path.name) in manager.all_steps():
-                return Checkpoint(path.parent, int(path.name))
+    if path.name.isdigit() and any((path / name).exists() for name in (LISTING, STATE, METADATA)):
+        return Checkpoint(path.parent, int(path.name))
     other = KINDS[1 - KINDS.index(prefer)]
     for folder in (path / "checkpoints" / prefer, path / prefer, path, path / "checkpoints" / other):
         if found := latest(folder):
@@ -177,17 +205,17 @@ class CheckpointWriter:
         """Return the validation loss of the best checkpoint, None before there is one."""
         return self._metadata["best_total_loss"]
 
-    def save_last(self, state: TrainState) -> None:
-        """Write the checkpoint that a run goes on from."""
-        self._save("last", state)
+    def save_last(self, state: TrainState, *, logged: int = 0) -> None:
+        """Write the checkpoint that a run goes on from, and how many entries its log has."""
+        self._save("last", state, logged)
 
-    def save_best(self, state: TrainState, total_loss: float) -> None:
+    def save_best(self, state: TrainState, total_loss: float, *, logged: int = 0) -> None:
         """Write the checkpoint that a run is used by, and remember its validation loss."""
         self._metadata["best_total_loss"] = total_loss
-        self._save("best", state)
+        self._save("best", state, logged)
 
-    def _save(self, kind: str, state: TrainState) -> None:
-        save(self.workdir, kind, state, self._metadata | {"step": int(state.step)})
+    def _save(self, kind: str, state: TrainState, logged: int) -> None:
+        save(self.workdir, kind, state, self._metadata | {"step": int(state.step), "logged": logged})
 
 
 def save(workdir: Path, kind: str, state: TrainState, metadata: dict) -> None:
@@ -196,16 +224,26 @@ def save(workdir: Path, kind: str, state: TrainState, metadata: dict) -> None:
     Raises:
         InputError: the disk refuses; the checkpoint before stays.
     """
-    folder = Path(workdir) / "checkpoints" / kind
+    folder, step = Path(workdir) / "checkpoints" / kind, int(state.step)
+    whole, partial, is_first = folder / str(step), folder / f"{PARTIAL}{step}", jax.process_index() == 0
+    if whole.exists():
+        return
     try:
-        with _manager(folder, max_to_keep=1) as manager:
-            step = int(state.step)
-            if step in manager.all_steps():
-                return
-            arguments = {STATE: ocp.args.StandardSave(_to_tree(state)), METADATA: ocp.args.JsonSave(metadata)}
-            manager.save(step, args=ocp.args.Composite(**arguments))
-            manager.wait_until_finished()
+        if is_first:
+            folder.mkdir(parents=True, exist_ok=True)
+            _remove(path for path in folder.iterdir() if path.name.startswith(PARTIAL))
+        arguments = {STATE: ocp.args.StandardSave(_to_tree(state)), METADATA: ocp.args.JsonSave(metadata)}
+        with _checkpointer() as checkpointer:
+            checkpointer.save(partial.resolve(), args=ocp.args.Composite(**arguments))
+        if is_first:
+            write_listing(partial)
+            put_in_place(partial, whole)
+            _remove(path for path in folder.iterdir() if path != whole)
     except (OSError, ValueError) as error:
+        if is_first:
+            _remove([partial])
+        if isinstance(error, InputError):
+            raise
         # The library below Orbax tells an error of the system by its number, in words.
         number = re.search(r"os_error_code='(\d+)'", str(error))
         if number is None and not isinstance(error, OSError):
@@ -215,3 +253,10 @@ def save(workdir: Path, kind: str, state: TrainState, metadata: dict) -> None:
             f"A checkpoint cannot be written to {folder} ({reason}); make room there, and run the same command again"
             " to go on from the checkpoint before."
         ) from error
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("checkpoint in place")
+
+
+def _remove(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)

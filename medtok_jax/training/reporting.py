@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from medtok_jax.training.inputs import ModelInputs
 from medtok_jax.training.metrics import Window, describe_usage
 from medtok_jax.training.state import TrainState
 from preprocessing.common.atomic import write_bytes, write_json, write_text
+from preprocessing.common.checksums import sealed, unsealed
 from preprocessing.common.errors import InputError
 from preprocessing.common.lines import append_line, read_lines
 
@@ -114,6 +116,7 @@ class Log:
         workdir: where these files go.
         step: of the state that the run goes on from; later entries of the files are dropped.
         regions: of the codebook.
+        logged: entries that the log had at that step; where it has lost some, a warning says so.
 
     Attributes:
         history: logged training windows of this work directory, `{"step": ..., name: value, ...}`.
@@ -121,7 +124,7 @@ class Log:
         seconds: time spent in this process.
     """
 
-    def __init__(self, workdir: Path, *, step: int, regions: Regions):
+    def __init__(self, workdir: Path, *, step: int, regions: Regions, logged: int = 0):
         self.workdir, self.regions = workdir, regions
         self.start, self.active = time.monotonic(), jax.process_index() == 0
         self.path = workdir / HISTORY
@@ -129,10 +132,21 @@ class Log:
         self.history = [entry for entry in kept if entry["kind"] == "train"]
         self.validations = [entry for entry in kept if entry["kind"] == "validation"]
         self.writer = None
+        if self.active and len(kept) < logged:
+            print(
+                f"warning: {self.path} has lost {logged - len(kept)} of the {logged} entries up to step {step:,}; the"
+                " run goes on, and its summary tells of the others.",
+                file=sys.stderr,
+            )
         if self.active:
             # What was logged after the checkpoint gone on from will be logged again.
-            write_text(self.path, "".join(json.dumps(entry) + "\n" for entry in kept), advice=ADVICE)
+            write_text(self.path, "".join(json.dumps(sealed(entry)) + "\n" for entry in kept), advice=ADVICE)
             self.writer = EventFile(workdir / "logs", step, ADVICE)
+
+    @property
+    def entries(self) -> int:
+        """Return the number of entries of this work directory's log."""
+        return len(self.history) + len(self.validations)
 
     @property
     def seconds(self) -> float:
@@ -170,7 +184,7 @@ class Log:
     def _keep(self, entries: list[dict], entry: dict) -> None:
         entries.append(entry)
         if self.active:
-            append_line(self.path, json.dumps(entry), advice=ADVICE)
+            append_line(self.path, json.dumps(sealed(entry)), advice=ADVICE)
 
     def close(self) -> None:
         """End the TensorBoard file."""
@@ -187,9 +201,9 @@ def _read_history(path: Path) -> list[dict]:
     entries = []
     for number, line in enumerate(read_lines(path), 1):
         try:
-            entry = json.loads(line)
+            entry = unsealed(json.loads(line))
             entries.append(entry | {"step": int(entry["step"]), "kind": str(entry["kind"])})
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(f"{path} is damaged in line {number}; remove that line to go on.") from error
     return entries
 
@@ -219,7 +233,7 @@ def draw_codebook(rows: np.ndarray, regions: Regions, step: int) -> plt.Figure:
 
 
 def finished_summary(workdir: Path, *, step: int, last_step: int) -> dict | None:
-    """Return the summary of a run that has nothing left to do, else None.
+    """Return the summary of a run that has nothing left to do, else None; a damaged one is none.
 
     Args:
         workdir: of the run.
@@ -227,9 +241,12 @@ def finished_summary(workdir: Path, *, step: int, last_step: int) -> dict | None
         last_step: where it ends.
     """
     path = workdir / SUMMARY
-    if step < last_step or not path.exists():
+    if step < last_step:
         return None
-    summary = json.loads(path.read_text())
+    try:
+        summary = unsealed(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError):
+        return None
     return summary if summary["step"] == last_step else None
 
 
@@ -272,7 +289,7 @@ def summarize(
         "since_start": since_start,
     }
     if jax.process_index() == 0:
-        write_json(log.workdir / SUMMARY, summary, advice=ADVICE)
+        write_json(log.workdir / SUMMARY, sealed(summary), advice=ADVICE)
         print_summary(summary)
     return summary
 

@@ -110,7 +110,8 @@ def set_up(config: ConfigDict, workdir: Path, *, progress: bool = True) -> Train
     )
     best = checkpoints.latest(workdir / "checkpoints" / "best")
     score = best.metadata()["best_total_loss"] if best and best.step <= int(training.state.step) else None
-    return dataclasses.replace(training, metadata=training.metadata | {"best_total_loss": score})
+    known = {"best_total_loss": score, "logged": saved["logged"] if own else 0}
+    return dataclasses.replace(training, metadata=training.metadata | known)
 
 
 def assemble(

@@ -29,7 +29,7 @@ _OLD = ".old-"
 _DIGITS = 8
 # A folder of more files than this reaches the disk by one `sync` of everything, which is faster then.
 _MANY = 1000
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _NO_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
 _NOT_EMPTY = (errno.ENOTEMPTY, errno.EEXIST)
@@ -171,12 +171,16 @@ def write_json(path: str | os.PathLike, content: object, *, advice: str = ADVICE
 
 
 def put_in_place(partial: Path, path: Path) -> None:
-    """Give a complete file its name in one step, after its content and before that name have reached the disk.
+    """Give a complete file or folder its name in one step, after its content and before that name reached the disk.
+
+    Args:
+        partial: the file or folder.
+        path: its name; a file that lies there is replaced, but no folder.
 
     Raises:
         OSError: the file system refuses.
     """
-    flush(partial)
+    _flush_folder(partial)
     os.replace(partial, path)
     flush(path.parent)
 
@@ -212,7 +216,7 @@ def _is_refusal(error: OSError, partial: Path) -> bool:
     about = isinstance(error.filename, str | os.PathLike) and Path(error.filename).is_relative_to(partial)
     # NumPy tells a short write in words only.
     short = error.errno is None and "requested and" in str(error) and str(error).endswith("written")
-    return error.errno in _FULL or short or (about and not isinstance(error, FileNotFoundError))
+    return error.errno in FULL or short or (about and not isinstance(error, FileNotFoundError))
 
 
 def _target(path: Path) -> Path:

@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -18,6 +19,7 @@ from absl import app, flags, logging
 from rich.console import Console
 
 from preprocessing.common import extras
+from preprocessing.common.atomic import FULL
 from preprocessing.common.errors import InputError, UserError
 
 
@@ -103,6 +105,12 @@ def _guarded(main: Callable[[list[str]], None], argv: list[str]) -> None:
         if told is None:
             raise
         _fail(told, told.exit_status)
+    except BrokenPipeError:
+        # Whoever read the output, such as `head`, wants no more of it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+    except OSError as error:
+        _fail(_of_system(error), 1)
     except KeyboardInterrupt as interrupt:
         number = signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT
         print(
@@ -110,6 +118,16 @@ def _guarded(main: Callable[[list[str]], None], argv: list[str]) -> None:
         )
         # Shell convention: 128 + number of the signal.
         _end(128 + number)
+
+
+def _of_system(error: OSError) -> str:
+    """Return a sentence on what the operating system refused, and where."""
+    where = f"{error.filename} cannot be read or written" if error.filename else "a file cannot be read or written"
+    reason = " ".join((error.strerror or str(error) or type(error).__name__).split())
+    if error.errno in FULL:
+        return f"{where} ({reason}); make room there, and run the same command again."
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{where} ({reason}, in {Path(frame.filename).name}:{frame.lineno}); check the path and its permissions."
 
 
 def _end(status: int) -> NoReturn:

@@ -42,14 +42,15 @@ def append_line(path: str | os.PathLike, line: str, *, advice: str = ADVICE) -> 
 def read_lines(path: str | os.PathLike) -> list[str]:
     """Return the complete lines of a file, without line ends; none where it is absent.
 
-    Half a line at the end, which a killed process or a full disk left, is passed over.
+    Half a line at the end, which a killed process or a full disk left, is passed over. Bytes that are no text become
+    U+FFFD.
     """
     try:
         content = Path(path).read_bytes()
     except FileNotFoundError:
         return []
     # Not `splitlines`, which also splits at characters such as U+2028 that a line may hold.
-    return content[: content.rfind(b"\n") + 1].decode("utf-8").split("\n")[:-1]
+    return content[: content.rfind(b"\n") + 1].decode("utf-8", "replace").split("\n")[:-1]
 
 
 def _end_of_lines(descriptor: int) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from huggingface_hub import EvalResult, ModelCardData
 
 from medtok_jax.lookup.config import TokenizerConfig
+from preprocessing.common.checksums import unsealed
 
 SUMMARY = "summary.json"
 # Terms of use of the codes and descriptions of each system.
@@ -76,8 +77,8 @@ def model_card(config: TokenizerConfig, workdir: Path | None, withheld: dict[str
 def read_summary(config: TokenizerConfig, workdir: Path | None) -> dict:
     """Read the summary of a run; return an empty dict if there is none, or if its number of codes differs."""
     try:
-        summary = json.loads((workdir / SUMMARY).read_text(encoding="utf-8")) if workdir else {}
-    except (OSError, ValueError):
+        summary = unsealed(json.loads((workdir / SUMMARY).read_text(encoding="utf-8"))) if workdir else {}
+    except (OSError, ValueError, RecursionError):
         return {}
     return summary if summary.get("codes") == config.codes else {}
 

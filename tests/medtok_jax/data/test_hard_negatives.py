@@ -109,7 +109,7 @@ def test_a_code_without_near_codes_has_none(world, tmp_path):
 
 def test_neighbors_are_found_once(world, tmp_path, monkeypatch):
     first = HardNegatives(world, world.rows("train"), tmp_path, progress=False)
-    (kept,) = tmp_path.glob("neighbors-*.npy")
+    (kept,) = tmp_path.glob("neighbors-*")
     monkeypatch.setattr(hard_negatives, "_find", None)
     again = HardNegatives(world, world.rows("train"), tmp_path, progress=False)
     np.testing.assert_array_equal(first.neighbors, again.neighbors)

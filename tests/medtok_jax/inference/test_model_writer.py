@@ -9,6 +9,7 @@ import pytest
 from medtok_jax.inference import model_reader, model_writer
 from medtok_jax.inference.model_reader import CONFIG, GRAPH, VARIABLES
 from medtok_jax.training import checkpoints
+from preprocessing.common.checksums import sealed
 from preprocessing.common.errors import InputError
 
 
@@ -104,7 +105,7 @@ def test_damage_is_one_sentence(folder, name, damage):
 )
 def test_another_configuration_is_refused(folder, change):
     content = json.loads((folder / CONFIG).read_text())
-    (folder / CONFIG).write_text(json.dumps(content | change))
+    (folder / CONFIG).write_text(json.dumps(sealed(content | change)))
     with pytest.raises(InputError, match=r"^[^\n]+[.]$"):
         model_reader.load(folder)
 
@@ -112,7 +113,7 @@ def test_another_configuration_is_refused(folder, change):
 def test_sizes_that_do_not_fit_the_variables(folder):
     content = json.loads((folder / CONFIG).read_text())
     content["config"]["model"]["codebook_size"] = 130
-    (folder / CONFIG).write_text(json.dumps(content))
+    (folder / CONFIG).write_text(json.dumps(sealed(content)))
     saved = model_reader.load(folder)
     _, params, _ = model_reader.structure(saved, saved.sizes, None)
     with pytest.raises(InputError, match=r"params\.quantizer\.rows is of shape \[120, 16\].*calls for \[130, 16\]"):

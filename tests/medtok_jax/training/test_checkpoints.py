@@ -50,7 +50,7 @@ def test_the_writer_remembers_the_best_loss(tmp_path, state):
     writer.save_best(state, 2.5)
     writer.save_last(state)
     assert writer.best_total_loss == 2.5
-    assert checkpoints.find(tmp_path).metadata() == {"best_total_loss": 2.5, "step": 7}
+    assert checkpoints.find(tmp_path).metadata() == {"best_total_loss": 2.5, "step": 7, "logged": 0}
     assert checkpoints.find(tmp_path / "checkpoints/last/7").step == 7
 
 
@@ -84,6 +84,31 @@ def test_damaged_arrays_are_one_sentence(tmp_path, state):
         with pytest.raises(InputError, match=r"last/7 is damaged \(.*\); delete it") as raised:
             read(checkpoints.find(tmp_path))
         assert "\n" not in str(raised.value)
+
+
+def test_a_changed_bit_is_one_sentence(tmp_path, state):
+    checkpoints.save(tmp_path, "last", state, {})
+    for path in (tmp_path / "checkpoints/last/7/state").rglob("d/*"):
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=r"last/7 is damaged \(state/\S+ is not what files\.json describes\)"):
+        checkpoints.find(tmp_path).restore(state)
+
+
+def test_the_best_checkpoint_without_its_listing_does_not_give_way_to_the_last(tmp_path, state):
+    for kind in ("best", "last"):
+        checkpoints.save(tmp_path, kind, state, {})
+    (tmp_path / "checkpoints/best/7/files.json").unlink()
+    with pytest.raises(InputError, match=r"best/7 is damaged \(files\.json is missing\)"):
+        checkpoints.find(tmp_path, prefer="best").metadata()
+
+
+def test_what_killed_and_earlier_writers_left_is_removed(tmp_path, state):
+    checkpoints.save(tmp_path, "last", state, {})
+    (tmp_path / "checkpoints/last/.partial-8").mkdir()
+    checkpoints.save(tmp_path, "last", dataclasses.replace(state, step=jnp.int32(9)), {})
+    assert [path.name for path in (tmp_path / "checkpoints/last").iterdir()] == ["9"]
 
 
 def test_damaged_metadata_is_one_sentence(tmp_path, state):

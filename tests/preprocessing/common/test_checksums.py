@@ -1,6 +1,9 @@
+import json
+
 import pytest
 
-from preprocessing.common.checksums import md5_of, sha256_of, sha256_of_files
+from preprocessing.common import checksums
+from preprocessing.common.checksums import md5_of, sealed, sha256_of, sha256_of_files, sha256_once, unsealed
 
 
 def test_checksums_of_a_file(tmp_path):
@@ -23,3 +26,31 @@ def test_files_together_differ_by_content_name_and_order(tmp_path):
 def test_an_absent_file_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         sha256_of(tmp_path / "a")
+
+
+def test_a_file_is_read_once_as_long_as_it_stays(tmp_path, monkeypatch):
+    (tmp_path / "a").write_bytes(b"abc")
+    read = []
+    monkeypatch.setattr(checksums, "sha256_of", lambda path: read.append(path) or sha256_of(path))
+    assert sha256_once(tmp_path / "a") == sha256_once(str(tmp_path / "a")) == sha256_of(tmp_path / "a")
+    assert len(read) == 1
+    (tmp_path / "a").write_bytes(b"abcd")
+    assert sha256_once(tmp_path / "a") == sha256_of(tmp_path / "a")
+    assert len(read) == 2
+
+
+def test_any_change_of_what_is_sealed_is_noticed():
+    content = {"loss": 0.1, "none": float("nan"), "names": ("a", "ä"), "deep": {"b": None}}
+    text = json.dumps(sealed(content))
+    assert json.dumps(unsealed(json.loads(text))) == json.dumps(content)
+    for place in range(len(text)):
+        changed = text[:place] + chr(ord(text[place]) ^ 1) + text[place + 1 :]
+        try:
+            parsed = json.loads(changed)
+        except ValueError:
+            continue
+        with pytest.raises(ValueError, match="checksum"):
+            unsealed(parsed)
+    for nothing in ([], None, 3, {}):
+        with pytest.raises(ValueError, match="checksum"):
+            unsealed(nothing)

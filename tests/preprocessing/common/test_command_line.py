@@ -61,3 +61,39 @@ def test_a_stopped_command_ends_at_once_and_in_order(number, arguments):
         "error: interrupted; nothing was left half-written, run the same command again to go on."
     ]
     assert ended.stdout == "exit functions ran\n"
+
+
+REFUSED = """
+import errno, os
+from preprocessing.common import command_line
+
+def main(argv):
+    raise OSError(getattr(errno, argv[1]), os.strerror(getattr(errno, argv[1])), *argv[2:])
+
+command_line.run(main)
+"""
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["ENOSPC", "out/a"], "error: out/a cannot be read or written (No space left on device); make room there"),
+        (["EFBIG"], "error: a file cannot be read or written (File too large); make room there"),
+        (["EIO", "in/a"], "error: in/a cannot be read or written (Input/output error, in <string>:6); check the path"),
+    ],
+)
+def test_what_the_system_refuses_is_one_sentence(arguments, sentence):
+    ended = subprocess.run([sys.executable, "-c", REFUSED, *arguments], capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(sentence)
+    assert line.endswith(".")
+
+
+@pytest.mark.integration
+def test_a_reader_that_wants_no_more_is_no_error():
+    script = "from preprocessing.common import command_line\ncommand_line.run(lambda _: print('line\\n' * 10**6))"
+    command = f"'{sys.executable}' -c \"$0\" | head -n 1; exit ${{PIPESTATUS[0]}}"
+    ended = subprocess.run(["bash", "-c", command, script], capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (141, "line\n", "")

@@ -18,6 +18,7 @@ from medtok_jax.lookup import code_files
 from medtok_jax.lookup.config import CONFIG
 from medtok_jax.lookup.directory import TRANSFORMERS_CONFIG, KnownCode, TokenizerDirectory
 from medtok_jax.lookup.token_table import TABLE
+from preprocessing.common.checksums import sealed
 from preprocessing.common.errors import InputError, UserError
 from tests.helpers import guide_examples, small_tokenizer
 from tests.helpers.auto_tokenizer import open_auto
@@ -106,14 +107,14 @@ def test_card(folder, source, tmp_path):
     workdir.mkdir()
     figures = {"codebook_utilization": 0.75, "codebook_utilization_text": 0.5, "cosine": 0.9}
     summary = {"codes": len(KEYS) - 1, "all_codes": figures, "validation": {"kl_loss": 0.125}, "missing_graph": 3}
-    (workdir / "summary.json").write_text(json.dumps(summary))
+    (workdir / "summary.json").write_text(json.dumps(sealed(summary)))
     metadata, text = card(workdir=workdir)
     (results,) = metadata["model-index"][0]["results"]
     assert {m["type"]: m["value"] for m in results["metrics"]} == {"codebook_utilization": 0.75, "cosine": 0.9}
     assert "| Share of the codebook in use, text | 0.5 |" in text
     assert "| Validation kl loss | 0.125 |" in text
     assert "3 codes have no subgraph" in text
-    (workdir / "summary.json").write_text(json.dumps(summary | {"codes": 1}))
+    (workdir / "summary.json").write_text(json.dumps(sealed(summary | {"codes": 1})))
     assert "The figures are not known" in card(workdir=workdir)[1], "figures of another run are not told as this one's"
 
 

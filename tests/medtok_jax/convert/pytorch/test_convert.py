@@ -27,7 +27,7 @@ from medtok_jax.inference.model_writer import flatten  # noqa: E402
 from medtok_jax.inference.new_codes import NewCodeEncoder  # noqa: E402
 from medtok_jax.text.encoder_files import encoder_identity  # noqa: E402
 from medtok_jax.training import checkpoints  # noqa: E402
-from preprocessing.common.checksums import sha256_of_files  # noqa: E402
+from preprocessing.common.checksums import sealed, sha256_of_files  # noqa: E402
 from preprocessing.common.errors import InputError, UserError  # noqa: E402
 
 HIDDEN = 16
@@ -339,7 +339,7 @@ def tokenizer_dir(pairs, encoder_dir, tmp_path_factory):
         named |= {"fingerprint": saved.fingerprint, "learned_missing_graph": True, "step": 7, "config": config}
         parts = {name: dataclasses.asdict(getattr(saved, name)) for name in ("sizes", "neighborhood")}
         content = {"format_version": model_reader.FORMAT_VERSION, "sha256": digests} | named | parts
-        (folder / model_reader.CONFIG).write_text(json.dumps(content))
+        (folder / model_reader.CONFIG).write_text(json.dumps(sealed(content)))
 
     keys = [f"X/{number}" for number in range(8)] + ["ICD10CM/E11.9", "ICD10CM/I10"]
     path = tmp_path_factory.mktemp("source") / "tok"
