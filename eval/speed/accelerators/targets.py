@@ -55,6 +55,8 @@ class Target:
         if self.platform == TPU:
             # Otherwise libtpu asks the host's metadata service which TPU it has.
             found |= {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost"}
+            # Several processes may compile at once; only a TPU that is there belongs to one of them.
+            found |= {"ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
         else:
             flags.append(f"--xla_gpu_cuda_data_dir={_toolkit()}")
         return found | {"XLA_FLAGS": " ".join(flags)}
