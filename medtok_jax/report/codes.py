@@ -10,7 +10,8 @@ from medtok_jax.tokenize.rows import CodeRow
 from medtok_jax.tokenize.systems import named_systems
 from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing.common.errors import InputError
-from preprocessing.common.text_files import BOM, opened
+from preprocessing.common.foreign_files import BOM
+from preprocessing.common.text_files import opened
 
 COLUMNS = {"code": None, "system": None}
 

@@ -17,7 +17,8 @@ from tqdm import tqdm
 from medtok_jax.tokenize.columns import is_prefixed_code, pick_columns
 from medtok_jax.tokenize.rows import RawRow
 from preprocessing.common.errors import InputError
-from preprocessing.common.text_files import BOM, opened
+from preprocessing.common.foreign_files import BOM
+from preprocessing.common.text_files import opened
 from preprocessing.common.text_tables import SEPARATORS, split_values
 
 # A quoted value of more lines than this is taken for one whose quotation mark is a stray one.

@@ -12,7 +12,8 @@ from tqdm import tqdm
 from medtok_jax.tokenize.columns import pick_columns
 from medtok_jax.tokenize.rows import RawRow
 from preprocessing.common.errors import InputError
-from preprocessing.common.text_files import BOM, opened
+from preprocessing.common.foreign_files import BOM
+from preprocessing.common.text_files import opened
 
 _CHUNK = 1 << 16
 # Strings are matched only to pass over what they hold.

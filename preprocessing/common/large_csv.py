@@ -15,8 +15,9 @@ import pyarrow as pa
 from pyarrow import csv as arrow_csv
 
 from preprocessing.common.errors import InputError, lacks_column
+from preprocessing.common.foreign_files import BOM
 from preprocessing.common.rejects import Rejects
-from preprocessing.common.text_files import BOM, opened
+from preprocessing.common.text_files import opened
 
 BLOCK_BYTES = 64 << 20
 _NEWLINE, _RETURN, _QUOTE, _COMMA = 10, 13, 34, 44

@@ -5,7 +5,6 @@ unbalanced quotation mark costs its own line only. Tables of millions of rows wi
 `large_csv` instead.
 """
 
-import codecs
 import contextlib
 import csv
 import re
@@ -14,16 +13,10 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from preprocessing.common.errors import InputError, lacks_column
+from preprocessing.common.foreign_files import BOM, FOREIGN, reading
 from preprocessing.common.rejects import Rejects
-from preprocessing.common.text_files import BOM, GZIP, NO_TEXT, opened
+from preprocessing.common.text_files import opened
 
-# What a publisher never ships: an official file in this state was changed, and is fetched again or put right.
-_FOREIGN = {
-    codecs.BOM_UTF16_LE: "is UTF-16; save it as UTF-8",
-    codecs.BOM_UTF16_BE: "is UTF-16; save it as UTF-8",
-    GZIP: "is compressed; unpack it",
-    **NO_TEXT,
-}
 # Separators of the values of a user's table, of which the header decides.
 SEPARATORS = ",\t;|"
 _END_OF_FILE = b"\x1a"
@@ -64,36 +57,33 @@ def lines(path: Path, rejects: Rejects, *, cp1252: bool = False, users: bool = F
         InputError: the file cannot be read, is not text, or holds nothing.
     """
     found = crlf = False
-    try:
-        with _opened(path, users) as file:
-            for number, raw in enumerate(file, 1):
-                if number == 1:
-                    raw = _without_mark(path, raw, rejects, users)
-                if raw.endswith(b"\r\n") and not crlf:
-                    crlf = True
-                    rejects.note(path, number, "Windows line ends")
-                raw = raw.rstrip(b"\r\n")
-                if raw == _END_OF_FILE:
-                    rejects.note(path, number, "end-of-file mark")
-                elif raw.strip():
-                    found = True
-                    text = _decode(path, number, raw, rejects, cp1252)
-                    if text is not None:
-                        yield Line(number, text)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); check the path.") from error
+    with _opened(path, users) as file:
+        for number, raw in enumerate(file, 1):
+            if number == 1:
+                raw = _without_mark(path, raw, rejects, users)
+            if raw.endswith(b"\r\n") and not crlf:
+                crlf = True
+                rejects.note(path, number, "Windows line ends")
+            raw = raw.rstrip(b"\r\n")
+            if raw == _END_OF_FILE:
+                rejects.note(path, number, "end-of-file mark")
+            elif raw.strip():
+                found = True
+                text = _decode(path, number, raw, rejects, cp1252)
+                if text is not None:
+                    yield Line(number, text)
     if not found:
         raise InputError(f"{path} is empty; fetch it again.")
 
 
 @contextlib.contextmanager
 def _opened(path: Path, users: bool) -> Iterator[BinaryIO]:
-    with opened(path) if users else path.open("rb") as file:
+    with reading(path), opened(path) if users else path.open("rb") as file:
         yield file[0] if users else file
 
 
 def _without_mark(path: Path, raw: bytes, rejects: Rejects, users: bool) -> bytes:
-    for start, advice in () if users else _FOREIGN.items():
+    for start, advice in () if users else FOREIGN.items():
         if raw.startswith(start):
             raise InputError(f"{path} {advice}.")
     if raw.startswith(BOM):
