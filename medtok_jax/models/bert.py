@@ -14,6 +14,7 @@ from flax import nnx
 from safetensors import SafetensorError, safe_open
 
 from preprocessing.common.errors import InputError
+from preprocessing.common.foreign_files import reading
 
 ACTIVATIONS = {
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
@@ -42,12 +43,8 @@ class BertConfig:
     def from_directory(cls, path: str | Path) -> "BertConfig":
         """Read `config.json`; raise InputError where it is missing or describes something `Bert` cannot compute."""
         file = Path(path) / "config.json"
-        try:
+        with reading(file, "JSON"):
             raw = json.loads(file.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise InputError(f"{file} cannot be read: {error.strerror}.") from error
-        except ValueError as error:
-            raise InputError(f"{file} is not valid JSON: {error}.") from error
         _refuse_foreign(raw, file)
         fields = {field.name: raw[field.name] for field in dataclasses.fields(cls) if field.name in raw}
         required = [field.name for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING]
@@ -243,11 +240,9 @@ def _tensor_files(directory: Path) -> dict[str, Path]:
     if single.is_file() or not index.is_file():
         with _open(single) as file:
             return dict.fromkeys(file.keys(), single)
-    try:
+    with reading(index, "the index of a sharded checkpoint"):
         shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         return {name: directory / shard for name, shard in shards.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{index} is not the index of a sharded safetensors checkpoint: {error!r}.") from error
 
 
 def _open(path: Path):

@@ -72,7 +72,7 @@ def reading(path: Path | str, what: str = "", advice: str = "fetch it again") ->
 def _sentence(path: Path, what: str, advice: str, error: BaseException) -> InputError:
     if isinstance(error, OSError) and error.errno is not None:
         return InputError(f"{path} cannot be read ({fault_of(error)}); check the path.")
-    if not isinstance(error, (gzip.BadGzipFile, zlib.error, EOFError)) and (state := _state_of(path)):
+    if not isinstance(error, (gzip.BadGzipFile, zlib.error, EOFError)) and (state := _state_of(path, advice)):
         return InputError(f"{path} {state}.")
     fault = fault_of(error)
     if fault == type(error).__name__:
@@ -83,7 +83,7 @@ def _sentence(path: Path, what: str, advice: str, error: BaseException) -> Input
     return InputError(f"{path} {kind} ({fault}); {advice}.")
 
 
-def _state_of(path: Path) -> str:
+def _state_of(path: Path, advice: str) -> str:
     """Return what a file is by its first bytes, and what to do, if that is why it could not be read; else nothing."""
     try:
         if not path.is_file():
@@ -93,10 +93,10 @@ def _state_of(path: Path) -> str:
     except OSError:
         return ""
     if not head:
-        return "is empty; fetch it again"
+        return f"is empty; {advice}"
     if path.suffix.lower() in _BINARY:
         return ""
-    found = next((advice for start, advice in FOREIGN.items() if head.startswith(start)), "")
+    found = next((state for start, state in FOREIGN.items() if head.startswith(start)), "")
     return found or ("is UTF-16; save it as UTF-8" if wide_encoding(head) else "")
 
 

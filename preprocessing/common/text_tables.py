@@ -15,6 +15,7 @@ from typing import BinaryIO, NamedTuple
 from preprocessing.common.errors import InputError, lacks_column
 from preprocessing.common.foreign_files import BOM, FOREIGN, reading
 from preprocessing.common.rejects import Rejects
+from preprocessing.common.spreadsheets import plain
 from preprocessing.common.text_files import opened
 
 # Separators of the values of a user's table, of which the header decides.
@@ -149,7 +150,8 @@ def table(
             do not matter.
         optional: columns that may be absent, and then are the empty string; their values follow those of `columns`.
         separators: candidates; the header decides.
-        quoted: whether a value may stand in quotation marks (CSV).
+        quoted: whether a value may stand in quotation marks (CSV), or behind an apostrophe that keeps a spreadsheet
+            from running it.
         cp1252, users: see `lines`.
 
     Raises:
@@ -171,6 +173,8 @@ def table(
         if len(values) != width:
             rejects.add(path, number, "wrong column count", f"{len(values)} columns, not {width}", text)
             continue
+        if quoted and "'" in text:
+            values = [plain(value) for value in values]
         yield Row(number, tuple("" if place is None else values[place] for place in places), text)
 
 
