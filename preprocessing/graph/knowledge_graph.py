@@ -115,6 +115,7 @@ class KnowledgeGraph:
                 **{name: np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _ARRAYS},
             )
             edges = {int(graph.indptr[-1]), len(graph.indices), len(graph.relation)}
+            pa.array([*graph.relation_names, *graph.node_types], pa.string())
             ascends = graph.indptr[0] == 0 and bool((np.diff(graph.indptr) >= 0).all())
         if len(graph.nodes) != graph.num_nodes or len(edges) != 1 or not ascends:
             raise InputError(f"the parts of the graph in {path} differ in length; delete it and build it again.")

@@ -104,7 +104,9 @@ def anchors_of(records: Iterable[CodeRecord], links: pa.Table | Path) -> tuple[n
 
 def _read_links(path: Path) -> pa.Table:
     with reading(path, "links", "make it with: python -m preprocessing.linking"):
-        return pq.read_table(path, schema=LINK_SCHEMA)
+        table = pq.read_table(path, schema=LINK_SCHEMA)
+        table.validate(full=True)
+    return table
 
 
 def link_codes(

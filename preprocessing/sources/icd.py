@@ -167,14 +167,19 @@ def read_backward_gem() -> tuple[BackwardMapping, ...]:
             display_code(ICD9CM, icd9),
             approximate == "0",
             combination == "1",
-            int(scenario),
-            int(choice),
+            _number(scenario),
+            _number(choice),
         )
         for icd10, icd9, approximate, combination, scenario, choice in zip(
             *(table[name].to_pylist() for name in names), strict=True
         )
         if is_wellformed(ICD10CM, icd10) and is_wellformed(ICD9CM, icd9)
     )
+
+
+def _number(text: str) -> int:
+    """Return the digit of a flag of a mapping; 0 for anything else."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 3 else 0
 
 
 @functools.cache

@@ -182,8 +182,13 @@ def _read_titles(path: Path) -> None:
         ethos_codes.category_titles()
 
 
-def _read_summary(folder: Path) -> None:
-    read_summary(TokenizerDirectory.read(_tokenizer()).config, folder)
+def _read_summary(path: Path) -> None:
+    read_summary(TokenizerDirectory.read(_tokenizer()).config, path.parent)
+
+
+def _read_entries(folder: Path) -> None:
+    for path in sorted(folder.glob("*.json")):
+        list(medtok_json.entries(path))
 
 
 READERS = {
@@ -200,20 +205,14 @@ READERS = {
     "BERT": ForeignReader(_write_bert, load_bert, 0.3),
     "model": ForeignReader(_write_model, model_reader.load),
     "PyTorch model": ForeignReader(_write_torch_config, _read_torch),
-    "summary of a run": text_file(
-        "summary.json", '{"codes": 19, "all_codes": {}}', lambda path: _read_summary(path.parent)
-    ),
+    "summary of a run": text_file("summary.json", '{"codes": 19, "all_codes": {}}', _read_summary),
     "saved representation": ForeignReader(
         lambda folder: hand_world.representation().save(folder / "r"), lambda folder: representation.load(folder / "r")
     ),
     "labels of quality": ForeignReader(
         lambda folder: hand_world.labels().save(folder / "l"), lambda folder: QualityLabels.load(folder / "l")
     ),
-    "MedTok JSON": _export(
-        medtok_json.convert,
-        lambda folder: [list(medtok_json.entries(path)) for path in sorted(folder.glob("*.json"))],
-        1.0,
-    ),
+    "MedTok JSON": _export(medtok_json.convert, _read_entries, 1.0),
     "BEHRT": _export(behrt.convert, check_behrt),
     "GT-BEHRT": _export(gt_behrt.convert, check_gt_behrt),
     "MulT-EHR": _export(mult_ehr.convert, check_mult_ehr),

@@ -71,7 +71,11 @@ GEM = (
     '"{0}","{1}","flags","approximate","no_map","combination","scenario","choice_list"\n'
     '"{2}","{3}","00000",0,0,0,0,0\n"{2}","{3}","10000",1,0,1,1,2\n"{2}","NoDx","11000",1,1,0,0,0\n'
 )
-CCS = "Appendix A\n\nRevised\n\n1    Tuberculosis\n     01000 01001 01002\n\n2    Septicemia (except in labor)\n     0031 0202\n"
+CCS = (
+    "Appendix A\n\nRevised\n\n1    Tuberculosis\n     01000 01001 01002\n\n"
+    "2    Septicemia (except in labor)\n     0031 0202\n"
+)
+HCPCS_CSV = "HCPC,RECID,LONG DESCRIPTION,SHORT DESCRIPTION,TERM DT\nJ1100,3,Dexa,D,\nJ1100,4,goes on,,\n"
 COMPLEX = (
     "ICD_Code,ICD_Code_Description,DX_PR,CCC_Category,CCC_Subcategory,ICD9_ICD10,Tech_Dep,Transplant\n"
     '135,Sarcoidosis,DX,hemato_immu,Sarcoidosis,9,0,0\n0T180Z8,"Bypass, Open",PR,renal ,Other,0,0,0\n'
@@ -191,21 +195,15 @@ def _read_evidence(folder: Path) -> None:
 
 
 def _write_links(folder: Path) -> None:
-    columns = [
-        pa.array([value], field.type)
-        for field, value in zip(links.LINK_SCHEMA, ("ICD10CM/E11.9", 1, "name", 0.9, 0, True, ""), strict=True)
-    ]
+    row = ("ICD10CM/E11.9", 1, "name", 0.9, 0, True, "")
+    columns = [pa.array([value], field.type) for field, value in zip(links.LINK_SCHEMA, row, strict=True)]
     pq.write_table(pa.Table.from_arrays(columns, schema=links.LINK_SCHEMA), folder / "links.parquet")
 
 
 def _write_known(folder: Path) -> None:
-    table = pa.table(
-        {
-            name: pa.array(["ICD10CM/E11.9" if name == "key" else "code" if name == "kind" else ""], kind)
-            for name, kind in zip(known_codes.SCHEMA.names, known_codes.SCHEMA.types, strict=True)
-        }
-    )
-    known_codes.write_known_codes(folder, table.cast(known_codes.SCHEMA))
+    values = {"key": "ICD10CM/E11.9", "kind": "code"}
+    columns = {field.name: pa.array([values.get(field.name, "")], field.type) for field in known_codes.SCHEMA}
+    known_codes.write_known_codes(folder, pa.table(columns).cast(known_codes.SCHEMA))
 
 
 def _read_known(folder: Path) -> None:
@@ -243,39 +241,68 @@ def _write_manifest(folder: Path) -> None:
     found.write()
 
 
+def _read_icd9(folder: Path) -> None:
+    for system in (ICD9CM, ICD9PROC):
+        list(icd_files.read_icd9(system, folder, Rejects(None)) or ())
+
+
+def _read_ndc(folder: Path) -> None:
+    list(ndc.read_ndc(folder / "NDC", Rejects(None), folder / "RxNorm"))
+
+
+def _read_atc_of_rxnorm(folder: Path) -> None:
+    list(atc.read_atc(folder / "no", Rejects(None), folder) or ())
+
+
+def _describe(path: Path) -> None:
+    descriptions.describe(path, path.with_name("out.csv"), Rejects(None), progress=False)
+
+
+def _parent(read: Callable[[Path], object]) -> Callable[[Path], object]:
+    return lambda path: read(path.parent)
+
+
+def _read_concepts(path: Path) -> None:
+    list(umls.read_concepts(path, ("ATC",), Rejects(None), progress=False))
+
+
+def _read_code_list(path: Path) -> None:
+    icd.parse_code_list(ICD9CM, path)
+
+
+def _read_chronic(path: Path) -> None:
+    list(icd_editions.parse_chronic_indicator(ICD9CM, path))
+
+
+def _read_primekg(path: Path) -> None:
+    primekg.read_primekg(path, Rejects(None), progress=False)
+
+
+def _read_release(folder: Path) -> None:
+    release.read_release(folder / release.FILE, Rejects(None), progress=False)
+
+
+def _read_diagnoses(path: Path) -> None:
+    common_diagnoses._read(path.parent, "D.csv", ("SUBJECT_ID", "ICD9_CODE"))
+
+
 READERS = {
-    "icd9": official(
-        ("ICD9CM",), lambda folder: [list(icd_files.read_icd9(s, folder, Rejects(None))) for s in (ICD9CM, ICD9PROC)]
-    ),
+    "icd9": official(("ICD9CM",), _read_icd9),
     "icd10cm": official((ICD10CM,), lambda folder: list(icd_files.read_icd10(ICD10CM, folder, Rejects(None)))),
     "icd10pcs": official((ICD10PCS,), lambda folder: list(icd_files.read_icd10(ICD10PCS, folder, Rejects(None)))),
     "rxnorm": official(("RxNorm",), _entries(rxnorm.read_rxnorm)),
-    "ndc": official(
-        ("NDC", "RxNorm"), lambda folder: list(ndc.read_ndc(folder / "NDC", Rejects(None), folder / "RxNorm"))
-    ),
+    "ndc": official(("NDC", "RxNorm"), _read_ndc),
     "snomed": official(("SNOMED",), _entries(snomed.read_snomed)),
     "atc": official(("ATC",), _entries(atc.read_atc)),
-    "atc of rxnorm": official(
-        ("RxNorm",), lambda folder: list(atc.read_atc(folder / "no", Rejects(None), folder) or ())
-    ),
+    "atc of rxnorm": official(("RxNorm",), _read_atc_of_rxnorm),
     "cpt list": official((CPT4,), _entries(cpt.read_cpt)),
-    "cpt table": text_file(
-        "cpt.csv", "CPT Code,Long\n99213,Made-up visit\n", lambda path: _entries(cpt.read_cpt)(path.parent)
-    ),
+    "cpt table": text_file("cpt.csv", "CPT Code,Long\n99213,Made-up visit\n", _parent(_entries(cpt.read_cpt))),
     "hcpcs": official(("HCPCS",), _entries(hcpcs.read_hcpcs)),
-    "hcpcs table": text_file(
-        "h.csv",
-        "HCPC,RECID,LONG DESCRIPTION,SHORT DESCRIPTION,TERM DT\nJ1100,3,Dexa,D,\nJ1100,4,goes on,,\n",
-        lambda path: _entries(hcpcs.read_hcpcs)(path.parent),
-    ),
+    "hcpcs table": text_file("h.csv", HCPCS_CSV, _parent(_entries(hcpcs.read_hcpcs))),
     "sssom": text_file("a.sssom.tsv", SSSOM, _listed(mondo.read_sssom)),
     "obo": text_file("mondo.obo", OBO, _listed(mondo.read_obo)),
     "drugbank": text_file("d.csv", DRUGBANK, _listed(drugbank.read_vocabulary)),
-    "mrconso": text_file(
-        "MRCONSO.RRF",
-        official_files.RXNCONSO,
-        lambda path: list(umls.read_concepts(path, ("ATC",), Rejects(None), progress=False)),
-    ),
+    "mrconso": text_file("MRCONSO.RRF", official_files.RXNCONSO, _read_concepts),
     "umls_mondo": text_file(
         "u.csv", "umls_id,mondo_id\nC0011860,5148\nC0011860,MONDO:0005148\n", _listed(umls.read_umls_mondo)
     ),
@@ -285,41 +312,23 @@ READERS = {
     "gem": ForeignReader(_write_gem, _read_gems),
     "ccsr": text_file("dx_cat1_mapping.json", '{"A000": "DIG001", "A001": "DIG001"}', _in_package(icd.read_ccsr, icd)),
     "ccs": text_file("CCS-SingleDiagnosisGrouper.txt", CCS, _in_package(icd.read_ccs, icd)),
-    "package code list": text_file(
-        "l.txt", official_files.ICD9_DX.encode("cp1252"), lambda path: icd.parse_code_list(ICD9CM, path)
-    ),
+    "package code list": text_file("l.txt", official_files.ICD9_DX.encode("cp1252"), _read_code_list),
     "complex conditions": text_file("c.csv", COMPLEX, lambda path: list(icd_editions.parse_complex_conditions(path))),
-    "chronic indicator": text_file(
-        "c.csv", CHRONIC, lambda path: list(icd_editions.parse_chronic_indicator(ICD9CM, path))
-    ),
-    "primekg": text_file(
-        "kg.csv", "\n".join(kg_csv.lines()), lambda path: primekg.read_primekg(path, Rejects(None), progress=False)
-    ),
+    "chronic indicator": text_file("c.csv", CHRONIC, _read_chronic),
+    "primekg": text_file("kg.csv", "\n".join(kg_csv.lines()), _read_primekg),
     "knowledge graph": ForeignReader(_write_graph, _read_graph),
-    "release": ForeignReader(
-        _write_release, lambda folder: release.read_release(folder / release.FILE, Rejects(None), progress=False)
-    ),
+    "release": ForeignReader(_write_release, _read_release),
     "links": ForeignReader(_write_links, lambda folder: links.anchors_of([], folder / "links.parquet")),
     "known codes": ForeignReader(_write_known, _read_known),
     "codes.csv for links": text_file("codes.csv", CODES, _listed(links.read_codes)),
-    "codes.csv for descriptions": text_file(
-        "codes.csv",
-        CODES,
-        lambda path: descriptions.describe(path, path.with_name("out.csv"), Rejects(None), progress=False),
-    ),
+    "codes.csv for descriptions": text_file("codes.csv", CODES, _describe),
     "own descriptions": text_file("own.csv", OWN, _listed(descriptions.read_own)),
     "processed descriptions": text_file(
-        "p.csv",
-        "system,code,description\nICD10CM,E11.9,Sugar\n",
-        lambda path: inputs._described_codes(path, Rejects(None)),
+        "p.csv", "system,code,description\nICD10CM,E11.9,Sugar\n", _listed(inputs._described_codes)
     ),
     "coverage": ForeignReader(_write_coverage, inputs._link_coverage),
     "ndc map": text_file("map.csv", NDC_MAP, ndc_map.NdcMap),
-    "common diagnoses": text_file(
-        "D.csv",
-        "ROW_ID,SUBJECT_ID,ICD9_CODE\n1,2,4019\n",
-        lambda path: common_diagnoses._read(path.parent, "D.csv", ("SUBJECT_ID", "ICD9_CODE")),
-    ),
+    "common diagnoses": text_file("D.csv", "ROW_ID,SUBJECT_ID,ICD9_CODE\n1,2,4019\n", _read_diagnoses),
     "checksums": text_file("SHA256SUMS.txt", CHECKSUMS, physionet.read_checksums),
     "archive": ForeignReader(_write_zip, _read_zip),
     "manifest": ForeignReader(_write_manifest, manifest.Manifest.read),
