@@ -84,7 +84,7 @@ def load(folder: str | Path) -> SavedModel:
     folder = Path(folder).expanduser()
     recover(folder)
     content = _read_config(folder)
-    with reading(folder, "a model", _AGAIN):
+    with reading(folder, "a model", _AGAIN.rstrip(".")):
         digests = content["sha256"]
         _checkdigest(folder / VARIABLES, [folder / VARIABLES], digests[VARIABLES])
         graph = None
@@ -121,7 +121,7 @@ def _read_config(folder: Path) -> dict:
         raise InputError(
             f"{folder} holds no model ({CONFIG} is missing), so only codes of its table have tokens; {_AGAIN}"
         )
-    with reading(path, "the configuration of a model", _AGAIN):
+    with reading(path, "the configuration of a model", _AGAIN.rstrip(".")):
         content = json.loads(path.read_text(encoding="utf-8"))
         version = content["format_version"]
     if version != FORMAT_VERSION:

@@ -43,20 +43,20 @@ class BertConfig:
     def from_directory(cls, path: str | Path) -> "BertConfig":
         """Read `config.json`; raise InputError where it is missing or describes something `Bert` cannot compute."""
         file = Path(path) / "config.json"
-        with reading(file, "JSON"):
+        with reading(file, "the configuration of a BERT"):
             raw = json.loads(file.read_text(encoding="utf-8"))
-        _refuse_foreign(raw, file)
-        fields = {field.name: raw[field.name] for field in dataclasses.fields(cls) if field.name in raw}
-        required = [field.name for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING]
-        missing = [name for name in required if name not in fields]
-        if missing:
-            raise InputError(f"{file} lacks {', '.join(missing)}, which a BERT configuration must give.")
-        config = cls(**fields)
-        if config.hidden_size % config.num_attention_heads:
-            raise InputError(
-                f"{file}: hidden_size {config.hidden_size} is not divisible by "
-                f"num_attention_heads {config.num_attention_heads}."
-            )
+            _refuse_foreign(raw, file)
+            fields = {field.name: raw[field.name] for field in dataclasses.fields(cls) if field.name in raw}
+            required = [field.name for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING]
+            missing = [name for name in required if name not in fields]
+            if missing:
+                raise InputError(f"{file} lacks {', '.join(missing)}, which a BERT configuration must give.")
+            config = cls(**fields)
+            if config.hidden_size % config.num_attention_heads:
+                raise InputError(
+                    f"{file}: hidden_size {config.hidden_size} is not divisible by "
+                    f"num_attention_heads {config.num_attention_heads}."
+                )
         return config
 
 
