@@ -70,7 +70,7 @@ def seconds(pattern: str | bytes, flags: int, everywhere: bool, text: str) -> fl
 
 
 def growing(pattern: str | bytes, flags: int, everywhere: bool) -> tuple[float, str]:
-    """Return how much longer four times the text takes, at most, and the text; 0 if none takes any time."""
+    """Return how much longer four times a text takes, and the text: the first one that is too slow, or the slowest."""
     worst = 0.0, ""
     for head in HEADS:
         for unit in UNITS:
@@ -80,6 +80,8 @@ def growing(pattern: str | bytes, flags: int, everywhere: bool) -> tuple[float, 
             if long > NOISE:
                 growth = long / max(seconds(pattern, flags, everywhere, texts[0]), 1e-6)
                 worst = max(worst, (growth, f"{head}{unit}..."))
+                if growth >= MOST_GROWTH:
+                    return worst
     return worst
 
 
@@ -92,7 +94,7 @@ def test_time_is_in_proportion_to_the_text():
     ("pattern", "is_fine"),
     [
         (r"\s*\(([^()]+)\)\s*$", False),
-        (r"\s*([^\[\]]+\[[A-Za-z/ ]+\])\s*(?:,|$)", False),
+        (r"([^\[\]]+\[[A-Za-z/ ]+\])", False),
         (r"\s*\(([A-Z][0-9A][0-9A-Z]\S*)\)\s*$", False),
         (r"(?:\s*\(begin [0-9]{4}\))+$", False),
         (r"\(([^()]+)\)$", True),
