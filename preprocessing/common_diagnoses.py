@@ -21,6 +21,7 @@ from pyarrow import csv
 from preprocessing.codes import ICD9CM, ICD10CM, display_code, is_wellformed
 from preprocessing.common import atomic, command_line
 from preprocessing.common.errors import InputError
+from preprocessing.common.foreign_files import reading
 from preprocessing.dataset.sample import HELD_FILE
 from preprocessing.sources.icd import vocabulary
 
@@ -72,12 +73,10 @@ def _read(folder: Path, name: str, columns: tuple[str, str]) -> pa.Table:
     for path in (folder / name, folder / f"{name}.gz"):
         if path.is_file():
             types: Mapping[str, pa.DataType] = dict.fromkeys(columns, pa.string())
-            try:
+            with reading(path, f"a table with the columns {', '.join(columns)}"):
                 return csv.read_csv(
                     path, convert_options=csv.ConvertOptions(include_columns=columns, column_types=types)
                 )
-            except (KeyError, pa.ArrowException) as error:
-                raise InputError(f"{path} is not a table with the columns {', '.join(columns)}: {error}") from error
     raise InputError(f"{folder} holds neither {name} nor {name}.gz; give the folder of the demo's tables.")
 
 
@@ -85,7 +84,8 @@ def main(argv: list[str]) -> None:
     """Replace the list in the file that the flags name."""
     command_line.expect_arguments(argv, 0, "python -m preprocessing.common_diagnoses --mimic3=DIR --eicu=DIR")
     output = Path(flags.FLAGS.output)
-    content = json.loads(output.read_text(encoding="utf-8"))
+    with reading(output, "JSON", "give the file of the package"):
+        content = json.loads(output.read_text(encoding="utf-8"))
     keys = common_diagnoses(Path(flags.FLAGS.mimic3), Path(flags.FLAGS.eicu))
     content["common_diagnoses"] = {"sources": SOURCES, "rule": RULE, "keys": keys}
     atomic.write_json(output, content)

@@ -9,8 +9,6 @@ of the input; a code without any text has an empty one. Rows that were not used 
 `processed_descriptions.rejects.csv`.
 """
 
-import csv
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -25,16 +23,17 @@ from preprocessing.common import command_line
 from preprocessing.common.atomic import named_path, whole_file
 from preprocessing.common.errors import InputError
 from preprocessing.common.rejects import Rejects
+from preprocessing.common.spreadsheets import TableWriter
 from preprocessing.common.text_tables import SEPARATORS, Row, table
 from preprocessing.graph.categories import spelled_categories
-from preprocessing.sources.code_entries import EMPTY_DESCRIPTION
+from preprocessing.sources.code_entries import EMPTY_DESCRIPTION, read_attributes
 
 COLUMNS = ("system", "code", "description")
 _CODES = {"system": (), "code": (), "description": ()}
 _SYSTEM_OF = {system.lower(): system for system in SYSTEMS}
 # Homeopathic products and allergen extracts list hundreds of names; a text encoder reads only a few dozen words.
 _MOST_LISTED = 5
-_KIND = re.compile(r"\s*\[([A-Za-z/ ]+)\]$")
+_KIND = re.compile(r"\[[A-Za-z/ ]+\]$")
 # `60 mg/1`: per tablet, capsule or dose.
 _PER_PIECE = re.compile(r"/1$")
 
@@ -74,8 +73,8 @@ def describe(codes: Path, output: Path, rejects: Rejects, own: Path | None = Non
     seen: set[str] = set()
     with whole_file(output) as partial:
         with partial.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(COLUMNS)
+            writer = TableWriter(file)
+            writer.row(COLUMNS)
             rows = _records(codes, rejects)
             for row, record, attributes in tqdm(rows, desc="describing", unit=" codes", disable=not progress):
                 if record.key in seen:
@@ -84,7 +83,7 @@ def describe(codes: Path, output: Path, rejects: Rejects, own: Path | None = Non
                 seen.add(record.key)
                 text, origin = _describe(record, attributes, texts)
                 counts[origin] += 1
-                writer.writerow((record.system, record.code, text))
+                writer.row((record.system, record.code, text))
         if not seen:
             raise InputError(f"{codes} holds no codes; make it with python -m preprocessing.process_codes.")
     return Counts(**counts)
@@ -105,14 +104,10 @@ def _records(path: Path, rejects: Rejects) -> Iterator[tuple[Row, CodeRecord, di
         if not is_wellformed(system, code):
             rejects.add(path, row.line, "malformed code", f"{code!r} is no code of {system!r}", row.text)
             continue
-        try:
-            known = json.loads(attributes) if attributes else {}
-            if not isinstance(known, dict):
-                raise ValueError("not a JSON object")
-        except ValueError as error:
-            rejects.add(path, row.line, "malformed attributes", f"not used: {error}", row.text)
-            known = {}
-        yield row, CodeRecord(system, display_code(system, code), " ".join(description.split())), known
+        known = read_attributes(attributes)
+        if known is None:
+            rejects.add(path, row.line, "malformed attributes", "they are no JSON object and were left out", row.text)
+        yield row, CodeRecord(system, display_code(system, code), " ".join(description.split())), known or {}
 
 
 def read_own(path: Path, rejects: Rejects) -> list[OwnText]:
@@ -202,7 +197,7 @@ def _classes(attributes: Mapping) -> list[str]:
     """Return the names of the established pharmacologic classes (EPC), or of all classes if there is none."""
     classes = attributes.get("class", ())
     established = [name for name in classes if name.endswith("[EPC]")]
-    return list(dict.fromkeys(_KIND.sub("", name) for name in established or classes))
+    return list(dict.fromkeys(_KIND.sub("", name).rstrip() for name in established or classes))
 
 
 def _listed(names: list[str]) -> str:

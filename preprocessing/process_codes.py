@@ -11,7 +11,6 @@ CPT4, HCPCS; an absent one is skipped. `--output` then holds
 - `report.json`: numbers of codes and rows of each system.
 """
 
-import csv
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +26,7 @@ from preprocessing.common import command_line
 from preprocessing.common.atomic import whole_file, write_json
 from preprocessing.common.errors import InputError
 from preprocessing.common.rejects import Rejects
+from preprocessing.common.spreadsheets import TableWriter
 from preprocessing.sources.atc import read_atc
 from preprocessing.sources.code_entries import CodeEntries
 from preprocessing.sources.cpt import read_cpt
@@ -106,8 +106,8 @@ def process_codes(source: Path, output: Path, rejects: Rejects, progress: bool =
     report = Report({}, [], {}, [])
     with whole_file(output / CODES) as partial:
         with partial.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(COLUMNS)
+            writer = TableWriter(file)
+            writer.row(COLUMNS)
             bar = tqdm(SYSTEMS, desc="reading code systems", disable=not progress, leave=False)
             for system in bar:
                 bar.set_postfix_str(system)
@@ -121,7 +121,7 @@ def process_codes(source: Path, output: Path, rejects: Rejects, progress: bool =
     return report
 
 
-def _process(system: str, source: Path, rejects: Rejects, writer, report: Report) -> None:
+def _process(system: str, source: Path, rejects: Rejects, writer: TableWriter, report: Report) -> None:
     folder = source / _FOLDERS[system]
     before = rejects.counts.copy()
     entries = _READERS[system](folder, rejects, source) if folder.is_dir() or system in _WITHOUT_FOLDER else None
@@ -131,7 +131,7 @@ def _process(system: str, source: Path, rejects: Rejects, writer, report: Report
     if not len(entries):
         raise InputError(f"{entries.files[0]} holds no code of {system}; check that it is the right file.")
     for entry in entries:
-        writer.writerow((system, *entry))
+        writer.row((system, *entry))
     rejected: Counter[str] = Counter()
     for (_, kind), count in (rejects.counts - before).items():
         rejected[kind] += count

@@ -24,6 +24,7 @@ from medtok_jax.lookup.similarity import quantize, scales
 from medtok_jax.regions import REGIONS
 from preprocessing.common.atomic import recover, whole_folder
 from preprocessing.common.errors import InputError
+from preprocessing.common.foreign_files import reading
 
 FILE = "representation.json"
 TABLE = "table.parquet"
@@ -245,12 +246,13 @@ def from_tokenizer(directory: TokenizerDirectory, name: str, rows: np.ndarray | 
 
 
 def _load_saved(path: Path, name: str | None) -> Representation:
-    try:
+    with reading(path, "a representation", "make it again"):
         content = json.loads((path / FILE).read_text(encoding="utf-8"))
         if content.pop("format_version") != FORMAT_VERSION:
             raise InputError(f"{path} has another format version than {FORMAT_VERSION}; make it again.")
         table = pq.read_table(path / TABLE)
-        arrays = {key: np.load(path / f"{key}.npy") for key in ARRAYS if (path / f"{key}.npy").is_file()}
+        files = {key: path / f"{key}.npy" for key in ARRAYS}
+        arrays = {key: np.load(file, allow_pickle=False) for key, file in files.items() if file.is_file()}
         return Representation(
             name=name or content["name"],
             keys=table["key"].to_numpy().astype(str),
@@ -263,8 +265,3 @@ def _load_saved(path: Path, name: str | None) -> Representation:
             source=path,
             **arrays,
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
-        if isinstance(error, InputError):
-            raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{path} holds no readable representation ({reason}); make it again.") from error

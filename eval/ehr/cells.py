@@ -23,8 +23,8 @@ import numpy as np
 from eval.ehr.results import BINARY, MULTICLASS, CellResult
 from medtok_jax.records.samples import Labels
 from preprocessing.common.atomic import recover, whole_folder
-from preprocessing.common.errors import InputError, fault_of
 from preprocessing.common.extras import load
+from preprocessing.common.foreign_files import reading
 
 pl = load("polars")
 
@@ -125,7 +125,7 @@ class Cells:
             InputError: the files are damaged.
         """
         folder = self.folder / cell.identity
-        try:
+        with reading(folder, "a cell", "delete it, and run again"):
             content = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
             table = pl.read_parquet(folder / PREDICTIONS)
             if cell.kind == BINARY:
@@ -133,13 +133,10 @@ class Cells:
             else:
                 y = table["integer_value"].to_numpy() if cell.kind == MULTICLASS else _stacked(table["values"])
                 p = _stacked(table["probabilities"])
-            fold = np.load(folder / FOLDS)
+            fold = np.load(folder / FOLDS, allow_pickle=False)
             person = table["subject_id"].replace_strict(person_of, return_dtype=pl.Int64).to_numpy()
             thresholds = np.array([math.nan if one is None else float(one) for one in content["thresholds"]])[fold]
             about = content["about"]
-        except (OSError, ValueError, KeyError, TypeError, IndexError, pl.exceptions.PolarsError) as error:
-            reason = fault_of(error)
-            raise InputError(f"The cell in {folder} cannot be read ({reason}); delete it, and run again.") from None
         return CellResult(
             task=cell.task,
             tokenizer=cell.tokenizer,

@@ -7,8 +7,9 @@ import numpy as np
 
 from eval.common.counts import shown
 from medtok_jax.records.samples import Labels
-from preprocessing.common.errors import InputError, fault_of
+from preprocessing.common.errors import InputError
 from preprocessing.common.extras import load
+from preprocessing.meds.dataset import read_parquet
 
 pl = load("polars")
 
@@ -57,10 +58,7 @@ def read(external: ExternalModel, labels: Labels) -> np.ndarray:
     Raises:
         InputError: the file is not in the schema, predicts a sample twice, or lacks samples.
     """
-    try:
-        table = pl.read_parquet(external.path)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise InputError(f"{external.path} cannot be read as parquet ({fault_of(error)}); write it again.") from None
+    table = read_parquet(external.path)
     lacking = [name for name in _COLUMNS if name not in table.columns]
     if lacking:
         raise InputError(f"{external.path} has no column {lacking[0]}; write predictions in the MEDS schema.")

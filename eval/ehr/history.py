@@ -23,7 +23,7 @@ from preprocessing.common.checksums import sha256_of_files
 from preprocessing.common.errors import InputError
 from preprocessing.common.extras import load
 from preprocessing.common.hashing import hash_strings
-from preprocessing.meds.dataset import MedsDataset
+from preprocessing.meds.dataset import MedsDataset, read_parquet
 from preprocessing.meds.layout import BIRTH, METADATA
 from preprocessing.meds.sources.writer import PERSONS
 
@@ -236,7 +236,7 @@ def _persons(dataset: MedsDataset, subjects: np.ndarray) -> np.ndarray:
     path = dataset.root / METADATA / PERSONS
     if not path.is_file():
         return subjects
-    table = pl.read_parquet(path)
+    table = read_parquet(path)
     known = dict(zip(table["subject_id"], table["person"].cast(pl.String), strict=True))
     names = [known.get(int(subject), f"subject {subject}") for subject in subjects]
     return hash_strings("person", names).view(np.int64)

@@ -13,6 +13,7 @@ import numpy as np
 
 from preprocessing.common.atomic import recover, whole_folder
 from preprocessing.common.errors import InputError
+from preprocessing.common.foreign_files import reading
 from preprocessing.common.ragged import offsets_of, positions
 
 SPLITS = ("validation", "test")
@@ -225,7 +226,7 @@ class Labels:
             InputError: the folder is absent, damaged, or of another version.
         """
         recover(directory)
-        try:
+        with reading(directory, "labels", "delete the folder, and they are made again"):
             content = json.loads((directory / FILE).read_text(encoding="utf-8"))
             if content["format_version"] != FORMAT_VERSION:
                 raise ValueError(f"format version {content['format_version']}")
@@ -246,10 +247,6 @@ class Labels:
                     },
                     **found,
                 )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{directory} holds no readable labels ({error}); delete the folder, and the labels are made again."
-            ) from error
 
 
 _FAMILIES = ("crosswalk", "relations")

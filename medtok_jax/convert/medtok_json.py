@@ -21,6 +21,7 @@ from medtok_jax.lookup.code_names import PAPER_ORDER
 from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing.common.atomic import whole_folder, write_json
 from preprocessing.common.errors import InputError
+from preprocessing.common.foreign_files import reading
 
 TOKENS_FILE, EMBEDDINGS_FILE, LEFT_OUT_FILE = "code2tokens.json", "code2embeddings.json", "left_out.json"
 # Embeddings are computed for this many codes at once.
@@ -97,7 +98,7 @@ def entries(path: Path) -> Iterator[tuple[str, list]]:
     Raises:
         InputError: a line is not an entry.
     """
-    with open(path, encoding="utf-8") as file:
+    with reading(path, "entries of codes", "convert again"), open(path, encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             text = line.rstrip("\n").removesuffix(",")
             if text in ("{", "}"):

@@ -17,6 +17,7 @@ import numpy as np
 from medtok_jax.inference.graph_index import GraphIndex
 from preprocessing.codes import compact_code
 from preprocessing.common.errors import InputError
+from preprocessing.common.foreign_files import reading
 
 MAX_HOP = 2
 EXPECTED = (
@@ -54,13 +55,9 @@ def read_json(path: str | Path) -> dict | list:
     Raises:
         InputError: the file cannot be read or holds something else.
     """
-    try:
-        content = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"The graph {path} cannot be read ({error.strerror}); give a JSON file.") from error
-    except (ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"The graph {path} is not valid JSON ({reason}); expected is {EXPECTED}.") from error
+    path = Path(path).expanduser()
+    with reading(path, "JSON", f"expected is {EXPECTED}"):
+        content = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict | list):
         raise InputError(f"The graph {path} is a bare value; expected is {EXPECTED}, or a list of neighbors.")
     return content

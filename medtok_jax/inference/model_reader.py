@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
-from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from medtok_jax.batch import InputSizes
@@ -23,6 +22,7 @@ from medtok_jax.models.medtok import MedTok
 from preprocessing.common.atomic import recover
 from preprocessing.common.checksums import sha256_of_files, unsealed
 from preprocessing.common.errors import InputError
+from preprocessing.common.foreign_files import reading
 from preprocessing.graph.knowledge_graph import KnowledgeGraph
 
 FORMAT_VERSION = 2
@@ -84,7 +84,7 @@ def load(folder: str | Path) -> SavedModel:
     folder = Path(folder).expanduser()
     recover(folder)
     content = _read_config(folder)
-    try:
+    with reading(folder, "a model", _AGAIN.rstrip(".")):
         digests = content["sha256"]
         _checkdigest(folder / VARIABLES, [folder / VARIABLES], digests[VARIABLES])
         graph = None
@@ -110,11 +110,6 @@ def load(folder: str | Path) -> SavedModel:
             variables=load_file(folder / VARIABLES),
             graph=graph,
         )
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, InputError):
-            raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"The model in {folder} is damaged ({reason}); {_AGAIN}") from error
 
 
 _AGAIN = "export it again: python -m medtok_jax.tokenize vocabulary --workdir=DIR --output=TOK --with_model."
@@ -126,11 +121,9 @@ def _read_config(folder: Path) -> dict:
         raise InputError(
             f"{folder} holds no model ({CONFIG} is missing), so only codes of its table have tokens; {_AGAIN}"
         )
-    try:
+    with reading(path, "the configuration of a model", _AGAIN.rstrip(".")):
         content = json.loads(path.read_text(encoding="utf-8"))
         version = content["format_version"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{path} is damaged ({type(error).__name__}); {_AGAIN}") from error
     if version != FORMAT_VERSION:
         raise InputError(f"{path} has format version {version}, this code reads version {FORMAT_VERSION}; {_AGAIN}")
     try:

@@ -1,7 +1,6 @@
 """Compare two tokenizers: which codes one of them lacks, and whose tokens or descriptions changed. No JAX here."""
 
 import collections
-import csv
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 
 from medtok_jax.lookup.directory import TokenizerDirectory
 from preprocessing.common.atomic import whole_file
+from preprocessing.common.spreadsheets import TableWriter
 
 # Below this mean cosine, rows of the same id have nothing to do with one another.
 SAME_ROWS = 0.5
@@ -87,10 +87,10 @@ class Difference:
         """
         count = 0
         with whole_file(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["key", "change", "tokens_before", "tokens_after"])
+            writer = TableWriter(file, line_end="\r\n")
+            writer.row(["key", "change", "tokens_before", "tokens_after"])
             for change in self.changes():
-                writer.writerow(change)
+                writer.row(change)
                 count += 1
         return count
 

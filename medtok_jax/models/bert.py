@@ -14,6 +14,7 @@ from flax import nnx
 from safetensors import SafetensorError, safe_open
 
 from preprocessing.common.errors import InputError
+from preprocessing.common.foreign_files import reading
 
 ACTIVATIONS = {
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
@@ -42,24 +43,20 @@ class BertConfig:
     def from_directory(cls, path: str | Path) -> "BertConfig":
         """Read `config.json`; raise InputError where it is missing or describes something `Bert` cannot compute."""
         file = Path(path) / "config.json"
-        try:
+        with reading(file, "the configuration of a BERT"):
             raw = json.loads(file.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise InputError(f"{file} cannot be read: {error.strerror}.") from error
-        except ValueError as error:
-            raise InputError(f"{file} is not valid JSON: {error}.") from error
-        _refuse_foreign(raw, file)
-        fields = {field.name: raw[field.name] for field in dataclasses.fields(cls) if field.name in raw}
-        required = [field.name for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING]
-        missing = [name for name in required if name not in fields]
-        if missing:
-            raise InputError(f"{file} lacks {', '.join(missing)}, which a BERT configuration must give.")
-        config = cls(**fields)
-        if config.hidden_size % config.num_attention_heads:
-            raise InputError(
-                f"{file}: hidden_size {config.hidden_size} is not divisible by "
-                f"num_attention_heads {config.num_attention_heads}."
-            )
+            _refuse_foreign(raw, file)
+            fields = {field.name: raw[field.name] for field in dataclasses.fields(cls) if field.name in raw}
+            required = [field.name for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING]
+            missing = [name for name in required if name not in fields]
+            if missing:
+                raise InputError(f"{file} lacks {', '.join(missing)}, which a BERT configuration must give.")
+            config = cls(**fields)
+            if config.hidden_size % config.num_attention_heads:
+                raise InputError(
+                    f"{file}: hidden_size {config.hidden_size} is not divisible by "
+                    f"num_attention_heads {config.num_attention_heads}."
+                )
         return config
 
 
@@ -243,11 +240,9 @@ def _tensor_files(directory: Path) -> dict[str, Path]:
     if single.is_file() or not index.is_file():
         with _open(single) as file:
             return dict.fromkeys(file.keys(), single)
-    try:
+    with reading(index, "the index of a sharded checkpoint"):
         shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         return {name: directory / shard for name, shard in shards.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{index} is not the index of a sharded safetensors checkpoint: {error!r}.") from error
 
 
 def _open(path: Path):

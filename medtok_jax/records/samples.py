@@ -20,10 +20,10 @@ import numpy as np
 
 from medtok_jax.records.choices import MORTALITY
 from medtok_jax.records.visits import Visits, VisitTable
-from preprocessing.common.errors import InputError, fault_of
+from preprocessing.common.errors import InputError
 from preprocessing.common.extras import load
 from preprocessing.common.ragged import offsets_of
-from preprocessing.meds.dataset import cast
+from preprocessing.meds.dataset import cast, read_parquet
 from preprocessing.meds.layout import TASK_FILE
 
 pl = load("polars")
@@ -181,10 +181,7 @@ def read_labels(path: Path) -> Labels:
 
 
 def _read_file(path: Path) -> "pl.DataFrame":
-    try:
-        frame = pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise InputError(f"{path} holds no MEDS labels ({fault_of(error)}); give a parquet file.") from None
+    frame = read_parquet(path)
     missing = [name for name in ("subject_id", "prediction_time") if name not in frame.columns]
     if missing or not any(name in frame.columns for name in VALUES):
         lacking = missing[0] if missing else f"of values ({', '.join(VALUES)})"

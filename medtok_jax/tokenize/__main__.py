@@ -22,6 +22,7 @@ from medtok_jax.tokenize import commands
 from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing.common import command_line
 from preprocessing.common.errors import InputError
+from preprocessing.common.foreign_files import reading
 
 COMMANDS = ("code", "file", "search", "vocabulary", "verify", "diff")
 USAGE = "python -m medtok_jax.tokenize code CODE [CODE ...] --workdir=DIR"
@@ -168,10 +169,8 @@ def _fallback(given: flags.FlagValues) -> str | None:
 def _read_graph(path: str | None) -> dict | list | None:
     if path is None:
         return None
-    try:
+    with reading(Path(path).expanduser(), "JSON", "give --graph=FILE.json"):
         return json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"--graph={path} is not a readable JSON file ({error}).") from error
 
 
 if __name__ == "__main__":

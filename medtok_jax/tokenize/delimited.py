@@ -17,7 +17,8 @@ from tqdm import tqdm
 from medtok_jax.tokenize.columns import is_prefixed_code, pick_columns
 from medtok_jax.tokenize.rows import RawRow
 from preprocessing.common.errors import InputError
-from preprocessing.common.text_files import BOM, opened
+from preprocessing.common.foreign_files import BOM
+from preprocessing.common.text_files import opened
 from preprocessing.common.text_tables import SEPARATORS, split_values
 
 # A quoted value of more lines than this is taken for one whose quotation mark is a stray one.
@@ -160,7 +161,7 @@ class _Lines:
 def _carriage_lines(file: BinaryIO) -> Iterator[bytes]:
     """Yield the lines of a file whose lines end in a carriage return alone, as old spreadsheets of the Mac write it."""
     rest = b""
-    while chunk := file.read(_CHUNK):
+    while chunk := file.read(max(_CHUNK, len(rest))):
         *lines, rest = (rest + chunk).split(b"\r")
         yield from lines
     if rest:
@@ -175,7 +176,7 @@ def _header(lines: _Lines, columns: Mapping[str, str | None], path: Path) -> Tex
     candidates = {}
     for separator in separators:
         try:
-            candidates[separator] = split_values(text, separator, quoted=True)
+            candidates[separator] = [_decoded(name) for name in split_values(text, separator, quoted=True)]
         except csv.Error as error:
             reason = error
     if not candidates:

@@ -12,11 +12,12 @@ from tqdm import tqdm
 from medtok_jax.tokenize.columns import pick_columns
 from medtok_jax.tokenize.rows import RawRow
 from preprocessing.common.errors import InputError
-from preprocessing.common.text_files import BOM, opened
+from preprocessing.common.foreign_files import BOM
+from preprocessing.common.text_files import opened
 
 _CHUNK = 1 << 16
-# Strings are matched only to pass over what they hold.
-_STRING = rb'"[^"\\]*(?:\\.[^"\\]*)*"'
+# Strings are matched only to pass over what they hold. The group is there if the end of the block cuts a string.
+_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|(\\?\Z))'
 _STRINGS = re.compile(_STRING, re.DOTALL)
 _NUMBERS_OF_PYTHON = re.compile(_STRING + rb"|-?\bInfinity\b|\bNaN\b", re.DOTALL)
 # A block may end behind any of these bytes outside a string without cutting a value into pieces.
@@ -91,7 +92,8 @@ class _StandardJson(io.RawIOBase):
 
     def readinto(self, buffer) -> int:
         while not self._ready:
-            chunk = self._file.read(_CHUNK)
+            # More for a string of several chunks, which is searched from its beginning each time.
+            chunk = self._file.read(max(_CHUNK, len(self._rest)))
             block = self._rest + chunk
             end = _safe_end(block) if chunk else len(block)
             self._rest = block[end:]
@@ -110,12 +112,13 @@ def _standard(match: re.Match[bytes]) -> bytes:
 
 def _safe_end(block: bytes) -> int:
     """Return the length of the part of a block that ends outside of strings and numbers."""
-    end = 0
+    end, opening = 0, len(block)
     for match in _STRINGS.finditer(block):
-        end = match.end()
-    tail = block[end:]
-    opening = tail.find(b'"')
-    tail = tail if opening < 0 else tail[:opening]
+        if match[1] is None:
+            end = match.end()
+        else:
+            opening = match.start()
+    tail = block[end:opening]
     return end + max(tail.rfind(byte) + 1 for byte in (bytes([number]) for number in _ENDS))
 
 

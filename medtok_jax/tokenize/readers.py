@@ -12,6 +12,7 @@ from medtok_jax.tokenize import delimited, json_rows
 from medtok_jax.tokenize.columns import pick_columns
 from medtok_jax.tokenize.rows import CodeRow, RawRow, checked
 from preprocessing.common.errors import InputError
+from preprocessing.common.foreign_files import reading
 
 # Number of rows that are read from a Parquet file at once.
 PARQUET_ROWS = 4096
@@ -61,17 +62,14 @@ def read_raw(
     if not path.is_file():
         raise InputError(f"The file {path} does not exist; correct the path.")
     with tqdm(total=path.stat().st_size, desc=path.name, unit="B", unit_scale=True, disable=not progress) as bar:
-        try:
-            if kind == ".parquet":
-                yield from _read_parquet(path, columns, bar, keep, numbers)
-            elif kind in _TEXT:
-                yield from delimited.read_rows(path, columns, bar, keep=keep)
-            elif kind == ".json":
-                yield from json_rows.read_list(path, columns, bar, keep=keep)
-            else:
-                yield from json_rows.read_lines(path, columns, bar, keep=keep)
-        except OSError as error:
-            raise InputError(f"{path} cannot be read ({error.strerror or error}).") from error
+        if kind == ".parquet":
+            yield from _read_parquet(path, columns, bar, keep, numbers)
+        elif kind in _TEXT:
+            yield from delimited.read_rows(path, columns, bar, keep=keep)
+        elif kind == ".json":
+            yield from json_rows.read_list(path, columns, bar, keep=keep)
+        else:
+            yield from json_rows.read_lines(path, columns, bar, keep=keep)
 
 
 def kind_of(path: Path) -> str:
@@ -99,7 +97,7 @@ def other_fields(path: Path, columns: Mapping[str, str | None]) -> list[pa.Field
     """
     kind = kind_of(path)
     if kind == ".parquet":
-        with _reporting(path), contextlib.closing(pq.ParquetFile(path)) as file:
+        with reading(path, "parquet"), contextlib.closing(pq.ParquetFile(path)) as file:
             fields = list(file.schema_arrow)
             code = pick_columns(file.schema_arrow.names, columns, path)["code"]
             return [field for field in fields if field.name != code]
@@ -114,7 +112,7 @@ def other_fields(path: Path, columns: Mapping[str, str | None]) -> list[pa.Field
 def _read_parquet(
     path: Path, columns: Mapping[str, str | None], bar: tqdm, keep: bool, numbers: bool
 ) -> Iterator[RawRow]:
-    with _reporting(path), contextlib.closing(pq.ParquetFile(path)) as file:
+    with reading(path, "parquet"), contextlib.closing(pq.ParquetFile(path)) as file:
         names = file.schema_arrow.names
         if len(set(names)) < len(names):
             raise InputError(f"{path} has two columns of one name; rename one of them.")
@@ -136,14 +134,6 @@ def _read_parquet(
                     {name: values[name][position] for name in others},
                 )
             bar.update(int(bar.total * number / rows) - bar.n)
-
-
-@contextlib.contextmanager
-def _reporting(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not a readable Parquet file ({str(error).splitlines()[0]}).") from error
 
 
 def _values(column: pa.Array) -> list:

@@ -1,7 +1,6 @@
 """Write files of tokens as a stream: JSON, JSON lines, CSV, Parquet. They appear only when they are complete."""
 
 import contextlib
-import csv
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from medtok_jax.lookup.code_tokens import CodeTokens
 from medtok_jax.tokenize.kept import KeptColumn, as_array, as_json, as_text
 from preprocessing.common.atomic import whole_file
 from preprocessing.common.errors import InputError
+from preprocessing.common.spreadsheets import TableWriter
 
 HEADER = ("row", "code", "key", "source", "ids", "weights")
 REJECTS_HEADER = ("row", "code", "system", "reason")
@@ -63,9 +63,9 @@ def format_of(path: Path) -> Format:
 def rejects_file(path: Path) -> Iterator[Callable]:
     """Open a file of rejected rows, and yield a function that writes one: number, code, system, reason."""
     with whole_file(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
-        lines = csv.writer(file)
-        lines.writerow(REJECTS_HEADER)
-        yield lines.writerow
+        lines = TableWriter(file, line_end="\r\n")
+        lines.row(REJECTS_HEADER)
+        yield lines.row
 
 
 def _as_json(tokens: CodeTokens) -> str:
@@ -113,9 +113,9 @@ def _json_lines(path: Path, width: int, kept: Sequence[KeptColumn]) -> Iterator[
 @contextlib.contextmanager
 def _csv(path: Path, width: int, kept: Sequence[KeptColumn]) -> Iterator[Callable]:
     with open(path, "w", newline="", encoding="utf-8") as file:
-        lines = csv.writer(file)
-        lines.writerow((*HEADER, *(column.written for column in kept)))
-        yield lambda rows: lines.writerows((row.number, row.code, *row.form, *map(as_text, row.others)) for row in rows)
+        lines = TableWriter(file, line_end="\r\n")
+        lines.row((*HEADER, *(column.written for column in kept)))
+        yield lambda rows: lines.rows((row.number, row.code, *row.form, *map(as_text, row.others)) for row in rows)
 
 
 @contextlib.contextmanager

@@ -1,19 +1,26 @@
-"""Define the exceptions that a user reads: one sentence each, printed without a traceback.
+"""Define the exceptions that a user reads: one printable line each, printed without a traceback.
 
 A sentence about patient records names file, line, column and the kind of fault, and never a value. Where the error
 behind it may quote values, as those of polars and Arrow do, it is raised `from None`, so that no traceback shows them.
 """
 
 import contextlib
+import json
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+# A sentence that quotes a damaged file may be long. It begins with what is wrong and ends with what to do.
+_LONGEST, _LONGEST_END = 1500, 400
+
 
 class UserError(ValueError):
-    """Carry one sentence for the user; a command line prints it and exits with `exit_status`."""
+    """Carry one sentence for the user, on one line; a command line prints it and exits with `exit_status`."""
 
     exit_status = 1
+
+    def __init__(self, sentence: object = ""):
+        super().__init__(one_line(str(sentence)))
 
 
 class InputError(UserError):
@@ -22,9 +29,35 @@ class InputError(UserError):
     exit_status = 2
 
 
+def one_line(text: str) -> str:
+    """Return a text on one line of bounded length, in which what cannot be printed is escaped."""
+    if len(text) > _LONGEST + _LONGEST_END:
+        text = f"{text[:_LONGEST]} ... {text[-_LONGEST_END:]}"
+    if text.isprintable():
+        return text
+    text = " ".join(line.strip() for line in text.splitlines() if line.strip())
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
 def fault_of(error: BaseException) -> str:
-    """Return what went wrong without a value of the data: the reason of the system, or the kind of the error."""
-    return getattr(error, "strerror", None) or type(error).__name__
+    """Return what went wrong, and where if it is known, without a value of the data.
+
+    This is the reason of the system, or else the kind of the error, with line and column in JSON, XML and YAML.
+    """
+    if reason := getattr(error, "strerror", None):
+        return reason
+    if isinstance(error, UnicodeDecodeError):
+        return f"it is not {error.encoding}"
+    mark = getattr(error, "problem_mark", None)
+    place = None
+    if isinstance(error, json.JSONDecodeError):
+        place = error.lineno, error.colno
+    elif isinstance(error, SyntaxError) and isinstance(getattr(error, "position", None), tuple):
+        place = error.position
+    elif mark is not None:
+        place = mark.line + 1, mark.column + 1
+    name = type(error).__name__
+    return name if place is None else f"{name} at line {place[0]}, column {place[1]}"
 
 
 @contextlib.contextmanager

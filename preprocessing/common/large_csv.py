@@ -15,8 +15,9 @@ import pyarrow as pa
 from pyarrow import csv as arrow_csv
 
 from preprocessing.common.errors import InputError, lacks_column
+from preprocessing.common.foreign_files import BOM
 from preprocessing.common.rejects import Rejects
-from preprocessing.common.text_files import BOM, opened
+from preprocessing.common.text_files import opened
 
 BLOCK_BYTES = 64 << 20
 _NEWLINE, _RETURN, _QUOTE, _COMMA = 10, 13, 34, 44
@@ -142,6 +143,12 @@ def _screen(path: Path, raw: bytes, line: int, width: int, rejects: Rejects) -> 
     if b"\0" in raw:
         nul = _counts(raw, np.frombuffer(raw, np.uint8) == 0) > 0
         raw, lines = _drop(path, raw, lines, nul, ("NUL byte", "the line holds a NUL byte"), rejects)
+    if b"\r" in raw:
+        # A parser ends a line at each, so that lines would be counted wrong.
+        stray = _counts(raw, _stray_returns(raw)) > 0
+        raw, lines = _drop(
+            path, raw, lines, stray, ("stray carriage return", "the line holds a carriage return"), rejects
+        )
     if b'"' in raw:
         odd = _counts(raw, np.frombuffer(raw, np.uint8) == _QUOTE) % 2 == 1
         raw, lines = _drop(
@@ -170,6 +177,12 @@ def _as_utf8(path: Path, raw: bytes, lines: np.ndarray, rejects: Rejects) -> byt
             rejects.add(path, int(lines[position]), "bad encoding", "not UTF-8; read as cp1252", row.rstrip(b"\r\n"))
             whole[position] = row.decode("cp1252", errors="replace").encode()
     return b"".join(whole)
+
+
+def _stray_returns(raw: bytes) -> np.ndarray:
+    """Return a mask of the carriage returns that do not end a line: bool [bytes]."""
+    found = np.frombuffer(raw, np.uint8)
+    return (found == _RETURN) & (np.append(found[1:], _NEWLINE) != _NEWLINE)
 
 
 def _starts(raw: bytes) -> np.ndarray:

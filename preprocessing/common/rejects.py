@@ -7,7 +7,6 @@ patient records have no column `row`: file and line are enough to find it, and i
 """
 
 import contextlib
-import csv
 import re
 from collections import Counter
 from pathlib import Path
@@ -18,6 +17,7 @@ from rich.table import Table
 
 from preprocessing.common.atomic import whole_file
 from preprocessing.common.errors import UserError
+from preprocessing.common.spreadsheets import TableWriter
 
 COLUMNS = ("file", "line", "kind", "reason", "row")
 # A row is shown to be recognized, and one binary file taken for a table must not fill the disk.
@@ -60,8 +60,8 @@ class Rejects:
             self._whole = contextlib.ExitStack()
             partial = self._whole.enter_context(whole_file(self.path))
             self._file = self._whole.enter_context(partial.open("w", encoding="utf-8", newline=""))
-            self._writer = csv.writer(self._file, lineterminator="\n")
-            self._writer.writerow(self._columns)
+            self._writer = TableWriter(self._file)
+            self._writer.row(self._columns)
 
     def __enter__(self) -> Self:
         return self
@@ -143,7 +143,7 @@ class Rejects:
     def _write(self, name: str, line: int, kind: str, reason: str, row: str | bytes) -> None:
         if self._file is not None:
             cells = (_printable(name), line, kind, _printable(reason), _printable(row))
-            self._writer.writerow(cells[: len(self._columns)])
+            self._writer.row(cells[: len(self._columns)])
 
 
 def _printable(text: str | bytes) -> str:

@@ -5,7 +5,6 @@ unbalanced quotation mark costs its own line only. Tables of millions of rows wi
 `large_csv` instead.
 """
 
-import codecs
 import contextlib
 import csv
 import re
@@ -14,16 +13,11 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from preprocessing.common.errors import InputError, lacks_column
+from preprocessing.common.foreign_files import BOM, FOREIGN, reading
 from preprocessing.common.rejects import Rejects
-from preprocessing.common.text_files import BOM, GZIP, NO_TEXT, opened
+from preprocessing.common.spreadsheets import plain
+from preprocessing.common.text_files import opened
 
-# What a publisher never ships: an official file in this state was changed, and is fetched again or put right.
-_FOREIGN = {
-    codecs.BOM_UTF16_LE: "is UTF-16; save it as UTF-8",
-    codecs.BOM_UTF16_BE: "is UTF-16; save it as UTF-8",
-    GZIP: "is compressed; unpack it",
-    **NO_TEXT,
-}
 # Separators of the values of a user's table, of which the header decides.
 SEPARATORS = ",\t;|"
 _END_OF_FILE = b"\x1a"
@@ -64,36 +58,33 @@ def lines(path: Path, rejects: Rejects, *, cp1252: bool = False, users: bool = F
         InputError: the file cannot be read, is not text, or holds nothing.
     """
     found = crlf = False
-    try:
-        with _opened(path, users) as file:
-            for number, raw in enumerate(file, 1):
-                if number == 1:
-                    raw = _without_mark(path, raw, rejects, users)
-                if raw.endswith(b"\r\n") and not crlf:
-                    crlf = True
-                    rejects.note(path, number, "Windows line ends")
-                raw = raw.rstrip(b"\r\n")
-                if raw == _END_OF_FILE:
-                    rejects.note(path, number, "end-of-file mark")
-                elif raw.strip():
-                    found = True
-                    text = _decode(path, number, raw, rejects, cp1252)
-                    if text is not None:
-                        yield Line(number, text)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); check the path.") from error
+    with _opened(path, users) as file:
+        for number, raw in enumerate(file, 1):
+            if number == 1:
+                raw = _without_mark(path, raw, rejects, users)
+            if raw.endswith(b"\r\n") and not crlf:
+                crlf = True
+                rejects.note(path, number, "Windows line ends")
+            raw = raw.rstrip(b"\r\n")
+            if raw == _END_OF_FILE:
+                rejects.note(path, number, "end-of-file mark")
+            elif raw.strip():
+                found = True
+                text = _decode(path, number, raw, rejects, cp1252)
+                if text is not None:
+                    yield Line(number, text)
     if not found:
         raise InputError(f"{path} is empty; fetch it again.")
 
 
 @contextlib.contextmanager
 def _opened(path: Path, users: bool) -> Iterator[BinaryIO]:
-    with opened(path) if users else path.open("rb") as file:
+    with reading(path), opened(path) if users else path.open("rb") as file:
         yield file[0] if users else file
 
 
 def _without_mark(path: Path, raw: bytes, rejects: Rejects, users: bool) -> bytes:
-    for start, advice in () if users else _FOREIGN.items():
+    for start, advice in () if users else FOREIGN.items():
         if raw.startswith(start):
             raise InputError(f"{path} {advice}.")
     if raw.startswith(BOM):
@@ -159,7 +150,8 @@ def table(
             do not matter.
         optional: columns that may be absent, and then are the empty string; their values follow those of `columns`.
         separators: candidates; the header decides.
-        quoted: whether a value may stand in quotation marks (CSV).
+        quoted: whether a value may stand in quotation marks (CSV), or behind an apostrophe that keeps a spreadsheet
+            from running it.
         cp1252, users: see `lines`.
 
     Raises:
@@ -181,6 +173,8 @@ def table(
         if len(values) != width:
             rejects.add(path, number, "wrong column count", f"{len(values)} columns, not {width}", text)
             continue
+        if quoted and "'" in text:
+            values = [plain(value) for value in values]
         yield Row(number, tuple("" if place is None else values[place] for place in places), text)
 
 

@@ -24,6 +24,7 @@ from preprocessing import primekg
 from preprocessing.codes import ICD9CM, CodeRecord
 from preprocessing.common.checksums import sha256_of
 from preprocessing.common.errors import InputError
+from preprocessing.common.foreign_files import reading
 from preprocessing.common.rejects import Rejects
 from preprocessing.common.text_tables import table
 from preprocessing.dataset.drugs import read_drugs
@@ -209,7 +210,10 @@ def _release(
 def _link_coverage(source_dir: Path) -> dict[str, dict[str, int]]:
     """Return the numbers of codes by system and method of linking from `coverage.json`, if there is such a file."""
     path = source_dir / COVERAGE
-    return json.loads(path.read_text(encoding="utf-8"))["systems"] if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    with reading(path, "the coverage of links", "make it with: python -m preprocessing.linking"):
+        return json.loads(path.read_text(encoding="utf-8"))["systems"]
 
 
 def _described_codes(path: Path, rejects: Rejects) -> list[CodeRecord]:

@@ -35,7 +35,7 @@ from preprocessing.codes import (
     compact_code,
     is_wellformed,
 )
-from preprocessing.common.errors import InputError
+from preprocessing.common.foreign_files import reading
 from preprocessing.graph.categories import is_table
 
 FILE = "known_codes.parquet"
@@ -142,14 +142,10 @@ def read_known_codes(source: Built | str | os.PathLike) -> pa.Table:
     """
     folder = Path(source) if isinstance(source, str | os.PathLike) else Path(source.data_path) / "graph"
     path = folder / FILE
-    try:
+    with reading(path, "known codes", "delete the data set that it belongs to and build it again"):
         table = pq.read_table(path, memory_map=True)
         if table.schema != SCHEMA:
             raise pa.ArrowInvalid(f"its columns are {', '.join(table.schema.names)}")
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(
-            f"{path} cannot be read; delete the data set that it belongs to and build it again."
-        ) from error
     return table
 
 

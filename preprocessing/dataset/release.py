@@ -21,6 +21,7 @@ from tqdm import tqdm
 from preprocessing import codes as coding
 from preprocessing.codes import CodeRecord
 from preprocessing.common.errors import InputError
+from preprocessing.common.foreign_files import reading
 from preprocessing.common.rejects import Rejects
 
 FILE = "all_codes_mappings.parquet"
@@ -96,8 +97,9 @@ def read_release(path: Path, rejects: Rejects, *, progress: bool = True) -> Rele
         InputError: the file cannot be read, lacks a needed column or holds no code.
     """
     reader = _Reader(path, rejects)
-    file = _open(path)
-    names = file.schema_arrow.names
+    with reading(path, "parquet", f"fetch it with: python -m preprocessing.download release --output={path.parent}"):
+        file = pq.ParquetFile(path)
+        names = file.schema_arrow.names
     for column in NEEDED:
         if column not in names:
             raise InputError(f"{path} has no column {column!r}; its columns are: {', '.join(names)}.")
@@ -108,30 +110,14 @@ def read_release(path: Path, rejects: Rejects, *, progress: bool = True) -> Rele
     with (
         file,
         tqdm(total=file.metadata.num_rows, desc=f"reading {path.name}", unit=" rows", disable=not progress) as bar,
+        reading(path),
     ):
-        try:
-            for batch in file.iter_batches(_BATCH, columns=present):
-                reader.add(batch)
-                bar.update(len(batch))
-        except (OSError, pa.ArrowException) as error:
-            raise InputError(f"{path} is damaged ({_first_line(error)}); fetch it again.") from error
+        for batch in file.iter_batches(_BATCH, columns=present):
+            reader.add(batch)
+            bar.update(len(batch))
     if not reader.records:
         raise InputError(f"{path} holds no code; fetch it again.")
     return Release(reader.records, reader.index, np.array(reader.anchors, np.int64), np.array(reader.lines, np.int64))
-
-
-def _open(path: Path) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(path)
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(
-            f"{path} cannot be read as parquet ({_first_line(error)}); fetch it with: "
-            f"python -m preprocessing.download release --output={path.parent}"
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 class _Reader:

@@ -3,17 +3,18 @@
 import os
 import stat
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from preprocessing.common.atomic import put_in_place, scratch_folder
 from preprocessing.common.errors import InputError
+from preprocessing.common.foreign_files import reading
 
 # Deflate reaches at most 1,032; the tables unpacked here reach about 15.
 _MAX_RATIO = 200
 # Below this size a high ratio is harmless: a few hundred equal lines reach it.
 _RATIO_FREE = 1 << 20
+_KIND, _AGAIN = "a complete zip archive", "delete it and get it again"
 _MAX_MEMBERS = 50_000
 _CHUNK = 1 << 20
 
@@ -49,18 +50,15 @@ def unzip(
     """
     path = Path(path)
     folder = Path(folder)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = _members(archive, path, wanted, flatten)
-            _check_sizes(members, path, max_bytes, max_member_bytes or max_bytes)
-            return _unpack(archive, members, folder, path)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise InputError(
-            f"{path} is not a complete zip archive ({str(error) or type(error).__name__}); delete it and get it again."
-        ) from error
-    except OSError as error:
-        where = f" into {folder}" if path.exists() else ""
-        raise InputError(f"{path} cannot be unpacked{where} ({error.strerror}).") from error
+    with reading(path, _KIND, _AGAIN):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                members = _members(archive, path, wanted, flatten)
+                _check_sizes(members, path, max_bytes, max_member_bytes or max_bytes)
+                return _unpack(archive, members, folder, path)
+        except OSError as error:
+            where = f" into {folder}" if path.exists() else ""
+            raise InputError(f"{path} cannot be unpacked{where} ({error.strerror}).") from error
 
 
 def member_names(path: str | os.PathLike) -> list[str]:
@@ -69,11 +67,8 @@ def member_names(path: str | os.PathLike) -> list[str]:
     Raises:
         InputError: `path` is not a zip archive, or is truncated.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return [info.filename for info in archive.infolist() if not info.is_dir()]
-    except (zipfile.BadZipFile, EOFError) as error:
-        raise InputError(f"{path} is not a complete zip archive ({error}); delete it and get it again.") from error
+    with reading(path, _KIND, _AGAIN), zipfile.ZipFile(path) as archive:
+        return [info.filename for info in archive.infolist() if not info.is_dir()]
 
 
 def _members(

@@ -112,5 +112,5 @@ def _of_checksums(source: DownloadSource, downloads: list[Download], retry: Retr
 def _json(url: str, retry: RetryPolicy):
     try:
         return json.loads(read(url, retry=retry))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FetchError(f"{url} does not answer with JSON.") from error

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from preprocessing.common import atomic
 from preprocessing.common.checksums import sha256_of
 from preprocessing.common.errors import InputError
+from preprocessing.common.foreign_files import reading
 
 FILE_NAME = "manifest.json"
 _FORMAT = 1
@@ -43,12 +44,10 @@ class Manifest:
             InputError: the file is not a manifest of this format.
         """
         path = Path(folder) / FILE_NAME
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        if not path.is_file():
             return cls(Path(folder))
-        except (ValueError, OSError) as error:
-            raise InputError(f"{path} cannot be read ({error}); delete it and download again.") from error
+        with reading(path, "a manifest", "delete it and download again"):
+            content = json.loads(path.read_text(encoding="utf-8"))
         files = content.get("files") if isinstance(content, dict) and content.get("format") == _FORMAT else None
         if not isinstance(files, dict) or not all(_is_entry(name, entry) for name, entry in files.items()):
             raise InputError(f"{path} is not a manifest of this version; delete it and download again.")

@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from preprocessing.common.errors import InputError
+from preprocessing.common.foreign_files import reading
 from preprocessing.download import wget
 from preprocessing.download.fetch import Expected, RetryPolicy, fetch
 from preprocessing.download.http_session import FetchError, check_url, is_loopback
@@ -172,7 +173,8 @@ def read_checksums(path: Path) -> dict[str, str]:
     Raises:
         InputError: the file is not in that format, or names a file outside its folder.
     """
-    return parse_checksums(path.read_text(encoding="utf-8", errors="replace"), str(path))
+    with reading(path, "a list of checksums"):
+        return parse_checksums(path.read_text(encoding="utf-8", errors="replace"), str(path))
 
 
 def parse_checksums(text: str, where: str) -> dict[str, str]:

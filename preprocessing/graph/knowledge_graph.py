@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from preprocessing.common.atomic import recover
 from preprocessing.common.errors import InputError
+from preprocessing.common.foreign_files import reading
 
 FORMAT_VERSION = 1
 NODE_SCHEMA = pa.schema(
@@ -99,7 +100,7 @@ class KnowledgeGraph:
         """
         path = Path(path)
         recover(path)
-        try:
+        with reading(path, "a knowledge graph", "delete it and build the data set again"):
             meta = json.loads((path / "graph.json").read_text(encoding="utf-8"))
             if meta["format_version"] != FORMAT_VERSION:
                 raise InputError(
@@ -111,16 +112,12 @@ class KnowledgeGraph:
                 relation_names=tuple(meta["relations"]),
                 reverse=tuple(meta["reverse"]),
                 node_types=tuple(meta["node_types"]),
-                **{name: np.load(path / f"{name}.npy", mmap_mode="r") for name in _ARRAYS},
+                **{name: np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _ARRAYS},
             )
-        except (OSError, KeyError, ValueError, pa.ArrowException) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(
-                f"{path} does not hold a readable knowledge graph ({error}); delete it and build the data set again."
-            ) from error
-        edges = {int(graph.indptr[-1]), len(graph.indices), len(graph.relation)}
-        if len(graph.nodes) != graph.num_nodes or len(edges) != 1:
+            edges = {int(graph.indptr[-1]), len(graph.indices), len(graph.relation)}
+            pa.array([*graph.relation_names, *graph.node_types], pa.string())
+            ascends = graph.indptr[0] == 0 and bool((np.diff(graph.indptr) >= 0).all())
+        if len(graph.nodes) != graph.num_nodes or len(edges) != 1 or not ascends:
             raise InputError(f"the parts of the graph in {path} differ in length; delete it and build it again.")
         return graph
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from preprocessing.codes import CodeRecord
 from preprocessing.common.atomic import whole_folder
-from preprocessing.common.errors import InputError
+from preprocessing.common.foreign_files import reading
 from preprocessing.common.rejects import Rejects
 from preprocessing.common.text_tables import table
 from preprocessing.graph.knowledge_graph import KnowledgeGraph
@@ -30,6 +30,7 @@ from preprocessing.linking.rules import (
     own_links,
 )
 from preprocessing.linking.targets import LinkTargets
+from preprocessing.sources.code_entries import read_attributes
 
 MOST_ANCHORS = 4
 LINKS = "links.parquet"
@@ -102,12 +103,10 @@ def anchors_of(records: Iterable[CodeRecord], links: pa.Table | Path) -> tuple[n
 
 
 def _read_links(path: Path) -> pa.Table:
-    try:
-        return pq.read_table(path, schema=LINK_SCHEMA)
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(
-            f"{path} does not hold links ({str(error).splitlines()[0]}); make it with: python -m preprocessing.linking"
-        ) from error
+    with reading(path, "links", "make it with: python -m preprocessing.linking"):
+        table = pq.read_table(path, schema=LINK_SCHEMA)
+        table.validate(full=True)
+    return table
 
 
 def link_codes(
@@ -165,14 +164,10 @@ def read_codes(path: Path, rejects: Rejects) -> list[Code]:
     for line, (system, code, description, attributes), text in table(
         path, rejects, columns=columns, optional={"attributes": ()}, separators=",", quoted=True
     ):
-        try:
-            known = json.loads(attributes) if attributes else {}
-        except ValueError:
-            known = None
-        if not isinstance(known, dict):
-            rejects.add(path, line, "attributes not understood", "they are not a JSON object and were left out", text)
-            known = {}
-        codes.append(Code(CodeRecord(system, code, description), known))
+        known = read_attributes(attributes)
+        if known is None:
+            rejects.add(path, line, "malformed attributes", "they are no JSON object and were left out", text)
+        codes.append(Code(CodeRecord(system, code, description), known or {}))
     return codes
 
 

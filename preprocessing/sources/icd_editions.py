@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from preprocessing.codes import ICD9CM, ICD9PROC, ICD10CM, ICD10PCS, CodeRecord, display_code, is_wellformed
+from preprocessing.common.foreign_files import reading
 from preprocessing.common.rejects import Rejects
 from preprocessing.common.text_tables import lines
 from preprocessing.sources import icd
@@ -32,7 +33,8 @@ _COMPLEX_CONDITIONS = "data_files/pediatric_ccc/ccc_mappings.csv"
 # Tables of AHRQ, with the systems of their codes.
 _CHRONIC_INDICATORS = {"data_files/CCIR_v2023-1.csv": ICD10CM, "data_files/cci2015.csv": ICD9CM}
 _SYSTEMS = {("DX", "9"): ICD9CM, ("PR", "9"): ICD9PROC, ("DX", "0"): ICD10CM, ("PR", "0"): ICD10PCS}
-_YEARS = re.compile(r"(?:\s*\((?:begin|end) [0-9]{4}(?: end [0-9]{4})?\))+$", re.IGNORECASE)
+_YEARS = re.compile(r" ?\((?:begin|end) [0-9]{4}(?: end [0-9]{4})?\)$", re.IGNORECASE)
+_LONGEST_YEARS = len(" (begin 1986 end 1994)")
 
 
 # Procedures that ICD-9-CM of fiscal year 2006 deleted on 1 October 2005, when 00.66 took their place.
@@ -74,7 +76,7 @@ def _titled() -> Iterator[CodeRecord]:
 
 def parse_complex_conditions(path: Path) -> Iterator[CodeRecord]:
     """Yield the codes of the table of pediatric complex chronic conditions; malformed codes are left out."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with reading(path, "a table of complex conditions"), path.open(encoding="utf-8-sig", newline="") as file:
         for row in csv.DictReader(file):
             system = _SYSTEMS.get((row["DX_PR"].strip(), row["ICD9_ICD10"].strip()))
             if system is not None:
@@ -83,7 +85,7 @@ def parse_complex_conditions(path: Path) -> Iterator[CodeRecord]:
 
 def parse_chronic_indicator(system: str, path: Path) -> Iterator[CodeRecord]:
     """Yield the codes of a table of AHRQ's Chronic Condition Indicator; notes and the header are left out."""
-    with Rejects(None) as rejects:
+    with Rejects(None) as rejects, reading(path, "a table of chronic conditions"):
         for _, text in lines(path, rejects, cp1252=True):
             code, title, *_ = [*next(csv.reader((text,))), "", ""]
             if code.startswith("'"):
@@ -92,4 +94,11 @@ def parse_chronic_indicator(system: str, path: Path) -> Iterator[CodeRecord]:
 
 def _record(system: str, code: str, title: str) -> Iterator[CodeRecord]:
     if is_wellformed(system, code):
-        yield CodeRecord(system, display_code(system, code), _YEARS.sub("", " ".join(title.split())))
+        yield CodeRecord(system, display_code(system, code), _without_years(" ".join(title.split())))
+
+
+def _without_years(title: str) -> str:
+    end = len(title)
+    while match := _YEARS.search(title, max(0, end - _LONGEST_YEARS), end):
+        end = match.start()
+    return title[:end]

@@ -9,6 +9,7 @@ header, UTF-8 or cp1252, CRLF line ends, no quotation marks.
 """
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,9 +38,9 @@ _PRODUCT_COLUMNS = {
 _OPTIONAL_PRODUCT_COLUMNS = {"PROPRIETARYNAMESUFFIX": ()}
 _PACKAGE_COLUMNS = {"PRODUCTID": (), "PRODUCTNDC": (), "NDCPACKAGECODE": (), "PACKAGEDESCRIPTION": ()}
 # Classes are lists of names that may hold commas themselves; each ends with its kind: [EPC], [MoA], [CS], [PE], ...
-_CLASS = re.compile(r"\s*([^\[\]]+\[[A-Za-z/ ]+\])\s*(?:,|$)")
+_KIND = re.compile(r"\[[A-Za-z/ ]+\]\s*(?:,|$)")
 # A package repeats its own code: `10 mL in 1 VIAL (0002-1407-01)`.
-_CODE_IN_TEXT = re.compile(r"\s*\(\d{4,5}-\d{3,4}-\d{1,2}\)")
+_CODE_IN_TEXT = re.compile(r" ?\(\d{4,5}-\d{3,4}-\d{1,2}\)")
 
 
 class _Product(NamedTuple):
@@ -84,7 +85,7 @@ def _read_products(path: Path, entries: CodeEntries) -> dict[str, _Product]:
             "form": form.strip(),
             "route": ", ".join(_parts(route)),
             "ingredients": _ingredients(substances, strengths, units),
-            "class": [" ".join(found.split()) for found in _CLASS.findall(classes)],
+            "class": list(_classes(classes)),
         }
         product = _Product(row, display_code(NDC, code), f"{name} {suffix}".strip() or generic, attributes)
         first = products.setdefault(identity, product)
@@ -92,6 +93,17 @@ def _read_products(path: Path, entries: CodeEntries) -> dict[str, _Product]:
             reason = f"the product {identity} was already described"
             entries.rejects.add(path, row.line, "duplicate code", reason, row.text)
     return products
+
+
+def _classes(text: str) -> Iterator[str]:
+    """Yield the classes in a list of them, each with its kind."""
+    end = 0
+    for match in _KIND.finditer(text):
+        name = text[end : match.start()]
+        name = name[max(name.rfind("["), name.rfind("]")) + 1 :]
+        if name:
+            yield " ".join(f"{name}{match[0].rstrip(',')}".split())
+        end = match.end()
 
 
 def _parts(text: str) -> list[str]:

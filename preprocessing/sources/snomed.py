@@ -20,7 +20,7 @@ from preprocessing.sources.release_files import need_release
 _CONCEPTS = r"sct2_Concept_Snapshot_.*?(\d{8})\.txt"
 _DESCRIPTIONS = r"sct2_Description_Snapshot-en_.*?(\d{8})\.txt"
 _FULLY_SPECIFIED_NAME = "900000000000003001"
-_TAG = re.compile(r"\s*\(([^()]+)\)\s*$")
+_TAG = re.compile(r"\(([^()]+)\)$")
 
 
 def read_snomed(folder: Path, rejects: Rejects) -> CodeEntries:
@@ -49,7 +49,7 @@ def read_snomed(folder: Path, rejects: Rejects) -> CodeEntries:
         else:
             entries.counts["inactive"] += 1
     names, repeated = _read_names(descriptions, entries, active)
-    alike = Counter(_TAG.sub("", row.values[-1]) for row in names.values())
+    alike = Counter(_bare(row.values[-1].rstrip()) for row in names.values())
     for identity, row in active.items():
         named = names.get(identity)
         if named is None:
@@ -81,10 +81,15 @@ def _read_names(
     return names, repeated
 
 
+def _bare(name: str) -> str:
+    """Return a name without its semantic tag."""
+    return _TAG.sub("", name).rstrip()
+
+
 def _add(entries: CodeEntries, path: Path, identity: str, row: Row, alike: Counter[str]) -> None:
-    name = row.values[-1]
+    name = row.values[-1].rstrip()
     match = _TAG.search(name)
-    bare = _TAG.sub("", name)
+    bare = _bare(name)
     description = name if alike[bare] > 1 or not bare else bare
     attributes = {"semantic_tag": match[1]} if match else {}
     entries.add(path, row.line, identity, description, attributes, row=row.text)

@@ -12,6 +12,7 @@ import re
 import xml.etree.ElementTree as ET
 
 from preprocessing.codes import ICD10CM, compact_code, display_code, is_wellformed
+from preprocessing.common.foreign_files import reading
 from preprocessing.sources.packages import package_file
 
 # XML element -> relation of the knowledge graph.
@@ -24,7 +25,7 @@ NOTE_RELATIONS = {
 }
 _CODE = r"[A-Z](?:[0-9][0-9A-Z]|A[0-9])(?:\.[0-9A-Z]{1,4})?"
 _REFERENCE = re.compile(rf"\b({_CODE})(?:\.?-)?\.?(?:\s*(?:-|\bto\b)\s*({_CODE})\b)?(?![0-9A-Za-z])")
-_RANGE_SUFFIX = re.compile(r"\s*\(([A-Z][0-9A][0-9A-Z]\S*)\)\s*$")
+_RANGE_SUFFIX = re.compile(r"\(([A-Z][0-9A][0-9A-Z][^\s()]*)\)$")
 
 
 @dataclasses.dataclass(slots=True)
@@ -89,9 +90,13 @@ def read_tabular() -> Tabular:
     Raises:
         InputError: the package that ships it is missing.
     """
-    valid = package_file("simple_icd_10_cm", "data/code-list-*.txt").read_text(encoding="utf-8")
-    root = ET.parse(package_file("simple_icd_10_cm", "data/*.xml")).getroot()
-    return parse_tabular(root, {compact_code(line.split(" ")[0]) for line in valid.splitlines()})
+    again = "install the package simple-icd-10-cm again"
+    codes = package_file("simple_icd_10_cm", "data/code-list-*.txt")
+    with reading(codes, "a list of codes", again):
+        valid = {compact_code(line.split(" ")[0]) for line in codes.read_text(encoding="utf-8").splitlines()}
+    tree = package_file("simple_icd_10_cm", "data/*.xml")
+    with reading(tree, "the tabular list", again):
+        return parse_tabular(ET.parse(tree).getroot(), valid)
 
 
 def parse_tabular(root: ET.Element, valid: set[str]) -> Tabular:

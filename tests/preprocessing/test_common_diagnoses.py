@@ -49,7 +49,7 @@ def test_a_folder_without_its_table(demos):
     with pytest.raises(InputError, match=r"holds neither DIAGNOSES_ICD\.csv nor DIAGNOSES_ICD\.csv\.gz"):
         common_diagnoses(eicu, eicu)
     (mimic3 / "DIAGNOSES_ICD.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(InputError, match="is not a table with the columns hadm_id, icd9_code"):
+    with pytest.raises(InputError, match="cannot be read as a table with the columns hadm_id, icd9_code"):
         common_diagnoses(mimic3, eicu)
 
 

@@ -19,7 +19,7 @@ from medtok_jax.records.samples import Labels, read_labels
 from preprocessing.common.atomic import whole_file
 from preprocessing.common.errors import InputError
 from preprocessing.common.extras import load
-from preprocessing.meds.dataset import MedsDataset
+from preprocessing.meds.dataset import MedsDataset, read_parquet
 from preprocessing.meds.layout import LABELS, METADATA
 from preprocessing.meds.sources.writer import PERSONS
 
@@ -262,7 +262,7 @@ def persons_of(dataset: MedsDataset) -> "pl.DataFrame":
     """Return the `person` of each `subject_id`; no rows if each subject is a person."""
     path = dataset.root / METADATA / PERSONS
     if path.is_file():
-        return pl.read_parquet(path).select("subject_id", "person")
+        return read_parquet(path).select("subject_id", "person")
     return pl.DataFrame(schema={"subject_id": pl.Int64, "person": pl.String})
 
 

@@ -17,6 +17,7 @@ from eval.ehr.results import KINDS
 from eval.ehr.tasks.drugs import DRUGS
 from eval.ehr.tasks.phenotypes import PHENOTYPES
 from preprocessing.common.errors import InputError
+from preprocessing.common.foreign_files import reading
 from preprocessing.common.names import did_you_mean
 
 FOLDER = Path(__file__).parent
@@ -100,15 +101,13 @@ def read_task(path: Path) -> Task:
     Raises:
         InputError: the file is no task file, lacks a field, or has one that is not known.
     """
-    try:
+    with reading(path, "a task file", f"see the files of {FOLDER}"):
         stated = yaml.safe_load(path.read_text(encoding="utf-8"))["metadata"]
         listed = ("inputs", "datasets")
         classes = stated.pop("classes", ())
         classes = _CLASSES[classes] if isinstance(classes, str) else tuple(classes)
         sequences = {name: tuple(stated.pop(name)) for name in listed}
         task = Task(name=path.stem, path=path, classes=classes, **sequences, **stated)
-    except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is not a task file ({error}); see the files of {FOLDER}.") from error
     if task.kind not in KINDS or task.protocol not in PROTOCOLS:
         raise InputError(
             f"{path} has kind {task.kind!r} and protocol {task.protocol!r}; they must be among {', '.join(KINDS)} and"

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from medtok_jax.convert.ehr_models import unpickling
 from preprocessing.common.errors import InputError
+from preprocessing.common.foreign_files import reading
 
 PAD, UNKNOWN, SEP, CLS, MASK = SPECIAL = ("PAD", "UNK", "SEP", "CLS", "MASK")
 # Number of months in `age_vocab(max_age=110, mon=1)` of model/utils.py.
@@ -24,11 +25,15 @@ def check_behrt(folder: Path) -> dict[str, int]:
     Raises:
         InputError: names the first value that BEHRT cannot use, with its table and row.
     """
-    folder = Path(folder)
+    with reading(folder, "the files of BEHRT", "convert again"):
+        return _check_files(Path(folder))
+
+
+def _check_files(folder: Path) -> dict[str, int]:
     config = json.loads((folder / "model_config.json").read_text())
     tokens = _check_vocabulary(folder / "vocabulary.pkl", SPECIAL)
     labels = _check_vocabulary(folder / "label_vocabulary.pkl", (UNKNOWN,))
-    matrix = np.load(folder / "word_embeddings.npy")
+    matrix = np.load(folder / "word_embeddings.npy", allow_pickle=False)
     if matrix.shape != (config["vocab_size"], config["hidden_size"]) or len(tokens) != len(matrix):
         raise InputError(f"{folder}/word_embeddings.npy has the shape {matrix.shape}; there are {len(tokens)} tokens.")
     if matrix.dtype != np.float32 or not np.isfinite(matrix).all():

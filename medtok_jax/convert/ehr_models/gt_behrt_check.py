@@ -9,6 +9,7 @@ import numpy as np
 
 from medtok_jax.convert.ehr_models.visit_graphs import FIELDS, NUM_VISITS, PAIR_EDGE, READOUT_EDGE, VisitGraphs
 from preprocessing.common.errors import InputError
+from preprocessing.common.foreign_files import reading
 from preprocessing.common.ragged import offsets_of
 
 # Sizes of the model's embedding tables; values must be below them.
@@ -40,10 +41,14 @@ def check_gt_behrt(folder: Path) -> Contents:
     Raises:
         InputError: names the first value that the model cannot use, with its history or entry, see `visit_graphs`.
     """
-    folder = Path(folder)
+    with reading(folder, "the files of GT-BEHRT", "convert again"):
+        return _check_files(Path(folder))
+
+
+def _check_files(folder: Path) -> Contents:
     names = (folder / "node_vocabulary.txt").read_text(encoding="utf-8").splitlines()
     config = json.loads((folder / "model_config.json").read_text())
-    matrix = np.load(folder / "initial_nodes.npy")
+    matrix = np.load(folder / "initial_nodes.npy", allow_pickle=False)
     if len(set(names)) != len(names) or config["vocab_size"] != len(names):
         raise InputError(f"{folder}: node_vocabulary.txt repeats a name, or disagrees with model_config.json in size.")
     if matrix.shape != (len(names), config["hidden_size"] // 5) or not np.isfinite(matrix).all():

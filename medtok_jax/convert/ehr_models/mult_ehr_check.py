@@ -6,6 +6,7 @@ import numpy as np
 
 from medtok_jax.convert.ehr_models import unpickling
 from preprocessing.common.errors import InputError
+from preprocessing.common.foreign_files import reading
 
 NAME = "medtok"
 # Relation -> types of its source and target nodes.
@@ -25,7 +26,11 @@ def check_mult_ehr(folder: Path) -> dict[str, int]:
     Raises:
         InputError: names the first value that MulT-EHR cannot use.
     """
-    folder = Path(folder)
+    with reading(folder, "the files of MulT-EHR", "convert again"):
+        return _check_files(Path(folder))
+
+
+def _check_files(folder: Path) -> dict[str, int]:
     mapping = unpickling.load(folder / f"{NAME}_entity_mapping.pkl")
     labels = unpickling.load(folder / f"{NAME}_labels.pkl")
     if not isinstance(mapping, dict) or set(mapping) != set(TYPES):
@@ -34,7 +39,7 @@ def check_mult_ehr(folder: Path) -> dict[str, int]:
         if list(names.values()) != list(range(len(names))) or not all(isinstance(name, str) for name in names):
             raise InputError(f"{folder}/{NAME}_entity_mapping.pkl: nodes of {kind} must be text, numbered from 0.")
     sizes = {kind: len(names) for kind, names in mapping.items()}
-    with np.load(folder / "graph.npz") as arrays:
+    with np.load(folder / "graph.npz", allow_pickle=False) as arrays:
         _check_graph(folder, arrays, sizes)
     _check_labels(folder, labels, sizes["visit"])
     return sizes | {task: len(labels[task]) for task in (*CLASSES, "drug_rec")}

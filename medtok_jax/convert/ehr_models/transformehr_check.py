@@ -9,6 +9,7 @@ import numpy as np
 
 from medtok_jax.convert.ehr_models import unpickling
 from preprocessing.common.errors import InputError
+from preprocessing.common.foreign_files import reading
 from preprocessing.meds.splits import HELD_OUT, TRAIN, TUNING
 
 PARTS = {"train": TRAIN, "dev": TUNING, "test": HELD_OUT}
@@ -29,7 +30,11 @@ def check_transformehr(folder: Path) -> dict[str, tuple[int, int]]:
     Raises:
         InputError: names the first value that the model cannot use, with its part and patient.
     """
-    folder = Path(folder)
+    with reading(folder, "the files of TransformEHR", "convert again"):
+        return _check_files(Path(folder))
+
+
+def _check_files(folder: Path) -> dict[str, tuple[int, int]]:
     tokens = (folder / "dict.txt").read_text(encoding="utf-8").split("\n")[:-1]
     known = set(tokens)
     if tuple(tokens[: len(SPECIAL)]) != SPECIAL or len(known) != len(tokens) or "" in known:
@@ -40,7 +45,7 @@ def check_transformehr(folder: Path) -> dict[str, tuple[int, int]]:
     missing = [name for name in _CONFIG if name not in config]
     if missing:
         raise InputError(f"{folder}/model/config.json lacks {', '.join(missing)}, which the model reads.")
-    matrix = np.load(folder / "embed_tokens.npy")
+    matrix = np.load(folder / "embed_tokens.npy", allow_pickle=False)
     if not matrix.shape == (len(tokens), config["d_model"]) == (config["vocab_size"], config["d_model"]):
         raise InputError(
             f"{folder}/embed_tokens.npy has the shape {matrix.shape}; dict.txt has {len(tokens)} tokens, and"

@@ -20,6 +20,7 @@ from medtok_jax.convert.ethos.files import events
 from medtok_jax.convert.ethos.files.code_tokens import MEDTOK
 from preprocessing.common import extras
 from preprocessing.common.errors import InputError
+from preprocessing.common.foreign_files import reading
 
 _STATISTICS = ("min", "q1", "mean", "median", "q3", "max")
 _CHECKPOINT_KEYS = {
@@ -200,13 +201,11 @@ class _Configuration:
 
 def _load(path: Path) -> dict:
     torch = extras.load("torch")
-    try:
-        with torch.serialization.safe_globals([(_Configuration, _CONFIG)]):
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, KeyError, EOFError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is not a checkpoint of ETHOS ({str(error).splitlines()[0]}).") from error
-    except Exception as error:  # pickle.UnpicklingError and what damaged archives raise
-        raise InputError(f"{path} cannot be read ({str(error).splitlines()[0]}).") from error
+    with (
+        reading(path, "a checkpoint of ETHOS", "convert again"),
+        torch.serialization.safe_globals([(_Configuration, _CONFIG)]),
+    ):
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     _need(isinstance(checkpoint, dict), f"{path} does not hold a dict.")
     return checkpoint
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from preprocessing import codes
 from preprocessing.common.errors import InputError
+from preprocessing.common.foreign_files import reading
 from preprocessing.sources.packages import package_file
 
 OTHER = 0
@@ -65,7 +66,10 @@ def category_titles() -> dict[str, str]:
         InputError: the package that ships the tabular list is missing.
     """
     found: dict[str, str] = {}
-    for category in ET.parse(package_file(*_TABULAR_LIST)).getroot().iterfind("chapter/section/diag"):
+    path = package_file(*_TABULAR_LIST)
+    with reading(path, "the tabular list", "install the package simple-icd-10-cm again"):
+        root = ET.parse(path).getroot()
+    for category in root.iterfind("chapter/section/diag"):
         title = title_form(category.findtext("desc", ""))
         code = category.findtext("name", "")
         found[title] = code if found.get(title, code) == code else ""

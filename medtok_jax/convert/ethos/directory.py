@@ -16,11 +16,11 @@ import pickle
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from medtok_jax.convert.ehr_models import unpickling
-from preprocessing.common.errors import InputError, fault_of
+from preprocessing.common.errors import InputError
+from preprocessing.common.foreign_files import reading
 
 STATIC = "static_data.pickle"
 INTERVALS = "interval_estimates.json"
@@ -124,10 +124,8 @@ def read_shard(path: Path) -> Timelines:
     Raises:
         InputError: the file is not safetensors, or an array is missing or of another shape or dtype.
     """
-    try:
+    with reading(path, "safetensors", "tokenize the records again"):
         arrays = load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{path} is not a safetensors file ({fault_of(error)}).") from None
     for name in ARRAYS:
         if name not in arrays or arrays[name].dtype != np.int64 or arrays[name].ndim != 1:
             problem = f"is {arrays[name].dtype} of shape {arrays[name].shape}" if name in arrays else "is missing"
@@ -168,10 +166,8 @@ def read_json(path: Path) -> dict:
     Raises:
         InputError: the file is missing, is not JSON, or does not hold an object.
     """
-    try:
+    with reading(path, "JSON", "tokenize the records again"):
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not a readable JSON file ({fault_of(error)}).") from None
     if not isinstance(content, dict):
         raise InputError(f"{path} holds a {type(content).__name__}, not an object.")
     return content

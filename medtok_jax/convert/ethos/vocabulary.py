@@ -9,8 +9,9 @@ from pathlib import Path
 
 from medtok_jax.convert.ethos.files import events
 from medtok_jax.convert.ethos.files.code_tokens import MEDTOK, UNK
-from preprocessing.common.errors import InputError, fault_of
+from preprocessing.common.errors import InputError
 from preprocessing.common.extras import load
+from preprocessing.common.foreign_files import reading
 
 pl = load("polars")
 
@@ -117,11 +118,9 @@ def read(folder: Path) -> list[str]:
         InputError: there is not exactly one vocabulary, or ETHOS cannot read it.
     """
     path = find(folder)
-    try:
+    with reading(path, "a vocabulary", "tokenize the records again"):
         # This is how ETHOS reads it, so a token that the reader changes is found here.
         tokens = pl.read_csv(path, has_header=False).to_series(0).to_list()
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise InputError(f"{path} is not a vocabulary ({fault_of(error)}).") from None
     try:
         check_tokens(tokens)
     except InputError as error:

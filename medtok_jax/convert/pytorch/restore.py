@@ -25,6 +25,7 @@ from medtok_jax.training import checkpoints
 from medtok_jax.training.state import TrainState, create_optimizer, learning_rate
 from preprocessing.common.atomic import whole_folder
 from preprocessing.common.errors import InputError, UserError
+from preprocessing.common.foreign_files import reading
 
 
 def restore(source: Path, output: Path) -> None:
@@ -58,12 +59,10 @@ def read_config(path: Path) -> dict:
     Raises:
         InputError: the file is not a configuration of a PyTorch MedTok, or is of another version.
     """
-    try:
+    with reading(path, "the configuration of a PyTorch MedTok", "convert the model again"):
         content = json.loads(path.read_text(encoding="utf-8"))
         kind = content["model_type"]
         version = content["format_version"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{path} is not the configuration of a PyTorch MedTok ({error!r}).") from error
     if (kind, version) != ("medtok", convert.FORMAT_VERSION):
         raise InputError(
             f"{path} has model_type {kind!r} and format version {version!r}; they must be 'medtok' and"

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from preprocessing.common.errors import InputError
+from preprocessing.common.foreign_files import reading
 
 BERT = "text_encoder.bert."
 _LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
@@ -84,7 +84,5 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
     Raises:
         InputError: the file cannot be read, or holds a dtype that NumPy does not have.
     """
-    try:
+    with reading(path, "safetensors with dtypes of NumPy", "save the model again"):
         return load_file(path)
-    except (OSError, SafetensorError, TypeError, KeyError) as error:
-        raise InputError(f"{path} cannot be read as safetensors with dtypes of NumPy ({error}).") from error

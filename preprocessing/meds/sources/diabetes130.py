@@ -101,10 +101,10 @@ def read_mapping(path: Path) -> dict[str, dict[str, str]]:
         InputError: the file lacks one of the tables.
     """
     with opened(path) as (file, _):
-        text = file.read().decode("utf-8-sig", errors="replace")
+        rows = list(csv.reader(io.StringIO(file.read().decode("utf-8-sig", errors="replace"))))
     names: dict[str, dict[str, str]] = {}
     here: dict[str, str] = {}
-    for row in csv.reader(io.StringIO(text)):
+    for row in rows:
         first, second = [cell.strip() for cell in (*row, "", "")[:2]]
         if second == "description":
             here = names.setdefault(first, {})

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from preprocessing.common.errors import InputError
 from preprocessing.common.extras import load
+from preprocessing.common.foreign_files import BOM
 from preprocessing.common.rejects import Rejects
-from preprocessing.common.text_files import BOM, opened
+from preprocessing.common.text_files import opened
 from preprocessing.meds.layout import COLUMNS
 from preprocessing.meds.mimic_codes import MimicCodes
 from preprocessing.meds.mimic_tables import Kind

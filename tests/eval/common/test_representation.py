@@ -110,5 +110,5 @@ def test_what_does_not_fit_together_is_refused(tmp_path):
     with pytest.raises(InputError, match="format version"):
         representation.load(path)
     (path / representation.FILE).write_text("{")
-    with pytest.raises(InputError, match="no readable representation"):
+    with pytest.raises(InputError, match="cannot be read as a representation"):
         representation.load(path)

@@ -176,7 +176,7 @@ def test_saved_and_read_again(held_out, tmp_path):
         assert np.array_equal(again.crosswalk[name].targets, queries.targets)
         assert again.crosswalk[name].kind_names == queries.kind_names
     (tmp_path / "labels" / "labels.npz").write_bytes(b"nothing")
-    with pytest.raises(InputError, match="no readable labels"):
+    with pytest.raises(InputError, match="cannot be read as labels"):
         Labels.load(tmp_path / "labels")
 
 

@@ -185,7 +185,7 @@ def test_unreadable_configurations_are_refused(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
         BertConfig.from_directory(tmp_path)
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(InputError, match="not valid JSON"):
+    with pytest.raises(InputError, match="cannot be read as the configuration of a BERT"):
         BertConfig.from_directory(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "bert", "hidden_size": 24}')
     with pytest.raises(InputError, match=r"lacks vocab_size"):

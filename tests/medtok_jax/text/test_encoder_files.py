@@ -132,7 +132,7 @@ def test_a_length_out_of_range(length):
 
 def test_broken_files(checkpoint):
     (checkpoint / "tokenizer.json").write_text("{}")
-    with pytest.raises(InputError, match="tokenizer files"):
+    with pytest.raises(InputError, match="cannot be read as a tokenizer"):
         TextTokenizer(checkpoint, 64)
     (checkpoint / "config.json").write_text("{}")
     with pytest.raises(InputError, match="max_position_embeddings"):

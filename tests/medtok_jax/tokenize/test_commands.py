@@ -70,7 +70,7 @@ def test_says_how_it_is_used(arguments):
         (["code", "E11.9"], {"tokenizer": "a", "workdir": "b"}, "either --tokenizer=TOK or --workdir=DIR"),
         (["code", "E11.9"], {"workdir": "/absent"}, "/absent/tokenizer is not a directory"),
         (["code", "E11.9", "E11"], {"description": "x"}, "for one code"),
-        (["code", "E11.9"], {"tokenizer": "a", "graph": "/absent"}, "--graph=/absent is not a readable JSON"),
+        (["code", "E11.9"], {"tokenizer": "a", "graph": "/absent"}, "/absent cannot be read"),
         (["file"], {}, "--input is missing"),
         (["file"], {"input": "a"}, "--output is missing"),
         (["verify"], {}, "--tokenizer is missing"),

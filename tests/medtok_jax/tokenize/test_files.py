@@ -202,8 +202,8 @@ def test_columns(tokenizer, tmp_path):
         ("codes.json", b'["E11.9", ', "is broken JSON"),
         ("codes.json", b'["E11.9" "E11"]', "is broken JSON"),
         ("codes.json", b"\xff", "is not a list of codes"),
-        ("codes.parquet", b"PAR1", "is not a readable Parquet file"),
-        ("codes.parquet", b"", "is not a readable Parquet file"),
+        ("codes.parquet", b"PAR1", "cannot be read as parquet"),
+        ("codes.parquet", b"", "is empty"),
     ],
 )
 def test_a_file_that_cannot_be_read_leaves_nothing(tokenizer, tmp_path, name, content, sentence):

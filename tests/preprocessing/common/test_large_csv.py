@@ -61,3 +61,12 @@ def test_a_file_that_is_no_table_is_told(tmp_path):
     path.write_bytes(b"ID,\rName\n1,2\n")
     with pytest.raises(InputError, match="has no header that can be read"):
         list(read_blocks(path, ["Name"], Rejects(None)))
+
+
+def test_a_stray_carriage_return_costs_its_own_line(tmp_path):
+    (tmp_path / "t.csv").write_bytes(b"a,b\r\n1,2\r\n3,\r4\r\n5,\r6,7\r\n8,9\n10,\r")
+    rejects = Rejects(None)
+    blocks = list(read_blocks(tmp_path / "t.csv", ["a", "b"], rejects))
+    assert [value for block in blocks for value in block.columns["a"].to_pylist()] == ["1", "8", "10"]
+    assert [int(line) for block in blocks for line in block.lines] == [2, 5, 6]
+    assert rejects.counts == {("t.csv", "stray carriage return"): 2}

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preprocessing.common.errors import InputError
+from preprocessing.common.foreign_files import wide_encoding
 from preprocessing.common.rejects import Rejects
-from preprocessing.common.text_files import opened, wide_encoding
+from preprocessing.common.text_files import opened
 from preprocessing.common.text_tables import SEPARATORS, lines, table
 
 TEXT = "code;title\nE11.9;Ménière\u2028 \U0001d11e\n" * 3000

@@ -135,7 +135,7 @@ def test_a_truncated_archive_is_one_sentence(tmp_path, kept):
     raw = archive.read_bytes()
     archive.write_bytes(raw[: int(len(raw) * kept) if isinstance(kept, float) else kept])
     (tmp_path / "out").mkdir()
-    with pytest.raises(InputError, match=r"not a complete zip archive .*get it again\.$"):
+    with pytest.raises(InputError, match=r"(is empty|cannot be read as a complete zip archive).*get it again\.$"):
         unzip(archive, tmp_path / "out", max_bytes=LIMIT)
     assert tree(tmp_path / "out") == {}
 
@@ -148,7 +148,7 @@ def test_a_changed_byte_leaves_nothing(tmp_path, compression):
     raw = bytearray(archive.read_bytes())
     raw[raw.rindex(b"PK\x03\x04") + 1_000] ^= 0xFF
     archive.write_bytes(raw)
-    with pytest.raises(InputError, match="not a complete zip"):
+    with pytest.raises(InputError, match="cannot be read as a complete zip"):
         unzip(archive, tmp_path / "out", max_bytes=LIMIT)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip"]
 

@@ -179,7 +179,7 @@ def test_a_truncated_archive_is_fetched_again_the_next_time(server, sources, set
     server.files["/ndctext.zip"].content = NDC[: len(NDC) // 2]
     outcome = run(settings, sources, only=["NDC"])["NDC"]
     assert outcome.state == "failed"
-    assert "not a complete zip archive" in outcome.reason
+    assert "cannot be read as a complete zip archive" in outcome.reason
     server.files["/ndctext.zip"].content = NDC
     assert states(run(settings, sources, only=["NDC"])) == {"NDC": "fetched"}
 
@@ -305,7 +305,7 @@ def test_a_damaged_archive_given_by_hand_is_refused_and_kept(sources, settings, 
     assert "not the file that the publisher offers" in outcomes["ICD10CM"].reason
     archive.rename(given / "2027-code-descriptions.zip")
     outcomes = run(dataclasses.replace(settings, from_dir=given), sources, only=["ICD10CM"])
-    assert "not a complete zip archive" in outcomes["ICD10CM"].reason
+    assert "cannot be read as a complete zip archive" in outcomes["ICD10CM"].reason
     assert archive.with_name("2027-code-descriptions.zip").exists()
 
 

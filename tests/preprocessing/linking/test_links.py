@@ -264,7 +264,7 @@ def test_reading_codes(tmp_path):
     path.write_text('system,code,description,attributes\nNDC,00002143380,"A, B","{""rxcui"":""1""}"\nATC,A10,x,{\n')
     rejects = Rejects(None)
     assert read_codes(path, rejects) == [code("NDC/00002143380", "A, B", rxcui="1"), code("ATC/A10", "x")]
-    assert rejects.summary() == [("codes.csv", "attributes not understood", "rejected", 1)]
+    assert rejects.summary() == [("codes.csv", "malformed attributes", "rejected", 1)]
     path.write_text("system,code\n")
     with pytest.raises(InputError, match="no column 'description'"):
         read_codes(path, rejects)

@@ -92,5 +92,5 @@ def test_a_broken_file_is_refused(tmp_path):
         with pytest.raises(InputError, match=r"task\.yaml"):
             read_task(path)
     path.write_text("nothing")
-    with pytest.raises(InputError, match="not a task file"):
+    with pytest.raises(InputError, match="cannot be read as a task file"):
         read_task(path)

@@ -100,7 +100,7 @@ DAMAGES = {
     "two vocabularies": (lambda folder: (folder / "vocab_t1.csv").write_text("A\n"), "exactly one"),
     "a wrong size": (lambda folder: ethos_vocabulary.find(folder).rename(folder / "vocab_t7.csv"), "its name"),
     "no timelines": (lambda folder: (folder / "0.safetensors").unlink(), "no timelines"),
-    "no safetensors": (lambda folder: (folder / "0.safetensors").write_bytes(b"no"), "not a safetensors"),
+    "no safetensors": (lambda folder: (folder / "0.safetensors").write_bytes(b"no"), "cannot be read as safetensors"),
     "int32 tokens": (_shard(tokens=lambda v: v.astype(np.int32)), "one-dimensional array of int64"),
     "an unknown token": (_shard(tokens=_put(1, 10_000)), "token ids go"),
     "a negative token": (_shard(tokens=_put(1, -1)), "token ids go"),
@@ -133,7 +133,7 @@ DAMAGES = {
         _static(lambda static: static[1]["RACE"].update(code=["RACE//WHITE"] * 2)),
         "ascending times",
     ),
-    "no estimates": (lambda folder: (folder / directory.INTERVALS).unlink(), "not a readable JSON"),
+    "no estimates": (lambda folder: (folder / directory.INTERVALS).unlink(), "cannot be read"),
     "estimates without a mean": (
         lambda folder: (folder / directory.INTERVALS).write_text(json.dumps({"min": {"1d-2d": 1}})),
         "lacks",
