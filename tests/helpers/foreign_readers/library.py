@@ -43,7 +43,7 @@ from tests.helpers.foreign_readers.mutations import ForeignReader
 from tests.helpers.foreign_readers.publishers import TABULAR, package, text_file
 
 ROWS = [{"code": "E11.9", "system": "ICD10CM", "note": "a, b"}, {"code": "250.00", "system": "ICD9CM", "note": ""}]
-CSV = 'code,system,note\nE11.9,ICD10CM,"a, b"\n250.00,ICD9CM,\n'
+CSV = 'code,system,note\nE11.9,ICD10CM,"a,\nb"\n250.00,ICD9CM,\n'
 GRAPH = {
     "nodes": [{"id": 1, "name": "one", "hop": 0}, {"id": 2}],
     "links": [{"source": 1, "target": 2, "relation": "x"}],
