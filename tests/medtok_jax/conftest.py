@@ -14,6 +14,7 @@ from medtok_jax.data.dataset import Data
 from medtok_jax.data.input_pipeline import BatchBuilder, Budgets
 from medtok_jax.data.masking import Masked
 from medtok_jax.text.cache import TextCache
+from preprocessing.common.checksums import unsealed
 from preprocessing.common.ragged import offsets_of
 from tests.helpers import small_run, small_tokenizer, small_visits
 from tests.helpers.small_world import ANCHORS, DESCRIPTIONS, SPLIT, TEXT_WIDTH, VOCABULARY, subgraph_of, world_graph
@@ -132,7 +133,7 @@ def finished_run(run_config, once, tmp_path_factory):
 
     shared = once("finished", lambda folder: train.train_and_evaluate(run_config, folder))
     workdir = shutil.copytree(shared, tmp_path_factory.mktemp("run") / "finished")
-    return workdir, json.loads((workdir / "summary.json").read_text())
+    return workdir, unsealed(json.loads((workdir / "summary.json").read_text()))
 
 
 @pytest.fixture(scope="session")

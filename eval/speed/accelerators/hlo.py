@@ -12,7 +12,7 @@ import re
 BITS = {"pred": 8, "s4": 4, "u4": 4, "s8": 8, "u8": 8, "s16": 16, "u16": 16, "s32": 32, "u32": 32, "s64": 64}
 BITS |= {"u64": 64, "f8e4m3fn": 8, "f8e5m2": 8, "bf16": 16, "f16": 16, "f32": 32, "f64": 64, "c64": 64, "c128": 128}
 
-_ARRAY = re.compile(r"([a-z]\w*)\[([\d,<=]*)\](?:\{([^{}]*)\})?")
+_ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,<=]*)\](?:\{([^{}]*)\})?")
 _INSTRUCTION = re.compile(r"^\s*(ROOT )?%?([\w.$-]+) = (.*)$")
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.$-]+) .*\{$|^(ENTRY )?%?([\w.$-]+) \{$")
 _CALLED = re.compile(r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.$-]+)")
@@ -216,5 +216,5 @@ def _closing(text: str) -> int:
 
 @functools.cache
 def _numbers(text: str, *names: str) -> tuple[int, ...]:
-    found = dict(re.findall(r"(\w+)=(\d+)", text))
+    found = dict(re.findall(r"\b(\w+)=(\d+)", text))
     return tuple(int(found.get(name, 0)) for name in names)

@@ -226,7 +226,7 @@ def test_written_and_read(world, tmp_path):
     assert read_known_codes(tmp_path).equals(world)
     assert read_known_codes(str(tmp_path)).equals(world)
     (tmp_path / FILE).write_bytes(b"PAR1 broken")
-    with pytest.raises(InputError, match=r"known_codes\.parquet cannot be read; delete the data set"):
+    with pytest.raises(InputError, match=r"known_codes\.parquet cannot be read as known codes .*; delete the data set"):
         read_known_codes(tmp_path)
     (tmp_path / FILE).unlink()
     with pytest.raises(InputError, match=r"known_codes\.parquet cannot be read; delete the data set"):
