@@ -65,19 +65,20 @@ WORDPIECES = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "heart": 4, "a": 5
 
 
 @functools.cache
-def _once(name: str) -> Path:
-    return Path(tempfile.mkdtemp(prefix=f"medtok-{name}-"))
+def _shared() -> tempfile.TemporaryDirectory:
+    """Return a folder that is removed when the process ends."""
+    return tempfile.TemporaryDirectory(prefix="medtok-foreign-")
 
 
 @functools.cache
 def _tokenizer() -> Path:
-    return small_tokenizer.write(_once("tokenizer") / "tokenizer")
+    return small_tokenizer.write(Path(_shared().name) / "tokenizer")
 
 
 @functools.cache
 def _meds() -> Path:
     splits = {1: "train", 2: "tuning", 3: "train", 4: "held_out", 5: "train"}
-    return small_visits.write(_once("meds") / "meds", splits=splits)
+    return small_visits.write(Path(_shared().name) / "meds", splits=splits)
 
 
 def _export(convert: Callable, read: Callable[[Path], object], weight: float = 0.3, **options) -> ForeignReader:
