@@ -72,6 +72,9 @@ def reading(path: Path | str, what: str = "", advice: str = "fetch it again") ->
 def _sentence(path: Path, what: str, advice: str, error: BaseException) -> InputError:
     if isinstance(error, OSError) and error.errno is not None:
         return InputError(f"{path} cannot be read ({fault_of(error)}); check the path.")
+    # Arrow gives no number of the system's error.
+    if isinstance(error, FileNotFoundError):
+        return InputError(f"{path} is missing; {advice}.")
     if not isinstance(error, (gzip.BadGzipFile, zlib.error, EOFError)) and (state := _state_of(path, advice)):
         return InputError(f"{path} {state}.")
     fault = fault_of(error)

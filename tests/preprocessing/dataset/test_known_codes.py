@@ -229,7 +229,7 @@ def test_written_and_read(world, tmp_path):
     with pytest.raises(InputError, match=r"known_codes\.parquet cannot be read as known codes .*; delete the data set"):
         read_known_codes(tmp_path)
     (tmp_path / FILE).unlink()
-    with pytest.raises(InputError, match=r"known_codes\.parquet cannot be read; delete the data set"):
+    with pytest.raises(InputError, match=r"known_codes\.parquet is missing; delete the data set"):
         read_known_codes(tmp_path)
     pq.write_table(pa.table({"other": [1]}), tmp_path / FILE)
     with pytest.raises(InputError, match="cannot be read"):
