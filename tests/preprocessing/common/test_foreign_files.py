@@ -37,7 +37,7 @@ def test_the_place_and_no_value_are_told(tmp_path):
 @pytest.mark.parametrize(
     ("content", "state"),
     [
-        (gzip.compress(b"4711"), "is compressed; unpack it."),
+        (gzip.compress(b"4711", mtime=0), "is compressed; unpack it."),
         ("4711 ".encode("utf-16"), "is UTF-16; save it as UTF-8."),
         (("4711 " * 9).encode("utf-16-le"), "is UTF-16; save it as UTF-8."),
         (b"PK\x03\x04", "is a zip archive or an Excel workbook; unpack it or save it as CSV."),
