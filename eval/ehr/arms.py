@@ -130,8 +130,8 @@ def arms_of(
                         by_setting.setdefault(about["setting"], []).append(part)
                 for setting, parts in by_setting.items():
                     yield _arm(task, rule, regime, setting, seed, parts)
-                if regime == regimes.FULL and rule == task.inputs[0] and seed == 0 and not settings.smoke:
-                    yield from _variants(task, rule, by_setting[""], histories, judged)
+                if regime == regimes.FULL and rule == task.inputs[0] and not settings.smoke:
+                    yield from _variants(task, rule, by_setting[""], histories, judged, seed)
 
 
 def _of(histories: Histories, inputs: Inputs) -> Inputs:
@@ -160,7 +160,9 @@ def _folds(cohort: Cohort, split: np.ndarray, settings: Settings) -> int:
     return 0 if positives >= FEWEST_POSITIVES else folds
 
 
-def _variants(task: Task, rule: str, parts: Sequence[Split], histories: Histories, judged: CodeMatrix) -> Iterator[Arm]:
+def _variants(
+    task: Task, rule: str, parts: Sequence[Split], histories: Histories, judged: CodeMatrix, seed: int
+) -> Iterator[Arm]:
     """Yield the headline anew with fewer codes, where that leaves some out that samples see."""
     for name in variants.VARIANTS:
         seen = variants.seen_codes(name, histories.codes, judged)
@@ -172,7 +174,7 @@ def _variants(task: Task, rule: str, parts: Sequence[Split], histories: Historie
             )
             for part in parts
         ]
-        yield _arm(task, rule, regimes.FULL, name, 0, masked)
+        yield _arm(task, rule, regimes.FULL, name, seed, masked)
 
 
 def _arm(task: Task, rule: str, regime: str, setting: str, seed: int, parts: Sequence[Split]) -> Arm:

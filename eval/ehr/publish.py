@@ -6,11 +6,14 @@ from pathlib import Path
 
 from rich.console import Console
 
+from eval.ehr import regimes
 from eval.ehr.report.build import PAGE, REPORT, write
 from eval.ehr.report.description import RunDescription
 from eval.ehr.run import Benchmark
 
 _PACKAGES = ("medtok_jax", "jax", "flax", "scikit-learn", "lightgbm", "es-aces", "polars")
+# In the name of a data set of codes whose graph holds no pair of ICD-9-CM and ICD-10-CM.
+WITHOUT_CROSSWALKS = "holdout_gem_100_eval"
 
 
 def publish(benchmark: Benchmark) -> Path:
@@ -48,6 +51,12 @@ def describe(benchmark: Benchmark) -> RunDescription:
         )
     if benchmark.data_sets:
         facts["Trained on"] = ", ".join(f"{name}: {data_set}" for name, data_set in benchmark.data_sets.items())
+        seen = [name for name, data_set in benchmark.data_sets.items() if WITHOUT_CROSSWALKS not in data_set]
+        if regimes.CROSS_VOCABULARY in settings.regimes and seen:
+            facts["Crosswalks"] = (
+                f"{', '.join(seen)} may have seen pairs of codes of both editions in training; a tokenizer without"
+                f" them is trained on a data set with -{WITHOUT_CROSSWALKS} in its name"
+            )
     if benchmark.translated is not None:
         facts["Across vocabularies"] = (
             "the records hold ICD-9-CM alone: test patients are coded in ICD-10-CM by the official mapping, which"

@@ -87,6 +87,10 @@ class RunDescription:
             return None
         return round(result.prevalence, 2) if self.is_rounded(result) else result.prevalence
 
+    def share(self, share: float) -> float:
+        """Return a share of samples, rounded where small counts must not be shown, so that it tells no number."""
+        return share if self.show_small_counts else round(share, 2)
+
     def task(self, name: str) -> DescribedTask:
         """Return a task by its name.
 

@@ -38,7 +38,7 @@ METHODS = (
     "The rank of a tokenizer is one more than the number of tokenizers with a higher AUPRC, by an interval that does"
     " not include 0; so tokenizers may share a rank. Joined tokenizers (with +) have none.",
     "Where patients are cross-fitted, the models' probabilities are not on one scale: AUROC compares test samples of"
-    " one fold with one another, and AUPRC is that of the ranks within the folds.",
+    " one fold with one another, and AUPRC is that of (rank - 1/2) / n within each fold of n samples.",
     f"With fewer than {FEWEST_POSITIVES} positive samples or {FEWEST_PERSONS} persons in a test set nothing is ranked.",
     "Tasks of several classes: one class against the rest, averaged with equal weight over the classes that have both"
     " outcomes.",

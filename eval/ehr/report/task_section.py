@@ -69,7 +69,8 @@ def _setup(result: SetupResult, run: RunDescription) -> list[Block]:
         cells += [found.scores.slope, found.scores.intercept, found.scores.f1, rank]
         for metric in (AUPRC, AUROC):
             difference = result.difference(first, name, metric) if name != first else None
-            cells.append(None if difference is None else f"{signed(difference)}, {verdict(difference, metric)}")
+            judged = "not judged" if result.is_small else verdict(difference, metric) if difference else ""
+            cells.append(None if difference is None else f"{signed(difference)}, {judged}")
         rows.append(cells)
     medtok = names.title(first, first)
     headers = ["tokenizer", "AUPRC", "AUROC", "Brier", "slope", "intercept", "F1", "rank"]

@@ -90,7 +90,7 @@ def _tokenizer(found: TokenizerResult, ranks: dict[str, int], result: SetupResul
         "calibration_intercept": found.scores.intercept,
         "f1": found.scores.f1,
         "calibration": [
-            {"samples": run.shown(one.samples, result), "predicted": one.predicted, "observed": one.observed}
+            {"samples": run.shown(one.samples, result), "predicted": one.predicted, "observed": run.share(one.observed)}
             for one in found.bins
         ],
     }

@@ -85,6 +85,18 @@ def test_values_are_those_of_the_metrics(open_report):
     assert setup["prevalence"] == pytest.approx(cell().y.mean())
 
 
+def test_bins_of_calibration_do_not_tell_numbers_that_are_masked(report, open_report):
+    def observed(values):
+        return [
+            one["observed"] for setup in values["setups"] for two in setup["tokenizers"] for one in two["calibration"]
+        ]
+
+    masked, exact = observed(report[1]), observed(open_report[1])
+    assert masked
+    assert all(one == round(one, 2) for one in masked)
+    assert any(one != round(one, 2) for one in exact)
+
+
 def test_the_table_of_a_setup(open_report):
     text = section(text_of(open_report), "full, logistic, coded")
     one = cell("codes")
@@ -157,6 +169,7 @@ def test_a_small_test_set_is_shown_without_ranks_and_bold(report):
     assert "selects on the future" in text
     assert "no tokenizer is ranked" in text
     assert row(text, "codes")[7] == ""
+    assert row(text, "codes")[8].endswith(", not judged")
     assert not any(line.count("**") for line in text.splitlines() if line.startswith("|"))
     assert "Too few events to rank tokenizers" in section(text_of(report), "What this run found")
 
