@@ -155,6 +155,7 @@ def _quickstart(config: ConfigDict) -> None:
     config.data.sample_size = 12000
     config.data.include = ("ICD10CM/E08", "ICD10CM/E09", "ICD10CM/E10", "ICD10CM/E11", "ICD10CM/E13", "ICD9CM/250")
     config.model.codebook_size = 3000
+    config.model.embedding_dim = 128
     config.train.batch_size = 256
     config.train.epochs = 5
     config.train.eval_every = 100

@@ -323,7 +323,7 @@ def test_files_that_are_no_labels_are_refused(tmp_path, columns, words):
 def test_files_that_cannot_be_read_are_refused(tmp_path, visits):
     (tmp_path / "no.parquet").write_text("no")
     for path in (tmp_path / "no.parquet", tmp_path / "absent.parquet"):
-        with pytest.raises(InputError, match="cannot be read|is missing"):
+        with pytest.raises(InputError, match=r"cannot be read|is missing"):
             read_labels(path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="holds no labels"):
