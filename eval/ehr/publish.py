@@ -14,6 +14,8 @@ from eval.ehr.run import Benchmark
 _PACKAGES = ("medtok_jax", "jax", "flax", "scikit-learn", "lightgbm", "es-aces", "polars")
 # In the name of a data set of codes whose graph holds no pair of ICD-9-CM and ICD-10-CM.
 WITHOUT_CROSSWALKS = "holdout_gem_100_eval"
+# Tokenizers that are made of descriptions alone.
+OF_TEXT = ("text_pursuit", "text_vq")
 
 
 def publish(benchmark: Benchmark) -> Path:
@@ -51,7 +53,8 @@ def describe(benchmark: Benchmark) -> RunDescription:
         )
     if benchmark.data_sets:
         facts["Trained on"] = ", ".join(f"{name}: {data_set}" for name, data_set in benchmark.data_sets.items())
-        seen = [name for name, data_set in benchmark.data_sets.items() if WITHOUT_CROSSWALKS not in data_set]
+        known = {name: data_set for name, data_set in benchmark.data_sets.items() if name not in OF_TEXT}
+        seen = [name for name, data_set in known.items() if WITHOUT_CROSSWALKS not in data_set]
         if regimes.CROSS_VOCABULARY in settings.regimes and seen:
             facts["Crosswalks"] = (
                 f"{', '.join(seen)} may have seen pairs of codes of both editions in training; a tokenizer without"

@@ -24,6 +24,7 @@ published size, 617,490 codes, in `--folder`. Except in `run`, text states are r
 encoded; `--encoder=bert-base` uses an encoder of that shape with random weights. Each measurement has its own process.
 """
 
+import sys
 from pathlib import Path
 
 from absl import flags
@@ -55,8 +56,10 @@ def main(argv: list[str]) -> None:
             command_line.table_console(WIDTH).print(table)
         if given.output is not None:
             print(f"wrote {speed_report.write(report, Path(given.output).expanduser())}")
-        if report.get("broken"):
-            raise UserError("\n".join(report["broken"]))
+        if broken := report.get("broken"):
+            for sentence in broken:
+                print(sentence, file=sys.stderr)
+            raise UserError(f"{given.target} breaks the promises above: {len(broken)}.")
 
 
 if __name__ == "__main__":

@@ -7,13 +7,13 @@ of the file, which may be one of a patient.
 
 import codecs
 import contextlib
-import errno
 import gzip
 import traceback
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from preprocessing.common.atomic import FULL
 from preprocessing.common.errors import InputError, UserError, fault_of
 
 BOM = codecs.BOM_UTF8
@@ -42,7 +42,6 @@ _HEAD_BYTES = 4096
 _BINARY = (".gz", ".npy", ".npz", ".parquet", ".pickle", ".pkl", ".pt", ".safetensors", ".zip")
 # Share of zero bytes at even or odd positions from which a file without a mark is UTF-16; in UTF-8 they do not occur.
 _ZERO_SHARE = 0.4
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
@@ -64,7 +63,7 @@ def reading(path: Path | str, what: str = "", advice: str = "fetch it again") ->
     except (UserError, ImportError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as error:  # A panic of polars is no `Exception`.
-        if isinstance(error, OSError) and error.errno in _FULL:
+        if isinstance(error, OSError) and error.errno in FULL:
             raise
         raise _sentence(Path(path), what, advice, error) from None
 

@@ -1,12 +1,14 @@
 """Targets are complete, and one sentence says what is missing."""
 
 import sys
+import types
 
 import pytest
 
+from eval.speed import __main__ as command
 from eval.speed.accelerators import targets
 from eval.speed.accelerators.targets import PACKAGES, TARGETS
-from preprocessing.common.errors import InputError
+from preprocessing.common.errors import InputError, UserError
 from preprocessing.common.extras import EXTRAS
 
 
@@ -59,3 +61,13 @@ def test_packages_are_looked_for_without_importing_them(monkeypatch):
     assert not targets._is_there("no_such_package.inside")
     monkeypatch.setitem(sys.modules, "json", None)
     assert not targets._is_there("json")
+
+
+def test_broken_promises_end_the_command_each_on_its_line(monkeypatch, capsys):
+    monkeypatch.setattr(command, "run", lambda name, given: {"broken": ["train: one.", "tokenize: two."]})
+    monkeypatch.setattr(command.speed_report, "tables", lambda report: [])
+    monkeypatch.setattr(command.flags, "FLAGS", types.SimpleNamespace(output=None, target="v5e:2x4"))
+    with pytest.raises(UserError, match="v5e:2x4 breaks the promises above: 2") as told:
+        command.main(["speed", "accelerators"])
+    assert told.value.exit_status == 1
+    assert capsys.readouterr().err.endswith("train: one.\ntokenize: two.\n")
