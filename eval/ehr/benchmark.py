@@ -78,7 +78,9 @@ if __name__ == "__main__":
     flags.DEFINE_string(
         "protocol", "clinical", f"{' or '.join(PROTOCOLS)}: the cohorts of the paper select on the future"
     )
-    flags.DEFINE_integer("seeds", 1, "number of seeds", lower_bound=1)
+    flags.DEFINE_integer(
+        "seeds", 1, "number of seeds: 1 for a first look, else 3 or more, as intervals over 2 are huge", lower_bound=1
+    )
     flags.DEFINE_integer("trials", 6, "settings that each model tries, for every tokenizer alike", lower_bound=1)
     flags.DEFINE_integer(
         "folds",

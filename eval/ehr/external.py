@@ -80,7 +80,7 @@ def read(external: ExternalModel, labels: Labels) -> np.ndarray:
     missing = probability.null_count()
     if missing:
         raise InputError(
-            f"{external.path} lacks {shown(missing, show_small=False)} of {len(asked):,} test samples of"
-            f" {external.task}; predict those of the label files that the benchmark writes."
+            f"{external.path} lacks {shown(missing, show_small=False)} of the test samples of {external.task}; predict"
+            " those of the label files that the benchmark writes."
         )
     return probability.to_numpy()

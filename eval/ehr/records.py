@@ -5,9 +5,10 @@ import json
 from pathlib import Path
 
 from preprocessing.common.errors import InputError
+from preprocessing.meds.conversion import CONVERSION
 from preprocessing.meds.dataset import MedsDataset
 from preprocessing.meds.layout import DATASET, METADATA
-from preprocessing.meds.open import open_events
+from preprocessing.meds.open import MIMIC, SOURCES, open_events
 from preprocessing.meds.planted.write import PlantedRequest, write
 
 # Names of data sets -> the name that their records give themselves in `metadata/dataset.json`.
@@ -36,6 +37,11 @@ class Records:
     name: str
     dataset: MedsDataset
 
+    @property
+    def tables_not_read(self) -> list[str]:
+        """Return the tables that this project knows of and did not convert; none of records in MEDS from elsewhere."""
+        return _metadata(self.dataset.root, CONVERSION).get("tables_not_read", [])
+
 
 def open_records(name: str, path: Path | None, output: Path) -> Records:
     """Open records, which are converted to MEDS in `output/meds` first unless they are in that form.
@@ -55,7 +61,7 @@ def open_records(name: str, path: Path | None, output: Path) -> Records:
         write(PlantedRequest(path, "group"))
     if not path.is_dir():
         raise InputError(f"--dataset_dir={path} is no folder; give the folder with the files of {name}.")
-    dataset = open_events(path, output / "meds")
+    dataset = open_events(path, output / "meds", expected=_source_of(name))
     found = _own_name(dataset.root)
     if name != MEDS and found != OWN_NAMES[name]:
         told = f"holds {found}" if found else f"does not say which data set it is ({METADATA}/{DATASET})"
@@ -64,10 +70,21 @@ def open_records(name: str, path: Path | None, output: Path) -> Records:
     return Records(name, dataset)
 
 
+def _source_of(name: str) -> str:
+    """Return the source of files whose absence is told, of the name of a data set."""
+    source = name.removesuffix("_demo")
+    return source if source in SOURCES else MIMIC
+
+
 def _own_name(root: Path) -> str:
     """Return the name of a data set by its metadata; empty if they give none."""
+    return str(_metadata(root, DATASET).get("dataset_name") or "")
+
+
+def _metadata(root: Path, name: str) -> dict:
+    """Return the contents of a file of the metadata; empty if it cannot be read."""
     try:
-        about = json.loads((root / METADATA / DATASET).read_text(encoding="utf-8"))
+        about = json.loads((root / METADATA / name).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return ""
-    return str(about.get("dataset_name") or "") if isinstance(about, dict) else ""
+        return {}
+    return about if isinstance(about, dict) else {}

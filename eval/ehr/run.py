@@ -274,9 +274,11 @@ class _Runner:
     def _arms(self, cohorts: Mapping[str, Cohort]) -> list[Arm]:
         judged = self._matrix(self.judged, 0)
         arms: list[Arm] = []
+        tables = ", ".join(self.records.tables_not_read)
+        lacking = f" These records were converted without the tables {tables}; it may need one." if tables else ""
         for name, cohort in cohorts.items():
             if cohort.problem:
-                self.skipped[name] = cohort.problem
+                self.skipped[name] = cohort.problem + lacking
                 continue
             given = (cohort, self.histories, self.across, self.records.dataset, self.settings, judged, self.skipped)
             arms += arms_of(*given)

@@ -17,8 +17,12 @@ _SOURCES: dict[str, tuple[Source, Callable[[MedsRequest], Conversion]]] = {
 SOURCES = (MIMIC, *_SOURCES)
 
 
-def detect(root: Path) -> str:
-    """Return the source of the files below a directory, by the names and columns of files; else `mimic`.
+def detect(root: Path, otherwise: str = MIMIC) -> str:
+    """Return the source of the files below a directory, by the names and columns of files.
+
+    Args:
+        root: the directory.
+        otherwise: one of `SOURCES`, the answer where no file tells.
 
     Raises:
         InputError: the directory holds files of several sources.
@@ -31,7 +35,7 @@ def detect(root: Path) -> str:
     if len(found) > 1:
         listed = " and ".join(f"{path} of {name}" for name, path in found.items())
         raise InputError(f"{root} holds files of several sources, {listed}; give --source, or the directory of one.")
-    return next(iter(found), MIMIC)
+    return next(iter(found), MIMIC if homes(root, "patients") else otherwise)
 
 
 @without_values()
@@ -49,12 +53,13 @@ def convert(request: MedsRequest, source: str | None = None) -> Conversion:
     return convert_mimic(request) if source == MIMIC else _SOURCES[source][1](request)
 
 
-def open_events(path: Path, workdir_for_meds: Path) -> MedsDataset:
+def open_events(path: Path, workdir_for_meds: Path, expected: str = MIMIC) -> MedsDataset:
     """Open the patient records at `path`, converting those of another format to MEDS first.
 
     Args:
         path: a MEDS data set, or a directory with the files of MIMIC-III, MIMIC-IV, eICU-CRD, Diabetes-130 or EHRSHOT.
         workdir_for_meds: directory of the converted data set, which is reused if it was made of the same files.
+        expected: one of `SOURCES`, whose files the error asks for where `path` has those of none.
 
     Raises:
         InputError: `path` is none of these, or cannot be converted.
@@ -62,4 +67,5 @@ def open_events(path: Path, workdir_for_meds: Path) -> MedsDataset:
     path = Path(path)
     if is_meds(path):
         return MedsDataset.open(path)
-    return MedsDataset.open(convert(MedsRequest(path, Path(workdir_for_meds))).output)
+    request = MedsRequest(path, Path(workdir_for_meds))
+    return MedsDataset.open(convert(request, detect(path, expected) if path.is_dir() else None).output)

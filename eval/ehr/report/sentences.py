@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from eval.ehr.regimes import CROSS_VOCABULARY, FULL
 from eval.ehr.report import names
 from eval.ehr.report.description import PAPER, RunDescription
 from eval.ehr.report.family import NOT_RUN, TOO_FEW, PrimaryComparison
@@ -9,7 +10,6 @@ from eval.ehr.report.study import BETTER, NOISE, WORSE, SetupResult, verdict
 from eval.ehr.statistics import AUPRC, AUROC, FEWEST_PERSONS, FEWEST_POSITIVES, PairedDifference
 from eval.reports import writer
 
-CROSS_VOCABULARY = "cross_vocabulary"
 METRIC_TITLES = {AUPRC: "AUPRC", AUROC: "AUROC"}
 WORDS_OF = {BETTER: "better than", WORSE: "worse than", NOISE: "within noise of"}
 SMALL = (
@@ -101,12 +101,18 @@ def standing(result: SetupResult, metric: str, run: RunDescription) -> str | Non
 def exploratory(results: Sequence[SetupResult], run: RunDescription) -> list[str]:
     """Return sentences about setups outside of the primary family, of which none is corrected for their number.
 
-    Those that count setups leave out small test sets.
+    With all training samples these are of the first model, with the variants of the headline among them; tables have
+    the others. Those that count setups leave out small test sets.
     """
-    found = []
+    found, primary = [], run.family.setups
+    model = next((setup.model for setup in (*primary, *(result.setup for result in results))), "")
     for result in results:
         if result.setup.regime == CROSS_VOCABULARY:
             found += filter(None, (standing(result, metric, run) for metric in (AUPRC, AUROC)))
+        elif result.setup.regime == FULL and result.setup.model == model:
+            # The primary comparisons tell AUPRC of their setups.
+            metrics = (AUROC,) if result.setup in primary else (AUPRC, AUROC)
+            found += filter(None, (standing(result, metric, run) for metric in metrics))
     found += filter(None, (_few_shot(series, run) for series in few_shot_series(results)))
     judged = [result for result in results if not result.is_small]
     return [*found, *_tallies(judged, run), *_control(judged, run), *_joined(judged, run)]
@@ -203,6 +209,11 @@ def notes(run: RunDescription, results: Sequence[SetupResult]) -> list[str]:
     paper = sorted({run.task(result.setup.task).title for result in results if is_paper(run, result.setup.task)})
     if paper:
         found.append(f"These tasks follow the published protocol, which selects on the future: {', '.join(paper)}.")
+    if any(len(one.draws[AUPRC].seeds) == 2 for result in results for one in result.tokenizers.values()):
+        found.append(
+            "Some figures are of two seeds, whose intervals are huge, as a deviation from two values is hardly known:"
+            " give --seeds=3 or more to add the others, or --seeds=1 for a first look."
+        )
     return [*found, *run.left_out]
 
 

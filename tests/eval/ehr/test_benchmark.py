@@ -12,10 +12,12 @@ import pytest
 
 from eval.common.representation import Representation
 from eval.ehr.publish import describe, publish
+from eval.ehr.records import open_records
 from eval.ehr.report.study import analyze
 from eval.ehr.run import run
 from eval.ehr.settings import Settings
 from eval.ehr.statistics import AUROC
+from eval.ehr.variants import MAPPED
 from preprocessing.common.errors import InputError, UserError
 from preprocessing.common.locks import exclusive
 from preprocessing.meds.planted.write import PlantedRequest, write
@@ -124,7 +126,7 @@ def test_predictions_of_another_program_stand_beside_them(settings, found, tmp_p
     assert setup.difference("ETHOS", "words", AUROC).value == pytest.approx(0, abs=1e-9)
     assert setup.difference("ETHOS", "codes", AUROC).value != 0
     pl.read_parquet(path)[1:].write_parquet(path)
-    with pytest.raises(InputError, match="lacks < 11 of 160 test samples of planted"):
+    with pytest.raises(InputError, match="lacks < 11 of the test samples of planted; predict"):
         run(given, progress=False)
 
 
@@ -311,3 +313,37 @@ def test_the_report_says_where_patients_are_cross_fitted(settings, found, tmp_pa
     assert "Cross-fitted folds" not in describe(found).facts
     changed = dataclasses.replace(settings, output=tmp_path, regimes=("full",), tokenizers=("codes",), folds=2)
     assert describe(run(changed, progress=False)).facts["Cross-fitted folds"].startswith("planted in 2: every sample")
+
+
+def test_variants_of_the_headline_are_fitted_with_every_seed(settings, tmp_path):
+    changed = dataclasses.replace(settings, output=tmp_path, regimes=("full",), seeds=2, trials=1, smoke=False)
+    fitted = run(dataclasses.replace(changed, cells=(MAPPED,)), progress=False).results
+    assert {(cell.tokenizer, cell.setting, cell.seed) for cell in fitted} == {
+        (name, MAPPED, seed) for name in settings.tokenizers for seed in (0, 1)
+    }
+
+
+def test_tokenizers_that_may_have_seen_crosswalks_are_told(found):
+    data_sets = {"free": "medtok_codes/icd-holdout_gem_100_eval", "text_pursuit": "medtok_codes/icd"}
+    assert "Crosswalks" not in describe(dataclasses.replace(found, data_sets=data_sets)).facts
+    told = describe(dataclasses.replace(found, data_sets=data_sets | {"other": "medtok_codes/icd"})).facts["Crosswalks"]
+    assert told.startswith("other may have seen pairs of codes of both editions")
+
+
+def test_tables_that_were_not_converted_are_told(settings, world, tmp_path):
+    path = tmp_path / "meds"
+    shutil.copytree(world, path)
+    (path / "metadata" / "conversion.json").write_text(json.dumps({"tables_not_read": ["diagnosis"]}))
+    labels = path / "labels" / "planted" / "labels.parquet"
+    pl.read_parquet(labels).with_columns(boolean_value=pl.lit(False)).write_parquet(labels)
+    with pytest.raises(InputError, match=r"finds no positive.*were converted without the tables diagnosis"):
+        run(dataclasses.replace(settings, dataset_dir=path, output=tmp_path / "out"), progress=False)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "told"),
+    [("eicu_demo", "holds no patient.csv of eicu"), ("ehrshot", "holds no ehrshot.csv"), ("mimic3", "PATIENTS.csv")],
+)
+def test_a_folder_without_records_is_told_as_one_of_the_data_set(tmp_path, dataset, told):
+    with pytest.raises(InputError, match=told):
+        open_records(dataset, tmp_path, tmp_path / "out")

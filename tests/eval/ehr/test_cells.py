@@ -102,7 +102,7 @@ def test_foreign_predictions_are_joined_in_any_order(tmp_path):
     labels = Labels(SUBJECT, TIME, VALUES[BINARY][0])
     assert read(external, labels).tolist() == [0.4, 0.3, 0.2, 0.1]
     write_predictions(tmp_path / "p.parquet", rows[1:])
-    with pytest.raises(InputError, match="lacks < 11 of 4 test samples of mortality"):
+    with pytest.raises(InputError, match="lacks < 11 of the test samples of mortality"):
         read(external, labels)
     write_predictions(tmp_path / "p.parquet", [*rows, rows[0]])
     with pytest.raises(InputError, match="predicts < 11 samples more than once"):

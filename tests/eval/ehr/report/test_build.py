@@ -321,3 +321,22 @@ def test_a_baseline_that_is_judged_is_not_set_against_itself(tmp_path):
     told = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["exploratory"]
     assert any(one.startswith("Over all setups with words") for one in told)
     assert not any(one.startswith("Over all setups with codes") for one in told)
+
+
+def test_two_seeds_come_with_the_advice_to_take_three(report, tmp_path):
+    assert "give --seeds=3 or more" in section(text_of(report), "What this run found")
+    one = build.write([cell(name) for name in SKILLS], run(), tmp_path)
+    assert "--seeds=3" not in text_of((tmp_path, one))
+
+
+def test_settings_of_all_training_samples_are_told_by_the_first_model(tmp_path):
+    cells = [cell(name, setting=setting) for name in SKILLS for setting in ("", "mapped codes only")]
+    cells += [cell(name, model="lightgbm", setting="mapped codes only") for name in SKILLS]
+    text = text_of((tmp_path, build.write(cells, run(), tmp_path)))
+    text = section(text, "Exploratory, not corrected for the number of comparisons")
+    told = re.findall(r"\(full[^)]*\), AU\w+", text)
+    assert told == [
+        "(full, logistic, coded), AUROC",
+        "(full, mapped codes only, logistic, coded), AUPRC",
+        "(full, mapped codes only, logistic, coded), AUROC",
+    ]
