@@ -10,7 +10,7 @@ tokenizer, and the difference of the first from each other one with a paired boo
 directory, a work directory, a name on the hub, or a folder that `eval.baselines` wrote; NAME=PATH gives it another
 name. `--baseline` makes a baseline for the data set of the first tokenizer and keeps it in `OUTPUT/baselines`: `bert`
 is the bag of wordpieces, other names are kinds of `eval.baselines`. It is as large as the first tokenizer; `NAME:8`
-gives it 8 tokens for each code.
+gives it 8 tokens for each code. With `--other_seeds` figures of the first tokenizer are means over its seeds.
 
 With `--dataset`, tokenizers are compared on prediction tasks of patient records, by `eval.ehr.benchmark` with its
 defaults, which writes `report.md`, `report.json` and `report.html`: `--task` names a task, or a group such as
@@ -65,6 +65,8 @@ def main(argv: list[str]) -> None:
     output = command_line.output_folder(given.output)
     if given.dataset is None:
         run(given, baselines, output)
+    elif given.other_seeds:
+        raise InputError("--other_seeds compares on codes; on patients name each seed in --tokenizers.")
     elif any(tokens for _, tokens in baselines):
         raise InputError("--baseline=NAME:TOKENS compares on codes; on patients leave out the number of tokens.")
     else:
@@ -122,7 +124,8 @@ def run(given: flags.FlagValues, baselines: list[tuple[str, int]], output: Path)
         seed=given.seed,
         metrics=given.metrics or tuple(tokenization.FAMILIES),
     )
-    comparison = compare(openers, labels, measured, seed=given.seed, progress=True)
+    further = [functools.partial(open_named, name) for name in given.other_seeds]
+    comparison = compare(openers, labels, measured, other_seeds=further, seed=given.seed, progress=True)
     about = {"data_set": data_set, "split": given.split, "quick": given.quick, "seed": given.seed}
     about |= {"tokenizers": comparison.about}
     comparison_report.write(comparison, about, output)
@@ -135,6 +138,7 @@ if __name__ == "__main__":
         "tokenizers", None, "tokenizers to compare, the first with the others: PATH or NAME=PATH", required=True
     )
     flags.DEFINE_list("baseline", [], f"baselines to make and add, NAME or NAME:TOKENS: {', '.join(BASELINES)}")
+    flags.DEFINE_list("other_seeds", [], "the first tokenizer as trained with other seeds: PATH or NAME=PATH")
     flags.DEFINE_string("output", None, "folder for the comparison", required=True)
     flags.DEFINE_string("codes", None, "data set of the labels, if not that of the first tokenizer")
     flags.DEFINE_string("data_dir", None, "directory of the data sets; the default of TFDS if not given")

@@ -6,6 +6,7 @@ correlation is the mean of pseudo-values.
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -62,6 +63,20 @@ class Measurement:
             _, group = np.unique(self.macro, return_inverse=True)
             mean = float(np.mean(np.bincount(group, self.values) / np.bincount(group))) if len(group) else float("nan")
         return float(np.exp(mean)) if self.transform == EXPONENTIAL else mean
+
+
+def mean_of_seeds(figures: Sequence[Measurement]) -> Measurement:
+    """Return one figure of several seeds of a tokenizer, whose values are means over the seeds, by their common items.
+
+    The mean of figures that are exponentials is geometric.
+    """
+    items = functools.reduce(np.intersect1d, [figure.items for figure in figures])
+    rows = [np.flatnonzero(np.isin(figure.items, items)) for figure in figures]
+    rows = [at[np.argsort(figure.items[at], kind="stable")] for figure, at in zip(figures, rows, strict=True)]
+    values = np.mean([figure.values[at] for figure, at in zip(figures, rows, strict=True)], axis=0)
+    arrays = {name: getattr(figures[0], name) for name in ("items", "clusters", "macro")}
+    kept = {name: array if array is None else array[rows[0]] for name, array in arrays.items()}
+    return dataclasses.replace(figures[0], values=values, **kept)
 
 
 def pool_scopes(figures: Sequence[Measurement], scope: str) -> list[Measurement]:

@@ -8,7 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 from eval.common.intervals import Interval, difference, interval
-from eval.common.measurement import Measurement
+from eval.common.measurement import Measurement, mean_of_seeds
 from eval.common.representation import Representation
 from eval.quality.labels import Labels
 from preprocessing.common.errors import InputError
@@ -45,6 +45,7 @@ class Comparison:
         figures: name of a tokenizer -> name of a figure -> its measurement.
         intervals: name of a tokenizer -> name of a figure -> its value and interval.
         differences: differences of the first tokenizer from each other one.
+        seeds: name of a figure -> its value with each seed of the first tokenizer; empty where there is one seed.
     """
 
     names: list[str]
@@ -53,6 +54,7 @@ class Comparison:
     figures: dict[str, dict[tuple, Measurement]]
     intervals: dict[str, dict[tuple, Interval]]
     differences: list[Difference]
+    seeds: dict[tuple, list[float]] = dataclasses.field(default_factory=dict)
 
 
 def common_codes(names: Sequence[str], codes: Sequence[np.ndarray]) -> np.ndarray:
@@ -79,6 +81,7 @@ def compare(
     labels: Labels,
     measure: Callable[[Representation, Labels], list[Measurement]],
     *,
+    other_seeds: Sequence[Callable[[], Representation]] = (),
     seed: int = 0,
     progress: bool = False,
 ) -> Comparison:
@@ -90,30 +93,39 @@ def compare(
         openers: one or more functions that open a tokenizer; the others are compared with the first.
         labels: labels of a data set that contains the codes.
         measure: function that returns the figures of a representation, such as `eval.tokenization.measure`.
+        other_seeds: functions that open the first tokenizer as trained with other seeds; its figures are then means
+            over its seeds, item by item, and intervals cover the draw of items alone.
         seed: seed of the bootstrap.
         progress: whether to show progress bars.
 
     Raises:
         InputError: two tokenizers have the same name, or there is no code that all of them have.
     """
-    bar = tqdm(openers, "Opening", unit=" tokenizers", disable=not progress)
+    opened = [*openers, *other_seeds]
+    bar = tqdm(opened, "Opening", unit=" tokenizers", disable=not progress)
     names, codes, about = zip(*(_identify(open_it) for open_it in bar), strict=True)
     keys = common_codes(names, codes)
     figures = {}
-    intervals = {}
-    bar = tqdm(openers, unit=" tokenizers", disable=not progress)
+    bar = tqdm(opened, unit=" tokenizers", disable=not progress)
     for name, open_it in zip(names, bar, strict=True):
         bar.set_description(f"Measuring {name}")
         figures[name] = {found.name: found for found in measure(_restrict(open_it(), keys), labels)}
-        intervals[name] = {key: interval(found, seed=seed) for key, found in figures[name].items()}
-    first = names[0]
+    first, further = names[0], names[len(openers) :]
+    seeds: dict[tuple, list[float]] = {}
+    if further:
+        of_seeds = [figures[first], *(figures.pop(name) for name in further)]
+        shared = [key for key in of_seeds[0] if all(key in one for one in of_seeds)]
+        seeds = {key: [one[key].value() for one in of_seeds] for key in shared}
+        figures[first] = {key: mean_of_seeds([one[key] for one in of_seeds]) for key in shared}
+    intervals = {name: {key: interval(one, seed=seed) for key, one in of.items()} for name, of in figures.items()}
     differences = [
         _difference(found, figures[other][key], other, seed)
-        for other in list(figures)[1:]
+        for other in names[1 : len(openers)]
         for key, found in figures[first].items()
         if key in figures[other]
     ]
-    return Comparison(list(names), dict(zip(names, about, strict=True)), len(keys), figures, intervals, differences)
+    known = dict(zip(names, about, strict=True))
+    return Comparison(list(figures), known, len(keys), figures, intervals, differences, seeds)
 
 
 def _identify(open_it: Callable[[], Representation]) -> tuple[str, np.ndarray, dict]:

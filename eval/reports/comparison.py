@@ -28,6 +28,7 @@ def as_values(comparison: Comparison, about: dict) -> dict:
             dict(zip(FIELDS, key, strict=True))
             | {fact: getattr(found, fact) for fact in facts}
             | comparison.intervals[name][key]._asdict()
+            | ({"seeds": comparison.seeds[key]} if name == comparison.names[0] and comparison.seeds else {})
             for key, found in of.items()
         ]
     differences = [
@@ -56,6 +57,7 @@ def markdown(comparison: Comparison, about: dict, picture: str) -> str:
         f"▲ {first} is better, ▼ {first} is worse, by a paired bootstrap of the difference over the same items; = the"
         f" interval of the difference includes 0. {writer.GIVEN} the graph that the tokenizer read contains part of the"
         f" labels; {writer.TRAINED} the tokenizer was trained on other pairs of the kind that is scored.",
+        *_seeds(comparison),
         *_trials(comparison),
         _table([(one.title, one.name) for one in HEADLINES], comparison, intervals=True),
         f"![differences]({picture})",
@@ -65,6 +67,18 @@ def markdown(comparison: Comparison, about: dict, picture: str) -> str:
         rows = [(", ".join(filter(None, (key[3], key[1], key[2]))), key) for key in keys if key[0] == family]
         parts += [f"## {TITLES.get(family, family)}", _table(rows, comparison, intervals=False)]
     return writer.document(parts)
+
+
+def _seeds(comparison: Comparison) -> list[str]:
+    """Return a sentence on the seeds of the first tokenizer and how far apart they are, where there are several."""
+    values = [comparison.seeds[one.name] for one in HEADLINES if one.name in comparison.seeds]
+    if not values:
+        return []
+    apart = max((np.std(of, ddof=1) for of in values), default=0.0)
+    return [
+        f"Figures of {comparison.names[0]} are means over {len(values[0])} seeds, item by item; intervals are of the"
+        f" draw of items. Among the figures of the first table the largest deviation of seeds is {apart:.3f}."
+    ]
 
 
 def _trials(comparison: Comparison) -> list[str]:

@@ -131,11 +131,35 @@ def test_the_report(tmp_path):
     assert (tmp_path / "comparison.png").stat().st_size > 10_000
 
 
+def test_figures_of_several_seeds_are_means_by_item(tmp_path):
+    """Seeds list their items in any order; the difference is that of the mean over seeds, item by item."""
+    rng = np.random.default_rng(0)
+    of = {name: rng.random(40) for name in ("one", "two", "three", "other")}
+    order = rng.permutation(40)
+
+    def measure(opened, _):
+        at = order if opened.name == "two" else np.arange(40)
+        return [measurement(of[opened.name][at], items=at)]
+
+    found = compare(openers("one", "other"), None, measure, other_seeds=openers("two", "three"))
+    mean = np.mean([of[name] for name in ("one", "two", "three")], axis=0)
+    assert found.names == ["one", "other"]
+    assert found.seeds[HEADLINE.name] == pytest.approx([of[name].mean() for name in ("one", "two", "three")])
+    _, expected = compared(measurement(mean), measurement(of["other"]))
+    assert found.differences[0].interval == pytest.approx(expected.interval)
+    about = {"data_set": "medtok_codes/icd", "split": "test", "quick": False}
+    assert "one are means over 3 seeds" in comparison.markdown(found, about, "comparison.png")
+    content = comparison.as_values(found, about)["figures"]
+    assert len(content["one"][0]["seeds"]) == 3
+    assert "seeds" not in content["other"][0]
+
+
 @pytest.mark.integration
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (["--baseline=nonsense"], "--baseline=nonsense is not a baseline; choose from: bert, "),
+        (["--dataset=mimic3", "--task=mortality", "--baseline=bert", "--other_seeds=a"], "compares on codes"),
         (["--baseline=text_pursuit:few"], "must give a number of tokens behind the colon, such as text_pursuit:8."),
         ([], "there is nothing to compare first with"),
         (["--tokenizers=first,second", "--output=/dev/null/x"], "the folder /dev/null/x cannot be written"),
