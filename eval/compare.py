@@ -62,13 +62,13 @@ def main(argv: list[str]) -> None:
         )
     if (given.dataset is None) != (given.task is None):
         raise InputError("--dataset and --task belong together; give both to compare on patients, or neither.")
+    if given.dataset and given.other_seeds:
+        raise InputError("--other_seeds compares on codes; on patients name each seed in --tokenizers.")
+    if given.dataset and any(tokens for _, tokens in baselines):
+        raise InputError("--baseline=NAME:TOKENS compares on codes; on patients leave out the number of tokens.")
     output = command_line.output_folder(given.output)
     if given.dataset is None:
         run(given, baselines, output)
-    elif given.other_seeds:
-        raise InputError("--other_seeds compares on codes; on patients name each seed in --tokenizers.")
-    elif any(tokens for _, tokens in baselines):
-        raise InputError("--baseline=NAME:TOKENS compares on codes; on patients leave out the number of tokens.")
     else:
         run_on_patients(given, output)
 
