@@ -148,6 +148,7 @@ CELLS: dict[str, dict[str, dict]] = {
     "encoders": {
         "gat": {"model.graph_encoder_type": "gat"},
         "gcn": {"model.graph_encoder_type": "default"},
+        "no_messages": {"model.graph_encoder_type": "default", "model.graph_layers": 0},
         "cls_pooling": {"model.text_encoder_type": "default"},
         "cross_layers_2": {"model.cross_layers": 2},
         "names_off": {"model.node_name_features": False},

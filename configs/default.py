@@ -54,7 +54,7 @@ def _model() -> ConfigDict:
     model.text_encoder_trainable = False  # Train the text encoder in each step instead of caching its states.
     model.graph_encoder_type = "hierarchical"  # Graph encoder: hierarchical, gat, or default (GCN).
     model.graph_width = 128  # Width of node states.
-    model.graph_layers = 2  # Message passing layers of gat and default; hierarchical always has three.
+    model.graph_layers = 2  # Message passing layers of gat and default; 0 passes none, hierarchical always has three.
     model.graph_heads = 4  # Attention heads of each GAT layer.
     model.node_name_features = True  # Use the frozen text embedding of each node's name as a feature.
     model.node_id_features = False  # Use a learned embedding of each node's id as a feature too (not inductive).

@@ -33,7 +33,6 @@ POSITIVE = (
     "model.codebook_size",
     "model.embedding_dim",
     "model.graph_width",
-    "model.graph_layers",
     "model.graph_heads",
     "model.cross_width",
     "model.cross_layers",
@@ -58,6 +57,7 @@ POSITIVE = (
 )
 
 NOT_NEGATIVE = (
+    "model.graph_layers",
     "data.sample_size",
     "model.kmeans_step",
     "model.num_nearest_tokens",

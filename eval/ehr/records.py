@@ -40,7 +40,8 @@ class Records:
     @property
     def tables_not_read(self) -> list[str]:
         """Return the tables that this project knows of and did not convert; none of records in MEDS from elsewhere."""
-        return _metadata(self.dataset.root, CONVERSION).get("tables_not_read", [])
+        tables = _metadata(self.dataset.root, CONVERSION).get("tables_not_read")
+        return [str(name) for name in tables] if isinstance(tables, list) else []
 
 
 def open_records(name: str, path: Path | None, output: Path) -> Records:

@@ -27,6 +27,7 @@ Y = np.array([True, False, True])
 
 def _write_meds(folder: Path) -> None:
     small_visits.write(folder, splits={1: "train", 2: "tuning", 3: "train", 4: "held_out", 5: "train"})
+    (folder / METADATA / "conversion.json").write_text('{"tables_not_read": ["diagnosis"]}')
     (folder / METADATA / "dataset.json").write_text('{"dataset_name": "made up", "meds_version": "0.3.3"}')
     about = {"code": ["ICD10CM/E11.9"], "description": ["Sugar"], "parent_codes": [["ICD10CM/E11"]]}
     pl.DataFrame(about).write_parquet(folder / METADATA / "codes.parquet")
@@ -42,6 +43,7 @@ def _read_meds(folder: Path) -> None:
     cohort.persons_of(dataset)
     history._persons(dataset, SUBJECT)
     records._own_name(folder)
+    ", ".join(records.Records(records.MEDS, dataset).tables_not_read)
 
 
 def _converted(write: Callable[[Path], object]) -> ForeignReader:

@@ -306,3 +306,13 @@ def test_node_features_without_names():
     named = NodeFeatures(WIDTH, num_types=3, name_width=6, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="name_embedding is None"):
         named(types, None, KINDS_OF_NODE, ids)
+
+
+def test_without_layers_a_graph_is_the_mean_of_its_nodes(batch):
+    sizes = {"width": WIDTH, "num_layers": 0, "num_relations": RELATIONS}
+    encoder = GraphEncoder(kind="default", num_heads=HEADS, dtype=jnp.float32, rngs=nnx.Rngs(0), **sizes)
+    _, pooled = _run(encoder, batch)
+    means = [batch["nodes"][(batch["graph_index"] == graph) & batch["node_mask"]].mean(0) for graph in range(3)]
+    np.testing.assert_allclose(pooled[:3], means, atol=1e-6)
+    _, cut = _run(encoder, batch | {"edge_mask": np.zeros(9, bool)})
+    np.testing.assert_array_equal(cut, pooled)
