@@ -23,6 +23,7 @@ from absl import flags
 from rich.console import Console
 
 from preprocessing.common import command_line
+from preprocessing.common.atomic import private
 from preprocessing.common.checksums import sha256_of
 from preprocessing.common.errors import InputError
 from preprocessing.common.extras import load
@@ -86,6 +87,7 @@ class MimicRequest:
         return dataclasses.replace(project, version=self.release) if self.release else project
 
 
+@private()
 def get(request: MimicRequest) -> list[str]:
     """Get the tables that are not there yet or have changed.
 

@@ -35,6 +35,7 @@ from eval.ehr.tokenizers.matrix import CodeMatrix
 from eval.ehr.tokenizers.names import OF_TRAINING, is_baseline, judged_of, named, reads_training
 from eval.ehr.tokenizers.translation import translated_share, with_translations
 from medtok_jax.devices.optimizations import few_optimizations
+from preprocessing.common.atomic import private
 from preprocessing.common.errors import InputError, without_values
 from preprocessing.common.locks import exclusive
 from preprocessing.common.progress import Bar
@@ -97,11 +98,8 @@ def run(settings: Settings, *, progress: bool = True) -> Benchmark:
         if one.name in tokenizers or "+" in one.name or one.name in NAMES:
             raise InputError(f"--predictions: {one.name} is taken, or says that two are joined; give another name.")
     _refuse_given_groups(tasks, tokenizers)
-    is_new = not settings.output.exists()
-    with exclusive(settings.output, advice="give another --output"), contextlib.ExitStack() as stack:
-        if is_new:
-            # It will hold times and outcomes of patients.
-            settings.output.chmod(0o700)
+    # The output will hold times and outcomes of patients.
+    with private(), exclusive(settings.output, advice="give another --output"), contextlib.ExitStack() as stack:
         if settings.smoke:
             # A few steps of small models take less time than it takes to optimize them.
             stack.enter_context(few_optimizations())

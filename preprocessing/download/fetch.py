@@ -349,8 +349,9 @@ def _retry_after(value: str | None) -> float | None:
 def _wait(interruption: _Interrupted, failures: int, retry: RetryPolicy) -> float:
     if interruption.wait is not None:
         return interruption.wait
+    longest = min(retry.longest_wait, retry.first_wait * 2.0 ** (failures - 1))
     # A random part keeps the clients of a server from returning at the same time.
-    return min(retry.longest_wait, retry.first_wait * 2.0 ** (failures - 1)) * random.uniform(0.5, 1.0)
+    return longest * random.uniform(0.5, 1.0)  # nosec B311 # No secret.
 
 
 def _is_unknown_name(error: requests.RequestException) -> bool:

@@ -13,7 +13,7 @@ import dataclasses
 import os
 import re
 import shutil
-import subprocess
+import subprocess  # nosec B404 # It starts GNU Wget.
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -130,7 +130,7 @@ def _version(path: str) -> str:
     try:
         command = [path, "--version"]
         environment = {**_environment(), "LC_ALL": "C"}
-        return subprocess.run(
+        return subprocess.run(  # nosec B603 # A list, without a shell.
             command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
         ).stdout
     except OSError:
@@ -204,7 +204,7 @@ def _run(command: list[str], partial: Path, environment: dict[str, str], drawn: 
         bar: counts the bytes that arrived.
         lock: descriptor that wget inherits.
     """
-    with subprocess.Popen(
+    with subprocess.Popen(  # nosec B603 # A list, without a shell.
         command,
         cwd=partial.parent,
         env=environment,

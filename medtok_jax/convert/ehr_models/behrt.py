@@ -19,7 +19,7 @@ alone is too long, its last codes; no code is cut in two.
 
 import dataclasses
 import json
-import pickle
+import pickle  # nosec B403 # It only writes.
 from pathlib import Path
 
 import numpy as np

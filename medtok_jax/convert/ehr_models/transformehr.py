@@ -18,7 +18,7 @@ batches of these files.
 """
 
 import json
-import pickle
+import pickle  # nosec B403 # It only writes.
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
