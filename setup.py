@@ -77,6 +77,7 @@ setup(
         + BENCHMARK
         + REPORT
         + [
+            "bandit>=1.8,<2",
             "hypothesis>=6.100",
             "meds-evaluation>=0.0.6",
             "networkx>=3.3",

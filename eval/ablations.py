@@ -12,7 +12,7 @@ import json
 import os
 import platform
 import shutil
-import subprocess
+import subprocess  # nosec B404 # It starts the training of this project.
 import sys
 import time
 from pathlib import Path
@@ -134,7 +134,7 @@ class Runner:
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         } | os.environ
         with log.open("w", encoding="utf-8") as file:
-            done = subprocess.run(
+            done = subprocess.run(  # nosec B603 # A list, without a shell.
                 command, stdout=file, stderr=subprocess.STDOUT, cwd=ROOT, env=environment, check=False
             )
         if done.returncode:

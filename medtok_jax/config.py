@@ -12,8 +12,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from medtok_jax.regions import Regions, parts_of, token_counts
-from preprocessing.common.errors import InputError
-from preprocessing.common.names import nearest
+from preprocessing.common.errors import InputError, nearest
 
 CHOICES = {
     "model.text_encoder_type": ("weighted_pooling", "default"),

@@ -6,7 +6,6 @@ from pathlib import Path
 import jax
 import numpy as np
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from medtok_jax.data.input_pipeline import train_batches
 from medtok_jax.devices import sharding
@@ -24,6 +23,7 @@ from medtok_jax.training.evaluation import evaluate, validation_rows
 from medtok_jax.training.setup import Training, set_up
 from medtok_jax.training.state import TrainState
 from medtok_jax.training.steps import CHECKED, NonFiniteLoss
+from preprocessing.common.progress import Bar
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
@@ -101,13 +101,13 @@ def train(training: Training, log: reporting.Log, writer: CheckpointWriter) -> T
     step = saved_step = int(state.step)
     window, pending = programs.empty_window(), []
     batches = train_batches(inputs.train_source(plan.last_step), step) if step < plan.last_step else ()
-    bar = tqdm(
+    bar = Bar(
         total=(plan.last_step - plan.first_step) * config.batch_size,
         initial=(step - plan.first_step) * config.batch_size,
         desc="Training",
         unit=" codes",
         unit_scale=True,
-        disable=jax.process_index() != 0,
+        show=jax.process_index() == 0,
     )
     with Interruption() as interruption, bar:
         clock = time.monotonic()

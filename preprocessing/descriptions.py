@@ -16,12 +16,12 @@ from typing import NamedTuple
 
 from absl import flags
 from rich.console import Console
-from tqdm import tqdm
 
 from preprocessing.codes import ATC, NDC, SYSTEMS, CodeRecord, display_code, is_wellformed
 from preprocessing.common import command_line
 from preprocessing.common.atomic import named_path, whole_file
 from preprocessing.common.errors import InputError
+from preprocessing.common.progress import Bar
 from preprocessing.common.rejects import Rejects
 from preprocessing.common.spreadsheets import TableWriter
 from preprocessing.common.text_tables import SEPARATORS, Row, table
@@ -76,7 +76,7 @@ def describe(codes: Path, output: Path, rejects: Rejects, own: Path | None = Non
             writer = TableWriter(file)
             writer.row(COLUMNS)
             rows = _records(codes, rejects)
-            for row, record, attributes in tqdm(rows, desc="describing", unit=" codes", disable=not progress):
+            for row, record, attributes in Bar(rows, desc="describing", unit=" codes", show=progress):
                 if record.key in seen:
                     rejects.add(codes, row.line, "duplicate code", f"{record.key} occurs twice", row.text)
                     continue

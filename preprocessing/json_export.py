@@ -25,11 +25,11 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from absl import flags
-from tqdm import tqdm
 
 from preprocessing.common import command_line
 from preprocessing.common.atomic import whole_file, whole_folder
 from preprocessing.common.errors import InputError
+from preprocessing.common.progress import Bar
 from preprocessing.dataset.splits import SPLITS
 from preprocessing.graph.knowledge_graph import KnowledgeGraph
 from preprocessing.medtok_codes import MedtokCodes, open_prepared
@@ -123,7 +123,7 @@ def export_json(
         lists = {split: files.enter_context(whole_file(output / name, advice=_ADVICE)) for split, name in LISTS.items()}
         # What is entered last appears first: the lists are never ahead of the subgraphs.
         write = files.enter_context(_each_in_a_file(output) if per_code else _each_on_a_line(output))
-        bar = files.enter_context(tqdm(total=total, desc="writing JSON", unit=" codes", disable=not progress))
+        bar = files.enter_context(Bar(total=total, desc="writing JSON", unit=" codes", show=progress))
         for split, path in lists.items():
             listed = []
             for example in _examples(builder, split, limit, keys):

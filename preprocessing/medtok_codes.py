@@ -28,12 +28,12 @@ from absl import flags
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from tensorflow_datasets.core import file_adapters, writer
 from tensorflow_datasets.proto import tf_example_pb2
-from tqdm import tqdm
 
 from preprocessing.common import command_line
 from preprocessing.common.checksums import sha256_once
 from preprocessing.common.errors import InputError, UserError
 from preprocessing.common.listing import LISTING, check_listing, write_listing
+from preprocessing.common.progress import Bar
 from preprocessing.dataset.beam import BeamPipeline, beam_examples
 from preprocessing.dataset.build_lock import only_builder, quiet_tfds, writable
 from preprocessing.dataset.examples import examples, open_plan, write_plan
@@ -104,7 +104,7 @@ class MedtokCodes(tfds.core.GeneratorBasedBuilder, skip_registration=__name__ ==
     RELEASE_NOTES = {"1.0.0": "First release."}  # noqa: RUF012 (the name and type that TFDS reads)
     BUILDER_CONFIGS = [MedtokConfig(DatasetOptions())]  # noqa: RUF012
 
-    progress_bar: tqdm | None = None
+    progress_bar: Bar | None = None
     source_dir: Path | None = None
     plan_dir: Path | None = None
     with_beam: bool = False
@@ -339,7 +339,7 @@ def _build(
         builder.with_beam = beam is not None
         builder.plan_dir = path.parent.resolve() / f"plan.incomplete.{os.getpid()}"
         try:
-            with quiet_tfds(), tqdm(desc="reading official files", unit=" codes", disable=not progress) as bar:
+            with quiet_tfds(), Bar(desc="reading official files", unit=" codes", show=progress) as bar:
                 builder.progress_bar = bar if progress else None
                 builder.download_and_prepare(download_config=_download_config(beam))
             write_listing(path)

@@ -21,12 +21,13 @@ from pathlib import Path, PurePosixPath
 
 from absl import flags
 from rich.console import Console
-from tqdm import tqdm
 
 from preprocessing.common import command_line
+from preprocessing.common.atomic import private
 from preprocessing.common.checksums import sha256_of
 from preprocessing.common.errors import InputError
 from preprocessing.common.extras import load
+from preprocessing.common.progress import Bar
 from preprocessing.download import wget
 from preprocessing.download.archives import member_names, unzip
 from preprocessing.download.collect import copy_file
@@ -86,6 +87,7 @@ class MimicRequest:
         return dataclasses.replace(project, version=self.release) if self.release else project
 
 
+@private()
 def get(request: MimicRequest) -> list[str]:
     """Get the tables that are not there yet or have changed.
 
@@ -110,7 +112,7 @@ def get(request: MimicRequest) -> list[str]:
     where = (request.output, login, request.retry, request.base_url)
     checksums = fetch_checksums(request.project, *where)
     names = chosen(request, checksums)
-    for name in tqdm(names, desc=request.project.name, unit=" files", disable=None if request.progress else True):
+    for name in Bar(names, desc=request.project.name, unit=" files", show=request.progress):
         if _is_there(manifest, name, checksums[name]):
             continue
         sha256 = fetch_file(request.project, name, *where, sha256=checksums[name], progress=request.progress)

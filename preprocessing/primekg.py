@@ -22,12 +22,12 @@ import pyarrow as pa
 from absl import flags
 from rich.console import Console
 from rich.table import Table
-from tqdm import tqdm
 
 from preprocessing.common import command_line
 from preprocessing.common.atomic import check_replaceable, whole_folder
 from preprocessing.common.errors import InputError
 from preprocessing.common.large_csv import BLOCK_BYTES, Block, read_blocks
+from preprocessing.common.progress import Bar
 from preprocessing.common.rejects import Rejects
 from preprocessing.graph.knowledge_graph import NODE_SCHEMA, KnowledgeGraph, from_facts
 
@@ -269,7 +269,7 @@ def read_primekg(
     path = Path(path)
     reader = _Reader(path, rejects)
     size = path.stat().st_size if path.exists() else 0
-    with tqdm(total=size, desc=f"reading {path.name}", unit="B", unit_scale=True, disable=not progress) as bar:
+    with Bar(total=size, desc=f"reading {path.name}", unit="B", unit_scale=True, show=progress) as bar:
         for block in read_blocks(path, COLUMNS, rejects, block_bytes):
             reader.add(block)
             bar.update(block.size)

@@ -19,12 +19,12 @@ from typing import NamedTuple
 from absl import flags
 from rich.console import Console
 from rich.table import Table
-from tqdm import tqdm
 
 from preprocessing.codes import ATC, CPT4, HCPCS, ICD9CM, ICD9PROC, ICD10CM, ICD10PCS, NDC, RXNORM, SNOMED, SYSTEMS
 from preprocessing.common import command_line
 from preprocessing.common.atomic import whole_file, write_json
 from preprocessing.common.errors import InputError
+from preprocessing.common.progress import Bar
 from preprocessing.common.rejects import Rejects
 from preprocessing.common.spreadsheets import TableWriter
 from preprocessing.sources.atc import read_atc
@@ -108,7 +108,7 @@ def process_codes(source: Path, output: Path, rejects: Rejects, progress: bool =
         with partial.open("w", encoding="utf-8", newline="") as file:
             writer = TableWriter(file)
             writer.row(COLUMNS)
-            bar = tqdm(SYSTEMS, desc="reading code systems", disable=not progress, leave=False)
+            bar = Bar(SYSTEMS, desc="reading code systems", show=progress, leave=False)
             for system in bar:
                 bar.set_postfix_str(system)
                 _process(system, source, rejects, writer, report)

@@ -30,6 +30,10 @@ IMPORTERS = {"import_module", "__import__"}
 BY_STRING = {"medtok_jax", "preprocessing.common.extras"}
 # It is copied into the package of ETHOS and imports its neighbors there.
 COPIED = {"medtok_jax.convert.ethos.files.stages"}
+# Whatever shows progress goes through it, so that logs hold lines.
+PROGRESS = "preprocessing.common.progress"
+# Packages that draw bars.
+DRAWING = {"tqdm", "rich.progress", "rich.status", "rich.live", "alive_progress", "progressbar"}
 # Packages of JAX, which `medtok_jax.lookup` must run without.
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "jraph", "clu", "grain"}
 
@@ -184,6 +188,25 @@ def test_no_import_hides():
     trees = modules(ROOT)
     assert relative(trees) == COPIED
     assert bound_by_string(trees) == BY_STRING
+
+
+def drawing(found: dict[str, set[str]]) -> set[str]:
+    """Return the modules that import a package which draws bars."""
+    return {name for name, targets in found.items() if any(_is_within(target, DRAWING) for target in targets)}
+
+
+def _is_within(module: str, packages: set[str]) -> bool:
+    return any(f"{module}.".startswith(f"{package}.") for package in packages)
+
+
+def test_one_helper_draws_all_bars(found):
+    assert drawing(found) == {PROGRESS}
+
+
+@pytest.mark.parametrize("text", ["from tqdm import tqdm", "import tqdm.auto", "from rich.progress import track"])
+def test_another_bar_is_found(house, text):
+    (house / "eval" / "tool.py").write_text(f"def late():\n    {text}")
+    assert drawing(imports(modules(house))) == {"eval.tool"}
 
 
 @pytest.fixture

@@ -4,13 +4,13 @@ import dataclasses
 
 import numpy as np
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from configs import default
 from eval.baselines import defaults
 from eval.common.representation import Representation
 from medtok_jax.data.dataset import Data, load_data
 from medtok_jax.text.encoder_files import resolve_text_encoder
+from preprocessing.common.progress import Bar
 
 CHUNK = 8192
 
@@ -85,7 +85,7 @@ class Codes:
         cache = self.data.cache
         text = self.data.text_id[self.rows]
         mean = np.empty((self.data.num_texts, cache.states.shape[1]), np.float32)
-        for start in tqdm(range(0, len(mean), CHUNK), desc="Reading texts", disable=not progress):
+        for start in Bar(range(0, len(mean), CHUNK), desc="Reading texts", show=progress):
             stop = min(start + CHUNK, len(mean))
             offsets = cache.offsets[start : stop + 1]
             states = np.asarray(cache.states[offsets[0] : offsets[-1]], np.float32)

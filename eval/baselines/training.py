@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import optax
 from flax import nnx
-from tqdm import tqdm
 
 from medtok_jax.training.steps import NonFiniteLoss
+from preprocessing.common.progress import Bar
 
 
 class Trainer:
@@ -66,7 +66,7 @@ class Trainer:
             NonFiniteLoss: a loss is NaN or infinite.
         """
         pending = []
-        for number, batch in enumerate(tqdm(batches, desc=f"Training {name}", unit=" steps", disable=not progress)):
+        for number, batch in enumerate(Bar(batches, desc=f"Training {name}", unit=" steps", show=progress)):
             if number in before_step:
                 before_step[number]()
             self.params, self.opt_state, terms = self._step(self.params, self.rest, self.opt_state, batch)

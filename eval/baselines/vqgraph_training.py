@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 from flax import nnx
-from tqdm import tqdm
 
 from eval.baselines import defaults
 from eval.baselines.data import Codes
@@ -18,6 +17,7 @@ from eval.common.representation import Representation
 from medtok_jax.batch import Tables
 from medtok_jax.data.input_pipeline import BatchBuilder, Budgets, EvalSource, TrainSource, eval_batches, train_batches
 from medtok_jax.data.sampling import Sampler
+from preprocessing.common.progress import Bar
 
 # Codes of a batch when nothing is trained.
 EVAL_BATCH = 256
@@ -49,7 +49,7 @@ class Graphs:
     def all(self, progress: bool) -> Iterator[tuple]:
         """Yield batches of all codes, each with the rows of its codes in the table and a mask of those that count."""
         source = EvalSource(self._builder(EVAL_BATCH), self.codes.rows, EVAL_BATCH)
-        for batch in tqdm(eval_batches(source), total=len(source), desc="Tokenizing graphs", disable=not progress):
+        for batch in Bar(eval_batches(source), total=len(source), desc="Tokenizing graphs", show=progress):
             yield (first_stack(batch.graph), self.tables), batch.index, batch.valid
 
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from eval.ehr.results import BINARY, MULTICLASS, CellResult
 from medtok_jax.records.samples import Labels
-from preprocessing.common.atomic import recover, whole_folder
+from preprocessing.common.atomic import private, recover, whole_folder
 from preprocessing.common.extras import load
 from preprocessing.common.foreign_files import reading
 
@@ -104,11 +104,8 @@ class Cells:
         Raises:
             InputError: it cannot be written.
         """
-        with whole_folder(self.folder / cell.identity) as folder:
-            folder.chmod(0o700)
-            path = folder / PREDICTIONS
-            path.touch(mode=0o600)
-            _table(cell, predicted).write_parquet(path)
+        with private(), whole_folder(self.folder / cell.identity) as folder:
+            _table(cell, predicted).write_parquet(folder / PREDICTIONS)
             np.save(folder / FOLDS, np.asarray(predicted.fold, np.int32))
             content = {"cell": dataclasses.asdict(cell), "thresholds": [*map(_or_none, predicted.thresholds.tolist())]}
             content |= {"about": predicted.about}

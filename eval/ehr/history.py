@@ -13,7 +13,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from eval.ehr.tasks.coding import with_coding
 from eval.ehr.tasks.spelling import Spelling
@@ -23,6 +22,7 @@ from preprocessing.common.checksums import sha256_of_files
 from preprocessing.common.errors import InputError
 from preprocessing.common.extras import load
 from preprocessing.common.hashing import hash_strings
+from preprocessing.common.progress import Bar
 from preprocessing.meds.dataset import MedsDataset, read_parquet
 from preprocessing.meds.layout import BIRTH, METADATA
 from preprocessing.meds.sources.writer import PERSONS
@@ -155,9 +155,7 @@ def _write(dataset: MedsDataset, spelling: Spelling, folder: Path, progress: boo
     raw = {name: folder / f"{name}.raw" for name in _OF_EVENTS}
     files = {name: path.open("wb") for name, path in raw.items()}
     try:
-        bar = tqdm(
-            total=len(dataset.shards), desc="Reading histories", unit=" files", disable=None if progress else True
-        )
+        bar = Bar(total=len(dataset.shards), desc="Reading histories", unit=" files", show=progress)
         with bar:
             for frame in dataset.frames(columns=("hadm_id", *further)):
                 events, about = _of_shard(frame, spelling)

@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from tqdm import tqdm
 
 from eval.ehr import external
 from eval.ehr.arms import Arm, arms_of
@@ -36,8 +35,10 @@ from eval.ehr.tokenizers.matrix import CodeMatrix
 from eval.ehr.tokenizers.names import OF_TRAINING, is_baseline, judged_of, named, reads_training
 from eval.ehr.tokenizers.translation import translated_share, with_translations
 from medtok_jax.devices.optimizations import few_optimizations
+from preprocessing.common.atomic import private
 from preprocessing.common.errors import InputError, without_values
 from preprocessing.common.locks import exclusive
+from preprocessing.common.progress import Bar
 from preprocessing.dataset.name import parse_name
 from preprocessing.meds.dataset import MedsDataset
 
@@ -97,11 +98,8 @@ def run(settings: Settings, *, progress: bool = True) -> Benchmark:
         if one.name in tokenizers or "+" in one.name or one.name in NAMES:
             raise InputError(f"--predictions: {one.name} is taken, or says that two are joined; give another name.")
     _refuse_given_groups(tasks, tokenizers)
-    is_new = not settings.output.exists()
-    with exclusive(settings.output, advice="give another --output"), contextlib.ExitStack() as stack:
-        if is_new:
-            # It will hold times and outcomes of patients.
-            settings.output.chmod(0o700)
+    # The output will hold times and outcomes of patients.
+    with private(), exclusive(settings.output, advice="give another --output"), contextlib.ExitStack() as stack:
         if settings.smoke:
             # A few steps of small models take less time than it takes to optimize them.
             stack.enter_context(few_optimizations())
@@ -219,7 +217,7 @@ class _Runner:
         others = [result for arm in arms for one in self.foreign for result in self._external(one, arm, person)]
         results = []
         total = len(arms) * len(self.models) * len(self.tokenizers)
-        bar = tqdm(total=total, desc="Fitting", unit=" cells", disable=None if self.progress else True)
+        bar = Bar(total=total, desc="Fitting", unit=" cells", show=self.progress)
         with bar:
             while arms:
                 # An arm that is done is dropped, and with it the counts of its samples.
@@ -261,7 +259,7 @@ class _Runner:
             InputError: a test finds a leak; the types of events that tell it are named.
         """
         told = []
-        bar = tqdm(cohorts.values(), desc="Testing for leaks", unit=" tasks", disable=None if self.progress else True)
+        bar = Bar(cohorts.values(), desc="Testing for leaks", unit=" tasks", show=self.progress)
         for cohort in bar:
             task = cohort.task
             scratch, spelling = self.settings.output / "leaks", _spelling(self.settings)

@@ -9,8 +9,7 @@ from eval.ehr.records import DATASETS
 from eval.ehr.regimes import FULL, REGIMES
 from eval.ehr.tasks.definition import CLINICAL, PROTOCOLS
 from preprocessing.common.atomic import write_json
-from preprocessing.common.errors import InputError
-from preprocessing.common.names import did_you_mean
+from preprocessing.common.errors import InputError, did_you_mean
 
 FILE, DECLARED, CELLS = "settings.json", "declared.json", "cells"
 # Settings that all runs in one folder share, because cells are compared with one another.

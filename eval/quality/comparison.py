@@ -5,13 +5,13 @@ import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from tqdm import tqdm
 
 from eval.common.intervals import Interval, difference, interval
 from eval.common.measurement import Measurement, mean_of_seeds
 from eval.common.representation import Representation
 from eval.quality.labels import Labels
 from preprocessing.common.errors import InputError
+from preprocessing.common.progress import Bar
 
 BETTER, WORSE, INCONCLUSIVE = "better", "worse", "inconclusive"
 
@@ -102,11 +102,11 @@ def compare(
         InputError: two tokenizers have the same name, or there is no code that all of them have.
     """
     opened = [*openers, *other_seeds]
-    bar = tqdm(opened, "Opening", unit=" tokenizers", disable=not progress)
+    bar = Bar(opened, "Opening", unit=" tokenizers", show=progress)
     names, codes, about = zip(*(_identify(open_it) for open_it in bar), strict=True)
     keys = common_codes(names, codes)
     figures = {}
-    bar = tqdm(opened, unit=" tokenizers", disable=not progress)
+    bar = Bar(opened, unit=" tokenizers", show=progress)
     for name, open_it in zip(names, bar, strict=True):
         bar.set_description(f"Measuring {name}")
         figures[name] = {found.name: found for found in measure(_restrict(open_it(), keys), labels)}

@@ -14,12 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
 from medtok_jax.text.encoder_files import EMBEDDED, resolve_text_encoder
 from preprocessing import primekg
 from preprocessing.codes import is_wellformed
 from preprocessing.common.atomic import whole_folder
+from preprocessing.common.progress import Bar
 from preprocessing.dataset.inputs import DESCRIPTIONS, GRAPH, KG, LINKS
 from preprocessing.dataset.name import PRIMEKG, RELEASE
 from preprocessing.dataset.release import FILE as RELEASE_FILE
@@ -150,7 +150,7 @@ def _write_release(
 ) -> None:
     """Write the mapping table, with the neighborhoods that `primekg` would have as node lists, and `kg.csv`."""
     table = neighbor_table(graph, hub_cap=16, priority=primekg.PRIORITY, first_kept=primekg.FIRST_KEPT)
-    found = tqdm(subgraphs(table, anchors, max_nodes=64), "cutting subgraphs", len(described), disable=not progress)
+    found = Bar(subgraphs(table, anchors, max_nodes=64), "cutting subgraphs", len(described), show=progress)
     columns = {
         "med_code": [code for _, code, _ in described],
         "desc": [text for _, _, text in described],
@@ -162,7 +162,7 @@ def _write_release(
     sources, nodes = graph.sources(), graph.nodes
     parts = {"index": "node_id", "id": "source_id", "type": "type", "name": "name", "source": "source"}
     with (folder / KG).open("wb") as file:
-        for start in tqdm(range(0, graph.num_edges, BLOCK), "writing edges", disable=not progress):
+        for start in Bar(range(0, graph.num_edges, BLOCK), "writing edges", show=progress):
             edges = slice(start, start + BLOCK)
             relation = pa.array(graph.relation_names).take(pa.array(graph.relation[edges].astype(np.int32)))
             block = {"relation": relation, "display_relation": relation}

@@ -4,10 +4,10 @@ from typing import NamedTuple
 
 import numpy as np
 from absl import flags
-from tqdm import tqdm
 
 from eval.speed.generated_source import power_law_graph
 from eval.speed.timing import Phases
+from preprocessing.common.progress import Bar
 from preprocessing.graph.icd_graph import FIRST_KEPT as ICD_FIRST
 from preprocessing.graph.icd_graph import PRIORITY as ICD_PRIORITY
 from preprocessing.graph.neighborhoods import neighbor_table, subgraphs
@@ -56,7 +56,7 @@ def measure(name: str, scale: Scale, *, progress: bool = True, seed: int = 0) ->
     nodes = edges = 0
     with phases.phase("subgraphs", scale.codes, "codes"):
         found = subgraphs(table, anchors, max_nodes=MAX_NODES)
-        for subgraph in tqdm(found, total=scale.codes, unit=" codes", unit_scale=True, disable=not progress):
+        for subgraph in Bar(found, total=scale.codes, unit=" codes", unit_scale=True, show=progress):
             nodes += len(subgraph.nodes)
             edges += len(subgraph.senders)
     phases.facts |= {"nodes_of_all_subgraphs": nodes, "edges_of_all_subgraphs": edges}

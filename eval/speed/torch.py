@@ -145,7 +145,8 @@ def build(ready: Training, *, with_encoder: bool):
         path = resolve_text_encoder(model.text_encoder_model)
         # Otherwise transformers would warn that the weights of the pooler are unexpected.
         logging.set_verbosity_error()
-        bert = BertModel.from_pretrained(path, add_pooling_layer=False, dtype=torch.float32).eval()
+        bert = BertModel.from_pretrained(path, add_pooling_layer=False, dtype=torch.float32)  # nosec B615 # A directory.
+        bert = bert.eval()
     else:
         bert = _placeholder(sizes.text_width)
     made = MedTok(config, bert)

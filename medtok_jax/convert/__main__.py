@@ -20,6 +20,7 @@ from absl import flags
 from medtok_jax.convert import request
 from medtok_jax.records.choices import INPUTS, TASKS, UNMAPPED
 from preprocessing.common import command_line
+from preprocessing.common.atomic import private
 from preprocessing.common.errors import InputError, without_values
 
 
@@ -129,12 +130,17 @@ def main(arguments: list[str]) -> None:
 
 
 def convert(target: str, conversion: request.Request) -> None:
-    """Convert to a target, a key of `CONVERTERS`; no error shows a value of the records.
+    """Convert to a target, a key of `CONVERTERS`.
+
+    No error shows a value of the records, and nobody else can read what is made of them.
 
     Raises:
         UserError: the conversion fails.
     """
-    with without_values() if conversion.events else contextlib.nullcontext():
+    with contextlib.ExitStack() as stack:
+        if conversion.events:
+            stack.enter_context(without_values())
+            stack.enter_context(private())
         CONVERTERS[target](conversion)
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
 from preprocessing.common.listing import cached
+from preprocessing.common.progress import Bar
 from preprocessing.common.ragged import offsets_of
 from preprocessing.graph.knowledge_graph import KnowledgeGraph
 from preprocessing.medtok_codes import fingerprint
@@ -116,7 +116,7 @@ def load(builder, cache_dir: Path, *, progress: bool = True) -> CodeTable:
 def _read_columns(builder, progress: bool) -> dict[str, list]:
     columns = {name: [] for name in (*STRINGS, *RAGGED, "self_node", "split", "num_nodes", "num_edges", "digest")}
     total = sum(builder.info.splits[split].num_examples for split in SPLITS)
-    with tqdm(total=total, desc="Packing examples", unit=" codes", disable=not progress) as bar:
+    with Bar(total=total, desc="Packing examples", unit=" codes", show=progress) as bar:
         for number, split in enumerate(SPLITS):
             source = builder.as_data_source(split=split)
             for start in range(0, len(source), CHUNK):

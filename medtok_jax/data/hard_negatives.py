@@ -9,12 +9,12 @@ import itertools
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from medtok_jax.data.dataset import Data
 from medtok_jax.data.positives import Positives
 from medtok_jax.text.cache import TextCache
 from preprocessing.common.listing import cached
+from preprocessing.common.progress import Bar
 from preprocessing.common.ragged import offsets_of
 
 # Nearest texts of an anchor that its hard negatives are drawn from.
@@ -38,7 +38,7 @@ def whole_vectors(cache: TextCache, texts: np.ndarray) -> np.ndarray:
     return vectors
 
 
-def nearest(vectors: np.ndarray, count: int, bar: tqdm | None = None) -> np.ndarray:
+def nearest(vectors: np.ndarray, count: int, bar: Bar | None = None) -> np.ndarray:
     """Return the vectors of largest inner product with each, itself left out; ties go to the lower position.
 
     Args:
@@ -140,7 +140,7 @@ def _open_or_find(vectors: np.ndarray, starts: np.ndarray, cache_dir: Path, prog
 
 def _find(vectors: np.ndarray, starts: np.ndarray, progress: bool) -> np.ndarray:
     found = np.full((len(vectors), NEIGHBORS), -1, np.int32)
-    with tqdm(total=len(vectors), desc="Finding near texts", unit=" texts", disable=not progress) as bar:
+    with Bar(total=len(vectors), desc="Finding near texts", unit=" texts", show=progress) as bar:
         for first, last in itertools.pairwise(starts):
             near = nearest(vectors[first:last], NEIGHBORS, bar)
             found[first:last] = np.where(near >= 0, near + first, -1)

@@ -17,4 +17,4 @@ def restart_with_huge_pages() -> None:
     if sys.platform != "linux" or VARIABLE in os.environ or os.environ.get("JAX_PLATFORMS", "cpu") != "cpu":
         return
     os.environ[VARIABLE] = SETTING
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # nosec B606 # The command line of this process.

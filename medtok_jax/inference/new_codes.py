@@ -8,7 +8,6 @@ from pathlib import Path
 import jax
 import numpy as np
 from flax import nnx
-from tqdm import tqdm
 
 from medtok_jax.batch import Batch, InputSizes, Tables
 from medtok_jax.data.collate import make_batch, pad_subgraphs, pad_tokens
@@ -24,6 +23,7 @@ from medtok_jax.text.encode import TextStates
 from medtok_jax.text.encoder_files import encoder_identity, resolve_text_encoder
 from preprocessing.codes import SYSTEMS, ancestors, display_code, is_wellformed
 from preprocessing.common.errors import InputError
+from preprocessing.common.progress import Bar
 
 # Codes a batch: one alone, or many. Each is compiled when it is first needed.
 BATCH_SIZES = (1, 32)
@@ -176,7 +176,7 @@ class NewCodeEncoder:
         vectors = np.zeros((len(codes), len(parts), model.embedding_dim), np.float32)
         searched = np.zeros((len(codes), len(parts), model.embedding_dim), np.float32)
         notes = [code.notes for code in prepared]
-        with tqdm(total=len(codes), desc="Encoding", unit=" codes", disable=not progress) as bar:
+        with Bar(total=len(codes), desc="Encoding", unit=" codes", show=progress) as bar:
             for start in range(0, len(codes), CODES_AT_ONCE):
                 part = prepared[start : start + CODES_AT_ONCE]
                 for rows, tokens in self._encode_part(part):

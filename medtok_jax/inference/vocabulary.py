@@ -17,7 +17,6 @@ import jax
 import numpy as np
 import pyarrow as pa
 from jax.experimental import multihost_utils
-from tqdm import tqdm
 
 from medtok_jax import config as configuration
 from medtok_jax.batch import Batch, Tables
@@ -39,6 +38,7 @@ from medtok_jax.training.inputs import make_builder
 from medtok_jax.training.metrics import describe_usage
 from preprocessing import medtok_codes
 from preprocessing.common.atomic import named_path, whole_file, write_text
+from preprocessing.common.progress import Bar
 from preprocessing.dataset.known_codes import CODE, read_known_codes
 
 DIRECTORY = "tokenizer"
@@ -225,7 +225,7 @@ def _plan(trained: TrainedModel) -> dict:
 def _tokenize_parts(trained: TrainedModel, passed: _Pass, parts: Parts, progress: bool) -> None:
     rows, size = passed.rows, PART * trained.inputs.batch_size
     done = parts.begin()
-    with tqdm(total=len(rows), desc="Tokenizing", unit=" codes", unit_scale=True, disable=not progress) as bar:
+    with Bar(total=len(rows), desc="Tokenizing", unit=" codes", unit_scale=True, show=progress) as bar:
         bar.update(min(done * size, len(rows)))
         for number in range(done, -(-len(rows) // size)):
             piece = rows[number * size : (number + 1) * size]

@@ -13,13 +13,18 @@ from preprocessing.common.errors import InputError
 
 PATTERNS = (
     *(CONFIG, TABLE, "tokenizer_config.json", "embeddings.safetensors", "model.safetensors", "model_config.json"),
-    *("graph/*", *code_files.names()),
+    *("graph/nodes.parquet", "graph/*.npy", "graph/*.json", *code_files.names()),
+)
+# Repositories that this project names, at the commit that was tested. Whoever can write to a repository can move its
+# branches and tags, and no commit.
+PINNED = dict.fromkeys(
+    ("bert-base-uncased", "google-bert/bert-base-uncased"), "86b5e0934494bd15c9632b12f734a8a67f723594"
 )
 # Options of a download, by their names in transformers and `snapshot_download`.
 OPTIONS = ("token", "cache_dir", "local_files_only", "force_download")
 # A folder of this name, in a work directory or a package, is the tokenizer.
 FOLDER = "tokenizer"
-_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w.-]+)?")
 
 
 def resolve_tokenizer(name_or_path: str | Path, revision: str | None = None, **options) -> Path:
@@ -27,7 +32,7 @@ def resolve_tokenizer(name_or_path: str | Path, revision: str | None = None, **o
 
     Args:
         name_or_path: an existing directory, or the work directory of a training run, whose `tokenizer` is opened; else
-            the name of an installed package that holds one; else `OWNER/NAME` on the hub.
+            the name of an installed package that holds one; else `OWNER/NAME` or `OWNER/NAME@REVISION` on the hub.
         revision: branch, tag or commit on the hub.
         **options: of the download, see `OPTIONS`.
 
@@ -71,7 +76,7 @@ def in_package(name: str) -> Path | None:
 
 
 def is_hub_name(text: str) -> bool:
-    """Return True for text in the form `name` or `owner/name`, and False for paths such as `./name` and `~/name`."""
+    """Return True for `name` or `owner/name`, with `@revision` or not, and False for paths such as `./name`."""
     return text[:1] not in (".", "~") and _NAME.fullmatch(text) is not None
 
 
@@ -87,11 +92,11 @@ def download(
     """Download files from the Hugging Face hub and return the directory in its cache that holds them.
 
     Args:
-        name: a hub name such as `owner/name`.
+        name: a hub name such as `owner/name` or `owner/name@revision`.
         patterns: globs of the files to download.
         what: word for what is downloaded, for the message.
         setting: what the user has to correct where the name is wrong, for the message.
-        revision: branch, tag or commit on the hub.
+        revision: branch, tag or commit on the hub; by default that in the name, else that in `PINNED`, else the newest.
         **options: of the download, see `OPTIONS`.
 
     Raises:
@@ -99,8 +104,10 @@ def download(
     """
     from huggingface_hub import snapshot_download
 
+    repository, _, named = name.partition("@")
+    revision = revision or named or PINNED.get(repository)
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns), **options))
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(patterns), **options))
     # Across its versions the client lets through its own errors and those of two HTTP libraries, with no common base.
     except Exception as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".: ")

@@ -10,12 +10,12 @@ import functools
 from collections.abc import Iterator
 
 import numpy as np
-from tqdm import tqdm
 
 from medtok_jax.records.event_codes import MISSING, CodeMapper, systems_and_code
 from preprocessing import codes
 from preprocessing.common.errors import InputError
 from preprocessing.common.extras import load
+from preprocessing.common.progress import Bar
 from preprocessing.common.ragged import offsets_of
 from preprocessing.meds.dataset import MedsDataset
 from preprocessing.meds.layout import BIRTH, DEATH
@@ -250,7 +250,7 @@ def read_visits(dataset: MedsDataset, mapper: CodeMapper, *, progress: bool = Tr
 
 def _frames(dataset: MedsDataset, progress: bool) -> Iterator["pl.DataFrame"]:
     columns = ["hadm_id", *(name for name in (STAY_DAYS,) if name in dataset.further)]
-    bar = tqdm(total=len(dataset.shards), desc="Reading visits", unit=" files", disable=not progress)
+    bar = Bar(total=len(dataset.shards), desc="Reading visits", unit=" files", show=progress)
     with bar:
         for frame in dataset.frames(columns=columns):
             yield frame

@@ -4,7 +4,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from medtok_jax.lookup.similarity import CHUNK
 from medtok_jax.report import data as report_data
@@ -14,6 +13,7 @@ from medtok_jax.report.codes import Selection, select
 from medtok_jax.tokenizer import MedTokTokenizer
 from preprocessing.common import command_line
 from preprocessing.common.atomic import write_text
+from preprocessing.common.progress import Bar
 
 FILE = "report.html"
 USAGE = "python -m medtok_jax.report --tokenizer=TOK --output=DIR [--show=FILE]"
@@ -49,7 +49,7 @@ def _build(tokenizer: MedTokTokenizer, selection: Selection, method: str, progre
     directory = tokenizer.directory
     rows = selection.rows
     tokens = report_data.tokens_on_map(tokenizer.config.regions)
-    with tqdm(total=3, bar_format="{desc} {bar} {elapsed}", disable=not progress) as bar:
+    with Bar(total=3, bar_format="{desc} {bar} {elapsed}", show=progress) as bar:
         bar.set_description(f"Placing {len(rows):,} codes")
         code_points = maps.project(_vectors(tokenizer, rows), method)
         bar.update()

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import ml_dtypes
 import numpy as np
-from tqdm import tqdm
 
 from medtok_jax.models.bert import Bert, load_bert
 from medtok_jax.text.encode import activations, compile_encoder, pad, plan, tokens_a_batch
@@ -26,6 +25,7 @@ from preprocessing.common.checksums import sha256_of
 from preprocessing.common.errors import InputError
 from preprocessing.common.listing import LISTING, is_whole, write_listing
 from preprocessing.common.locks import LOCK, exclusive
+from preprocessing.common.progress import Bar
 from preprocessing.common.ragged import positions
 
 DTYPES = {"bfloat16": ml_dtypes.bfloat16, "float32": np.float32}
@@ -187,7 +187,7 @@ def _encode(encoder_dir: Path, folder: Path, texts: list[str], names: list[str],
     except OSError as error:
         raise InputError(f"The text cache {folder} cannot be written ({error}); set data.cache_dir.") from error
     progress = _Progress.open(folder, store, np.diff(offsets), lambda: _missing(store, folder, strings, settings))
-    bar = tqdm(total=len(strings), unit=" texts", disable=not show)
+    bar = Bar(total=len(strings), unit=" texts", show=show)
     bar.set_description(f"Encoding {len(texts):,} descriptions, {len(names):,} node names")
     bar.update(len(strings) - progress.left)
     _encode_batches(bert, store, tokens, offsets, progress, bar)
@@ -291,7 +291,7 @@ class _Progress:
 
 
 def _encode_batches(
-    bert: Bert, store: _Store, tokens: np.ndarray, offsets: np.ndarray, progress: _Progress, bar: tqdm
+    bert: Bert, store: _Store, tokens: np.ndarray, offsets: np.ndarray, progress: _Progress, bar: Bar
 ) -> None:
     """Encode batch after batch of the missing strings."""
     run, pending, last = compile_encoder(bert), [], len(progress.batches)

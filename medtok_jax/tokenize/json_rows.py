@@ -7,12 +7,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from tqdm import tqdm
-
 from medtok_jax.tokenize.columns import pick_columns
 from medtok_jax.tokenize.rows import RawRow
 from preprocessing.common.errors import InputError
 from preprocessing.common.foreign_files import BOM
+from preprocessing.common.progress import Bar
 from preprocessing.common.text_files import opened
 
 _CHUNK = 1 << 16
@@ -24,7 +23,7 @@ _NUMBERS_OF_PYTHON = re.compile(_STRING + rb"|-?\bInfinity\b|\bNaN\b", re.DOTALL
 _ENDS = b",[]{}: \n\r\t"
 
 
-def read_lines(path: Path, columns: Mapping[str, str | None], bar: tqdm, *, keep: bool) -> Iterator[RawRow]:
+def read_lines(path: Path, columns: Mapping[str, str | None], bar: Bar, *, keep: bool) -> Iterator[RawRow]:
     """Yield the rows of a file with a JSON value a line; see `read_list`."""
     with opened(path) as (file, position):
         number = 0
@@ -44,7 +43,7 @@ def read_lines(path: Path, columns: Mapping[str, str | None], bar: tqdm, *, keep
         bar.update(position() - bar.n)
 
 
-def read_list(path: Path, columns: Mapping[str, str | None], bar: tqdm, *, keep: bool) -> Iterator[RawRow]:
+def read_list(path: Path, columns: Mapping[str, str | None], bar: Bar, *, keep: bool) -> Iterator[RawRow]:
     """Yield the rows of a file with a list of codes or objects; objects that are not in a list are read line by line.
 
     Args:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
 from medtok_jax.tokenize import delimited, json_rows
 from medtok_jax.tokenize.columns import pick_columns
 from medtok_jax.tokenize.rows import CodeRow, RawRow, checked
 from preprocessing.common.errors import InputError
 from preprocessing.common.foreign_files import reading
+from preprocessing.common.progress import Bar
 
 # Number of rows that are read from a Parquet file at once.
 PARQUET_ROWS = 4096
@@ -61,7 +61,7 @@ def read_raw(
     kind = kind_of(path)
     if not path.is_file():
         raise InputError(f"The file {path} does not exist; correct the path.")
-    with tqdm(total=path.stat().st_size, desc=path.name, unit="B", unit_scale=True, disable=not progress) as bar:
+    with Bar(total=path.stat().st_size, desc=path.name, unit="B", unit_scale=True, show=progress) as bar:
         if kind == ".parquet":
             yield from _read_parquet(path, columns, bar, keep, numbers)
         elif kind in _TEXT:
@@ -110,7 +110,7 @@ def other_fields(path: Path, columns: Mapping[str, str | None]) -> list[pa.Field
 
 
 def _read_parquet(
-    path: Path, columns: Mapping[str, str | None], bar: tqdm, keep: bool, numbers: bool
+    path: Path, columns: Mapping[str, str | None], bar: Bar, keep: bool, numbers: bool
 ) -> Iterator[RawRow]:
     with reading(path, "parquet"), contextlib.closing(pq.ParquetFile(path)) as file:
         names = file.schema_arrow.names

@@ -3,13 +3,13 @@
 import jax
 import numpy as np
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from medtok_jax.data.dataset import Data
 from medtok_jax.training.inputs import ModelInputs
 from medtok_jax.training.metrics import describe_usage
 from medtok_jax.training.programs import Programs
 from medtok_jax.training.state import TrainState
+from preprocessing.common.progress import Bar
 
 
 def validation_rows(data: Data, config: ConfigDict) -> np.ndarray:
@@ -25,6 +25,6 @@ def evaluate(state: TrainState, programs: Programs, inputs: ModelInputs, rows: n
     """Return all metrics by name, as means over some rows of the code table."""
     window = programs.empty_eval_window()
     batches = inputs.eval_batches(rows)
-    for batch in tqdm(batches, desc="Validating", leave=False, disable=jax.process_index() != 0):
+    for batch in Bar(batches, desc="Validating", leave=False, show=jax.process_index() == 0):
         window = window.merge(programs.eval_step(state.params, state.fixed, batch, inputs.tables))
     return window.scalars.compute() | describe_usage(window.usage.compute(), programs.structure.regions)

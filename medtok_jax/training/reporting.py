@@ -14,7 +14,6 @@ from flax import nnx
 from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
-from tqdm import tqdm
 
 from medtok_jax.data.code_table import SPLITS
 from medtok_jax.data.dataset import Data
@@ -33,6 +32,8 @@ from preprocessing.common.lines import append_line, read_lines
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+
+from preprocessing.common.progress import aside
 
 SUMMARY = "summary.json"
 PARAMETERS = "parameters.txt"
@@ -57,7 +58,7 @@ def say_memory(train_step: CompiledStep) -> None:
     device = jax.local_devices()[0]
     limit = device_memory(device)
     of = f" of the {_gib(limit)} of" if limit else " of"
-    with tqdm.external_write_mode():
+    with aside():
         say(
             f"A step needs {_gib(newest.total)}{of} each {device.device_kind}: arguments {_gib(newest.arguments)},"
             f" results {_gib(newest.outputs)}, scratch {_gib(newest.scratch)}."

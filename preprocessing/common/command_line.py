@@ -21,6 +21,7 @@ from rich.console import Console
 from preprocessing.common import extras
 from preprocessing.common.atomic import FULL
 from preprocessing.common.errors import InputError, UserError
+from preprocessing.common.progress import quiet_libraries
 
 
 class Terminated(KeyboardInterrupt):
@@ -96,6 +97,7 @@ def _guarded(main: Callable[[list[str]], None], argv: list[str]) -> None:
     if not flags.FLAGS["verbosity"].present:
         # Libraries log every file they write at the level that absl's `app` starts with.
         logging.set_verbosity(logging.WARNING)
+    quiet_libraries()
     try:
         main(argv)
     except UserError as error:

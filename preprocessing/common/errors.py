@@ -5,13 +5,16 @@ behind it may quote values, as those of polars and Arrow do, it is raised `from 
 """
 
 import contextlib
+import difflib
 import json
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 # A sentence that quotes a damaged file may be long. It begins with what is wrong and ends with what to do.
 _LONGEST, _LONGEST_END = 1500, 400
+# Share of letters that two names have in common, in order, from which one may be meant by the other.
+_ALIKE = 0.5
 
 
 class UserError(ValueError):
@@ -95,3 +98,24 @@ def lacks_column(path: Path, name: str, found: Sequence[str], cells: int, *, lin
         f"{path} has no column {name} in its header, which is taken from line {line} ({there}); put the names of the"
         " columns there, and check the separator."
     )
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return the known name that is spelled most like `name`, ignoring case.
+
+    Args:
+        name: a name that is not known.
+        known: at least one name; the first is returned if none is alike.
+    """
+    of_lower = {one.lower(): one for one in known}
+    found = difflib.get_close_matches(name.lower(), of_lower, n=1, cutoff=0.0)
+    return of_lower[found[0]] if found else next(iter(of_lower.values()))
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the end of a sentence that refuses a name: the one that was meant, if any is alike, and all."""
+    known = list(known)
+    found = nearest(name, known)
+    listed = ", ".join(known)
+    alike = difflib.SequenceMatcher(None, name.lower(), found.lower()).ratio() >= _ALIKE
+    return f"did you mean {found!r}? Known are {listed}." if alike else f"choose from: {listed}."

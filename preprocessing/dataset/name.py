@@ -23,8 +23,7 @@ import dataclasses
 import re
 from collections.abc import Iterable
 
-from preprocessing.common.errors import InputError
-from preprocessing.common.names import nearest
+from preprocessing.common.errors import InputError, nearest
 from preprocessing.graph.drug_graph import DRUG_RELATIONS
 from preprocessing.graph.holdout import Holdout
 from preprocessing.graph.icd_graph import EDGE_TYPES

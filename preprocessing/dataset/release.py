@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
 from preprocessing import codes as coding
 from preprocessing.codes import CodeRecord
 from preprocessing.common.errors import InputError
 from preprocessing.common.foreign_files import reading
+from preprocessing.common.progress import Bar
 from preprocessing.common.rejects import Rejects
 
 FILE = "all_codes_mappings.parquet"
@@ -109,7 +109,7 @@ def read_release(path: Path, rejects: Rejects, *, progress: bool = True) -> Rele
     present = [name for name in (*NEEDED, *OPTIONAL) if name in names]
     with (
         file,
-        tqdm(total=file.metadata.num_rows, desc=f"reading {path.name}", unit=" rows", disable=not progress) as bar,
+        Bar(total=file.metadata.num_rows, desc=f"reading {path.name}", unit=" rows", show=progress) as bar,
         reading(path),
     ):
         for batch in file.iter_batches(_BATCH, columns=present):

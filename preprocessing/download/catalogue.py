@@ -6,8 +6,7 @@ and the manifest records the fetched version and the date.
 
 from collections.abc import Iterable, Sequence
 
-from preprocessing.common.errors import InputError
-from preprocessing.common.names import did_you_mean
+from preprocessing.common.errors import InputError, did_you_mean
 from preprocessing.download.source import GROUPS, Download, DownloadSource
 
 _CMS = "https://www.cms.gov"

@@ -22,11 +22,11 @@ from urllib.parse import urlsplit
 
 import requests
 import urllib3.exceptions
-from tqdm import tqdm
 
 from preprocessing.common.atomic import put_in_place
 from preprocessing.common.checksums import md5_of, sha256_of
 from preprocessing.common.errors import InputError
+from preprocessing.common.progress import Bar
 from preprocessing.download.http_session import FetchError, Session, check_url
 from preprocessing.download.partial_file import PartialFile
 
@@ -105,7 +105,7 @@ def fetch(
         expected: size and checksums to compare.
         access: secret parameters.
         retry: attempts, waits, timeouts.
-        progress: whether to show a progress bar if stderr is a terminal.
+        progress: whether to show how far the transfer is.
 
     Raises:
         FetchError: the server refuses, or does not answer after all attempts, or the file is not the expected one
@@ -287,7 +287,7 @@ def _check_continues(response: requests.Response, partial: PartialFile, have: in
 def _receive(response: requests.Response, partial: PartialFile, total: int | None, progress: bool) -> None:
     with (
         partial.file.open("ab") as file,
-        tqdm(
+        Bar(
             desc=partial.path.name,
             total=total,
             initial=partial.size(),
@@ -295,7 +295,7 @@ def _receive(response: requests.Response, partial: PartialFile, total: int | Non
             unit_scale=True,
             unit_divisor=1024,
             leave=False,
-            disable=None if progress else True,
+            show=progress,
         ) as bar,
     ):
         for chunk in response.iter_content(_CHUNK):
@@ -349,8 +349,9 @@ def _retry_after(value: str | None) -> float | None:
 def _wait(interruption: _Interrupted, failures: int, retry: RetryPolicy) -> float:
     if interruption.wait is not None:
         return interruption.wait
+    longest = min(retry.longest_wait, retry.first_wait * 2.0 ** (failures - 1))
     # A random part keeps the clients of a server from returning at the same time.
-    return min(retry.longest_wait, retry.first_wait * 2.0 ** (failures - 1)) * random.uniform(0.5, 1.0)
+    return longest * random.uniform(0.5, 1.0)  # nosec B311 # No secret.
 
 
 def _is_unknown_name(error: requests.RequestException) -> bool:

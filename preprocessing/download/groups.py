@@ -4,10 +4,10 @@ from collections.abc import Collection, Iterable, Sequence
 
 from rich.console import Console
 from rich.table import Table
-from tqdm import tqdm
 
 from preprocessing.common import locks
 from preprocessing.common.errors import InputError, UserError
+from preprocessing.common.progress import Bar
 from preprocessing.download.catalogue import select
 from preprocessing.download.collect import Outcome, Settings, collect, tidy
 from preprocessing.download.manifest import Manifest
@@ -48,7 +48,7 @@ def download(
     outcomes: list[Outcome] = []
     with locks.exclusive(settings.output, wait=True, advice="choose another --output"):
         manifest = Manifest.read(settings.output)
-        for source in tqdm(chosen, desc=group, unit=" sources", disable=None if settings.progress else True):
+        for source in Bar(chosen, desc=group, unit=" sources", show=settings.progress):
             if source.name in {outcome.source.replaces for outcome in outcomes if _is_present(outcome)}:
                 outcomes.append(Outcome(source, "not needed"))
             else:

@@ -13,8 +13,7 @@ import dataclasses
 import os
 import re
 import shutil
-import subprocess
-import sys
+import subprocess  # nosec B404 # It starts GNU Wget.
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +23,7 @@ from preprocessing.common.atomic import put_in_place
 from preprocessing.common.checksums import sha256_of
 from preprocessing.common.errors import InputError, UserError
 from preprocessing.common.locks import exclusive
+from preprocessing.common.progress import Bar, draws
 from preprocessing.download.fetch import RetryPolicy
 from preprocessing.download.http_session import FetchError, check_url, is_loopback
 
@@ -31,6 +31,8 @@ _FOLDER = "medtok_jax-login-"
 # A run that received this many bytes is no failure: a long transfer may break off any number of times.
 _ENOUGH = 1 << 20
 _REDIRECTS = 5
+# Seconds between two looks at how much has arrived.
+_LOOK_SECONDS = 1.0
 _RETRIED = "408,425,429,500,502,503,504"
 # Variables of the environment that wget receives; others may hold passwords.
 _KEPT = re.compile(r"PATH|LANG|LC_\w+|TERM|COLUMNS|(DY)?LD_LIBRARY_PATH|SSL_CERT_(FILE|DIR)|(OPENSSL|GNUTLS)_\w+")
@@ -88,7 +90,7 @@ def fetch(
         login: user name and password, sent only to the host of the URL, and only if it asks for them.
         sha256: expected SHA-256 (hex); a transfer resumes from a partial file only if it is given.
         retry: attempts, the longest wait between them, timeouts.
-        progress: whether to show wget's progress bar if stderr is a terminal.
+        progress: whether to show how far the transfer is.
 
     Returns:
         SHA-256 of the file (hex).
@@ -105,7 +107,7 @@ def fetch(
     with _only_writer(path, partial) as lock:
 
         def transfer() -> bool:
-            return _transfer(program, url, partial, login, retry, progress and sys.stderr.isatty(), lock)
+            return _transfer(program, url, partial, login, retry, progress, lock)
 
         if sha256 is None:
             _empty(partial)
@@ -128,7 +130,7 @@ def _version(path: str) -> str:
     try:
         command = [path, "--version"]
         environment = {**_environment(), "LC_ALL": "C"}
-        return subprocess.run(
+        return subprocess.run(  # nosec B603 # A list, without a shell.
             command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
         ).stdout
     except OSError:
@@ -169,8 +171,18 @@ def _transfer(
         before = partial.stat().st_size
         with _login(urlsplit(url).hostname, login) as (folder, environment):
             log = folder / "log"
-            command = _command(program, address, partial, log, retry, progress)
-            outcome = _read_log(_run(command, partial.parent, environment, progress, lock), log)
+            drawn = progress and draws()
+            command = _command(program, address, partial, log, retry, drawn)
+            bar = Bar(
+                desc=partial.name,
+                initial=before,
+                unit="B",
+                unit_scale=True,
+                unit_divisor=1024,
+                show=progress and not drawn,
+            )
+            with bar:
+                outcome = _read_log(_run(command, partial, environment, drawn, bar, lock), log)
         joined = joined or any(status == 206 for status, _ in outcome.statuses)
         if outcome.code == 0:
             return joined
@@ -181,20 +193,32 @@ def _transfer(
             raise _failure(outcome, address, partial)
 
 
-def _run(command: list[str], folder: Path, environment: dict[str, str], progress: bool, lock: int) -> int:
-    """Run wget in `folder` and return its exit status; an interruption kills it."""
-    with subprocess.Popen(
+def _run(command: list[str], partial: Path, environment: dict[str, str], drawn: bool, bar: Bar, lock: int) -> int:
+    """Run wget in the folder of the file and return its exit status; an interruption kills it.
+
+    Args:
+        command: of wget.
+        partial: the file that it writes.
+        environment: of the process.
+        drawn: whether wget draws a progress bar.
+        bar: counts the bytes that arrived.
+        lock: descriptor that wget inherits.
+    """
+    with subprocess.Popen(  # nosec B603 # A list, without a shell.
         command,
-        cwd=folder,
+        cwd=partial.parent,
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         # Messages go into the log; only the progress bar goes to stderr.
-        stderr=None if progress else subprocess.DEVNULL,
+        stderr=None if drawn else subprocess.DEVNULL,
         pass_fds=(lock,),
     ) as process:
         try:
-            return process.wait()
+            while True:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    return process.wait(_LOOK_SECONDS)
+                bar.update(partial.stat().st_size - bar.n)
         except BaseException:
             process.kill()
             process.wait()  # `subprocess` itself would wait for a quarter of a second.

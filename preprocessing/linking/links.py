@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich.table import Table
-from tqdm import tqdm
 
 from preprocessing.codes import CodeRecord
 from preprocessing.common.atomic import whole_folder
 from preprocessing.common.foreign_files import reading
+from preprocessing.common.progress import Bar
 from preprocessing.common.rejects import Rejects
 from preprocessing.common.text_tables import table
 from preprocessing.graph.knowledge_graph import KnowledgeGraph
@@ -133,7 +133,7 @@ def link_codes(
     """
     own = {
         code.record.key: own_links(code, targets, evidence)
-        for code in tqdm(codes, desc="linking", unit=" codes", unit_scale=True, disable=not progress, leave=False)
+        for code in Bar(codes, desc="linking", unit=" codes", unit_scale=True, show=progress, leave=False)
     }
     # A category passes its links to its codes even if the category is not in the vocabulary.
     for key in evidence.links.keys() - own.keys():

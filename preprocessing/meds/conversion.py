@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from preprocessing.common.atomic import check_replaceable, whole_folder
+from preprocessing.common.atomic import check_replaceable, private, whole_folder
 from preprocessing.common.errors import InputError
 from preprocessing.common.rejects import Rejects
 from preprocessing.download.manifest import Manifest
@@ -89,7 +89,7 @@ def convert_once(request: MedsRequest, root: Path, stamp: dict, make: Callable[[
         if request.strict:
             refuse_faults(about)
         return Conversion(request.output, True, about)
-    with _writing(request.output), whole_folder(request.output) as folder:
+    with private(), _writing(request.output), whole_folder(request.output) as folder:
         metadata = folder / METADATA
         metadata.mkdir()
         with Rejects(metadata / REJECTS, root=root, with_rows=False) as rejects:

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
 from preprocessing.common.errors import InputError
 from preprocessing.common.extras import load
+from preprocessing.common.progress import Bar
 from preprocessing.meds import splits
 from preprocessing.meds.layout import DATA
 
@@ -117,9 +117,7 @@ class Shards:
         """
         self._close()
         tally = Tally()
-        for number, name in enumerate(
-            tqdm(self.names, desc="sorting", unit=" files", disable=None if progress else True)
-        ):
+        for number, name in enumerate(Bar(self.names, desc="sorting", unit=" files", show=progress)):
             path = self.folder / name
             unsorted = self._path(number)
             frame = pl.read_ipc_stream(unsorted) if unsorted.is_file() else self._empty()

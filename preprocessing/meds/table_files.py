@@ -10,12 +10,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from preprocessing.common.checksums import sha256_of
 from preprocessing.common.errors import InputError
 from preprocessing.common.extras import load
 from preprocessing.common.large_csv import Block, read_blocks
+from preprocessing.common.progress import Bar
 from preprocessing.common.rejects import Rejects
 from preprocessing.download.physionet import CHECKSUMS, read_checksums
 from preprocessing.meds.mimic_tables import END_OF_DAY, Kind
@@ -104,7 +104,7 @@ class TableFiles:
             return None
         folder, published = listing.parent, read_checksums(listing)
         result = {"list": self.relative(listing), "as_published": 0, "differ": [], "not_listed": []}
-        for path in tqdm(sorted(paths), desc="checksums", unit=" files", disable=None if progress else True):
+        for path in Bar(sorted(paths), desc="checksums", unit=" files", show=progress):
             name = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else ""
             if name not in published:
                 result["not_listed"].append(self.relative(path))
@@ -133,9 +133,7 @@ class TableFiles:
         """
         path = self.path(table)
         blocks = read_blocks(path, list(columns), rejects, _BLOCK_BYTES, optional=list(optional), fold_case=True)
-        with tqdm(
-            total=path.stat().st_size, desc=table, unit="B", unit_scale=True, disable=None if progress else True
-        ) as bar:
+        with Bar(total=path.stat().st_size, desc=table, unit="B", unit_scale=True, show=progress) as bar:
             for block in blocks:
                 if rows is not None:
                     rows[table] += block.rows

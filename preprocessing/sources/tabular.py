@@ -9,7 +9,7 @@ import bisect
 import dataclasses
 import functools
 import re
-import xml.etree.ElementTree as ET
+import xml.etree.ElementTree as ET  # nosec B405 # A file of an installed package.
 
 from preprocessing.codes import ICD10CM, compact_code, display_code, is_wellformed
 from preprocessing.common.foreign_files import reading
@@ -96,7 +96,7 @@ def read_tabular() -> Tabular:
         valid = {compact_code(line.split(" ")[0]) for line in codes.read_text(encoding="utf-8").splitlines()}
     tree = package_file("simple_icd_10_cm", "data/*.xml")
     with reading(tree, "the tabular list", again):
-        return parse_tabular(ET.parse(tree).getroot(), valid)
+        return parse_tabular(ET.parse(tree).getroot(), valid)  # nosec B314 # A file of an installed package.
 
 
 def parse_tabular(root: ET.Element, valid: set[str]) -> Tabular:

@@ -12,8 +12,7 @@ import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from tqdm import tqdm
-
+from preprocessing.common.progress import Bar
 from preprocessing.common.rejects import Rejects
 from preprocessing.common.text_tables import Row, rows, table
 
@@ -53,4 +52,4 @@ def read_umls_mondo(path: Path, rejects: Rejects) -> Iterator[tuple[int, str, st
 
 def _rows(path: Path, rejects: Rejects, progress: bool) -> Iterator[Row]:
     read = rows(path, rejects, separator="|", width=_WIDTH)
-    return tqdm(read, desc=f"reading {path.name}", unit=" rows", unit_scale=True, disable=not progress, leave=False)
+    return iter(Bar(read, desc=f"reading {path.name}", unit=" rows", unit_scale=True, show=progress, leave=False))

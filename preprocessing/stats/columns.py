@@ -3,8 +3,8 @@
 import dataclasses
 
 import numpy as np
-from tqdm import tqdm
 
+from preprocessing.common.progress import Bar
 from preprocessing.dataset.splits import SPLITS
 from preprocessing.graph.knowledge_graph import KnowledgeGraph
 from preprocessing.medtok_codes import MedtokCodes
@@ -50,7 +50,7 @@ def read_columns(builder: MedtokCodes, graph: KnowledgeGraph, progress: bool = T
     hpo_link = [position for position, name in enumerate(graph.relation_names) if name == "hpo_link"]
     rows = []
     total = sum(builder.info.splits[split].num_examples for split in SPLITS)
-    with tqdm(total=total, desc="reading", unit=" codes", disable=not progress, leave=False) as bar:
+    with Bar(total=total, desc="reading", unit=" codes", show=progress, leave=False) as bar:
         for split in SPLITS:
             source = builder.as_data_source(split)
             for start in range(0, len(source), _BATCH):

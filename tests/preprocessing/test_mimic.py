@@ -27,6 +27,7 @@ from tests.helpers import mimic_copies
 from tests.helpers.file_server import FileServer, Served
 from tests.helpers.forked import run_module
 from tests.helpers.mimic_copies import always_fetched
+from tests.helpers.permissions import readable_by_others
 
 USER, PASSWORD = "ada", "correct horse"
 TABLES = {
@@ -90,6 +91,7 @@ def test_the_tables_that_are_used_are_fetched_and_verified(server, request4, log
     assert sorted(names) == sorted(f"{table}.csv.gz" for table in always_fetched("mimic4"))
     for name in names:
         assert (request4.output / name).read_bytes() == TABLES[name]
+    assert readable_by_others(request4.output) == []
     manifest = Manifest.read(request4.output)
     manifest.verify()
     entry = manifest.files["hosp/patients.csv.gz"]

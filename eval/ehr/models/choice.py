@@ -11,8 +11,7 @@ from eval.ehr.models.model import Model
 from eval.ehr.models.sequences import SequenceModel
 from eval.ehr.models.training import TrainingOptions
 from eval.ehr.models.transformer import Transformer
-from preprocessing.common.errors import InputError
-from preprocessing.common.names import did_you_mean
+from preprocessing.common.errors import InputError, did_you_mean
 
 MODELS: dict[str, Model] = {
     model.name: model

@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from tqdm import tqdm
 
 from eval.ehr.models.batches import PatientBatch, Patients
 from eval.ehr.models.classifier import Classifier
 from eval.ehr.models.embedding import CodeLookup
 from eval.ehr.models.layers import Dropout
+from preprocessing.common.progress import Bar
 
 WEIGHT_DECAY = 0.01
 # The learning rate multiplies the updates outside, as a step's argument.
@@ -219,7 +219,7 @@ class Run:
             patience: looks without a better score after which training ends.
             score: scores parameters.
         """
-        bar = tqdm(total=last - self.done, desc=self.name, unit=" steps", leave=False, disable=self.name is None)
+        bar = Bar(total=last - self.done, desc=self.name or "", unit=" steps", leave=False, show=self.name is not None)
         with bar:
             while self.done < last and self.stale < patience:
                 self.advance(every)

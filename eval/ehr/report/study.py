@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from eval.ehr import statistics
 from eval.ehr.metrics import Bin, Scores, bins, evaluate, outcomes
@@ -13,6 +12,7 @@ from eval.ehr.report import names
 from eval.ehr.results import CellResult
 from eval.ehr.statistics import METRICS, Draws, PairedDifference
 from preprocessing.common.errors import InputError
+from preprocessing.common.progress import Bar
 
 BETTER, WORSE, NOISE = "better", "worse", "within noise"
 
@@ -130,7 +130,7 @@ def analyze(
     chosen = sorted(setups, key=_order)
     return [
         _compare(setup, setups[setup], primary, least, seed)
-        for setup in tqdm(chosen, desc="Comparing tokenizers", unit=" setups", disable=not progress)
+        for setup in Bar(chosen, desc="Comparing tokenizers", unit=" setups", show=progress)
     ]
 
 

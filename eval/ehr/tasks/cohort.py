@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from eval.ehr.results import BINARY, MULTICLASS, MULTILABEL
 from eval.ehr.tasks import aces, phenotypes
@@ -19,6 +18,7 @@ from medtok_jax.records.samples import Labels, read_labels
 from preprocessing.common.atomic import whole_file
 from preprocessing.common.errors import InputError
 from preprocessing.common.extras import load
+from preprocessing.common.progress import Bar
 from preprocessing.meds.dataset import MedsDataset, read_parquet
 from preprocessing.meds.layout import LABELS, METADATA
 from preprocessing.meds.sources.writer import PERSONS
@@ -119,8 +119,8 @@ def _made(tasks: Sequence[Task], dataset: MedsDataset, spelling: Spelling, progr
     exclusions = {task.name: Exclusions() for task in tasks}
     parts: dict[str, list[pl.DataFrame]] = {task.name: [] for task in tasks}
     stays = 0
-    bar = {"desc": "Making cohorts", "unit": " files", "total": len(dataset.shards)}
-    for shard in tqdm(shards(dataset, spelling), **bar, disable=None if progress else True):
+    count = len(dataset.shards)
+    for shard in Bar(shards(dataset, spelling), "Making cohorts", count, unit=" files", show=progress):
         stays += len(shard.stays)
         for task in tasks:
             parts[task.name].append(label_shard(task, shard, exclusions[task.name]))

@@ -16,9 +16,8 @@ import yaml
 from eval.ehr.results import KINDS
 from eval.ehr.tasks.drugs import DRUGS
 from eval.ehr.tasks.phenotypes import PHENOTYPES
-from preprocessing.common.errors import InputError
+from preprocessing.common.errors import InputError, did_you_mean
 from preprocessing.common.foreign_files import reading
-from preprocessing.common.names import did_you_mean
 
 FOLDER = Path(__file__).parent
 PROTOCOLS = CLINICAL, PAPER = ("clinical", "paper")

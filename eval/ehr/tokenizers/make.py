@@ -32,8 +32,7 @@ from eval.ehr.tokenizers.descriptions import describe
 from eval.ehr.tokenizers.matrix import CodeMatrix, side_by_side
 from eval.ehr.tokenizers.spelling import EventCodes
 from medtok_jax.lookup import hub
-from preprocessing.common.errors import InputError
-from preprocessing.common.names import did_you_mean
+from preprocessing.common.errors import InputError, did_you_mean
 
 MADE = ("text_pursuit", "text_vq", "vqgraph")
 NAMES = (

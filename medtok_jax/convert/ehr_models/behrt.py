@@ -19,13 +19,12 @@ alone is too long, its last codes; no code is cut in two.
 
 import dataclasses
 import json
-import pickle
+import pickle  # nosec B403 # It only writes.
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
 from medtok_jax.convert.ehr_models import behrt_check, behrt_notebooks, spelling
 from medtok_jax.convert.ehr_models.behrt_check import MAX_MONTHS, SEP, SPECIAL, UNKNOWN
@@ -46,6 +45,7 @@ from medtok_jax.records.samples import Labels, Samples, next_visits
 from medtok_jax.records.visits import DAYS_A_YEAR, DIAGNOSIS, KINDS, Visits, VisitTable
 from preprocessing.common.atomic import whole_folder
 from preprocessing.common.errors import InputError
+from preprocessing.common.progress import Bar
 from preprocessing.common.ragged import offsets_of, take
 from preprocessing.meds.splits import HELD_OUT, SUBJECT_SPLITS, TRAIN, TUNING
 
@@ -295,7 +295,7 @@ def _write_table(folder: Path, sentences: Sentences, table: HistoryTable, max_le
     count = len(table.histories)
     path = folder / f"{table.name}.parquet"
     with pq.ParquetWriter(path, table.schema) as writer:
-        for start in tqdm(range(0, count, _CHUNK), path.name, disable=count < _CHUNK):
+        for start in Bar(range(0, count, _CHUNK), path.name, show=count >= _CHUNK):
             part, cut = table.spelled(sentences, np.arange(start, min(start + _CHUNK, count)), max_len)
             cut_rows += cut
             writer.write_table(part)

@@ -20,7 +20,7 @@ repository, which takes them from PyHealth. The graph holds all visits, so no la
 """
 
 import importlib.resources
-import pickle
+import pickle  # nosec B403 # It only writes.
 import shlex
 from pathlib import Path
 

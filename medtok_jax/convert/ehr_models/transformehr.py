@@ -18,13 +18,12 @@ batches of these files.
 """
 
 import json
-import pickle
+import pickle  # nosec B403 # It only writes.
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from medtok_jax.convert.ehr_models import spelling, transformehr_check
 from medtok_jax.convert.ehr_models.open import Records, open_records, print_size
@@ -35,6 +34,7 @@ from medtok_jax.convert.request import Request
 from medtok_jax.records.visits import Visits
 from preprocessing.common.atomic import whole_folder
 from preprocessing.common.errors import InputError
+from preprocessing.common.progress import Bar
 
 WIDTH = 768
 HEADS = 12
@@ -93,7 +93,7 @@ def write_patients(folder: Path, records: Records, spelled: Spelling) -> None:
             open(folder / part / "dates.pickle", "wb") as dates,
             open(folder / part / "key.txt", "w", encoding="utf-8") as keys,
         ):
-            for patient in tqdm(patients, f"Writing {part}", unit=" patients"):
+            for patient in Bar(patients, f"Writing {part}", unit=" patients", show=True):
                 first, stop = bounds[patient : patient + 2]
                 for file, content in zip((values, dates), _pickles(visits, spelled, first, stop), strict=True):
                     file.write(content)

@@ -12,7 +12,7 @@ The format is that of `ethos/datasets/base.py` and `_sharded_data.py` of github.
 
 import dataclasses
 import json
-import pickle
+import pickle  # nosec B403 # It only writes.
 from pathlib import Path
 
 import numpy as np

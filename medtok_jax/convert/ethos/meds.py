@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from medtok_jax.convert.ehr_models.spelling import TokenLists
 from medtok_jax.convert.ethos import directory
@@ -23,6 +22,7 @@ from medtok_jax.convert.ethos.intervals import IntervalEstimates, interval_count
 from medtok_jax.records.event_codes import CodeMapper
 from preprocessing.common.errors import InputError
 from preprocessing.common.extras import load
+from preprocessing.common.progress import Bar
 from preprocessing.meds.dataset import MedsDataset
 
 pl = load("polars")
@@ -230,8 +230,8 @@ def spell(dataset: MedsDataset, speller: Speller, folder: Path, *, progress: boo
     left_out = spelled.left_out
     columns = [name for name in _FURTHER if name in dataset.further]
     needed = ("numeric_value", "text_value", "hadm_id", *columns)
-    for frame in tqdm(
-        dataset.frames(columns=needed), "Spelling events", len(dataset.shards), unit="file", disable=not progress
+    for frame in Bar(
+        dataset.frames(columns=needed), "Spelling events", len(dataset.shards), unit="file", show=progress
     ):
         subjects = frame["subject_id"].unique(maintain_order=True).to_numpy()
         words, static = speller(frame)

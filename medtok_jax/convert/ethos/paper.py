@@ -5,7 +5,7 @@
 The format is that of `ethos/tokenize/vocabulary.py` and `special_tokens.py` of github.com/ipolharvard/ethos-paper.
 """
 
-import pickle
+import pickle  # nosec B403 # It only writes.
 from collections.abc import Sequence
 from pathlib import Path
 

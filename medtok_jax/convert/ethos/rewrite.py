@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from medtok_jax.convert.ehr_models.spelling import TokenLists
 from medtok_jax.convert.ethos import codes, directory
@@ -19,6 +18,7 @@ from medtok_jax.convert.ethos.directory import ShardWriter, Timelines
 from medtok_jax.records.event_codes import CodeMapper
 from preprocessing.common.errors import InputError
 from preprocessing.common.extras import load
+from preprocessing.common.progress import Bar
 from preprocessing.common.ragged import take
 
 pl = load("polars")
@@ -147,7 +147,7 @@ def rewrite(source: Path, target: Path, rewriter: Rewriter, *, progress: bool = 
     """
     target.mkdir()
     writer = ShardWriter(target)
-    for path in tqdm(directory.shard_paths(source), f"Rewriting {source.name}", unit="file", disable=not progress):
+    for path in Bar(directory.shard_paths(source), f"Rewriting {source.name}", unit="file", show=progress):
         writer.add(rewriter(directory.read_shard(path)))
     writer.flush()
     ethos_vocabulary.write(target, rewriter.vocabulary)

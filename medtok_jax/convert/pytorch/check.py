@@ -8,7 +8,6 @@ from types import ModuleType
 
 import numpy as np
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from medtok_jax.inference.graph_index import GraphIndex
 from medtok_jax.inference.model_reader import SavedModel
@@ -16,6 +15,7 @@ from medtok_jax.inference.new_codes import NewCode, NewCodeEncoder
 from medtok_jax.lookup.directory import TokenizerDirectory
 from medtok_jax.regions import parts_of
 from preprocessing.common.errors import UserError
+from preprocessing.common.progress import Bar
 from preprocessing.graph.neighborhoods import subgraphs
 
 SAMPLE = 64
@@ -100,9 +100,7 @@ def compare(
 
     with torch.inference_mode():
         batches = range(0, len(codes), 32)
-        parts = [
-            model(model.collate(codes[start : start + 32])) for start in tqdm(batches, "PyTorch", disable=not progress)
-        ]
+        parts = [model(model.collate(codes[start : start + 32])) for start in Bar(batches, "PyTorch", show=progress)]
     ids = torch.cat([part.token_ids for part in parts]).numpy()
     embeddings = torch.cat([part.embeddings for part in parts]).numpy()
     codebook = model.quantizer.codebook().detach().numpy()

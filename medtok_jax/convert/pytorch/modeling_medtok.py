@@ -728,7 +728,7 @@ def _load_bert(directory: Path) -> BertModel:
     logging.set_verbosity_error()
     try:
         options = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "dtype": torch.float32}
-        return BertModel.from_pretrained(directory, add_pooling_layer=False, **options)
+        return BertModel.from_pretrained(directory, add_pooling_layer=False, **options)  # nosec B615 # A directory.
     finally:
         logging.set_verbosity(verbosity)
 

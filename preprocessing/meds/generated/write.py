@@ -13,11 +13,10 @@ import os
 import shutil
 from pathlib import Path
 
-from tqdm import tqdm
-
 from preprocessing.common import atomic, locks
 from preprocessing.common.errors import InputError
 from preprocessing.common.extras import load
+from preprocessing.common.progress import Bar
 from preprocessing.meds.generated import draw, tables
 from preprocessing.meds.generated.vocabularies import (
     CATEGORY,
@@ -113,12 +112,12 @@ class _Writer:
         state = self._state()
         vocabularies = read_vocabularies()
         stop = self.request.subjects
-        with tqdm(
+        with Bar(
             total=stop,
             initial=state["next"],
             desc="generating",
             unit=" patients",
-            disable=None if self.request.progress else True,
+            show=self.request.progress,
         ) as bar:
             for first in range(state["next"], stop, self.request.block):
                 last = min(first + self.request.block, stop)

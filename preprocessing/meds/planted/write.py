@@ -18,12 +18,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from preprocessing.codes import ICD9CM, ICD10CM
 from preprocessing.common import atomic
 from preprocessing.common.errors import InputError
 from preprocessing.common.extras import load
+from preprocessing.common.progress import Bar
 from preprocessing.meds import metadata as meds_metadata
 from preprocessing.meds.generated.vocabularies import DRUG_NAMES
 from preprocessing.meds.layout import BIRTH, COLUMNS, DEATH, METADATA
@@ -103,7 +103,7 @@ def _write(request: PlantedRequest, world: World, folder: Path) -> dict:
     samples = []
     with Shards(folder, subjects, _PER_SHARD, COLUMNS, split) as shards:
         starts = range(0, request.patients, _BLOCK)
-        for first in tqdm(starts, desc="drawing", unit=" blocks", disable=None if request.progress else True):
+        for first in Bar(starts, desc="drawing", unit=" blocks", show=request.progress):
             patients = world.patients(first, min(first + _BLOCK, request.patients))
             risk = world.risk(patients)
             label = patients.people["luck"] < risk

@@ -13,6 +13,7 @@ from eval.ehr.external import parse, read
 from eval.ehr.results import BINARY, MULTICLASS, MULTILABEL
 from medtok_jax.records.samples import Labels
 from preprocessing.common.errors import InputError
+from tests.helpers.permissions import readable_by_others
 
 SUBJECT = np.array([7, 3, 7, 9])
 TIME = np.array(["2020-01-01", "2020-01-02", "2020-02-01", "2021-01-01"], "datetime64[us]")
@@ -58,6 +59,7 @@ def test_predictions_are_in_the_schema_of_meds_and_private(tmp_path):
     path = tmp_path / cell.identity / PREDICTIONS
     schema.PredictionSchema.validate(pl.read_parquet(path).to_arrow())
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert readable_by_others(tmp_path / cell.identity) == []
     assert pl.read_parquet(path)["predicted_boolean_value"].to_list() == [True, True, False, True]
 
 

@@ -7,6 +7,7 @@ from medtok_jax.convert.__main__ import CONVERTERS, convert
 from medtok_jax.convert.request import make_request
 from preprocessing.meds.dataset import MedsDataset
 from tests.helpers import hidden_values, small_visits
+from tests.helpers.permissions import readable_by_others
 
 pytestmark = pytest.mark.integration
 TARGETS = ("behrt", "gt_behrt", "transformehr", "mult_ehr", "ethos")
@@ -94,6 +95,16 @@ DAMAGES = {
     "metadata that are a date": about('{"meds_version": "2020-01-01"}'),
     "codes without parents": beside("codes.parquet", lambda frame: frame.select(ID.alias("70000001"))),
 }
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_nobody_else_reads_an_export_of_records(target, small_tokenizer_dir, tmp_path):
+    root = small_visits.write(tmp_path / "meds")
+    options = {"n_positions": 8, "width": 60} if target == "ethos" else {}
+    output = tmp_path / target
+    given = {"output": output, "tokenizer": small_tokenizer_dir, "events": root, "unmapped": "keep", "options": options}
+    convert(target, make_request(**given))
+    assert readable_by_others(output) == []
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

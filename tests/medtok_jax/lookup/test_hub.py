@@ -1,11 +1,17 @@
 """A text encoder and a tokenizer taken by their hub names, from a local server that speaks the hub's protocol."""
 
+import fnmatch
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from configs import paper, pipeline
 from medtok_jax import MedTokTokenizer
+from medtok_jax.lookup import code_files
+from medtok_jax.lookup.hub import PATTERNS, PINNED, download
+from medtok_jax.text.encoder_files import HUB_PATTERNS
 from tests.helpers.local_hub import Hub, run_python, serve
 from tests.helpers.small_tokenizer import KEYS, make_tokens, write
 
@@ -103,6 +109,36 @@ def test_options_of_the_download(monkeypatch, tmp_path):
     }
     opened.save_pretrained(tmp_path / "copy")
     assert "secret" not in (tmp_path / "copy" / "tokenizer_config.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "revision", "asked"),
+    [
+        ("bert-base-uncased", None, ("bert-base-uncased", PINNED["bert-base-uncased"])),
+        ("bert-base-uncased@main", None, ("bert-base-uncased", "main")),
+        ("team/tiny-bert@v1.0", None, ("team/tiny-bert", "v1.0")),
+        ("team/tiny-bert@v1.0", "v2", ("team/tiny-bert", "v2")),
+        ("team/tiny-bert", None, ("team/tiny-bert", None)),
+    ],
+)
+def test_the_revision_of_a_download(name, revision, asked, monkeypatch, tmp_path):
+    given = {}
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **more: given.update(more, name=name) or "x")
+    download(name, ["config.json"], what="text encoder", revision=revision)
+    assert (given["name"], given["revision"], given["allow_patterns"]) == (*asked, ["config.json"])
+
+
+def test_repositories_that_the_project_names_are_pinned():
+    named = {configuration.get_config().model.text_encoder_model for configuration in (paper, pipeline)}
+    assert named <= PINNED.keys()
+    assert all(re.fullmatch("[0-9a-f]{40}", commit) for commit in PINNED.values())
+
+
+def test_only_files_that_hold_data_are_downloaded():
+    """Weights, tables and JSON; beside them the Python files of a tokenizer, which transformers asks for by name."""
+    kinds = {Path(pattern).suffix for pattern in (*PATTERNS, *HUB_PATTERNS) if pattern not in code_files.names()}
+    assert kinds == {".json", ".safetensors", ".parquet", ".npy", ".txt"}
+    assert not any(fnmatch.fnmatch("graph/weights.pkl", pattern) for pattern in PATTERNS)
 
 
 @pytest.mark.integration

@@ -13,6 +13,7 @@ from medtok_jax import MedTokTokenizer
 from medtok_jax.tokenize import files
 from medtok_jax.tokenize.readers import read_codes
 from preprocessing.common.errors import InputError
+from tests.helpers.permissions import readable_by_others
 from tests.helpers.small_tokenizer import KEYS, write
 
 ANY = {"code": None, "system": None, "description": None}
@@ -284,3 +285,11 @@ def test_new_codes_are_encoded_by_the_model_in_their_place(finished_run, tmp_pat
     assert "neighbor" in reasons[5]
     assert "does not name its code system" in reasons[6]
     assert "neither an object nor a list" in reasons[7]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nobody_else_reads_the_tokens_of_a_file(kind, tokenizer, tmp_path):
+    source, output = tmp_path / "in.csv", tmp_path / f"out.{kind}"
+    write_rows(source, [{"code": "E11.9", "system": "ICD10CM"}, {"code": "Jane Doe", "system": "ICD10CM"}])
+    files.tokenize_file(tokenizer, source, output, columns=ANY, progress=False)
+    assert readable_by_others(output, tmp_path / f"out.{kind}.rejects.csv") == []

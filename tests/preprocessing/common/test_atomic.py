@@ -11,6 +11,7 @@ from preprocessing.common import atomic
 from preprocessing.common.errors import InputError
 from tests.helpers import killed_writer
 from tests.helpers.paths import ROOT
+from tests.helpers.permissions import readable_by_others
 
 
 @pytest.fixture(params=["exchange", "two renames"])
@@ -89,6 +90,28 @@ def test_permissions_stay(tmp_path):
     atomic.write_text(text, "1")
     assert [path.stat().st_mode & 0o777 for path in (graph, text)] == [0o700, 0o600]
     assert names(tmp_path) == ["graph", "graph/a", "text"]
+
+
+def test_what_holds_patient_data_is_private(tmp_path):
+    with atomic.private(), atomic.whole_folder(tmp_path / "folder") as folder:
+        (folder / "sub").mkdir()
+        for name in ("a", "sub/b"):
+            (folder / name).write_text("1")
+    with atomic.private():
+        atomic.write_text(tmp_path / "text", "1")
+        subprocess.run([sys.executable, "-c", "open('child', 'w')"], cwd=tmp_path, check=True)
+    assert readable_by_others(tmp_path / "folder", tmp_path / "text", tmp_path / "child") == []
+    atomic.write_text(tmp_path / "other", "1")
+    assert readable_by_others(tmp_path / "other") != []
+
+
+@pytest.mark.usefixtures("exchange")
+def test_a_folder_that_is_shared_stays_shared(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder").chmod(0o750)
+    with atomic.private(), atomic.whole_folder(tmp_path / "folder") as folder:
+        (folder / "a").write_text("1")
+    assert [path.stat().st_mode & 0o777 for path in (tmp_path / "folder", tmp_path / "folder" / "a")] == [0o750, 0o600]
 
 
 def test_text_and_json(tmp_path):

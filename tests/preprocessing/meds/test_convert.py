@@ -25,6 +25,7 @@ from tests.helpers import mimic_copies
 from tests.helpers.forked import run_module
 from tests.helpers.meds_events import events_of, story
 from tests.helpers.paths import SHARED
+from tests.helpers.permissions import readable_by_others
 
 DEMO = SHARED / "data" / "mimic3demo"
 
@@ -101,6 +102,10 @@ def test_the_story_of_a_patient_of_mimic4(converted):
         ("2150-03-03 18:30:00", "MEDICATION//START//NS"),
     ]
     assert ("2180-05-06 23:30:00", "LAB//50912//mg/dL") in story(events_of(converted["mimic4"].output), 10000021)
+
+
+def test_nobody_else_reads_the_records(converted):
+    assert [readable_by_others(made.output) for made in converted.values()] == [[], []]
 
 
 def test_a_patient_older_than_89_is_not_born_300_years_ago(converted):

@@ -3,7 +3,7 @@
 The script needs numpy, torch and dgl.
 """
 
-import pickle
+import pickle  # nosec B403 # It only writes.
 from pathlib import Path
 
 import dgl

@@ -62,8 +62,7 @@ def at_samples(dataset: type[InferenceDataset]) -> type[InferenceDataset]:
             start, subject, time, value = self.samples[idx]
             about = {
                 "expected": value,
-                "true_token_dist": None,
-                "true_token_time": None,
+                **dict.fromkeys(("true_token_dist", "true_token_time")),  # Not known.
                 "patient_id": subject,
                 "prediction_time": time,
                 "data_idx": start,

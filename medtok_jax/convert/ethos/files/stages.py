@@ -8,7 +8,7 @@ ETHOS looks up the stages of a configuration by name in this module, so its own 
 
 import functools
 import json
-import pickle
+import pickle  # nosec B403 # It only writes.
 from pathlib import Path
 
 import polars as pl
