@@ -26,7 +26,13 @@ setup(
     package_data={
         "preprocessing": ["dataset/held_codes.json"],
         "eval": ["ehr/tasks/*.yaml", "ehr/tasks/predicates/*.yaml", "ehr/report/assets/*"],
-        "medtok_jax": ["report/assets/*", "convert/ethos/files/*.yaml", "convert/ehr_models/mult_ehr_files/*"],
+        "medtok_jax": [
+            "py.typed",
+            "__init__.pyi",
+            "report/assets/*",
+            "convert/ethos/files/*.yaml",
+            "convert/ehr_models/mult_ehr_files/*",
+        ],
     },
     install_requires=[
         "absl-py>=2.1",
@@ -80,6 +86,7 @@ setup(
             "bandit>=1.8,<2",
             "hypothesis>=6.100",
             "meds-evaluation>=0.0.6",
+            "mypy>=1.18,<3",
             "networkx>=3.3",
             "playwright>=1.49",
             "pytest>=8.3",

@@ -8,6 +8,7 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from medtok_jax.lookup.code_index import UnknownCodeError
 from medtok_jax.lookup.code_tokens import CodeTokens
 from medtok_jax.lookup.directory import TokenizerDirectory
 from medtok_jax.lookup.similarity import Neighbor, best
+
+if TYPE_CHECKING:
+    from medtok_jax.inference.new_codes import NewCode, NewCodeEncoder
 
 
 class MedTokTokenizer(tokenization_medtok.MedTokTokenizer):
@@ -35,7 +39,7 @@ class MedTokTokenizer(tokenization_medtok.MedTokTokenizer):
         prefer: str | Sequence[str] | None = None,
         verify: bool = False,
         revision: str | None = None,
-        **options,
+        **options: Any,
     ) -> "MedTokTokenizer":
         """Open a tokenizer directory, that of an installed package, or one of the hub. Code in it is never run.
 
@@ -63,7 +67,7 @@ class MedTokTokenizer(tokenization_medtok.MedTokTokenizer):
         """Return the directory of the tokenizer, read and checked."""
         return TokenizerDirectory.read(Path(self.table_file).parent)
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         left_out = ("directory", "new_code_encoder")
         return {name: value for name, value in super().__getstate__().items() if name not in left_out}
 
@@ -73,7 +77,7 @@ class MedTokTokenizer(tokenization_medtok.MedTokTokenizer):
         legacy_format: bool | None = None,
         filename_prefix: str | None = None,
         push_to_hub: bool = False,
-        **kwargs,
+        **kwargs: Any,
     ) -> tuple[str, ...]:
         """Copy the directory, with the settings of this tokenizer: its order of preference and added tokens.
 
@@ -104,7 +108,7 @@ class MedTokTokenizer(tokenization_medtok.MedTokTokenizer):
         system: object = None,
         *,
         description: str | None = None,
-        graph: dict | list | None = None,
+        graph: dict[str, Any] | list[Any] | None = None,
         fallback: str | None = None,
         parents: Sequence[str] = (),
     ) -> CodeTokens:
@@ -145,8 +149,8 @@ class MedTokTokenizer(tokenization_medtok.MedTokTokenizer):
         code: str,
         system: object = None,
         description: str | None = None,
-        graph: dict | list | None = None,
-    ) -> "NewCode":  # noqa: F821
+        graph: dict[str, Any] | list[Any] | None = None,
+    ) -> "NewCode":
         """Return a code to encode (see `new_codes.NewCode`), inferring its system from its shape if it is not given.
 
         Raises:
@@ -156,7 +160,7 @@ class MedTokTokenizer(tokenization_medtok.MedTokTokenizer):
 
         return NewCode(*self.index.infer_system(code, system), description, graph)
 
-    def encode_new(self, codes: Sequence["NewCode"], progress: bool = False) -> list[CodeTokens]:  # noqa: F821
+    def encode_new(self, codes: Sequence["NewCode"], progress: bool = False) -> list[CodeTokens]:
         """Encode codes that the table does not hold with the model of the directory. This needs JAX.
 
         Raises:
@@ -203,7 +207,7 @@ class MedTokTokenizer(tokenization_medtok.MedTokTokenizer):
         return self.similarity.describe(*best(kept, scores[kept], k))
 
     @functools.cached_property
-    def new_code_encoder(self) -> "NewCodeEncoder":  # noqa: F821
+    def new_code_encoder(self) -> "NewCodeEncoder":
         """Return the model of the directory, which is loaded once."""
         from medtok_jax.inference.new_codes import NewCodeEncoder
 

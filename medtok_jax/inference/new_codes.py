@@ -4,6 +4,7 @@ import dataclasses
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
@@ -41,9 +42,11 @@ UNLEARNED = (
     "the model never saw a code without a graph, so that only its text-specific tokens tell something; give neighbors."
 )
 
+State: TypeAlias = nnx.State[Any, Any]
 
+_NONE = np.zeros(0, np.int32)
 # Stands for a code without a graph.
-NO_GRAPH = CodeGraph((), *(np.zeros(0, np.int32) for _ in range(6)), self_node=-1)
+NO_GRAPH = CodeGraph((), _NONE, _NONE, _NONE, _NONE, _NONE, _NONE, self_node=-1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +65,7 @@ class NewCode:
     system: str
     code: str
     description: str | None = None
-    graph: dict | list | None = None
+    graph: dict[str, Any] | list[Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +134,7 @@ class NewCodeEncoder:
         self.fixed = model_reader.fill(fixed, variables, "fixed")
 
         @jax.jit
-        def tokenize(params: nnx.State, fixed: nnx.State, batch: Batch, tables: Tables) -> BatchTokens:
+        def tokenize(params: State, fixed: State, batch: Batch, tables: Tables) -> BatchTokens:
             return nnx.merge(graphdef, params, fixed)(batch, tables).tokens()
 
         self._run = tokenize

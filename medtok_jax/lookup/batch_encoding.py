@@ -8,6 +8,7 @@ file imports only numpy, as it lies in every tokenizer directory.
 import dataclasses
 import operator
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -40,7 +41,7 @@ class Layout:
     pad_to_multiple_of: int | None = None
     return_tensors: str | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         allowed = {
             "padding": PADDINGS,
             "truncation": TRUNCATIONS,
@@ -101,7 +102,7 @@ class Grouping:
     """
 
     form: int
-    codes: list
+    codes: list[Any]
     visit_sizes: np.ndarray
     sequence_sizes: np.ndarray
 
@@ -166,7 +167,7 @@ def flat_systems(system: object, codes: Grouping, group: Callable[[object], Grou
     return systems.codes
 
 
-def _listed(value: object) -> list:
+def _listed(value: object) -> list[Any]:
     if not is_list(value):
         raise InputError(f"A list is missing around {shown(value)}; give {_PATIENT_FORMS}.")
     return as_list(value)
@@ -179,7 +180,7 @@ def is_list(value: object) -> bool:
     return any(hasattr(value, name) for name in ("tolist", "to_list", "to_pylist")) and getattr(value, "ndim", 1) > 0
 
 
-def as_list(value: object) -> list:
+def as_list(value: object) -> list[Any]:
     """Return a list, a tuple, an array or a column (of pandas, polars, Arrow; categorical or not) as a list."""
     if isinstance(value, (list, tuple)):
         return list(value)
@@ -195,7 +196,7 @@ def as_token_ids(value: object) -> list[int]:
     Raises:
         InputError: they are not whole numbers.
     """
-    numbers = as_list(value) if is_list(value) else [value]
+    numbers: list[Any] = as_list(value) if is_list(value) else [value]
     for number in numbers:
         if isinstance(number, bool) or not hasattr(number, "__index__"):
             raise InputError(f"A token id must be a whole number, not {shown(number)}.")
@@ -223,7 +224,8 @@ def lay_out(
     Raises:
         InputError: `max_length` is too small for one code.
     """
-    if layout.truncates and layout.max_length < (least := least + (2 if special else 0)):
+    least += 2 if special else 0
+    if layout.truncates and layout.max_length is not None and layout.max_length < least:
         raise InputError(f"max_length is {layout.max_length}; it must be at least {least}, the tokens of one code.")
     sequence_of_visit = np.repeat(np.arange(len(grouping.sequence_sizes)), grouping.sequence_sizes)
     visit = np.repeat(np.arange(len(grouping.visit_sizes)), grouping.visit_sizes)
@@ -310,7 +312,7 @@ def pad(
         InputError: sequences of different lengths cannot be one tensor.
     """
     longest = int(lengths.max(initial=0))
-    if layout.padding == "max_length":
+    if layout.padding == "max_length" and layout.max_length is not None:
         longest = max(longest, int(layout.max_length))
     elif not layout.pads:
         if layout.return_tensors is not None and (lengths != longest).any():

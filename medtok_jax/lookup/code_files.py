@@ -26,7 +26,7 @@ MODULES = (
         )
     ),
 )
-_ROOTS = {package.__name__: Path(package.__file__).parent.parent for package in (medtok_jax, preprocessing)}
+_ROOTS = {package.__name__: Path(package.__path__[0]).parent for package in (medtok_jax, preprocessing)}
 _IMPORT = re.compile(rf"^from ({'|'.join(map(re.escape, MODULES))}) import ", re.M)
 
 

@@ -9,6 +9,7 @@ import bisect
 import functools
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -51,7 +52,7 @@ class CodeIndex:
         self.key = Strings(arrays["key_text"], arrays["key_offsets"])
         self.rows = rows
         self._compact_codes = Strings(arrays["compact_text"], arrays["compact_offsets"])
-        self._entry = memoryview(np.ascontiguousarray(arrays["compact_entry"], np.int32))
+        self._entry = np.ascontiguousarray(arrays["compact_entry"], np.int32).data
         self._system = arrays["system"]
         self._kind = arrays.get("kind", np.zeros(len(self.key), np.uint8))
         self._system_names = tuple(systems)
@@ -147,8 +148,8 @@ class CodeIndex:
             raise InputError(f"{shown(text)} is not a code of {_listed(system)}; correct the code or its system.")
         known = self.candidates(text, system)
         if known:
-            key = self.key_at(self._choose(known, text))
-            return tuple(key.split("/", 1))
+            name, code = self.key_at(self._choose(known, text)).split("/", 1)
+            return name, code
         self._check_shape(text, system)
         found = self.wellformed(text, system)
         if len(found) == 1:
@@ -253,7 +254,7 @@ class CodeIndex:
                 return exact
         return sorted(entries)
 
-    def is_of(self, rows: np.ndarray, system: str) -> np.ndarray:
+    def is_of(self, rows: np.ndarray, system: object) -> np.ndarray:
         """Return a `[rows]` bool mask of the rows whose code is of `system`."""
         named = [self._system_names.index(s) for s in self.names.systems_named(system) if s in self._system_names]
         return np.isin(self._system[rows], named)
@@ -277,7 +278,9 @@ class CodeIndex:
             raise InputError(f"There are {len(systems):,} systems for {len(texts):,} codes; give one for each code.")
         known = self._common_spellings() if len(texts) >= MANY and system is None else {}
         found: dict[object, int] = {}
-        rows = [known.get(text) if isinstance(text, str) else None for text in texts] if known else [None] * len(texts)
+        rows: list[int | None] = [None] * len(texts)
+        if known:
+            rows = [known.get(text) if isinstance(text, str) else None for text in texts]
         for position, row in enumerate(rows):
             if row is not None:
                 continue
@@ -300,7 +303,7 @@ class CodeIndex:
         """Return the row of every key, and of bare codes that only one system knows, with their dot and without."""
         if not self._rows_of_spellings:
             keys, entries = self.key.to_list(), self._entry.tolist()
-            compact = [None, *self._compact_codes.to_list(), None]
+            compact = ["", *self._compact_codes.to_list(), ""]
             spellings: dict[str, int] = {}
             for place, entry in enumerate(entries, 1):
                 spelled, code = compact[place], keys[entry].split("/", 1)[1]
@@ -311,7 +314,7 @@ class CodeIndex:
             self._rows_of_spellings = spellings
         return self._rows_of_spellings
 
-    def _find_or_flag(self, text: object, system: object) -> int:
+    def _find_or_flag(self, text: Any, system: object) -> int:
         """Return the row of a code, or `UNKNOWN` or `AMBIGUOUS` in place of an error."""
         try:
             return self.find(text, system)

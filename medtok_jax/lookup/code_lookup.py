@@ -9,6 +9,7 @@ import inspect
 import os
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -37,14 +38,17 @@ class CodeLookup:
 
     Attributes:
         config, table, index, similarity: what the files of the directory hold.
-        added: id of each special or added token, which stands for itself.
     """
 
     config: TokenizerConfig
     table: TokenTable
     index: CodeIndex
     similarity: Similarity
-    added: dict[str, int]
+
+    @property
+    def added(self) -> dict[str, int]:
+        """Return the id of each special or added token, which stands for itself; here there is none."""
+        return {}
 
     @property
     def tokens_per_code(self) -> int:
@@ -161,7 +165,7 @@ class CodeLookup:
         return dataclasses.replace(self._from_table(row), key=key, source=f"{source} {self.key_at(row)}")
 
     def nearest(
-        self, token_ids: Sequence[int], k: int = 1, *, weights: Sequence[float] | None = None
+        self, token_ids: Sequence[int] | np.ndarray, k: int = 1, *, weights: Sequence[float] | None = None
     ) -> list[Neighbor]:
         """Return the `k` codes that share most tokens with those of one code, best first; special tokens are ignored.
 
@@ -238,7 +242,7 @@ class CodeLookup:
         return vectors[0] if single else vectors
 
     def _rows(
-        self, codes: list, system: object, errors: str, fallback: str | None, *, with_added: bool = False
+        self, codes: object, system: object, errors: str, fallback: str | None, *, with_added: bool = False
     ) -> np.ndarray:
         """Return the row of each code, `UNKNOWN` where it has none; `with_added`, `ADDED` for a special or added token.
 
@@ -277,7 +281,7 @@ class CodeLookup:
             self._warn(codes, unknown, errors)
         return rows
 
-    def _warn(self, codes: list, unknown: np.ndarray, errors: str) -> None:
+    def _warn(self, codes: list[Any], unknown: np.ndarray, errors: str) -> None:
         """Warn once of the unknown codes of a call."""
         distinct = list(dict.fromkeys(str(codes[p]) for p in unknown if not is_missing(codes[p])))
         missing = sum(is_missing(codes[position]) for position in unknown)
@@ -314,7 +318,8 @@ class CodeLookup:
 
 def _level_of_caller() -> int:
     """Return the `stacklevel` with which the function that calls this one warns of the line outside of this folder."""
-    folder, level, frame = os.path.dirname(__file__), 0, inspect.currentframe().f_back
+    folder, level, frame = os.path.dirname(__file__), 0, inspect.currentframe()
+    frame = frame and frame.f_back
     while frame is not None and os.path.dirname(frame.f_code.co_filename) == folder:
         level, frame = level + 1, frame.f_back
     return level + 1

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 from medtok_jax.regions import REGIONS, Position, Regions
 from preprocessing.common.checksums import sealed, unsealed
@@ -53,8 +54,8 @@ class TokenizerConfig:
     prefer: list[str]
     data_set: dict[str, str]
     text_encoder: dict[str, str]
-    training: dict
-    files: dict[str, dict]
+    training: dict[str, Any]
+    files: dict[str, dict[str, Any]]
 
     @property
     def codebook_size(self) -> int:

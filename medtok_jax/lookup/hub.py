@@ -4,6 +4,7 @@ import importlib.util
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from medtok_jax.lookup import code_files
 from medtok_jax.lookup.config import CONFIG
@@ -27,7 +28,7 @@ FOLDER = "tokenizer"
 _NAME = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w.-]+)?")
 
 
-def resolve_tokenizer(name_or_path: str | Path, revision: str | None = None, **options) -> Path:
+def resolve_tokenizer(name_or_path: str | Path, revision: str | None = None, **options: Any) -> Path:
     """Return the directory of a tokenizer, downloading it if `name_or_path` is a name on the hub.
 
     Args:
@@ -87,7 +88,7 @@ def download(
     what: str,
     setting: str = "the name",
     revision: str | None = None,
-    **options,
+    **options: Any,
 ) -> Path:
     """Download files from the Hugging Face hub and return the directory in its cache that holds them.
 

@@ -16,6 +16,7 @@ import importlib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from transformers import BatchEncoding, PreTrainedTokenizer
@@ -66,7 +67,7 @@ class MedTokTokenizer(CodeLookup, PreTrainedTokenizer):
     model_input_names = ["input_ids", "attention_mask"]  # noqa: RUF012
     slow_tokenizer_class = None
 
-    def __init__(self, table_file: str, config_file: str, prefer: str | Sequence[str] | None = None, **kwargs):
+    def __init__(self, table_file: str, config_file: str, prefer: str | Sequence[str] | None = None, **kwargs: Any):
         self.table_file, self.config_file = str(table_file), str(config_file)
         self._prefer = prefer
         self._open()
@@ -90,12 +91,12 @@ class MedTokTokenizer(CodeLookup, PreTrainedTokenizer):
         self._names = [*names, *SPECIAL_TOKENS]
         self._ids = {name: number for number, name in enumerate(self._names)}
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         # A worker process maps the file itself; its contents are not pickled.
         opened = ("table", "index", "similarity", "config", "_names", "_ids")
         return {name: value for name, value in self.__dict__.items() if name not in opened}
 
-    def __setstate__(self, state: dict) -> None:
+    def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._open()
 
@@ -113,7 +114,7 @@ class MedTokTokenizer(CodeLookup, PreTrainedTokenizer):
         """Return the ids of tokens that stand for themselves: the special ones, and added ones such as `[TIME]`."""
         return self.added_tokens_encoder
 
-    def _add_tokens(self, new_tokens, special_tokens: bool = False) -> int:
+    def _add_tokens(self, new_tokens: Sequence[object], special_tokens: bool = False) -> int:
         """Add tokens, none of which may be a code, because it would take the place of the code's tokens.
 
         Raises:
@@ -145,7 +146,7 @@ class MedTokTokenizer(CodeLookup, PreTrainedTokenizer):
     # One code.
 
     def tokenize(
-        self, text: str, pair=None, add_special_tokens: bool = False, system: object = None, **options
+        self, text: str, pair: object = None, add_special_tokens: bool = False, system: object = None, **options: Any
     ) -> list[str]:
         """Return the tokens of a code as text: `<text_17>`, `<graph_4021>`, `<shared_9000>`.
 
@@ -160,7 +161,7 @@ class MedTokTokenizer(CodeLookup, PreTrainedTokenizer):
             ids = self.build_inputs_with_special_tokens(ids)
         return self.convert_ids_to_tokens(ids)
 
-    def encode(self, text, text_pair=None, system: object = None, **options) -> list:
+    def encode(self, text: object, text_pair: object = None, system: object = None, **options: Any) -> list[Any]:
         """Return the token ids of codes, given as for `__call__`, which has the options too."""
         if isinstance(text, str) and text_pair is None and not options and text not in self._added_tokens_encoder:
             # One code, as most often: a tenth of the time that a batch of one takes.
@@ -171,8 +172,8 @@ class MedTokTokenizer(CodeLookup, PreTrainedTokenizer):
 
     def __call__(
         self,
-        text,
-        text_pair=None,
+        text: object,
+        text_pair: object = None,
         *,
         system: object = None,
         errors: str | None = None,
@@ -220,8 +221,10 @@ class MedTokTokenizer(CodeLookup, PreTrainedTokenizer):
         is_sequence = is_split_into_words and _is_flat(text)
         grouping = group_codes([as_list(text)] if is_sequence else text)
         single = grouping.form == CODE or is_sequence
-        layout = self._layout(
-            padding, truncation, max_length, padding_side, truncation_side, pad_to_multiple_of, return_tensors
+        layout = Layout(
+            *(padding, truncation or False, self._most(max_length)),
+            *(padding_side or self.padding_side, truncation_side or self.truncation_side),
+            *(pad_to_multiple_of, return_tensors),
         )
         return self._encode_grouping(
             grouping,
@@ -234,7 +237,7 @@ class MedTokTokenizer(CodeLookup, PreTrainedTokenizer):
             single=single,
         )
 
-    def encode_patient(self, visits, *, system: object = None, **options) -> BatchEncoding:
+    def encode_patient(self, visits: object, *, system: object = None, **options: Any) -> BatchEncoding:
         """Encode the visits of a patient, each a list of codes: `[CLS] visit [SEP] visit [SEP]`.
 
         See `encode_patients` for the options and what is returned; a list of systems is nested as `visits` is.
@@ -247,7 +250,7 @@ class MedTokTokenizer(CodeLookup, PreTrainedTokenizer):
 
     def encode_patients(
         self,
-        patients,
+        patients: object,
         *,
         system: object = None,
         errors: str | None = None,
@@ -277,8 +280,10 @@ class MedTokTokenizer(CodeLookup, PreTrainedTokenizer):
         Raises:
             UnknownCodeError, AmbiguousCodeError, InputError: see `__call__`.
         """
-        layout = self._layout(
-            padding, truncation, max_length, padding_side, truncation_side, pad_to_multiple_of, return_tensors
+        layout = Layout(
+            *(padding, truncation or False, self._most(max_length)),
+            *(padding_side or self.padding_side, truncation_side or self.truncation_side),
+            *(pad_to_multiple_of, return_tensors),
         )
         grouping = group_patients(patients)
         return self._encode_grouping(
@@ -292,27 +297,27 @@ class MedTokTokenizer(CodeLookup, PreTrainedTokenizer):
             single=False,
         )
 
-    def encode_plus(self, text, *args, **options) -> BatchEncoding:
+    def encode_plus(self, text: object, *args: Any, **options: Any) -> BatchEncoding:
         """Encode codes; see `__call__`."""
         return self(text, *args, **options)
 
     batch_encode_plus = encode_plus
 
-    def _layout(self, padding, truncation, max_length, padding_side, truncation_side, multiple, tensors) -> Layout:
-        if max_length is None and self.model_max_length < 1 << 40:
-            max_length = self.model_max_length
-        return Layout(
-            padding=padding,
-            truncation=truncation or False,
-            max_length=max_length,
-            padding_side=padding_side or self.padding_side,
-            truncation_side=truncation_side or self.truncation_side,
-            pad_to_multiple_of=multiple,
-            return_tensors=tensors,
-        )
+    def _most(self, max_length: int | None) -> int | None:
+        """Return the number of tokens that a sequence may have, None where there is no limit."""
+        return self.model_max_length if max_length is None and self.model_max_length < 1 << 40 else max_length
 
     def _encode_grouping(
-        self, grouping: Grouping, layout: Layout, *, system, errors, fallback, special: bool, names: list[str], single
+        self,
+        grouping: Grouping,
+        layout: Layout,
+        *,
+        system: object,
+        errors: str | None,
+        fallback: str | None,
+        special: bool,
+        names: list[str],
+        single: bool,
     ) -> BatchEncoding:
         errors = errors or ("raise" if grouping.form == CODE else "unk")
         rows = self._rows(grouping.codes, system, errors, fallback, with_added=True)
@@ -326,16 +331,18 @@ class MedTokTokenizer(CodeLookup, PreTrainedTokenizer):
         if layout.return_tensors is None:
             lists = {name: [row.tolist() for row in rows] for name, rows in arrays.items()}
             return BatchEncoding({name: rows[0] for name, rows in lists.items()} if single else lists)
-        return BatchEncoding({name: self._to_tensor(array, layout.return_tensors) for name, array in arrays.items()})
+        return BatchEncoding(
+            {name: self._to_tensor(np.asarray(array), layout.return_tensors) for name, array in arrays.items()}
+        )
 
-    def _to_tensor(self, array: np.ndarray, kind: str):
+    def _to_tensor(self, array: np.ndarray, kind: str) -> Any:
         """Return an array as a tensor of NumPy (`np`) or PyTorch (`pt`, with 64-bit indices)."""
         if kind != "pt":
             return array
         torch = importlib.import_module("torch")
         return torch.from_numpy(np.ascontiguousarray(array if array.dtype == np.float32 else array.astype(np.int64)))
 
-    def _run_of(self, rows: np.ndarray, codes: list, *, skip: bool) -> CodeTokenRun:
+    def _run_of(self, rows: np.ndarray, codes: list[Any], *, skip: bool) -> CodeTokenRun:
         """Return the tokens of rows one after the other; a special or added token is one id."""
         width = self.tokens_per_code
         ids, weights = self._tokens_of(np.maximum(rows, UNKNOWN))
@@ -349,7 +356,7 @@ class MedTokTokenizer(CodeLookup, PreTrainedTokenizer):
         kept = np.arange(width) < widths[:, None]
         return CodeTokenRun(ids[kept], weights[kept], widths)
 
-    def _pad(self, encoded_inputs: dict, *args, **options) -> dict:
+    def _pad(self, encoded_inputs: dict[str, Any], *args: Any, **options: Any) -> dict[str, Any]:
         before = len(encoded_inputs["input_ids"])
         padded = super()._pad(encoded_inputs, *args, **options)
         missing = len(padded["input_ids"]) - before
@@ -374,7 +381,7 @@ class MedTokTokenizer(CodeLookup, PreTrainedTokenizer):
 
     # From tokens to codes.
 
-    def decode(self, token_ids, skip_special_tokens: bool = False, **_) -> str | list[str]:
+    def decode(self, token_ids: object, skip_special_tokens: bool = False, **_: Any) -> str | list[str]:
         """Return the keys of the codes nearest to the tokens, joined by spaces; a list of texts for a batch.
 
         Ids outside of the vocabulary, as padded rows of an embedding matrix or labels of -100 are, count as special.
@@ -388,7 +395,8 @@ class MedTokTokenizer(CodeLookup, PreTrainedTokenizer):
         """
         if is_list(token_ids) and any(is_list(row) for row in as_list(token_ids)):
             return self.batch_decode(token_ids, skip_special_tokens)
-        words, group = [], []
+        words: list[str] = []
+        group: list[int] = []
         unknown, codebook = self._ids["[UNK]"], self.config.codebook_size
 
         def flush() -> None:
@@ -412,7 +420,7 @@ class MedTokTokenizer(CodeLookup, PreTrainedTokenizer):
         flush()
         return " ".join(words)
 
-    def batch_decode(self, sequences, skip_special_tokens: bool = False, **_) -> list[str]:
+    def batch_decode(self, sequences: object, skip_special_tokens: bool = False, **_: Any) -> list[Any]:
         """Decode each row; see `decode`."""
         rows = as_list(sequences) if is_list(sequences) else [sequences]
         return [self.decode(row, skip_special_tokens) for row in rows]

@@ -179,9 +179,17 @@ def write_bytes(path: str | os.PathLike, content: bytes, *, advice: str = ADVICE
         partial.write_bytes(content)
 
 
-def write_json(path: str | os.PathLike, content: object, *, advice: str = ADVICE, **options: bool) -> None:
-    """Write JSON, indented by one, whole; see `whole_file`. `options` go to `json.dumps`."""
-    write_text(path, json.dumps(content, indent=1, **options) + "\n", advice=advice)
+def write_json(
+    path: str | os.PathLike,
+    content: object,
+    *,
+    advice: str = ADVICE,
+    sort_keys: bool = False,
+    ensure_ascii: bool = True,
+) -> None:
+    """Write JSON, indented by one, whole; see `whole_file`, and `json.dumps` for the last two."""
+    text = json.dumps(content, indent=1, sort_keys=sort_keys, ensure_ascii=ensure_ascii)
+    write_text(path, f"{text}\n", advice=advice)
 
 
 def put_in_place(partial: Path, path: Path) -> None:

@@ -51,12 +51,12 @@ def fault_of(error: BaseException) -> str:
         return reason
     if isinstance(error, UnicodeDecodeError):
         return f"it is not {error.encoding}"
-    mark = getattr(error, "problem_mark", None)
+    mark, position = getattr(error, "problem_mark", None), getattr(error, "position", None)
     place = None
     if isinstance(error, json.JSONDecodeError):
         place = error.lineno, error.colno
-    elif isinstance(error, SyntaxError) and isinstance(getattr(error, "position", None), tuple):
-        place = error.position
+    elif isinstance(error, SyntaxError) and isinstance(position, tuple):
+        place = position
     elif mark is not None:
         place = mark.line + 1, mark.column + 1
     name = type(error).__name__
