@@ -134,6 +134,7 @@ def _train() -> ConfigDict:
     train.epochs = 4  # Passes over the training codes as anchors; with positives these are half of each batch.
     train.steps = 0  # Number of steps; 0 derives it from `train.epochs`.
     train.lr = 1e-3  # Peak learning rate.
+    train.text_encoder_lr = 2e-5  # Peak learning rate of a trained text encoder, whose schedule has the same shape.
     train.warmup_steps = 200  # Steps of linear warm-up; at most a tenth of the run.
     train.weight_decay = 0.01  # Weight decay of matrices; norms, biases and the codebook have none.
     train.clip_norm = 1.0  # Maximum global norm of gradients; larger ones are clipped.

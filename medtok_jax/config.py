@@ -49,6 +49,7 @@ POSITIVE = (
     "loss.distillation_temperature",
     "train.batch_size",
     "train.lr",
+    "train.text_encoder_lr",
     "train.clip_norm",
     "train.grad_accum_steps",
     "train.model_parallel",
@@ -285,12 +286,6 @@ def _validate_modalities(config: ConfigDict) -> None:
             "model.shared_embedding='one' quantizes the two cross-modal embeddings as one, so that"
             " loss.contrasted='quantized' has nothing to contrast between them; change one of the two."
         )
-    for name in ("distillation_weight", "shared_distillation_weight", "text_distillation_weight"):
-        if config.loss[name] and config.model.text_encoder_trainable:
-            raise InputError(
-                f"loss.{name}={config.loss[name]} distills a frozen text encoder, but"
-                " model.text_encoder_trainable=True trains it; change one of the two."
-            )
     for name in ("shared_joint_weight", "shared_distillation_weight"):
         if config.loss[name] and config.model.shared_embedding != "one":
             raise InputError(
