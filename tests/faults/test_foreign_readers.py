@@ -94,6 +94,7 @@ NOT_FOREIGN = {
         "medtok_jax/convert/ethos/files/stages.py:_StaticData.agg",
         "medtok_jax/convert/ethos/meds.py:Spelled.frames",
         "medtok_jax/convert/pytorch/modeling_medtok.py:MedTok.from_pretrained",
+        "medtok_jax/convert/pytorch/modeling_medtok.py:_load_bert",
     },
     "no parser: bytes to hash, to copy, or of the system; JSON that was just written; an answer of a server": {
         "eval/ablations.py:Runner.settings",

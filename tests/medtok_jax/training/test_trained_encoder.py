@@ -40,7 +40,9 @@ def config(config):
 @pytest.fixture
 def assemble(config, data, monkeypatch):
     """Makes a training of this configuration on the small world, with a random BERT."""
-    monkeypatch.setattr(training_state, "load_bert", lambda _, dtype: Bert(BERT, dtype=dtype, rngs=nnx.Rngs(1)))
+    monkeypatch.setattr(
+        training_state, "load_bert", lambda _, dtype, gelu: Bert(BERT.with_gelu(gelu), dtype=dtype, rngs=nnx.Rngs(1))
+    )
 
     def make(last_step: int = STEPS) -> setup.Training:
         mesh = sharding.make_mesh(sharding.use_devices(1))
