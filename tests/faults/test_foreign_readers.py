@@ -101,6 +101,7 @@ NOT_FOREIGN = {
         "eval/speed/random_text.py:_on_disk",
         "eval/speed/report.py:_processor",
         "eval/speed/setup.py:Setting.encoder_and_width",
+        "medtok_jax/devices/compilation_cache.py:_processor",
         "medtok_jax/devices/memory.py:free_programs",
         "preprocessing/common/checksums.py:md5_of",
         "preprocessing/common/checksums.py:sha256_of",
