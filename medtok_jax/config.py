@@ -16,6 +16,7 @@ from preprocessing.common.errors import InputError, nearest
 
 CHOICES = {
     "model.text_encoder_type": ("weighted_pooling", "default"),
+    "model.text_encoder_gelu": ("exact", "tanh"),
     "model.graph_encoder_type": ("hierarchical", "gat", "default"),
     "model.quantizer_kind": ("top_k", "residual", "pursuit"),
     "model.gradient_estimator": ("straight_through", "rotation"),
@@ -47,6 +48,7 @@ POSITIVE = (
     "loss.distillation_temperature",
     "train.batch_size",
     "train.lr",
+    "train.text_encoder_lr",
     "train.clip_norm",
     "train.grad_accum_steps",
     "train.model_parallel",
@@ -284,12 +286,6 @@ def _validate_modalities(config: ConfigDict) -> None:
             "model.shared_embedding='one' quantizes the two cross-modal embeddings as one, so that"
             " loss.contrasted='quantized' has nothing to contrast between them; change one of the two."
         )
-    for name in ("distillation_weight", "shared_distillation_weight", "text_distillation_weight"):
-        if config.loss[name] and config.model.text_encoder_trainable:
-            raise InputError(
-                f"loss.{name}={config.loss[name]} distills a frozen text encoder, but"
-                " model.text_encoder_trainable=True trains it; change one of the two."
-            )
     for name in ("shared_joint_weight", "shared_distillation_weight"):
         if config.loss[name] and config.model.shared_embedding != "one":
             raise InputError(

@@ -64,11 +64,13 @@ def abstract(inputs: ModelInputs, batch: Batch, length: int, graph: tuple[int, i
         n_edge=shaped(batch.graph.n_edge, batch.graph.n_edge.shape[1:]),
     )
     rest = {name: shaped(getattr(batch, name), ()) for name in ("valid", "index", "text_id", "graph_id", "partner")}
+    means = batch.frozen_means
     return Batch(
         text=shaped(batch.text, (length, *batch.text.shape[2:])),
         text_mask=shaped(batch.text_mask, (length,)),
         graph=replaced,
         small=batch.small,
+        frozen_means=None if means is None else shaped(means, means.shape[1:]),
         **rest,
     )
 

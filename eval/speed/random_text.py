@@ -80,6 +80,7 @@ def random_states(
     *,
     max_length: int,
     dtype: str = "bfloat16",
+    gelu: str = "exact",
     progress: bool = True,
     width: int,
     folder: Path | None,
@@ -88,11 +89,11 @@ def random_states(
 
     Args:
         encoder_dir, texts, names, max_length, dtype: see `medtok_jax.text.cache.open_or_encode`.
-        cache_dir, progress: unused, for the same signature.
+        cache_dir, gelu, progress: unused, for the same signature.
         width: width of the states.
         folder: folder of the file of states; None to repeat one state in memory, where no values are needed.
     """
-    del cache_dir, progress
+    del cache_dir, gelu, progress
     kind = DTYPES[dtype]
     token_ids, offsets, num_cut = TextTokenizer(encoder_dir, max_length)(texts)
     drawn = np.random.default_rng(0).standard_normal((BLOCK, width), np.float32).astype(kind)

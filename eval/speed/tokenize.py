@@ -43,7 +43,8 @@ def measure(setting: Setting) -> tuple[dict, list[dict]]:
     """Return facts about the run, and a row for each part."""
     ready = open_run(setting)
     texts, names = _strings(ready, setting.codes or CODES)
-    encoder = Encoder(resolve_text_encoder(setting.config.model.text_encoder_model), setting.config.data)
+    model = setting.config.model
+    encoder = Encoder(resolve_text_encoder(model.text_encoder_model), setting.config.data, gelu=model.text_encoder_gelu)
     repeats = min(setting.repeats, 3)
     codes, rate = len(texts), jax_flops(activation_dtype(setting.config), repeats=setting.repeats)
     cut, cut_names = encoder.cut(texts), encoder.cut(names)
@@ -89,11 +90,12 @@ class Encoder:
     Args:
         directory: directory of the encoder.
         data: section `data` of the configuration.
+        gelu: field `model.text_encoder_gelu` of the configuration.
     """
 
-    def __init__(self, directory: Path, data: ConfigDict):
+    def __init__(self, directory: Path, data: ConfigDict, *, gelu: str):
         self.cut = TextTokenizer(directory, data.max_length)
-        bert = load_bert(directory, dtype=activations(DTYPES[data.cache_dtype]))
+        bert = load_bert(directory, dtype=activations(DTYPES[data.cache_dtype]), gelu=gelu)
         self.encode = compile_encoder(bert)
         config = bert.config
         width, inner = config.hidden_size, config.intermediate_size

@@ -90,6 +90,7 @@ def make_batch(
     partner: np.ndarray | None = None,
     small: tuple[int, int] | None = None,
     links: CodeLinks | None = None,
+    frozen_means: np.ndarray | None = None,
 ) -> Batch:
     """Put padded parts together; see `Batch` for each. Nothing but training reads those that may be None.
 
@@ -100,6 +101,7 @@ def make_batch(
         index, text_id, graph_id, partner: `[batch]` integers.
         small: static shape of small codes.
         links: to be predicted.
+        frozen_means: `[batch, text width]`.
     """
     none = np.full(len(valid), -1)
     index, text_id, graph_id, partner = (
@@ -116,6 +118,7 @@ def make_batch(
         partner=partner,
         small=small,
         links=links,
+        frozen_means=frozen_means,
     )
 
 

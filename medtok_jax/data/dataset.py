@@ -165,6 +165,7 @@ def encode_texts(
         names.tolist(),
         max_length=config.data.max_length,
         dtype=config.data.cache_dtype,
+        gelu=config.model.text_encoder_gelu,
     )
     return cache, node_name
 

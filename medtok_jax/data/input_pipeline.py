@@ -108,6 +108,7 @@ class BatchBuilder:
         num_stacks: devices along the `data` axis of the mesh, over all processes.
         local_stacks: which of them are this process's.
         token_ids: whether the text is wordpieces (a trained encoder) instead of cached states.
+        frozen_means: whether a batch has the means of the cached states too, see `Batch`.
         states_on_device: whether cached states lie on the device, so that a batch has but their rows.
         positive_relations: names of the relations that positives are drawn from, which may be masked.
     """
@@ -120,13 +121,14 @@ class BatchBuilder:
         num_stacks: int,
         local_stacks: Sequence[int],
         token_ids: bool = False,
+        frozen_means: bool = False,
         states_on_device: bool = False,
         positive_relations: Sequence[str] = (),
     ):
         self.data, self.budgets = data, budgets
         self.num_stacks, self.local_stacks = num_stacks, tuple(local_stacks)
         self.text_source = data.cache.token_ids if token_ids else data.cache.states
-        self.states_on_device = states_on_device
+        self.states_on_device, self.frozen_means = states_on_device, frozen_means
         self.positive_relations = both_directions(data.table.graph, positive_relations)
 
     def __call__(
@@ -171,6 +173,7 @@ class BatchBuilder:
             partner=partner[mine],
             small=small,
             links=None if links is None else links.part(mine),
+            frozen_means=self._means(text[mine], masked.text[mine], length) if self.frozen_means else None,
         )
 
     def _arrange(self, sizes: CodeSizes) -> tuple[np.ndarray, tuple[int, int] | None]:
@@ -198,6 +201,11 @@ class BatchBuilder:
         if self.states_on_device:
             return pad_tokens(where.astype(np.int32), counts, length, masked=masked, fill=NO_STATE)
         return pad_tokens(self.text_source[where], counts, length, masked=masked)
+
+    def _means(self, texts: np.ndarray, masked: np.ndarray, length: int) -> np.ndarray:
+        where, counts = positions(self.data.cache.offsets, texts)
+        states, mask = pad_tokens(self.data.cache.states[where], counts, length, masked=masked)
+        return states.astype(np.float32).sum(1) / np.maximum(mask.sum(1, keepdims=True, dtype=np.float32), 1)
 
     def _pad_graphs(self, rows: np.ndarray, masked: Masked, shape: tuple[int, int]) -> jraph.GraphsTuple:
         part = Subgraphs.of(self.data.table, rows)

@@ -150,7 +150,8 @@ def structure(saved: SavedModel, sizes: InputSizes, encoder_dir: Path) -> tuple[
     def build() -> MedTok:
         model, bert = saved.config.model, None
         if model.text_encoder_trainable:
-            bert = Bert(BertConfig.from_directory(encoder_dir), dtype=dtype, rngs=nnx.Rngs(0))
+            described = BertConfig.from_directory(encoder_dir, gelu=model.text_encoder_gelu)
+            bert = Bert(described, dtype=dtype, rngs=nnx.Rngs(0))
         return MedTok(model, sizes, bert=bert, dtype=dtype, rngs=nnx.Rngs(0))
 
     try:

@@ -127,7 +127,8 @@ class NewCodeEncoder:
     def __init__(self, saved: SavedModel, encoder_dir: Path):
         data, self.modalities = saved.config.data, saved.config.data.modalities
         self.saved, self.index = saved, GraphIndex(saved)
-        self.texts = TextStates(encoder_dir, max_length=data.max_length, dtype=DTYPES[data.cache_dtype])
+        gelu = saved.config.model.text_encoder_gelu
+        self.texts = TextStates(encoder_dir, max_length=data.max_length, dtype=DTYPES[data.cache_dtype], gelu=gelu)
         sizes, variables = _with_unknown_rows(saved)
         graphdef, params, fixed = model_reader.structure(saved, sizes, encoder_dir)
         self.params = model_reader.fill(params, variables, "params")

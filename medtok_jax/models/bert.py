@@ -40,8 +40,13 @@ class BertConfig:
     hidden_act: str = "gelu"
 
     @classmethod
-    def from_directory(cls, path: str | Path) -> "BertConfig":
-        """Read `config.json`; raise InputError where it is missing or describes something `Bert` cannot compute."""
+    def from_directory(cls, path: str | Path, *, gelu: str = "exact") -> "BertConfig":
+        """Read `config.json`; raise InputError where it is missing or describes something `Bert` cannot compute.
+
+        Args:
+            path: directory of the checkpoint.
+            gelu: see `with_gelu`.
+        """
         file = Path(path) / "config.json"
         with reading(file, "the configuration of a BERT"):
             raw = json.loads(file.read_text(encoding="utf-8"))
@@ -57,7 +62,15 @@ class BertConfig:
                     f"{file}: hidden_size {config.hidden_size} is not divisible by "
                     f"num_attention_heads {config.num_attention_heads}."
                 )
-        return config
+        return config.with_gelu(gelu)
+
+    def with_gelu(self, gelu: str) -> "BertConfig":
+        """Return the same BERT with its exact GELU, or (`tanh`) an approximation that GPUs compute within the matmul.
+
+        An activation that is no exact GELU stays as it is.
+        """
+        approximate = gelu == "tanh" and self.hidden_act == "gelu"
+        return dataclasses.replace(self, hidden_act="gelu_pytorch_tanh") if approximate else self
 
 
 def _refuse_foreign(raw: object, file: Path) -> None:
@@ -164,13 +177,13 @@ class Bert(nnx.Module):
         return states
 
 
-def load_bert(directory: str | Path, *, dtype: jnp.dtype = jnp.float32) -> Bert:
+def load_bert(directory: str | Path, *, dtype: jnp.dtype = jnp.float32, gelu: str = "exact") -> Bert:
     """Build the encoder of a Hugging Face checkpoint directory (`config.json` + safetensors, in one file or sharded).
 
     Names may carry the `bert.` prefix of a model with a head, and norms the old names `gamma` and `beta`. Pooler and
     heads are not read. Raises InputError for a file that cannot be read and a tensor that is missing or misshaped.
     """
-    config = BertConfig.from_directory(directory)
+    config = BertConfig.from_directory(directory, gelu=gelu)
     model = nnx.eval_shape(lambda: Bert(config, dtype=dtype, rngs=nnx.Rngs(0)))
     weights = _Weights(Path(directory))
     for table, name in [

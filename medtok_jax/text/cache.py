@@ -1,9 +1,9 @@
 """Compute frozen text states once and keep them: token states of descriptions, mean-pooled vectors of node names.
 
 The cache is ragged and memory-mapped: `states.bin` holds `[tokens, hidden]` of all descriptions one after the other.
-It is keyed by the encoder's identity, the strings, the cut and the dtype, so that it never serves the wrong data.
-What another cache of the same encoder, cut and dtype holds already is copied instead of encoded. Its listing is written
-last and marks a complete cache; a damaged one is made anew, and nothing is copied from it.
+It is keyed by the encoder's identity and GELU, the strings, the cut and the dtype, so that it never serves the wrong
+data. What another cache of the same encoder, GELU, cut and dtype holds already is copied instead of encoded. Its
+listing is written last and marks a complete cache; a damaged one is made anew, and nothing is copied from it.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ import ml_dtypes
 import numpy as np
 
 from medtok_jax.models.bert import Bert, load_bert
-from medtok_jax.text.encode import activations, compile_encoder, pad, plan, tokens_a_batch
+from medtok_jax.text.encode import activations, check_gelu, compile_encoder, pad, plan, tokens_a_batch
 from medtok_jax.text.encoder_files import TextTokenizer, encoder_identity
 from preprocessing.common.atomic import whole_file, write_json
 from preprocessing.common.checksums import sha256_of
@@ -65,6 +65,7 @@ def open_or_encode(
     *,
     max_length: int,
     dtype: str = "bfloat16",
+    gelu: str = "exact",
     progress: bool = True,
 ) -> TextCache:
     """Open the text states of `texts` and `names`, encoding them first where that was not done.
@@ -78,12 +79,13 @@ def open_or_encode(
         names: distinct node names; mean-pooled vectors are kept. A string in both lists is encoded once.
         max_length: wordpieces a string is cut at.
         dtype: `bfloat16` or `float32`, of what is kept.
+        gelu: of the encoder, see `BertConfig.with_gelu`; `tanh` is checked before anything is encoded with it.
         progress: whether to show a bar.
 
     Raises:
-        InputError: where the cache directory cannot be written.
+        InputError: where the cache directory cannot be written, or the GELU changes more than is allowed.
     """
-    settings = [1, encoder_identity(encoder_dir), max_length, dtype]
+    settings = [1, encoder_identity(encoder_dir), gelu, max_length, dtype]
     key = _cache_key(settings, texts, names)
     folder = cache_dir / f"text-{key[:16]}"
     if not is_whole(folder, quiet=True):
@@ -174,13 +176,14 @@ class _Store:
 
 def _encode(encoder_dir: Path, folder: Path, texts: list[str], names: list[str], settings: list, show: bool) -> None:
     """Encode what is missing."""
-    *_, max_length, dtype = settings
+    *_, gelu, max_length, dtype = settings
     strings = list(dict.fromkeys([*texts, *names]))
     tokens, offsets, _ = TextTokenizer(encoder_dir, max_length)(strings)
+    check_gelu(encoder_dir, gelu, tokens, offsets)
     name_row = np.zeros(len(strings), np.int64)
     place = {string: number for number, string in enumerate(strings)}
     name_row[[place[name] for name in names]] = np.arange(1, len(names) + 1)
-    bert = load_bert(encoder_dir, dtype=activations(DTYPES[dtype]))
+    bert = load_bert(encoder_dir, dtype=activations(DTYPES[dtype]), gelu=gelu)
     text_offsets = offsets[: len(texts) + 1]
     try:
         store = _Store.open(folder, DTYPES[dtype], bert.config.hidden_size, text_offsets, name_row)

@@ -11,8 +11,9 @@ import numpy as np
 from flax import nnx
 
 from medtok_jax.devices.memory import device_memory
-from medtok_jax.models.bert import Bert, load_bert
+from medtok_jax.models.bert import Bert, BertConfig, load_bert
 from medtok_jax.text.encoder_files import TextTokenizer
+from preprocessing.common.errors import InputError
 from preprocessing.common.ragged import take
 
 # Padded lengths on the spot, each compiled when it is first needed.
@@ -23,6 +24,8 @@ TOKENS_ON_THE_SPOT = 512
 BYTES_A_TOKEN = 2**18
 # Bounds of the tokens that a device encodes at once.
 LEAST_TOKENS, MOST_TOKENS = 8192, 65536
+# Texts that an approximate GELU is checked on, and the least cosine that each must have with its exact vector.
+CHECKED_TEXTS, LEAST_COSINE = 48, 0.9999
 # Vectors of node names kept in memory: the same nodes come again in the subgraphs of related codes.
 REMEMBERED_NAMES = 100_000
 
@@ -117,6 +120,37 @@ def compile_encoder(bert: Bert) -> Callable:
     return call
 
 
+def check_gelu(directory: Path, gelu: str, tokens: np.ndarray, offsets: np.ndarray) -> None:
+    """Refuse an approximate GELU that changes mean-pooled vectors of some texts more than `LEAST_COSINE` allows.
+
+    Args:
+        directory: of the text encoder.
+        gelu: see `BertConfig.with_gelu`; nothing is computed where it changes nothing.
+        tokens: `[tokens]` int32 wordpieces of all texts, end to end.
+        offsets: `[texts + 1]` int64; `CHECKED_TEXTS` of the texts, evenly spaced, are compared in float32.
+
+    Raises:
+        InputError: naming the cosine and its bound.
+    """
+    if BertConfig.from_directory(directory, gelu=gelu) == BertConfig.from_directory(directory) or len(offsets) < 2:
+        return
+    members = np.unique(np.linspace(0, len(offsets) - 2, CHECKED_TEXTS).astype(np.int64))
+    length = int((offsets[members + 1] - offsets[members]).max())
+    ids, mask = pad(tokens, offsets, members, length, length * len(members))
+    exact, other = (
+        np.asarray(compile_encoder(load_bert(directory, gelu=kind))(ids, mask)[1])[: len(members)]
+        for kind in ("exact", gelu)
+    )
+    norms = np.linalg.norm(exact, axis=1) * np.linalg.norm(other, axis=1)
+    least = float(np.min(np.sum(exact * other, axis=1) / np.maximum(norms, 1e-30)))
+    if not least >= LEAST_COSINE:
+        raise InputError(
+            f"model.text_encoder_gelu={gelu!r} changes too much of the text encoder in {directory}: of {len(members)}"
+            f" texts, one has a cosine of {least:.6f} with its exact vector, less than {LEAST_COSINE}; set"
+            " model.text_encoder_gelu=exact."
+        )
+
+
 class TextStates:
     """Encode strings when they are asked for, as a text cache of the same settings would hold them.
 
@@ -124,16 +158,17 @@ class TextStates:
         directory: of the text encoder.
         max_length: wordpieces a string is cut at.
         dtype: of the results; what a cache rounds must be rounded here too.
+        gelu: that of the cache, see `BertConfig.with_gelu`; not checked anew.
 
     Raises:
         InputError: the encoder cannot be read.
     """
 
-    def __init__(self, directory: Path, *, max_length: int, dtype):
+    def __init__(self, directory: Path, *, max_length: int, dtype, gelu: str = "exact"):
         self.tokenizer = TextTokenizer(directory, max_length)
         self.lengths = [length for length in LENGTHS_ON_THE_SPOT if length < max_length] + [max_length]
         self.dtype = np.dtype(dtype)
-        bert = load_bert(directory, dtype=activations(dtype))
+        bert = load_bert(directory, dtype=activations(dtype), gelu=gelu)
         self.width = bert.config.hidden_size
         self._run = compile_encoder(bert)
         self._names: OrderedDict[str, np.ndarray] = OrderedDict()

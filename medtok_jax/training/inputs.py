@@ -16,6 +16,7 @@ from medtok_jax.data.input_pipeline import BatchBuilder, Budgets, EvalSource, Tr
 from medtok_jax.data.sampling import CodeSizes, Sampler
 from medtok_jax.devices import sharding
 from medtok_jax.devices.memory import device_memory
+from medtok_jax.training.losses import distills
 from preprocessing.common.errors import InputError
 
 # Share of an accelerator's memory that token states may take where the configuration leaves it open.
@@ -121,6 +122,7 @@ def make_builder(
         num_stacks=devices,
         local_stacks=sharding.local_stacks(mesh),
         token_ids=config.model.text_encoder_trainable,
+        frozen_means=config.model.text_encoder_trainable and distills(config.loss),
         states_on_device=states_on_device,
         positive_relations=tuple(config.loss.positive_relations),
     )

@@ -10,8 +10,9 @@ from ml_collections import ConfigDict
 from medtok_jax import config as configuration
 from medtok_jax.data.dataset import Data, load_data
 from medtok_jax.devices import sharding
+from medtok_jax.devices.compilation_cache import keep_compiled
 from medtok_jax.text.encoder_files import resolve_text_encoder
-from medtok_jax.training import checkpoints
+from medtok_jax.training import checkpoints, reporting
 from medtok_jax.training.checkpoints import Checkpoint
 from medtok_jax.training.inputs import ModelInputs, make_inputs
 from medtok_jax.training.programs import Programs, compile_programs
@@ -94,6 +95,8 @@ def set_up(config: ConfigDict, workdir: Path, *, progress: bool = True) -> Train
     if config.init_from and not source:
         checkpoints.find(config.init_from, prefer="best")
     _check_writable(workdir)
+    if why_not := keep_compiled(configuration.cache_dir(config)):
+        reporting.say(why_not)
     data = load_data(config, encoder_dir=encoder_dir, progress=progress)
     if source:
         source.check_origin(data.table.fingerprint, data.cache.encoder)

@@ -48,9 +48,16 @@ def _is_matrix(path: tuple, _) -> bool:
     return any(getattr(part, "key", None) == "kernel" for part in path)
 
 
+def _is_of_text_encoder(path: tuple, _) -> bool:
+    return tuple(getattr(part, "key", None) for part in path[:2]) == ("text_encoder", "bert")
+
+
 def create_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """Return clipping and AdamW; only weights of linear maps decay; several batches are summed up where asked."""
-    optimizer = optax.chain(
+    """Return clipping and AdamW; only weights of linear maps decay; several batches are summed up where asked.
+
+    A text encoder that is trained too has its own peak learning rate, decay included: AdamW is linear in the rate.
+    """
+    parts = [
         optax.clip_by_global_norm(config.train.clip_norm),
         optax.adamw(
             schedule,
@@ -58,7 +65,11 @@ def create_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Grad
             weight_decay=config.train.weight_decay,
             mask=lambda params: jax.tree_util.tree_map_with_path(_is_matrix, params),
         ),
-    )
+    ]
+    if config.model.text_encoder_trainable:
+        slower = optax.scale(config.train.text_encoder_lr / config.train.lr)
+        parts.append(optax.masked(slower, lambda params: jax.tree_util.tree_map_with_path(_is_of_text_encoder, params)))
+    optimizer = optax.chain(*parts)
     if config.train.grad_accum_steps > 1:
         optimizer = optax.MultiSteps(optimizer, config.train.grad_accum_steps)
     return optimizer
@@ -74,7 +85,7 @@ def create_state(
     dtype = jnp.bfloat16 if config.train.mixed_precision else jnp.float32
     bert_def, bert_state, top_k = None, None, sharding.top_k(mesh)
     if config.model.text_encoder_trainable:
-        bert_def, bert_state = nnx.split(load_bert(encoder_dir, dtype=dtype))
+        bert_def, bert_state = nnx.split(load_bert(encoder_dir, dtype=dtype, gelu=config.model.text_encoder_gelu))
 
     def build(bert_state) -> MedTok:
         bert = None if bert_def is None else nnx.merge(bert_def, bert_state)

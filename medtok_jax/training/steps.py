@@ -98,7 +98,12 @@ def score_links(model: MedTok, batch: Batch, tables: Tables, codes: jax.Array) -
 
 
 def mean_states(batch: Batch) -> jax.Array:
-    """Return `[batch, text width]` float32, means of the frozen encoder's states; 0 where there is no description."""
+    """Return `[batch, text width]` float32, means of the frozen encoder's states; 0 where there is no description.
+
+    A batch for a trained encoder brings them, as that encoder's own states move.
+    """
+    if batch.frozen_means is not None:
+        return batch.frozen_means
 
     def means(states: jax.Array, mask: jax.Array) -> jax.Array:
         weights = mask / jnp.maximum(jnp.sum(mask, axis=1, keepdims=True), 1)

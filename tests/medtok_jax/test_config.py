@@ -161,7 +161,6 @@ def test_numbers(config, names, values, allowed):
         ({"model.graph_width": 130}, ["model.graph_width=130", "not divisible", "model.graph_heads=4"]),
         ({"model.cross_heads": 5}, ["model.cross_width=64", "not divisible", "model.cross_heads=5"]),
         ({"train.batch_size": 9, "loss.positive_relations": ("is_a",)}, ["train.batch_size=9", "even", "('is_a',)"]),
-        ({"model.text_encoder_trainable": True}, ["loss.distillation_weight=1.0", "model.text_encoder_trainable=True"]),
         (
             {"model.shared_embedding": "two", **K_EACH, "loss.shared_joint_weight": 1.0},
             ["loss.shared_joint_weight=1.0", "model.shared_embedding='two'"],
@@ -193,6 +192,13 @@ def test_combinations(config, fields, parts):
     change(config, **fields)
     sentence = refusal(config)
     assert all(part in sentence for part in parts), sentence
+
+
+def test_a_trained_text_encoder_may_be_distilled(config):
+    change(config, **{"model.text_encoder_trainable": True})
+    assert config.loss.distillation_weight > 0
+    assert config.train.text_encoder_lr == 2e-5
+    validate(config, 1)
 
 
 def test_batches_are_divisible_by_devices(config):

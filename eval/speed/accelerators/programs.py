@@ -169,10 +169,13 @@ def _text_sizes(batch: Batch, inputs: ModelInputs) -> frozenset[int]:
 def _text_encoder(setting: Setting, target: Target, mesh: jax.sharding.Mesh) -> Step:
     """Return the step of the frozen encoder on the longest texts, with the batch that the target would get."""
     data, name = setting.config.data, setting.config.model.text_encoder_model
+    gelu = setting.config.model.text_encoder_gelu
     if name in WIDTHS:
-        config = BertConfig(vocab_size=VOCABULARY, max_position_embeddings=POSITIONS, **SHAPES["bert-base"])
+        config = BertConfig(vocab_size=VOCABULARY, max_position_embeddings=POSITIONS, **SHAPES["bert-base"]).with_gelu(
+            gelu
+        )
     else:
-        config = BertConfig.from_directory(resolve_text_encoder(name))
+        config = BertConfig.from_directory(resolve_text_encoder(name), gelu=gelu)
     dtype = activations(DTYPES[data.cache_dtype], target.platform)
     graphdef, state = nnx.split(nnx.eval_shape(lambda: Bert(config, dtype=dtype, rngs=nnx.Rngs(0))))
     shape = (mesh.size * max(tokens_a_device(target.memory) // data.max_length, 1), data.max_length)

@@ -40,7 +40,7 @@ ENCODER = "text_encoder"
 # Fields of the `model` section that the module supports; others are refused, as it would silently ignore them.
 KNOWN = (
     *("codebook_size", "embedding_dim", "text_specific_ratio", "graph_specific_ratio", "shared_ratio", "shared_search"),
-    *("text_encoder_model", "text_encoder_type", "text_encoder_trainable"),
+    *("text_encoder_model", "text_encoder_type", "text_encoder_trainable", "text_encoder_gelu"),
     *("graph_encoder_type", "graph_width", "graph_layers", "graph_heads", "node_name_features", "node_id_features"),
     *("cross_width", "cross_layers", "cross_heads"),
     *(

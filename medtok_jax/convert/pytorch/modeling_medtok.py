@@ -683,7 +683,9 @@ class MedTok(nn.Module):
         config["model"]["text_encoder_trainable"] = trained or train_text_encoder
 
         two = trained or train_text_encoder
-        model = cls(config, _load_bert(directory / ENCODER), _load_bert(directory / ENCODER) if two else None)
+        # Two objects: one stays frozen.
+        encoders = [_load_bert(directory / ENCODER, config["model"]["text_encoder_gelu"]) for _ in range(1 + two)]
+        model = cls(config, *encoders, *[None] * (not two))
         weights = load_file(directory / WEIGHTS)
         expected = model._own_names() if trained else {n for n in model._own_names() if not n.startswith(BERT)}
         if weights.keys() != expected:
@@ -721,13 +723,16 @@ class MedTok(nn.Module):
         (directory / CONFIG).write_text(json.dumps(self.config, indent=1) + "\n", encoding="utf-8")
 
 
-def _load_bert(directory: Path) -> BertModel:
+def _load_bert(directory: Path, gelu: str) -> BertModel:
     """Load a text encoder without pooler, which MedTok does not use, and without dropout, as in training."""
     verbosity = logging.get_verbosity()
     # Loading would warn that the weights of the pooler are unexpected.
     logging.set_verbosity_error()
     try:
         options = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "dtype": torch.float32}
+        described = json.loads((directory / CONFIG).read_text(encoding="utf-8")).get("hidden_act", "gelu")
+        if gelu == "tanh" and described == "gelu":
+            options["hidden_act"] = "gelu_pytorch_tanh"
         return BertModel.from_pretrained(directory, add_pooling_layer=False, **options)  # nosec B615 # A directory.
     finally:
         logging.set_verbosity(verbosity)

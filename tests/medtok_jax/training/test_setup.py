@@ -80,3 +80,23 @@ def test_the_data_set_and_the_text_encoder_are_read_once(data_dir, tmp_path, mon
     with pytest.raises(Opened):
         setup.set_up(small_config(data_dir), tmp_path, progress=False)
     assert sorted(calls) == ["encoder", "fingerprint", "graph"]
+
+
+def test_compiled_programs_are_kept_beside_the_other_caches(tmp_path, monkeypatch, capsys):
+    folders = []
+
+    def kept(caches):
+        folders.append(caches)
+        return "There is no room."
+
+    def opened(*_, **__):
+        raise Opened
+
+    monkeypatch.setattr(setup.medtok_codes, "check_available", lambda *_: None)
+    monkeypatch.setattr(setup, "resolve_text_encoder", lambda _: tmp_path)
+    monkeypatch.setattr(setup, "keep_compiled", kept)
+    monkeypatch.setattr(setup, "load_data", opened)
+    with pytest.raises(Opened):
+        setup.set_up(small_config(tmp_path / "data"), tmp_path / "run", progress=False)
+    assert folders == [tmp_path / "data" / "medtok_cache"]
+    assert capsys.readouterr().out == "There is no room.\n"

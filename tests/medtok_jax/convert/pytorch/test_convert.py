@@ -35,7 +35,7 @@ HIDDEN = 16
 VARIANTS = {
     "hierarchical": {},
     "pursuit, one shared embedding": {"shared_embedding": "one", "num_top_k_tokens": 2},
-    "gat, residual, CLS, lengths kept, moving averages, node ids, trained text encoder": {
+    "gat, residual, CLS, lengths kept, moving averages, node ids, trained text encoder with tanh": {
         "graph_encoder_type": "gat",
         "quantizer_kind": "residual",
         "text_encoder_type": "default",
@@ -43,9 +43,11 @@ VARIANTS = {
         "ema_decay": 0.9,
         "node_id_features": True,
         "text_encoder_trainable": True,
+        "text_encoder_gelu": "tanh",
     },
-    "gcn, lengths kept, simvq, rotation, the whole book, ids instead of names": {
+    "gcn, lengths kept, simvq, rotation, the whole book, ids instead of names, tanh": {
         "graph_encoder_type": "default",
+        "text_encoder_gelu": "tanh",
         "normalize": False,
         "simvq": True,
         "gradient_estimator": "rotation",
