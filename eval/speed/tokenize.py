@@ -22,7 +22,7 @@ from eval.speed.setup import Setting, accelerator_peak, activation_dtype, facts,
 from eval.speed.timing import Timing, jax_flops, peak_memory, repeat
 from medtok_jax.data.dataset import by_length
 from medtok_jax.models.bert import load_bert
-from medtok_jax.text.cache import DTYPES, ENCODE_LENGTHS
+from medtok_jax.text.cache import DTYPES, encode_lengths
 from medtok_jax.text.encode import activations, compile_encoder, pad, plan, tokens_a_batch
 from medtok_jax.text.encoder_files import TextTokenizer, resolve_text_encoder
 from medtok_jax.training.setup import Training
@@ -106,9 +106,8 @@ class Encoder:
         """Time the encoding of wordpieces in batches, each sent before the result of the one before is fetched."""
         tokens, offsets, _ = cut
         lengths = np.diff(offsets)
-        buckets = [length for length in ENCODE_LENGTHS if length < lengths.max()] + [int(lengths.max())]
         size = tokens_a_batch()
-        batches = plan(lengths, buckets, size)
+        batches = plan(lengths, encode_lengths(lengths), size)
 
         def encode() -> None:
             last = None

@@ -84,6 +84,28 @@ def test_states_are_those_of_the_encoder_alone(folder, alone):
     assert cache.num_cut == 1, "the one long text; the long name does not count"
 
 
+def test_many_strings_on_a_cpu_have_finer_lengths(folder, tmp_path, monkeypatch):
+    """Where more lengths are padded to, the states are the same but for rounding."""
+    monkeypatch.setattr(text_cache, "MANY_STRINGS", 1)
+    used, pad = [], text_cache.pad
+    monkeypatch.setattr(text_cache, "pad", lambda *given: used.append(given[3]) or pad(*given))
+    finer = encode(tmp_path)
+    assert set(used) == {8, 12, 16}
+    np.testing.assert_allclose(finer.states, encode(folder).states, atol=1e-5)
+    np.testing.assert_allclose(finer.name_embedding, encode(folder).name_embedding, atol=1e-5)
+    np.testing.assert_array_equal(finer.token_ids, encode(folder).token_ids)
+
+
+def test_few_strings_and_accelerators_have_few_lengths(monkeypatch):
+    monkeypatch.undo()
+    many = np.full(20_000, 52)
+    few = [8, 16, 24, 32, 48, 52]
+    assert text_cache.encode_lengths(many) == [8, 12, 16, 20, 24, 32, 48, 52]
+    assert text_cache.encode_lengths(many[1:]) == few
+    monkeypatch.setattr(text_cache.jax, "default_backend", lambda: "gpu")
+    assert text_cache.encode_lengths(many) == few
+
+
 def test_bfloat16(folder, alone):
     cache = encode(folder, dtype="bfloat16")
     assert cache.states.dtype.itemsize == cache.name_embedding.dtype.itemsize == 2
