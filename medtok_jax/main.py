@@ -1,9 +1,11 @@
 """Train MedTok: `python -m medtok_jax.main --config=configs/default.py --workdir=DIR [--config.FIELD=VALUE ...]`.
 
 Run the same command again to continue after an interruption. The exit status is 0 if training finished, 2 if an
-argument or input cannot be used, 1 if the loss became NaN or infinite, and 130 or 143 if training was stopped by Ctrl-C
-or SIGTERM, with everything saved.
+argument or input cannot be used, 1 if the loss became NaN or infinite or another process of the run is gone, and 130 or
+143 if training was stopped by Ctrl-C or SIGTERM, with everything saved.
 """
+
+import contextlib
 
 from absl import flags
 from ml_collections import config_flags
@@ -25,13 +27,13 @@ flags.mark_flag_as_required("workdir")
 
 def main(_) -> None:
     # JAX is imported only here, so that a wrong flag is reported at once and not after JAX has started.
-    import jax
-
     from medtok_jax import train
+    from medtok_jax.devices import processes
 
-    if DISTRIBUTED.value:
-        jax.distributed.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
-    train.train_and_evaluate(CONFIG.value, WORKDIR.value)
+    with contextlib.ExitStack() as stack:
+        if DISTRIBUTED.value:
+            stack.enter_context(processes.joined(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value))
+        train.train_and_evaluate(CONFIG.value, WORKDIR.value)
 
 
 if __name__ == "__main__":

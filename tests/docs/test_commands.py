@@ -430,6 +430,7 @@ RULES: dict[tuple[str, ...], Callable[[World, list[str], Path], None]] = {
     ("python", "-m", "eval.ehr.benchmark"): benchmarking,
     ("python", "-m", "eval.baselines"): plain(f"--codes={DATA_SET}", prepare=train_baselines_briefly),
     ("python", "-m", "eval.ablations"): ablations,
+    ("python", "-m", "eval.faults"): only_help,
     ("python", "-m", "eval.speed"): speed,
     ("python", "-m", "pytest"): checking_pytest,
     ("python", "-m", "tests.helpers.configuration_page"): writing_the_page,

@@ -1,11 +1,26 @@
-"""Provide a run on a few invented codes that has ended, for tests that damage its files."""
+"""Provide a run on a few invented codes that has ended, and let tests tell how much they tried."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.helpers import tiny_run
+
+
+@pytest.fixture
+def tell(record_property) -> Callable[..., None]:
+    """Return `tell(what, tried=, held=)`, from which `eval.faults` makes its table; the last call of a kind counts.
+
+    A test of which nothing is told counts as one try of its file.
+    """
+
+    def told(what: str, *, tried: int, held: int) -> None:
+        for name, value in (("what", what), ("tried", tried), ("held", held)):
+            record_property(name, value)
+
+    return told
 
 
 @pytest.fixture(scope="session")

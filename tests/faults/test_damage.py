@@ -3,7 +3,6 @@
 Files are found by listing the folders of a run that has ended, so that a new kind of file is covered too.
 """
 
-import hashlib
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,24 +20,13 @@ from preprocessing.common.errors import UserError
 from preprocessing.dataset.known_codes import read_known_codes
 from preprocessing.medtok_codes import open_prepared, report_of
 from tests.helpers import tiny_run
+from tests.helpers.contents import content_of
 from tests.helpers.damages import DAMAGES, flip
 
 pytestmark = pytest.mark.integration
 # Files that people and TensorBoard read, and nothing here.
 NOT_READ = ("work/codebook.png", "work/parameters.txt", "work/logs/")
 STEPS = 4
-
-
-def content_of(tree) -> str:
-    """Return a digest of nested dictionaries, lists and arrays."""
-    if isinstance(tree, dict):
-        tree = sorted((str(name), content_of(value)) for name, value in tree.items())
-    elif isinstance(tree, list | tuple):
-        tree = [content_of(value) for value in tree]
-    elif isinstance(tree, np.ndarray) or hasattr(tree, "__array__"):
-        array = np.asarray(tree)
-        tree = (array.shape, str(array.dtype), array.tolist() if array.dtype == object else array.tobytes())
-    return hashlib.sha256(repr(tree).encode()).hexdigest()
 
 
 def read_data(root: Path) -> dict:
@@ -135,7 +123,7 @@ def outcome(part: str, root: Path, whole: str, capsys) -> str:
     return "told" if part == "work" and told.startswith("warning: ") else "silently other"
 
 
-def check(part: str, root: Path, ended_run: Path, damages: Callable[[int], list], capsys) -> None:
+def check(part: str, root: Path, ended_run: Path, damages: Callable[[int], list], capsys, tell) -> None:
     """Damage the files of a part one after another, and restore all after each.
 
     A lost log is told, and a lost summary is made anew by the run that goes on.
@@ -155,23 +143,24 @@ def check(part: str, root: Path, ended_run: Path, damages: Callable[[int], list]
             top = part.split("/")[0]
             shutil.rmtree(root / top)
             shutil.copytree(ended_run / top, root / top)
+    tell(f"damaged files of {part}", tried=count, held=count - len(wrong))
     assert not wrong, f"{len(wrong)} of {count}:\n" + "\n".join(wrong)
     assert count
 
 
 @pytest.mark.parametrize("part", READERS)
-def test_a_damaged_file_changes_no_result_silently(part, root, ended_run, capsys):
+def test_a_damaged_file_changes_no_result_silently(part, root, ended_run, capsys, tell):
     """Each file once with a changed bit, and once damaged in another way."""
     others = [name for name in DAMAGES if name != "one bit"]
 
     def damages(number: int) -> list:
         return [(name, DAMAGES[name]) for name in ("one bit", others[number % len(others)])]
 
-    check(part, root, ended_run, damages, capsys)
+    check(part, root, ended_run, damages, capsys, tell)
 
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("part", READERS)
-def test_every_damage_of_every_file(part, root, ended_run, capsys):
+def test_every_damage_of_every_file(part, root, ended_run, capsys, tell):
     bits = [(f"bit at {place:.2f}", lambda path, p=place: flip(path, p)) for place in np.linspace(0, 1, 12)]
-    check(part, root, ended_run, lambda _: [*DAMAGES.items(), *bits], capsys)
+    check(part, root, ended_run, lambda _: [*DAMAGES.items(), *bits], capsys, tell)

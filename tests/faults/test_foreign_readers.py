@@ -20,6 +20,7 @@ from tests.helpers.foreign_readers.mutations import (
 
 READERS: dict[str, ForeignReader] = publishers.READERS | records.READERS | library.READERS
 MUTATIONS = 30
+KIND = "changed files from elsewhere, read by all readers"
 # Of all readers together.
 THOROUGH = 100_000
 # Functions that read no file from elsewhere, by the reason for it.
@@ -35,6 +36,7 @@ NOT_FOREIGN = {
         "eval/ehr/history.py:_read",
         "eval/ehr/settings.py:check_folder",
         "eval/ehr/settings.py:declare",
+        "eval/faults.py:rows_of",
         "eval/quality/label_building.py:_held_out",
         "medtok_jax/convert/huggingface/card.py:read_summary",
         "medtok_jax/convert/pytorch/convert.py:_metadata",
@@ -142,17 +144,23 @@ def faults_of(name: str, reader: ForeignReader, folder, numbers) -> dict[str, st
     return found
 
 
-def test_any_change_is_read_or_told(reader):
+def test_any_change_is_read_or_told(reader, tell):
     name, found, folder = reader
     assert fault_of_reading(found, folder) is None
-    assert faults_of(name, found, folder, range(max(2, round(MUTATIONS * found.weight)))) == {}
+    numbers = range(max(2, round(MUTATIONS * found.weight)))
+    wrong = faults_of(name, found, folder, numbers)
+    tell(KIND, tried=len(numbers), held=len(numbers) - len(wrong))
+    assert wrong == {}
 
 
 @pytest.mark.thorough
-def test_a_hundred_thousand_changes_are_read_or_told(reader):
+def test_a_hundred_thousand_changes_are_read_or_told(reader, tell):
     name, found, folder = reader
     share = found.weight / sum(one.weight for one in READERS.values())
-    assert faults_of(name, found, folder, range(MUTATIONS, MUTATIONS + round(THOROUGH * share))) == {}
+    numbers = range(MUTATIONS, MUTATIONS + round(THOROUGH * share))
+    wrong = faults_of(name, found, folder, numbers)
+    tell(KIND, tried=len(numbers), held=len(numbers) - len(wrong))
+    assert wrong == {}
 
 
 @pytest.mark.integration

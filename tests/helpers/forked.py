@@ -3,13 +3,15 @@
 Seconds of imports a command are saved. What a fresh interpreter is the point of starts one by itself.
 """
 
+import contextlib
+import dataclasses
 import multiprocessing
 import os
 import runpy
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from medtok_jax.devices.huge_pages import VARIABLE
@@ -50,6 +52,45 @@ def run_module(
     Raises:
         subprocess.TimeoutExpired: it did not end; it is killed.
     """
+    with running_module(module, *arguments, cwd=cwd, env=env, prepare=prepare) as running:
+        return running.wait(timeout)
+
+
+@dataclasses.dataclass(frozen=True)
+class Running:
+    """A command at work, to which signals may be sent, and the files of its output."""
+
+    command: list[str]
+    process: multiprocessing.process.BaseProcess
+    out: Path
+    err: Path
+
+    def wait(self, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        """Return exit status and output when it has ended; the status is minus the number of a signal that killed it.
+
+        Raises:
+            subprocess.TimeoutExpired: it did not end; it is killed.
+        """
+        self.process.join(timeout)
+        if self.process.exitcode is None:
+            self.process.kill()
+            self.process.join()
+            raise subprocess.TimeoutExpired(self.command, timeout)
+        out, err = (
+            file.read_text(encoding="utf-8", errors="replace") if file.exists() else "" for file in (self.out, self.err)
+        )
+        return subprocess.CompletedProcess(self.command, self.process.exitcode, out, err)
+
+
+@contextlib.contextmanager
+def running_module(
+    module: str,
+    *arguments,
+    cwd: Path = ROOT,
+    env: dict[str, str] | None = None,
+    prepare: Callable[[], None] | None = None,
+) -> Iterator[Running]:
+    """Yield `python -m module` at work, and kill it if it works on in the end; for the arguments see `run_module`."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     arguments = [str(argument) for argument in arguments]
@@ -58,13 +99,11 @@ def run_module(
         env = dict(os.environ) if env is None else env
         process = context.Process(target=_run, args=(module, arguments, cwd, env, prepare, *files))
         process.start()
-        process.join(timeout)
-        if process.exitcode is None:
+        try:
+            yield Running([module, *arguments], process, *files)
+        finally:
             process.kill()
             process.join()
-            raise subprocess.TimeoutExpired([module, *arguments], timeout)
-        out, err = (file.read_text(encoding="utf-8", errors="replace") for file in files)
-    return subprocess.CompletedProcess([module, *arguments], process.exitcode, out, err)
 
 
 def _run(

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,14 +13,10 @@ from ml_collections import ConfigDict
 from medtok_jax import train
 from medtok_jax.lookup.directory import TokenizerDirectory
 from tests.helpers.paths import ROOT
+from tests.helpers.two_processes import ends, environment, two_processes
 
 # All tests of this file start processes.
 pytestmark = pytest.mark.integration
-
-
-def environment(**given: str) -> dict[str, str]:
-    """Return the environment of a process that keeps its compiled programs where all tests keep them."""
-    return os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"} | given
 
 
 def steps_of(names: tuple[str, ...], data_dir: Path, workdir: Path) -> dict[str, dict]:
@@ -125,26 +120,13 @@ def test_a_shared_codebook_is_split(steps):
 
 def train_by_two(config: ConfigDict, workdir: Path, resume_from: Path | None = None) -> dict:
     """Train in two processes, and return the summary."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
     command = [sys.executable, "-m", "medtok_jax.main", f"--workdir={workdir}"]
     command.append(f"--config={ROOT / 'tests' / 'helpers' / 'small_run.py'}:{config.data.data_dir}")
-    command += ["--distributed", f"--coordinator_address={address}", "--num_processes=2"]
     if resume_from:
         command.append(f"--config.resume_from={resume_from}")
-    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    running = [
-        subprocess.Popen([*command, f"--process_id={number}"], cwd=ROOT, env=environment(), **output)
-        for number in range(2)
-    ]
-    try:
-        for process in running:
-            printed, _ = process.communicate(timeout=300)
-            assert process.returncode == 0, printed
-    finally:
-        for process in running:
-            process.kill()
+    with two_processes(command) as running:
+        for status, printed in ends(running):
+            assert status == 0, printed
     return json.loads((workdir / "summary.json").read_text())
 
 
