@@ -99,8 +99,8 @@ def one_encoder(monkeypatch):
     """Compile the text encoder once."""
     load, compiled = text_cache.load_bert, {}
 
-    def compile_once(directory, dtype):
-        return compiled.setdefault(str(dtype), load(directory, dtype=dtype))
+    def compile_once(directory, dtype, gelu):
+        return compiled.setdefault((str(dtype), gelu), load(directory, dtype=dtype, gelu=gelu))
 
     run, programs = text_cache.compile_encoder, {}
     monkeypatch.setattr(text_cache, "load_bert", compile_once)
