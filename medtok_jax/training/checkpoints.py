@@ -18,6 +18,7 @@ from pathlib import Path
 
 import absl.logging
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
 from jax.experimental import multihost_utils
@@ -58,10 +59,12 @@ class Checkpoint:
     def restore_variables(self) -> dict[str, dict]:
         """Return the saved `params` and `fixed` variables as nested dictionaries of host arrays, whatever their shapes.
 
+        The devices and processes that saved them need not be there.
+
         Raises:
             InputError: where they cannot be read.
         """
-        tree = self._read(STATE, ocp.args.StandardRestore())
+        tree = self._read(STATE)
         return {"params": tree["params"], "fixed": tree["fixed"]}
 
     def check_origin(self, fingerprint: str, encoder: str) -> None:
@@ -87,7 +90,8 @@ class Checkpoint:
         """Return the folder of its files."""
         return self.folder / str(self.step)
 
-    def _read(self, item: str, arguments: ocp.args.CheckpointArgs) -> dict:
+    def _read(self, item: str, arguments: ocp.args.CheckpointArgs | None = None) -> dict:
+        """Return an item; the state as host arrays if there are no arguments."""
         advice = "delete it to start anew, or go on from another one with --config.resume_from"
         try:
             check_listing(self.path, part=f"{item}/")
@@ -95,10 +99,17 @@ class Checkpoint:
             raise InputError(f"The checkpoint {self.path} is damaged ({error}); {advice}.") from error
         try:
             with _checkpointer() as checkpointer:
+                arguments = arguments or ocp.args.StandardRestore(_host_arrays(self.path / item))
                 return checkpointer.restore(self.path.resolve(), args=ocp.args.Composite(**{item: arguments}))[item]
         except Exception as error:  # Orbax and the libraries below it raise errors of many kinds.
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise InputError(f"The checkpoint {self.path} cannot be restored ({reason}); {advice}.") from error
+
+
+def _host_arrays(path: Path) -> dict:
+    """Return empty host arrays like those of a saved tree, into which Orbax reads it."""
+    metadata = ocp.StandardCheckpointHandler().metadata(path.resolve())
+    return jax.tree.map(lambda saved: np.empty(saved.shape, saved.dtype), metadata.tree)
 
 
 @contextlib.contextmanager

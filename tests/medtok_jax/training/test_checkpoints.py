@@ -1,7 +1,10 @@
 """Checkpoints come back as they were saved; a damaged one is refused in one sentence."""
 
 import dataclasses
+import os
 import resource
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +17,7 @@ from flax import nnx
 from medtok_jax.training import checkpoints
 from medtok_jax.training.state import TrainState
 from preprocessing.common.errors import InputError
+from tests.helpers.paths import ROOT
 
 
 @pytest.fixture
@@ -117,3 +121,12 @@ def test_damaged_metadata_is_one_sentence(tmp_path, state):
         path.write_text("{")
     with pytest.raises(InputError, match="is damaged"):
         checkpoints.find(tmp_path).metadata()
+
+
+@pytest.mark.integration
+def test_variables_are_read_where_the_devices_that_saved_them_are_not(tmp_path):
+    command = [sys.executable, "-m", "tests.helpers.sharded_checkpoint", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, env=os.environ | {"JAX_PLATFORMS": "cpu"}, check=True)
+    found = checkpoints.find(tmp_path).restore_variables()
+    assert isinstance(found["params"]["kernel"], np.ndarray)
+    np.testing.assert_array_equal(found["params"]["kernel"], np.arange(64.0).reshape(8, 8))
