@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
-import orbax.checkpoint as ocp
 
 from medtok_jax.inference import vocabulary
 from medtok_jax.training import checkpoints, reporting
@@ -60,7 +59,7 @@ def result_of(workdir: Path) -> dict[str, object]:
     for kind in checkpoints.KINDS:
         checkpoint = checkpoints.find(workdir / "checkpoints" / kind)
         found[f"metadata of {kind}"] = checkpoint.metadata()
-        state = checkpoint._read(checkpoints.STATE, ocp.args.StandardRestore())
+        state = checkpoint._read(checkpoints.STATE)
         for path, array in jax.tree_util.tree_leaves_with_path(state):
             found[f"{kind}{jax.tree_util.keystr(path)}"] = content_of(array)
     lines = (workdir / reporting.HISTORY).read_text().splitlines()
