@@ -42,14 +42,16 @@ class TrainingPlan:
     def of(cls, config: ConfigDict, first_step: int, last_step: int) -> "TrainingPlan":
         """Return the plan of a configuration.
 
-        A run that starts from other weights keeps their codebook, and one that goes on from a checkpoint its rows.
+        A run that starts from other weights, or goes on from those of another run, keeps their codebook: rows move by
+        gradient alone, so that ids keep their meaning.
         """
-        fits = config.model.kmeans_init and not config.init_from and not config.resume_from
+        is_new = not config.init_from and not config.resume_from
+        fits = config.model.kmeans_init and is_new
         return cls(
             first_step=first_step,
             last_step=last_step,
             kmeans_step=min(config.model.kmeans_step, (last_step - first_step) // 3) if fits else -1,
-            refits=config.model.kmeans_refit and not config.init_from,
+            refits=config.model.kmeans_refit and is_new,
         )
 
 

@@ -100,3 +100,14 @@ def test_compiled_programs_are_kept_beside_the_other_caches(tmp_path, monkeypatc
         setup.set_up(small_config(tmp_path / "data"), tmp_path / "run", progress=False)
     assert folders == [tmp_path / "data" / "medtok_cache"]
     assert capsys.readouterr().out == "There is no room.\n"
+
+
+def test_a_run_that_goes_on_from_another_one_keeps_its_codebook():
+    config = default.get_config().copy_and_resolve_references().unlock()
+    plan = setup.TrainingPlan.of(config, 0, 30)
+    assert (plan.kmeans_step, plan.refits) == (min(config.model.kmeans_step, 10), True)
+    for name in ("resume_from", "init_from"):
+        changed = config.copy_and_resolve_references()
+        changed[name] = "runs/before"
+        plan = setup.TrainingPlan.of(changed, 0, 30)
+        assert (plan.kmeans_step, plan.refits) == (-1, False)
