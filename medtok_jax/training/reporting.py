@@ -29,11 +29,10 @@ from preprocessing.common.atomic import write_bytes, write_json, write_text
 from preprocessing.common.checksums import sealed, unsealed
 from preprocessing.common.errors import InputError
 from preprocessing.common.lines import append_line, read_lines
+from preprocessing.common.progress import aside
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
-
-from preprocessing.common.progress import aside
 
 SUMMARY = "summary.json"
 PARAMETERS = "parameters.txt"

@@ -39,17 +39,18 @@ def detect(root: Path, otherwise: str = MIMIC) -> str:
 
 
 @without_values()
-def convert(request: MedsRequest, source: str | None = None) -> Conversion:
+def convert(request: MedsRequest, source: str | None = None, expected: str = MIMIC) -> Conversion:
     """Convert patient records to MEDS, unless the output was made of the same files; no error shows a value of them.
 
     Args:
         request: input, output and options.
         source: one of `SOURCES`; None to detect it from the files.
+        expected: one of `SOURCES`, whose files the error asks for where there are those of none.
 
     Raises:
         InputError: the input is of no known source, cannot be read, or the output cannot be written.
     """
-    source = source or detect(request.input)
+    source = source or detect(request.input, expected)
     return convert_mimic(request) if source == MIMIC else _SOURCES[source][1](request)
 
 
@@ -59,7 +60,7 @@ def open_events(path: Path, workdir_for_meds: Path, expected: str = MIMIC) -> Me
     Args:
         path: a MEDS data set, or a directory with the files of MIMIC-III, MIMIC-IV, eICU-CRD, Diabetes-130 or EHRSHOT.
         workdir_for_meds: directory of the converted data set, which is reused if it was made of the same files.
-        expected: one of `SOURCES`, whose files the error asks for where `path` has those of none.
+        expected: see `convert`.
 
     Raises:
         InputError: `path` is none of these, or cannot be converted.
@@ -67,5 +68,4 @@ def open_events(path: Path, workdir_for_meds: Path, expected: str = MIMIC) -> Me
     path = Path(path)
     if is_meds(path):
         return MedsDataset.open(path)
-    request = MedsRequest(path, Path(workdir_for_meds))
-    return MedsDataset.open(convert(request, detect(path, expected) if path.is_dir() else None).output)
+    return MedsDataset.open(convert(MedsRequest(path, Path(workdir_for_meds)), expected=expected).output)

@@ -42,7 +42,7 @@ def train_by_two(root: Path, workdir: Path, stop: tuple[int, int, str] | None = 
 
 @pytest.fixture(scope="module")
 def whole(ended_run, tmp_path_factory) -> dict[str, object]:
-    """What two processes leave that nobody stopped."""
+    """Return what two processes leave that nobody stopped."""
     workdir = tmp_path_factory.mktemp("by_two") / "work"
     for status, told in train_by_two(ended_run, workdir):
         assert status == 0, told
