@@ -8,7 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from medtok_jax.data.input_pipeline import train_batches
-from medtok_jax.devices import sharding
+from medtok_jax.devices import processes, sharding
 from medtok_jax.devices.interruption import Interrupted, Interruption
 from medtok_jax.devices.run_lock import only_run
 from medtok_jax.inference import vocabulary
@@ -70,6 +70,8 @@ def _train_and_evaluate(config: ConfigDict, workdir: Path) -> dict:
         since_start=_since_start(config.resume_from or config.init_from, workdir),
     )
     log.close()
+    # None says that the run has finished before the first process has written all of it.
+    processes.wait_for_others("run finished")
     return summary
 
 

@@ -5,15 +5,14 @@ import functools
 from collections.abc import Callable
 from pathlib import Path
 
-import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from medtok_jax import config as configuration
 from medtok_jax.batch import InputSizes, Tables
 from medtok_jax.data import code_table
 from medtok_jax.data.code_table import CodeTable
+from medtok_jax.devices.processes import first_goes_ahead
 from medtok_jax.text import cache as text_cache
 from medtok_jax.text.cache import TextCache
 from preprocessing import medtok_codes
@@ -117,12 +116,8 @@ def load_data(
         progress: whether to show bars.
         encode: opens the text states; takes what `text_cache.open_or_encode` does.
     """
-    if jax.process_index() > 0:
-        multihost_utils.sync_global_devices("data ready")
-    data = _load_data(config, encoder_dir, progress, encode)
-    if jax.process_index() == 0 and jax.process_count() > 1:
-        multihost_utils.sync_global_devices("data ready")
-    return data
+    with first_goes_ahead("data ready"):
+        return _load_data(config, encoder_dir, progress, encode)
 
 
 def _load_data(config: ConfigDict, encoder_dir: Path, progress: bool, encode: Callable[..., TextCache]) -> Data:

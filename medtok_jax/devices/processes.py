@@ -17,6 +17,7 @@ import threading
 from collections.abc import Iterator
 
 import jax
+from jax.experimental import multihost_utils
 
 from medtok_jax.devices.interruption import Interrupted
 from preprocessing.common.command_line import Terminated
@@ -50,6 +51,10 @@ def joined(coordinator: str | None, num_processes: int | None, process_id: int |
     jax.distributed.initialize(coordinator, num_processes, process_id, heartbeat_timeout_seconds=HEARTBEAT)
     try:
         yield
+        # Nothing is left that could be stopped: whoever asks for it now would break off how the processes part.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        jax.distributed.shutdown()
     except Interrupted:
         # All processes have agreed to stop, and leave together.
         raise
@@ -64,6 +69,30 @@ def joined(coordinator: str | None, num_processes: int | None, process_id: int |
         if told is error:
             raise
         raise told from error
+
+
+def wait_for_others(what: str) -> None:
+    """Wait until all processes of the run are here; `what` names the place and is the same in all of them.
+
+    Raises:
+        RuntimeError: another process is gone; `joined` tells it as a `LostProcess`.
+    """
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(what)
+
+
+@contextlib.contextmanager
+def first_goes_ahead(what: str) -> Iterator[None]:
+    """Run the body in the first process and then in the others, which find on disk what the first one has made.
+
+    Raises:
+        RuntimeError: another process is gone; `joined` tells it as a `LostProcess`.
+    """
+    if jax.process_index() > 0:
+        wait_for_others(what)
+    yield
+    if jax.process_index() == 0:
+        wait_for_others(what)
 
 
 def _reason(error: Exception) -> str:

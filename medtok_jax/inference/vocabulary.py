@@ -26,6 +26,7 @@ from medtok_jax.data.dataset import by_length
 from medtok_jax.data.further_codes import FurtherCodes
 from medtok_jax.data.input_pipeline import EvalSource, eval_batches
 from medtok_jax.devices import sharding
+from medtok_jax.devices.processes import first_goes_ahead, wait_for_others
 from medtok_jax.devices.run_lock import only_run
 from medtok_jax.inference import model_writer
 from medtok_jax.inference.distinct import separate
@@ -107,16 +108,8 @@ def _further(trained: TrainedModel, known: pa.Table, progress: bool) -> FurtherC
     """Return the codes to encode beside those of the data set; of several processes the first encodes the texts."""
     config = trained.config
     encoder_dir = resolve_text_encoder(config.model.text_encoder_model)
-
-    def prepared() -> FurtherCodes | None:
+    with first_goes_ahead("further codes ready"):
         return further_codes.prepare(config, trained.inputs.data, known, encoder_dir, progress=progress)
-
-    if jax.process_index() > 0:
-        multihost_utils.sync_global_devices("further codes ready")
-    found = prepared()
-    if jax.process_index() == 0 and jax.process_count() > 1:
-        multihost_utils.sync_global_devices("further codes ready")
-    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,11 +191,9 @@ class Parts:
 
     def read(self) -> dict[str, np.ndarray]:
         """Return all pieces end to end; what was summed up over a piece has a row for each."""
-        if jax.process_count() > 1:
-            multihost_utils.sync_global_devices("parts written")
+        wait_for_others("parts written")
         pieces = [dict(np.load(path)) for path in self._files()]
-        if jax.process_count() > 1:
-            multihost_utils.sync_global_devices("parts read")
+        wait_for_others("parts read")
         return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
 
     def remove(self) -> None:

@@ -21,8 +21,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
-from jax.experimental import multihost_utils
 
+from medtok_jax.devices.processes import wait_for_others
 from medtok_jax.training.state import TrainState
 from preprocessing.common.atomic import PARTIAL, put_in_place
 from preprocessing.common.errors import InputError
@@ -264,8 +264,7 @@ def save(workdir: Path, kind: str, state: TrainState, metadata: dict) -> None:
             f"A checkpoint cannot be written to {folder} ({reason}); make room there, and run the same command again"
             " to go on from the checkpoint before."
         ) from error
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("checkpoint in place")
+    wait_for_others("checkpoint in place")
 
 
 def _remove(folders: Iterable[Path]) -> None:

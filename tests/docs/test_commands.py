@@ -303,6 +303,13 @@ def linting(world: World, words: list[str], folder: Path) -> None:
     assert done.returncode == 0
 
 
+def tool(world: World, words: list[str], folder: Path) -> None:
+    """Check that a tool is installed and that the folders it is given exist; CI runs it."""
+    assert shutil.which(words[0]) or Path(sys.executable).with_name(words[0]).exists()
+    for word in words[1:]:
+        assert word.startswith("-") or (ROOT / word).is_dir()
+
+
 def writing_the_page(world: World, words: list[str], folder: Path) -> None:
     """Make the page of the configuration; test_pages.py compares it with the file that the command writes."""
     assert importlib.import_module(words[2]).page().startswith("# Configuration")
@@ -440,6 +447,8 @@ RULES: dict[tuple[str, ...], Callable[[World, list[str], Path], None]] = {
     ("pip", "install"): installing,
     ("tensorboard",): board,
     ("ruff",): linting,
+    ("mypy",): tool,
+    ("bandit",): tool,
     ("cp", "-r"): copying,
     ("export",): setting,
     # Programs of other authors, which need a network, an account, or a GPU.

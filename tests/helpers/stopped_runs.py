@@ -76,5 +76,12 @@ def _without_times(entry: dict) -> dict:
 
 
 def differences(one: dict[str, object], other: dict[str, object]) -> list[str]:
-    """Return the names of what differs between two results."""
-    return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
+    """Return the names of what differs between two results, of kinds of files also those that only one of them has."""
+    found = []
+    for name in sorted(one.keys() | other.keys()):
+        first, second = one.get(name), other.get(name)
+        if name.startswith("kinds of") and first != second:
+            found.append(f"{name}: {sorted(set(first or ()) ^ set(second or ()))}")
+        elif first != second:
+            found.append(name)
+    return found
