@@ -49,7 +49,7 @@ def unset():
 
 
 def run(*arguments, **variables: str) -> dict[str, str]:
-    """What the program prints, by its first word."""
+    """Return what the program prints, by its first word."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, *map(str, arguments)],

@@ -15,13 +15,14 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from medtok_jax.batch import has_both, has_text
 from medtok_jax.models.augmentation import Keep, augmentation, whole_graph
-from medtok_jax.models.bert import Bert, BertConfig
+from medtok_jax.models.bert import Bert
 from medtok_jax.models.medtok import MedTok
 from medtok_jax.models.outputs import Embeddings
 from medtok_jax.regions import REGIONS
 from medtok_jax.training import losses
 from medtok_jax.training.steps import mean_states
 from tests.helpers.matmuls import matmuls
+from tests.helpers.tiny_bert import tiny_bert
 
 NO_GRAPH, NO_SELF = 10, 11
 ROWS = np.array([1, 3, 4, NO_GRAPH, 6, 7, 9, NO_SELF])
@@ -348,14 +349,6 @@ def test_one_shared_embedding_is_the_middle_of_the_two(config, data, build, tabl
         np.testing.assert_allclose(found, each, atol=1e-3)
 
 
-TINY_BERT = BertConfig(
-    vocab_size=30,
-    hidden_size=8,
-    num_hidden_layers=1,
-    num_attention_heads=2,
-    intermediate_size=16,
-    max_position_embeddings=20,
-)
 KINDS = {
     "default, one shared embedding": {"shared_embedding": "one"},
     "default, two layers": {"graph_layers": 2, "cross_layers": 2},
@@ -384,7 +377,7 @@ def test_every_kind_trains_all_its_parameters(config, data, build, tables, kind)
     trained = config.model.text_encoder_trainable
     for name in ("distillation_weight", "shared_distillation_weight", "text_distillation_weight"):
         config.loss[name] *= not trained
-    bert = Bert(TINY_BERT, rngs=nnx.Rngs(1)) if trained else None
+    bert = Bert(tiny_bert(), rngs=nnx.Rngs(1)) if trained else None
     model = MedTok(config.model, data.sizes(), bert=bert, rngs=nnx.Rngs(0))
     batch = build(ROWS, token_ids=trained, textless=np.arange(len(ROWS)) == 2)
     terms, found = gradients(model, config, batch, tables)

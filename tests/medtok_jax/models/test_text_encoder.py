@@ -4,18 +4,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from medtok_jax.models.bert import Bert, BertConfig
+from medtok_jax.models.bert import Bert
 from medtok_jax.models.text_encoder import AttentionPooling, TextEncoder, cls_pooling
+from tests.helpers.tiny_bert import tiny_bert
 
 HIDDEN = 8
-TINY = BertConfig(
-    vocab_size=30,
-    hidden_size=HIDDEN,
-    num_hidden_layers=1,
-    num_attention_heads=2,
-    intermediate_size=16,
-    max_position_embeddings=12,
-)
 
 
 @pytest.fixture
@@ -64,7 +57,7 @@ def test_padding_changes_nothing(states, mask, pooling):
 @pytest.mark.parametrize("pooling", ["default", "weighted_pooling"])
 @pytest.mark.parametrize("trained", [False, True])
 def test_an_empty_text_is_the_learned_state_and_gradients_are_finite(states, mask, pooling, trained):
-    bert = Bert(TINY, rngs=nnx.Rngs(1)) if trained else None
+    bert = Bert(tiny_bert(width=HIDDEN), rngs=nnx.Rngs(1)) if trained else None
     graphdef, params = nnx.split(TextEncoder(HIDDEN, pooling=pooling, bert=bert, rngs=nnx.Rngs(0)))
     text = np.zeros(mask.shape, np.int32) if trained else states
 
@@ -86,7 +79,7 @@ def test_an_empty_text_is_the_learned_state_and_gradients_are_finite(states, mas
 
 
 def test_a_trained_bert_gives_the_states(mask):
-    bert = Bert(TINY, rngs=nnx.Rngs(1))
+    bert = Bert(tiny_bert(width=HIDDEN), rngs=nnx.Rngs(1))
     ids = np.random.default_rng(0).integers(0, 30, mask.shape).astype(np.int32)
     states, pooled = TextEncoder(HIDDEN, pooling="default", bert=bert, rngs=nnx.Rngs(0))(ids, mask)
     np.testing.assert_array_equal(states[:2], bert(ids, mask)[:2])
@@ -103,4 +96,4 @@ def test_wrong_arguments_are_refused():
     with pytest.raises(ValueError, match="not 'mean'"):
         TextEncoder(HIDDEN, pooling="mean", bert=None, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="width 8, not 16"):
-        TextEncoder(16, pooling="default", bert=Bert(TINY, rngs=nnx.Rngs(0)), rngs=nnx.Rngs(0))
+        TextEncoder(16, pooling="default", bert=Bert(tiny_bert(width=HIDDEN), rngs=nnx.Rngs(0)), rngs=nnx.Rngs(0))

@@ -8,23 +8,17 @@ import pytest
 from flax import nnx
 
 from medtok_jax.devices import sharding
-from medtok_jax.models.bert import Bert, BertConfig
+from medtok_jax.models.bert import Bert
 from medtok_jax.training import setup
 from medtok_jax.training import state as training_state
 from medtok_jax.training.losses import distills
 from medtok_jax.training.state import create_optimizer, learning_rate
 from medtok_jax.training.steps import TERMS, score
 from tests.helpers.small_world import TEXT_WIDTH, VOCABULARY
+from tests.helpers.tiny_bert import tiny_bert
 
 STEPS = 10
-BERT = BertConfig(
-    vocab_size=VOCABULARY,
-    hidden_size=TEXT_WIDTH,
-    num_hidden_layers=2,
-    num_attention_heads=2,
-    intermediate_size=16,
-    max_position_embeddings=20,
-)
+BERT = tiny_bert(VOCABULARY, TEXT_WIDTH, layers=2)
 
 
 @pytest.fixture
