@@ -5,17 +5,17 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from eval.ehr import regimes, variants
+from eval.ehr import regimes, statistics, variants
 from eval.ehr.cells import digest_of
 from eval.ehr.history import Histories
-from eval.ehr.inputs import Inputs, make_inputs
+from eval.ehr.inputs import Inputs, bags, make_inputs
 from eval.ehr.results import MULTICLASS
 from eval.ehr.settings import Settings
 from eval.ehr.split import Split
-from eval.ehr.statistics import FEWEST_POSITIVES
 from eval.ehr.tasks.cohort import Cohort
 from eval.ehr.tasks.definition import Task
 from eval.ehr.tokenizers.matrix import CodeMatrix
+from eval.ehr.tokenizers.spelling import EventCodes
 from medtok_jax.records.samples import Labels
 from preprocessing.common.errors import InputError
 from preprocessing.meds.dataset import MedsDataset
@@ -69,6 +69,12 @@ class Arm:
         """Return the fold of each sample of `labels`, `[n]` int64."""
         return self.in_order([np.full(len(part.test), number) for number, part in enumerate(self.parts)])
 
+    def share_with_codes(self) -> float:
+        """Return the share of the test samples that see a code of a code system, of which tokenizers know something."""
+        of_systems = EventCodes.read(self.histories.codes).medical
+        seen = [bags(part.test)[:, of_systems].getnnz(axis=1) > 0 for part in self.parts]
+        return float(np.concatenate(seen).mean())
+
     def in_order(self, given: Sequence[np.ndarray]) -> np.ndarray:
         """Return what all folds give for their test samples, in the order of `labels`."""
         subject = np.concatenate([part.test.subject for part in self.parts])
@@ -100,7 +106,7 @@ def arms_of(
     for rule in task.inputs[:1] if settings.smoke else task.inputs:
         inputs = make_inputs(histories, labels, rule, hide_drugs_of_visit=task.hide_drugs_of_visit)
         split = dataset.split_of(labels.subject)
-        folds = _folds(cohort, split, settings)
+        folds = _folds(cohort, histories, split, settings)
         for regime in settings.regimes:
             if rule != task.inputs[0] and regime not in (regimes.FULL, regimes.CROSS_VOCABULARY):
                 continue
@@ -147,17 +153,24 @@ def _seeds(regime: str, settings: Settings) -> int:
     return settings.seeds
 
 
-def _folds(cohort: Cohort, split: np.ndarray, settings: Settings) -> int:
-    """Return the number of folds: as asked for, else several where held-out patients have too few outcomes to judge."""
+def _folds(cohort: Cohort, histories: Histories, split: np.ndarray, settings: Settings) -> int:
+    """Return the number of folds: as asked for, else several where the held-out patients are too few to judge by."""
     if settings.folds >= 0:
         return settings.folds
     if settings.dataset in _PUBLISHED_SPLITS:
         return 0
-    held, folds = cohort.labels.value[split == HELD_OUT], _SMOKE_FOLDS if settings.smoke else FOLDS
-    if cohort.task.kind == MULTICLASS:
-        return 0 if len(held) >= 4 * FEWEST_POSITIVES else folds
-    positives = held.reshape(len(held), -1).sum(0).max() if len(held) else 0
-    return 0 if positives >= FEWEST_POSITIVES else folds
+    held = split == HELD_OUT
+    value, subjects = cohort.labels.value[held], np.unique(cohort.labels.subject[held])
+    persons = len(np.unique(histories.person[np.isin(histories.subject, subjects)]))
+    if statistics.is_small(_positives(value, cohort.task.kind), persons):
+        return _SMOKE_FOLDS if settings.smoke else FOLDS
+    return 0
+
+
+def _positives(value: np.ndarray, kind: str) -> int:
+    """Return the number of positive labels; of several classes, that of the rarest which has both outcomes."""
+    of_classes = np.bincount(value) if kind == MULTICLASS else value.reshape(len(value), -1).sum(0)
+    return min((int(count) for count in of_classes if 0 < count < len(value)), default=0)
 
 
 def _variants(

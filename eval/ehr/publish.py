@@ -1,15 +1,19 @@
 """Write the report of a benchmark, and say in it how the benchmark was run."""
 
 import platform
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
 from rich.console import Console
 
 from eval.ehr import regimes
+from eval.ehr.records import Records
 from eval.ehr.report.build import PAGE, REPORT, write
 from eval.ehr.report.description import RunDescription
 from eval.ehr.run import Benchmark
+from preprocessing.meds.conversion import REJECTS
+from preprocessing.meds.layout import METADATA
 
 _PACKAGES = ("medtok_jax", "jax", "flax", "scikit-learn", "lightgbm", "es-aces", "polars")
 # In the name of a data set of codes whose graph holds no pair of ICD-9-CM and ICD-10-CM.
@@ -23,6 +27,8 @@ def publish(benchmark: Benchmark) -> Path:
     settings = benchmark.settings
     write(benchmark.results, describe(benchmark), settings.output, progress=True)
     console = Console()
+    for sentence in _rejected(benchmark.records):
+        console.print(sentence, highlight=False, soft_wrap=True)
     for name, reason in benchmark.skipped.items():
         console.print(f"not run: {name}: {reason}", highlight=False, soft_wrap=True)
     print(f"wrote {settings.output / REPORT} and {settings.output / PAGE}")
@@ -32,13 +38,14 @@ def publish(benchmark: Benchmark) -> Path:
 
 def describe(benchmark: Benchmark) -> RunDescription:
     """Return the description of a run for its report."""
-    settings = benchmark.settings
+    settings, records = benchmark.settings, benchmark.records
     facts = {
-        "Records": f"{settings.dataset}, {len(benchmark.records.dataset.shards)} files in MEDS form",
+        "Records": f"{settings.dataset}, {len(records.dataset.shards)} files in MEDS form",
         "Models": ", ".join(settings.models),
         "Seeds": str(settings.seeds),
         "Settings tried": f"{settings.fitted_trials} a model and tokenizer (8 of logistic), chosen on tuning samples",
-        "Codes with tokens": ", ".join(f"{name} {share:.1%}" for name, share in benchmark.mapped.items()),
+        "Codes of code systems with tokens": _shares(benchmark.mapped),
+        "Samples that see a code of a code system": _shares(benchmark.covered),
         "Versions": ", ".join([f"Python {platform.python_version()}", *map(_version, _PACKAGES)]),
     }
     folds = {result.task: result.about["folds"] for result in benchmark.results if result.about.get("folds", 1) > 1}
@@ -47,6 +54,8 @@ def describe(benchmark: Benchmark) -> RunDescription:
         facts["Cross-fitted folds"] = (
             f"{told}: every sample is tested once, by a model that saw no sample of its person"
         )
+    if records.tables_not_read:
+        facts["Tables that were not converted"] = ", ".join(records.tables_not_read)
     if settings.check_leaks:
         facts["Leaks"] = (
             "no sample of up to 500 patients a task saw anything else when its future was changed or deleted"
@@ -78,9 +87,22 @@ def describe(benchmark: Benchmark) -> RunDescription:
         family=benchmark.family,
         facts=facts,
         flows=benchmark.flows,
-        left_out=[f"{name}: {reason}" for name, reason in benchmark.skipped.items()],
+        left_out=[*_rejected(records), *(f"{name}: {reason}" for name, reason in benchmark.skipped.items())],
         show_small_counts=settings.show_small_counts,
     )
+
+
+def _rejected(records: Records) -> list[str]:
+    """Return a sentence on the rows that the conversion could not use; in whole percent, which tell no small number."""
+    found = [f"{max(share, 0.01):.0%} of {table}" for table, share in records.rejected().items()]
+    if not found:
+        return []
+    where = f"{METADATA}/{REJECTS} of the converted records says which and why"
+    return [f"Rows of the source could not be used and are missing: up to {', '.join(found)}; {where}."]
+
+
+def _shares(shares: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
 
 
 def _version(package: str) -> str:

@@ -43,6 +43,15 @@ class Records:
         tables = _metadata(self.dataset.root, CONVERSION).get("tables_not_read")
         return [str(name) for name in tables] if isinstance(tables, list) else []
 
+    def rejected(self) -> dict[str, float]:
+        """Return the share of the rows that the conversion could not use, of each table that has such rows.
+
+        Empty of records in MEDS from elsewhere. `metadata/rejects.csv` names file, line and reason of each row.
+        """
+        tables = _metadata(self.dataset.root, CONVERSION).get("tables")
+        counted = tables.items() if isinstance(tables, dict) else ()
+        return {name: one["rejected"] / one["rows"] for name, one in counted if one.get("rejected") and one.get("rows")}
+
 
 def open_records(name: str, path: Path | None, output: Path) -> Records:
     """Open records, which are converted to MEDS in `output/meds` first unless they are in that form.
@@ -64,10 +73,12 @@ def open_records(name: str, path: Path | None, output: Path) -> Records:
         raise InputError(f"--dataset_dir={path} is no folder; give the folder with the files of {name}.")
     dataset = open_events(path, output / "meds", expected=_source_of(name))
     found = _own_name(dataset.root)
+    own = [other for other, stated in OWN_NAMES.items() if stated == found]
+    if name == MEDS and own and (dataset.root / METADATA / CONVERSION).is_file():
+        raise InputError(f"{path} holds {found}, which has cohorts of its own; give --dataset={own[0]}.")
     if name != MEDS and found != OWN_NAMES[name]:
         told = f"holds {found}" if found else f"does not say which data set it is ({METADATA}/{DATASET})"
-        fitting = [other for other, own in OWN_NAMES.items() if own == found] or [MEDS]
-        raise InputError(f"{path} {told}, not {OWN_NAMES[name]}; give --dataset={fitting[0]}, or another folder.")
+        raise InputError(f"{path} {told}, not {OWN_NAMES[name]}; give --dataset={[*own, MEDS][0]}, or another folder.")
     return Records(name, dataset)
 
 

@@ -58,6 +58,7 @@ class Benchmark:
         fitted_before: number of cells that had been fitted when comparisons of before were left out; 0 if none were.
         skipped: what was not run -> why.
         mapped: tokenizer -> share of the data set's codes of code systems that it maps.
+        covered: task -> share of its samples that see a code of a code system, under its first input rule.
         data_sets: tokenizer -> name of the data set that it was trained on, where it tells it.
         translated: share of the ICD-9-CM codes with a translation, where test samples of `cross_vocabulary` see these
             (`eval.ehr.tokenizers.translation`); else None.
@@ -73,6 +74,7 @@ class Benchmark:
     fitted_before: int
     skipped: dict[str, str]
     mapped: dict[str, float]
+    covered: dict[str, float]
     data_sets: dict[str, str]
     translated: float | None
 
@@ -211,7 +213,11 @@ class _Runner:
             self._refuse_leaks(cohorts)
         arms = self._arms(cohorts)
         if not arms:
-            raise InputError(f"nothing can be fitted: {'; '.join(self.skipped.values())}")
+            raise InputError(self._nothing_fits())
+        covered = {}
+        for arm in arms:
+            if arm.input == arm.task.inputs[0]:
+                covered.setdefault(arm.task.name, arm.share_with_codes())
         person = dict(zip(self.histories.subject.tolist(), _anonymous(self.histories.person), strict=True))
         # Read before anything is fitted, so that a file that cannot be used is told at once.
         others = [result for arm in arms for one in self.foreign for result in self._external(one, arm, person)]
@@ -232,7 +238,7 @@ class _Runner:
                             results.append(self.cells.load(cell, person))
                         bar.update()
         if not results:
-            raise InputError(f"no cell was fitted: {'; '.join(self.skipped.values()) or 'none contains --cells'}")
+            raise InputError("; ".join(self.skipped.values()) or self._no_cell())
         known = [name for name, path in self.tokenizers.items() if not reads_training(path)]
         mapped = {name: self._matrix(name, 0).about["mapped_share"] for name in known}
         trained_on = {name: self._matrix(name, 0).about.get("data_set") for name in known}
@@ -248,8 +254,27 @@ class _Runner:
             results=results + [one for one in others if any(one.model == result.model for result in results)],
             skipped=self.skipped,
             mapped=mapped,
+            covered=covered,
             data_sets={name: about["name"] for name, about in trained_on.items() if about and about.get("name")},
             translated=translated_share(self.across),
+        )
+
+    def _nothing_fits(self) -> str:
+        """Return why no task can be fitted."""
+        tables = ", ".join(self.records.tables_not_read)
+        lacking = f" The records were converted without the tables {tables}; a task may need one." if tables else ""
+        if len(self.skipped) == 1:
+            return "".join(self.skipped.values()) + lacking
+        return (
+            f"These records hold too little for the tasks {', '.join(sorted(self.skipped))}: no sample, or none of one"
+            f" of two outcomes.{lacking} Give records of more patients, or see what one task lacks with --tasks."
+        )
+
+    def _no_cell(self) -> str:
+        """Return why no cell was fitted although none failed."""
+        return (
+            f"no cell was fitted, as no title contains --cells={', '.join(self.settings.cells)}; a title is like"
+            " `mortality, bedside, full, codes, logistic, seed 0`."
         )
 
     def _refuse_leaks(self, cohorts: Mapping[str, Cohort]) -> None:
@@ -272,11 +297,9 @@ class _Runner:
     def _arms(self, cohorts: Mapping[str, Cohort]) -> list[Arm]:
         judged = self._matrix(self.judged, 0)
         arms: list[Arm] = []
-        tables = ", ".join(self.records.tables_not_read)
-        lacking = f" These records were converted without the tables {tables}; it may need one." if tables else ""
         for name, cohort in cohorts.items():
             if cohort.problem:
-                self.skipped[name] = cohort.problem + lacking
+                self.skipped[name] = cohort.problem
                 continue
             given = (cohort, self.histories, self.across, self.records.dataset, self.settings, judged, self.skipped)
             arms += arms_of(*given)
@@ -367,6 +390,11 @@ class _Runner:
         """
         if (arm.task.name, arm.regime, arm.setting, arm.input) != (one.task, FULL, "", arm.task.inputs[0]):
             return []
+        if len(arm.parts) > 1:
+            raise InputError(
+                f"--predictions: the patients of {one.task} are cross-fitted, and {one.name} may have been trained on"
+                " some that it predicts; give --folds=0 for the splits of the records, and train it on `train`."
+            )
         labels = arm.labels
         found = CellResult(
             task=one.task,

@@ -34,7 +34,9 @@ class Split:
         persons = {"train": self.train.person, "tune": self.tuning.person, "test": self.test.person}
         for name, found in persons.items():
             if not len(found):
-                raise InputError(f"No sample is left to {name} on; give more records or another --regime.")
+                raise InputError(
+                    f"No sample is left to {name} on; give more records, another --regime or fewer --folds."
+                )
         for one, other in (("train", "tune"), ("train", "test"), ("tune", "test")):
             if shared := len(np.intersect1d(persons[one], persons[other])):
                 raise InputError(

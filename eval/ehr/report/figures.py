@@ -106,7 +106,8 @@ def _calibration_panel(axes: Axes, result: SetupResult, tokenizers: Sequence[str
 def forest(results: Sequence[SetupResult], primary: str) -> bytes | None:
     """Draw the paired differences of the primary tokenizer from every other one; None if there are none.
 
-    A filled mark says that the interval does not include 0. Joined tokenizers are left out.
+    A filled mark says that the interval does not include 0, on a test set that is not small. Joined tokenizers are
+    left out.
     """
     lines = []
     for result in results:
@@ -141,7 +142,7 @@ def _forest_line(axes: Axes, result: SetupResult, primary: str, name: str, metri
     if not np.isfinite([found.value, found.low, found.high]).all():
         return
     axes.plot([found.low, found.high], [height, height], color=COLORS[0], linewidth=1.5)
-    filled = "white" if found.is_noise else COLORS[0]
+    filled = "white" if found.is_noise or result.is_small else COLORS[0]
     axes.plot([found.value], [height], "o", markersize=5, color=COLORS[0], markerfacecolor=filled)
 
 

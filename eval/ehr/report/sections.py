@@ -18,6 +18,7 @@ from eval.ehr.results import CellResult
 from eval.ehr.statistics import AUPRC, AUROC, FEWEST_PERSONS, FEWEST_POSITIVES, PERSON_DRAWS
 
 TEXT_PURSUIT = "text_pursuit"
+METRICS_TOLD = (AUPRC, AUROC)
 # Facts of `CellResult.about` that the table of costs shows, with their titles.
 COSTS = {
     "seconds": "seconds a cell",
@@ -143,9 +144,11 @@ def _text_pursuit(results: Sequence[SetupResult], run: RunDescription) -> list[B
     first = run.family.tokenizer
     rows = []
     for result in results:
-        found = [result.difference(first, TEXT_PURSUIT, metric) for metric in (AUPRC, AUROC)]
+        found = [result.difference(first, TEXT_PURSUIT, metric) for metric in METRICS_TOLD]
         if None not in found:
-            words = [verdict(found[0], AUPRC), verdict(found[1], AUROC)]
+            words = [
+                verdict(one, metric, is_small=result.is_small) for one, metric in zip(found, METRICS_TOLD, strict=True)
+            ]
             cells = [cell for pair in zip(map(signed, found), words, strict=True) for cell in pair]
             rows.append([run.task(result.setup.task).title, result.setup.title, *cells])
     if not rows:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from eval.ehr.regimes import CROSS_VOCABULARY, FULL
 from eval.ehr.report import names
-from eval.ehr.report.description import PAPER, RunDescription
+from eval.ehr.report.description import PAPER, DescribedTask, RunDescription
 from eval.ehr.report.family import NOT_RUN, TOO_FEW, PrimaryComparison
 from eval.ehr.report.study import BETTER, NOISE, WORSE, SetupResult, verdict
 from eval.ehr.statistics import AUPRC, AUROC, FEWEST_PERSONS, FEWEST_POSITIVES, PairedDifference
@@ -16,10 +16,15 @@ SMALL = (
     f"This test set has fewer than {FEWEST_POSITIVES} positive samples or {FEWEST_PERSONS} persons: its values are"
     " shown, but no tokenizer is ranked by them."
 )
-SELECTS = (
-    "This task follows the published protocol, which selects on the future: a sample exists only if another visit"
-    " follows. It is here to compare with published tables, not to say how a model would do in a hospital."
-)
+
+
+def selects(task: DescribedTask) -> str:
+    """Return the warning of a task of the paper's protocol."""
+    return (
+        "This task follows the published protocol, which selects on the future or shows it, as its cohort says"
+        f" ({task.cohort.split('. ')[0]}). It is here to compare with published tables, not to say how a model would do"
+        " in a hospital."
+    )
 
 
 def signed(difference: PairedDifference) -> str:
@@ -44,9 +49,11 @@ def primary(comparisons: Sequence[PrimaryComparison], run: RunDescription) -> li
     ]
     unjudged = sum(one.verdict in (TOO_FEW, NOT_RUN) for one in comparisons)
     counts += [f"not judged in {unjudged}"] if unjudged else []
+    number = len(comparisons)
+    those = f"the {number} comparisons by AUPRC that were" if number > 1 else "the one comparison by AUPRC that was"
     summary = (
-        f"Of the {len(comparisons)} comparisons by AUPRC that were declared before the run, {medtok} is"
-        f" {enumerated(counts)}, after Holm's correction of all of them at a level of 5 %."
+        f"Of {those} declared before the run, {medtok} is {enumerated(counts)}, after Holm's correction of all of them"
+        " at a level of 5 %."
     )
     return [summary, *(_primary_sentence(one, medtok, run) for one in comparisons)]
 
@@ -136,16 +143,15 @@ def _few_shot(series: Sequence[SetupResult], run: RunDescription) -> str | None:
         at: dict[str, list[str]] = {}
         for result in series:
             difference = result.difference(first, name, AUPRC)
-            if difference is not None:
+            if difference is not None and not result.is_small:
                 at.setdefault(verdict(difference, AUPRC), []).append(str(result.setup.shots))
         stated = [f"{key} at k = {enumerated(at[key])}" for key in (BETTER, WORSE) if key in at]
-        parts.append(f"{name}: {' and '.join(stated) or 'within noise at every k'}")
+        parts += [f"{name}: {' and '.join(stated) or 'within noise at every k'}"] if at else []
     if not parts:
         return None
-    small = " The test sets are too small to rank tokenizers." if any(result.is_small for result in series) else ""
     return (
         f"{run.task(setup.task).title} with few training patients ({setup.model}, {setup.input}),"
-        f" {names.title(first, first)} by AUPRC against {'; '.join(parts)}.{small}"
+        f" {names.title(first, first)} by AUPRC against {'; '.join(parts)}."
     )
 
 
@@ -200,8 +206,7 @@ def _joined(results: Sequence[SetupResult], run: RunDescription) -> list[str]:
 def notes(run: RunDescription, results: Sequence[SetupResult]) -> list[str]:
     """Return what a reader must know before any figure: small test sets, tasks that select on the future, gaps."""
     found = []
-    small = sorted({run.task(result.setup.task).title for result in results if result.is_small})
-    if small:
+    if small := _small(run, results):
         found.append(
             f"Too few events to rank tokenizers (fewer than {FEWEST_POSITIVES} positive samples or {FEWEST_PERSONS}"
             f" persons in a test set): {', '.join(small)}."
@@ -215,6 +220,19 @@ def notes(run: RunDescription, results: Sequence[SetupResult]) -> list[str]:
             " give --seeds=3 or more to add the others, or --seeds=1 for a first look."
         )
     return [*found, *run.left_out]
+
+
+def _small(run: RunDescription, results: Sequence[SetupResult]) -> list[str]:
+    """Return the tasks with small test sets; where only some of a task are small, with their regimes and settings."""
+    found: dict[str, None] = {}
+    for task in sorted({result.setup.task for result in results}, key=lambda name: run.task(name).title):
+        mine, title = [result for result in results if result.setup.task == task], run.task(task).title
+        small = [", ".join(filter(None, result.setup[3:])) for result in mine if result.is_small]
+        if len(small) == len(mine):
+            found[title] = None
+        elif small:
+            found[f"{title} ({'; '.join(dict.fromkeys(small))})"] = None
+    return list(found)
 
 
 def is_paper(run: RunDescription, task: str) -> bool:

@@ -14,7 +14,7 @@ from eval.ehr.statistics import METRICS, Draws, PairedDifference
 from preprocessing.common.errors import InputError
 from preprocessing.common.progress import Bar
 
-BETTER, WORSE, NOISE = "better", "worse", "within noise"
+BETTER, WORSE, NOISE, NOT_JUDGED = "better", "worse", "within noise", "not judged"
 
 
 class Setup(NamedTuple):
@@ -60,11 +60,12 @@ class SetupResult:
 
     Attributes:
         setup: task, input rule, model, regime and setting.
-        samples: number of test samples.
-        persons: number of persons in them.
-        positives: number of positive samples; of several classes, of the rarest.
-        prevalence: share of positives, the mean over classes.
+        samples: number of test samples; where they differ by seed, of the seed with the fewest positive ones.
+        persons: number of persons in them, in the seed with the fewest.
+        positives: number of positive samples of that seed; of several classes, of the rarest.
+        prevalence: share of positives, the mean over classes and seeds.
         has_classes: whether the task has several classes.
+        differs_by_seed: whether seeds are tested on different samples.
         tokenizers: name -> result, in the order of tables.
     """
 
@@ -74,6 +75,7 @@ class SetupResult:
     positives: int
     prevalence: float
     has_classes: bool
+    differs_by_seed: bool
     tokenizers: Mapping[str, TokenizerResult]
 
     @property
@@ -102,8 +104,10 @@ class SetupResult:
         return {name: 1 + count for name, count in above.items()}
 
 
-def verdict(difference: PairedDifference, metric: str) -> str:
-    """Return in words what a difference says about the first tokenizer."""
+def verdict(difference: PairedDifference, metric: str, *, is_small: bool = False) -> str:
+    """Return in words what a difference says about the first tokenizer, which on a small test set is nothing."""
+    if is_small:
+        return NOT_JUDGED
     if difference.is_noise:
         return NOISE
     return BETTER if (difference.value > 0) != (metric in statistics.LOWER_IS_BETTER) else WORSE
@@ -156,15 +160,17 @@ def _compare(setup: Setup, cells: list[CellResult], primary: str, least: int, se
             for metric in METRICS
         }
         tokenizers[name] = TokenizerResult(name, draws, _mean_scores(mine), _calibration(mine[0], least))
-    first = cells[0]
-    scores = next(iter(tokenizers.values())).scores
+    by_seed = {cell.seed: cell for cell in cells}
+    scored = {seed: evaluate(cell.y, cell.p, cell.kind, cell.p_threshold, cell.fold) for seed, cell in by_seed.items()}
+    fewest = min(scored, key=lambda seed: (scored[seed].positives, seed))
     return SetupResult(
         setup,
-        samples=len(first.y),
-        persons=len(np.unique(first.person)),
-        positives=scores.positives,
-        prevalence=scores.prevalence,
-        has_classes=first.p.ndim > 1,
+        samples=len(by_seed[fewest].y),
+        persons=min(len(np.unique(cell.person)) for cell in by_seed.values()),
+        positives=scored[fewest].positives,
+        prevalence=float(np.mean([one.prevalence for one in scored.values()])),
+        has_classes=cells[0].p.ndim > 1,
+        differs_by_seed=len({(len(cell.y), scored[seed].positives) for seed, cell in by_seed.items()}) > 1,
         tokenizers=tokenizers,
     )
 

@@ -24,7 +24,7 @@ def task_section(task: str, results: Sequence[SetupResult], run: RunDescription)
     first = run.family.tokenizer
     blocks: list[Block] = [Heading(described.title)]
     if sentences.is_paper(run, task):
-        blocks.append(Paragraph(sentences.SELECTS, is_warning=True))
+        blocks.append(Paragraph(sentences.selects(described), is_warning=True))
     facts = {"Cohort": described.cohort, "Prediction time": described.prediction_time, "Label": described.label}
     blocks.append(Listing([f"{name}: {text}" for name, text in (facts | {"Source": described.source}).items()]))
     single = [result for result in results if result.setup.shots is None]
@@ -35,7 +35,8 @@ def task_section(task: str, results: Sequence[SetupResult], run: RunDescription)
         if (drawn := figures.forest(mine, first)) is not None:
             text = (
                 f"{described.title}, {heading.lower()}: {names.title(first, first)} less each other tokenizer, as in"
-                " the tables below; right of the line it is better. Filled marks: the interval does not include 0."
+                " the tables below; right of the line it is better. Filled marks: the interval does not include 0, and"
+                " the test set is large enough to judge by."
             )
             blocks.append(Picture(drawn, text, 760))
         for result in mine:
@@ -69,7 +70,7 @@ def _setup(result: SetupResult, run: RunDescription) -> list[Block]:
         cells += [found.scores.slope, found.scores.intercept, found.scores.f1, rank]
         for metric in (AUPRC, AUROC):
             difference = result.difference(first, name, metric) if name != first else None
-            judged = "not judged" if result.is_small else verdict(difference, metric) if difference else ""
+            judged = verdict(difference, metric, is_small=result.is_small) if difference else ""
             cells.append(None if difference is None else f"{signed(difference)}, {judged}")
         rows.append(cells)
     medtok = names.title(first, first)
@@ -85,15 +86,19 @@ def _setup(result: SetupResult, run: RunDescription) -> list[Block]:
 def _test_set(result: SetupResult, run: RunDescription) -> str:
     """Return the size of a test set as a sentence, without numbers that must not be shown."""
     samples, persons = (_number(one, result, run) for one in (result.samples, result.persons))
+    by_seed = (
+        "; seeds differ in their test samples, and the one with the fewest is told" if result.differs_by_seed else ""
+    )
     if (chance := run.prevalence(result)) is None:
         return (
-            f"{samples} test samples of {persons} persons; one of the outcomes is too rare for its number to be shown."
+            f"{samples} test samples of {persons} persons; one of the outcomes is too rare for its number to be shown"
+            f"{by_seed}."
         )
     several = " in the rarest class" if result.has_classes else ""
     positives = _number(result.positives, result, run)
     return (
         f"{samples} test samples of {persons} persons, {positives} positive samples{several}; the AUPRC of chance is"
-        f" {writer.number(chance)}."
+        f" {writer.number(chance)}{by_seed}."
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from eval.common import counts
 from eval.ehr.results import BINARY, MULTICLASS, MULTILABEL
 from eval.ehr.tasks import aces, phenotypes
 from eval.ehr.tasks.definition import SOURCES, Task
@@ -55,7 +56,8 @@ class Cohort:
             count, reason = max(
                 ((count, reason) for reason, count in self.flow if reason.startswith("left out")), default=(0, "")
             )
-            most = f"; most were {reason}" if count else ""
+            # A reason of a few patients would tell something of each.
+            most = f"; most were {reason}" if count >= counts.FEWEST else ""
             return f"The task {self.task.name} finds no sample in this data set{most}."
         if self.task.kind != MULTICLASS and not self.labels.value.any():
             return f"The task {self.task.name} finds no positive label in this data set."
@@ -223,8 +225,8 @@ def _published(task: Task, dataset: MedsDataset, source: str) -> Cohort | None:
             raise InputError(f"The task {task.name} {_ORDER_ONLY}.")
         return None
     labels = read_labels(path)
-    if lost := int((~np.isin(labels.subject, dataset.subjects())).sum()):
-        raise InputError(f"{path} has {lost:,} labels of subjects that {dataset.root} has no events of; give its own.")
+    if not np.isin(labels.subject, dataset.subjects()).all():
+        raise InputError(f"{path} has labels of subjects that {dataset.root} has no events of; give its own.")
     wanted = {BINARY: np.bool_, MULTICLASS: np.integer}[task.kind]
     if not np.issubdtype(labels.value.dtype, wanted):
         column = "boolean_value" if task.kind == BINARY else "integer_value"
@@ -233,8 +235,8 @@ def _published(task: Task, dataset: MedsDataset, source: str) -> Cohort | None:
     subject, time, value = (column[order] for column in (labels.subject, labels.time, labels.value))
     again = np.zeros(len(order), bool)
     again[1:] = (subject[1:] == subject[:-1]) & (time[1:] == time[:-1])
-    if differ := int((again[1:] & (value[1:] != value[:-1])).sum()):
-        raise InputError(f"{path} contradicts itself: {differ:,} samples have two values; keep one label of each.")
+    if (again[1:] & (value[1:] != value[:-1])).any():
+        raise InputError(f"{path} contradicts itself: samples have two values; keep one label of each.")
     flow = [
         ("published labels", len(order)),
         *([("left out: the same label again", int(again.sum()))] if again.any() else []),

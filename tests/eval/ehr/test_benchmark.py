@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 from eval.common.representation import Representation
+from eval.ehr import statistics
 from eval.ehr.publish import describe, publish
 from eval.ehr.records import open_records
 from eval.ehr.report.study import analyze
@@ -151,7 +152,7 @@ def test_predictions_of_another_program_stand_beside_them(settings, found, tmp_p
         ({"predictions": (f"planted=words={__file__}",)}, "--predictions: words is taken"),
         ({"predictions": (f"planted=a+b={__file__}",)}, "says that two are joined; give another name"),
         ({"predictions": (f"planted=A={__file__}",)}, "cannot be read as parquet"),
-        ({"cells": ("nothing",)}, "no cell was fitted: none contains --cells"),
+        ({"cells": ("nothing",)}, "no title contains --cells=nothing; a title is like"),
     ],
 )
 def test_what_cannot_be_used_is_refused(settings, tmp_path, change, told):
@@ -174,7 +175,7 @@ def test_tokenizers_that_know_the_groups_of_a_task_are_refused(settings, tmp_pat
 
 def test_only_the_owner_reads_the_output_folder(settings, tmp_path):
     output = tmp_path / "new" / "output"
-    with pytest.raises(InputError, match="none contains --cells"):
+    with pytest.raises(InputError, match="no title contains --cells"):
         run(dataclasses.replace(settings, output=output, cells=("nothing",)), progress=False)
     assert (output / "labels").is_dir()
     assert stat.S_IMODE(output.stat().st_mode) == 0o700
@@ -315,6 +316,29 @@ def test_the_report_says_where_patients_are_cross_fitted(settings, found, tmp_pa
     assert describe(run(changed, progress=False)).facts["Cross-fitted folds"].startswith("planted in 2: every sample")
 
 
+def test_predictions_for_cross_fitted_patients_are_refused(settings, tmp_path):
+    """Nobody knows on whom the other program was trained."""
+    (tmp_path / "p.parquet").touch()
+    given = (f"planted=ETHOS={tmp_path / 'p.parquet'}",)
+    changed = dataclasses.replace(settings, output=tmp_path / "out", regimes=("full",), folds=2, predictions=given)
+    with pytest.raises(InputError, match="ETHOS may have been trained on some that it predicts; give --folds=0"):
+        run(changed, progress=False)
+
+
+def test_few_persons_are_cross_fitted_as_few_outcomes_are(settings, tmp_path, monkeypatch):
+    """The rule is that of ranking: what would not be judged on the held-out patients is cross-fitted."""
+    changed = dataclasses.replace(settings, regimes=("full",), tokenizers=("codes",), folds=-1)
+    for name, limits in (("persons", (1, 10_000)), ("positives", (10_000, 1)), ("neither", (1, 1))):
+        for limit, value in zip(("FEWEST_POSITIVES", "FEWEST_PERSONS"), limits, strict=True):
+            monkeypatch.setattr(statistics, limit, value)
+        fitted = run(dataclasses.replace(changed, output=tmp_path / name), progress=False)
+        assert ("Cross-fitted folds" in describe(fitted).facts) == (name != "neither")
+
+
+def test_the_share_of_samples_with_codes_is_told(found):
+    assert describe(found).facts["Samples that see a code of a code system"] == "planted 100%"
+
+
 def test_variants_of_the_headline_are_fitted_with_every_seed(settings, tmp_path):
     changed = dataclasses.replace(settings, output=tmp_path, regimes=("full",), seeds=2, trials=1, smoke=False)
     fitted = run(dataclasses.replace(changed, cells=(MAPPED,)), progress=False).results
@@ -338,6 +362,25 @@ def test_tables_that_were_not_converted_are_told(settings, world, tmp_path):
     pl.read_parquet(labels).with_columns(boolean_value=pl.lit(False)).write_parquet(labels)
     with pytest.raises(InputError, match=r"finds no positive.*were converted without the tables diagnosis"):
         run(dataclasses.replace(settings, dataset_dir=path, output=tmp_path / "out"), progress=False)
+
+
+def test_rows_that_were_not_converted_are_told(settings, world, tmp_path):
+    path = tmp_path / "meds"
+    shutil.copytree(world, path)
+    tables = {"admissions": {"rows": 100, "rejected": 15}, "patients": {"rows": 100, "rejected": 0}}
+    (path / "metadata" / "conversion.json").write_text(json.dumps({"tables": tables}))
+    changed = dataclasses.replace(settings, dataset_dir=path, output=tmp_path / "out", regimes=("full",))
+    [told] = describe(run(changed, progress=False)).left_out
+    assert told.startswith("Rows of the source could not be used and are missing: up to 15% of admissions;")
+
+
+def test_records_that_this_project_converted_are_no_records_in_general(world, tmp_path):
+    path = tmp_path / "meds"
+    shutil.copytree(world, path)
+    assert open_records("MEDS", path, tmp_path / "out").name == "MEDS"
+    (path / "metadata" / "conversion.json").write_text("{}")
+    with pytest.raises(InputError, match="has cohorts of its own; give --dataset=planted"):
+        open_records("MEDS", path, tmp_path / "out")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 
 from eval.ehr import metrics
 from eval.ehr.report import family, names
-from eval.ehr.report.study import BETTER, NOISE, WORSE, Setup, analyze, verdict
+from eval.ehr.report.study import BETTER, NOISE, NOT_JUDGED, WORSE, Setup, analyze, verdict
 from eval.ehr.statistics import AUPRC, BRIER, PairedDifference
 from preprocessing.common.errors import InputError
 from tests.helpers.ehr_cells import FAMILY, SKILLS, cell
@@ -69,6 +69,18 @@ def test_small_test_sets_have_no_ranks(size):
 )
 def test_verdicts(bounds, metric, word):
     assert verdict(PairedDifference(np.mean(bounds), *bounds, 0.01, 0.1), metric) == word
+
+
+def test_nothing_is_better_on_a_small_test_set():
+    assert verdict(PairedDifference(0.2, 0.1, 0.3, 0.01, 0.1), AUPRC, is_small=True) == NOT_JUDGED
+
+
+def test_the_size_of_test_sets_that_differ_by_seed_is_that_of_one_of_them():
+    cells = [cell("codes", seed=seed, samples=samples) for seed, samples in ((0, 400), (1, 200), (2, 600))]
+    found = analyze(cells, "codes")[0]
+    assert found.differs_by_seed
+    assert (found.samples, found.positives) == (200, cells[1].y.sum())
+    assert not analyze([cell("codes", seed=seed) for seed in (0, 1)], "codes")[0].differs_by_seed
 
 
 def test_cells_that_do_not_belong_together_are_refused():
