@@ -229,14 +229,14 @@ def test_no_sample_and_no_positive_are_said_in_a_sentence(tmp_path):
     for patients, most in ((1, ""), (11, "; most were left out: 24 hours or less in hospital")):
         events = [
             (patient, at("2020-01-01", hour), code, patient)
-            for patient in range(patients)
+            for patient in range(1, patients + 1)
             for hour, code in ((0, "HOSPITAL_ADMISSION//X//Y"), (3, "HOSPITAL_DISCHARGE//HOME"))
         ]
         frame = pl.DataFrame(events, schema=random_stays.SCHEMA, orient="row")
         cohort = make_cohort(TASKS["mortality"], written(tmp_path / f"short-{patients}", frame), "MEDS")
         assert len(cohort.labels) == 0
         assert cohort.problem == f"The task mortality finds no sample in this data set{most}."
-    longer = frame.with_columns(time=pl.Series([at("2020-01-01"), at("2020-01-05")]))
+    longer = frame[:2].with_columns(time=pl.Series([at("2020-01-01"), at("2020-01-05")]))
     cohort = make_cohort(TASKS["mortality"], written(tmp_path / "long", longer), "MEDS")
     assert cohort.problem == "The task mortality finds no positive label in this data set."
     cohort = make_cohort(TASKS["los10"], written(tmp_path / "los", longer), "MEDS")
