@@ -169,7 +169,7 @@ def _folds(cohort: Cohort, histories: Histories, split: np.ndarray, settings: Se
 
 def _positives(value: np.ndarray, kind: str) -> int:
     """Return the number of positive labels; of several classes, that of the rarest which has both outcomes."""
-    of_classes = np.bincount(value) if kind == MULTICLASS else value.reshape(len(value), -1).sum(0)
+    of_classes = np.bincount(value) if kind == MULTICLASS else np.atleast_1d(value.sum(0))
     return min((int(count) for count in of_classes if 0 < count < len(value)), default=0)
 
 

@@ -265,9 +265,10 @@ class _Runner:
         lacking = f" The records were converted without the tables {tables}; a task may need one." if tables else ""
         if len(self.skipped) == 1:
             return "".join(self.skipped.values()) + lacking
+        tasks = ", ".join(sorted({what.split(",")[0] for what in self.skipped}))
         return (
-            f"These records hold too little for the tasks {', '.join(sorted(self.skipped))}: no sample, or none of one"
-            f" of two outcomes.{lacking} Give records of more patients, or see what one task lacks with --tasks."
+            f"These records hold too little for the tasks {tasks}: no sample, or none of one of two outcomes to train or"
+            f" to test on.{lacking} Give records of more patients, or see what one task lacks with --tasks."
         )
 
     def _no_cell(self) -> str:

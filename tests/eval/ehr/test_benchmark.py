@@ -22,6 +22,7 @@ from eval.ehr.variants import MAPPED
 from preprocessing.common.errors import InputError, UserError
 from preprocessing.common.locks import exclusive
 from preprocessing.meds.planted.write import PlantedRequest, write
+from tests.helpers import mimic_copies
 from tests.helpers.forked import run_module
 
 pytestmark = pytest.mark.integration
@@ -372,6 +373,16 @@ def test_rows_that_were_not_converted_are_told(settings, world, tmp_path):
     changed = dataclasses.replace(settings, dataset_dir=path, output=tmp_path / "out", regimes=("full",))
     [told] = describe(run(changed, progress=False)).left_out
     assert told.startswith("Rows of the source could not be used and are missing: up to 15% of admissions;")
+
+
+def test_records_of_few_patients_are_told_in_one_sentence_for_all_tasks(tmp_path):
+    mimic_copies.write(tmp_path / "mimic3", "mimic3", capitals=True, gzipped=False)
+    settings = Settings("mimic3", tmp_path / "mimic3", tmp_path / "out", tokenizers=("codes",), smoke=True)
+    with pytest.raises(
+        InputError, match=r"^These records hold too little for the tasks drug, .*, readmission"
+    ) as refused:
+        run(settings, progress=False)
+    assert len(str(refused.value)) < 500
 
 
 def test_records_that_this_project_converted_are_no_records_in_general(world, tmp_path):
