@@ -267,8 +267,8 @@ class _Runner:
             return "".join(self.skipped.values()) + lacking
         tasks = ", ".join(sorted({what.split(",")[0] for what in self.skipped}))
         return (
-            f"These records hold too little for the tasks {tasks}: no sample, or none of one of two outcomes to train or"
-            f" to test on.{lacking} Give records of more patients, or see what one task lacks with --tasks."
+            f"These records hold too little for the tasks {tasks}: no sample, or none of one of two outcomes to train"
+            f" or to test on.{lacking} Give records of more patients, or see what one task lacks with --tasks."
         )
 
     def _no_cell(self) -> str:
