@@ -25,9 +25,13 @@ measure() {
     local folder="$OUTPUT/$1" left=$((BUDGET - SECONDS)) start=$SECONDS
     shift
     mkdir -p "$folder"
-    if [ "$left" -le 0 ] || ! timeout --signal=TERM --kill-after=10 "$left" python -m eval.speed "$@" \
+    if [ "$left" -le 0 ]; then
+        failed+=("$1 in $folder: no time was left for it")
+        return
+    fi
+    if ! timeout --signal=TERM --kill-after=10 "$left" python -m eval.speed "$@" \
         --output="$folder" --folder="$OUTPUT/data" ${more[@]+"${more[@]}"} > "$folder/$1.log" 2>&1; then
-        failed+=("$1 in $folder/$1.log")
+        failed+=("$1 in $folder, see $folder/$1.log")
     fi
     echo "$((SECONDS - start)) s: eval.speed $*"
 }
