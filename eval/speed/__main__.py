@@ -75,6 +75,7 @@ if __name__ == "__main__":
     flags.DEFINE_enum("encoder", None, ["bert-base", "tiny"], "a text encoder of this shape with random weights")
     flags.DEFINE_string("tokenizer", None, "lookup: tokenizer directory; one with random tokens if not given")
     flags.DEFINE_string("target", None, "accelerators: device to compile for; see the text above")
+    flags.DEFINE_bool("profile", False, "train, tokenize: trace one repetition into OUTPUT/profile_BENCHMARK_SCALE")
     flags.DEFINE_bool("quick", False, "few repetitions, to check that the benchmark works")
     restart_with_huge_pages()
     command_line.run(main, check=configuration.check_arguments)

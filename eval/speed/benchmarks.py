@@ -16,13 +16,13 @@ EXAMPLE = "python -m eval.speed train --output=DIR"
 def _train(given: flags.FlagValues) -> dict:
     from eval.speed import train
 
-    return train.run(_setting(given))
+    return train.run(_setting(given, "train"))
 
 
 def _tokenize(given: flags.FlagValues) -> dict:
     from eval.speed import tokenize
 
-    return tokenize.run(_setting(given))
+    return tokenize.run(_setting(given, "tokenize"))
 
 
 def _subgraphs(given: flags.FlagValues) -> dict:
@@ -34,19 +34,19 @@ def _subgraphs(given: flags.FlagValues) -> dict:
 def _dataset(given: flags.FlagValues) -> dict:
     from eval.speed import dataset
 
-    return dataset.run(_setting(given))
+    return dataset.run(_setting(given, "dataset"))
 
 
 def _lookup(given: flags.FlagValues) -> dict:
     from eval.speed import lookup
 
-    return lookup.run(_setting(given), given.tokenizer)
+    return lookup.run(_setting(given, "lookup"), given.tokenizer)
 
 
 def _memory(given: flags.FlagValues) -> dict:
     from eval.speed import memory
 
-    return memory.run(_setting(given))
+    return memory.run(_setting(given, "memory"))
 
 
 def _accelerators(given: flags.FlagValues) -> dict:
@@ -54,13 +54,13 @@ def _accelerators(given: flags.FlagValues) -> dict:
 
     # Before the data are opened, which takes long.
     targets.find(given.target)
-    return measure.run(_setting(given), given.target)
+    return measure.run(_setting(given, "accelerators"), given.target)
 
 
 def _run(given: flags.FlagValues) -> dict:
     from eval.speed import run as complete_run
 
-    return complete_run.run(_setting(given))
+    return complete_run.run(_setting(given, "run"))
 
 
 # Name -> function that runs the benchmark with the flags and returns its facts and rows.
@@ -78,9 +78,13 @@ BENCHMARKS: dict[str, Callable[[flags.FlagValues], dict]] = {
 LONG = ("run", "accelerators")
 
 
-def _setting(given: flags.FlagValues):
+def _setting(given: flags.FlagValues, name: str):
     from eval.speed.setup import Setting
 
+    if given.profile and not given.output:
+        raise InputError("--profile writes traces into the folder of the reports; give it as --output.")
+    # The profiler sorts traces by their second, which two benchmarks may share.
+    profile = Path(given.output).expanduser() / f"profile_{name}_{given.scale}" if given.profile else None
     folder = given.folder or (Path(given.output) / "data" if given.output else Path("~/.cache/medtok_speed"))
     return Setting(
         config=given.config,
@@ -91,6 +95,7 @@ def _setting(given: flags.FlagValues):
         steps=2 if given.quick else given.steps,
         encoder=given.encoder or "",
         quick=given.quick,
+        profile=profile,
     )
 
 

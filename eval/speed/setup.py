@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -37,6 +38,7 @@ class Setting:
         steps: number of batches in one repetition.
         encoder: shape of an encoder with random weights, empty for the encoder of the configuration.
         quick: whether to measure little, to check that the benchmark works.
+        profile: folder of the traces of JAX's profiler, None for none.
     """
 
     config: ConfigDict
@@ -47,6 +49,7 @@ class Setting:
     steps: int = 8
     encoder: str = ""
     quick: bool = False
+    profile: Path | None = None
 
     def prepared(self) -> "Setting":
         """Build the generated data set, and return the setting with its name in the configuration."""
@@ -103,6 +106,13 @@ def facts(ready: Training) -> dict[str, int | str]:
         "device": f"{len(ready.inputs.mesh.devices.flat)} x {device.device_kind} ({device.platform})",
         "jax": jax.__version__,
     }
+
+
+def trace(setting: Setting, function: Callable[[], None]) -> None:
+    """Run a function once more, after it was timed, and trace it into the folder of the setting, if there is one."""
+    if setting.profile is not None:
+        with jax.profiler.trace(str(setting.profile)):
+            function()
 
 
 def activation_dtype(config: ConfigDict) -> type:

@@ -18,7 +18,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from eval.speed.isolation import in_child
-from eval.speed.setup import Setting, accelerator_peak, activation_dtype, facts, open_run, reports
+from eval.speed.setup import Setting, accelerator_peak, activation_dtype, facts, open_run, reports, trace
 from eval.speed.timing import Timing, jax_flops, peak_memory, repeat
 from medtok_jax.data.dataset import by_length
 from medtok_jax.models.bert import load_bert
@@ -55,7 +55,7 @@ def measure(setting: Setting) -> tuple[dict, list[dict]]:
         encoder.timed("encode node names", cut_names, len(names), repeats),
     ]
     timings[-1] = dataclasses.replace(timings[-1], unit="names")
-    timings.append(_tokens(ready, setting.codes or CODES, repeats))
+    timings.append(_tokens(ready, setting, repeats))
     parts = {timing.name: timing.seconds for timing in timings}
     descriptions = [parts[name] for name in ("wordpieces", "encode descriptions", "tokens of states")]
     timings.append(Timing("text to tokens", _sum(descriptions), codes))
@@ -127,9 +127,9 @@ class Encoder:
         return Timing(name, seconds, items, more=more)
 
 
-def _tokens(ready: Training, count: int, repeats: int) -> Timing:
+def _tokens(ready: Training, setting: Setting, repeats: int) -> Timing:
     """Time making and tokenizing batches in the way of `medtok_jax.inference.vocabulary`."""
-    rows, inputs, state = _rows(ready, count), ready.inputs, ready.state
+    rows, inputs, state = _rows(ready, setting.codes or CODES), ready.inputs, ready.state
     tokenize_step = ready.programs.tokenize_step
 
     def tokenize() -> None:
@@ -139,6 +139,7 @@ def _tokens(ready: Training, count: int, repeats: int) -> Timing:
 
     first = repeat(tokenize, 1, warm_up=0)[0]
     seconds = repeat(tokenize, repeats, warm_up=0)
+    trace(setting, tokenize)
     more = {
         "compile_seconds": max(first - min(seconds), 0.0),
         "compile_count": tokenize_step._cache_size(),

@@ -17,7 +17,7 @@ import numpy as np
 
 from eval.speed import torch
 from eval.speed.isolation import in_child
-from eval.speed.setup import LAST_STEP, Setting, accelerator_peak, activation_dtype, facts, open_run, reports
+from eval.speed.setup import LAST_STEP, Setting, accelerator_peak, activation_dtype, facts, open_run, reports, trace
 from eval.speed.timing import Timing, jax_flops, peak_memory, repeat
 from medtok_jax.data.input_pipeline import train_batches
 from medtok_jax.devices import sharding
@@ -74,6 +74,7 @@ def _steps(ready: Training, state: TrainState, setting: Setting) -> tuple[Timing
         jax.block_until_ready((state, window))
 
     seconds = repeat(steps, setting.repeats)
+    trace(setting, steps)
     memory = train_step.memory
     more = {
         "flops": flops,

@@ -243,7 +243,7 @@ def _tokenize_rows(trained: TrainedModel, passed: _Pass, rows: np.ndarray, updat
     arrays = {name: array[valid] for name, array in arrays.items()}
     arrays["usage"] = np.asarray(total.usage.counts)[None]
     arrays["weight"] = np.asarray(total.scalars.weight)[None]
-    return arrays | {f"sum/{name}": np.asarray(value)[None] for name, value in total.scalars.total.items()}
+    return arrays | {f"sum/{name}": value[None] for name, value in total.scalars.sums().items()}
 
 
 def _metrics(arrays: dict[str, np.ndarray], regions: Regions) -> dict[str, float]:

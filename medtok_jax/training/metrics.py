@@ -21,22 +21,36 @@ def quantization_metric_names(embeddings: Sequence[str]) -> tuple[str, ...]:
 
 @flax.struct.dataclass
 class WeightedSums(clu_metrics.Metric):
-    """Sum up named scalars to means, weighted by the number of valid codes of each batch."""
+    """Sum up named scalars to means, weighted by the number of valid codes of each batch.
 
-    total: dict[str, jax.Array]
+    Attributes:
+        total: `[names]` float32, one array, so that a step adds all of them at once.
+        weight: scalar float32, the number of codes.
+        names: of the scalars, sorted.
+    """
+
+    total: jax.Array
     weight: jax.Array
+    names: tuple[str, ...] = flax.struct.field(pytree_node=False)
 
     @classmethod
     def of(cls, scalars: dict[str, jax.Array], valid: jax.Array) -> "WeightedSums":
         weight = jnp.sum(valid).astype(jnp.float32)
-        return cls(total={name: value * weight for name, value in scalars.items()}, weight=weight)
+        names = tuple(sorted(scalars))
+        return cls(jnp.stack([scalars[name] for name in names]) * weight, weight, names)
 
     def merge(self, other: "WeightedSums") -> "WeightedSums":
-        return type(self)(jax.tree.map(jnp.add, self.total, other.total), self.weight + other.weight)
+        if self.names != other.names:
+            raise ValueError(f"sums of {self.names} cannot be added to those of {other.names}")
+        return type(self)(self.total + other.total, self.weight + other.weight, self.names)
+
+    def sums(self) -> dict[str, np.ndarray]:
+        """Return the sums by name, on the host."""
+        return dict(zip(self.names, np.asarray(self.total), strict=True))
 
     def compute(self) -> dict[str, float]:
         weight = max(float(self.weight), 1.0)
-        return {name: float(value) / weight for name, value in self.total.items()}
+        return {name: float(value) / weight for name, value in self.sums().items()}
 
 
 @flax.struct.dataclass
@@ -73,7 +87,7 @@ class Window:
 def empty_window(names: Sequence[str], codebook_size: int) -> Window:
     """Return a host window without batches, of scalars of these names."""
     return Window(
-        scalars=WeightedSums({name: np.zeros((), np.float32) for name in names}, np.zeros((), np.float32)),
+        scalars=WeightedSums(np.zeros(len(names), np.float32), np.zeros((), np.float32), tuple(sorted(names))),
         usage=CodebookUsage(np.zeros(codebook_size, np.float32)),
     )
 

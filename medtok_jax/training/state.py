@@ -14,6 +14,7 @@ from medtok_jax.batch import InputSizes
 from medtok_jax.devices import sharding
 from medtok_jax.models.bert import load_bert
 from medtok_jax.models.medtok import MedTok
+from medtok_jax.training.norms import clip_by_norm
 
 
 @flax.struct.dataclass
@@ -58,7 +59,7 @@ def create_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Grad
     A text encoder that is trained too has its own peak learning rate, decay included: AdamW is linear in the rate.
     """
     parts = [
-        optax.clip_by_global_norm(config.train.clip_norm),
+        clip_by_norm(config.train.clip_norm),
         optax.adamw(
             schedule,
             b2=0.98,

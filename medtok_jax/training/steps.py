@@ -21,6 +21,7 @@ from medtok_jax.training.metrics import (
     quantization_metric_names,
     quantization_metrics,
 )
+from medtok_jax.training.norms import global_norm
 from medtok_jax.training.state import TrainState
 from preprocessing.common.errors import UserError
 
@@ -137,9 +138,9 @@ def train_step(
     fixed = update_fixed(structure, params, state.fixed, view, batch.valid)
     norms = {
         "learning_rate": structure.schedule(state.step // config.train.grad_accum_steps),
-        "gradient_norm": optax.tree.norm(gradients),
-        "parameter_norm": optax.tree.norm(params),
-        "update_norm": optax.tree.norm(updates),
+        "gradient_norm": global_norm(gradients),
+        "parameter_norm": global_norm(params),
+        "update_norm": global_norm(updates),
     }
     window = window.merge(summarize(terms, view, batch.valid, config.model.codebook_size, norms))
     checked = jnp.stack([(terms | norms)[name] for name in CHECKED])
@@ -192,7 +193,7 @@ def term_gradient_norms(
         return jnp.stack([terms[name] for name in TERMS])
 
     _, pull_back = jax.vjp(terms_of, state.params)
-    norms = jax.lax.map(lambda direction: optax.tree.norm(pull_back(direction)[0]), jnp.eye(len(TERMS)))
+    norms = jax.lax.map(lambda direction: global_norm(pull_back(direction)[0]), jnp.eye(len(TERMS)))
     return {f"gradient_norm/{name}": norms[number] for number, name in enumerate(TERMS)}
 
 

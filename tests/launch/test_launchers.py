@@ -10,6 +10,8 @@ import sys
 import pytest
 import yaml
 
+from eval.speed.accelerators.targets import TARGETS
+from medtok_jax.devices.compiled_step import CPU_OPTIONS
 from tests.helpers.paths import ROOT
 
 LAUNCH = ROOT / "launch"
@@ -22,6 +24,24 @@ configuration.check_arguments(sys.argv)
 assert len(flags.FLAGS(sys.argv)) == 1, sys.argv
 print(json.dumps([main.DISTRIBUTED.value, main.WORKDIR.value, main.NUM_PROCESSES.value, main.PROCESS_ID.value]))
 """
+# Parses a command line of the benchmarks of speed as they do themselves.
+PARSE_SPEED = """
+import json, runpy, sys
+from absl import flags
+from eval.speed.benchmarks import named
+from medtok_jax.devices import huge_pages
+from preprocessing.common import command_line
+
+def parse(main, check):
+    check(sys.argv)
+    _, name = flags.FLAGS(sys.argv)
+    given = flags.FLAGS
+    print(json.dumps([named(name), given.scale, given.encoder, given.num_codes, given.profile, given.output]))
+
+huge_pages.restart_with_huge_pages = lambda: None
+command_line.run = parse
+runpy.run_module("eval.speed", run_name="__main__")
+"""
 # Says how it was called and does nothing.
 STAND_IN = """#!/bin/bash
 printf '%s\\0' "$(basename "$0")" "$@" >> "$CALLS"
@@ -31,9 +51,9 @@ exit "${STATUS:-0}"
 ARGUMENTS = ["--config=configs/default.py:smoke", "--workdir=runs/a b", "--config.data.include=('ICD10CM/E11',)"]
 
 
-def parse(arguments: list[str]) -> list:
-    """Return what the training program reads: distributed, workdir, num_processes, process_id."""
-    command = [sys.executable, "-c", PARSE, *arguments]
+def parse(arguments: list[str], program: str = PARSE) -> list:
+    """Return what a program reads; that of training: distributed, workdir, num_processes, process_id."""
+    command = [sys.executable, "-c", program, *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -44,7 +64,7 @@ def run_script(tmp_path):
     """Runs a script of `launch`: `run_script(name, *arguments, **environment) -> (status, calls of stand-ins)`."""
     tools, calls = tmp_path / "tools", tmp_path / "calls"
     tools.mkdir()
-    for name in ("srun", "scontrol", "gcloud"):
+    for name in ("srun", "scontrol", "gcloud", "python"):
         (tools / name).write_text(STAND_IN)
         (tools / name).chmod(0o755)
     (tmp_path / "venv/bin").mkdir(parents=True)
@@ -173,6 +193,54 @@ def test_gke():
             address = f"{name}-{job['name']}-0-0.{name}:8482"
             assert f"--coordinator_address={address}" in command
             assert container["ports"] == [{"containerPort": 8482}]
+
+
+@pytest.mark.integration
+def test_benchmark_gpu(run_script, tmp_path):
+    folder = tmp_path / "a b"
+    status, calls = run_script("benchmark_gpu.sh", str(folder), CODES="300", ARGUMENTS="--quick")
+    assert status == 0
+    assert all(call[:3] == ["python", "-m", "eval.speed"] for call in calls)
+    read = [parse(call[3:], PARSE_SPEED) for call in calls]
+    assert [(names, scale, encoder, profile) for names, scale, encoder, _, profile, _ in read] == [
+        (["train"], "icd", None, True),
+        (["tokenize"], "icd", None, True),
+        (["train"], "release", "bert-base", True),
+        (["tokenize"], "release", "bert-base", True),
+        (["run"], "release", "bert-base", False),
+    ]
+    assert all(codes == 300 for *_, codes, _, _ in read)
+    assert {output for *_, output in read} == {f"{folder}/default", f"{folder}/paper"}
+    # Data of the size of the paper are generated once.
+    assert len({word for call in calls for word in call if word.startswith("--folder=")}) == 1
+
+
+@pytest.mark.integration
+def test_benchmark_gpu_says_what_failed(run_script, tmp_path):
+    status, calls = run_script("benchmark_gpu.sh", str(tmp_path / "out"), STATUS="2")
+    assert (status, len(calls)) == (1, 5)
+    status, calls = run_script("benchmark_gpu.sh", str(tmp_path / "out"), BUDGET="0")
+    assert (status, calls) == (1, [])
+
+
+@pytest.mark.integration
+def test_flags_of_xla_are_known_to_the_pinned_jax():
+    """Flags that XLA does not know end a process before it starts: it names them and aborts."""
+    target = TARGETS["h200"]
+    options = [f"--{name}={value}" for name, value in (CPU_OPTIONS | target.compiler_options()).items()]
+    scripts = [path.read_text() for path in LAUNCH.iterdir()]
+    given = [flag for text in scripts for flag in re.findall(r"--xla_\w+(?:=[\w.]+)?", text)]
+
+    def start(flags: list[str]) -> subprocess.CompletedProcess:
+        environment = os.environ | {"XLA_FLAGS": " ".join(flags), "JAX_PLATFORMS": "cpu"}
+        command = [sys.executable, "-c", "import jax; jax.devices()"]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    known = start([*options, *given])
+    assert known.returncode == 0, known.stderr
+    unknown = start([*options, "--xla_gpu_there_is_no_such_flag=true"])
+    assert unknown.returncode != 0
+    assert "xla_gpu_there_is_no_such_flag" in unknown.stderr
 
 
 def test_images():

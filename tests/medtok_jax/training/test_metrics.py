@@ -85,6 +85,16 @@ def test_means_are_weighted_by_valid_codes():
     assert empty.compute() == {"loss": 0.0}
 
 
+def test_sums_keep_their_names_in_any_order():
+    valid = jnp.array([True, True])
+    sums = WeightedSums.of({"b": jnp.array(1.0), "a": jnp.array(2.0)}, valid)
+    both = sums.merge(WeightedSums.of({"a": jnp.array(4.0), "b": jnp.array(3.0)}, valid))
+    assert both.sums() == {"a": 12.0, "b": 8.0}
+    assert both.compute() == {"a": 3.0, "b": 2.0}
+    with pytest.raises(ValueError, match="'c'"):
+        sums.merge(WeightedSums.of({"a": jnp.array(4.0), "c": jnp.array(3.0)}, valid))
+
+
 def test_windows_merge_both_parts():
     view = make_view()
     scalars = WeightedSums.of({"loss": jnp.array(1.0)}, jnp.asarray(VALID))
