@@ -9,7 +9,7 @@ import random
 
 import pytest
 
-from tests.helpers.foreign_readers import calls, library, publishers, records
+from tests.helpers.foreign_readers import calls, library, mutations, publishers, records
 from tests.helpers.foreign_readers.mutations import (
     ForeignReader,
     fault_of_reading,
@@ -188,7 +188,7 @@ def test_a_new_reader_is_found(tmp_path):
     assert calls.readers(tmp_path) == {}
 
 
-def test_what_is_wrong_is_seen():
+def test_what_is_wrong_is_seen(monkeypatch):
     def raising(error):
         def read(_):
             raise error
@@ -196,6 +196,10 @@ def test_what_is_wrong_is_seen():
         return ForeignReader(lambda _: None, read)
 
     assert fault_of_reading(raising(KeyError("a")), None).startswith("KeyError in ")
+    slow = ForeignReader(lambda _: None, lambda _: sum(range(1_000_000)))
+    assert fault_of_reading(slow, None) is None
+    monkeypatch.setattr(mutations, "SLOWEST", 1e-4)
+    assert fault_of_reading(slow, None).endswith("s of the processor")
     assert fault_of_sentence("two\nlines") == "a sentence of several lines"
     assert fault_of_sentence("bytes \x00") == "a sentence that is not printable"
     assert fault_of_sentence("x" * 5000) == "a sentence of thousands of characters"
