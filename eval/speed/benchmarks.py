@@ -58,9 +58,9 @@ def _accelerators(given: flags.FlagValues) -> dict:
 
 
 def _opening(given: flags.FlagValues) -> dict:
-    from eval.speed import opening
+    from eval.speed.opening import measure
 
-    return opening.run(_setting(given), given.workdir)
+    return measure.run(_setting(given), given.workdir)
 
 
 def _run(given: flags.FlagValues) -> dict:

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from eval.speed import opening
+from eval.speed.opening import measure as opening
 from preprocessing.common.checksums import sha256_of
 from preprocessing.common.errors import InputError
 
