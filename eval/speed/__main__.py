@@ -13,6 +13,8 @@ The command prints a table and writes `DIR/speed_BENCHMARK_SCALE.json` and `.md`
 - `dataset`: building, packing and opening the data set;
 - `lookup`: tokens of codes from a table;
 - `memory`: the memory of a training step on its device, planned without training;
+- `opening`: opening the data, the checkpoint and the tokenizer of the finished run in `--workdir` anew, and what the
+  comparison of digests adds; not part of `all`;
 - `run`: a complete training run, with encoding of texts and compilation; it takes as long and is not part of `all`;
 - `accelerators`: what XLA makes of the steps for a TPU or GPU that need not be there, `--target=v5e:2x4`, `v6e:2x4`,
   `v5p:2x2x1`, `h100` or `h200`: memory, operations, bytes, kernels, exchanges between devices, and the arithmetic of
@@ -74,6 +76,7 @@ if __name__ == "__main__":
     flags.DEFINE_integer("steps", 8, "train: number of batches in one repetition", lower_bound=1)
     flags.DEFINE_enum("encoder", None, ["bert-base", "tiny"], "a text encoder of this shape with random weights")
     flags.DEFINE_string("tokenizer", None, "lookup: tokenizer directory; one with random tokens if not given")
+    flags.DEFINE_string("workdir", None, "opening: work directory of a finished run of the configuration")
     flags.DEFINE_string("target", None, "accelerators: device to compile for; see the text above")
     flags.DEFINE_bool("profile", False, "train, tokenize: trace one repetition into OUTPUT/profile_BENCHMARK_SCALE")
     flags.DEFINE_bool("quick", False, "few repetitions, to check that the benchmark works")

@@ -57,6 +57,12 @@ def _accelerators(given: flags.FlagValues) -> dict:
     return measure.run(_setting(given, "accelerators"), given.target)
 
 
+def _opening(given: flags.FlagValues) -> dict:
+    from eval.speed.opening import measure
+
+    return measure.run(_setting(given), given.workdir)
+
+
 def _run(given: flags.FlagValues) -> dict:
     from eval.speed import run as complete_run
 
@@ -71,11 +77,12 @@ BENCHMARKS: dict[str, Callable[[flags.FlagValues], dict]] = {
     "dataset": _dataset,
     "lookup": _lookup,
     "memory": _memory,
+    "opening": _opening,
     "run": _run,
     "accelerators": _accelerators,
 }
-# Benchmarks that `all` leaves out.
-LONG = ("run", "accelerators")
+# Benchmarks that `all` leaves out: they take long, or need a finished run or a target.
+LONG = ("opening", "run", "accelerators")
 
 
 def _setting(given: flags.FlagValues, name: str):

@@ -14,7 +14,7 @@ from eval.reports import writer
 HEADERS = ("measurement", "median", "least to most", "rate", "FLOP/s", "of matmul", "memory", "compiled", "JAX speedup")
 
 
-def machine() -> dict[str, str | int]:
+def machine() -> dict[str, str | float | None]:
     """Return the machine, the date and the load of a measurement."""
     return {
         "date": date.today().isoformat(),

@@ -46,8 +46,6 @@ def make_request(
     Raises:
         InputError: neither work directory nor tokenizer is given, there is no tokenizer, or the output cannot be used.
     """
-    if not workdir and not tokenizer:
-        raise InputError("Give the tokenizer to convert, by --workdir=DIR (of a training run) or --tokenizer=TOK.")
     if unmapped not in UNMAPPED:
         raise InputError(f"unmapped is {unmapped!r}; it must be one of {', '.join(UNMAPPED)}.")
     run = existing(workdir, "work directory") if workdir else None
@@ -55,8 +53,10 @@ def make_request(
         folder = existing(tokenizer, "tokenizer directory")
         # The work directory of a run is accepted for the tokenizer in it.
         folder = folder if (folder / CONFIG).is_file() or not (folder / "tokenizer").is_dir() else folder / "tokenizer"
-    else:
+    elif run:
         folder = run / "tokenizer"
+    else:
+        raise InputError("Give the tokenizer to convert, by --workdir=DIR (of a training run) or --tokenizer=TOK.")
     if not (folder / CONFIG).is_file():
         raise InputError(
             f"{folder} is not a tokenizer directory; training writes WORKDIR/tokenizer, and"

@@ -237,7 +237,8 @@ class _Weights:
         stored = next((key for key in (self._prefix + name, self._prefix + old) if key in self._files), None)
         if stored is None:
             raise InputError(f"The weights in {self._directory} lack the tensor {name!r}, which config.json calls for.")
-        with _open(self._files[stored]) as file:
+        # The head may still name a type or a shape that the bytes do not have.
+        with reading(self._files[stored], "safetensors"), _open(self._files[stored]) as file:
             tensor = file.get_tensor(stored)
         if tensor.shape != shape:
             raise InputError(

@@ -79,8 +79,12 @@ def lines(path: Path, rejects: Rejects, *, cp1252: bool = False, users: bool = F
 
 @contextlib.contextmanager
 def _opened(path: Path, users: bool) -> Iterator[BinaryIO]:
-    with reading(path), opened(path) if users else path.open("rb") as file:
-        yield file[0] if users else file
+    if users:
+        with opened(path) as (file, _):
+            yield file
+    else:
+        with reading(path), path.open("rb") as file:
+            yield file
 
 
 def _without_mark(path: Path, raw: bytes, rejects: Rejects, users: bool) -> bytes:

@@ -68,7 +68,7 @@ def known_codes(
     for key, title in categories.items():
         kinds.setdefault(key, (CATEGORY, title))
     partners = _partners(crosswalk, kinds)
-    rows = [(key, kind, title, None) for key, (kind, title) in kinds.items()]
+    rows: list[tuple[str, str, str, str | None]] = [(key, kind, title, None) for key, (kind, title) in kinds.items()]
     editions = {**_stems(editions or {}, kinds), **(editions or {})}
     for key, title in editions.items():
         if key not in kinds:

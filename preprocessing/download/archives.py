@@ -67,7 +67,7 @@ def member_names(path: str | os.PathLike) -> list[str]:
     Raises:
         InputError: `path` is not a zip archive, or is truncated.
     """
-    with reading(path, _KIND, _AGAIN), zipfile.ZipFile(path) as archive:
+    with reading(Path(path), _KIND, _AGAIN), zipfile.ZipFile(path) as archive:
         return [info.filename for info in archive.infolist() if not info.is_dir()]
 
 

@@ -74,7 +74,7 @@ class MimicCodes:
     def procedure(self, raw: "pl.Series") -> "pl.Series":
         """Normalize the procedure codes of n events to `CPT4/99213` or `HCPCS/J1815`; a null code remains null."""
 
-        def normal(code: str, _: None) -> tuple[str, str | None]:
+        def normal(code: str, _: str | None) -> tuple[str, str | None]:
             for system in (codes.CPT4, codes.HCPCS):
                 if codes.is_wellformed(system, code):
                     return f"{system}/{codes.display_code(system, code)}", None
@@ -100,7 +100,7 @@ class MimicCodes:
             if key not in self._known:
                 self._known[key] = (None, None) if one is None and not nulls else normal(one, two)
             code, system = self._known[key]
-            if system is not None:
+            if system is not None and code is not None:
                 self.malformed[system, one, code] += count
             found.append(code)
         unique = unique.with_columns(code=pl.Series(found, dtype=pl.String))

@@ -40,17 +40,17 @@ def read_atc(folder: Path, rejects: Rejects, rxnorm_folder: Path | None = None) 
     if folder.is_dir():
         path = find_release(folder, r".*\.(csv|tsv|txt)", entries)
         if path is not None:
-            named = [
-                (row, *row.values) for row in table(path, rejects, columns=_COLUMNS, separators=",;\t|", quoted=True)
-            ]
-            return _add_all(entries, path, named)
+            rows = table(path, rejects, columns=_COLUMNS, separators=",;\t|", quoted=True)
+            return _add_all(entries, path, [(row, row.values[0], row.values[1]) for row in rows])
         path = find_conso(folder, entries)
         if path is None:
             raise InputError(f"{folder} holds no table of ATC codes (CSV) and no RXNCONSO.RRF; put one there.")
         return _add_all(entries, path, _named(path, rejects))
     path = find_conso(rxnorm_folder, entries) if rxnorm_folder is not None else None
+    if path is None:
+        return None
     # The faults of that file were reported when it was read for RxNorm.
-    named = _named(path, Rejects(None)) if path is not None else []
+    named = _named(path, Rejects(None))
     if not named:
         return None
     entries.remarks.append(f"{ATC}: no folder {folder.name}, names taken from {path.name} of RxNorm")

@@ -41,7 +41,8 @@ def read_cpt(folder: Path, rejects: Rejects) -> CodeEntries:
         for row in table(
             path, rejects, columns=_COLUMNS, separators=",\t;|", quoted=path.suffix.lower() != ".txt", cp1252=True
         ):
-            entries.add(path, row.line, *row.values, row=row.text)
+            code, description = row.values
+            entries.add(path, row.line, code, description, row=row.text)
     return entries
 
 

@@ -124,8 +124,8 @@ def _add_packages(
 ) -> set[str]:
     """Add the rows of `package.txt`, and return the products that have a package."""
     by_code: dict[str, _Product] = {}
-    for product in products.values():
-        by_code.setdefault(product.code, product)
+    for described in products.values():
+        by_code.setdefault(described.code, described)
     packaged = set()
     for row in table(path, entries.rejects, columns=_PACKAGE_COLUMNS, cp1252=True):
         identity, product_code, code, text = row.values

@@ -158,7 +158,10 @@ def _read_node(element: ET.Element, parent: int) -> TabularNode:
         kind = element.tag
         match = _RANGE_SUFFIX.search(description)
         # A section's id is right even where its title has a misprinted range; chapters are only numbered.
-        first, _, last = (element.get("id") or match[1]).partition("-")
+        span = element.get("id") or (match[1] if match else "")
+        if not span:
+            raise ValueError("a chapter or section has no range of codes")
+        first, _, last = span.partition("-")
         code = f"{first}-{last or first}"
         description = description[: match.start()] if match else description
     notes = tuple(

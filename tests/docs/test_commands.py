@@ -310,6 +310,13 @@ def tool(world: World, words: list[str], folder: Path) -> None:
         assert word.startswith("-") or (ROOT / word).is_dir()
 
 
+def dependencies(world: World, words: list[str], folder: Path) -> None:
+    """Check the arguments of launch/dependencies.sh, which tests/launch/ runs with stand-ins."""
+    assert (ROOT / words[0]).is_file()
+    assert words[1] in ("lowest", "pinned")
+    assert words[2].startswith("python3")
+
+
 def writing_the_page(world: World, words: list[str], folder: Path) -> None:
     """Make the page of the configuration; test_pages.py compares it with the file that the command writes."""
     assert importlib.import_module(words[2]).page().startswith("# Configuration")
@@ -442,6 +449,7 @@ RULES: dict[tuple[str, ...], Callable[[World, list[str], Path], None]] = {
     ("python", "-m", "pytest"): checking_pytest,
     ("python", "-m", "tests.helpers.configuration_page"): writing_the_page,
     ("python", "mult_ehr/make_graph.py"): making_graph,
+    ("./launch/dependencies.sh",): dependencies,
     ("./launch/quickstart.sh",): script,
     ("./launch/test.sh",): script,
     ("pip", "install"): installing,

@@ -1,8 +1,10 @@
 """Provide a run on a few invented codes that has ended, and let tests tell how much they tried."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -31,8 +33,9 @@ def ended_run(once) -> Path:
     def make(root: Path) -> None:
         from medtok_jax import train
 
-        tiny_run.prepare(root)
-        train.train_and_evaluate(tiny_run.get_config(str(root)), root / "work")
+        with mock.patch.dict(os.environ, tiny_run.SECRETS):
+            tiny_run.prepare(root)
+            train.train_and_evaluate(tiny_run.get_config(str(root)), root / "work")
 
     return once("ended", make)
 

@@ -20,9 +20,10 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 class Hub(http.server.BaseHTTPRequestHandler):
     """Answer requests for model information, file lists and files like a Hugging Face hub."""
 
-    # A test starts only one hub: the files of each model, and the requested paths.
+    # A test starts only one hub: the files of each model, the requested paths, and the credentials that came with them.
     models: ClassVar[dict[str, dict[str, bytes]]] = {}
     asked: ClassVar[list[str]] = []
+    credentials: ClassVar[set[str | None]] = set()
 
     def do_HEAD(self):
         self.answer(body=False)
@@ -33,6 +34,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
     def answer(self, *, body: bool) -> None:
         path = self.path.split("?")[0]
         self.asked.append(path)
+        self.credentials.add(self.headers.get("Authorization"))
         name, files = next(((n, f) for n, f in self.models.items() if n in path), ("absent/absent", {}))
         if path.startswith(f"/api/models/{name}/tree/"):
             entries = [
@@ -75,6 +77,7 @@ def serve(models: dict[str, dict[str, bytes]]) -> Iterator[str]:
     Hub.models.clear()
     Hub.models.update(models)
     Hub.asked.clear()
+    Hub.credentials.clear()
     yield f"http://localhost:{server.server_port}"
     server.shutdown()
 

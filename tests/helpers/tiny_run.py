@@ -7,6 +7,8 @@ from tests.helpers.published import write_release
 from tests.helpers.small_run import small_config
 
 DATA_SET = "medtok_codes/release"
+# What may be in the environment of a run, and nowhere else.
+SECRETS = {"HF_TOKEN": "hf_hunter2", "PHYSIONET_USERNAME": "ada.lovelace", "PHYSIONET_PASSWORD": "correct horse"}
 
 
 def get_config(root: str):

@@ -69,6 +69,9 @@ def run_script(tmp_path):
         (tools / name).chmod(0o755)
     (tmp_path / "venv/bin").mkdir(parents=True)
     (tmp_path / "venv/bin/activate").write_text("")
+    for name in ("python", "uv"):
+        (tmp_path / "venv/bin" / name).write_text(STAND_IN)
+        (tmp_path / "venv/bin" / name).chmod(0o755)
 
     def run(name: str, *arguments: str, **environment: str) -> tuple[int, list[list[str]]]:
         calls.write_text("")
@@ -151,6 +154,27 @@ def test_tpu_vm_creates_and_deletes(run_script):
     _, [delete] = run_script("tpu_vm.sh", "delete")
     assert delete[4:6] == ["delete", "medtok"]
     assert run_script("tpu_vm.sh", "everything") == (2, [])
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("versions", "chosen"),
+    [("lowest", ["--resolution", "lowest-direct"]), ("pinned", ["--constraint", "constraints.txt"])],
+)
+def test_dependencies(run_script, tmp_path, versions, chosen):
+    python = str(tmp_path / "venv/bin/python")
+    status, calls = run_script("dependencies.sh", versions, python, "-x")
+    assert status == 0
+    made, _, (uv, *installed), _, tested = calls
+    assert made == ["python", "-m", "venv", "--clear", str(tmp_path / "venv")]
+    assert (uv, installed[-1]) == ("uv", ".[test]")
+    place = installed.index(chosen[0])
+    assert installed[place : place + 2] == chosen
+    assert tested[1:3] == ["-m", "pytest"]
+    assert tested[-1] == "-x"
+    assert all((ROOT / word).exists() for word in tested if word.startswith("tests/"))
+    assert run_script("dependencies.sh", "newest", python) == (2, [])
+    assert run_script("dependencies.sh", versions) == (2, [])
 
 
 def extras(text: str) -> set[str]:

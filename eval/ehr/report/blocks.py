@@ -83,7 +83,7 @@ def markdown(blocks: Sequence[Block]) -> str:
     )
 
 
-def _markdown(block: Block) -> str:
+def _markdown(block: Heading | Paragraph | Listing | DataTable) -> str:
     match block:
         case Heading(text, level):
             return f"{'#' * level} {text}"

@@ -255,7 +255,9 @@ def _batch(one: Instruction, left: Array, right: Array, result: Array) -> int:
     groups = re.findall(r"(?:feature|batch)_group_count=(\d+)", one.attributes)
     batch = math.prod(map(int, groups))
     labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", one.attributes)
-    for place in re.findall(r"\d", labels.group(1)) if labels else ():
+    if labels is None:
+        return batch
+    for place in re.findall(r"\d", labels.group(1)):
         sizes = {
             array.shape[names.index(place)]
             for names, array in zip(labels.groups(), (left, right, result), strict=True)

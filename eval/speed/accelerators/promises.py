@@ -90,9 +90,9 @@ def broken(
             kinds = " and ".join(sorted({arithmetic(one, target) for one in wrong}))
             first = f"{wrong[0].operands[0]} x {wrong[0].operands[1]} at {place(wrong[0].frames)}"
             found.append(f"{step}: {len(wrong)} of {len(matmuls)} matmuls of the {name} are in {kinds}, first {first}.")
-    for one in counts.sorts:
-        if replaces_top_k(one):
-            found.append(f"{step}: a top-k is a full sort of {one.length:,} values ({one.op_name}).")
+    for sort in counts.sorts:
+        if replaces_top_k(sort):
+            found.append(f"{step}: a top-k is a full sort of {sort.length:,} values ({sort.op_name}).")
     return found
 
 

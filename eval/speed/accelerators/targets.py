@@ -197,4 +197,7 @@ def _is_there(package: str) -> bool:
 
 def _toolkit() -> Path:
     """Return the folder of the assembler and the device library that the package `nvidia.cuda_nvcc` brings."""
-    return Path(importlib.util.find_spec("nvidia.cuda_nvcc").submodule_search_locations[0])
+    spec = importlib.util.find_spec("nvidia.cuda_nvcc")
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError("nvidia.cuda_nvcc")
+    return Path(spec.submodule_search_locations[0])

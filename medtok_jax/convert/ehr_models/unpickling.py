@@ -4,7 +4,9 @@ A pickle is a program. When this module reads it, it may build lists, tuples, se
 Every class or function that it names must be in an allow list of the caller, which may substitute a harmless object.
 """
 
+import io
 import pickle  # nosec B403 # Names that are not allowed are refused.
+import pickletools
 import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,6 +16,9 @@ from preprocessing.common.errors import InputError
 
 # A pickle of lists, tuples, dicts, text and numbers needs no names.
 NOTHING: Mapping[str, object] = {}
+# Instructions that give an object the number by which later ones refer to it, and the one that takes the next number.
+_NUMBERING = {"PUT", "BINPUT", "LONG_BINPUT"}
+_NEXT_NUMBER = "MEMOIZE"
 
 
 class RefusedError(pickle.UnpicklingError):
@@ -64,7 +69,7 @@ def load_each(path: Path, allowed: Mapping[str, object] = NOTHING) -> Iterator[o
     try:
         with open(path, "rb") as file:
             while file.peek(1):
-                yield AllowListUnpickler(file, allowed).load()
+                yield AllowListUnpickler(io.BytesIO(_next_pickle(file)), allowed).load()
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}).") from error
     # Damaged bytes may raise any of these: the documentation of `pickle` lists some, "but not necessarily limited to".
@@ -75,3 +80,18 @@ def load_each(path: Path, allowed: Mapping[str, object] = NOTHING) -> Iterator[o
         # Other errors may quote what the pickle holds.
         reason = str(error) if isinstance(error, RefusedError) else type(error).__name__
         raise InputError(f"{path} cannot be unpickled ({reason}); write it again.") from None
+
+
+def _next_pickle(file: BinaryIO) -> bytes:
+    """Return the bytes of the pickle that begins here, after a look at the numbers that it gives to objects.
+
+    The unpickler reserves memory up to the largest number: 64 GB for one of seven bytes. Picklers leave no gap.
+    """
+    begin, numbered = file.tell(), 0
+    for instruction, argument, _ in pickletools.genops(file):
+        if instruction.name in _NUMBERING and argument is not None and argument > numbered:
+            raise RefusedError(f"it gives an object the number {argument:,} after {numbered:,} others")
+        numbered += instruction.name in _NUMBERING or instruction.name == _NEXT_NUMBER
+    end = file.tell()
+    file.seek(begin)
+    return file.read(end - begin)

@@ -14,6 +14,7 @@ import numpy as np
 from medtok_jax.convert.ehr_models import unpickling
 from medtok_jax.convert.ethos.vocabulary import UNK, medtok_token
 from preprocessing.common.errors import InputError
+from preprocessing.common.foreign_files import reading
 
 # Timelines are stored as 16-bit integers.
 MOST_TOKENS = 1 << 16
@@ -73,6 +74,11 @@ def read(path: Path) -> dict:
         InputError: the file is not a vocabulary, or special tokens do not have the ids that ETHOS expects.
     """
     content = unpickling.load(path, _ALLOWED)
+    with reading(path, "a vocabulary of ETHOS", "write it again"):
+        return _checked(path, content)
+
+
+def _checked(path: Path, content: object) -> dict:
     if not isinstance(content, dict) or not content.keys() >= _KEYS:
         raise InputError(f"{path} is not a vocabulary of ETHOS: it must be a dict of {', '.join(sorted(_KEYS))}.")
     stoi = content["stoi"]

@@ -67,10 +67,11 @@ def check_tokens(tokens: Sequence[str]) -> None:
     Raises:
         InputError: a token is repeated, ETHOS would not read it as a token, or quantiles are not Q1 to Qn.
     """
-    if len(set(tokens)) != len(tokens):
-        seen: set[str] = set()
-        line = next(line for line, token in enumerate(tokens, 1) if token in seen or seen.add(token))
-        raise InputError(f"The vocabulary holds the token of line {line:,} twice; each line must be another token.")
+    seen: set[str] = set()
+    for line, token in enumerate(tokens, 1):
+        if token in seen:
+            raise InputError(f"The vocabulary holds the token of line {line:,} twice; each line must be another token.")
+        seen.add(token)
     for line, token in enumerate(tokens, 1):
         # The token is not quoted: codes of records may be anything, such as ids.
         if not isinstance(token, str) or not token or "\n" in token or "\r" in token or _NUMERIC.fullmatch(token):

@@ -324,8 +324,8 @@ class GraphEncoder(nn.Module):
         width = config["model"]["graph_width"]
         self.relations = nn.Embedding(config["sizes"]["num_relations"], width)
         if model["graph_encoder_type"] == "hierarchical":
-            self.body = LocalGlobal(width, model["graph_heads"])
-            self.readout = MultiScaleReadout(width)
+            self.body: LocalGlobal | Stack = LocalGlobal(width, model["graph_heads"])
+            self.readout: MultiScaleReadout | None = MultiScaleReadout(width)
         else:
             heads = model["graph_heads"] if model["graph_encoder_type"] == "gat" else 0
             self.body = Stack(width, model["graph_layers"], heads)
@@ -563,8 +563,8 @@ class MedTok(nn.Module):
         model = config["model"]
         sizes = config["sizes"]
         self.config = config
-        self.tokenizer = None
-        self.directory = None
+        self.tokenizer: Tokenizer | None = None
+        self.directory: Path | None = None
         self.text_encoder = TextEncoder(bert, model["text_encoder_type"])
         self.name_encoder = name_encoder
         self.node_features = NodeFeatures(config)
@@ -644,11 +644,10 @@ class MedTok(nn.Module):
         node_name, node_mask = pad_rows([[row[name] for name in graph.names] for graph in graphs], multiple_of)
         columns = [pad_rows(column, multiple_of) for column in zip(*(graph[1:] for graph in graphs), strict=True)]
         node_type, kind, hop, node_id, senders, receivers, relations = (column for column, _ in columns)
-        texts = self._wordpieces(texts, multiple_of)
-        names = self._wordpieces(names, multiple_of)
+        wordpieces = (*self._wordpieces(texts, multiple_of), *self._wordpieces(names, multiple_of))
         nodes = (node_name, node_type, kind, hop, node_id, node_mask)
         edges = (senders, receivers, relations, columns[-1][1])
-        return Batch(*texts, *names, *nodes, *edges).to(self.quantizer.rows.device)
+        return Batch(*wordpieces, *nodes, *edges).to(self.quantizer.rows.device)
 
     def _wordpieces(self, texts: list[str], multiple_of: int) -> tuple[Tensor, Tensor]:
         if self.tokenizer is None:
@@ -707,8 +706,10 @@ class MedTok(nn.Module):
         """Write the model, with its text encoder, tokenizer and this file, into a new or empty directory.
 
         Raises:
-            ValueError: the directory is not empty.
+            ValueError: the directory is not empty, or the model was not opened with `from_pretrained`.
         """
+        if self.directory is None:
+            raise ValueError("the model has no text encoder to copy; open it with MedTok.from_pretrained")
         directory = Path(directory).expanduser()
         directory.mkdir(parents=True, exist_ok=True)
         if any(directory.iterdir()):
@@ -863,9 +864,9 @@ def _hops(nodes: list[dict], relation: dict, own: int) -> list[int]:
     given = [_hop(node) for node in nodes]
     anchors = [own] if own >= 0 else [p for p, node in enumerate(nodes) if node.get("anchor") is True or given[p] == 0]
     anchors = anchors or [max(range(len(nodes)), key=lambda p: len(neighbors[p]))]
-    given = [0 if node in anchors else hop for node, hop in enumerate(given)]
-    if None not in given:
-        return given
+    known = [0 if node in anchors else hop for node, hop in enumerate(given) if node in anchors or hop is not None]
+    if len(known) == len(nodes):
+        return known
     hops = {node: 0 for node in anchors}
     queue = deque(anchors)
     while queue:

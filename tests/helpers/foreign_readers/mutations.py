@@ -3,6 +3,7 @@
 import gzip
 import random
 import re
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import NamedTuple
 from preprocessing.common.errors import UserError
 
 LONGEST_SENTENCE = 2000
+# Seconds of the processor for one small file.
+SLOWEST = 5.0
 _TOKENS = (
     *(b"\0", b"\r", b"\n", b"\r\n", b'"', b"'", b",", b"\t", b";", b"|", b"/", b"\\", b"#", b"[", b"]", b"{", b"}"),
     *(
@@ -61,8 +64,15 @@ def mutated(content: bytes, rng: random.Random) -> tuple[str, bytes]:
 def fault_of_reading(reader: ForeignReader, folder: Path) -> str | None:
     """Return what is wrong with how a reader behaves on the files of a folder; None if nothing is.
 
-    It may return, or raise an error for users of one printable line.
+    It may return, or raise an error for users of one printable line, within `SLOWEST`.
     """
+    begin = time.process_time()
+    fault = _fault_of_outcome(reader, folder)
+    seconds = time.process_time() - begin
+    return f"{seconds:.1f} s of the processor" if fault is None and seconds > SLOWEST else fault
+
+
+def _fault_of_outcome(reader: ForeignReader, folder: Path) -> str | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -159,3 +159,16 @@ def test_an_unknown_tokenizer_is_one_sentence(hub, tmp_path):
     assert done.returncode != 0
     sentence = done.stderr.strip().splitlines()[-1]
     assert "InputError: The tokenizer 'team/absent' is not a directory, and the Hugging Face hub did not" in sentence
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("name", [TOKENIZER, "team/absent"])
+def test_the_token_of_the_user_goes_to_the_hub_and_appears_nowhere(hub, tmp_path, monkeypatch, name):
+    """Not in the output, even of the most talkative client that fails, nor in a file that stays."""
+    monkeypatch.setenv("HF_TOKEN", "hf_hunter2")
+    monkeypatch.setenv("HF_HUB_VERBOSITY", "debug")
+    done = open_tokenizer(name, hub, tmp_path / "home")
+    assert (done.returncode == 0) == (name == TOKENIZER), done.stderr
+    assert "Bearer hf_hunter2" in Hub.credentials
+    written = b"".join(path.read_bytes() for path in (tmp_path / "home").rglob("*") if path.is_file())
+    assert "hunter2" not in done.stdout + done.stderr + written.decode("utf-8", "replace")

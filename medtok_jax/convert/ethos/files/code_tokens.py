@@ -77,15 +77,16 @@ def read_codes(path: str | Path) -> Codes:
     """
     table = pl.read_parquet(path)
     tokens = table["tokens"].cast(pl.List(pl.String)).to_list()
-    found = Codes({}, {})
+    of_table: dict[str, list[str]] = {}
+    stand_ins: dict[str, list[str]] = {}
     for code, row, in_table in zip(table["code"], tokens, table["in_table"], strict=True):
         key = key_of(code)
         words = [MEDTOK + number for number in row]
         if not in_table:
-            found.stand_ins[key or code] = words
+            stand_ins[key or code] = words
         elif key:
-            found.table[key] = words
-    return found
+            of_table[key] = words
+    return Codes(of_table, stand_ins)
 
 
 def key_of(code: str) -> str | None:

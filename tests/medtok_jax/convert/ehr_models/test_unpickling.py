@@ -5,6 +5,7 @@ import datetime
 import io
 import os
 import pickle
+import resource
 
 import pytest
 
@@ -101,3 +102,14 @@ def test_damage_is_one_sentence(tmp_path):
         unpickling.load(tmp_path / "x")
     with pytest.raises(InputError, match="cannot be read"):
         unpickling.load(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    "numbered", [b"Nr\x00\x00\x00\x08.", b"Np99999999\n.", b"]\x94Nr\x00\x00\x00\x08.", b"Nq\x02."]
+)
+def test_a_few_bytes_do_not_reserve_gigabytes(tmp_path, numbered):
+    (tmp_path / "x").write_bytes(numbered)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError, match=r"unpickled \(it gives an object the number"):
+        unpickling.load(tmp_path / "x")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
