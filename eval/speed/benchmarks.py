@@ -60,7 +60,7 @@ def _accelerators(given: flags.FlagValues) -> dict:
 def _opening(given: flags.FlagValues) -> dict:
     from eval.speed.opening import measure
 
-    return measure.run(_setting(given), given.workdir)
+    return measure.run(_setting(given, "opening"), given.workdir)
 
 
 def _run(given: flags.FlagValues) -> dict:
