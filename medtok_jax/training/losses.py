@@ -5,7 +5,7 @@ similarities (Park et al. 2019, "Relational knowledge distillation"), the cross-
 embeddings (Cheung et al. 2014, "Discovering Hidden Factors of Variation in Deep Networks"), and link prediction.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +22,8 @@ LEAST_VARIANCE = 1e-6
 
 
 def masked_mean(values: jax.Array, valid: jax.Array) -> jax.Array:
-    """Return the mean of `[..., batch]` values over the valid ones, `[...]`; 0 where none is."""
-    return jnp.sum(jnp.where(valid, values, 0.0), axis=-1) / jnp.maximum(jnp.sum(valid, axis=-1), 1)
+    """Return the mean of `[batch]` values over the valid ones; 0 where none is."""
+    return jnp.sum(jnp.where(valid, values, 0.0)) / jnp.maximum(jnp.sum(valid), 1)
 
 
 def quantization_loss(
@@ -57,6 +57,7 @@ def kl_loss(text: jax.Array, graph: jax.Array, valid: jax.Array, *, temperature:
     return masked_mean(jnp.sum(jnp.exp(log_text) * (log_text - log_graph), axis=-1), valid)
 
 
+@exact
 def info_nce(
     anchors: jax.Array,
     candidates: jax.Array,
@@ -66,40 +67,24 @@ def info_nce(
     excluded: jax.Array,
     partners: jax.Array | None = None,
 ) -> jax.Array:
-    """Return InfoNCE of one pair of embeddings, a scalar; see `info_nces`."""
-    pairs = [(anchors, candidates, valid)]
-    return info_nces(pairs, temperature=temperature, excluded=excluded, partners=partners)[0]
-
-
-@exact
-def info_nces(
-    pairs: Sequence[tuple[jax.Array, jax.Array, jax.Array]],
-    *,
-    temperature: float,
-    excluded: jax.Array,
-    partners: jax.Array | None = None,
-) -> jax.Array:
-    """Return InfoNCE over cosine similarities, with negatives from the complete batch, of several pairs of embeddings.
-
-    Only their similarities are computed pair by pair: a GPU would take longer to start kernels for each than to run
-    them.
+    """Return InfoNCE over cosine similarities, with negatives from the complete batch.
 
     Args:
-        pairs: anchors and candidates, `[batch, width]` of any width, of which row i of the candidates is the positive
-            of anchor i; and `[batch]` bool, False for rows that are neither anchors nor negatives.
+        anchors: `[batch, width]`.
+        candidates: `[batch, width]`; row i is the positive of anchor i.
+        valid: `[batch]` bool; invalid rows are neither anchors nor negatives.
         temperature: softmax temperature.
         excluded: `[batch, batch]` bool, pairs that must not count as negatives; the diagonal is ignored.
         partners: `[batch, batch]` bool, further positives (Khosla et al. 2020, eq. 2), or None.
 
     Returns:
-        `[pairs]`, means over valid anchors.
+        Scalar mean over valid anchors.
     """
-    logits = jnp.stack([l2_normalize(a) @ l2_normalize(b).T for a, b, _ in pairs]) / temperature
-    valid = jnp.stack([counted for *_, counted in pairs])
-    positive = jnp.eye(logits.shape[-1], dtype=bool)[None]
+    logits = l2_normalize(anchors) @ l2_normalize(candidates).T / temperature
+    positive = jnp.eye(logits.shape[0], dtype=bool)
     if partners is not None:
-        positive = positive | (partners & valid[:, None, :])
-    allowed = positive | (~excluded & valid[:, None, :])
+        positive = positive | (partners & valid[None, :])
+    allowed = positive | (~excluded & valid[None, :])
     log_probability = logits - jax.nn.logsumexp(jnp.where(allowed, logits, -jnp.inf), axis=-1, keepdims=True)
     per_anchor = -jnp.sum(jnp.where(positive, log_probability, 0.0), axis=-1) / jnp.sum(positive, axis=-1)
     return masked_mean(per_anchor, valid)
@@ -167,12 +152,24 @@ def cross_covariance(first: jax.Array, second: jax.Array, valid: jax.Array) -> j
     return jnp.where(count > 2, (squared - width**2 / jnp.maximum(count - 1, 1)) / width, 0.0)
 
 
-def beside_shared(specific: jax.Array, shared: jax.Array) -> jax.Array:
-    """Return [ê^s ; sg ê^c] of one view, `[batch, 2 width]`, which eq. 8-9 contrast with that of the other view.
+def specific_contrast(
+    first: jax.Array,
+    second: jax.Array,
+    first_shared: jax.Array,
+    second_shared: jax.Array,
+    valid: jax.Array,
+    *,
+    temperature: float,
+    excluded: jax.Array,
+    partners: jax.Array | None = None,
+) -> jax.Array:
+    """Return InfoNCE([ê^s ; sg ê^c], [ê^s' ; sg ê^c']) of eq. 8-9, primes of the augmented view, `[batch, width]`.
 
     ê^c is stop-gradiented in both views: trainable on both sides it would solve the task without ê^s.
     """
-    return jnp.concatenate([specific, jax.lax.stop_gradient(shared)], axis=-1)
+    anchors = jnp.concatenate([first, jax.lax.stop_gradient(first_shared)], axis=-1)
+    candidates = jnp.concatenate([second, jax.lax.stop_gradient(second_shared)], axis=-1)
+    return info_nce(anchors, candidates, valid, temperature=temperature, excluded=excluded, partners=partners)
 
 
 def contrasted(view: View, loss: ConfigDict) -> Embeddings:
@@ -214,41 +211,28 @@ def distills(loss: ConfigDict) -> bool:
     return any(loss[f"{name}distillation_weight"] for name in WHOLES)
 
 
+@exact
 def similarity_distillation(
     student: jax.Array, teacher: jax.Array, valid: jax.Array, *, temperature: float
-) -> jax.Array:
-    """Return the distillation of similarities into one embedding, a scalar; see `similarity_distillations`."""
-    return similarity_distillations([(student, valid)], teacher, temperature=temperature)[0]
-
-
-@exact
-def similarity_distillations(
-    students: Sequence[tuple[jax.Array, jax.Array]], teacher: jax.Array, *, temperature: float
 ) -> jax.Array:
     """Return the mean KL(softmax(cos(teacher) / tau) || softmax(cos(student) / tau)) of each code with the others.
 
     Args:
-        students: `[batch, width]` of any width, each with `[batch]` bool, the codes that count.
+        student: `[batch, width]`.
         teacher: `[batch, other width]`; codes whose teacher is zero have none, and are left out.
+        valid: `[batch]` bool.
         temperature: tau of both.
-
-    Returns:
-        `[students]`.
     """
-    valid = jnp.stack([counted for _, counted in students]) & jnp.any(teacher != 0, axis=-1)
-    others = valid[:, None, :] & ~jnp.eye(valid.shape[-1], dtype=bool)
+    valid = valid & jnp.any(teacher != 0, axis=-1)
+    others = valid[None, :] & ~jnp.eye(valid.shape[0], dtype=bool)
 
-    def cosines(vectors: jax.Array) -> jax.Array:
+    def log_share(vectors: jax.Array) -> jax.Array:
         unit = l2_normalize(vectors)
-        return unit @ unit.T
-
-    def log_share(similarity: jax.Array) -> jax.Array:
         # A large number instead of infinity: 0 times it is 0.
-        return jax.nn.log_softmax(jnp.where(others, similarity / temperature, -1e9), axis=-1)
+        return jax.nn.log_softmax(jnp.where(others, unit @ unit.T / temperature, -1e9), axis=-1)
 
-    wanted = log_share(cosines(jax.lax.stop_gradient(teacher)))
-    found = log_share(jnp.stack([cosines(student) for student, _ in students]))
-    return masked_mean(jnp.sum(jnp.exp(wanted) * (wanted - found), axis=-1), valid)
+    wanted = log_share(jax.lax.stop_gradient(teacher))
+    return masked_mean(jnp.sum(jnp.exp(wanted) * (wanted - log_share(student)), axis=-1), valid)
 
 
 def loss_terms(
@@ -287,41 +271,28 @@ def loss_terms(
         text_orthogonality, graph_orthogonality, joint_contrast, distillation, cross_covariance, link_prediction. The
         last four are 0 where their weight is.
     """
+    contrast = {"temperature": config.infonce_temperature, "excluded": excluded, "partners": partners}
     quantization = sum(
         quantization_loss(q.embedding, q, valid, commitment_weight=config.commitment_weight, alpha=config.alpha)
         for q in view.quantized
     )
     e, clean, other = view.embeddings, contrasted(view, config), contrasted(augmented, config)
     agreement = jnp.sum(l2_normalize(e.text_cross) * l2_normalize(e.graph_cross), axis=-1)
-    # Each against its augmented view. What stands for a concealed text is like no other text.
-    wholes = {
-        name: (of(view, config), of(augmented, config), valid & has_text if of is text_alone else valid)
-        for name, of in WHOLES.items()
-    }
-    pairs = {
-        "text_to_graph": (clean.text_cross, clean.graph_cross, valid),
-        "graph_to_text": (clean.graph_cross, clean.text_cross, valid),
-        "text_specific": (
-            beside_shared(clean.text_specific, clean.graph_cross),
-            beside_shared(other.text_specific, other.graph_cross),
-            valid,
-        ),
-        "graph_specific": (
-            beside_shared(clean.graph_specific, clean.text_cross),
-            beside_shared(other.graph_specific, other.text_cross),
-            valid,
-        ),
-    }
-    pairs |= {f"{name}joint": whole for name, whole in wholes.items() if config[f"{name}joint_weight"]}
-    contrasts = info_nces(
-        tuple(pairs.values()), temperature=config.infonce_temperature, excluded=excluded, partners=partners
-    )
-    contrast = dict(zip(pairs, contrasts, strict=True))
     packing = {
-        "shared_contrast": config.shared_weight * (contrast["text_to_graph"] + contrast["graph_to_text"]),
+        "shared_contrast": config.shared_weight
+        * (
+            info_nce(clean.text_cross, clean.graph_cross, valid, **contrast)
+            + info_nce(clean.graph_cross, clean.text_cross, valid, **contrast)
+        ),
         "alignment": -2.0 * config.beta * masked_mean(agreement, valid),
-        "text_contrast": config.specific_weight * contrast["text_specific"],
-        "graph_contrast": config.specific_weight * contrast["graph_specific"],
+        "text_contrast": config.specific_weight
+        * specific_contrast(
+            clean.text_specific, other.text_specific, clean.graph_cross, other.graph_cross, valid, **contrast
+        ),
+        "graph_contrast": config.specific_weight
+        * specific_contrast(
+            clean.graph_specific, other.graph_specific, clean.text_cross, other.text_cross, valid, **contrast
+        ),
         "text_orthogonality": config.lambda_val * orthogonality(clean.text_specific, e.text_cross, valid),
         "graph_orthogonality": config.lambda_val * orthogonality(clean.graph_specific, e.graph_cross, valid),
     }
@@ -329,16 +300,17 @@ def loss_terms(
     terms["quantization"] = config.quantization_weight * quantization
     terms["kl"] = config.kl_weight * kl_loss(*view.shared_distances, valid, temperature=config.kl_temperature)
     terms |= dict.fromkeys(BEYOND_THE_PAPER, jnp.zeros(()))
-    for name in wholes:
+    # Each against its augmented view.
+    for name, of in WHOLES.items():
+        student, candidates = of(view, config), of(augmented, config)
+        # What stands for a concealed text is like no other text.
+        counted = valid & has_text if of is text_alone else valid
         if config[f"{name}joint_weight"]:
-            terms["joint_contrast"] += config[f"{name}joint_weight"] * contrast[f"{name}joint"]
-    students = {name: (whole[0], whole[2]) for name, whole in wholes.items() if config[f"{name}distillation_weight"]}
-    if students:
-        distilled = similarity_distillations(
-            tuple(students.values()), teacher, temperature=config.distillation_temperature
-        )
-        weights = jnp.array([config[f"{name}distillation_weight"] for name in students])
-        terms["distillation"] += jnp.sum(weights * distilled)
+            weight = config[f"{name}joint_weight"]
+            terms["joint_contrast"] += weight * info_nce(student, candidates, counted, **contrast)
+        if config[f"{name}distillation_weight"]:
+            distilled = similarity_distillation(student, teacher, counted, temperature=config.distillation_temperature)
+            terms["distillation"] += config[f"{name}distillation_weight"] * distilled
     if config.cross_covariance_weight:
         terms["cross_covariance"] = config.cross_covariance_weight * cross_covariance(
             clean.text_specific, clean.graph_specific, valid & has_both

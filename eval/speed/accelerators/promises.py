@@ -19,7 +19,7 @@ EXACT_PARTS = (
     ("k-means", "medtok_jax/models/kmeans.py", ()),
     ("search", "medtok_jax/models/search.py", ()),
     ("search", "medtok_jax/models/codebook.py", ()),
-    ("logits", "medtok_jax/training/losses.py", ("info_nces", "similarity_distillations")),
+    ("logits", "medtok_jax/training/losses.py", ("info_nce", "similarity_distillation")),
     ("logits", "medtok_jax/models/link_head.py", ()),
     ("losses", "medtok_jax/training/losses.py", ()),
 )

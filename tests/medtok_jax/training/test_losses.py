@@ -312,11 +312,15 @@ def test_the_specific_contrast_trains_the_specific_tokens_alone(quantizer):
         return quantizer.prepare(jnp.asarray(x))
 
     def contrast(specific, shared, specific_augmented, shared_augmented):
-        anchors, candidates = (
-            losses.beside_shared(quantizer(own, "text").output, quantizer(other, "shared").output)
-            for own, other in ((specific, shared), (specific_augmented, shared_augmented))
+        return losses.specific_contrast(
+            quantizer(specific, "text").output,
+            quantizer(specific_augmented, "text").output,
+            quantizer(shared, "shared").output,
+            quantizer(shared_augmented, "shared").output,
+            VALID,
+            temperature=0.2,
+            excluded=excluded,
         )
-        return losses.info_nce(anchors, candidates, VALID, temperature=0.2, excluded=excluded)
 
     inputs = [prepare(x) for x in (*pair(0), *pair(1))]
     outputs = [np.asarray(quantizer(x, r).output) for x, r in zip(inputs, ["text", "shared"] * 2, strict=True)]
