@@ -97,7 +97,7 @@ def node_reconstruction(attributes: jax.Array, decoded: jax.Array, known: jax.Ar
     """
     norms = jnp.sqrt(jnp.sum(attributes**2, -1) * jnp.sum(decoded**2, -1) + 1e-12)
     error = jnp.maximum(1.0 - jnp.sum(attributes * decoded, -1) / norms, 0.0)
-    return masked_mean((error**gamma).reshape(-1), known.reshape(-1))
+    return masked_mean(error**gamma, known)
 
 
 def edge_reconstruction(
@@ -122,7 +122,7 @@ def edge_reconstruction(
     else:
         low, high = jnp.min(product, where=pairs, initial=jnp.inf), jnp.max(product, where=pairs, initial=-jnp.inf)
         scaled = jnp.where(pairs, (product - low) / jnp.maximum(high - low, 1e-6), 0.0)
-    return masked_mean(((adjacency - scaled) ** 2).reshape(-1), pairs.reshape(-1))
+    return masked_mean((adjacency - scaled) ** 2, pairs)
 
 
 def _nearest(similarity: jax.Array, _: int) -> tuple[jax.Array, jax.Array]:

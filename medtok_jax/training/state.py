@@ -59,7 +59,7 @@ def create_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Grad
     A text encoder that is trained too has its own peak learning rate, decay included: AdamW is linear in the rate.
     """
     parts = [
-        clip_by_norm(config.train.clip_norm),
+        clip_by_norm(config.train.clip_norm, together=config.train.model_parallel == 1),
         optax.adamw(
             schedule,
             b2=0.98,

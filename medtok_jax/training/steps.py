@@ -136,11 +136,12 @@ def train_step(
     updates, opt_state = structure.optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     fixed = update_fixed(structure, params, state.fixed, view, batch.valid)
+    together = config.train.model_parallel == 1
     norms = {
         "learning_rate": structure.schedule(state.step // config.train.grad_accum_steps),
-        "gradient_norm": global_norm(gradients),
-        "parameter_norm": global_norm(params),
-        "update_norm": global_norm(updates),
+        "gradient_norm": global_norm(gradients, together=together),
+        "parameter_norm": global_norm(params, together=together),
+        "update_norm": global_norm(updates, together=together),
     }
     window = window.merge(summarize(terms, view, batch.valid, config.model.codebook_size, norms))
     checked = jnp.stack([(terms | norms)[name] for name in CHECKED])
@@ -193,7 +194,8 @@ def term_gradient_norms(
         return jnp.stack([terms[name] for name in TERMS])
 
     _, pull_back = jax.vjp(terms_of, state.params)
-    norms = jax.lax.map(lambda direction: global_norm(pull_back(direction)[0]), jnp.eye(len(TERMS)))
+    together = config.train.model_parallel == 1
+    norms = jax.lax.map(lambda direction: global_norm(pull_back(direction)[0], together=together), jnp.eye(len(TERMS)))
     return {f"gradient_norm/{name}": norms[number] for number, name in enumerate(TERMS)}
 
 

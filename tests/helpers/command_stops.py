@@ -45,7 +45,7 @@ def stop_before_records() -> None:
 def _only_set_up(name: str, given) -> dict:
     from eval.speed import benchmarks
 
-    setting = benchmarks._setting(given)
+    setting = benchmarks._setting(given, name)
     assert setting.config.model.codebook_size == 120
     importlib.import_module(f"eval.speed.{name}")
     return {"facts": {}, "rows": []}

@@ -44,3 +44,10 @@ def test_small_arrays_are_summed_up_together(tree):
     program = jax.make_jaxpr(norms.global_norm)(tree)
     sums = [equation for equation in program.eqns if equation.primitive.name == "reduce_sum"]
     assert len(sums) == 3  # rows, kernel, and one of the others
+
+
+def test_sharded_arrays_are_summed_up_each_by_itself(tree):
+    program = jax.make_jaxpr(lambda arrays: norms.global_norm(arrays, together=False))(tree)
+    assert not [equation for equation in program.eqns if equation.primitive.name == "concatenate"]
+    apart = norms.global_norm(tree, together=False)
+    np.testing.assert_allclose(apart, norms.global_norm(tree), rtol=1e-6)
