@@ -83,9 +83,10 @@ class Place:
     def result(self) -> dict[str, object]:
         """Return what a run has left, with the kinds of files in the caches.
 
-        Whoever opens a cache that is there already notes that its digests were compared; only stopped runs do.
+        Whoever opens a cache that is there already notes that its digests were compared; only stopped runs do. The file
+        of a lock whose holder was killed stays until somebody takes it again: nobody does where the cache is whole.
         """
-        kinds = (kind for kind in kinds_of(self.cache) if not kind.endswith(COMPARED))
+        kinds = (kind for kind in kinds_of(self.cache) if not kind.endswith((COMPARED, ".lock")))
         return result_of(self.workdir) | {"kinds of caches": sorted(kinds)}
 
     def run(self, number: int, is_time: Callable[[], bool]) -> bool:
