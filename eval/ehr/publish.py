@@ -1,5 +1,6 @@
 """Write the report of a benchmark, and say in it how the benchmark was run."""
 
+import math
 import platform
 from collections.abc import Mapping
 from importlib import metadata
@@ -93,8 +94,8 @@ def describe(benchmark: Benchmark) -> RunDescription:
 
 
 def _rejected(records: Records) -> list[str]:
-    """Return a sentence on the rows that the conversion could not use; in whole percent, which tell no small number."""
-    found = [f"{max(share, 0.01):.0%} of {table}" for table, share in records.rejected().items()]
+    """Return a sentence on the rows that the conversion could not use, in percent that are rounded up."""
+    found = [f"{math.ceil(100 * share)} % of {table}" for table, share in records.rejected().items()]
     if not found:
         return []
     where = f"{METADATA}/{REJECTS} of the converted records says which and why"

@@ -18,7 +18,6 @@ from eval.ehr.results import CellResult
 from eval.ehr.statistics import AUPRC, AUROC, FEWEST_PERSONS, FEWEST_POSITIVES, PERSON_DRAWS
 
 TEXT_PURSUIT = "text_pursuit"
-METRICS_TOLD = (AUPRC, AUROC)
 # Facts of `CellResult.about` that the table of costs shows, with their titles.
 COSTS = {
     "seconds": "seconds a cell",
@@ -144,10 +143,11 @@ def _text_pursuit(results: Sequence[SetupResult], run: RunDescription) -> list[B
     first = run.family.tokenizer
     rows = []
     for result in results:
-        found = [result.difference(first, TEXT_PURSUIT, metric) for metric in METRICS_TOLD]
+        found = [result.difference(first, TEXT_PURSUIT, metric) for metric in sentences.METRIC_TITLES]
         if None not in found:
             words = [
-                verdict(one, metric, is_small=result.is_small) for one, metric in zip(found, METRICS_TOLD, strict=True)
+                verdict(one, metric, is_small=result.is_small)
+                for one, metric in zip(found, sentences.METRIC_TITLES, strict=True)
             ]
             cells = [cell for pair in zip(map(signed, found), words, strict=True) for cell in pair]
             rows.append([run.task(result.setup.task).title, result.setup.title, *cells])

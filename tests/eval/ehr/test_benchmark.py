@@ -368,11 +368,11 @@ def test_tables_that_were_not_converted_are_told(settings, world, tmp_path):
 def test_rows_that_were_not_converted_are_told(settings, world, tmp_path):
     path = tmp_path / "meds"
     shutil.copytree(world, path)
-    tables = {"admissions": {"rows": 100, "rejected": 15}, "patients": {"rows": 100, "rejected": 0}}
+    tables = {"admissions": {"rows": 1000, "rejected": 141}, "patients": {"rows": 100, "rejected": 0}}
     (path / "metadata" / "conversion.json").write_text(json.dumps({"tables": tables}))
     changed = dataclasses.replace(settings, dataset_dir=path, output=tmp_path / "out", regimes=("full",))
     [told] = describe(run(changed, progress=False)).left_out
-    assert told.startswith("Rows of the source could not be used and are missing: up to 15% of admissions;")
+    assert told.startswith("Rows of the source could not be used and are missing: up to 15 % of admissions;")
 
 
 def test_records_of_few_patients_are_told_in_one_sentence_for_all_tasks(tmp_path):
