@@ -15,7 +15,7 @@ from eval.ehr.report.sentences import signed
 from eval.ehr.report.study import BETTER, NOISE, WORSE, SetupResult, verdict
 from eval.ehr.report.task_section import task_section
 from eval.ehr.results import CellResult
-from eval.ehr.statistics import AUPRC, AUROC, FEWEST_PERSONS, FEWEST_POSITIVES, PERSON_DRAWS
+from eval.ehr.statistics import AUPRC, FEWEST_PERSONS, FEWEST_POSITIVES, PERSON_DRAWS
 
 TEXT_PURSUIT = "text_pursuit"
 # Facts of `CellResult.about` that the table of costs shows, with their titles.
